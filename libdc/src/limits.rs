@@ -1,0 +1,54 @@
+//! Every bound of the system, with the relations between them asserted at compile time.
+
+/// Bytes of a frame's header.
+pub const FRAME_HEADER_BYTES: usize = 14;
+/// Most data bytes of one frame.
+pub const FRAME_DATA_BYTES_MAX: usize = 2048;
+/// Most frames of one session message (class 0).
+pub const SESSION_FRAMES_MAX: usize = 16;
+/// Most frames of one lock or link message (classes 1 and 2).
+pub const LINK_FRAMES_MAX: usize = 4096;
+/// Most data bytes of one session message.
+pub const SESSION_MESSAGE_BYTES_MAX: usize = SESSION_FRAMES_MAX * FRAME_DATA_BYTES_MAX;
+
+/// Most bytes of a session id; the least is 1.
+pub const SESSION_ID_BYTES_MAX: usize = 64;
+/// Most bytes of a session.
+pub const SESSION_BYTES_MAX: usize = 32_768;
+/// Bytes before the id in the data of an ADD: timeout and length of the id.
+pub const ADD_PREFIX_BYTES: usize = 8;
+/// Longest time a session may be kept: seven days, in milliseconds.
+pub const SESSION_TIMEOUT_MS_MAX: u32 = 604_800_000;
+
+/// Most requests that one local connection of the agent may have on their way to the server.
+/// A connection that has as many is not read until some are answered.
+pub const LOCAL_IN_FLIGHT_MAX: usize = 128;
+/// Most requests on their way to the server, of all local connections together.
+pub const LINK_IN_FLIGHT_MAX: usize = 1 << 20;
+/// While this many bytes wait to be written to the server, no local connection is read.
+pub const LINK_OUTBOX_BYTES_MAX: usize = 4 << 20;
+/// While this many bytes of answers wait for a connection to read them, no request of it is read.
+pub const OUTBOX_BYTES_MAX: usize = 256 << 10;
+/// Bytes read from a socket at once, and the most handled for one connection before another has its turn.
+pub const READ_BYTES: usize = 128 << 10;
+/// How often an idle link is asked whether the server is there, in milliseconds.
+pub const PING_INTERVAL_MS: u64 = 5_000;
+/// A link over which nothing came for this long, though a ping was sent, is broken, in milliseconds.
+pub const LINK_SILENCE_MS_MAX: u64 = 2 * PING_INTERVAL_MS;
+/// Longest value of the agent's `-retry`, `-idle` and `-timeout`, in milliseconds.
+pub const AGENT_TIME_MS_MAX: u64 = 3_600_000;
+
+/// Most expired or surplus sessions that one step removes, so that no step takes long.
+pub const EXPIRY_BATCH: usize = 64;
+
+const _: () = {
+    assert!(SESSION_BYTES_MAX == SESSION_MESSAGE_BYTES_MAX, "a whole session fits the answer to a GET");
+    assert!(FRAME_DATA_BYTES_MAX <= u16::MAX as usize, "a frame's length has two bytes");
+    assert!(SESSION_FRAMES_MAX <= LINK_FRAMES_MAX);
+    assert!(SESSION_ID_BYTES_MAX <= u8::MAX as usize, "the table keeps the length of an id in a byte");
+    assert!(OUTBOX_BYTES_MAX > SESSION_MESSAGE_BYTES_MAX + SESSION_FRAMES_MAX * FRAME_HEADER_BYTES);
+    assert!(READ_BYTES > SESSION_MESSAGE_BYTES_MAX + SESSION_FRAMES_MAX * FRAME_HEADER_BYTES);
+    assert!(LOCAL_IN_FLIGHT_MAX < LINK_IN_FLIGHT_MAX);
+    assert!(LINK_IN_FLIGHT_MAX <= 1 << 24, "a uid on the link is 24 bits of place and 8 of generation");
+    assert!(PING_INTERVAL_MS < LINK_SILENCE_MS_MAX);
+};

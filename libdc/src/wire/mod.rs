@@ -1,0 +1,10 @@
+//! Bytes to messages and back, one file for each format.
+//!
+//! Nothing here panics on what a peer sent, and nothing allocates a length that a peer named: memory
+//! grows with the bytes that came.
+
+pub mod display;
+pub mod frame;
+pub mod link;
+pub mod message;
+pub mod session;
