@@ -10,20 +10,22 @@
 //! | [`table`] | what the server knows | limits, id, time |
 //! | [`service`] | a request in, the answer out | wire, table |
 //! | [`proto`] | the machines between bytes and answers | wire, service |
-//! | `net`, `process`, [`client`] | sockets, the life of a daemon, the API of applications | all |
+//! | `file`, [`net`], `process`, [`client`] | sockets, the life of a daemon, the API of applications | all |
 //!
 //! Up to `proto` everything is pure: no socket, no clock, no randomness, no runtime. Bytes and the
 //! time go in, bytes and deadlines come out, so a whole fleet runs in one thread of a test on a
-//! virtual clock. The features `tokio` (module `net`, the asynchronous client) and `daemon` (module
-//! `process`) are on by default; without them the core and the blocking client remain.
+//! virtual clock. The features `tokio` (drivers and listeners in `net`, the asynchronous client) and
+//! `daemon` (listeners, module `process`) are on by default; without them the core, addresses and the blocking
+//! client remain.
 //!
 //! An application wants [`client`].
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod client;
+#[cfg(any(feature = "tokio", feature = "daemon"))]
+pub mod file;
 pub mod id;
 pub mod limits;
-#[cfg(feature = "tokio")]
 pub mod net;
 #[cfg(feature = "daemon")]
 pub mod process;

@@ -1,0 +1,184 @@
+//! A file that this process made and will remove, known by more than its path.
+//!
+//! By the time a daemon ends, the path of its socket or pidfile may lead to another file: somebody put one
+//! there, or a second daemon replaced the first. So an [`OwnFile`] remembers device and inode, and removes
+//! the path only while it leads to that inode. On Linux it holds the inode open, which keeps the system from
+//! giving the number to a new file. Between looking and removing there is a moment that no system call
+//! closes; whoever replaces a file checks afterwards that it is still there (`net::listen`).
+//!
+//! Nothing here panics.
+
+use std::fs::{self, File};
+use std::io;
+use std::mem;
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
+
+/// A file of ours. Dropped, it is removed, and an error in that is logged; [`OwnFile::remove`] returns the error.
+#[derive(Debug)]
+#[must_use = "the file is removed when this is dropped"]
+pub struct OwnFile {
+    path: PathBuf,
+    identity: Identity,
+    /// What keeps the number of the inode from being used again.
+    pin: Option<File>,
+    /// Whether the removal is another's affair.
+    released: bool,
+}
+
+impl OwnFile {
+    /// Takes the file at `path` for ours: the caller has just made it. `path` should be absolute.
+    ///
+    /// # Errors
+    /// Those of opening or inspecting the file. A symbolic link is not followed.
+    pub fn claim(path: &Path) -> io::Result<Self> {
+        let pin = pin(path)?;
+        let metadata = match &pin {
+            Some(pin) => pin.metadata()?,
+            None => fs::symlink_metadata(path)?,
+        };
+        let identity = Identity::of(&metadata);
+        Ok(Self { path: path.to_owned(), identity, pin, released: false })
+    }
+
+    /// The path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// Which file it is.
+    #[must_use]
+    pub const fn identity(&self) -> Identity {
+        self.identity
+    }
+
+    /// Whether the path still leads to this file.
+    ///
+    /// # Errors
+    /// Those of inspecting the path, but not that there is nothing.
+    pub fn is_there(&self) -> io::Result<bool> {
+        match fs::symlink_metadata(&self.path) {
+            Ok(metadata) => Ok(Identity::of(&metadata) == self.identity),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    /// Removes the file, if the path still leads to it. Returns whether it did.
+    ///
+    /// # Errors
+    /// Those of inspecting and removing.
+    pub fn remove(mut self) -> io::Result<bool> {
+        self.released = true;
+        self.remove_now()
+    }
+
+    /// Leaves the file where it is: somebody else removes it.
+    pub fn release(mut self) {
+        self.released = true;
+    }
+
+    /// The descriptor that pins the inode, for a process that closes all but what it needs.
+    #[cfg(feature = "daemon")]
+    pub(crate) fn pin(&self) -> Option<&File> {
+        self.pin.as_ref()
+    }
+
+    fn remove_now(&self) -> io::Result<bool> {
+        if !self.is_there()? {
+            return Ok(false);
+        }
+        match fs::remove_file(&self.path) {
+            Ok(()) => Ok(true),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+}
+
+impl Drop for OwnFile {
+    fn drop(&mut self) {
+        if mem::replace(&mut self.released, true) {
+            return;
+        }
+        if let Err(error) = self.remove_now() {
+            tracing::warn!(path = %self.path.display(), %error, "can't remove a file of ours");
+        }
+    }
+}
+
+/// What makes a file this one and no other, for as long as it exists.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Identity {
+    device: u64,
+    inode: u64,
+}
+
+impl Identity {
+    /// The identity of the file with this metadata.
+    #[must_use]
+    pub fn of(metadata: &fs::Metadata) -> Self {
+        Self { device: metadata.dev(), inode: metadata.ino() }
+    }
+}
+
+/// Holds the file itself open, without a right to read or write it.
+#[cfg(target_os = "linux")]
+fn pin(path: &Path) -> io::Result<Option<File>> {
+    use nix::fcntl::OFlag;
+    use std::os::unix::fs::OpenOptionsExt;
+
+    let flags = OFlag::O_PATH | OFlag::O_NOFOLLOW;
+    fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map(Some)
+}
+
+/// No such open exists: the inode of a socket is pinned by its listener, that of a pidfile by its lock.
+#[cfg(not(target_os = "linux"))]
+fn pin(_path: &Path) -> io::Result<Option<File>> {
+    Ok(None)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_file_is_removed_while_it_is_ours() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ours");
+        fs::write(&path, "").unwrap();
+        let file = OwnFile::claim(&path).unwrap();
+        assert!(file.is_there().unwrap());
+        drop(file);
+        assert!(!path.exists());
+    }
+
+    #[test]
+    fn a_file_in_its_place_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ours");
+        // Often enough for a freed inode's number to come back, were it not held.
+        for _ in 0..64 {
+            fs::write(&path, "").unwrap();
+            let file = OwnFile::claim(&path).unwrap();
+            fs::remove_file(&path).unwrap();
+            assert!(!file.is_there().unwrap());
+            fs::write(&path, "another's").unwrap();
+            assert!(!file.is_there().unwrap());
+            assert!(!file.remove().unwrap());
+            assert_eq!(fs::read_to_string(&path).unwrap(), "another's");
+        }
+    }
+
+    #[test]
+    fn a_released_file_stays() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ours");
+        fs::write(&path, "").unwrap();
+        OwnFile::claim(&path).unwrap().release();
+        assert!(path.exists());
+        fs::remove_file(&path).unwrap();
+        assert!(!OwnFile::claim(&path).is_ok_and(|file| file.is_there().unwrap()));
+    }
+}
