@@ -1,1 +1,12 @@
-//! To come.
+//! The life of a daemon: detaching, pidfile, user, leftovers, signals, and the types that put them in order
+//! ([`life`]).
+
+pub mod account;
+pub mod custodian;
+pub mod detach;
+pub mod file_limit;
+pub mod life;
+pub mod pidfile;
+pub mod privileges;
+#[cfg(feature = "tokio")]
+pub mod signals;

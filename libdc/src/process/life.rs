@@ -1,0 +1,171 @@
+//! A daemon from start to end, each state a type, so that nothing is done too early or twice.
+//!
+//! ```text
+//! Launch ──begin──→ Starting ──confine──→ Confined ──serving──→ Serving ──end──→
+//!   options          detached,             the user,             pidfile written,
+//!                    pidfile locked        leftovers known       starter told
+//!            (bind listeners)      (start threads, runtime,
+//!                                   signals, connect)
+//! ```
+//!
+//! No thread may exist before [`Starting::confine`] has returned. A program that gives up at any point drops what
+//! it has, and the files are removed; so it returns from `main` rather than calling `std::process::exit`. What
+//! it says on standard error and its exit status reach whoever started it, under `-daemon` too.
+
+use super::account::Account;
+use super::custodian::{Custodian, CustodianError};
+use super::detach::{DetachError, Readiness, detach};
+use super::pidfile::{Pidfile, PidfileError, PidfileLock};
+use super::privileges::{PrivilegeError, become_user};
+use crate::file::OwnFile;
+use nix::unistd::geteuid;
+use std::io;
+use std::path::PathBuf;
+
+/// How a daemon is to be started.
+#[derive(Clone, Debug)]
+pub struct Launch {
+    /// The program's name, for what its starter has to say under `-daemon`.
+    pub program: &'static str,
+    /// `-daemon`.
+    pub detach: bool,
+    /// `-pidfile`.
+    pub pidfile: Option<PathBuf>,
+    /// `-user`.
+    pub user: Option<Account>,
+}
+
+impl Launch {
+    /// Detaches if that is wanted, and locks the pidfile. Under `-daemon` only the daemon returns.
+    ///
+    /// # Errors
+    /// [`LifeError`].
+    pub fn begin(self) -> Result<Starting, LifeError> {
+        let readiness = if self.detach { Some(detach(self.program)?) } else { None };
+        let pidfile = self.pidfile.as_deref().map(Pidfile::lock).transpose()?;
+        Ok(Starting { pidfile, readiness, user: self.user })
+    }
+}
+
+/// A process that may still do what its starter may: the time to bind and to read keys.
+#[derive(Debug)]
+pub struct Starting {
+    pidfile: Option<Pidfile>,
+    readiness: Option<Readiness>,
+    user: Option<Account>,
+}
+
+impl Starting {
+    /// Becomes the user. `files` are those to remove at the end, the sockets that were made; where the user may not
+    /// remove them a [`Custodian`] is started first.
+    ///
+    /// # Errors
+    /// [`LifeError`]. The files are removed then.
+    pub fn confine(self, mut files: Vec<OwnFile>) -> Result<Confined, LifeError> {
+        let (lock, pidfile) = self.pidfile.map(Pidfile::into_parts).unzip();
+        // The last, since who waits for it to go wants everything gone.
+        files.extend(pidfile);
+        let leaves_root = geteuid().is_root() && self.user.as_ref().is_some_and(|user| user.uid() != 0);
+        let leftovers = if leaves_root && !files.is_empty() {
+            Leftovers::Kept(Custodian::start(files, lock.as_ref())?)
+        } else {
+            Leftovers::Own(files)
+        };
+        if let Some(user) = &self.user {
+            become_user(user)?;
+        }
+        Ok(Confined { leftovers, lock, readiness: self.readiness })
+    }
+}
+
+/// A process with no more rights than it needs: the time to start threads and connect.
+#[derive(Debug)]
+pub struct Confined {
+    // Removed before the pidfile is unlocked: the order of the fields.
+    leftovers: Leftovers,
+    lock: Option<PidfileLock>,
+    readiness: Option<Readiness>,
+}
+
+impl Confined {
+    /// Writes the pidfile, and under `-daemon` lets go of terminal, directory and starter.
+    ///
+    /// # Errors
+    /// [`LifeError`]. The files are removed then.
+    pub fn serving(mut self) -> Result<Serving, LifeError> {
+        if let Some(lock) = &mut self.lock {
+            lock.write()?;
+        }
+        if let Some(readiness) = self.readiness {
+            readiness.serving().map_err(LifeError::Ready)?;
+        }
+        Ok(Serving { leftovers: self.leftovers, _lock: self.lock })
+    }
+}
+
+/// A process that serves.
+#[derive(Debug)]
+#[must_use = "socket and pidfile are removed when this is dropped"]
+pub struct Serving {
+    leftovers: Leftovers,
+    _lock: Option<PidfileLock>,
+}
+
+impl Serving {
+    /// Removes socket and pidfile, where they are still ours. Afterwards the process can end.
+    ///
+    /// # Errors
+    /// [`LifeError`] for the first that can't be removed; the others are, as far as possible.
+    pub fn end(self) -> Result<(), LifeError> {
+        match self.leftovers {
+            Leftovers::Kept(custodian) => custodian.clean_up()?,
+            Leftovers::Own(files) => {
+                let mut first = Ok(());
+                for file in files {
+                    let path = file.path().to_owned();
+                    let removed = file.remove().map_err(|source| LifeError::Remove { path, source });
+                    first = first.and(removed.map(drop));
+                }
+                first?;
+            }
+        }
+        Ok(())
+    }
+}
+
+/// Who removes the files.
+#[derive(Debug)]
+enum Leftovers {
+    /// This process.
+    Own(Vec<OwnFile>),
+    /// A process that kept the right to.
+    Kept(Custodian),
+}
+
+/// What went wrong in the life of a daemon.
+#[derive(Debug, thiserror::Error)]
+pub enum LifeError {
+    /// It could not detach.
+    #[error(transparent)]
+    Detach(#[from] DetachError),
+    /// It could not have its pidfile.
+    #[error(transparent)]
+    Pidfile(#[from] PidfileError),
+    /// It could not become the user.
+    #[error(transparent)]
+    Privileges(#[from] PrivilegeError),
+    /// Nobody would remove, or has removed, its files.
+    #[error(transparent)]
+    Custodian(#[from] CustodianError),
+    /// It serves, but can't let go of terminal and directory.
+    #[error("can't detach: {0}")]
+    Ready(io::Error),
+    /// A file can't be removed.
+    #[error("can't remove {}: {source}", path.display())]
+    Remove {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+}
