@@ -1,0 +1,338 @@
+//! The session table: sessions by id, each until it expires.
+//!
+//! # What is promised
+//! - A session that expires at `t` is not there from `t` on, to the millisecond, whether or not its memory
+//!   was given back. It is not found, does not match an ADD, and does not stand in the way of one.
+//! - The limits hold after every operation. When there is no room for a new session, those that would expire
+//!   soonest go, of several in the same millisecond the one added first, and only as many as needed: at the
+//!   limit of sessions one, at that of bytes mostly one (see below). Expired ones rank before all others. The
+//!   newcomer does not go, however soon it expires; an ADD that is refused evicts nothing.
+//! - Every operation is O(1) but for the queue of expiry, O(log n). No step takes longer because the table is
+//!   large: nothing is ever rehashed, copied or swept as a whole.
+//!
+//! # What bounds a step
+//! [`SessionTable::expire`] removes at most as many as it is told to. An ADD first removes up to two expired
+//! ones, so that a table that nobody sweeps can't fill with them. An ADD at the byte limit removes until the new
+//! session fits: a session of n bytes pushes out at most n bytes and one session more, which is one or two where sessions
+//! are of a size. The worst case, 32 KiB into a table full of sessions of three bytes, is eleven
+//! thousand; each was paid for by the ADD that stored it. To stop half-way would break the limit or refuse the session.
+//!
+//! # Memory
+//! Of a session: its bytes, its id's and one more, in one allocation; an entry of 24 bytes, 12 in the index and
+//! 16 in the queue. Bytes are given back as sessions go, and so is the queue's heap at its end; the arrays of entries,
+//! chains and positions (40 bytes for each session there ever was at once) are kept for those to come.
+//!
+//! No operation panics.
+
+use super::chunks::Chunked;
+use super::expiry::{ExpiryQueue, Rank};
+use super::index::{ENTRIES_MAX, IdHasher, Index, Key};
+use crate::id::SessionId;
+use crate::time::Time;
+
+/// Expired sessions that an ADD removes in passing: more than it adds.
+const EXPIRED_PER_ADD: usize = 2;
+
+/// Sessions by id, until they expire.
+pub struct SessionTable {
+    hasher: IdHasher,
+    limits: SessionLimits,
+    index: Index,
+    expiry: ExpiryQueue,
+    /// By the number that the index gave.
+    entries: Chunked<Entry>,
+    /// Of all ids and sessions.
+    bytes: u64,
+    /// Sessions ever stored, modulo 2^32.
+    stored: u32,
+    evicted: u64,
+    expired: u64,
+}
+
+/// A session. Where the number is vacant, `data` is empty.
+#[derive(Default)]
+struct Entry {
+    /// The length of the id, the id, the session.
+    data: Box<[u8]>,
+    expires: Time,
+}
+
+const _: () = assert!(size_of::<Entry>() == 24, "the memory that a session takes is documented");
+
+/// How much a table may hold.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionLimits {
+    /// Most sessions; 0 is no limit.
+    pub sessions: u64,
+    /// Most bytes of ids and sessions together; 0 is no limit.
+    pub bytes: u64,
+}
+
+impl SessionLimits {
+    /// Whether this much is within the limits.
+    pub(super) fn allow(self, sessions: u64, bytes: u64) -> bool {
+        sessions <= self.sessions_max() && bytes <= self.bytes_max()
+    }
+
+    /// The most sessions; without a limit, as many as the index can number.
+    pub(super) fn sessions_max(self) -> u64 {
+        let most = u64::from(ENTRIES_MAX);
+        if self.sessions == 0 { most } else { self.sessions.min(most) }
+    }
+
+    /// The most bytes.
+    pub(super) const fn bytes_max(self) -> u64 {
+        if self.bytes == 0 { u64::MAX } else { self.bytes }
+    }
+}
+
+/// What became of an ADD.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Added {
+    /// The session is stored, or was, if it expired at once.
+    Stored {
+        /// Sessions removed before their time to make room.
+        evicted: usize,
+    },
+    /// A session with this id is there, and stays as it is.
+    Matching,
+    /// Id and session alone are more than the limit of bytes.
+    TooLarge,
+}
+
+/// What is stored, and what left without being asked to.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SessionTotals {
+    /// Sessions stored, with those among them that expired but are not swept yet.
+    pub sessions: u64,
+    /// Bytes of their ids and of the sessions themselves.
+    pub bytes: u64,
+    /// Sessions ever removed before their time to make room.
+    pub evicted: u64,
+    /// Sessions ever removed because they had expired.
+    pub expired: u64,
+}
+
+/// A session removed because it was the soonest to expire.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Removed {
+    /// Of id and session.
+    pub(super) bytes: u64,
+    /// Whether it had not expired.
+    pub(super) alive: bool,
+}
+
+impl SessionTable {
+    /// An empty table.
+    ///
+    /// `seed` should be random and secret: it is what keeps a client from choosing ids that all hash alike.
+    #[must_use]
+    pub fn new(limits: SessionLimits, seed: [u64; 2]) -> Self {
+        Self {
+            hasher: IdHasher::new(seed),
+            limits,
+            index: Index::new(),
+            expiry: ExpiryQueue::new(),
+            entries: Chunked::new(),
+            bytes: 0,
+            stored: 0,
+            evicted: 0,
+            expired: 0,
+        }
+    }
+
+    /// Stores `session` under `id` for `timeout_ms`, unless there is one already.
+    ///
+    /// With a timeout of 0 it has expired when it is stored, so nothing is, and nothing is evicted for it.
+    pub fn add(&mut self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> Added {
+        let bytes = cost(id, session);
+        if !self.limits.allow(1, bytes) {
+            return Added::TooLarge;
+        }
+        let key = self.hasher.key(id);
+        if self.matches(now, key) {
+            return Added::Matching;
+        }
+        let expires = expiry(now, timeout_ms);
+        if expires <= now {
+            return Added::Stored { evicted: 0 };
+        }
+        self.expire(now, EXPIRED_PER_ADD);
+        let mut evicted = 0;
+        while !self.limits.allow(self.len() as u64 + 1, self.bytes + bytes) {
+            let Some(removed) = self.evict(now) else { break };
+            evicted += usize::from(removed.alive);
+        }
+        self.insert(key, session, expires, self.stored);
+        Added::Stored { evicted }
+    }
+
+    /// The session under `id`.
+    #[must_use]
+    pub fn get(&self, now: Time, id: SessionId<'_>) -> Option<&[u8]> {
+        self.get_key(now, self.hasher.key(id))
+    }
+
+    /// Whether there is a session under `id`.
+    #[must_use]
+    pub fn have(&self, now: Time, id: SessionId<'_>) -> bool {
+        self.get(now, id).is_some()
+    }
+
+    /// Removes the session under `id`; whether there was one.
+    pub fn remove(&mut self, now: Time, id: SessionId<'_>) -> bool {
+        self.remove_key(now, self.hasher.key(id))
+    }
+
+    /// Removes up to `at_most` sessions that have expired; how many it were.
+    ///
+    /// If fewer than `at_most`, none is left. Calling this is a matter of memory and of the totals alone.
+    pub fn expire(&mut self, now: Time, at_most: usize) -> usize {
+        for removed in 0..at_most {
+            match self.expiry.first() {
+                Some((rank, number)) if rank.time() <= now => {
+                    self.drop_entry(number);
+                    self.expired += 1;
+                }
+                _ => return removed,
+            }
+        }
+        at_most
+    }
+
+    /// When the next session expires; in the past if there are expired ones that were not swept.
+    #[must_use]
+    pub fn next_expiry(&self) -> Option<Time> {
+        self.expiry.first().map(|(rank, _)| rank.time())
+    }
+
+    /// Sessions stored, with those among them that expired but are not swept yet: after
+    /// [`SessionTable::expire`] returned less than it was allowed to, there are none of those.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.index.len() as usize
+    }
+
+    /// Whether nothing is stored.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.len() == 0
+    }
+
+    /// Bytes of the ids and sessions that [`SessionTable::len`] counts.
+    #[must_use]
+    pub const fn bytes(&self) -> u64 {
+        self.bytes
+    }
+
+    /// What is stored, and what was evicted and has expired so far.
+    #[must_use]
+    pub const fn totals(&self) -> SessionTotals {
+        let Self { bytes, evicted, expired, .. } = *self;
+        SessionTotals { sessions: self.len() as u64, bytes, evicted, expired }
+    }
+
+    /// As [`SessionTable::get`].
+    pub(super) fn get_key(&self, now: Time, key: Key<'_>) -> Option<&[u8]> {
+        let entry = &self.entries[self.find(key)?];
+        if entry.expires <= now {
+            return None;
+        }
+        entry.session()
+    }
+
+    /// As [`SessionTable::remove`].
+    pub(super) fn remove_key(&mut self, now: Time, key: Key<'_>) -> bool {
+        let Some(number) = self.find_alive(now, key) else { return false };
+        self.drop_entry(number);
+        true
+    }
+
+    /// Whether a session with this id is there. One that has expired is out of the way after this.
+    pub(super) fn matches(&mut self, now: Time, key: Key<'_>) -> bool {
+        self.find_alive(now, key).is_some()
+    }
+
+    /// Stores a session under an id that is not there, whatever the limits say. `order` decides what is older
+    /// of two that expire together.
+    pub(super) fn insert(&mut self, key: Key<'_>, session: &[u8], expires: Time, order: u32) {
+        let number = self.index.insert(key.index_hash());
+        self.expiry.insert(number, Rank::new(expires, order));
+        self.entries.set_or_push(number, Entry::new(key.id, session, expires));
+        self.bytes += cost(key.id, session);
+        self.stored = self.stored.wrapping_add(1);
+    }
+
+    /// Removes the session that expires soonest; `None` if there is none.
+    pub(super) fn evict(&mut self, now: Time) -> Option<Removed> {
+        let (rank, number) = self.expiry.first()?;
+        let alive = rank.time() > now;
+        if alive {
+            self.evicted += 1;
+        } else {
+            self.expired += 1;
+        }
+        Some(Removed { bytes: self.drop_entry(number), alive })
+    }
+
+    /// The rank of the session that expires soonest; [`Rank::NEVER`] if there is none.
+    pub(super) fn soonest(&self) -> Rank {
+        self.expiry.first().map_or(Rank::NEVER, |(rank, _)| rank)
+    }
+
+    #[inline]
+    fn find(&self, key: Key<'_>) -> Option<u32> {
+        self.index.find(key.index_hash(), |number| self.entries[number].has_id(key.id))
+    }
+
+    /// As [`SessionTable::find`], and what it finds expired it removes.
+    fn find_alive(&mut self, now: Time, key: Key<'_>) -> Option<u32> {
+        let number = self.find(key)?;
+        if self.entries[number].expires <= now {
+            self.drop_entry(number);
+            self.expired += 1;
+            return None;
+        }
+        Some(number)
+    }
+
+    fn drop_entry(&mut self, number: u32) -> u64 {
+        self.index.remove(number);
+        self.expiry.remove(number);
+        let entry = std::mem::take(&mut self.entries[number]);
+        let bytes = entry.data.len() as u64 - 1;
+        self.bytes -= bytes;
+        bytes
+    }
+}
+
+impl Entry {
+    fn new(id: SessionId<'_>, session: &[u8], expires: Time) -> Self {
+        let id = id.as_bytes();
+        let mut data = Vec::with_capacity(1 + id.len() + session.len());
+        data.push(id.len() as u8);
+        data.extend_from_slice(id);
+        data.extend_from_slice(session);
+        Self { data: data.into_boxed_slice(), expires }
+    }
+
+    #[inline]
+    fn has_id(&self, id: SessionId<'_>) -> bool {
+        let id = id.as_bytes();
+        self.data.first() == Some(&(id.len() as u8)) && self.data.get(1..=id.len()) == Some(id)
+    }
+
+    fn session(&self) -> Option<&[u8]> {
+        self.data.get(1 + usize::from(*self.data.first()?)..)
+    }
+}
+
+/// The bytes that a session counts for.
+pub(super) fn cost(id: SessionId<'_>, session: &[u8]) -> u64 {
+    (id.as_bytes().len() + session.len()) as u64
+}
+
+/// When a session added now expires.
+pub(super) fn expiry(now: Time, timeout_ms: u32) -> Time {
+    now.after_ms(u64::from(timeout_ms)).min(Rank::LATEST)
+}
