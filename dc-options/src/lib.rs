@@ -1,1 +1,79 @@
-//! How the programs take options.
+//! How the programs of distcache take their options, and how they log.
+//!
+//! A program declares its options as a struct that derives [`clap::Args`] and implements [`Options`], says who it
+//! is in a [`Program`], and calls [`Program::parse`]:
+//!
+//! ```
+//! use dc_options::{DaemonOptions, Mistake, Options, Program, address::{Address, address}, duration::milliseconds};
+//! use std::time::Duration;
+//!
+//! const PROGRAM: Program = Program {
+//!     name: "dc_client",
+//!     env_prefix: "DC_CLIENT_",
+//!     about: "the agent of distcache",
+//!     variables: &[],
+//! };
+//!
+//! #[derive(clap::Args)]
+//! struct ClientOptions {
+//!     /// Where to listen for applications.
+//!     #[arg(long, value_name = "ADDR", default_value = "UNIX:/tmp/scache", value_parser = address)]
+//!     listen: Vec<Address>,
+//!     /// The server.
+//!     #[arg(long, visible_alias = "connect", value_name = "ADDR", required = true, value_parser = address)]
+//!     server: Address,
+//!     /// Pause between attempts to reconnect.
+//!     #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds(1..=3_600_000))]
+//!     retry: Duration,
+//!     #[command(flatten)]
+//!     daemon: DaemonOptions,
+//! }
+//!
+//! impl Options for ClientOptions {
+//!     fn check(&self) -> Result<(), Mistake> {
+//!         self.daemon.check()
+//!     }
+//! }
+//!
+//! let args = ["-connect", "IP:cache:9001", "--retry=1.5s"].map(Into::into);
+//! let options: ClientOptions = PROGRAM.try_parse(args, |_| None).unwrap();
+//! assert_eq!(options.retry, Duration::from_millis(1500));
+//! ```
+//!
+//! What follows for every program, from `arguments` (the command line) and `environment`:
+//!
+//! - an option has one dash or two, its value behind `=` or as the next word;
+//! - it has an environment variable, and the command line wins;
+//! - `-h`, `-help`, `-?` print one page of usage, `-version` the version, whatever else is there;
+//! - a mistake is one line on stderr and exit status 64.
+//!
+//! How an option is declared: the doc comment's first paragraph is its help, `value_name` its metavariable. One
+//! that may be repeated is a `Vec`, one that may stand without its value has `num_args = 0..=1` and is
+//! given the empty value then, and a switch that is on unless `-no-x` turns it off is a `bool` with
+//! `alias = "no-x", action = ArgAction::Set, default_value = "true"`. An option whose value clap shows in a message
+//! must have a parser that returns a [`BadValue`]; the ones of this crate do. The value of `-auth-token` is never shown.
+//!
+//! Nothing here panics on what a user writes. [`Program`] itself is as the program was written: clap's debug
+//! builds refuse one that contradicts itself.
+#![forbid(unsafe_code)]
+
+mod arguments;
+mod daemon;
+mod environment;
+pub mod log;
+mod mistake;
+mod program;
+mod refusal;
+mod stop;
+mod usage;
+mod value;
+mod vocabulary;
+
+pub use daemon::DaemonOptions;
+pub use environment::{Rank, Variable};
+pub use log::LogOptions;
+pub use mistake::{BadValue, Mistake, Place, QUOTED_CHARS_MAX};
+pub use program::{Options, Program, VERSION};
+pub use stop::{STATUS_MISTAKE, Stop};
+pub use usage::OptionInfo;
+pub use value::{account, address, count, duration, permissions, size};

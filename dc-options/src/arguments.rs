@@ -1,0 +1,150 @@
+//! The command line: words to options, before clap sees them.
+//!
+//! An option is written with one dash or two, its value behind `=` or as the next word. The word behind
+//! an option that takes a value is its value, whatever it looks like; only an option that may stand
+//! alone leaves a word with a dash to be the next option. `--` ends the options. A request for help
+//! counts wherever it stands, even behind a mistake. Nothing here panics.
+
+use crate::mistake::{Mistake, printable};
+use crate::vocabulary::{self, Shape, Vocabulary};
+use clap::Arg;
+use std::ffi::{OsStr, OsString};
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
+
+/// What a command line says.
+#[derive(Debug)]
+pub(crate) enum Line<'c> {
+    /// Show the usage.
+    Help,
+    /// Show the version.
+    Version,
+    /// Run.
+    Run(Words<'c>),
+}
+
+/// The words of a command line, sorted.
+#[derive(Debug, Default)]
+pub(crate) struct Words<'c> {
+    /// The options in their order.
+    pub(crate) given: Vec<Given<'c>>,
+    /// The words that are not options.
+    pub(crate) operands: Vec<OsString>,
+    /// The words behind `--`, if it was there.
+    pub(crate) rest: Option<Vec<OsString>>,
+}
+
+/// One option, as it was given.
+#[derive(Clone, Debug)]
+pub(crate) struct Given<'c> {
+    /// Which.
+    pub(crate) option: &'c Arg,
+    /// Its value; empty for a flag, and for an option that stands alone where it may.
+    pub(crate) value: OsString,
+    /// Where it was given.
+    pub(crate) source: Source,
+}
+
+/// Where an option was given.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// On the command line, under this name.
+    Line(String),
+    /// In this environment variable.
+    Variable(String),
+}
+
+/// Reads `args`, the words behind the program's own name.
+///
+/// # Errors
+///
+/// The first mistake, unless help or the version is asked for.
+pub(crate) fn read<'c>(
+    vocabulary: Vocabulary<'c>,
+    args: impl IntoIterator<Item = OsString>,
+) -> Result<Line<'c>, Mistake> {
+    let mut reader = Reader { vocabulary, words: Words::default(), help: false, version: false };
+    let mut first_mistake = None;
+    let mut args = args.into_iter().peekable();
+    while let Some(word) = args.next() {
+        if word == "--" {
+            reader.words.rest = Some(args.collect());
+            break;
+        }
+        if let Err(mistake) = reader.word(&word, &mut args) {
+            first_mistake.get_or_insert(mistake);
+        }
+    }
+    match first_mistake {
+        _ if reader.help => Ok(Line::Help),
+        _ if reader.version => Ok(Line::Version),
+        Some(mistake) => Err(mistake),
+        None => Ok(Line::Run(reader.words)),
+    }
+}
+
+struct Reader<'c> {
+    vocabulary: Vocabulary<'c>,
+    words: Words<'c>,
+    help: bool,
+    version: bool,
+}
+
+impl<'c> Reader<'c> {
+    fn word(
+        &mut self,
+        word: &OsStr,
+        following: &mut std::iter::Peekable<impl Iterator<Item = OsString>>,
+    ) -> Result<(), Mistake> {
+        let Some((name, value)) = split(word) else {
+            if self.vocabulary.operands().next().is_none() {
+                return Err(Mistake::StrayWord { word: printable(word) });
+            }
+            self.words.operands.push(word.to_owned());
+            return Ok(());
+        };
+        match name.as_str() {
+            "h" | "help" | "?" => self.help = true,
+            "version" => self.version = true,
+            _ => self.option(name, value, following)?,
+        }
+        Ok(())
+    }
+
+    fn option(
+        &mut self,
+        name: String,
+        value: Option<OsString>,
+        following: &mut std::iter::Peekable<impl Iterator<Item = OsString>>,
+    ) -> Result<(), Mistake> {
+        let Some(known) = self.vocabulary.find(&name) else {
+            let nearest = self.vocabulary.nearest(&name);
+            return Err(Mistake::UnknownOption { option: printable(OsStr::new(&name)), nearest });
+        };
+        let value = match (vocabulary::shape(known.option), value) {
+            (Shape::Flag | Shape::Switch, Some(_)) => return Err(Mistake::UnexpectedValue { option: name }),
+            (Shape::Flag, None) => OsString::new(),
+            (Shape::Switch, None) => OsString::from(if known.negated { "false" } else { "true" }),
+            (Shape::Value | Shape::OptionalValue, Some(value)) => value,
+            (Shape::Value, None) => following.next().unwrap_or_default(),
+            (Shape::OptionalValue, None) => {
+                following.next_if(|next| split(next).is_none() && next != "--").unwrap_or_default()
+            }
+        };
+        self.words.given.push(Given { option: known.option, value, source: Source::Line(name) });
+        Ok(())
+    }
+}
+
+/// The name of the option that `word` is and the value behind `=`; `None` if it is no option.
+fn split(word: &OsStr) -> Option<(String, Option<OsString>)> {
+    let bytes = word.as_bytes().strip_prefix(b"-")?;
+    let bytes = bytes.strip_prefix(b"-").unwrap_or(bytes);
+    if bytes.is_empty() {
+        return None;
+    }
+    let (name, value) = match bytes.iter().position(|&byte| byte == b'=') {
+        Some(at) => (&bytes[..at], Some(OsString::from_vec(bytes[at + 1..].to_vec()))),
+        None => (bytes, None),
+    };
+    Some((String::from_utf8_lossy(name).into_owned(), value))
+}

@@ -1,0 +1,184 @@
+//! Starting the log.
+
+use super::line::Milliseconds;
+use super::options::{LogFormat, LogOptions};
+use super::stderr::Stderr;
+use super::syslog::{SYSLOG_PATH, Syslog};
+use std::ffi::OsStr;
+use std::io::IsTerminal;
+use thiserror::Error;
+use tracing::Subscriber;
+use tracing_subscriber::fmt::{MakeWriter, layer};
+use tracing_subscriber::layer::SubscriberExt;
+
+/// The log could not be started.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum LogError {
+    /// The process has a log already.
+    #[error("the log has been started already")]
+    Started,
+}
+
+/// Starts the log of this process, `program` being its name. From then on the events of `tracing` are logged as
+/// `options` say. A program that detaches may call it before or after.
+///
+/// # Errors
+///
+/// The process has a log already. That a syslog is away is no error.
+pub fn start(options: &LogOptions, program: &'static str) -> Result<(), LogError> {
+    if options.syslog {
+        let writer = Syslog::new(SYSLOG_PATH, program);
+        return global(subscriber(options, Look::Syslog, writer));
+    }
+    let colour = options.format == LogFormat::Text
+        && coloured(std::io::stderr().is_terminal(), |name| std::env::var_os(name));
+    let writer = Stderr::new(std::io::stderr(), options.format, colour);
+    global(subscriber(options, if colour { Look::Colour } else { Look::Plain }, writer))
+}
+
+/// How a line of text looks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Look {
+    /// With time and level.
+    Plain,
+    /// With time and level, in colours.
+    Colour,
+    /// Without: syslog has its own.
+    Syslog,
+}
+
+fn global(subscriber: Box<dyn Subscriber + Send + Sync>) -> Result<(), LogError> {
+    tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Started)
+}
+
+fn subscriber<W>(options: &LogOptions, look: Look, writer: W) -> Box<dyn Subscriber + Send + Sync>
+where
+    W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
+{
+    let registry = tracing_subscriber::registry().with(options.env_filter());
+    // A line that can't be written must not be told of on stderr, which may be what can't be written to.
+    let layer = layer().with_writer(writer).with_ansi(look == Look::Colour).log_internal_errors(false);
+    match (options.format, look) {
+        (LogFormat::Json, _) => {
+            Box::new(registry.with(layer.json().flatten_event(true).with_timer(Milliseconds)))
+        }
+        (LogFormat::Text, Look::Syslog) => {
+            Box::new(registry.with(layer.compact().with_target(false).with_level(false).without_time()))
+        }
+        (LogFormat::Text, Look::Plain | Look::Colour) => {
+            Box::new(registry.with(layer.compact().with_target(false).with_timer(Milliseconds)))
+        }
+    }
+}
+
+/// Whether lines have colours: on a terminal that knows them, unless the user wants none.
+fn coloured(terminal: bool, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> bool {
+    let unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
+    let unable = variable("TERM").is_some_and(|term| term == OsStr::new("dumb"));
+    terminal && !unwanted && !unable
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::options::LogFilter;
+    use super::*;
+    use std::io::{self, Read, Write};
+    use std::sync::{Arc, Mutex};
+
+    #[derive(Clone, Default)]
+    struct Shared(Arc<Mutex<Vec<u8>>>);
+
+    impl Write for Shared {
+        fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+            self.0.lock().unwrap().write(bytes)
+        }
+
+        fn flush(&mut self) -> io::Result<()> {
+            Ok(())
+        }
+    }
+
+    fn options(filter: &str, format: LogFormat, debug: bool) -> LogOptions {
+        LogOptions { filter: LogFilter::parse(filter).unwrap(), format, syslog: false, debug }
+    }
+
+    fn logged(options: &LogOptions, look: Look) -> String {
+        let lines = Shared::default();
+        let writer = lines.clone();
+        tracing::subscriber::with_default(subscriber(options, look, move || writer.clone()), || {
+            tracing::error!(connection = 3, peer = "a b", "went away");
+            tracing::info!("serving");
+            tracing::debug!("detail");
+        });
+        let bytes = lines.0.lock().unwrap().clone();
+        String::from_utf8(bytes).unwrap()
+    }
+
+    #[test]
+    fn a_line_of_text_is_time_level_message_and_fields() {
+        let text = logged(&options("info", LogFormat::Text, false), Look::Plain);
+        let lines: Vec<_> = text.lines().map(|line| line.split_once('Z').unwrap()).collect();
+        assert_eq!(lines[0].0.len(), "2026-03-01T12:00:01.204".len());
+        assert_eq!(
+            [lines[0].1, lines[1].1],
+            [" ERROR went away connection=3 peer=\"a b\"", "  INFO serving"]
+        );
+        assert_eq!(lines.len(), 2);
+    }
+
+    #[test]
+    fn a_line_of_json_is_an_object() {
+        let text = logged(&options("info", LogFormat::Json, false), Look::Plain);
+        let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
+        assert_eq!(first["level"], "ERROR");
+        assert_eq!(first["message"], "went away");
+        assert_eq!((&first["connection"], &first["peer"]), (&3.into(), &"a b".into()));
+        let time = first["timestamp"].as_str().unwrap();
+        assert!(time.len() == "2026-03-01T12:00:01.204Z".len() && time.ends_with('Z'));
+    }
+
+    #[test]
+    fn the_filter_decides_unless_debug_is_asked_for() {
+        let lines =
+            |filter, debug| logged(&options(filter, LogFormat::Text, debug), Look::Plain).lines().count();
+        assert_eq!(lines("error", false), 1);
+        assert_eq!(lines("trace", false), 3);
+        assert_eq!(lines("off", false), 0);
+        assert_eq!(lines("off", true), 3);
+        assert_eq!(lines("dc_options=info,warn", false), 2);
+    }
+
+    #[test]
+    fn syslog_gets_the_message_alone() {
+        let text = logged(&options("info", LogFormat::Text, false), Look::Syslog);
+        assert_eq!(text.lines().map(str::trim_start).last(), Some("serving"));
+        assert!(text.starts_with("went away connection=3"));
+    }
+
+    #[test]
+    fn colours_are_for_terminals_that_want_them() {
+        let with = |terminal, name: &'static str, value: &'static str| {
+            coloured(terminal, move |asked| (asked == name).then(|| value.into()))
+        };
+        assert!(with(true, "TERM", "xterm"));
+        assert!(with(true, "NO_COLOR", ""));
+        assert!(!with(true, "NO_COLOR", "1"));
+        assert!(!with(true, "TERM", "dumb"));
+        assert!(!with(false, "TERM", "xterm"));
+        assert!(logged(&options("info", LogFormat::Text, false), Look::Colour).contains("\u{1b}["));
+    }
+
+    #[test]
+    fn what_a_peer_sent_makes_no_line_of_its_own() {
+        let (mut reader, writer) = io::pipe().unwrap();
+        let options = options("info", LogFormat::Text, false);
+        let writer = Stderr::new(writer, LogFormat::Text, false);
+        tracing::subscriber::with_default(subscriber(&options, Look::Plain, writer), || {
+            tracing::info!(key = %"a\n2026-01-01T00:00:00.000Z  INFO forged\u{1b}[31m", "locked");
+        });
+        let mut text = String::new();
+        reader.read_to_string(&mut text).unwrap();
+        assert_eq!(text.lines().count(), 1);
+        assert!(text.contains("key=a\\n2026") && !text.contains('\u{1b}'), "{text}");
+    }
+}

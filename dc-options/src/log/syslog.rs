@@ -1,0 +1,186 @@
+//! Lines to the local syslog, in the form of RFC 3164: `<30>Mar  1 13:00:01 dc_client[123]: connected`.
+//!
+//! The facility is daemon, the severity that of the event's level. Datagrams go to the socket by its path, so a
+//! syslog that was restarted is found again without a word; they never wait. What the system's own
+//! `syslog` function and the crates built on it or beside it do not promise is just that: their
+//! sends wait for a syslog that is stopped, and with it every thread that logs.
+
+use super::line::{Lost, cut, one_line};
+use jiff::Zoned;
+use std::io::{self, Write};
+use std::os::unix::net::UnixDatagram;
+use std::path::PathBuf;
+use tracing::{Level, Metadata};
+use tracing_subscriber::fmt::MakeWriter;
+
+/// Where the local syslog listens.
+pub(super) const SYSLOG_PATH: &str = "/dev/log";
+/// Most bytes of one datagram: what the usual daemons take.
+const DATAGRAM_BYTES_MAX: usize = 8192;
+/// The facility `daemon`, in the bits of a priority.
+const FACILITY: u8 = 3 << 3;
+
+/// The local syslog.
+#[derive(Debug)]
+pub(super) struct Syslog {
+    socket: Option<UnixDatagram>,
+    path: PathBuf,
+    program: &'static str,
+    lost: Lost,
+}
+
+impl Syslog {
+    /// The syslog that listens at `path`, for `program`. It need not be there, now or ever.
+    pub(super) fn new(path: impl Into<PathBuf>, program: &'static str) -> Self {
+        let socket = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
+        Self { socket: socket.ok(), path: path.into(), program, lost: Lost::default() }
+    }
+
+    fn message(&self, level: Level, message: &str) {
+        let lost = self.lost.take();
+        if lost > 0 && !self.sent(Level::WARN, &Lost::message(lost)) {
+            self.lost.add(lost + 1);
+            return;
+        }
+        if !self.sent(level, message) {
+            self.lost.add(1);
+        }
+    }
+
+    /// Whether `message` was sent.
+    fn sent(&self, level: Level, message: &str) -> bool {
+        // The process id is asked for each time: a daemon's changes when it detaches.
+        let mut datagram = format!(
+            "<{}>{} {}[{}]: {message}",
+            FACILITY | severity(level),
+            Zoned::now().strftime("%b %e %H:%M:%S"),
+            self.program,
+            std::process::id()
+        );
+        cut(&mut datagram, DATAGRAM_BYTES_MAX);
+        self.socket.as_ref().is_some_and(|socket| socket.send_to(datagram.as_bytes(), &self.path).is_ok())
+    }
+}
+
+/// The severity of an event, as RFC 3164 numbers them.
+const fn severity(level: Level) -> u8 {
+    match level {
+        Level::ERROR => 3,
+        Level::WARN => 4,
+        Level::INFO => 6,
+        Level::DEBUG | Level::TRACE => 7,
+    }
+}
+
+impl<'a> MakeWriter<'a> for Syslog {
+    type Writer = Message<'a>;
+
+    fn make_writer(&'a self) -> Self::Writer {
+        Message { syslog: self, level: Level::INFO }
+    }
+
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::Writer {
+        Message { syslog: self, level: *meta.level() }
+    }
+}
+
+/// Takes one line. It never fails: a line that can't be sent is counted as lost.
+#[derive(Debug)]
+pub(super) struct Message<'a> {
+    syslog: &'a Syslog,
+    level: Level,
+}
+
+impl Write for Message<'_> {
+    fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
+        let line = one_line(bytes, false);
+        self.syslog.message(self.level, String::from_utf8_lossy(&line).trim());
+        Ok(bytes.len())
+    }
+
+    fn flush(&mut self) -> io::Result<()> {
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn received(socket: &UnixDatagram) -> String {
+        let mut buffer = vec![0; 2 * DATAGRAM_BYTES_MAX];
+        let bytes = socket.recv(&mut buffer).unwrap();
+        String::from_utf8(buffer[..bytes].to_vec()).unwrap()
+    }
+
+    #[test]
+    fn a_message_has_priority_time_name_and_process() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        let syslog = Syslog::new(&path, "dc_client");
+        for (level, priority) in
+            [(Level::ERROR, 27), (Level::WARN, 28), (Level::INFO, 30), (Level::DEBUG, 31), (Level::TRACE, 31)]
+        {
+            Message { syslog: &syslog, level }.write_all(b"a\nb\n").unwrap();
+            let text = received(&daemon);
+            let (head, message) = text.split_once("dc_client").unwrap();
+            assert_eq!(message, format!("[{}]: a\\nb", std::process::id()));
+            let time = head.strip_prefix(&format!("<{priority}>")).unwrap();
+            let form: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
+            assert!(form.ends_with("00:00:00 ") && time.len() == "Mar  1 13:00:01 ".len(), "{time}");
+        }
+    }
+
+    #[test]
+    fn a_syslog_that_is_away_costs_lines_and_is_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let syslog = Syslog::new(&path, "dc_client");
+        syslog.message(Level::INFO, "nobody hears");
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        syslog.message(Level::INFO, "first");
+        assert!(received(&daemon).ends_with(&Lost::message(1)));
+        assert!(received(&daemon).ends_with(": first"));
+        drop(daemon);
+        syslog.message(Level::INFO, "the socket is dead");
+        std::fs::remove_file(&path).unwrap();
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        syslog.message(Level::INFO, "second");
+        assert!(received(&daemon).ends_with(&Lost::message(1)));
+        assert!(received(&daemon).ends_with(": second"));
+    }
+
+    #[test]
+    fn a_syslog_that_is_stopped_is_not_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        let syslog = Syslog::new(&path, "dc_client");
+        // Nothing reads: the queue fills, and this loop ends all the same.
+        for _ in 0..100_000 {
+            syslog.message(Level::INFO, "again");
+        }
+        let lost = syslog.lost.take();
+        assert!(lost > 0);
+        syslog.lost.add(lost);
+        daemon.set_nonblocking(true).unwrap();
+        let mut buffer = [0; 256];
+        while daemon.recv(&mut buffer).is_ok() {}
+        syslog.message(Level::INFO, "awake");
+        assert!(received(&daemon).ends_with(&Lost::message(lost)));
+        assert!(received(&daemon).ends_with(": awake"));
+    }
+
+    #[test]
+    fn a_message_is_cut_to_what_daemons_take() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        Syslog::new(&path, "dc_client").message(Level::INFO, &"ä".repeat(DATAGRAM_BYTES_MAX));
+        let text = received(&daemon);
+        assert!(
+            text.len() <= DATAGRAM_BYTES_MAX && text.len() > DATAGRAM_BYTES_MAX - 4 && text.ends_with('…')
+        );
+    }
+}

@@ -1,0 +1,170 @@
+//! A program and how it takes its options.
+//!
+//! [`Program::try_parse`] is pure: the command line and the environment come in as values, the options or a
+//! [`Stop`] come out. [`Program::parse`] gives it those of the process and does what the `Stop` says. The words
+//! are sorted here (`arguments`, `environment`), clap turns them into the program's struct.
+
+use crate::arguments::{self, Given, Line, Source, Words};
+use crate::environment::{Environment, Rank, Variable};
+use crate::mistake::{Mistake, Place};
+use crate::usage::{self, OptionInfo};
+use crate::vocabulary::{self, Shape, Vocabulary};
+use crate::{refusal, stop::Stop};
+use clap::Command;
+use std::collections::HashMap;
+use std::ffi::OsString;
+
+/// The version of all programs: that of the workspace.
+pub const VERSION: &str = env!("CARGO_PKG_VERSION");
+
+/// The variables that are read for every program that has the option.
+const FURTHER: &[Variable] = &[Variable { name: "RUST_LOG", option: "log", rank: Rank::Fallback }];
+
+/// A program, as its options need to know it.
+#[derive(Clone, Copy, Debug)]
+pub struct Program {
+    /// Its name: `dc_client`.
+    pub name: &'static str,
+    /// What its environment variables begin with: `DC_CLIENT_`.
+    pub env_prefix: &'static str,
+    /// What it is, in one line for the usage.
+    pub about: &'static str,
+    /// Variables that its options are read from besides their own (`RUST_LOG` need not be named).
+    pub variables: &'static [Variable],
+}
+
+/// The options of a program: a struct that derives [`clap::Args`].
+pub trait Options: clap::Args {
+    /// Checks what only shows in several options together. The options' values have been checked already.
+    ///
+    /// # Errors
+    ///
+    /// What is wrong, most often a [`Mistake::inconsistent`].
+    fn check(&self) -> Result<(), Mistake> {
+        Ok(())
+    }
+}
+
+impl Program {
+    /// The options that the process was started with. If there are none to run with (help was asked for, or there is a
+    /// mistake), it says so and ends the process: see [`Stop::exit`].
+    #[must_use]
+    pub fn parse<T: Options>(&self) -> T {
+        let args = std::env::args_os().skip(1);
+        self.try_parse(args, |name| std::env::var_os(name)).unwrap_or_else(|stop| stop.exit())
+    }
+
+    /// The options that `args` (the words behind the program's name) and the environment say. `variable` is
+    /// asked for the value of a variable by its name.
+    ///
+    /// # Errors
+    ///
+    /// What to print and with which status to exit, where the program is not to run.
+    pub fn try_parse<T: Options>(
+        &self,
+        args: impl IntoIterator<Item = OsString>,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<T, Stop> {
+        let command = self.command::<T>();
+        let vocabulary = Vocabulary::new(&command);
+        let line = match arguments::read(vocabulary, args) {
+            Ok(Line::Help) => return Err(Stop::Answer(usage::page(self, vocabulary))),
+            Ok(Line::Version) => return Err(Stop::Answer(format!("{} {VERSION}\n", self.name))),
+            Ok(Line::Run(words)) => Ok(words),
+            Err(mistake) => Err(mistake),
+        };
+        line.and_then(|words| self.settle::<T>(&command, words, &variable))
+            .map_err(|mistake| Stop::Mistake(format!("{}: {mistake}\n", self.name)))
+    }
+
+    /// The options of this program, in its order: what a test compares with the manual.
+    #[must_use]
+    pub fn options<T: Options>(&self) -> Vec<OptionInfo> {
+        let command = self.command::<T>();
+        Vocabulary::new(&command).options().map(|option| OptionInfo::new(self, option)).collect()
+    }
+
+    /// The page that `-help` prints.
+    #[must_use]
+    pub fn usage<T: Options>(&self) -> String {
+        usage::page(self, Vocabulary::new(&self.command::<T>()))
+    }
+
+    fn command<T: Options>(&self) -> Command {
+        let bare = Command::new(self.name).disable_help_flag(true).disable_version_flag(true);
+        // Sorting and repetition are this crate's affair; clap is to see help and version as any other word.
+        let mut command = T::augment_args(bare).disable_help_subcommand(true).args_override_self(true);
+        command.build();
+        command
+    }
+
+    fn settle<T: Options>(
+        &self,
+        command: &Command,
+        words: Words<'_>,
+        lookup: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<T, Mistake> {
+        let vocabulary = Vocabulary::new(command);
+        once_each(&words.given)?;
+        let further = [self.variables, FURTHER].concat();
+        let environment = Environment { prefix: self.env_prefix, further: &further, lookup };
+        let given = environment.complete(vocabulary, words.given)?;
+        for given in &given {
+            has_value(command, given)?;
+        }
+        let line = std::iter::once(OsString::from(self.name))
+            .chain(given.iter().map(|given| vocabulary::for_clap(given.option, &given.value)))
+            .chain(words.operands)
+            .chain(
+                words
+                    .rest
+                    .into_iter()
+                    .filter(|rest| !rest.is_empty())
+                    .flat_map(|rest| std::iter::once(OsString::from("--")).chain(rest)),
+            );
+        let parsed =
+            command.clone().try_get_matches_from(line).and_then(|matches| T::from_arg_matches(&matches));
+        let options = parsed.map_err(|error| refusal::mistake(&error, command, &given))?;
+        options.check()?;
+        Ok(options)
+    }
+}
+
+/// Where `given` was given.
+pub(crate) fn place(given: &Given<'_>) -> Place {
+    match &given.source {
+        Source::Line(name) => Place { option: name.clone(), variable: None },
+        Source::Variable(variable) => {
+            Place { option: vocabulary::name(given.option), variable: Some(variable.clone()) }
+        }
+    }
+}
+
+/// An option with a value is given once, unless it may be repeated. To give a flag again changes nothing, and of a
+/// switch the last word counts.
+fn once_each(line: &[Given<'_>]) -> Result<(), Mistake> {
+    let mut seen = HashMap::new();
+    for given in line {
+        let once = matches!(vocabulary::shape(given.option), Shape::Value | Shape::OptionalValue)
+            && !vocabulary::is_repeatable(given.option);
+        let again = place(given);
+        if let Some(before) = seen.insert(given.option.get_id(), again.option.clone())
+            && once
+        {
+            let before = (before != again.option).then(|| format!("-{before}"));
+            return Err(Mistake::GivenTwice { place: again, before });
+        }
+    }
+    Ok(())
+}
+
+/// An option that needs a value has one, and one that is text where it must be.
+fn has_value(command: &Command, given: &Given<'_>) -> Result<(), Mistake> {
+    if vocabulary::shape(given.option) == Shape::Value && given.value.is_empty() {
+        return Err(Mistake::MissingValue {
+            place: place(given),
+            takes: refusal::takes(command, given.option),
+        });
+    }
+    refusal::is_text(given)
+}

@@ -1,0 +1,139 @@
+//! What clap refuses, as a [`Mistake`] of ours.
+//!
+//! clap sees only words that have been sorted, so what is left to it are values, required options and
+//! exclusions. Its error names an option by how it would print it, and carries the error of the value's parser.
+
+use crate::arguments::Given;
+use crate::mistake::{BadValue, Mistake, Place, printable};
+use crate::program::place;
+use crate::vocabulary::{self, Shape, Vocabulary};
+use clap::error::{ContextKind, ContextValue, ErrorKind};
+use clap::{Arg, Command};
+use std::any::TypeId;
+use std::error::Error as _;
+use std::ffi::{OsStr, OsString};
+use std::path::PathBuf;
+
+/// What `error` says about what was `given`.
+pub(crate) fn mistake(error: &clap::Error, command: &Command, given: &[Given<'_>]) -> Mistake {
+    let vocabulary = Vocabulary::new(command);
+    let refused = || Mistake::Refused(one_line(error));
+    let shown = shown(error.get(ContextKind::InvalidArg));
+    let Some(option) = shown.first().and_then(|shown| vocabulary.find_shown(shown)) else {
+        return match (error.kind(), shown.first()) {
+            (ErrorKind::UnknownArgument, Some(word)) => {
+                Mistake::StrayWord { word: printable(OsStr::new(word)) }
+            }
+            _ => refused(),
+        };
+    };
+    match error.kind() {
+        ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
+            let value = string(error.get(ContextKind::InvalidValue)).unwrap_or_default();
+            let shown = (!vocabulary::is_secret(option)).then(|| printable(OsStr::new(value)));
+            Mistake::Value { place: place_of(option, Some(value), given), shown, value: reason(error) }
+        }
+        ErrorKind::MissingRequiredArgument if option.is_required_set() => {
+            Mistake::MissingOption { option: all_names(option), takes: takes(command, option) }
+        }
+        ErrorKind::MissingRequiredArgument => Mistake::MissingCompanion { option: all_names(option) },
+        ErrorKind::ArgumentConflict => {
+            let prior = self::shown(error.get(ContextKind::PriorArg));
+            match prior.first().and_then(|prior| vocabulary.find_shown(prior)) {
+                Some(other) => Mistake::Excluded {
+                    place: place_of(option, None, given),
+                    other: place_of(other, None, given),
+                },
+                None => refused(),
+            }
+        }
+        _ => refused(),
+    }
+}
+
+/// What `option` takes, from the parser of its values or, if that takes anything, its metavariable;
+/// nothing for a word that is no option.
+pub(crate) fn takes(command: &Command, option: &Arg) -> Option<String> {
+    if option.is_positional() {
+        return None;
+    }
+    // The parsers of this crate say what they take when they are given nothing.
+    let words = [OsString::from(command.get_name()), vocabulary::for_clap(option, &OsString::new())];
+    let error = command.clone().try_get_matches_from(words).err();
+    let known = error.filter(|error| {
+        let shown = shown(error.get(ContextKind::InvalidArg));
+        matches!(error.kind(), ErrorKind::ValueValidation | ErrorKind::InvalidValue)
+            && shown.first().is_some_and(|shown| *shown == option.to_string())
+    });
+    known
+        .and_then(|error| reason(&error).takes.map(String::from))
+        .or_else(|| vocabulary::metavariable(option).map(|name| format!("a {name}")))
+}
+
+/// Refuses a value that is not UTF-8, unless the option takes any bytes: clap would not say which option it is.
+///
+/// # Errors
+///
+/// The value that is not UTF-8.
+pub(crate) fn is_text(given: &Given<'_>) -> Result<(), Mistake> {
+    let takes = given.option.get_value_parser().type_id();
+    let any_bytes = takes == TypeId::of::<PathBuf>() || takes == TypeId::of::<OsString>();
+    if vocabulary::shape(given.option) == Shape::Flag || any_bytes || given.value.to_str().is_some() {
+        return Ok(());
+    }
+    let shown = (!vocabulary::is_secret(given.option)).then(|| printable(&given.value));
+    let value = BadValue { wrong: "is not UTF-8".into(), takes: None };
+    Err(Mistake::Value { place: place(given), shown, value })
+}
+
+fn reason(error: &clap::Error) -> BadValue {
+    if let Some(source) = error.source() {
+        return match source.downcast_ref::<BadValue>() {
+            Some(value) => value.clone(),
+            None => BadValue { wrong: format!("is not right: {source}").into(), takes: None },
+        };
+    }
+    let possible = shown(error.get(ContextKind::ValidValue));
+    match possible.split_last() {
+        Some((last, [])) => BadValue::new("is not known", last.to_string()),
+        Some((last, others)) => BadValue::new("is not known", format!("{} or {last}", others.join(", "))),
+        None => BadValue { wrong: "is not right".into(), takes: None },
+    }
+}
+
+/// Where `option` was given, with this value if it was given several times.
+fn place_of(option: &Arg, value: Option<&str>, given: &[Given<'_>]) -> Place {
+    let mut of_option = given.iter().filter(|given| given.option.get_id() == option.get_id());
+    let same = of_option.clone().find(|given| value.is_some_and(|value| given.value == value));
+    match same.or_else(|| of_option.next()) {
+        Some(given) => place(given),
+        None => Place { option: vocabulary::name(option), variable: None },
+    }
+}
+
+fn all_names(option: &Arg) -> String {
+    if option.is_positional() {
+        return option.get_id().to_string().to_uppercase();
+    }
+    let names: Vec<_> = vocabulary::names(option).map(|name| format!("-{name}")).collect();
+    names.join(" or ")
+}
+
+fn shown(context: Option<&ContextValue>) -> Vec<&str> {
+    match context {
+        Some(ContextValue::String(text)) => vec![text],
+        Some(ContextValue::Strings(texts)) => texts.iter().map(String::as_str).collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn string(context: Option<&ContextValue>) -> Option<&str> {
+    shown(context).first().copied()
+}
+
+/// The first line of what clap says, without its `error: `.
+fn one_line(error: &clap::Error) -> String {
+    let text = error.to_string();
+    let first = text.lines().next().unwrap_or_default();
+    first.strip_prefix("error: ").unwrap_or(first).to_owned()
+}

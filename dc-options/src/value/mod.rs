@@ -1,0 +1,10 @@
+//! The parsers of values, one file a kind. Each is handed to clap as a `value_parser` and says in its
+//! [`BadValue`](crate::BadValue) what it takes.
+
+pub mod account;
+pub mod address;
+pub mod count;
+pub mod duration;
+mod number;
+pub mod permissions;
+pub mod size;
