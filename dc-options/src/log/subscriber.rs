@@ -151,7 +151,7 @@ mod tests {
     #[test]
     fn syslog_gets_the_message_alone() {
         let text = logged(&options("info", LogFormat::Text, false), Look::Syslog);
-        assert_eq!(text.lines().map(str::trim_start).last(), Some("serving"));
+        assert_eq!(text.lines().map(str::trim_start).next_back(), Some("serving"));
         assert!(text.starts_with("went away connection=3"));
     }
 

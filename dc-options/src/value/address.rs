@@ -2,8 +2,7 @@
 
 use crate::mistake::BadValue;
 
-/// An address as the programs hold it. It stays text here until the library's own type takes its place;
-/// then this line and the one in [`address`] change, and nothing else does.
+/// An address as the programs hold it: anything that reads from text and prints as it reads.
 pub type Address = String;
 
 const TAKES: &str = "an address: IP:port, IP:host:port, IPv4:..., IPv6:[addr]:port, UNIX:/path or FD:n";

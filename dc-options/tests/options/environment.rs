@@ -1,6 +1,6 @@
 //! Options from environment variables.
 
-use crate::sample::{PROGRAM, Sample, bytes_of, mistake, parse, told, with_server, words};
+use crate::sample::{PROGRAM, Sample, bytes_of, listeners, mistake, parse, told, with_server, words};
 use dc_options::account::SocketAccount;
 use std::time::Duration;
 
@@ -19,9 +19,12 @@ fn a_variable_stands_for_its_option_and_the_command_line_wins() {
 
 #[test]
 fn a_required_option_may_come_from_either_of_its_variables() {
-    assert_eq!(parse(&[], &[("DC_SAMPLE_SERVER", "IP:1")]).unwrap().server, "IP:1");
-    assert_eq!(parse(&[], &[("DC_SAMPLE_CONNECT", "IP:2")]).unwrap().server, "IP:2");
-    assert_eq!(parse(&["-connect", "IP:3"], &[("DC_SAMPLE_SERVER", "IP:1")]).unwrap().server, "IP:3");
+    assert_eq!(parse(&[], &[("DC_SAMPLE_SERVER", "IP:1")]).unwrap().server.to_string(), "IP:1");
+    assert_eq!(parse(&[], &[("DC_SAMPLE_CONNECT", "IP:2")]).unwrap().server.to_string(), "IP:2");
+    assert_eq!(
+        parse(&["-connect", "IP:3"], &[("DC_SAMPLE_SERVER", "IP:1")]).unwrap().server.to_string(),
+        "IP:3"
+    );
     assert_eq!(
         told(parse(&[], &[("DC_SAMPLE_SERVER", "IP:1"), ("DC_SAMPLE_CONNECT", "IP:2")])),
         "-server (from DC_SAMPLE_CONNECT) was already given as DC_SAMPLE_SERVER, and is taken once"
@@ -30,7 +33,8 @@ fn a_required_option_may_come_from_either_of_its_variables() {
 
 #[test]
 fn the_words_of_a_variable_are_the_values_of_an_option_that_may_be_repeated() {
-    let listen = |value, line: &[&str]| with_server(line, &[("DC_SAMPLE_LISTEN", value)]).unwrap().listen;
+    let listen =
+        |value, line: &[&str]| listeners(&with_server(line, &[("DC_SAMPLE_LISTEN", value)]).unwrap());
     assert_eq!(listen(" IP:1\tUNIX:/a\n IP:2 ", &[]), ["IP:1", "UNIX:/a", "IP:2"]);
     assert_eq!(listen("IP:1 IP:2", &["-listen", "IP:3"]), ["IP:3"]);
     assert_eq!(listen("  ", &[]), ["UNIX:/tmp/sample"]);

@@ -82,6 +82,11 @@ fn token(text: &str) -> Result<String, dc_options::BadValue> {
     }
 }
 
+/// The listeners as they are written.
+pub(crate) fn listeners(options: &Sample) -> Vec<String> {
+    options.listen.iter().map(ToString::to_string).collect()
+}
+
 /// Words as a process gets them.
 pub(crate) fn words(line: &[&str]) -> Vec<OsString> {
     line.iter().map(OsString::from).collect()
