@@ -3,7 +3,9 @@
 //! `cargo bench -p libdc --bench table`; a part of it with `-- get`, `-- 1000000` and the like. Sessions have
 //! ids of 32 bytes and 180 bytes of data; they are taken in random order, so that nothing is in a cache
 //! that would not be in use.
-use criterion::{BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main, measurement::WallTime};
+use criterion::{
+    BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main, measurement::WallTime,
+};
 use libdc::id::SessionId;
 use libdc::limits::SESSION_TIMEOUT_MS_MAX;
 use libdc::table::{SessionLimits, SessionTable};

@@ -234,7 +234,13 @@ mod tests {
         let mut index = Index::new();
         let numbers: Vec<u32> = [5, 5 + (1 << 20), 5].map(|hash| index.insert(hash)).to_vec();
         let mut asked = Vec::new();
-        assert_eq!(index.find(5, |n| { asked.push(n); false }), None);
+        assert_eq!(
+            index.find(5, |n| {
+                asked.push(n);
+                false
+            }),
+            None
+        );
         asked.sort_unstable();
         assert_eq!(asked, [numbers[0], numbers[2]]);
     }

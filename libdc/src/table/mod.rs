@@ -1,8 +1,16 @@
-//! What a server knows. Time comes in as an argument, nothing here waits, and nothing takes longer because there is much of it.
+//! What a server knows. The time comes in as an argument, and nothing takes longer because there is much of it.
 
 mod chunks;
 mod expiry;
 mod index;
+mod room;
 mod session;
+mod sharded;
+mod store;
 
 pub use session::{Added, SessionLimits, SessionTable, SessionTotals};
+pub use sharded::ShardedSessions;
+pub use store::{Expired, SessionStore};
+
+#[cfg(test)]
+mod model;

@@ -145,26 +145,7 @@ impl SessionTable {
     ///
     /// With a timeout of 0 it has expired when it is stored, so nothing is, and nothing is evicted for it.
     pub fn add(&mut self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> Added {
-        let bytes = cost(id, session);
-        if !self.limits.allow(1, bytes) {
-            return Added::TooLarge;
-        }
-        let key = self.hasher.key(id);
-        if self.matches(now, key) {
-            return Added::Matching;
-        }
-        let expires = expiry(now, timeout_ms);
-        if expires <= now {
-            return Added::Stored { evicted: 0 };
-        }
-        self.expire(now, EXPIRED_PER_ADD);
-        let mut evicted = 0;
-        while !self.limits.allow(self.len() as u64 + 1, self.bytes + bytes) {
-            let Some(removed) = self.evict(now) else { break };
-            evicted += usize::from(removed.alive);
-        }
-        self.insert(key, session, expires, self.stored);
-        Added::Stored { evicted }
+        self.add_key(now, self.hasher.key(id), session, timeout_ms)
     }
 
     /// The session under `id`.
@@ -232,6 +213,25 @@ impl SessionTable {
         SessionTotals { sessions: self.len() as u64, bytes, evicted, expired }
     }
 
+    /// As [`SessionTable::add`].
+    pub(super) fn add_key(&mut self, now: Time, key: Key<'_>, session: &[u8], timeout_ms: u32) -> Added {
+        let bytes = cost(key.id, session);
+        if !self.limits.allow(1, bytes) {
+            return Added::TooLarge;
+        }
+        let expires = expiry(now, timeout_ms);
+        if let Some(added) = self.prepare(now, key, expires) {
+            return added;
+        }
+        let mut evicted = 0;
+        while !self.limits.allow(self.len() as u64 + 1, self.bytes + bytes) {
+            let Some(removed) = self.evict(now) else { break };
+            evicted += usize::from(removed.alive);
+        }
+        self.insert(key, session, expires, self.stored);
+        Added::Stored { evicted }
+    }
+
     /// As [`SessionTable::get`].
     pub(super) fn get_key(&self, now: Time, key: Key<'_>) -> Option<&[u8]> {
         let entry = &self.entries[self.find(key)?];
@@ -248,9 +248,17 @@ impl SessionTable {
         true
     }
 
-    /// Whether a session with this id is there. One that has expired is out of the way after this.
-    pub(super) fn matches(&mut self, now: Time, key: Key<'_>) -> bool {
-        self.find_alive(now, key).is_some()
+    /// The answer to an ADD that needs no room; `None` if it does. Then what has expired under this id, and
+    /// some that has under others, is out of the way.
+    pub(super) fn prepare(&mut self, now: Time, key: Key<'_>, expires: Time) -> Option<Added> {
+        if self.find_alive(now, key).is_some() {
+            return Some(Added::Matching);
+        }
+        if expires <= now {
+            return Some(Added::Stored { evicted: 0 });
+        }
+        self.expire(now, EXPIRED_PER_ADD);
+        None
     }
 
     /// Stores a session under an id that is not there, whatever the limits say. `order` decides what is older
@@ -335,4 +343,117 @@ pub(super) fn cost(id: SessionId<'_>, session: &[u8]) -> u64 {
 /// When a session added now expires.
 pub(super) fn expiry(now: Time, timeout_ms: u32) -> Time {
     now.after_ms(u64::from(timeout_ms)).min(Rank::LATEST)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn at(ms: u64) -> Time {
+        Time::from_ms(ms)
+    }
+
+    fn id(bytes: &[u8]) -> SessionId<'_> {
+        SessionId::new(bytes).unwrap()
+    }
+
+    fn table(sessions: u64, bytes: u64) -> SessionTable {
+        SessionTable::new(SessionLimits { sessions, bytes }, [1, 2])
+    }
+
+    const STORED: Added = Added::Stored { evicted: 0 };
+
+    #[test]
+    fn a_session_is_found_until_the_millisecond_it_expires() {
+        let mut table = table(0, 0);
+        assert_eq!(table.add(at(100), id(b"a"), b"one", 50), STORED);
+        assert_eq!(table.get(at(149), id(b"a")), Some(&b"one"[..]));
+        assert_eq!(table.add(at(149), id(b"a"), b"two", 50), Added::Matching);
+        assert_eq!(table.get(at(150), id(b"a")), None);
+        assert!(!table.have(at(150), id(b"a")));
+        assert_eq!(table.len(), 1, "nobody swept it");
+        assert_eq!(table.add(at(150), id(b"a"), b"two", 50), STORED);
+        assert_eq!(table.get(at(199), id(b"a")), Some(&b"two"[..]));
+        assert!(!table.remove(at(200), id(b"a")));
+        assert_eq!((table.len(), table.bytes()), (0, 0));
+        assert_eq!(table.totals().expired, 2);
+    }
+
+    #[test]
+    fn a_timeout_of_0_stores_nothing_and_evicts_nothing() {
+        let mut table = table(1, 0);
+        assert_eq!(table.add(at(0), id(b"a"), b"one", 9), STORED);
+        assert_eq!(table.add(at(0), id(b"b"), b"two", 0), STORED);
+        assert_eq!(table.add(at(0), id(b"a"), b"two", 0), Added::Matching);
+        assert!(table.have(at(0), id(b"a")) && !table.have(at(0), id(b"b")));
+        assert_eq!(table.len(), 1);
+    }
+
+    #[test]
+    fn at_the_limit_of_sessions_the_soonest_to_expire_goes_the_older_first() {
+        let mut table = table(3, 0);
+        for (name, timeout_ms) in [(b"a", 30), (b"b", 20), (b"c", 20)] {
+            assert_eq!(table.add(at(0), id(name), b"x", timeout_ms), STORED);
+        }
+        assert_eq!(table.add(at(0), id(b"a"), b"x", 90), Added::Matching);
+        assert_eq!(table.len(), 3, "a match evicts nothing");
+        assert_eq!(table.add(at(0), id(b"d"), b"x", 1), Added::Stored { evicted: 1 });
+        assert!(!table.have(at(0), id(b"b")), "the older one of the two that expire first");
+        assert!(table.have(at(0), id(b"d")), "never the newcomer");
+        assert_eq!(table.add(at(1), id(b"e"), b"x", 50), STORED, "d had expired");
+        assert!(table.have(at(1), id(b"c")) && table.len() == 3);
+    }
+
+    #[test]
+    fn at_the_limit_of_bytes_as_many_go_as_needed() {
+        let mut table = table(0, 20);
+        assert_eq!(table.add(at(0), id(b"big"), &[0; 18], 10), Added::TooLarge);
+        assert_eq!(table.add(at(0), id(b"big"), &[0; 17], 10), STORED);
+        assert_eq!(table.add(at(0), id(b"a"), b"x", 5), Added::Stored { evicted: 1 });
+        for name in [b"b", b"c", b"d", b"e", b"f", b"g", b"h", b"i", b"j"] {
+            assert_eq!(table.add(at(0), id(name), b"x", 9), STORED);
+        }
+        assert_eq!(table.bytes(), 20);
+        assert_eq!(table.add(at(0), id(b"k"), b"1234", 9), Added::Stored { evicted: 3 });
+        assert_eq!((table.len(), table.bytes()), (8, 19));
+        assert!(!table.have(at(0), id(b"c")) && table.have(at(0), id(b"d")));
+    }
+
+    #[test]
+    fn a_step_of_expiry_removes_as_many_as_it_may() {
+        let mut table = table(0, 0);
+        for n in 0..10u8 {
+            table.add(at(0), id(&[n]), b"x", 10);
+        }
+        table.add(at(0), id(b"later"), b"x", 11);
+        assert_eq!(table.next_expiry(), Some(at(10)));
+        assert_eq!(table.expire(at(9), 64), 0);
+        assert_eq!(table.expire(at(10), 4), 4);
+        assert_eq!(table.expire(at(10), 64), 6);
+        assert_eq!((table.len(), table.next_expiry()), (1, Some(at(11))));
+        assert_eq!(table.expire(at(11), 1), 1);
+        assert!(table.is_empty() && table.next_expiry().is_none());
+    }
+
+    #[test]
+    fn a_table_that_nobody_sweeps_does_not_fill_with_expired_sessions() {
+        let mut table = table(0, 0);
+        for n in 0..10_000u64 {
+            table.add(at(n), id(&n.to_be_bytes()), b"x", 5);
+        }
+        assert_eq!(table.len(), 5);
+    }
+
+    #[test]
+    fn the_longest_id_and_session_and_the_shortest() {
+        let mut table = table(0, 0);
+        let long = [9; crate::limits::SESSION_ID_BYTES_MAX];
+        let session = vec![5; crate::limits::SESSION_BYTES_MAX];
+        table.add(at(0), id(&long), &session, 10);
+        table.add(at(0), id(&[9]), b"", 10);
+        assert_eq!(table.get(at(0), id(&long)), Some(&session[..]));
+        assert_eq!(table.get(at(0), id(&[9])), Some(&b""[..]));
+        assert_eq!(table.get(at(0), id(&[9, 9])), None);
+        assert_eq!(table.bytes(), 64 + 32_768 + 1);
+    }
 }

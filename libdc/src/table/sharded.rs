@@ -1,0 +1,395 @@
+//! Sessions in memory for several threads.
+//!
+//! These are several [`SessionTable`]s, each behind a mutex, a session being in the one that its hash says; so
+//! threads seldom meet. What is promised of a table holds for all together: the limits are of the whole, and
+//! what makes room is what expires soonest of all. To that end each shard shows outside of its lock when its
+//! soonest session expires, and room is taken from a common account before anything is stored.
+//!
+//! One thread finds any number of shards to behave as one table. With several threads:
+//! - The limits hold at every moment, and an ADD keeps the room that it made until it is stored.
+//! - What is evicted is the soonest of the shard that had the soonest of all when it was looked for.
+//! - Of two ADDs of one id at once, one is stored and the other matches, though it may have evicted before.
+//! - If all the room there is belongs to other ADDs, which are about to store, then an ADD is answered as if
+//!   they had come right after it and evicted it. That takes as many threads as there is room for sessions.
+//!
+//! No thread ever holds two locks, waits for anything but a lock, or holds one longer than for one operation
+//! of a table. With a single shard there is that lock and nothing else, and the table keeps the limits itself.
+
+use super::expiry::Rank;
+use super::index::{IdHasher, Key};
+use super::room::{Room, SharedRoom};
+use super::session::{Added, SessionLimits, SessionTable, SessionTotals, cost, expiry};
+use super::store::{Expired, SessionStore};
+use crate::id::SessionId;
+use crate::limits::EXPIRY_BATCH;
+use crate::time::Time;
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::{Mutex, PoisonError};
+
+/// Most shards of a store.
+const SHARDS_MAX: usize = 256;
+
+/// Sessions in memory, for any number of threads.
+pub struct ShardedSessions {
+    hasher: IdHasher,
+    /// A power of two.
+    shards: Box<[Shard]>,
+    /// What is kept in common by several shards; not used if there is one.
+    common: Apart<Common>,
+}
+
+struct Shard {
+    /// The bits of the rank of what expires soonest in `table`. Written under its lock; others take it as a hint.
+    soonest: Apart<AtomicU64>,
+    table: Apart<Mutex<SessionTable>>,
+}
+
+struct Common {
+    limits: SessionLimits,
+    room: SharedRoom,
+    /// Sessions ever stored, modulo 2^32: the order of those that expire together.
+    stored: AtomicU32,
+}
+
+/// Keeps a value in cache lines of its own: two, since processors fetch them in pairs.
+#[repr(align(128))]
+struct Apart<T>(T);
+
+impl ShardedSessions {
+    /// An empty store of `shards` shards, rounded up to a power of two, at most 256. One is best for one
+    /// thread, some for each where there are several.
+    ///
+    /// `seed` should be random and secret: it is what keeps a client from choosing ids that all hash alike.
+    #[must_use]
+    pub fn new(shards: usize, limits: SessionLimits, seed: [u64; 2]) -> Self {
+        let shards = shards.clamp(1, SHARDS_MAX).next_power_of_two();
+        let table_limits = if shards == 1 { limits } else { SessionLimits::default() };
+        let common = Common { limits, room: SharedRoom::new(limits), stored: AtomicU32::new(0) };
+        Self {
+            hasher: IdHasher::new(seed),
+            shards: (0..shards).map(|_| Shard::new(SessionTable::new(table_limits, seed))).collect(),
+            common: Apart(common),
+        }
+    }
+
+    fn shard(&self, key: Key<'_>) -> &Shard {
+        &self.shards[key.table_hash() as usize & (self.shards.len() - 1)]
+    }
+
+    /// As [`SessionStore::add`], where several shards share the room.
+    fn add_sharing(&self, now: Time, key: Key<'_>, session: &[u8], timeout_ms: u32) -> Added {
+        if !self.common.0.limits.allow(1, cost(key.id, session)) {
+            return Added::TooLarge;
+        }
+        let expires = expiry(now, timeout_ms);
+        let mut room = Room::default();
+        let mut evicted = 0;
+        let added = loop {
+            if let Some(added) = self.try_add(now, key, session, expires, &mut room) {
+                break added;
+            }
+            let Some((freed, alive)) = self.evict_soonest(now) else {
+                break Added::Stored { evicted };
+            };
+            room = room.plus(freed);
+            evicted += usize::from(alive);
+        };
+        self.common.0.room.give_back(room);
+        if added == Added::Matching { added } else { Added::Stored { evicted } }
+    }
+
+    /// The answer to an ADD, unless `room` and what nobody has taken are too little.
+    fn try_add(
+        &self,
+        now: Time,
+        key: Key<'_>,
+        session: &[u8],
+        expires: Time,
+        room: &mut Room,
+    ) -> Option<Added> {
+        let Common { room: shared, stored, .. } = &self.common.0;
+        let needed = Room { sessions: 1, bytes: cost(key.id, session) };
+        self.shard(key).with(|table| {
+            let before = Room::taken_by(table);
+            let answer = table.prepare(now, key, expires);
+            shared.give_back(before.less(Room::taken_by(table)));
+            if answer.is_some() {
+                return answer;
+            }
+            if !shared.top_up(room, needed) {
+                return None;
+            }
+            table.insert(key, session, expires, stored.fetch_add(1, Ordering::Relaxed));
+            *room = room.less(needed);
+            Some(Added::Stored { evicted: 0 })
+        })
+    }
+
+    /// Removes what expires soonest of all: the room it took up, and whether it had not expired yet.
+    fn evict_soonest(&self, now: Time) -> Option<(Room, bool)> {
+        loop {
+            let shard = self.shards.iter().min_by_key(|shard| shard.soonest())?;
+            if shard.soonest() == Rank::NEVER {
+                return None;
+            }
+            // A shard that others have emptied meanwhile shows that from now on, and the next is tried.
+            if let Some(removed) = shard.with(|table| table.evict(now)) {
+                return Some((Room { sessions: 1, bytes: removed.bytes }, removed.alive));
+            }
+        }
+    }
+
+    /// Does to a shard what may remove sessions, and gives back their room.
+    fn shrink<R>(&self, shard: &Shard, change: impl FnOnce(&mut SessionTable) -> R) -> R {
+        shard.with(|table| {
+            let before = Room::taken_by(table);
+            let result = change(table);
+            if self.shards.len() > 1 {
+                self.common.0.room.give_back(before.less(Room::taken_by(table)));
+            }
+            result
+        })
+    }
+}
+
+impl SessionStore for ShardedSessions {
+    fn add(&self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> Added {
+        let key = self.hasher.key(id);
+        match &*self.shards {
+            [single] => single.with(|table| table.add_key(now, key, session, timeout_ms)),
+            _ => self.add_sharing(now, key, session, timeout_ms),
+        }
+    }
+
+    fn get(&self, now: Time, id: SessionId<'_>, out: &mut Vec<u8>) -> bool {
+        let key = self.hasher.key(id);
+        let table = self.shard(key).lock();
+        let session = table.get_key(now, key);
+        if let Some(session) = session {
+            out.extend_from_slice(session);
+        }
+        session.is_some()
+    }
+
+    fn remove(&self, now: Time, id: SessionId<'_>) -> bool {
+        let key = self.hasher.key(id);
+        self.shrink(self.shard(key), |table| table.remove_key(now, key))
+    }
+
+    fn have(&self, now: Time, id: SessionId<'_>) -> bool {
+        let key = self.hasher.key(id);
+        self.shard(key).lock().get_key(now, key).is_some()
+    }
+
+    /// At most 64 sessions of each shard.
+    fn expire(&self, now: Time) -> Expired {
+        let mut sessions = 0;
+        let mut next = Rank::NEVER;
+        for shard in &self.shards {
+            if shard.soonest().time() <= now {
+                sessions += self.shrink(shard, |table| table.expire(now, EXPIRY_BATCH));
+            }
+            next = next.min(shard.soonest());
+        }
+        Expired { sessions, next: (next != Rank::NEVER).then(|| next.time()) }
+    }
+
+    /// Each shard's at its own moment: the sums may be a little more or less than there ever was at once.
+    fn totals(&self, now: Time) -> SessionTotals {
+        let mut sum = SessionTotals::default();
+        for shard in &self.shards {
+            let totals = self.shrink(shard, |table| {
+                table.expire(now, EXPIRY_BATCH);
+                table.totals()
+            });
+            sum.sessions += totals.sessions;
+            sum.bytes += totals.bytes;
+            sum.evicted += totals.evicted;
+            sum.expired += totals.expired;
+        }
+        sum
+    }
+}
+
+impl Shard {
+    fn new(table: SessionTable) -> Self {
+        let soonest = AtomicU64::new(table.soonest().to_bits());
+        Self { soonest: Apart(soonest), table: Apart(Mutex::new(table)) }
+    }
+
+    /// Locks the table to look at it.
+    fn lock(&self) -> std::sync::MutexGuard<'_, SessionTable> {
+        // A thread that panics with the lock held leaves it poisoned. No operation of a table panics, on any input; if one
+        // does by a mistake of ours, serving the sessions that are there is better than serving none. An entry is checked
+        // against the whole id before it is given to anyone, so that no wrong session is ever found.
+        self.table.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Locks the table to change it.
+    fn with<R>(&self, change: impl FnOnce(&mut SessionTable) -> R) -> R {
+        let mut table = self.lock();
+        let result = change(&mut table);
+        let soonest = table.soonest();
+        if soonest != self.soonest() {
+            // Relaxed: it is a hint as soon as the lock is released, and guards nothing.
+            self.soonest.0.store(soonest.to_bits(), Ordering::Relaxed);
+        }
+        result
+    }
+
+    /// The rank of what expires soonest, or did a moment ago.
+    fn soonest(&self) -> Rank {
+        Rank::from_bits(self.soonest.0.load(Ordering::Relaxed))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::sync::atomic::AtomicBool;
+
+    const NOW: Time = Time::from_ms(0);
+
+    fn id(bytes: &[u8]) -> SessionId<'_> {
+        SessionId::new(bytes).unwrap()
+    }
+
+    /// Splits the room that the shards' tables take up from what the account says is taken.
+    fn in_tables(store: &ShardedSessions) -> Room {
+        let each = store.shards.iter().map(|shard| Room::taken_by(&shard.lock()));
+        each.fold(Room::default(), Room::plus)
+    }
+
+    #[test]
+    fn shards_are_a_power_of_two() {
+        for (asked, made) in [(0, 1), (1, 1), (3, 4), (8, 8), (1000, 256)] {
+            assert_eq!(ShardedSessions::new(asked, SessionLimits::default(), [1, 2]).shards.len(), made);
+        }
+    }
+
+    #[test]
+    fn sessions_are_spread_over_the_shards() {
+        let store = ShardedSessions::new(4, SessionLimits::default(), [1, 2]);
+        for n in 0..400u32 {
+            store.add(NOW, id(&n.to_be_bytes()), b"session", 1_000);
+        }
+        assert!(store.shards.iter().all(|shard| (60..140).contains(&shard.lock().len())));
+    }
+
+    #[test]
+    fn what_expires_soonest_is_evicted_from_any_shard() {
+        let store = ShardedSessions::new(16, SessionLimits { sessions: 100, bytes: 0 }, [1, 2]);
+        for n in 0..100u32 {
+            store.add(NOW, id(&n.to_be_bytes()), b"session", 1_000 + n);
+        }
+        for n in 100..200u32 {
+            let added = store.add(NOW, id(&n.to_be_bytes()), b"session", 1_000 + n);
+            assert_eq!(added, Added::Stored { evicted: 1 });
+            assert!(!store.have(NOW, id(&(n - 100).to_be_bytes())));
+            assert!(store.have(NOW, id(&(n - 99).to_be_bytes())));
+        }
+    }
+
+    #[test]
+    fn expiry_goes_in_steps_and_says_when_there_is_more() {
+        let store = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
+        assert_eq!(store.expire(NOW), Expired { sessions: 0, next: None });
+        for n in 0..100u32 {
+            store.add(NOW, id(&n.to_be_bytes()), b"session", 10);
+        }
+        store.add(NOW, id(b"last"), b"session", 20);
+        let at = Time::from_ms(10);
+        assert_eq!(store.expire(Time::from_ms(9)), Expired { sessions: 0, next: Some(at) });
+        assert_eq!(store.expire(at), Expired { sessions: EXPIRY_BATCH, next: Some(at) });
+        let rest = Expired { sessions: 100 - EXPIRY_BATCH, next: Some(Time::from_ms(20)) };
+        assert_eq!(store.expire(at), rest);
+    }
+
+    #[test]
+    fn room_that_others_hold_counts_as_theirs() {
+        let store = ShardedSessions::new(4, SessionLimits { sessions: 1, bytes: 0 }, [1, 2]);
+        let mut under_way = Room::default();
+        assert!(store.common.0.room.top_up(&mut under_way, Room { sessions: 1, bytes: 8 }));
+        assert_eq!(store.add(NOW, id(b"a"), b"session", 1_000), Added::Stored { evicted: 0 });
+        assert!(!store.have(NOW, id(b"a")));
+        assert_eq!(store.common.0.room.taken(), under_way);
+    }
+
+    #[test]
+    fn a_poisoned_shard_is_served_on() {
+        let store = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
+        store.add(NOW, id(b"a"), b"session", 1_000);
+        let panicked = std::thread::scope(|scope| {
+            let thread = scope.spawn(|| store.shards[0].with(|_| panic!("expected: poisons the lock")));
+            thread.join().is_err()
+        });
+        assert!(panicked && store.shards[0].table.0.is_poisoned());
+        assert!(store.have(NOW, id(b"a")));
+        assert!(store.remove(NOW, id(b"a")));
+    }
+
+    /// Four threads on a few ids, so that they meet all the time, while a fifth watches the limits.
+    #[test]
+    fn limits_hold_while_threads_meet() {
+        const LIMITS: SessionLimits = SessionLimits { sessions: 50, bytes: 2_000 };
+        let store = ShardedSessions::new(4, LIMITS, [1, 2]);
+        let done = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let watch = scope.spawn(|| {
+                while !done.load(Ordering::Acquire) {
+                    let taken = store.common.0.room.taken();
+                    assert!(LIMITS.allow(taken.sessions, taken.bytes), "{taken:?}");
+                }
+            });
+            let workers: Vec<_> = (0..4u64)
+                .map(|n| {
+                    scope.spawn({
+                        let store = &store;
+                        move || work(store, n)
+                    })
+                })
+                .collect();
+            let worked: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+            done.store(true, Ordering::Release);
+            assert!(worked.iter().all(Result::is_ok));
+            assert!(watch.join().is_ok());
+        });
+        let held = in_tables(&store);
+        assert_eq!(held, store.common.0.room.taken(), "the account is exact when nobody is at work");
+        assert!(held.sessions > 0 && LIMITS.allow(held.sessions, held.bytes));
+        let end = Time::from_ms(u64::MAX);
+        while store.expire(end).next.is_some() {}
+        assert_eq!(store.common.0.room.taken(), Room::default());
+    }
+
+    fn work(store: &ShardedSessions, seed: u64) {
+        let mut random = seed + 1;
+        let mut found = Vec::new();
+        for step in 0..20_000u64 {
+            random ^= random << 13;
+            random ^= random >> 7;
+            random ^= random << 17;
+            let now = Time::from_ms(step / 16);
+            let id_bytes = [(random >> 8) as u8 % 100];
+            let session = [id_bytes[0]; 90];
+            match random % 8 {
+                0..4 => {
+                    let length = 1 + (random >> 16) as usize % 90;
+                    store.add(now, id(&id_bytes), &session[..length], (random >> 32) as u32 % 200);
+                }
+                4 => {
+                    store.remove(now, id(&id_bytes));
+                }
+                5 => {
+                    store.expire(now);
+                }
+                _ => {
+                    found.clear();
+                    if store.get(now, id(&id_bytes), &mut found) {
+                        assert!(!found.is_empty() && found.iter().all(|byte| *byte == id_bytes[0]));
+                    }
+                }
+            }
+        }
+    }
+}
