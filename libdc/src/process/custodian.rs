@@ -108,11 +108,11 @@ fn watch(mut channel: UnixStream, files: Vec<OwnFile>, lock: Option<&PidfileLock
     let mut keep = vec![channel.as_raw_fd()];
     keep.extend(files.iter().filter_map(OwnFile::pin).map(AsRawFd::as_raw_fd));
     keep.extend(lock.map(|lock| lock.file().as_raw_fd()));
+    name_process();
     if close_all_but(&keep).is_err() || channel.write_all(&[WATCHING]).is_err() {
         files.into_iter().for_each(OwnFile::release);
         return 1;
     }
-    name_process();
     // One byte, or the end of the daemon: it makes no difference.
     let orderly = matches!(channel.read(&mut [0]), Ok(1));
     let mut answer = DONE;
