@@ -9,8 +9,8 @@
 //!         binds, becomes the user, … ─→ serving ──────┘
 //! ```
 //!
-//! Until then the daemon keeps the standard streams, where it says itself what went wrong, and the current
-//! directory; the umask and the signal mask it keeps for good. Only when it serves do the standard streams go to `/dev/null` and the
+//! Until then the daemon keeps standard output and error, where it says itself what went wrong, and the
+//! current directory; the umask and the signal mask it keeps for good. Standard input is `/dev/null` at once. Only when it serves do the standard streams go to `/dev/null` and the
 //! directory becomes `/`. A daemon that dies without a word has its starter say so.
 //!
 //! On Linux the starter becomes the reaper of orphans, or the daemon's exit status would go to another process.
@@ -53,7 +53,6 @@ pub fn detach(program: &str) -> Result<Readiness, DetachError> {
     let daemonize = daemonize::Daemonize::new()
         .working_directory(".")
         .umask(current_umask())
-        .stdin(daemonize::Stdio::keep())
         .stdout(daemonize::Stdio::keep())
         .stderr(daemonize::Stdio::keep());
     match daemonize.execute() {
