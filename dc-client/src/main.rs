@@ -1,2 +1,12 @@
-//! Placeholder until the program is wired.
-fn main() {}
+//! `dc_client`: the agent, one on every host, between its applications and the server.
+
+mod options;
+mod serve;
+
+use options::{ClientOptions, PROGRAM};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let options: ClientOptions = PROGRAM.parse();
+    dc_options::start::exit_code(&PROGRAM, serve::run(&options))
+}

@@ -64,6 +64,7 @@ pub mod log;
 mod mistake;
 mod program;
 mod refusal;
+pub mod start;
 mod stop;
 mod usage;
 mod value;

@@ -1,2 +1,13 @@
-//! Placeholder until the program is wired.
-fn main() {}
+//! `dc_server`: keeps the sessions of a fleet, and answers the agents of its hosts.
+
+mod options;
+mod progress;
+mod serve;
+
+use options::{PROGRAM, ServerOptions};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let options: ServerOptions = PROGRAM.parse();
+    dc_options::start::exit_code(&PROGRAM, serve::run(&options))
+}

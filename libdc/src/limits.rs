@@ -31,9 +31,16 @@ pub const LINK_OUTBOX_BYTES_MAX: usize = 4 << 20;
 pub const OUTBOX_BYTES_MAX: usize = 256 << 10;
 /// Bytes read from a socket at once, and the most handled for one connection before another has its turn.
 pub const READ_BYTES: usize = 128 << 10;
+/// Longest time that a local connection of the agent may take to end a message it began, in milliseconds.
+pub const LOCAL_READ_TIMEOUT_MS: u64 = 23_000;
+/// Longest time that a local connection of the agent may leave its answers unread, in milliseconds.
+pub const LOCAL_WRITE_TIMEOUT_MS: u64 = 5_000;
 /// How often an idle link is asked whether the server is there, in milliseconds.
 pub const PING_INTERVAL_MS: u64 = 5_000;
-/// A link over which nothing came for this long, though a ping was sent, is broken, in milliseconds.
+/// A link over which nothing came for this long although something was asked is broken, in milliseconds:
+/// as long as the agent's `-timeout`, but no less than this,
+pub const LINK_SILENCE_MS_MIN: u64 = 1_000;
+/// and no more than this.
 pub const LINK_SILENCE_MS_MAX: u64 = 2 * PING_INTERVAL_MS;
 /// Longest value of the agent's `-retry`, `-idle` and `-timeout`, in milliseconds.
 pub const AGENT_TIME_MS_MAX: u64 = 3_600_000;
@@ -50,5 +57,5 @@ const _: () = {
     assert!(READ_BYTES > SESSION_MESSAGE_BYTES_MAX + SESSION_FRAMES_MAX * FRAME_HEADER_BYTES);
     assert!(LOCAL_IN_FLIGHT_MAX < LINK_IN_FLIGHT_MAX);
     assert!(LINK_IN_FLIGHT_MAX <= 1 << 24, "a uid on the link is 24 bits of place and 8 of generation");
-    assert!(PING_INTERVAL_MS < LINK_SILENCE_MS_MAX);
+    assert!(PING_INTERVAL_MS < LINK_SILENCE_MS_MAX && LINK_SILENCE_MS_MIN < PING_INTERVAL_MS);
 };

@@ -1,7 +1,29 @@
 //! Sockets: addresses, listeners, and the drivers that move bytes between a socket and a machine.
 
+#[cfg(feature = "tokio")]
+pub mod accept;
 pub mod address;
+#[cfg(feature = "tokio")]
+pub mod agent;
+#[cfg(feature = "tokio")]
+pub mod clock;
+#[cfg(feature = "tokio")]
+pub mod connect;
 #[cfg(any(feature = "tokio", feature = "daemon"))]
 pub mod listen;
+#[cfg(feature = "tokio")]
+pub mod places;
+#[cfg(feature = "tokio")]
+mod scratch;
+#[cfg(feature = "tokio")]
+pub mod server;
+#[cfg(feature = "tokio")]
+pub mod socket;
+#[cfg(feature = "tokio")]
+mod switchboard;
+#[cfg(feature = "tokio")]
+mod timer;
 #[cfg(any(feature = "tokio", feature = "daemon"))]
 mod unix_socket;
+#[cfg(feature = "tokio")]
+pub mod workers;

@@ -1,1 +1,10 @@
-//! To come.
+//! The machines between bytes and answers: pure values that a driver feeds with bytes and the time.
+//!
+//! A machine can be put down between any two calls: nothing of a connection's state is elsewhere.
+
+pub mod flight;
+pub mod link;
+pub mod local;
+pub mod multiplexer;
+pub mod outbox;
+pub mod server;

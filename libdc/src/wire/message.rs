@@ -153,7 +153,7 @@ impl MessageWriter {
             return;
         }
         let frames = len.div_ceil(FRAME_DATA_BYTES_MAX);
-        assert!(frames <= self.head.operation.frames_max(), "{} bytes are too long for a message", len);
+        assert!(frames <= self.head.operation.frames_max(), "{len} bytes are too long for a message");
         // From the last frame to the second, each moves back by the headers before it.
         out.resize(out.len() + (frames - 1) * FRAME_HEADER_BYTES, 0);
         for frame in (0..frames).rev() {

@@ -1,0 +1,88 @@
+//! The life of the agent: what is opened, started, awaited and ended, in that order.
+
+use crate::options::{ClientOptions, PROGRAM};
+use dc_options::start::{StartError, Started, time_to_finish};
+use libdc::net::accept::{Acceptor, ConnectionLimits};
+use libdc::net::agent::{Agent, AgentSettings};
+use libdc::net::clock::Clock;
+use libdc::net::places::Places;
+use libdc::net::workers::runtime;
+use libdc::process::signals::{SignalPolicy, Signals};
+use libdc::proto::multiplexer::MultiplexerSettings;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_util::task::TaskTracker;
+use tracing::{info, warn};
+
+/// Longest wait for the server before local connections are accepted without it.
+const FIRST_ATTEMPT_MAX: Duration = Duration::from_secs(1);
+/// Longest time for an attempt to connect where `-timeout` sets none.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+
+/// Serves until a signal ends it.
+pub(crate) fn run(options: &ClientOptions) -> Result<(), StartError> {
+    let started = Started::new(&PROGRAM, &options.daemon, &options.listen)?;
+    runtime()?.block_on(serve(options, started))
+}
+
+async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartError> {
+    let (listeners, confined) = started.into_parts();
+    let policy = SignalPolicy { killable: options.daemon.killable, detached: options.daemon.daemon };
+    let mut signals = Signals::listen(policy)?;
+    let agent = Arc::new(Agent::new(settings(options), Clock::start()));
+    let link = {
+        let (agent, server) = (Arc::clone(&agent), options.server.clone());
+        tokio::spawn(async move { agent.keep_link(&server).await })
+    };
+    // Who connects now waits in the listener's queue, rather than being told that there is no server yet.
+    if timeout(FIRST_ATTEMPT_MAX, agent.first_attempt()).await.is_err() {
+        warn!(server = %options.server, "the server has not answered yet; serving without it");
+    }
+
+    let limits = ConnectionLimits {
+        max_connections: options.daemon.max_connections,
+        throttle: options.daemon.throttle,
+    };
+    let places = Arc::new(Places::default());
+    let locals = TaskTracker::new();
+    let mut accepting = JoinSet::new();
+    for listener in listeners {
+        let acceptor = Acceptor::new(listener, limits, Arc::clone(&places))?;
+        accepting.spawn(accept(acceptor, Arc::clone(&agent), locals.clone()));
+    }
+    let serving = confined.serving()?;
+    info!(server = %options.server, "serving");
+
+    signals.shutdown().await;
+    accepting.shutdown().await;
+    agent.drain();
+    locals.close();
+    tokio::select! {
+        () = locals.wait() => {}
+        () = time_to_finish(options.daemon.shutdown_timeout) => warn!("connections were still busy and are closed"),
+        _ = signals.shutdown() => {}
+    }
+    link.abort();
+    info!("ended");
+    Ok(serving.end()?)
+}
+
+async fn accept(mut acceptor: Acceptor, agent: Arc<Agent>, locals: TaskTracker) {
+    loop {
+        let (socket, place) = acceptor.accept().await;
+        locals.spawn(Arc::clone(&agent).serve_local(socket, place));
+    }
+}
+
+fn settings(options: &ClientOptions) -> AgentSettings {
+    AgentSettings {
+        multiplexer: MultiplexerSettings {
+            timeout_ms: options.timeout.as_millis() as u64,
+            idle_ms: options.idle.as_millis() as u64,
+        },
+        retry: options.retry,
+        connect_timeout: if options.timeout.is_zero() { CONNECT_TIMEOUT } else { options.timeout },
+    }
+}

@@ -1,0 +1,104 @@
+//! Starting a daemon as its options say, up to the moment when it serves.
+
+use crate::{DaemonOptions, Program, account::SocketAccount, log};
+use libdc::net::address::Address;
+use libdc::net::listen::{ListenError, Listener, SocketMode, SocketPermissions};
+use libdc::process::account::{Account, AccountError, group_id, user_id};
+use libdc::process::file_limit;
+use libdc::process::life::{Confined, Launch, LifeError};
+use std::future::pending;
+use std::io;
+use std::process::ExitCode;
+use std::time::Duration;
+use thiserror::Error;
+use tracing::debug;
+
+/// A daemon that listens and has given up every right that it does not need. It may start threads now.
+#[derive(Debug)]
+pub struct Started {
+    listeners: Vec<Listener>,
+    confined: Confined,
+}
+
+impl Started {
+    /// Detaches, locks the pidfile, listens, becomes the user and starts the log, in this order. Under
+    /// `-daemon` only the daemon returns. No thread may exist before.
+    ///
+    /// # Errors
+    /// [`StartError`], in one line. What was made is removed again.
+    pub fn new(program: &Program, options: &DaemonOptions, listen: &[Address]) -> Result<Self, StartError> {
+        let user = options.user.as_deref().map(Account::resolve).transpose()?;
+        let permissions = permissions(options, user.as_ref())?;
+        let launch =
+            Launch { program: program.name, detach: options.daemon, pidfile: options.pidfile.clone(), user };
+        let starting = launch.begin()?;
+        let files_max = file_limit::raise();
+        let bind = |address| Listener::bind(address, &permissions);
+        let mut listeners = listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
+        log::start(&options.log, program.name)?;
+        debug!(?files_max, "descriptors that may be open");
+        Ok(Self { listeners, confined })
+    }
+
+    /// The listeners, and what is to be told when they are served.
+    #[must_use]
+    pub fn into_parts(self) -> (Vec<Listener>, Confined) {
+        (self.listeners, self.confined)
+    }
+}
+
+/// Reports how a daemon ended: nothing, or one line on stderr and status 1.
+pub fn exit_code(program: &Program, end: Result<(), StartError>) -> ExitCode {
+    match end {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{}: {error}", program.name);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// Waits for `-shutdown-timeout`; for ever if it is 0. Cancel-safe.
+pub async fn time_to_finish(shutdown_timeout: Duration) {
+    if shutdown_timeout.is_zero() {
+        pending::<()>().await;
+    } else {
+        tokio::time::sleep(shutdown_timeout).await;
+    }
+}
+
+fn permissions(options: &DaemonOptions, user: Option<&Account>) -> Result<SocketPermissions, AccountError> {
+    // The options have been checked: where the user of -user is meant, there is one.
+    let owner = match &options.sockowner {
+        Some(SocketAccount::Named(name)) => Some(user_id(name)?),
+        Some(SocketAccount::OfUser) => user.map(Account::uid),
+        None => None,
+    };
+    let group = match &options.sockgroup {
+        Some(SocketAccount::Named(name)) => Some(group_id(name)?),
+        Some(SocketAccount::OfUser) => user.map(Account::gid),
+        None => None,
+    };
+    Ok(SocketPermissions { owner, group, mode: options.sockperms.and_then(SocketMode::new) })
+}
+
+/// Why a daemon does not start.
+#[derive(Debug, Error)]
+pub enum StartError {
+    /// A user or group is not known.
+    #[error(transparent)]
+    Account(#[from] AccountError),
+    /// An address can't be listened on.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// Detaching, pidfile or user.
+    #[error(transparent)]
+    Life(#[from] LifeError),
+    /// There is a log already.
+    #[error(transparent)]
+    Log(#[from] log::LogError),
+    /// The system refuses what the daemon needs to run.
+    #[error("can't start: {0}")]
+    System(#[from] io::Error),
+}

@@ -1,0 +1,79 @@
+//! What the server does besides answering: gives back the memory of expired sessions, and logs the totals.
+
+use libdc::net::server::Server;
+use libdc::service::Tally;
+use libdc::table::SessionTotals;
+use libdc::time::Time;
+use libdc::wire::frame::SessionOperation;
+use std::sync::Arc;
+use std::time::Duration;
+use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
+use tracing::info;
+
+const SECOND: Duration = Duration::from_secs(1);
+
+/// Keeps a server's house.
+pub(crate) struct Progress {
+    server: Arc<Server>,
+    logged: (Tally, u64),
+}
+
+impl Progress {
+    pub(crate) fn new(server: Arc<Server>) -> Self {
+        Self { server, logged: (Tally::default(), 0) }
+    }
+
+    /// Once a second, and whenever as many requests were answered as `-progress` says, for ever.
+    pub(crate) async fn keep(mut self) {
+        let mut seconds = interval_at(Instant::now() + SECOND, SECOND);
+        seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        loop {
+            tokio::select! {
+                _ = seconds.tick() => self.sweep().await,
+                () = self.server.progress() => {}
+            }
+            self.log_changes();
+        }
+    }
+
+    fn log_changes(&mut self) {
+        let totals = self.server.service().sessions().totals(self.server.now());
+        let now = (self.server.service().totals(), totals.sessions);
+        if now != self.logged {
+            log(&now.0, &totals);
+            self.logged = now;
+        }
+    }
+
+    /// Removes what has expired, with a pause for the connections between two steps.
+    async fn sweep(&self) {
+        loop {
+            let now = self.server.now();
+            let step = self.server.service().sessions().expire(now);
+            if step.next.is_none_or(|next: Time| next > now) {
+                return;
+            }
+            sleep(Duration::ZERO).await;
+        }
+    }
+}
+
+/// One line of totals.
+fn log(tally: &Tally, totals: &SessionTotals) {
+    info!(
+        sessions = totals.sessions,
+        bytes = totals.bytes,
+        operations = tally.total(),
+        add = tally.requests(SessionOperation::Add),
+        added = tally.successes(SessionOperation::Add),
+        get = tally.requests(SessionOperation::Get),
+        hit = tally.successes(SessionOperation::Get),
+        remove = tally.requests(SessionOperation::Remove),
+        removed = tally.successes(SessionOperation::Remove),
+        have = tally.requests(SessionOperation::Have),
+        had = tally.successes(SessionOperation::Have),
+        evicted = totals.evicted,
+        expired = totals.expired,
+        "totals"
+    );
+}

@@ -1,0 +1,94 @@
+//! The life of the server: what is opened, started, awaited and ended, in that order.
+
+use crate::options::{PROGRAM, ServerOptions};
+use crate::progress::Progress;
+use dc_options::start::{StartError, Started, time_to_finish};
+use libdc::net::accept::{Acceptor, ConnectionLimits};
+use libdc::net::clock::Clock;
+use libdc::net::listen::Listener;
+use libdc::net::places::Places;
+use libdc::net::server::{Server, ServerSettings};
+use libdc::net::workers::{Workers, runtime};
+use libdc::process::signals::{SignalPolicy, Signals};
+use libdc::service::Service;
+use libdc::table::SessionLimits;
+use libdc::table::ShardedSessions;
+use std::io;
+use std::sync::Arc;
+use tokio::task::JoinSet;
+use tracing::{info, warn};
+
+/// Shards of the session table for each thread, so that threads seldom meet.
+const SHARDS_PER_THREAD: usize = 8;
+
+/// Serves until a signal ends it.
+pub(crate) fn run(options: &ServerOptions) -> Result<(), StartError> {
+    let started = Started::new(&PROGRAM, &options.daemon, &options.listen)?;
+    let runtime = runtime()?;
+    runtime.block_on(serve(options, started))
+}
+
+async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartError> {
+    let threads = options.threads();
+    let service = Arc::new(Service::new(Arc::new(sessions(options, threads)?)));
+    let settings = ServerSettings {
+        read_timeout_ms: options.read_timeout.as_millis() as u64,
+        write_timeout_ms: options.write_timeout.as_millis() as u64,
+        progress: options.progress,
+    };
+    let server = Arc::new(Server::new(service, Clock::start(), settings));
+    let workers = Arc::new(Workers::start(&tokio::runtime::Handle::current(), threads)?);
+    let policy = SignalPolicy { killable: options.daemon.killable, detached: options.daemon.daemon };
+    let mut signals = Signals::listen(policy)?;
+
+    let mut accepting = JoinSet::new();
+    let (listeners, confined) = started.into_parts();
+    for acceptor in acceptors(options, listeners)? {
+        accepting.spawn(accept(acceptor, Arc::clone(&server), Arc::clone(&workers)));
+    }
+    let housekeeping = tokio::spawn(Progress::new(Arc::clone(&server)).keep());
+    let serving = confined.serving()?;
+    info!(threads, sessions = options.sessions, memory = options.memory, "serving");
+
+    signals.shutdown().await;
+    accepting.shutdown().await;
+    server.drain();
+    tokio::select! {
+        () = workers.finished() => {}
+        () = time_to_finish(options.daemon.shutdown_timeout) => warn!("connections were still busy and are closed"),
+        _ = signals.shutdown() => {}
+    }
+    housekeeping.abort();
+    if let Some(workers) = Arc::into_inner(workers) {
+        workers.stop();
+    }
+    info!("ended");
+    Ok(serving.end()?)
+}
+
+fn sessions(options: &ServerOptions, threads: usize) -> io::Result<ShardedSessions> {
+    let mut seed = [0; 16];
+    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let (low, high) = seed.split_at(8);
+    let word = |bytes: &[u8]| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
+    let shards = if threads == 1 { 1 } else { threads * SHARDS_PER_THREAD };
+    let limits = SessionLimits { sessions: options.sessions, bytes: options.memory };
+    Ok(ShardedSessions::new(shards, limits, [word(low), word(high)]))
+}
+
+fn acceptors(options: &ServerOptions, listeners: Vec<Listener>) -> io::Result<Vec<Acceptor>> {
+    let limits = ConnectionLimits {
+        max_connections: options.daemon.max_connections,
+        throttle: options.daemon.throttle,
+    };
+    let places = Arc::new(Places::default());
+    listeners.into_iter().map(|listener| Acceptor::new(listener, limits, Arc::clone(&places))).collect()
+}
+
+async fn accept(mut acceptor: Acceptor, server: Arc<Server>, workers: Arc<Workers>) {
+    loop {
+        let (socket, place) = acceptor.accept().await;
+        let server = Arc::clone(&server);
+        workers.spawn(socket, move |socket| server.serve(socket, place));
+    }
+}

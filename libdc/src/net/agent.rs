@@ -1,0 +1,212 @@
+//! The driver of the agent: one task for the link, one for each local connection, all on one thread.
+//!
+//! They share a [`Multiplexer`] and the sockets behind one lock, which is taken once for each turn of a
+//! task and, on one thread, never contended.
+
+use crate::net::address::Address;
+use crate::net::clock::Clock;
+use crate::net::connect::connect;
+use crate::net::places::Place;
+use crate::net::socket::Socket;
+use crate::net::switchboard::{LinkEnd, LocalEnd, Switchboard};
+use crate::net::timer::Timer;
+use crate::proto::link::LinkState;
+use crate::proto::local::{LocalFault, LocalId};
+use crate::proto::multiplexer::{Multiplexer, MultiplexerSettings};
+use crate::time::Time;
+use std::future::poll_fn;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::{Context, Poll};
+use std::time::Duration;
+use tokio::sync::Notify;
+use tracing::{debug, info, warn};
+
+/// What an operator chooses of the agent's behaviour.
+#[derive(Clone, Copy, Debug)]
+pub struct AgentSettings {
+    /// Timeouts of requests and connections.
+    pub multiplexer: MultiplexerSettings,
+    /// Pause between two attempts to reach the server.
+    pub retry: Duration,
+    /// Longest time for an attempt to connect.
+    pub connect_timeout: Duration,
+}
+
+/// The agent: local connections on one side, one link to the server on the other.
+#[derive(Debug)]
+pub struct Agent {
+    settings: AgentSettings,
+    clock: Clock,
+    switchboard: Mutex<Switchboard>,
+    connections: AtomicU64,
+    attempted: Notify,
+}
+
+impl Agent {
+    /// An agent without connections.
+    #[must_use]
+    pub fn new(settings: AgentSettings, clock: Clock) -> Self {
+        let switchboard = Mutex::new(Switchboard::new(Multiplexer::new(settings.multiplexer)));
+        Self { settings, clock, switchboard, connections: AtomicU64::new(0), attempted: Notify::new() }
+    }
+
+    /// From now on a local connection ends as soon as nothing is under way on it.
+    pub fn drain(&self) {
+        self.lock().drain();
+    }
+
+    /// Where the link stands.
+    #[must_use]
+    pub fn link_state(&self) -> LinkState {
+        self.lock().multiplexer.link_state()
+    }
+
+    /// Waits until it is known whether the server can be reached: the first attempt has succeeded or failed.
+    /// For one caller. Cancel-safe.
+    pub async fn first_attempt(&self) {
+        self.attempted.notified().await;
+    }
+
+    /// Serves a local connection to its end.
+    pub async fn serve_local(self: Arc<Self>, socket: Socket, place: Place) {
+        let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
+        debug!(connection = number, "connected");
+        let id = self.lock().open_local(self.clock.now(), socket);
+        let connection = OpenLocal { agent: &self, id };
+        let mut timer = Timer::default();
+        let end = poll_fn(|cx| self.poll_local(cx, id, &mut timer)).await;
+        drop((connection, place));
+        match end {
+            Ok(()) => debug!(connection = number, "closed"),
+            Err(LocalEnd::Socket(error)) => debug!(connection = number, %error, "lost"),
+            Err(LocalEnd::Fault(LocalFault::Idle)) => debug!(connection = number, "closed: idle"),
+            Err(LocalEnd::Fault(fault)) => warn!(connection = number, "closed: {fault}"),
+        }
+    }
+
+    /// Keeps a link to the server, for ever: connects, serves, and tries again when it is lost.
+    pub async fn keep_link(&self, upstream: &Address) {
+        let mut lost_at = None;
+        loop {
+            let proven = match self.attempt(upstream, &mut lost_at).await {
+                Ok(proven) => proven,
+                Err(error) => {
+                    if lost_at.is_none() {
+                        warn!(server = %upstream, "{error}; requests are answered DISCONNECTED");
+                    } else {
+                        debug!(server = %upstream, "{error}");
+                    }
+                    false
+                }
+            };
+            lost_at.get_or_insert_with(|| self.clock.now());
+            self.attempted.notify_one();
+            // A server that was there a moment ago may be again; one that was not gets its pause.
+            if !proven {
+                tokio::time::sleep(self.settings.retry).await;
+            }
+        }
+    }
+
+    /// One attempt to have a link, and all of the link's life. Returns whether the server was there for
+    /// longer than the pause between attempts.
+    async fn attempt(&self, upstream: &Address, lost_at: &mut Option<Time>) -> Result<bool, LinkEnd> {
+        let mut socket = connect(upstream, self.settings.connect_timeout).await?;
+        let mut probe_id = [0; 32];
+        getrandom::fill(&mut probe_id).map_err(std::io::Error::other)?;
+        let mut proven_at = None;
+        let end = self.serve_link(&mut socket, &probe_id, |patch_level| {
+            proven_at = Some(self.clock.now());
+            let outage_ms = lost_at.take().map_or(0, |since| self.clock.now().ms_since(since));
+            info!(server = %upstream, patch_level, outage_ms, "the link is up");
+            self.attempted.notify_one();
+        });
+        let end = end.await;
+        let Some(proven_at) = proven_at else {
+            return Err(end);
+        };
+        warn!(server = %upstream, "the link is lost: {end}; requests are answered DISCONNECTED");
+        Ok(self.clock.now().ms_since(proven_at) >= self.settings.retry.as_millis() as u64)
+    }
+
+    async fn serve_link(
+        &self,
+        socket: &mut Socket,
+        probe_id: &[u8; 32],
+        proven: impl FnOnce(u16),
+    ) -> LinkEnd {
+        self.lock().multiplexer.link_connected(self.clock.now(), probe_id);
+        let link = OpenLink { agent: self };
+        let mut timer = Timer::default();
+        let mut proven = Some(proven);
+        let end = poll_fn(|cx| {
+            let end = self.poll_link(cx, socket, &mut timer);
+            if proven.is_some()
+                && let LinkState::Up { patch_level } = self.link_state()
+                && let Some(proven) = proven.take()
+            {
+                proven(patch_level);
+            }
+            end
+        });
+        let end = end.await;
+        drop(link);
+        end
+    }
+
+    fn poll_local(&self, cx: &mut Context<'_>, id: LocalId, timer: &mut Timer) -> Poll<Result<(), LocalEnd>> {
+        let now = self.clock.now();
+        let mut switchboard = self.lock();
+        if let Poll::Ready(end) = switchboard.poll_local(cx, now, id) {
+            return Poll::Ready(end);
+        }
+        // With -idle there is always a timer: the connection may become idle without a turn of its task.
+        let idle_ms = self.settings.multiplexer.idle_ms;
+        let next_look = (idle_ms > 0).then(|| now.after_ms(idle_ms));
+        let deadline = switchboard.multiplexer.local_deadline(id).or(next_look);
+        if timer.poll(cx, &self.clock, deadline) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn poll_link(&self, cx: &mut Context<'_>, socket: &mut Socket, timer: &mut Timer) -> Poll<LinkEnd> {
+        let mut switchboard = self.lock();
+        if let Poll::Ready(end) = switchboard.poll_link(cx, self.clock.now(), socket) {
+            return Poll::Ready(end);
+        }
+        if timer.poll(cx, &self.clock, switchboard.multiplexer.link_deadline()) {
+            cx.waker().wake_by_ref();
+        }
+        Poll::Pending
+    }
+
+    fn lock(&self) -> MutexGuard<'_, Switchboard> {
+        // A task that panicked in its turn left its own connection half served at worst.
+        self.switchboard.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A local connection that is open; closed when dropped, also when its task is cancelled.
+struct OpenLocal<'a> {
+    agent: &'a Agent,
+    id: LocalId,
+}
+
+impl Drop for OpenLocal<'_> {
+    fn drop(&mut self) {
+        self.agent.lock().close_local(self.id);
+    }
+}
+
+/// A link that is open; everybody who waits for it is answered when it is dropped.
+struct OpenLink<'a> {
+    agent: &'a Agent,
+}
+
+impl Drop for OpenLink<'_> {
+    fn drop(&mut self) {
+        self.agent.lock().link_lost(self.agent.clock.now());
+    }
+}

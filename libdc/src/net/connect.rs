@@ -1,0 +1,57 @@
+//! Connecting to an [`Address`].
+
+use crate::net::address::{Address, Host, TcpAddress};
+use crate::net::socket::{Socket, prepare_tcp};
+use std::io::{self, ErrorKind};
+use std::net::SocketAddr;
+use std::time::Duration;
+use tokio::net::{TcpStream, UnixStream, lookup_host};
+use tokio::time::timeout;
+
+/// Connects to `address` within the time given; a host name is looked up anew. If it has several
+/// addresses they share the time, so that one that never answers does not hide the next. Cancel-safe.
+///
+/// # Errors
+/// Those of the lookup and of the last address tried; [`ErrorKind::TimedOut`] if the time is up.
+pub async fn connect(address: &Address, within: Duration) -> io::Result<Socket> {
+    match address {
+        Address::Unix(path) => {
+            let connecting = UnixStream::connect(path.as_path());
+            Ok(Socket::Unix(timeout(within, connecting).await.map_err(io::Error::from)??))
+        }
+        Address::Tcp(tcp) => {
+            let found = timeout(within, look_up(tcp)).await.map_err(io::Error::from)??;
+            connect_tcp(&found, within).await
+        }
+        Address::Descriptor(_) => {
+            Err(io::Error::new(ErrorKind::InvalidInput, "a descriptor is no address to connect to"))
+        }
+    }
+}
+
+async fn look_up(tcp: &TcpAddress) -> io::Result<Vec<SocketAddr>> {
+    if let Some(known) = tcp.known() {
+        return Ok(known);
+    }
+    let Some(Host::Name(name)) = tcp.host() else {
+        return Ok(Vec::new());
+    };
+    let found = lookup_host((name.as_str(), tcp.port())).await?;
+    Ok(found.filter(|found| tcp.family().admits(found)).collect())
+}
+
+async fn connect_tcp(addresses: &[SocketAddr], within: Duration) -> io::Result<Socket> {
+    let share = within / u32::try_from(addresses.len().max(1)).unwrap_or(u32::MAX);
+    let mut last = io::Error::new(ErrorKind::NotFound, "the name has no address of this family");
+    for address in addresses {
+        match timeout(share, TcpStream::connect(address)).await {
+            Ok(Ok(stream)) => {
+                prepare_tcp(&stream)?;
+                return Ok(Socket::Tcp(stream));
+            }
+            Ok(Err(error)) => last = error,
+            Err(elapsed) => last = elapsed.into(),
+        }
+    }
+    Err(last)
+}

@@ -1,0 +1,42 @@
+//! A timer of a task that is mostly not needed.
+
+use crate::net::clock::Clock;
+use crate::time::Time;
+use std::future::Future;
+use std::pin::Pin;
+use std::task::Context;
+use tokio::time::Sleep;
+
+/// Wakes a task at a time that may change with every poll, and costs nothing while there is none.
+///
+/// An armed timer is left alone when the time moves further away: it fires early then and is armed anew,
+/// which is far rarer than moving it with every request would be.
+#[derive(Debug, Default)]
+pub(crate) struct Timer {
+    armed: Option<(Time, Pin<Box<Sleep>>)>,
+}
+
+impl Timer {
+    /// Sees to it that the task is woken at `deadline`, if there is one. True if it has come already.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, clock: &Clock, deadline: Option<Time>) -> bool {
+        let Some(deadline) = deadline else {
+            self.armed = None;
+            return false;
+        };
+        if let Some((armed_for, sleep)) = &mut self.armed
+            && *armed_for <= deadline
+        {
+            if sleep.as_mut().poll(cx).is_pending() {
+                return false;
+            }
+            if *armed_for == deadline {
+                self.armed = None;
+                return true;
+            }
+        }
+        let mut sleep = Box::pin(tokio::time::sleep_until(clock.instant(deadline).into()));
+        let come = sleep.as_mut().poll(cx).is_ready();
+        self.armed = (!come).then_some((deadline, sleep));
+        come
+    }
+}

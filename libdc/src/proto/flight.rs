@@ -1,0 +1,251 @@
+//! The requests that are on their way to the server, and who asked them.
+//!
+//! A request gets a uid of the link's own: 24 bits name its place in the table, 8 count how often the
+//! place was used. A place is free again only when its answer came or the link ended; a request nobody
+//! waits for any more keeps its place until then. So no late answer can reach somebody else.
+
+use crate::limits::LINK_IN_FLIGHT_MAX;
+use crate::proto::local::LocalId;
+use crate::time::Time;
+use crate::wire::frame::Operation;
+
+const PLACE_BITS: u32 = 24;
+const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
+
+/// Who waits for an answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Asker {
+    /// A local connection.
+    Local {
+        /// Which one.
+        id: LocalId,
+        /// The uid it gave its request.
+        uid: u32,
+    },
+    /// The agent itself, to learn whether and who the server is.
+    Agent,
+    /// Nobody any more: the asker was told that the server could not be reached.
+    Nobody,
+}
+
+/// A request on its way.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct InFlight {
+    /// Who asked.
+    pub asker: Asker,
+    /// What.
+    pub operation: Operation,
+}
+
+/// The table of requests on their way.
+///
+/// Those that have a deadline are chained in the order they came, which is that of their deadlines.
+#[derive(Debug)]
+pub struct Flight {
+    places: Vec<Place>,
+    free: Vec<u32>,
+    soonest: u32,
+    latest: u32,
+    count: usize,
+}
+
+#[derive(Debug)]
+struct Place {
+    generation: u8,
+    request: Option<InFlight>,
+    deadline: Option<Time>,
+    sooner: u32,
+    later: u32,
+}
+
+const NONE: u32 = u32::MAX;
+
+impl Default for Flight {
+    fn default() -> Self {
+        Self { places: Vec::new(), free: Vec::new(), soonest: NONE, latest: NONE, count: 0 }
+    }
+}
+
+impl Flight {
+    /// Requests that have no answer yet.
+    #[must_use]
+    pub const fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether every request has been answered.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// Whether no more requests can be taken.
+    #[must_use]
+    pub const fn is_full(&self) -> bool {
+        self.count >= LINK_IN_FLIGHT_MAX
+    }
+
+    /// Enters a request and gives the uid to send it with. Deadlines must not go back from one request to
+    /// the next.
+    pub fn insert(&mut self, request: InFlight, deadline: Option<Time>) -> u32 {
+        let place = self.free.pop().unwrap_or_else(|| {
+            let unused = Place { generation: 0, request: None, deadline: None, sooner: NONE, later: NONE };
+            self.places.push(unused);
+            self.places.len() as u32 - 1
+        });
+        let entry = &mut self.places[place as usize];
+        entry.request = Some(request);
+        entry.deadline = deadline;
+        self.count += 1;
+        let uid = uid_of(place, entry.generation);
+        if deadline.is_some() {
+            self.chain(place);
+        }
+        uid
+    }
+
+    /// The answer to the request with this uid came: who asked? `None` if there is no such request.
+    pub fn take(&mut self, uid: u32) -> Option<InFlight> {
+        let place = uid & PLACE_MASK;
+        let entry = self.places.get_mut(place as usize)?;
+        if uid_of(place, entry.generation) != uid {
+            return None;
+        }
+        let request = entry.request.take()?;
+        entry.generation = entry.generation.wrapping_add(1);
+        self.unchain(place);
+        self.free.push(place);
+        self.count -= 1;
+        Some(request)
+    }
+
+    /// When the next request runs out of time.
+    #[must_use]
+    pub fn next_deadline(&self) -> Option<Time> {
+        self.places.get(self.soonest as usize).and_then(|place| place.deadline)
+    }
+
+    /// The next request that has run out of time. Its place stays taken, but nobody waits for it.
+    pub fn expire(&mut self, now: Time) -> Option<InFlight> {
+        self.next_deadline().filter(|deadline| *deadline <= now)?;
+        let place = self.soonest;
+        self.unchain(place);
+        let request = self.places[place as usize].request.as_mut()?;
+        Some(std::mem::replace(request, InFlight { asker: Asker::Nobody, ..*request }))
+    }
+
+    /// The link ended: takes out every request, answered by nobody now.
+    pub fn drain(&mut self) -> impl Iterator<Item = InFlight> + use<> {
+        std::mem::take(self).places.into_iter().filter_map(|place| place.request)
+    }
+
+    fn chain(&mut self, place: u32) {
+        let before = std::mem::replace(&mut self.latest, place);
+        let entry = &mut self.places[place as usize];
+        (entry.sooner, entry.later) = (before, NONE);
+        match self.places.get_mut(before as usize) {
+            Some(before) => before.later = place,
+            None => self.soonest = place,
+        }
+    }
+
+    fn unchain(&mut self, place: u32) {
+        let entry = &mut self.places[place as usize];
+        if entry.deadline.take().is_none() {
+            return;
+        }
+        let (sooner, later) = (entry.sooner, entry.later);
+        match self.places.get_mut(sooner as usize) {
+            Some(sooner) => sooner.later = later,
+            None => self.soonest = later,
+        }
+        match self.places.get_mut(later as usize) {
+            Some(later) => later.sooner = sooner,
+            None => self.latest = sooner,
+        }
+    }
+}
+
+const fn uid_of(place: u32, generation: u8) -> u32 {
+    (generation as u32) << PLACE_BITS | place
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::wire::frame::SessionOperation;
+
+    const GET: Operation = Operation::Session(SessionOperation::Get);
+
+    fn asked_by(uid: u32) -> InFlight {
+        InFlight { asker: Asker::Local { id: LocalId::default(), uid }, operation: GET }
+    }
+
+    #[test]
+    fn answers_find_their_askers_once() {
+        let mut flight = Flight::default();
+        let first = flight.insert(asked_by(1), None);
+        let second = flight.insert(asked_by(2), None);
+        assert_eq!(flight.take(second), Some(asked_by(2)));
+        assert_eq!(flight.take(second), None, "an answer came twice");
+        assert_eq!(flight.take(first), Some(asked_by(1)));
+        assert!(flight.is_empty());
+    }
+
+    #[test]
+    fn a_place_used_again_has_another_uid() {
+        let mut flight = Flight::default();
+        let old = flight.insert(asked_by(1), None);
+        assert!(flight.take(old).is_some());
+        let new = flight.insert(asked_by(2), None);
+        assert_ne!(old, new);
+        assert_eq!(flight.take(old), None, "a second answer to an old request reached a new one");
+        assert_eq!(flight.len(), 1);
+    }
+
+    #[test]
+    fn an_expired_request_keeps_its_place_until_the_answer_comes() {
+        let mut flight = Flight::default();
+        let late = flight.insert(asked_by(1), Some(Time::from_ms(10)));
+        assert_eq!(flight.next_deadline(), Some(Time::from_ms(10)));
+        assert_eq!(flight.expire(Time::from_ms(9)), None);
+        assert_eq!(flight.expire(Time::from_ms(10)), Some(asked_by(1)));
+        assert_eq!(flight.expire(Time::from_ms(10)), None);
+        assert_eq!(flight.len(), 1);
+        let other = flight.insert(asked_by(2), Some(Time::from_ms(20)));
+        assert_ne!(late & PLACE_MASK, other & PLACE_MASK);
+        assert_eq!(flight.take(late).map(|request| request.asker), Some(Asker::Nobody));
+    }
+
+    #[test]
+    fn deadlines_come_in_order_whatever_is_answered_between() {
+        let mut flight = Flight::default();
+        let slow = flight.insert(asked_by(0), Some(Time::from_ms(0)));
+        let mut waiting = Vec::new();
+        for i in 1..2_000 {
+            let uid = flight.insert(asked_by(i), Some(Time::from_ms(u64::from(i))));
+            if i % 3 == 0 {
+                waiting.push(i);
+            } else {
+                assert!(flight.take(uid).is_some());
+            }
+        }
+        assert_eq!(flight.next_deadline(), Some(Time::from_ms(0)));
+        assert!(flight.take(slow).is_some());
+        assert_eq!(flight.expire(Time::from_ms(2)), None, "a request expired before its time");
+        for i in waiting {
+            assert_eq!(flight.expire(Time::from_ms(2_000)), Some(asked_by(i)));
+        }
+        assert_eq!(flight.next_deadline(), None);
+    }
+
+    #[test]
+    fn the_end_of_the_link_gives_back_every_request() {
+        let mut flight = Flight::default();
+        let uids: Vec<u32> = (0..5).map(|i| flight.insert(asked_by(i), Some(Time::from_ms(1)))).collect();
+        assert!(flight.take(uids[2]).is_some());
+        assert_eq!(flight.drain().count(), 4);
+        assert!(flight.is_empty());
+        assert_eq!(flight.next_deadline(), None);
+    }
+}

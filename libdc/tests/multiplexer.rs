@@ -1,0 +1,379 @@
+//! The agent's multiplexer, driven by hand: literal requests in, answers out, the time as told.
+
+use libdc::limits::{
+    FRAME_DATA_BYTES_MAX, LINK_OUTBOX_BYTES_MAX, LINK_SILENCE_MS_MAX, LOCAL_IN_FLIGHT_MAX,
+    LOCAL_READ_TIMEOUT_MS, LOCAL_WRITE_TIMEOUT_MS, PING_INTERVAL_MS, SESSION_BYTES_MAX,
+};
+use libdc::proto::link::{LinkFault, LinkState};
+use libdc::proto::local::{LocalFault, LocalId};
+use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::time::Time;
+use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation, SessionOperation};
+use libdc::wire::message::{Message, MessageReader, write_message};
+
+const ADD: Operation = Operation::Session(SessionOperation::Add);
+const GET: Operation = Operation::Session(SessionOperation::Get);
+const HAVE: Operation = Operation::Session(SessionOperation::Have);
+const PING: Operation = Operation::Link(LinkOperation::Ping);
+
+const OK: &[u8] = &[0];
+const NOTOK: &[u8] = &[1];
+const DISCONNECTED: &[u8] = &[2];
+
+/// A multiplexer, what the server has received from it, and a clock.
+struct Agent {
+    multiplexer: Multiplexer,
+    received: MessageReader,
+    now: Time,
+}
+
+impl Agent {
+    fn new(timeout_ms: u64, idle_ms: u64) -> Self {
+        let settings = MultiplexerSettings { timeout_ms, idle_ms };
+        let received = MessageReader::new(Some(Direction::Request));
+        Self { multiplexer: Multiplexer::new(settings), received, now: Time::from_ms(1_000) }
+    }
+
+    /// With a link to a server at this patch level.
+    fn linked(timeout_ms: u64, idle_ms: u64, patch_level: u16) -> Self {
+        let mut agent = Self::new(timeout_ms, idle_ms);
+        agent.connect(patch_level);
+        agent
+    }
+
+    fn connect(&mut self, patch_level: u16) {
+        self.multiplexer.link_connected(self.now, &[7; 32]);
+        let probe = self.at_server().pop().expect("a probe");
+        assert_eq!((probe.head.operation, probe.data.as_slice()), (HAVE, &[7; 32][..]));
+        self.answer_as(&probe, NOTOK, patch_level).expect("an answer to the probe");
+        assert_eq!(self.multiplexer.link_state(), LinkState::Up { patch_level });
+    }
+
+    fn open(&mut self) -> LocalId {
+        self.multiplexer.open_local(self.now)
+    }
+
+    fn ask(&mut self, id: LocalId, uid: u32, operation: Operation, data: &[u8]) -> Result<(), LocalFault> {
+        let mut bytes = Vec::new();
+        write_message(&mut bytes, MessageHead::request(uid, operation), data);
+        self.multiplexer.handle_local(self.now, id, &bytes)
+    }
+
+    /// What has been sent to the server since the last call.
+    fn at_server(&mut self) -> Vec<Message> {
+        let output = self.multiplexer.link_output().to_vec();
+        self.multiplexer.link_written(output.len());
+        let mut input = output.as_slice();
+        let mut messages = Vec::new();
+        while let Some(message) = self.received.next(&mut input).expect("the agent sends well") {
+            messages.push(message.into());
+        }
+        assert!(input.is_empty());
+        messages
+    }
+
+    fn answer(&mut self, request: &Message, data: &[u8]) -> Result<(), LinkFault> {
+        self.answer_as(request, data, 1)
+    }
+
+    fn answer_as(&mut self, request: &Message, data: &[u8], patch_level: u16) -> Result<(), LinkFault> {
+        let mut bytes = Vec::new();
+        write_message(&mut bytes, MessageHead { patch_level, ..request.head.response() }, data);
+        self.multiplexer.handle_link(self.now, &bytes)
+    }
+
+    /// What a local connection has been sent since the last call.
+    fn at(&mut self, id: LocalId) -> Vec<(u32, Operation, Vec<u8>)> {
+        let output = self.multiplexer.local_output(id).to_vec();
+        self.multiplexer.local_written(self.now, id, output.len(), false).expect("good requests");
+        let mut reader = MessageReader::new(Some(Direction::Response));
+        let mut input = output.as_slice();
+        let mut answers = Vec::new();
+        while let Some(message) = reader.next(&mut input).expect("the agent answers well") {
+            answers.push((message.head.uid, message.head.operation, message.data.to_vec()));
+        }
+        answers
+    }
+
+    /// Lets time pass, acting on every deadline of the link that comes.
+    fn pass(&mut self, ms: u64) -> Result<(), LinkFault> {
+        let end = self.now.after_ms(ms);
+        while let Some(deadline) = self.multiplexer.link_deadline().filter(|deadline| *deadline <= end) {
+            self.now = deadline.max(self.now);
+            self.multiplexer.handle_timeout(self.now)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+
+    fn attention(&mut self) -> Vec<LocalId> {
+        std::iter::from_fn(|| self.multiplexer.poll_attention()).collect()
+    }
+}
+
+fn add(id: &[u8], session: &[u8]) -> Vec<u8> {
+    let mut data = 60_000_u32.to_be_bytes().to_vec();
+    data.extend_from_slice(&(id.len() as u32).to_be_bytes());
+    data.extend_from_slice(id);
+    data.extend_from_slice(session);
+    data
+}
+
+#[test]
+fn answers_in_any_order_reach_who_asked_with_the_uid_they_used() {
+    let mut agent = Agent::linked(5_000, 0, 1);
+    let (one, other) = (agent.open(), agent.open());
+    agent.ask(one, 17, GET, b"a").unwrap();
+    agent.ask(other, 17, GET, b"b").unwrap();
+    agent.ask(one, 18, ADD, &add(b"c", b"session")).unwrap();
+    let asked = agent.at_server();
+    let data: Vec<&[u8]> = asked.iter().map(|message| message.data.as_slice()).collect();
+    assert_eq!(data, [b"a".as_slice(), b"b", &add(b"c", b"session")]);
+    assert_ne!(asked[0].head.uid, asked[1].head.uid);
+
+    agent.answer(&asked[2], OK).unwrap();
+    agent.answer(&asked[1], b"for the other").unwrap();
+    agent.answer(&asked[0], b"for the one").unwrap();
+    assert_eq!(agent.attention(), [one, other]);
+    assert_eq!(agent.at(one), [(18, ADD, OK.to_vec()), (17, GET, b"for the one".to_vec())]);
+    assert_eq!(agent.at(other), [(17, GET, b"for the other".to_vec())]);
+    assert_eq!(agent.multiplexer.in_flight(), 0);
+}
+
+#[test]
+fn without_a_link_every_request_is_answered_at_once() {
+    let mut agent = Agent::new(5_000, 0);
+    let id = agent.open();
+    agent.ask(id, 1, GET, b"a").unwrap();
+    agent.ask(id, 2, ADD, &add(b"a", b"b")).unwrap();
+    assert_eq!(agent.at(id), [(1, GET, DISCONNECTED.to_vec()), (2, ADD, DISCONNECTED.to_vec())]);
+
+    agent.multiplexer.link_connected(agent.now, &[7; 32]);
+    agent.ask(id, 3, HAVE, b"a").unwrap();
+    assert_eq!(agent.at(id), [(3, HAVE, DISCONNECTED.to_vec())], "an unproven link was waited for");
+}
+
+#[test]
+fn a_lost_link_answers_what_was_under_way_once() {
+    let mut agent = Agent::linked(5_000, 0, 1);
+    let id = agent.open();
+    agent.ask(id, 1, GET, b"a").unwrap();
+    agent.ask(id, 2, GET, b"b").unwrap();
+    let asked = agent.at_server();
+    agent.answer(&asked[0], b"in time").unwrap();
+    agent.multiplexer.link_lost(agent.now);
+    assert_eq!(agent.at(id), [(1, GET, b"in time".to_vec()), (2, GET, DISCONNECTED.to_vec())]);
+
+    agent.connect(1);
+    assert_eq!(agent.answer(&asked[1], b"late"), Err(LinkFault::Unasked));
+    assert_eq!(agent.at(id), []);
+}
+
+#[test]
+fn a_request_that_takes_too_long_is_answered_and_its_late_answer_dropped() {
+    let mut agent = Agent::linked(2_000, 0, 1);
+    let id = agent.open();
+    agent.ask(id, 1, GET, b"slow").unwrap();
+    agent.pass(1_500).unwrap();
+    agent.ask(id, 2, GET, b"quick").unwrap();
+    let asked = agent.at_server();
+    agent.answer(&asked[1], b"here").unwrap();
+    agent.pass(499).unwrap();
+    assert_eq!(agent.at(id), [(2, GET, b"here".to_vec())]);
+    agent.pass(1).unwrap();
+    assert_eq!(agent.at(id), [(1, GET, DISCONNECTED.to_vec())]);
+    agent.answer(&asked[0], b"late").unwrap();
+    assert_eq!(agent.at(id), []);
+    assert_eq!(agent.multiplexer.in_flight(), 0);
+}
+
+#[test]
+fn a_silent_server_is_given_up() {
+    let mut agent = Agent::linked(2_000, 0, 0);
+    let id = agent.open();
+    agent.pass(1_000_000).expect("nothing was asked, nothing had to come");
+    agent.ask(id, 1, GET, b"a").unwrap();
+    assert_eq!(agent.pass(2_000), Err(LinkFault::Silent { silent_ms: 2_000 }));
+    assert_eq!(agent.at(id), [(1, GET, DISCONNECTED.to_vec())]);
+}
+
+#[test]
+fn an_idle_server_is_pinged_if_it_knows_pings() {
+    let mut agent = Agent::linked(0, 0, 1);
+    agent.pass(PING_INTERVAL_MS - 1).unwrap();
+    assert_eq!(agent.at_server(), []);
+    agent.pass(1).unwrap();
+    let ping = agent.at_server().pop().expect("a ping");
+    assert_eq!((ping.head.operation, ping.data.len()), (PING, 0));
+    agent.answer(&ping, &[]).unwrap();
+    agent.pass(PING_INTERVAL_MS).unwrap();
+    assert_eq!(agent.at_server().len(), 1, "one more ping");
+    assert!(matches!(agent.pass(LINK_SILENCE_MS_MAX), Err(LinkFault::Silent { .. })));
+}
+
+#[test]
+fn an_original_server_gets_nothing_it_does_not_know() {
+    let mut agent = Agent::linked(0, 0, 0);
+    let id = agent.open();
+    agent.ask(id, 1, PING, &[]).unwrap();
+    assert_eq!(agent.at(id), [(1, PING, Vec::new())], "a ping from here is answered here");
+    agent.pass(100 * PING_INTERVAL_MS).unwrap();
+    assert_eq!(agent.at_server(), []);
+}
+
+#[test]
+fn nobody_gets_the_answer_of_a_connection_that_left() {
+    let mut agent = Agent::linked(5_000, 0, 1);
+    let leaver = agent.open();
+    agent.ask(leaver, 1, GET, b"secret").unwrap();
+    agent.multiplexer.close_local(leaver);
+    let next = agent.open();
+    assert_eq!(leaver.place(), next.place(), "the test is about a place that is used again");
+    agent.ask(next, 1, GET, b"own").unwrap();
+    let asked = agent.at_server();
+    agent.answer(&asked[0], b"the leaver's").unwrap();
+    assert_eq!(agent.at(next), []);
+    agent.answer(&asked[1], b"own").unwrap();
+    assert_eq!(agent.at(next), [(1, GET, b"own".to_vec())]);
+    assert_eq!(agent.at(leaver), []);
+}
+
+#[test]
+fn what_would_cost_everybody_the_link_is_refused_here() {
+    let mut agent = Agent::linked(5_000, 0, 1);
+    let id = agent.open();
+    assert!(matches!(agent.ask(id, 1, ADD, &[0; 7]), Err(LocalFault::Corruption(_))));
+    let other = agent.open();
+    assert!(matches!(
+        agent.multiplexer.handle_local(agent.now, other, b"\x00\x12"),
+        Err(LocalFault::Corruption(_))
+    ));
+    assert_eq!(agent.at_server(), []);
+}
+
+#[test]
+fn what_is_out_of_range_gets_its_status_here() {
+    let mut agent = Agent::linked(5_000, 0, 1);
+    let id = agent.open();
+    let mut too_long = add(b"id", b"session");
+    too_long[..4].copy_from_slice(&604_800_001_u32.to_be_bytes());
+    agent.ask(id, 1, ADD, &too_long).unwrap();
+    agent.ask(id, 2, ADD, &add(&[], b"session")).unwrap();
+    agent.ask(id, 3, ADD, &add(b"id", b"")).unwrap();
+    agent.ask(id, 4, GET, &[]).unwrap();
+    agent.ask(id, 5, GET, &[1; 65]).unwrap();
+    let statuses: Vec<Vec<u8>> = agent.at(id).into_iter().map(|(_, _, data)| data).collect();
+    assert_eq!(statuses, [[102], [103], [100], [1], [1]]);
+    assert_eq!(agent.at_server(), []);
+}
+
+#[test]
+fn a_connection_has_so_many_requests_under_way_and_no_more() {
+    let mut agent = Agent::linked(5_000, 0, 1);
+    let (greedy, modest) = (agent.open(), agent.open());
+    let mut bytes = Vec::new();
+    for uid in 0..LOCAL_IN_FLIGHT_MAX as u32 + 2 {
+        write_message(&mut bytes, MessageHead::request(uid, GET), b"x");
+    }
+    agent.multiplexer.handle_local(agent.now, greedy, &bytes).unwrap();
+    let asked = agent.at_server();
+    assert_eq!(asked.len(), LOCAL_IN_FLIGHT_MAX);
+    assert!(!agent.multiplexer.wants_input(greedy));
+    agent.ask(modest, 1, GET, b"y").unwrap();
+    assert_eq!(agent.at_server().len(), 1, "another connection had to wait");
+
+    agent.answer(&asked[0], b"session").unwrap();
+    assert_eq!(agent.at(greedy).len(), 1);
+    assert_eq!(agent.at_server().len(), 1, "an answer makes room for one request");
+    assert!(!agent.multiplexer.wants_input(greedy));
+    agent.answer(&asked[1], b"session").unwrap();
+    agent.at(greedy);
+    assert_eq!(agent.at_server().len(), 1);
+    assert!(agent.multiplexer.wants_input(greedy));
+}
+
+#[test]
+fn when_the_server_does_not_read_nobody_is_read() {
+    let mut agent = Agent::linked(5_000, 0, 1);
+    let session = vec![9; SESSION_BYTES_MAX - 8 - 2];
+    let mut asking = Vec::new();
+    'full: loop {
+        let id = agent.open();
+        asking.push(id);
+        for uid in 0..LOCAL_IN_FLIGHT_MAX as u32 {
+            agent.ask(id, uid, ADD, &add(b"id", &session)).unwrap();
+            if !agent.multiplexer.wants_input(id) {
+                break 'full;
+            }
+        }
+    }
+    let queued = agent.multiplexer.link_output().len();
+    assert!(queued < LINK_OUTBOX_BYTES_MAX + SESSION_BYTES_MAX + 16 * (14 + FRAME_DATA_BYTES_MAX));
+    let waiting = *asking.last().expect("one");
+    let late = agent.open();
+    agent.ask(late, 1, GET, b"x").unwrap();
+    assert!(!agent.multiplexer.wants_input(late));
+
+    agent.multiplexer.link_written(queued);
+    assert_eq!(agent.attention(), [waiting, late]);
+    for id in [waiting, late] {
+        agent.multiplexer.local_written(agent.now, id, 0, false).unwrap();
+        assert!(agent.multiplexer.wants_input(id));
+    }
+    assert!(!agent.multiplexer.link_output().is_empty());
+
+    agent.multiplexer.link_lost(agent.now);
+    let answers: usize = asking.iter().map(|id| agent.at(*id).len()).sum();
+    assert!(answers > 100);
+    assert_eq!(agent.at(late), [(1, GET, DISCONNECTED.to_vec())]);
+}
+
+#[test]
+fn an_idle_connection_ends_but_never_with_a_request_under_way() {
+    let mut agent = Agent::linked(0, 1_000, 1);
+    let id = agent.open();
+    assert_eq!(agent.multiplexer.local_deadline(id), Some(agent.now.after_ms(1_000)));
+    agent.ask(id, 1, GET, b"a").unwrap();
+    assert_eq!(agent.multiplexer.local_deadline(id), None);
+    let asked = agent.at_server();
+    agent.pass(4_000).unwrap();
+    assert_eq!(agent.multiplexer.check_local(agent.now, id), Ok(()));
+    agent.answer(&asked[0], b"session").unwrap();
+    assert_eq!(agent.at(id).len(), 1);
+    agent.pass(999).unwrap();
+    assert_eq!(agent.multiplexer.check_local(agent.now, id), Ok(()));
+    agent.pass(1).unwrap();
+    assert_eq!(agent.multiplexer.check_local(agent.now, id), Err(LocalFault::Idle));
+}
+
+#[test]
+fn a_message_that_is_never_whole_and_an_answer_that_is_never_read_end_a_connection() {
+    let mut agent = Agent::linked(0, 0, 1);
+    let (half, deaf) = (agent.open(), agent.open());
+    agent.multiplexer.handle_local(agent.now, half, &[0, 0x11, 0]).unwrap();
+    let since = agent.now;
+    agent.now = agent.now.after_ms(10_000);
+    agent.multiplexer.handle_local(agent.now, half, &[0]).unwrap();
+    assert_eq!(agent.multiplexer.local_deadline(half), Some(since.after_ms(LOCAL_READ_TIMEOUT_MS)));
+    let end = since.after_ms(LOCAL_READ_TIMEOUT_MS);
+    assert_eq!(agent.multiplexer.check_local(end, half), Err(LocalFault::ReadTimeout));
+
+    agent.ask(deaf, 1, PING, &[]).unwrap();
+    agent.multiplexer.local_written(agent.now, deaf, 3, true).unwrap();
+    let end = agent.now.after_ms(LOCAL_WRITE_TIMEOUT_MS);
+    assert_eq!(agent.multiplexer.local_deadline(deaf), Some(end));
+    assert_eq!(agent.multiplexer.check_local(end, deaf), Err(LocalFault::WriteTimeout));
+}
+
+#[test]
+fn a_server_that_answers_wrongly_loses_the_link() {
+    let mut agent = Agent::linked(0, 0, 1);
+    let id = agent.open();
+    agent.ask(id, 1, GET, b"a").unwrap();
+    let mut asked = agent.at_server().remove(0);
+    asked.head.operation = HAVE;
+    assert_eq!(agent.answer(&asked, OK), Err(LinkFault::OtherOperation));
+
+    let mut agent = Agent::linked(0, 0, 1);
+    assert!(matches!(agent.multiplexer.handle_link(agent.now, &[1]), Err(LinkFault::Corruption(_))));
+}
