@@ -1,0 +1,114 @@
+//! What the machines cost without a socket: a request and its answer through the agent's multiplexer, and
+//! through the server's side of a connection.
+
+use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
+use libdc::id::SessionId;
+use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::server::ServerConnection;
+use libdc::service::Service;
+use libdc::table::{SessionLimits, ShardedSessions};
+use libdc::time::Time;
+use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
+use libdc::wire::message::write_message;
+use libdc::wire::session::Add;
+use std::hint::black_box;
+use std::sync::Arc;
+
+const NOW: Time = Time::from_ms(1);
+const GET: Operation = Operation::Session(SessionOperation::Get);
+const ADD: Operation = Operation::Session(SessionOperation::Add);
+const SESSION: [u8; 180] = [7; 180];
+
+fn service() -> Arc<Service> {
+    Arc::new(Service::new(Arc::new(ShardedSessions::new(1, SessionLimits::default(), [1, 2]))))
+}
+
+fn stored(service: &Service) -> ServerConnection {
+    let mut connection = ServerConnection::new();
+    let mut data = Vec::new();
+    for number in 0..1_000_u32 {
+        let id = id(number);
+        let Some(id) = SessionId::new(&id) else { continue };
+        data.clear();
+        Add { timeout_ms: 600_000, id, session: &SESSION }.write(&mut data);
+        let mut request = Vec::new();
+        write_message(&mut request, MessageHead::request(number, ADD), &data);
+        let mut out = Vec::new();
+        connection.handle_input(NOW, &request, service, &mut out).expect("a good request");
+    }
+    connection
+}
+
+fn id(number: u32) -> [u8; 32] {
+    let mut id = [0; 32];
+    id[..4].copy_from_slice(&number.wrapping_mul(0x9E37_79B9).to_be_bytes());
+    id[28..].copy_from_slice(&number.to_be_bytes());
+    id
+}
+
+fn gets(depth: u32) -> Vec<u8> {
+    let mut requests = Vec::new();
+    for number in 0..depth {
+        write_message(&mut requests, MessageHead::request(number, GET), &id(number));
+    }
+    requests
+}
+
+fn server(c: &mut Criterion) {
+    let mut group = c.benchmark_group("server connection: GET of 180 bytes");
+    for depth in [1_u32, 16, 64] {
+        let service = service();
+        let mut connection = stored(&service);
+        let requests = gets(depth);
+        let mut out = Vec::new();
+        group.throughput(Throughput::Elements(u64::from(depth)));
+        group.bench_function(BenchmarkId::from_parameter(depth), |b| {
+            b.iter(|| {
+                out.clear();
+                connection
+                    .handle_input(NOW, black_box(&requests), &service, &mut out)
+                    .expect("good requests");
+                out.len()
+            });
+        });
+    }
+    group.finish();
+}
+
+fn agent(c: &mut Criterion) {
+    let mut group = c.benchmark_group("multiplexer: GET of 180 bytes there and back");
+    for locals in [1_usize, 64] {
+        let service = service();
+        let mut connection = stored(&service);
+        let mut multiplexer = Multiplexer::new(MultiplexerSettings { timeout_ms: 5_000, idle_ms: 0 });
+        let mut answers = Vec::new();
+        multiplexer.link_connected(NOW, &[9; 32]);
+        let ids: Vec<_> = (0..locals).map(|_| multiplexer.open_local(NOW)).collect();
+        let request = gets(1);
+        let mut exchange = |multiplexer: &mut Multiplexer| {
+            answers.clear();
+            let asked = multiplexer.link_output();
+            connection.handle_input(NOW, asked, &service, &mut answers).expect("good requests");
+            multiplexer.link_written(multiplexer.link_output().len());
+            multiplexer.handle_link(NOW, &answers).expect("good answers");
+        };
+        exchange(&mut multiplexer);
+        group.throughput(Throughput::Elements(locals as u64));
+        group.bench_function(BenchmarkId::new("local connections", locals), |b| {
+            b.iter(|| {
+                for id in &ids {
+                    multiplexer.handle_local(NOW, *id, black_box(&request)).expect("a good request");
+                }
+                exchange(&mut multiplexer);
+                while let Some(id) = multiplexer.poll_attention() {
+                    let len = multiplexer.local_output(id).len();
+                    multiplexer.local_written(NOW, id, len, false).expect("good requests");
+                }
+            });
+        });
+    }
+    group.finish();
+}
+
+criterion_group!(benches, server, agent);
+criterion_main!(benches);
