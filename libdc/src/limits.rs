@@ -17,6 +17,8 @@ pub const SESSION_ID_BYTES_MAX: usize = 64;
 pub const SESSION_BYTES_MAX: usize = 32_768;
 /// Bytes before the id in the data of an ADD: timeout and length of the id.
 pub const ADD_PREFIX_BYTES: usize = 8;
+/// Most bytes of id and session of an ADD together: a message has no room for more.
+pub const SESSION_ADD_BYTES_MAX: usize = SESSION_MESSAGE_BYTES_MAX - ADD_PREFIX_BYTES;
 /// Longest time a session may be kept: seven days, in milliseconds.
 pub const SESSION_TIMEOUT_MS_MAX: u32 = 604_800_000;
 

@@ -1,0 +1,268 @@
+//! The blocking client: no threads, no runtime, nothing left behind by a fork.
+//!
+//! An operation that connects, writes and reads has one deadline for all of it. Only a host name is outside
+//! it: the system resolves names as long as it is set up to. Connecting to a Unix socket whose backlog is full
+//! waits in the kernel, bounded by the same deadline.
+
+use crate::client::error::{Error, Phase};
+use crate::client::options::Options;
+use crate::client::request::{Exchange, Reply, Request};
+use crate::client::target::{Target, resolve};
+use socket2::{Domain, SockAddr, Socket, Type};
+use std::io::{self, ErrorKind, Read, Write};
+use std::net::TcpStream;
+use std::os::unix::net::UnixStream;
+use std::path::Path;
+use std::process;
+use std::time::{Duration, Instant};
+
+/// A client that blocks.
+///
+/// Every method waits at most [`Options::timeout`]; its [`Error`] says what happened to the connection.
+#[derive(Debug)]
+pub struct Client {
+    target: Target,
+    options: Options,
+    exchange: Exchange,
+    connection: Option<Connection>,
+}
+
+impl Client {
+    /// A client of `target` that connects when it is first used.
+    #[must_use]
+    pub const fn new(target: Target, options: Options) -> Self {
+        Self { target, options, exchange: Exchange::new(), connection: None }
+    }
+
+    /// A client of `target` that is connected already, if its connection is persistent.
+    ///
+    /// # Errors
+    /// [`Error::Connect`] and [`Error::Timeout`].
+    pub fn connect(target: Target, options: Options) -> Result<Self, Error> {
+        let mut client = Self::new(target, options);
+        if options.connections.keep() {
+            client.connection = Some(client.open(Deadline::after(options.timeout))?);
+        }
+        Ok(client)
+    }
+
+    /// Stores `session` under `id` for `timeout`, of which parts of a millisecond are cut off.
+    ///
+    /// # Errors
+    /// [`Error::Refused`] if it is stored already or can't be; [`Error`] has the rest.
+    pub fn add(&mut self, id: &[u8], session: &[u8], timeout: Duration) -> Result<(), Error> {
+        self.ask(&Request::add(id, session, timeout)?)?.stored()
+    }
+
+    /// The session stored under `id`, or `None`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn get(&mut self, id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        self.ask(&Request::get(id)?)?.session()
+    }
+
+    /// Removes the session stored under `id`; whether there was one.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn remove(&mut self, id: &[u8]) -> Result<bool, Error> {
+        self.ask(&Request::remove(id)?)?.was_there()
+    }
+
+    /// Whether a session is stored under `id`.
+    ///
+    /// # Errors
+    /// See [`Error`].
+    pub fn have(&mut self, id: &[u8]) -> Result<bool, Error> {
+        self.ask(&Request::have(id)?)?.was_there()
+    }
+
+    fn ask(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
+        let deadline = Deadline::after(self.options.timeout);
+        self.exchange.begin(request);
+        // Whatever goes wrong from here on, the connection is dropped: it comes back only behind an answer.
+        let kept = self.connection.take();
+        if let Some(connection) = kept.filter(|it| self.may_use(it)) {
+            match self.converse(connection, deadline) {
+                Err(error) if self.is_worth_a_retry(&error) => {}
+                result => return result,
+            }
+        }
+        let connection = self.open(deadline)?;
+        self.converse(connection, deadline)
+    }
+
+    fn may_use(&self, connection: &Connection) -> bool {
+        self.options.connections.may_use(connection.owner, process::id())
+    }
+
+    fn is_worth_a_retry(&self, error: &Error) -> bool {
+        self.options.connections.retry() && error.is_peer_gone() && self.exchange.is_untouched()
+    }
+
+    fn open(&self, deadline: Deadline) -> Result<Connection, Error> {
+        let opened = match &self.target {
+            Target::Unix(path) => connect_unix(path, deadline).map(Stream::Unix),
+            Target::Tcp { host, port, family } => resolve(host, *port, *family)
+                .and_then(|addresses| connect_tcp(&addresses, deadline))
+                .map(Stream::Tcp),
+        };
+        match opened {
+            Ok(stream) => Ok(Connection { stream, owner: process::id(), read_ms: 0, write_ms: 0 }),
+            Err(error) if is_timeout(&error) => Err(Error::Timeout { phase: Phase::Connecting }),
+            Err(source) => Err(Error::Connect { target: self.target.clone(), source }),
+        }
+    }
+
+    /// Sends the request and reads the answer; keeps the connection then, if it is to be kept.
+    fn converse(&mut self, mut connection: Connection, deadline: Deadline) -> Result<Reply, Error> {
+        connection.send(self.exchange.request(), deadline).map_err(|error| failure(Phase::Sending, error))?;
+        let reply = loop {
+            let read = connection.receive(self.exchange.room(), deadline);
+            match read.map_err(|error| failure(Phase::Receiving, error))? {
+                0 => return Err(Error::Closed),
+                n => {
+                    if let Some(reply) = self.exchange.receive(n)? {
+                        break reply;
+                    }
+                }
+            }
+        };
+        if self.options.connections.keep() && self.exchange.is_clean() {
+            self.connection = Some(connection);
+        }
+        Ok(reply)
+    }
+}
+
+/// A connection and the process that opened it. Dropping it closes this process's descriptor and no more, so
+/// a forked child that drops it takes nothing from its parent.
+#[derive(Debug)]
+struct Connection {
+    stream: Stream,
+    owner: u32,
+    /// The timeouts that the socket has; 0 is none yet. They are set only when they change.
+    read_ms: u64,
+    write_ms: u64,
+}
+
+#[derive(Debug)]
+enum Stream {
+    Unix(UnixStream),
+    Tcp(TcpStream),
+}
+
+impl Connection {
+    fn send(&mut self, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
+        while !bytes.is_empty() {
+            let left_ms = deadline.left_ms()?;
+            if left_ms != self.write_ms {
+                let timeout = Some(Duration::from_millis(left_ms));
+                match &self.stream {
+                    Stream::Unix(stream) => stream.set_write_timeout(timeout)?,
+                    Stream::Tcp(stream) => stream.set_write_timeout(timeout)?,
+                }
+                self.write_ms = left_ms;
+            }
+            let written = match &mut self.stream {
+                Stream::Unix(stream) => stream.write(bytes),
+                Stream::Tcp(stream) => stream.write(bytes),
+            };
+            match written {
+                Ok(n) => bytes = &bytes[n..],
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn receive(&mut self, buffer: &mut [u8], deadline: Deadline) -> io::Result<usize> {
+        loop {
+            let left_ms = deadline.left_ms()?;
+            if left_ms != self.read_ms {
+                let timeout = Some(Duration::from_millis(left_ms));
+                match &self.stream {
+                    Stream::Unix(stream) => stream.set_read_timeout(timeout)?,
+                    Stream::Tcp(stream) => stream.set_read_timeout(timeout)?,
+                }
+                self.read_ms = left_ms;
+            }
+            let read = match &mut self.stream {
+                Stream::Unix(stream) => stream.read(buffer),
+                Stream::Tcp(stream) => stream.read(buffer),
+            };
+            match read {
+                Err(error) if error.kind() == ErrorKind::Interrupted => {}
+                read => return read,
+            }
+        }
+    }
+}
+
+/// The end of an operation; `None` is never, for a timeout beyond what the clock can say.
+#[derive(Clone, Copy, Debug)]
+struct Deadline(Option<Instant>);
+
+impl Deadline {
+    fn after(timeout: Duration) -> Self {
+        Self(Instant::now().checked_add(timeout))
+    }
+
+    /// Milliseconds left, rounded up: at least 1.
+    fn left_ms(self) -> io::Result<u64> {
+        let left = self.left()?;
+        Ok(u64::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
+    }
+
+    fn left(self) -> io::Result<Duration> {
+        let Some(end) = self.0 else {
+            return Ok(LONGEST_WAIT);
+        };
+        let left = end.saturating_duration_since(Instant::now());
+        if left.is_zero() { Err(ErrorKind::TimedOut.into()) } else { Ok(left.min(LONGEST_WAIT)) }
+    }
+}
+
+/// The longest wait that is handed to the system, which refuses or cuts off what does not fit its types.
+const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
+
+/// std knows no timeout for connecting to a Unix socket; the kernel applies that of writing.
+fn connect_unix(path: &Path, deadline: Deadline) -> io::Result<UnixStream> {
+    let address = SockAddr::unix(path)?;
+    let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
+    loop {
+        socket.set_write_timeout(Some(Duration::from_millis(deadline.left_ms()?)))?;
+        match socket.connect(&address) {
+            Ok(()) => return Ok(socket.into()),
+            Err(error) if error.kind() == ErrorKind::Interrupted => {}
+            Err(error) => return Err(error),
+        }
+    }
+}
+
+/// Tries the addresses in turn, each with its share of the time that is left.
+fn connect_tcp(addresses: &[std::net::SocketAddr], deadline: Deadline) -> io::Result<TcpStream> {
+    let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
+    for (tried, address) in addresses.iter().enumerate() {
+        let share = deadline.left()? / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
+        match TcpStream::connect_timeout(address, share.max(Duration::from_millis(1))) {
+            Ok(stream) => {
+                stream.set_nodelay(true)?;
+                return Ok(stream);
+            }
+            Err(error) => last = error,
+        }
+    }
+    Err(last)
+}
+
+fn failure(phase: Phase, source: io::Error) -> Error {
+    if is_timeout(&source) { Error::Timeout { phase } } else { Error::Io { phase, source } }
+}
+
+/// A socket whose timeout is over says `WouldBlock`, everything else `TimedOut`.
+fn is_timeout(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
+}
