@@ -50,6 +50,11 @@ impl Client {
         Ok(client)
     }
 
+    /// Changes how long operations may take from now on.
+    pub const fn set_timeout(&mut self, timeout: Duration) {
+        self.options.timeout = timeout;
+    }
+
     /// Stores `session` under `id` for `timeout`, of which parts of a millisecond are cut off.
     ///
     /// # Errors

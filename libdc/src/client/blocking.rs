@@ -11,6 +11,7 @@ use crate::client::target::{Target, resolve};
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
+use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::process;
@@ -44,6 +45,11 @@ impl Client {
             client.connection = Some(client.open(Deadline::after(options.timeout))?);
         }
         Ok(client)
+    }
+
+    /// Changes how long operations may take from now on.
+    pub const fn set_timeout(&mut self, timeout: Duration) {
+        self.options.timeout = timeout;
     }
 
     /// Stores `session` under `id` for `timeout`, of which parts of a millisecond are cut off.
@@ -235,7 +241,7 @@ fn connect_unix(path: &Path, deadline: Deadline) -> io::Result<UnixStream> {
     loop {
         socket.set_write_timeout(Some(Duration::from_millis(deadline.left_ms()?)))?;
         match socket.connect(&address) {
-            Ok(()) => return Ok(socket.into()),
+            Ok(()) => return Ok(OwnedFd::from(socket).into()),
             Err(error) if error.kind() == ErrorKind::Interrupted => {}
             Err(error) => return Err(error),
         }

@@ -1,0 +1,235 @@
+//! A server that does what a test tells it, each connection on a thread of its own.
+
+use libdc::client::Target;
+use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
+use libdc::wire::message::{Message, MessageReader, write_message};
+use libdc::wire::session::{Add, Status};
+use std::collections::HashMap;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::thread::{self, JoinHandle};
+
+/// A listening server. It ends when it is dropped, which must come after its clients are.
+pub(crate) struct Fake {
+    pub(crate) target: Target,
+    accepted: Arc<AtomicUsize>,
+    stop: Arc<AtomicBool>,
+    thread: Option<JoinHandle<()>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Transport {
+    Unix,
+    Tcp,
+}
+
+/// A path that nothing has, in a directory of its own.
+pub(crate) struct Place(PathBuf);
+
+impl Place {
+    pub(crate) fn new() -> Self {
+        static COUNT: AtomicUsize = AtomicUsize::new(0);
+        let number = COUNT.fetch_add(1, Ordering::Relaxed);
+        let dir = std::env::temp_dir().join(format!("libdc-client-{}-{number}", std::process::id()));
+        std::fs::create_dir(&dir).unwrap();
+        Self(dir)
+    }
+
+    pub(crate) fn path(&self) -> PathBuf {
+        self.0.join("socket")
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        std::fs::remove_dir_all(&self.0).ok();
+    }
+}
+
+enum Listener {
+    Unix { listener: UnixListener, _place: Place },
+    Tcp(TcpListener),
+}
+
+impl Listener {
+    fn accept(&self) -> Peer {
+        match self {
+            Self::Unix { listener, .. } => {
+                let stream = listener.accept().unwrap().0;
+                Peer::new(Box::new(stream.try_clone().unwrap()), Box::new(stream))
+            }
+            Self::Tcp(listener) => {
+                let stream = listener.accept().unwrap().0;
+                Peer::new(Box::new(stream.try_clone().unwrap()), Box::new(stream))
+            }
+        }
+    }
+}
+
+impl Fake {
+    /// Serves each connection with `script`, which is told how many came before. When it returns, the
+    /// connection is closed.
+    pub(crate) fn start(
+        transport: Transport,
+        script: impl Fn(usize, &mut Peer) + Send + Sync + 'static,
+    ) -> Self {
+        match transport {
+            Transport::Unix => Self::at(Place::new(), script),
+            Transport::Tcp => {
+                let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+                let target = format!("IP:{}", listener.local_addr().unwrap()).parse().unwrap();
+                Self::serve(target, Listener::Tcp(listener), script)
+            }
+        }
+    }
+
+    /// The same, on the Unix socket of `place`.
+    pub(crate) fn at(place: Place, script: impl Fn(usize, &mut Peer) + Send + Sync + 'static) -> Self {
+        let listener = UnixListener::bind(place.path()).unwrap();
+        Self::serve(Target::Unix(place.path()), Listener::Unix { listener, _place: place }, script)
+    }
+
+    /// A server that does as the protocol says.
+    pub(crate) fn honest(transport: Transport) -> Self {
+        let store = Store::default();
+        Self::start(transport, move |_, peer| store.serve(peer))
+    }
+
+    /// How many connections have been accepted.
+    pub(crate) fn accepted(&self) -> usize {
+        self.accepted.load(Ordering::SeqCst)
+    }
+
+    fn serve(
+        target: Target,
+        listener: Listener,
+        script: impl Fn(usize, &mut Peer) + Send + Sync + 'static,
+    ) -> Self {
+        let accepted = Arc::new(AtomicUsize::new(0));
+        let stop = Arc::new(AtomicBool::new(false));
+        let (count, stopped, script) = (Arc::clone(&accepted), Arc::clone(&stop), Arc::new(script));
+        let thread = thread::spawn(move || {
+            let mut connections = Vec::new();
+            loop {
+                let mut peer = listener.accept();
+                if stopped.load(Ordering::SeqCst) {
+                    break;
+                }
+                let number = count.fetch_add(1, Ordering::SeqCst);
+                let script = Arc::clone(&script);
+                connections.push(thread::spawn(move || script(number, &mut peer)));
+            }
+            connections.into_iter().for_each(|connection| connection.join().unwrap());
+        });
+        Self { target, accepted, stop, thread: Some(thread) }
+    }
+}
+
+impl Drop for Fake {
+    fn drop(&mut self) {
+        self.stop.store(true, Ordering::SeqCst);
+        // Wakes the accept; if it fails there is nobody left to wake.
+        match &self.target {
+            Target::Unix(path) => drop(UnixStream::connect(path)),
+            Target::Tcp { host, port, .. } => drop(TcpStream::connect((host.as_str(), *port))),
+        }
+        let ended = self.thread.take().unwrap().join();
+        if !thread::panicking() {
+            ended.unwrap();
+        }
+    }
+}
+
+/// The server's end of a connection.
+pub(crate) struct Peer {
+    input: Box<dyn Read + Send>,
+    output: Box<dyn Write + Send>,
+    reader: MessageReader,
+    read: Vec<u8>,
+}
+
+impl Peer {
+    fn new(input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> Self {
+        Self { input, output, reader: MessageReader::new(Some(Direction::Request)), read: Vec::new() }
+    }
+
+    /// The next request; `None` when the client is gone.
+    pub(crate) fn request(&mut self) -> Option<Message> {
+        loop {
+            let mut rest = self.read.as_slice();
+            let message = self.reader.next(&mut rest).unwrap().map(Message::from);
+            let used = self.read.len() - rest.len();
+            self.read.drain(..used);
+            if message.is_some() {
+                return message;
+            }
+            let mut buffer = [0; 4096];
+            match self.input.read(&mut buffer) {
+                Ok(n) if n > 0 => self.read.extend_from_slice(&buffer[..n]),
+                _ => return None,
+            }
+        }
+    }
+
+    /// Waits until the client is gone.
+    pub(crate) fn outlast(&mut self) {
+        while self.request().is_some() {}
+    }
+
+    /// Sends bytes; whether the client is still there.
+    pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
+        self.output.write_all(bytes).is_ok()
+    }
+
+    /// Answers with a status.
+    pub(crate) fn answer(&mut self, request: &Message, status: Status) -> bool {
+        self.send(&answer(request.head, &[status as u8]))
+    }
+}
+
+/// The bytes of an answer.
+pub(crate) fn answer(request: MessageHead, data: &[u8]) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    write_message(&mut bytes, request.response(), data);
+    bytes
+}
+
+/// Sessions without expiry.
+#[derive(Default)]
+struct Store(Mutex<HashMap<Vec<u8>, Vec<u8>>>);
+
+impl Store {
+    fn serve(&self, peer: &mut Peer) {
+        while let Some(request) = peer.request() {
+            let data = self.handle(&request);
+            if !peer.send(&answer(request.head, &data)) {
+                return;
+            }
+        }
+    }
+
+    fn handle(&self, request: &Message) -> Vec<u8> {
+        let mut sessions = self.0.lock().unwrap();
+        let Operation::Session(operation) = request.head.operation else {
+            panic!("{request:?}");
+        };
+        let there = |is: bool| vec![if is { Status::Ok } else { Status::NotOk } as u8];
+        match operation {
+            SessionOperation::Add => match Add::parse(&request.data).unwrap() {
+                Err(status) => vec![status as u8],
+                Ok(add) if sessions.contains_key(add.id.as_bytes()) => vec![Status::MatchingSession as u8],
+                Ok(add) => {
+                    sessions.insert(add.id.as_bytes().to_vec(), add.session.to_vec());
+                    there(true)
+                }
+            },
+            SessionOperation::Get => sessions.get(&request.data).cloned().unwrap_or_else(|| there(false)),
+            SessionOperation::Remove => there(sessions.remove(&request.data).is_some()),
+            SessionOperation::Have => there(sessions.contains_key(&request.data)),
+        }
+    }
+}

@@ -1,0 +1,98 @@
+//! A client under test: the blocking or the asynchronous one, used the same way.
+
+use libdc::client::{Error, Options, Target, blocking};
+use std::time::Duration;
+
+/// Runs `test` with a maker of each kind of client.
+pub(crate) fn each(test: impl Fn(&dyn Fn(Target, Options) -> Subject)) {
+    test(&|target, options| Subject::new(Kind::Blocking, target, options));
+    #[cfg(feature = "tokio")]
+    test(&|target, options| Subject::new(Kind::Asynchronous, target, options));
+}
+
+pub(crate) struct Subject {
+    target: Target,
+    kind: Kind,
+    client: Client,
+}
+
+#[derive(Clone, Copy)]
+enum Kind {
+    Blocking,
+    #[cfg(feature = "tokio")]
+    Asynchronous,
+}
+
+enum Client {
+    Blocking(blocking::Client),
+    #[cfg(feature = "tokio")]
+    Asynchronous(libdc::client::Client, tokio::runtime::Runtime),
+}
+
+/// Calls a method of whichever client it is.
+macro_rules! either {
+    ($subject:expr, $client:ident => $call:expr) => {
+        match &mut $subject.client {
+            Client::Blocking($client) => $call,
+            #[cfg(feature = "tokio")]
+            Client::Asynchronous($client, runtime) => runtime.block_on($call),
+        }
+    };
+}
+
+#[cfg(feature = "tokio")]
+fn runtime() -> tokio::runtime::Runtime {
+    tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+impl Subject {
+    fn new(kind: Kind, target: Target, options: Options) -> Self {
+        let client = match kind {
+            Kind::Blocking => Client::Blocking(blocking::Client::new(target.clone(), options)),
+            #[cfg(feature = "tokio")]
+            Kind::Asynchronous => {
+                Client::Asynchronous(libdc::client::Client::new(target.clone(), options), runtime())
+            }
+        };
+        Self { target, kind, client }
+    }
+
+    /// One more client of the same kind and target, connected if it is to be.
+    pub(crate) fn connect_another(&self, options: Options) -> Result<Self, Error> {
+        let target = self.target.clone();
+        let client = match self.kind {
+            Kind::Blocking => Client::Blocking(blocking::Client::connect(target.clone(), options)?),
+            #[cfg(feature = "tokio")]
+            Kind::Asynchronous => {
+                let runtime = runtime();
+                let client = runtime.block_on(libdc::client::Client::connect(target.clone(), options))?;
+                Client::Asynchronous(client, runtime)
+            }
+        };
+        Ok(Self { target, kind: self.kind, client })
+    }
+
+    pub(crate) fn change_timeout(&mut self, timeout: Duration) {
+        match &mut self.client {
+            Client::Blocking(client) => client.set_timeout(timeout),
+            #[cfg(feature = "tokio")]
+            Client::Asynchronous(client, _) => client.set_timeout(timeout),
+        }
+    }
+
+    pub(crate) fn add(&mut self, id: &[u8], session: &[u8], timeout: Duration) -> Result<(), Error> {
+        either!(self, client => client.add(id, session, timeout))
+    }
+
+    pub(crate) fn get(&mut self, id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
+        either!(self, client => client.get(id))
+    }
+
+    pub(crate) fn remove(&mut self, id: &[u8]) -> Result<bool, Error> {
+        either!(self, client => client.remove(id))
+    }
+
+    pub(crate) fn have(&mut self, id: &[u8]) -> Result<bool, Error> {
+        either!(self, client => client.have(id))
+    }
+}

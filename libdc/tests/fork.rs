@@ -1,0 +1,116 @@
+//! A client that goes through a fork: the child has a connection of its own, the parent keeps its one.
+//!
+//! Forking needs a process with one thread, so this runs itself again as that process, and is the server of
+//! it. The server tells each connection its number, so a client knows which one it has.
+#![allow(clippy::unwrap_used, reason = "so a test fails")]
+
+use libdc::client::{Connections, Options, Target, blocking};
+use libdc::wire::frame::Direction;
+use libdc::wire::message::{Message, MessageReader, write_message};
+use nix::sys::wait::{WaitStatus, waitpid};
+use nix::unistd::{ForkResult, fork};
+use std::io::{Read, Write};
+use std::os::unix::net::{UnixListener, UnixStream};
+use std::process::Command;
+use std::time::Duration;
+
+const TARGET: &str = "LIBDC_TEST_FORK_TARGET";
+const ID: &[u8] = b"an id";
+
+fn main() {
+    if let Ok(target) = std::env::var(TARGET) {
+        let target: Target = target.parse().unwrap();
+        blocking_client_forks(target.clone());
+        #[cfg(feature = "tokio")]
+        asynchronous_client_forks(target);
+        return;
+    }
+    let dir = std::env::temp_dir().join(format!("libdc-fork-{}", std::process::id()));
+    std::fs::create_dir(&dir).unwrap();
+    let socket = dir.join("socket");
+    let listener = UnixListener::bind(&socket).unwrap();
+    // It ends with the process.
+    std::thread::spawn(move || {
+        for (number, stream) in listener.incoming().enumerate() {
+            std::thread::spawn(move || serve(stream.unwrap(), number));
+        }
+    });
+    let program = std::env::current_exe().unwrap();
+    let status = Command::new(program).env(TARGET, Target::Unix(socket).to_string()).status().unwrap();
+    std::fs::remove_dir_all(&dir).unwrap();
+    assert!(status.success(), "{status}");
+    println!("test clients that fork ... ok");
+}
+
+fn options() -> Options {
+    let connections = Connections::Persistent { notice_fork: true, retry: false };
+    Options { connections, timeout: Duration::from_secs(20) }
+}
+
+fn blocking_client_forks(target: Target) {
+    let mut client = Some(blocking::Client::new(target, options()));
+    let mut get = || client.as_mut().unwrap().get(ID).unwrap().unwrap();
+    let ours = get();
+    in_child(|| {
+        let childs = get();
+        assert_ne!(childs, ours);
+        in_child(|| assert!(get() != ours && get() != childs));
+        assert_eq!(get(), childs);
+    });
+    assert_eq!(get(), ours);
+    in_child(|| client = None);
+    assert_eq!(client.unwrap().get(ID).unwrap().unwrap(), ours);
+}
+
+/// The child must not use the runtime of its parent, not even to close the connection.
+#[cfg(feature = "tokio")]
+fn asynchronous_client_forks(target: Target) {
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let parents = runtime();
+    let mut client = Some(libdc::client::Client::new(target, options()));
+    let mut get = |runtime: &tokio::runtime::Runtime| {
+        runtime.block_on(client.as_mut().unwrap().get(ID)).unwrap().unwrap()
+    };
+    let ours = get(&parents);
+    in_child(|| {
+        let runtime = runtime();
+        let childs = get(&runtime);
+        assert_ne!(childs, ours);
+        assert_eq!(get(&runtime), childs);
+    });
+    assert_eq!(get(&parents), ours);
+    in_child(|| client = None);
+    assert_eq!(parents.block_on(client.as_mut().unwrap().get(ID)).unwrap().unwrap(), ours);
+}
+
+/// Runs `test` in a forked child, and fails if it does.
+fn in_child(test: impl FnOnce()) {
+    #[expect(unsafe_code, reason = "std can't fork")]
+    // SAFETY: this process has one thread.
+    let forked = unsafe { fork() }.unwrap();
+    match forked {
+        ForkResult::Child => {
+            let passed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(test)).is_ok();
+            std::process::exit(i32::from(!passed));
+        }
+        ForkResult::Parent { child } => {
+            assert_eq!(waitpid(child, None), Ok(WaitStatus::Exited(child, 0)));
+        }
+    }
+}
+
+/// Answers every GET with the number of the connection.
+fn serve(mut stream: UnixStream, number: usize) {
+    let mut reader = MessageReader::new(Some(Direction::Request));
+    let (mut input, mut buffer) = (Vec::new(), [0; 4096]);
+    while let Ok(n @ 1..) = stream.read(&mut buffer) {
+        input.extend_from_slice(&buffer[..n]);
+        let mut rest = input.as_slice();
+        while let Some(request) = reader.next(&mut rest).unwrap().map(Message::from) {
+            let mut out = Vec::new();
+            write_message(&mut out, request.head.response(), format!("connection {number}").as_bytes());
+            stream.write_all(&out).unwrap();
+        }
+        input = rest.to_vec();
+    }
+}
