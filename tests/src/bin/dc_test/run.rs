@@ -1,0 +1,158 @@
+//! A run: the clients, what they share, and how it ends.
+
+use crate::model::{Model, Shape};
+use crate::options::Options;
+use crate::outage::Outages;
+use crate::tally::{Failure, Tally};
+use crate::worker::Worker;
+use crate::wrong::Wrong;
+use fastrand::Rng;
+use libdc::client::Target;
+use libdc::time::Time;
+use libdc::wire::frame::Corruption;
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::task::{JoinSet, LocalSet};
+
+/// What the clients of a run share. All is on one thread.
+#[derive(Debug)]
+pub(crate) struct Run {
+    pub(crate) target: Target,
+    pub(crate) persistent: bool,
+    pub(crate) pipeline: usize,
+    pub(crate) answer_timeout: Duration,
+    pub(crate) tally: RefCell<Tally>,
+    pub(crate) outages: RefCell<Outages>,
+    /// Every how many answers a line is printed; 0 is never.
+    progress: u64,
+    /// Operations that are neither answered nor under way.
+    left: Cell<u64>,
+    begun: Instant,
+    end: Option<Instant>,
+    stopping: Cell<bool>,
+}
+
+/// Why a run ended before it was through.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Stop {
+    /// A wrong answer.
+    #[error(transparent)]
+    Wrong(#[from] Box<Wrong>),
+    /// The server does not keep to the protocol.
+    #[error("malformed answer: {0}")]
+    Malformed(#[from] Corruption),
+    /// An answer to nothing that is under way.
+    #[error("an answer to {operation} with uid {uid}, which was not asked")]
+    NotAsked {
+        /// What it says it answers.
+        operation: &'static str,
+        /// Its uid.
+        uid: u32,
+    },
+    /// A failure, and no outage is tolerated, or none as long as this one.
+    #[error(transparent)]
+    Failed(Failure),
+    /// The user wants it to end.
+    #[error("interrupted")]
+    Interrupted,
+}
+
+impl Run {
+    pub(crate) fn new(options: &Options) -> Rc<Self> {
+        let begun = Instant::now();
+        let tolerated_ms = u64::try_from(options.tolerate_outage.as_millis()).unwrap_or(u64::MAX);
+        Rc::new(Self {
+            target: options.connect.clone(),
+            persistent: options.persistent,
+            pipeline: options.pipeline as usize,
+            answer_timeout: options.answer_timeout,
+            tally: RefCell::new(Tally::new()),
+            outages: RefCell::new(Outages::new(tolerated_ms)),
+            progress: options.progress,
+            left: Cell::new(options.operations()),
+            begun,
+            end: options.duration.and_then(|duration| begun.checked_add(duration)),
+            stopping: Cell::new(false),
+        })
+    }
+
+    /// Runs all clients to the end.
+    ///
+    /// # Errors
+    /// [`Stop`] if one of them stopped, or the user did.
+    pub(crate) async fn clients(self: &Rc<Self>, options: &Options) -> Result<(), Stop> {
+        let mut rng = Rng::new();
+        let local = LocalSet::new();
+        let mut workers = JoinSet::new();
+        for _ in 0..options.clients {
+            let model = Model::new(&Shape::from(options), rng.fork());
+            workers.spawn_local_on(Worker::new(Rc::clone(self), model).work(), &local);
+        }
+        let all = async {
+            while let Some(ended) = workers.join_next().await {
+                ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
+            }
+            Ok(())
+        };
+        let ended = local.run_until(all).await;
+        self.outages.borrow_mut().close(self.time(Instant::now()));
+        if ended.is_ok() && self.stopping.get() { Err(Stop::Interrupted) } else { ended }
+    }
+
+    /// Has the clients ask nothing more.
+    pub(crate) fn stop(&self) {
+        self.stopping.set(true);
+    }
+
+    /// Takes one operation from those that are left to do; `false` if there is none.
+    pub(crate) fn take_operation(&self, now: Instant) -> bool {
+        let is_over = self.stopping.get() || self.end.is_some_and(|end| end <= now);
+        let left = if is_over { 0 } else { self.left.get() };
+        self.left.set(left.saturating_sub(1));
+        left > 0
+    }
+
+    /// Gives one back that failed.
+    pub(crate) fn return_operation(&self) {
+        self.left.set(self.left.get().saturating_add(1));
+    }
+
+    /// Prints a line if one is due after one more answer.
+    pub(crate) fn show_progress(&self) {
+        if self.progress == 0 {
+            return;
+        }
+        let tally = self.tally.borrow();
+        let answered = tally.answered();
+        if answered.is_multiple_of(self.progress) {
+            let seconds = self.elapsed().as_secs_f64();
+            eprintln!("{answered} operations in {seconds:.3} s, {} failed", tally.failed());
+        }
+    }
+
+    /// How long it has lasted.
+    pub(crate) fn elapsed(&self) -> Duration {
+        self.begun.elapsed()
+    }
+
+    /// The time of the model.
+    pub(crate) fn time(&self, now: Instant) -> Time {
+        let ms = now.saturating_duration_since(self.begun).as_millis();
+        Time::from_ms(u64::try_from(ms).unwrap_or(u64::MAX))
+    }
+}
+
+impl From<&Options> for Shape {
+    fn from(options: &Options) -> Self {
+        // Checked: none is longer than seven days.
+        let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
+        let (timeout, timevar) = (options.timeout, options.timevar);
+        Self {
+            sessions: options.sessions as usize,
+            bytes: options.datamin..=options.datamax,
+            timeout_ms: ms(timeout.saturating_sub(timevar))..=ms(timeout.saturating_add(timevar)),
+            eviction: options.tolerate_eviction,
+        }
+    }
+}

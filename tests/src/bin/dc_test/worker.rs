@@ -1,0 +1,192 @@
+//! One client: asks, is answered, and has the model judge.
+//!
+//! A persistent client keeps its pipeline filled over one connection; another opens a connection for each
+//! operation. When a connection is lost, all requests under way on it have failed; the client pauses for
+//! [`PAUSE`] and connects anew.
+
+use crate::connection::Connection;
+use crate::content;
+use crate::model::{Model, Question};
+use crate::run::{Run, Stop};
+use crate::tally::Failure;
+use libdc::id::SessionId;
+use libdc::wire::frame::{MessageHead, Operation};
+use libdc::wire::session::{Add, Answer, Status};
+use std::collections::HashMap;
+use std::rc::Rc;
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout_at};
+
+/// How long a client waits after a failure before it asks again.
+const PAUSE: Duration = Duration::from_millis(10);
+
+/// A client.
+#[derive(Debug)]
+pub(crate) struct Worker {
+    run: Rc<Run>,
+    model: Model,
+    connection: Option<Connection>,
+    uid: u32,
+    under_way: HashMap<u32, UnderWay>,
+    /// No request under way has waited too long before this.
+    check_at: Instant,
+}
+
+#[derive(Debug)]
+struct UnderWay {
+    question: Question,
+    begun: Instant,
+}
+
+impl Worker {
+    pub(crate) fn new(run: Rc<Run>, model: Model) -> Self {
+        let check_at = Instant::now();
+        Self { run, model, connection: None, uid: 0, under_way: HashMap::new(), check_at }
+    }
+
+    /// Works until nothing is left to do.
+    pub(crate) async fn work(mut self) -> Result<(), Stop> {
+        loop {
+            let mut connection = self.connection.take();
+            while self.under_way.len() < self.run.pipeline && self.ask(connection.as_mut()) {}
+            if self.under_way.is_empty() {
+                return Ok(());
+            }
+            let failed = match connection {
+                Some(connection) => self.exchange(connection).await?,
+                None => self.connect().await?,
+            };
+            if failed {
+                sleep(PAUSE).await;
+            }
+        }
+    }
+
+    /// Asks one thing more. Without a connection it is sent when there is one.
+    fn ask(&mut self, connection: Option<&mut Connection>) -> bool {
+        let begun = Instant::now();
+        if !self.run.take_operation(begun) {
+            return false;
+        }
+        let Some(question) = self.model.ask(self.run.time(begun)) else {
+            self.run.return_operation();
+            return false;
+        };
+        self.uid = self.uid.wrapping_add(1);
+        if let Some(connection) = connection {
+            send(connection, self.uid, &question);
+        }
+        self.under_way.insert(self.uid, UnderWay { question, begun });
+        true
+    }
+
+    /// Connects and does the first exchange. Whether something failed.
+    async fn connect(&mut self) -> Result<bool, Stop> {
+        let timeout = self.run.answer_timeout;
+        let deadline = Instant::now() + timeout;
+        let mut connection = match timeout_at(deadline.into(), Connection::open(&self.run.target)).await {
+            Ok(Ok(connection)) => connection,
+            Ok(Err(source)) => {
+                let target = self.run.target.clone();
+                return self.lose(Failure::NotConnected { target, source });
+            }
+            Err(_) => return self.lose(Failure::Unanswered { timeout }),
+        };
+        for (uid, under_way) in &self.under_way {
+            send(&mut connection, *uid, &under_way.question);
+        }
+        self.exchange(connection).await
+    }
+
+    /// Sends and reads once, and handles all answers that came. Keeps the connection if it is to be kept.
+    /// Whether something failed.
+    async fn exchange(&mut self, mut connection: Connection) -> Result<bool, Stop> {
+        loop {
+            match timeout_at(self.check_at.into(), connection.transfer()).await {
+                Ok(Ok(true)) => break,
+                Ok(Ok(false)) => return self.lose(Failure::Closed),
+                Ok(Err(error)) => return self.lose(Failure::Broke(error)),
+                Err(_) => {
+                    let timeout = self.run.answer_timeout;
+                    let oldest = self.under_way.values().map(|it| it.begun).min();
+                    self.check_at = oldest.unwrap_or_else(Instant::now) + timeout;
+                    if self.check_at <= Instant::now() {
+                        return self.lose(Failure::Unanswered { timeout });
+                    }
+                }
+            }
+        }
+        let now = Instant::now();
+        let mut disconnected = false;
+        let before = self.under_way.len();
+        while let Some(message) = connection.next_message()? {
+            let Operation::Session(operation) = message.head.operation else {
+                return Err(not_asked(message.head));
+            };
+            let under_way = self.under_way.remove(&message.head.uid);
+            let Some(under_way) = under_way.filter(|it| it.question.operation == operation) else {
+                return Err(not_asked(message.head));
+            };
+            match Answer::parse(operation, message.data)? {
+                Answer::Status(Status::Disconnected) => {
+                    self.give_up(&under_way.question, &Failure::Disconnected);
+                    disconnected = self.suffer(Failure::Disconnected)?;
+                }
+                answer => self.judge(&under_way, answer, now)?,
+            }
+        }
+        if self.run.persistent || self.under_way.len() == before {
+            self.connection = Some(connection);
+        }
+        Ok(disconnected)
+    }
+
+    fn judge(&mut self, under_way: &UnderWay, answer: Answer<'_>, now: Instant) -> Result<(), Stop> {
+        let UnderWay { question, begun } = under_way;
+        let time = self.run.time(now);
+        let mut outages = self.run.outages.borrow_mut();
+        let outcome = self.model.judge(question, answer, time, outages.last_failure())?;
+        outages.note_answer(question.asked, time);
+        let took = now.saturating_duration_since(*begun);
+        self.run.tally.borrow_mut().note_answer(question.operation, outcome, took);
+        self.run.show_progress();
+        Ok(())
+    }
+
+    /// Gives up all requests under way. `Ok(true)` if the run goes on.
+    fn lose(&mut self, failure: Failure) -> Result<bool, Stop> {
+        for UnderWay { question, .. } in std::mem::take(&mut self.under_way).into_values() {
+            self.give_up(&question, &failure);
+        }
+        self.suffer(failure)
+    }
+
+    fn give_up(&mut self, question: &Question, failure: &Failure) {
+        self.model.fail(question);
+        self.run.tally.borrow_mut().note_failure(question.operation, failure);
+        self.run.return_operation();
+    }
+
+    fn suffer(&self, failure: Failure) -> Result<bool, Stop> {
+        let now = self.run.time(Instant::now());
+        if self.run.outages.borrow_mut().note_failure(now) { Ok(true) } else { Err(Stop::Failed(failure)) }
+    }
+}
+
+fn not_asked(head: MessageHead) -> Stop {
+    Stop::NotAsked { operation: head.operation.name(), uid: head.uid }
+}
+
+fn send(connection: &mut Connection, uid: u32, question: &Question) {
+    let head = MessageHead::request(uid, Operation::Session(question.operation));
+    let id = content::id(question.id);
+    connection.queue(head, |out| match &question.content {
+        None => out.extend_from_slice(&id),
+        Some(content) => {
+            // The content goes behind the part of an ADD that is before it.
+            Add { timeout_ms: content.timeout_ms, id: SessionId::new(&id).expect("32 bytes"), session: &[] }
+                .write(out);
+            content::write(out, content.seed, content.len);
+        }
+    });
+}
