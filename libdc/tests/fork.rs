@@ -4,7 +4,8 @@
 //! it. The server tells each connection its number, so a client knows which one it has.
 #![allow(clippy::unwrap_used, reason = "so a test fails")]
 
-use libdc::client::{Connections, Options, Target, blocking};
+use libdc::client::{Connections, Options, blocking};
+use libdc::net::address::Address;
 use libdc::wire::frame::Direction;
 use libdc::wire::message::{Message, MessageReader, write_message};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -18,11 +19,11 @@ const TARGET: &str = "LIBDC_TEST_FORK_TARGET";
 const ID: &[u8] = b"an id";
 
 fn main() {
-    if let Ok(target) = std::env::var(TARGET) {
-        let target: Target = target.parse().unwrap();
-        blocking_client_forks(target.clone());
+    if let Ok(address) = std::env::var(TARGET) {
+        let address: Address = address.parse().unwrap();
+        blocking_client_forks(address.clone());
         #[cfg(feature = "tokio")]
-        asynchronous_client_forks(target);
+        asynchronous_client_forks(address);
         return;
     }
     let dir = std::env::temp_dir().join(format!("libdc-fork-{}", std::process::id()));
@@ -36,7 +37,7 @@ fn main() {
         }
     });
     let program = std::env::current_exe().unwrap();
-    let status = Command::new(program).env(TARGET, Target::Unix(socket).to_string()).status().unwrap();
+    let status = Command::new(program).env(TARGET, format!("UNIX:{}", socket.display())).status().unwrap();
     std::fs::remove_dir_all(&dir).unwrap();
     assert!(status.success(), "{status}");
     println!("test clients that fork ... ok");
@@ -47,8 +48,8 @@ fn options() -> Options {
     Options { connections, timeout: Duration::from_secs(20) }
 }
 
-fn blocking_client_forks(target: Target) {
-    let mut client = Some(blocking::Client::new(target, options()));
+fn blocking_client_forks(address: Address) {
+    let mut client = Some(blocking::Client::new(address, options()));
     let mut get = || client.as_mut().unwrap().get(ID).unwrap().unwrap();
     let ours = get();
     in_child(|| {
@@ -64,10 +65,10 @@ fn blocking_client_forks(target: Target) {
 
 /// The child must not use the runtime of its parent, not even to close the connection.
 #[cfg(feature = "tokio")]
-fn asynchronous_client_forks(target: Target) {
+fn asynchronous_client_forks(address: Address) {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let parents = runtime();
-    let mut client = Some(libdc::client::Client::new(target, options()));
+    let mut client = Some(libdc::client::Client::new(address, options()));
     let mut get = |runtime: &tokio::runtime::Runtime| {
         runtime.block_on(client.as_mut().unwrap().get(ID)).unwrap().unwrap()
     };

@@ -11,7 +11,7 @@ use crate::client::error::{Error, Phase};
 use crate::client::options::Options;
 use crate::client::request::{Exchange, Reply, Request};
 use crate::client::stream::Stream;
-use crate::client::target::Target;
+use crate::net::address::Address;
 use std::io;
 use std::process;
 use std::time::Duration;
@@ -24,25 +24,25 @@ use tokio::time::timeout;
 /// may be cancelled at any time by dropping their futures: the connection is closed then.
 #[derive(Debug)]
 pub struct Client {
-    target: Target,
+    address: Address,
     options: Options,
     exchange: Exchange,
     connection: Option<Stream>,
 }
 
 impl Client {
-    /// A client of `target` that connects when it is first used.
+    /// A client of `address` that connects when it is first used.
     #[must_use]
-    pub const fn new(target: Target, options: Options) -> Self {
-        Self { target, options, exchange: Exchange::new(), connection: None }
+    pub const fn new(address: Address, options: Options) -> Self {
+        Self { address, options, exchange: Exchange::new(), connection: None }
     }
 
-    /// A client of `target` that is connected already, if its connection is persistent.
+    /// A client of `address` that is connected already, if its connection is persistent.
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Timeout`].
-    pub async fn connect(target: Target, options: Options) -> Result<Self, Error> {
-        let mut client = Self::new(target, options);
+    pub async fn connect(address: Address, options: Options) -> Result<Self, Error> {
+        let mut client = Self::new(address, options);
         if options.connections.keep() {
             let opened = timeout(options.timeout, client.open()).await;
             client.connection = Some(opened.unwrap_or(Err(Error::Timeout { phase: Phase::Connecting }))?);
@@ -117,10 +117,10 @@ impl Client {
     }
 
     async fn open(&self) -> Result<Stream, Error> {
-        let opened = Stream::connect(&self.target).await;
+        let opened = Stream::connect(&self.address).await;
         opened.map_err(|source| match source.kind() {
             io::ErrorKind::TimedOut => Error::Timeout { phase: Phase::Connecting },
-            _ => Error::Connect { target: self.target.clone(), source },
+            _ => Error::Connect { address: self.address.clone(), source },
         })
     }
 

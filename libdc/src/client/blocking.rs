@@ -7,7 +7,7 @@
 use crate::client::error::{Error, Phase};
 use crate::client::options::Options;
 use crate::client::request::{Exchange, Reply, Request};
-use crate::client::target::{Target, resolve};
+use crate::net::address::Address;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::TcpStream;
@@ -22,25 +22,25 @@ use std::time::{Duration, Instant};
 /// Every method waits at most [`Options::timeout`]; its [`Error`] says what happened to the connection.
 #[derive(Debug)]
 pub struct Client {
-    target: Target,
+    address: Address,
     options: Options,
     exchange: Exchange,
     connection: Option<Connection>,
 }
 
 impl Client {
-    /// A client of `target` that connects when it is first used.
+    /// A client of `address` that connects when it is first used.
     #[must_use]
-    pub const fn new(target: Target, options: Options) -> Self {
-        Self { target, options, exchange: Exchange::new(), connection: None }
+    pub const fn new(address: Address, options: Options) -> Self {
+        Self { address, options, exchange: Exchange::new(), connection: None }
     }
 
-    /// A client of `target` that is connected already, if its connection is persistent.
+    /// A client of `address` that is connected already, if its connection is persistent.
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Timeout`].
-    pub fn connect(target: Target, options: Options) -> Result<Self, Error> {
-        let mut client = Self::new(target, options);
+    pub fn connect(address: Address, options: Options) -> Result<Self, Error> {
+        let mut client = Self::new(address, options);
         if options.connections.keep() {
             client.connection = Some(client.open(Deadline::after(options.timeout))?);
         }
@@ -108,16 +108,14 @@ impl Client {
     }
 
     fn open(&self, deadline: Deadline) -> Result<Connection, Error> {
-        let opened = match &self.target {
-            Target::Unix(path) => connect_unix(path, deadline).map(Stream::Unix),
-            Target::Tcp { host, port, family } => resolve(host, *port, *family)
-                .and_then(|addresses| connect_tcp(&addresses, deadline))
-                .map(Stream::Tcp),
+        let opened = match &self.address {
+            Address::Unix(path) => connect_unix(path.as_path(), deadline).map(Stream::Unix),
+            address => address.resolve().and_then(|found| connect_tcp(&found, deadline)).map(Stream::Tcp),
         };
         match opened {
             Ok(stream) => Ok(Connection { stream, owner: process::id(), read_ms: 0, write_ms: 0 }),
             Err(error) if is_timeout(&error) => Err(Error::Timeout { phase: Phase::Connecting }),
-            Err(source) => Err(Error::Connect { target: self.target.clone(), source }),
+            Err(source) => Err(Error::Connect { address: self.address.clone(), source }),
         }
     }
 

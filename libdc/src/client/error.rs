@@ -2,7 +2,7 @@
 //!
 //! "Not there" is an answer and no error: GET gives `None`, REMOVE and HAVE give `false`.
 
-use crate::client::target::Target;
+use crate::net::address::Address;
 use crate::wire::frame::{Corruption, Operation};
 use crate::wire::session::Status;
 use std::io;
@@ -17,10 +17,10 @@ use thiserror::Error;
 #[non_exhaustive]
 pub enum Error {
     /// No connection could be opened.
-    #[error("could not connect to {target}: {source}")]
+    #[error("could not connect to {address}: {source}")]
     Connect {
         /// Where to.
-        target: Target,
+        address: Address,
         /// Why not.
         source: io::Error,
     },

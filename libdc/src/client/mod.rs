@@ -38,7 +38,6 @@ mod options;
 mod request;
 #[cfg(feature = "tokio")]
 mod stream;
-mod target;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::Client;
@@ -46,4 +45,3 @@ pub use error::{Error, Phase, Refusal};
 pub use options::{Connections, Options};
 #[cfg(feature = "tokio")]
 pub use stream::Stream;
-pub use target::{Family, Target, TargetError};

@@ -4,7 +4,7 @@
 //! parent: were the child to drop a stream the usual way, the parent would never again hear of its own
 //! connection. So a child closes the descriptor and leaves the registration alone.
 
-use crate::client::target::{Target, resolve};
+use crate::net::address::{Address, Host};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::AsRawFd;
@@ -16,7 +16,7 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A connection to a [`Target`].
+/// A connection to an [`Address`].
 #[derive(Debug)]
 pub struct Stream {
     transport: Transport,
@@ -32,26 +32,16 @@ enum Transport {
 }
 
 impl Stream {
-    /// Connects to `target`, without an end of its own: bound it with a timeout.
+    /// Connects to `address`, without an end of its own: bound it with a timeout.
     ///
     /// Cancel-safe: a future that is dropped leaves nothing open.
     ///
     /// # Errors
     /// What the system says; of several addresses, what it says to the last.
-    pub async fn connect(target: &Target) -> io::Result<Self> {
-        let transport = match target {
-            Target::Unix(path) => Transport::Unix(connect_unix(path).await?),
-            Target::Tcp { host, port, family } => {
-                let (host, port, family) = (host.clone(), *port, *family);
-                let found = if host.parse::<std::net::IpAddr>().is_ok() {
-                    resolve(&host, port, family)
-                } else {
-                    tokio::task::spawn_blocking(move || resolve(&host, port, family))
-                        .await
-                        .unwrap_or_else(|error| Err(error.into()))
-                };
-                Transport::Tcp(connect_tcp(&found?).await?)
-            }
+    pub async fn connect(address: &Address) -> io::Result<Self> {
+        let transport = match address {
+            Address::Unix(path) => Transport::Unix(connect_unix(path.as_path()).await?),
+            address => Transport::Tcp(connect_tcp(&resolve(address).await?).await?),
         };
         Ok(Self { transport, owner: process::id() })
     }
@@ -60,6 +50,16 @@ impl Stream {
     pub(super) const fn owner(&self) -> u32 {
         self.owner
     }
+}
+
+/// What an address stands for. A name is looked up on another thread: that blocks.
+async fn resolve(address: &Address) -> io::Result<Vec<SocketAddr>> {
+    if matches!(address.host(), Some(Host::Name(_))) {
+        let address = address.clone();
+        let found = tokio::task::spawn_blocking(move || address.resolve()).await;
+        return found.unwrap_or_else(|error| Err(error.into()));
+    }
+    address.resolve()
 }
 
 /// Connects to a Unix socket. One whose backlog is full says so at once, and to nobody when it no longer is:

@@ -1,6 +1,6 @@
 //! A server that does what a test tells it, each connection on a thread of its own.
 
-use libdc::client::Target;
+use libdc::net::address::Address;
 use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, write_message};
 use libdc::wire::session::{Add, Status};
@@ -15,7 +15,7 @@ use std::thread::{self, JoinHandle};
 
 /// A listening server. It ends when it is dropped, which must come after its clients are.
 pub(crate) struct Fake {
-    pub(crate) target: Target,
+    pub(crate) address: Address,
     accepted: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
     thread: Option<JoinHandle<()>>,
@@ -41,6 +41,10 @@ impl Place {
 
     pub(crate) fn path(&self) -> PathBuf {
         self.0.join("socket")
+    }
+
+    pub(crate) fn address(&self) -> Address {
+        format!("UNIX:{}", self.path().display()).parse().unwrap()
     }
 }
 
@@ -81,8 +85,8 @@ impl Fake {
             Transport::Unix => Self::at(Place::new(), script),
             Transport::Tcp => {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-                let target = format!("IP:{}", listener.local_addr().unwrap()).parse().unwrap();
-                Self::serve(target, Listener::Tcp(listener), script)
+                let address = format!("IP:{}", listener.local_addr().unwrap()).parse().unwrap();
+                Self::serve(address, Listener::Tcp(listener), script)
             }
         }
     }
@@ -90,7 +94,7 @@ impl Fake {
     /// The same, on the Unix socket of `place`.
     pub(crate) fn at(place: Place, script: impl Fn(usize, &mut Peer) + Send + Sync + 'static) -> Self {
         let listener = UnixListener::bind(place.path()).unwrap();
-        Self::serve(Target::Unix(place.path()), Listener::Unix { listener, _place: place }, script)
+        Self::serve(place.address(), Listener::Unix { listener, _place: place }, script)
     }
 
     /// A server that does as the protocol says.
@@ -105,7 +109,7 @@ impl Fake {
     }
 
     fn serve(
-        target: Target,
+        address: Address,
         listener: Listener,
         script: impl Fn(usize, &mut Peer) + Send + Sync + 'static,
     ) -> Self {
@@ -125,7 +129,7 @@ impl Fake {
             }
             connections.into_iter().for_each(|connection| connection.join().unwrap());
         });
-        Self { target, accepted, stop, thread: Some(thread) }
+        Self { address, accepted, stop, thread: Some(thread) }
     }
 }
 
@@ -133,9 +137,9 @@ impl Drop for Fake {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         // Wakes the accept; if it fails there is nobody left to wake.
-        match &self.target {
-            Target::Unix(path) => drop(UnixStream::connect(path)),
-            Target::Tcp { host, port, .. } => drop(TcpStream::connect((host.as_str(), *port))),
+        match self.address.path() {
+            Some(path) => drop(UnixStream::connect(path)),
+            None => drop(TcpStream::connect(&*self.address.resolve().unwrap())),
         }
         let ended = self.thread.take().unwrap().join();
         if !thread::panicking() {

@@ -5,8 +5,9 @@ mod fake;
 mod subject;
 
 use fake::{Fake, Peer, Place, Transport, answer};
-use libdc::client::{Connections, Error, Options, Phase, Refusal, Target};
+use libdc::client::{Connections, Error, Options, Phase, Refusal};
 use libdc::limits::{SESSION_ADD_BYTES_MAX, SESSION_BYTES_MAX};
+use libdc::net::address::Address;
 use libdc::wire::session::Status;
 use std::time::Duration;
 use subject::{Subject, each};
@@ -39,7 +40,7 @@ fn sessions_are_stored_found_and_removed_in_every_mode() {
         for connections in [Connections::Temporary, KEPT, RETRIED, Options::default().connections] {
             for transport in [Transport::Unix, Transport::Tcp] {
                 let server = Fake::honest(transport);
-                let mut client = make(server.target.clone(), options(connections));
+                let mut client = make(server.address.clone(), options(connections));
                 assert!(!client.have(ID).unwrap());
                 assert_eq!(client.get(ID).unwrap(), None);
                 client.add(ID, b"session", MINUTE).unwrap();
@@ -60,7 +61,7 @@ fn sessions_are_stored_found_and_removed_in_every_mode() {
 fn the_longest_sessions_go_both_ways() {
     each(|make| {
         let server = Fake::honest(Transport::Unix);
-        let mut client = make(server.target.clone(), options(KEPT));
+        let mut client = make(server.address.clone(), options(KEPT));
         let longest: Vec<u8> = (0..SESSION_ADD_BYTES_MAX - ID.len()).map(|i| (i / 7) as u8).collect();
         client.add(ID, &longest, MINUTE).unwrap();
         assert_eq!(client.get(ID).unwrap(), Some(longest));
@@ -72,7 +73,7 @@ fn the_longest_sessions_go_both_ways() {
                 peer.send(&answer(request.head, &sent));
             }
         });
-        let mut client = make(server.target.clone(), options(KEPT));
+        let mut client = make(server.address.clone(), options(KEPT));
         assert_eq!(client.get(ID).unwrap().unwrap(), whole);
         assert_eq!(client.get(ID).unwrap().unwrap(), whole);
         assert_eq!(server.accepted(), 1);
@@ -83,10 +84,10 @@ fn the_longest_sessions_go_both_ways() {
 fn a_client_connects_at_once_or_late() {
     each(|make| {
         let place = Place::new();
-        let target = Target::Unix(place.path());
-        let mut client = make(target.clone(), options(KEPT));
+        let address = place.address();
+        let mut client = make(address.clone(), options(KEPT));
         let early = client.have(ID);
-        assert!(matches!(&early, Err(Error::Connect { target: it, .. }) if *it == target), "{early:?}");
+        assert!(matches!(&early, Err(Error::Connect { address: it, .. }) if *it == address), "{early:?}");
         assert!(matches!(client.connect_another(options(KEPT)), Err(Error::Connect { .. })));
         // A temporary connection is not opened before its operation.
         client.connect_another(options(Connections::Temporary)).unwrap();
@@ -109,7 +110,7 @@ fn an_outage_that_the_agent_reports_leaves_the_connection() {
                 peer.answer(&request, Status::Disconnected);
             }
         });
-        let mut client = make(server.target.clone(), options(KEPT));
+        let mut client = make(server.address.clone(), options(KEPT));
         assert!(matches!(client.have(ID), Err(Error::Disconnected)));
         assert!(matches!(client.get(ID), Err(Error::Disconnected)));
         assert!(matches!(client.remove(ID), Err(Error::Disconnected)));
@@ -122,7 +123,7 @@ fn an_outage_that_the_agent_reports_leaves_the_connection() {
 fn an_id_that_can_not_be_is_not_sent() {
     each(|make| {
         let server = Fake::honest(Transport::Unix);
-        let mut client = make(server.target.clone(), options(KEPT));
+        let mut client = make(server.address.clone(), options(KEPT));
         assert!(matches!(client.get(b""), Err(Error::Refused(Refusal::IdRange))));
         assert!(matches!(client.have(&[1; 65]), Err(Error::Refused(Refusal::IdRange))));
         assert!(matches!(client.add(ID, b"", MINUTE), Err(Error::Refused(Refusal::DataRange))));
@@ -147,14 +148,14 @@ fn a_connection_closed_when_idle_is_replaced_once() {
     each(|make| {
         for transport in [Transport::Unix, Transport::Tcp] {
             let server = Fake::start(transport, closes_idle);
-            let mut client = make(server.target.clone(), options(RETRIED));
+            let mut client = make(server.address.clone(), options(RETRIED));
             assert!(client.have(ID).unwrap());
             assert!(client.have(ID).unwrap(), "{transport:?}");
             assert!(client.have(ID).unwrap());
             assert_eq!(server.accepted(), 2);
 
             let server = Fake::start(transport, closes_idle);
-            let mut client = make(server.target.clone(), options(KEPT));
+            let mut client = make(server.address.clone(), options(KEPT));
             assert!(client.have(ID).unwrap());
             let second = client.have(ID);
             assert!(matches!(second, Err(Error::Closed | Error::Io { .. })), "{second:?}");
@@ -179,7 +180,7 @@ fn a_new_connection_is_not_retried_nor_a_second_time() {
             }
         };
         let server = Fake::start(Transport::Unix, closes_after_reading);
-        let mut client = make(server.target.clone(), options(RETRIED));
+        let mut client = make(server.address.clone(), options(RETRIED));
         assert!(client.have(ID).unwrap());
         assert!(matches!(client.have(ID), Err(Error::Closed)));
         assert_eq!(server.accepted(), 2);
@@ -198,7 +199,7 @@ fn an_answer_cut_short_is_not_retried() {
             let bytes = answer(request.head, &[0]);
             peer.send(&bytes[..bytes.len() - 1]);
         });
-        let mut client = make(server.target.clone(), options(RETRIED));
+        let mut client = make(server.address.clone(), options(RETRIED));
         assert!(client.have(ID).unwrap());
         assert!(matches!(client.have(ID), Err(Error::Closed)));
         assert_eq!(server.accepted(), 1);
@@ -208,7 +209,7 @@ fn an_answer_cut_short_is_not_retried() {
 /// Has `spoil` do its worst with the second request of the first connection, with a client that keeps its
 /// connection, and checks that the next operation goes over a new one.
 fn spoilt(
-    make: &dyn Fn(Target, Options) -> Subject,
+    make: &dyn Fn(Address, Options) -> Subject,
     options: Options,
     spoil: impl Fn(&mut Peer) + Send + Sync + 'static,
 ) -> Error {
@@ -222,7 +223,7 @@ fn spoilt(
             agreeable(peer);
         }
     });
-    let mut client = make(server.target.clone(), Options { timeout: MINUTE, ..options });
+    let mut client = make(server.address.clone(), Options { timeout: MINUTE, ..options });
     assert!(client.have(ID).unwrap());
     client.change_timeout(options.timeout);
     let error = client.have(ID).unwrap_err();
@@ -261,7 +262,7 @@ fn the_time_is_that_of_the_operation_not_of_each_read() {
                 }
             }
         });
-        let mut client = make(server.target.clone(), impatient(KEPT));
+        let mut client = make(server.address.clone(), impatient(KEPT));
         let slow = client.get(ID);
         assert!(matches!(slow, Err(Error::Timeout { phase: Phase::Receiving })), "{slow:?}");
     });
@@ -299,7 +300,7 @@ fn what_comes_behind_an_answer_is_not_taken_for_the_next() {
                 peer.send(&[answer(request.head, &[0]), answer(next, &[1])].concat());
             }
         });
-        let mut client = make(server.target.clone(), options(KEPT));
+        let mut client = make(server.address.clone(), options(KEPT));
         assert!(client.have(ID).unwrap());
         assert!(client.have(ID).unwrap());
         assert_eq!(server.accepted(), 2);
@@ -328,7 +329,7 @@ fn a_full_backlog_is_waited_for_no_longer_than_the_timeout() {
         }
     }
     each(|make| {
-        let mut client = make(Target::Unix(place.path()), impatient(Connections::Temporary));
+        let mut client = make(place.address(), impatient(Connections::Temporary));
         let error = client.have(ID).unwrap_err();
         assert!(matches!(error, Error::Timeout { phase: Phase::Connecting }), "{error:?}");
     });
@@ -354,7 +355,7 @@ async fn a_dropped_operation_leaves_nothing_behind() {
             peer.send(&answer(request.head, b"the session"));
         }
     });
-    let mut client = libdc::client::Client::new(server.target.clone(), options(KEPT));
+    let mut client = libdc::client::Client::new(server.address.clone(), options(KEPT));
     tokio::select! {
         biased;
         answered = client.get(ID) => panic!("{answered:?}"),

@@ -1,17 +1,18 @@
 //! A client under test: the blocking or the asynchronous one, used the same way.
 
-use libdc::client::{Error, Options, Target, blocking};
+use libdc::client::{Error, Options, blocking};
+use libdc::net::address::Address;
 use std::time::Duration;
 
 /// Runs `test` with a maker of each kind of client.
-pub(crate) fn each(test: impl Fn(&dyn Fn(Target, Options) -> Subject)) {
-    test(&|target, options| Subject::new(Kind::Blocking, target, options));
+pub(crate) fn each(test: impl Fn(&dyn Fn(Address, Options) -> Subject)) {
+    test(&|address, options| Subject::new(Kind::Blocking, address, options));
     #[cfg(feature = "tokio")]
-    test(&|target, options| Subject::new(Kind::Asynchronous, target, options));
+    test(&|address, options| Subject::new(Kind::Asynchronous, address, options));
 }
 
 pub(crate) struct Subject {
-    target: Target,
+    address: Address,
     kind: Kind,
     client: Client,
 }
@@ -46,30 +47,30 @@ fn runtime() -> tokio::runtime::Runtime {
 }
 
 impl Subject {
-    fn new(kind: Kind, target: Target, options: Options) -> Self {
+    fn new(kind: Kind, address: Address, options: Options) -> Self {
         let client = match kind {
-            Kind::Blocking => Client::Blocking(blocking::Client::new(target.clone(), options)),
+            Kind::Blocking => Client::Blocking(blocking::Client::new(address.clone(), options)),
             #[cfg(feature = "tokio")]
             Kind::Asynchronous => {
-                Client::Asynchronous(libdc::client::Client::new(target.clone(), options), runtime())
+                Client::Asynchronous(libdc::client::Client::new(address.clone(), options), runtime())
             }
         };
-        Self { target, kind, client }
+        Self { address, kind, client }
     }
 
-    /// One more client of the same kind and target, connected if it is to be.
+    /// One more client of the same kind and address, connected if it is to be.
     pub(crate) fn connect_another(&self, options: Options) -> Result<Self, Error> {
-        let target = self.target.clone();
+        let address = self.address.clone();
         let client = match self.kind {
-            Kind::Blocking => Client::Blocking(blocking::Client::connect(target.clone(), options)?),
+            Kind::Blocking => Client::Blocking(blocking::Client::connect(address.clone(), options)?),
             #[cfg(feature = "tokio")]
             Kind::Asynchronous => {
                 let runtime = runtime();
-                let client = runtime.block_on(libdc::client::Client::connect(target.clone(), options))?;
+                let client = runtime.block_on(libdc::client::Client::connect(address.clone(), options))?;
                 Client::Asynchronous(client, runtime)
             }
         };
-        Ok(Self { target, kind: self.kind, client })
+        Ok(Self { address, kind: self.kind, client })
     }
 
     pub(crate) fn change_timeout(&mut self, timeout: Duration) {

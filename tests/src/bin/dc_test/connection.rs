@@ -1,6 +1,7 @@
 //! A connection that carries many requests at once: messages in and out, and what is behind it a socket.
 
-use libdc::client::{Stream, Target};
+use libdc::client::Stream;
+use libdc::net::address::Address;
 use libdc::wire::frame::{Corruption, Direction, MessageHead};
 use libdc::wire::message::{MessageReader, MessageRef};
 use std::future::poll_fn;
@@ -26,9 +27,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) async fn open(target: &Target) -> io::Result<Self> {
+    pub(crate) async fn open(address: &Address) -> io::Result<Self> {
         Ok(Self {
-            stream: Stream::connect(target).await?,
+            stream: Stream::connect(address).await?,
             reader: MessageReader::new(Some(Direction::Response)),
             input: vec![0; READ_BYTES].into_boxed_slice(),
             used: 0,

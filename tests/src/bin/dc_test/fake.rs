@@ -1,6 +1,6 @@
 //! A server in the same thread, that keeps its promises or breaks one of them.
 
-use libdc::client::Target;
+use libdc::net::address::Address;
 use libdc::wire::frame::{Direction, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, write_message};
 use libdc::wire::session::{Add, Status};
@@ -24,7 +24,7 @@ pub(crate) enum Conduct {
     MixesUpSessions,
     /// Every fifth ADD is answered OK and stores nothing.
     ForgetsAdds,
-    /// Every fifth ADD of what is not there is answered MATCHING_SESSION.
+    /// Every fifth ADD of what is not there is answered "there already".
     MatchesWrongly,
     /// An ADD of what is there is answered OK and replaces it.
     Replaces,
@@ -52,7 +52,7 @@ pub(crate) enum Conduct {
 
 /// A listening server; it ends when this is dropped.
 pub(crate) struct Fake {
-    pub(crate) target: Target,
+    pub(crate) address: Address,
     task: JoinHandle<()>,
 }
 
@@ -73,7 +73,7 @@ struct Server {
 impl Fake {
     pub(crate) async fn start(conduct: Conduct) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-        let target = format!("IP:{}", listener.local_addr().unwrap()).parse().unwrap();
+        let address = format!("IP:{}", listener.local_addr().unwrap()).parse().unwrap();
         let server = Server { conduct, requests: 0, adds: 0, sessions: HashMap::new() };
         let server = Arc::new(Mutex::new(server));
         let task = tokio::spawn(async move {
@@ -83,7 +83,7 @@ impl Fake {
                 connections.spawn(serve(stream, Arc::clone(&server)));
             }
         });
-        Self { target, task }
+        Self { address, task }
     }
 }
 

@@ -28,7 +28,7 @@ use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let options = options::parse();
+    let options: options::Options = options::PROGRAM.parse();
     let run = Run::new(&options);
     let interrupted = async {
         match tokio::signal::ctrl_c().await {

@@ -1,57 +1,71 @@
 //! The options of `dc_test`.
 
-use libdc::client::Target;
+use crate::content::ID_BYTES;
+use dc_options::address::{Address, address};
+use dc_options::count::count;
+use dc_options::duration::{milliseconds, seconds};
+use dc_options::{Mistake, Program};
 use libdc::limits::{SESSION_ADD_BYTES_MAX, SESSION_TIMEOUT_MS_MAX};
 use std::time::Duration;
 
-/// Most bytes of a session with an id of 32 bytes.
-const DATA_BYTES_MAX: usize = SESSION_ADD_BYTES_MAX - crate::content::ID_BYTES;
+/// The program.
+pub(crate) const PROGRAM: Program = Program {
+    name: "dc_test",
+    env_prefix: "DC_TEST_",
+    about: "checks and measures an installation of distcache",
+    variables: &[],
+};
+
+/// Most bytes of a session: more does not fit a message with its id.
+const DATA_BYTES_MAX: u64 = (SESSION_ADD_BYTES_MAX - ID_BYTES) as u64;
+/// Longest that anything takes: seven days.
+const TIMEOUT_SECONDS_MAX: u64 = SESSION_TIMEOUT_MS_MAX as u64 / 1000;
 
 /// What to check and how.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
     /// The agent or server to check.
-    #[arg(long, visible_alias = "server", value_name = "ADDR")]
-    pub(crate) connect: Target,
+    #[arg(long, visible_alias = "server", value_name = "ADDR", required = true, value_parser = address)]
+    pub(crate) connect: Address,
     /// Sessions that each client works with.
-    #[arg(long, value_name = "N", default_value = "10")]
+    #[arg(long, value_name = "N", default_value = "10", value_parser = count::<u32>(1..=u64::from(u32::MAX)))]
     pub(crate) sessions: u32,
     /// Fewest bytes of a session.
-    #[arg(long, value_name = "BYTES", default_value = "50")]
+    #[arg(long, value_name = "BYTES", default_value = "50", value_parser = count::<usize>(1..=DATA_BYTES_MAX))]
     pub(crate) datamin: usize,
     /// Most bytes of a session.
-    #[arg(long, value_name = "BYTES", default_value = "2100")]
+    #[arg(long, value_name = "BYTES", default_value = "2100", value_parser = count::<usize>(1..=DATA_BYTES_MAX))]
     pub(crate) datamax: usize,
     /// How long sessions are kept.
-    #[arg(long, value_name = "SECS", default_value = "60", value_parser = seconds)]
+    #[arg(long, value_name = "SECS", default_value = "60", value_parser = seconds(0..=TIMEOUT_SECONDS_MAX))]
     pub(crate) timeout: Duration,
     /// Up to how much longer or shorter than that, at random.
-    #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds)]
+    #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds(0..=TIMEOUT_SECONDS_MAX))]
     pub(crate) timevar: Duration,
     /// Operations, of all clients together: 10 x sessions x sessions unless -duration is given.
-    #[arg(long, value_name = "N")]
+    #[arg(long, value_name = "N", value_parser = count::<u64>(0..))]
     pub(crate) ops: Option<u64>,
     /// End after this long.
-    #[arg(long, value_name = "SECS", value_parser = seconds)]
+    #[arg(long, value_name = "SECS", value_parser = seconds(0..=TIMEOUT_SECONDS_MAX))]
     pub(crate) duration: Option<Duration>,
     /// Print a line every N operations; 0 prints none.
-    #[arg(long, value_name = "N", default_value = "0")]
+    #[arg(long, value_name = "N", default_value = "0", value_parser = count::<u64>(0..))]
     pub(crate) progress: u64,
     /// One connection for each client, and not one for each operation.
     #[arg(long)]
     pub(crate) persistent: bool,
     /// Clients that work side by side, each with sessions of its own.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = count::<u32>(1..=u64::from(u32::MAX)))]
     pub(crate) clients: u32,
     /// Requests that each client sends before the first is answered; takes -persistent.
-    #[arg(long, value_name = "N", default_value = "1")]
+    #[arg(long, value_name = "N", default_value = "1", value_parser = count::<u32>(1..=u64::from(u32::MAX)))]
     pub(crate) pipeline: u32,
     /// Longest wait for an answer; no answer is a failure.
-    #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds)]
+    #[arg(long, value_name = "MS", default_value = "10000", value_parser = milliseconds(1..=TIMEOUT_SECONDS_MAX * 1000))]
     pub(crate) answer_timeout: Duration,
     /// Go on through outages that are no longer than this, reconnecting. A session stored before one may be
     /// lost after it, but never be another.
-    #[arg(long, value_name = "SECS", default_value = "0", value_parser = seconds)]
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds(0..=TIMEOUT_SECONDS_MAX * 1000))]
     pub(crate) tolerate_outage: Duration,
     /// Take a missing session for one that the server evicted: its limit is small, or others use it too.
     #[arg(long)]
@@ -62,35 +76,6 @@ pub(crate) struct Options {
 }
 
 impl Options {
-    /// What is wrong with the options taken together: which one, and why.
-    pub(crate) fn check(&self) -> Result<(), (&'static str, &'static str)> {
-        let week = Duration::from_millis(u64::from(SESSION_TIMEOUT_MS_MAX));
-        let longest = self.timeout.checked_add(self.timevar);
-        if self.sessions == 0 {
-            Err(("sessions", "at least 1"))
-        } else if self.datamin == 0 {
-            Err(("datamin", "at least 1"))
-        } else if self.datamax > DATA_BYTES_MAX {
-            Err(("datamax", "at most 32728: with its id, more does not fit a message"))
-        } else if self.datamin > self.datamax {
-            Err(("datamin", "not more than -datamax"))
-        } else if self.timevar > self.timeout {
-            Err(("timevar", "not more than -timeout"))
-        } else if longest.is_none_or(|longest| longest > week) {
-            Err(("timeout", "with -timevar, seven days at most"))
-        } else if self.clients == 0 {
-            Err(("clients", "at least 1"))
-        } else if self.pipeline == 0 || self.pipeline > self.sessions {
-            Err(("pipeline", "at least 1, and not more than -sessions: a session has one request at a time"))
-        } else if self.pipeline > 1 && !self.persistent {
-            Err(("pipeline", "more than 1 takes -persistent"))
-        } else if self.answer_timeout.is_zero() {
-            Err(("answer-timeout", "more than nothing"))
-        } else {
-            Ok(())
-        }
-    }
-
     /// How many operations are to be answered.
     pub(crate) fn operations(&self) -> u64 {
         let sessions = u64::from(self.sessions);
@@ -99,69 +84,69 @@ impl Options {
     }
 }
 
-fn seconds(text: &str) -> Result<Duration, std::num::ParseIntError> {
-    text.parse().map(Duration::from_secs)
-}
-
-/// The options of the command line.
-pub(crate) fn parse() -> Options {
-    #[derive(clap::Parser)]
-    #[command(name = "dc_test")]
-    struct Arguments {
-        #[command(flatten)]
-        options: Options,
+impl dc_options::Options for Options {
+    fn check(&self) -> Result<(), Mistake> {
+        let wrong = if self.datamin > self.datamax {
+            ("datamin", "is more than -datamax")
+        } else if self.timevar > self.timeout {
+            ("timevar", "is more than -timeout")
+        } else if self.timeout + self.timevar > Duration::from_secs(TIMEOUT_SECONDS_MAX) {
+            ("timeout", "is, with -timevar, more than seven days")
+        } else if self.pipeline > self.sessions {
+            ("pipeline", "is more than -sessions; a session has one request at a time")
+        } else if self.pipeline > 1 && !self.persistent {
+            ("pipeline", "is more than 1; that takes -persistent")
+        } else {
+            return Ok(());
+        };
+        Err(Mistake::inconsistent(wrong.0, wrong.1))
     }
-    let options = <Arguments as clap::Parser>::parse().options;
-    if let Err((option, wrong)) = options.check() {
-        eprintln!("dc_test: -{option}: {wrong}");
-        std::process::exit(64);
-    }
-    options
 }
 
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
 
+    fn try_parse(line: &str) -> Result<Options, dc_options::Stop> {
+        let words = ["-connect", "UNIX:/a"].into_iter().chain(line.split_whitespace());
+        PROGRAM.try_parse(words.map(Into::into), |_| None)
+    }
+
     pub(crate) fn parse(line: &str) -> Options {
-        #[derive(clap::Parser)]
-        struct Arguments {
-            #[command(flatten)]
-            options: Options,
-        }
-        let words = ["dc_test", "--connect", "UNIX:/a"].into_iter().chain(line.split_whitespace());
-        <Arguments as clap::Parser>::try_parse_from(words).unwrap().options
+        try_parse(line).unwrap()
     }
 
     #[test]
     fn the_defaults_are_those_of_the_original() {
         let options = parse("");
-        assert_eq!(options.check(), Ok(()));
         assert_eq!((options.sessions, options.datamin, options.datamax), (10, 50, 2100));
         assert_eq!((options.timeout.as_secs(), options.timevar.as_secs()), (60, 5));
         assert_eq!(options.operations(), 1000);
-        assert_eq!(parse("--sessions 100").operations(), 100_000);
-        assert_eq!(parse("--duration 3").operations(), u64::MAX);
-        assert_eq!(parse("--duration 3 --ops 7").operations(), 7);
+        assert_eq!(parse("-sessions 100").operations(), 100_000);
+        assert_eq!(parse("-duration 3").operations(), u64::MAX);
+        assert_eq!(parse("-duration 3 --ops=7").operations(), 7);
+        parse("-pipeline 10 -persistent -datamax 32728 -timeout 604795");
     }
 
     #[test]
-    fn what_can_not_be_together_is_named() {
+    fn what_can_not_be_is_named() {
         for (line, option) in [
-            ("--sessions 0", "sessions"),
-            ("--datamin 0", "datamin"),
-            ("--datamin 3000", "datamin"),
-            ("--datamax 32729", "datamax"),
-            ("--timevar 61", "timevar"),
-            ("--timeout 604796", "timeout"),
-            ("--clients 0", "clients"),
-            ("--pipeline 0", "pipeline"),
-            ("--pipeline 2", "pipeline"),
-            ("--pipeline 11 --persistent", "pipeline"),
-            ("--answer-timeout 0", "answer-timeout"),
+            ("-sessions 0", "sessions"),
+            ("-datamin 0", "datamin"),
+            ("-datamin 3000", "datamin"),
+            ("-datamax 32729", "datamax"),
+            ("-timevar 61", "timevar"),
+            ("-timeout 604796", "timeout"),
+            ("-clients 0", "clients"),
+            ("-pipeline 0", "pipeline"),
+            ("-pipeline 2", "pipeline"),
+            ("-pipeline 11 -persistent", "pipeline"),
+            ("-answer-timeout 0", "answer-timeout"),
         ] {
-            assert_eq!(parse(line).check().unwrap_err().0, option, "{line}");
+            let Err(dc_options::Stop::Mistake(message)) = try_parse(line) else {
+                panic!("{line}");
+            };
+            assert!(message.starts_with(&format!("dc_test: -{option}")), "{line}: {message}");
         }
-        assert_eq!(parse("--pipeline 10 --persistent --datamax 32728 --timeout 604795").check(), Ok(()));
     }
 }

@@ -7,7 +7,7 @@ use crate::tally::{Failure, Tally};
 use crate::worker::Worker;
 use crate::wrong::Wrong;
 use fastrand::Rng;
-use libdc::client::Target;
+use libdc::net::address::Address;
 use libdc::time::Time;
 use libdc::wire::frame::Corruption;
 use std::cell::{Cell, RefCell};
@@ -18,7 +18,7 @@ use tokio::task::{JoinSet, LocalSet};
 /// What the clients of a run share. All is on one thread.
 #[derive(Debug)]
 pub(crate) struct Run {
-    pub(crate) target: Target,
+    pub(crate) address: Address,
     pub(crate) persistent: bool,
     pub(crate) pipeline: usize,
     pub(crate) answer_timeout: Duration,
@@ -63,7 +63,7 @@ impl Run {
         let begun = Instant::now();
         let tolerated_ms = u64::try_from(options.tolerate_outage.as_millis()).unwrap_or(u64::MAX);
         Rc::new(Self {
-            target: options.connect.clone(),
+            address: options.connect.clone(),
             persistent: options.persistent,
             pipeline: options.pipeline as usize,
             answer_timeout: options.answer_timeout,

@@ -10,8 +10,7 @@ use std::time::Duration;
 /// Runs with the options of `line` against a server of that conduct.
 async fn run(line: &str, conduct: Conduct) -> (Result<(), Stop>, Rc<Run>) {
     let server = Fake::start(conduct).await;
-    let options = Options { connect: server.target.clone(), ..crate::options::tests::parse(line) };
-    assert_eq!(options.check(), Ok(()), "{line}");
+    let options = Options { connect: server.address.clone(), ..crate::options::tests::parse(line) };
     let run = Run::new(&options);
     let ended = run.clients(&options).await;
     (ended, run)
@@ -56,7 +55,7 @@ async fn a_lie_is_caught() {
         (Conduct::MixesUpUids, "which was not asked"),
         (Conduct::Babbles, "malformed answer"),
     ] {
-        for line in ["", "--persistent --pipeline 5 --clients 2 --ops 2000 --tolerate-outage 60"] {
+        for line in ["", "--persistent --pipeline 5 --clients 2 --ops 2000 --tolerate-outage 60s"] {
             let (ended, _) = run(line, conduct.clone()).await;
             let stop = ended.expect_err(said);
             assert!(!matches!(stop, Stop::Failed(_)), "{stop}");
@@ -83,7 +82,7 @@ async fn an_outage_ends_a_run_unless_it_is_tolerated() {
     assert_eq!(run_.tally.borrow().disconnected, 1);
 
     for line in ["", "--persistent --pipeline 4 --clients 2"] {
-        let line = format!("--tolerate-outage 60 --sessions 50 --ops 1000 {line}");
+        let line = format!("--tolerate-outage 60s --sessions 50 --ops 1000 {line}");
         let (ended, run) = run(&line, outage.clone()).await;
         ended.unwrap();
         let (tally, outages) = (run.tally.borrow(), run.outages.borrow());
@@ -97,13 +96,13 @@ async fn an_outage_ends_a_run_unless_it_is_tolerated() {
 
 #[tokio::test]
 async fn a_wrong_content_is_wrong_after_an_outage_too() {
-    let (ended, _) = run("--tolerate-outage 60", Conduct::DisconnectsAndAlters(300..340)).await;
+    let (ended, _) = run("--tolerate-outage 60s", Conduct::DisconnectsAndAlters(300..340)).await;
     assert!(matches!(ended, Err(Stop::Wrong(_))), "{ended:?}");
 }
 
 #[tokio::test]
 async fn lost_connections_are_opened_again() {
-    for line in ["--tolerate-outage 60", "--tolerate-outage 60 --persistent --pipeline 4 --clients 2"] {
+    for line in ["--tolerate-outage 60s", "--tolerate-outage 60s --persistent --pipeline 4 --clients 2"] {
         let (ended, run) = run(line, Conduct::Closes(300..310)).await;
         ended.unwrap();
         let tally = run.tally.borrow();
@@ -119,7 +118,7 @@ async fn a_silent_server_is_a_failure() {
     let server = Fake::start(Conduct::FallsSilent(100)).await;
     let line = "--persistent --pipeline 3";
     let options = Options {
-        connect: server.target.clone(),
+        connect: server.address.clone(),
         answer_timeout: Duration::from_millis(50),
         ..crate::options::tests::parse(line)
     };
@@ -132,11 +131,11 @@ async fn a_silent_server_is_a_failure() {
 #[tokio::test]
 async fn a_server_that_was_never_there_is_not_waited_for() {
     let server = Fake::start(Conduct::Honest).await;
-    let target = server.target.clone();
+    let address = server.address.clone();
     drop(server);
     tokio::task::yield_now().await;
-    let line = "--tolerate-outage 60";
-    let options = Options { connect: target, ..crate::options::tests::parse(line) };
+    let line = "--tolerate-outage 60s";
+    let options = Options { connect: address, ..crate::options::tests::parse(line) };
     let stop = Run::new(&options).clients(&options).await.unwrap_err();
     assert!(matches!(stop, Stop::Failed(Failure::NotConnected { .. })), "{stop}");
     assert!(!stop.to_string().contains('\n'));
@@ -147,13 +146,13 @@ async fn a_run_ends_with_its_duration_or_when_stopped() {
     let server = Fake::start(Conduct::Honest).await;
     let parsed = crate::options::tests::parse("--persistent --pipeline 5 --duration 1");
     let options = Options {
-        connect: server.target.clone(),
+        connect: server.address.clone(),
         duration: Some(Duration::from_millis(30)),
         ..parsed.clone()
     };
     Run::new(&options).clients(&options).await.unwrap();
 
-    let options = Options { connect: server.target.clone(), duration: None, ops: Some(u64::MAX), ..parsed };
+    let options = Options { connect: server.address.clone(), duration: None, ops: Some(u64::MAX), ..parsed };
     let run = Run::new(&options);
     let stop = async {
         while run.tally.borrow().answered() < 50 {

@@ -2,6 +2,7 @@
 
 use crate::model::Outcome;
 use hdrhistogram::Histogram;
+use libdc::net::address::Address;
 use libdc::wire::frame::{Operation, SessionOperation};
 use std::io;
 use std::time::Duration;
@@ -45,8 +46,8 @@ pub(crate) const OUTCOMES: [(Outcome, &str); 5] = [
 /// Why an operation has no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum Failure {
-    #[error("could not connect to {target}: {source}")]
-    NotConnected { target: libdc::client::Target, source: io::Error },
+    #[error("could not connect to {address}: {source}")]
+    NotConnected { address: Address, source: io::Error },
     #[error("the connection broke: {0}")]
     Broke(#[source] io::Error),
     #[error("the connection was closed before the answer came")]

@@ -84,11 +84,11 @@ impl Worker {
     async fn connect(&mut self) -> Result<bool, Stop> {
         let timeout = self.run.answer_timeout;
         let deadline = Instant::now() + timeout;
-        let mut connection = match timeout_at(deadline.into(), Connection::open(&self.run.target)).await {
+        let mut connection = match timeout_at(deadline.into(), Connection::open(&self.run.address)).await {
             Ok(Ok(connection)) => connection,
             Ok(Err(source)) => {
-                let target = self.run.target.clone();
-                return self.lose(Failure::NotConnected { target, source });
+                let address = self.run.address.clone();
+                return self.lose(Failure::NotConnected { address, source });
             }
             Err(_) => return self.lose(Failure::Unanswered { timeout }),
         };
