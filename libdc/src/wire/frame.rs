@@ -13,195 +13,22 @@
 //!
 //! Numbers are big-endian. The format is that of distcache 1.x, which sends patch level 0 and knows
 //! class 0 only; we send 1. A wrong byte is reported when it arrives, not when the header is whole.
+//!
+//! Nothing here panics.
 
-use crate::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES, LINK_FRAMES_MAX, SESSION_FRAMES_MAX};
-use thiserror::Error;
+use crate::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
+
+pub use crate::wire::corruption::Corruption;
+pub use crate::wire::operation::{LinkOperation, LockOperation, Operation, SessionOperation};
 
 /// The version of the protocol, the upper half of the protocol level.
 pub const VERSION: u16 = 0x0011;
 /// The patch level we send: 1, which says that classes 1 and 2 are understood.
 pub const PATCH_LEVEL: u16 = 1;
 
-/// Which way a message goes.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From who asks to who answers.
-    Request,
-    /// Back.
-    Response,
-}
-
-impl Direction {
-    /// The other way.
-    #[must_use]
-    pub const fn opposite(self) -> Self {
-        match self {
-            Self::Request => Self::Response,
-            Self::Response => Self::Request,
-        }
-    }
-}
-
-/// An operation on a session (class 0).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum SessionOperation {
-    /// Store a session.
-    Add = 0,
-    /// Fetch a session.
-    Get = 1,
-    /// Forget a session.
-    Remove = 2,
-    /// Ask whether a session is there.
-    Have = 3,
-}
-
-/// An operation on a lock (class 1).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LockOperation {
-    /// Take a lock, waiting for it.
-    Acquire = 0,
-    /// Take a place in the queue of a lock.
-    Enqueue = 1,
-    /// Wait for the place to become the lock.
-    Wait = 2,
-    /// Give a lock back.
-    Release = 3,
-    /// Extend a lease.
-    Renew = 4,
-    /// Give up a blocked request.
-    Cancel = 5,
-    /// Ask for the state of the table.
-    Stats = 6,
-}
-
-/// An operation on the link itself (class 2).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum LinkOperation {
-    /// Open or resume a link.
-    Hello = 0,
-    /// Claim what local connections still hold.
-    Claim = 1,
-    /// The claims are complete.
-    Open = 2,
-    /// Are you there?
-    Ping = 3,
-    /// A local connection is gone.
-    Detach = 4,
-    /// The orderly end of the link.
-    Bye = 5,
-    /// The server asks to reconnect.
-    GoAway = 6,
-}
-
-/// What a message is about: bytes 9 and 10 of the header.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Operation {
-    /// Class 0.
-    Session(SessionOperation),
-    /// Class 1.
-    Lock(LockOperation),
-    /// Class 2.
-    Link(LinkOperation),
-}
-
-impl Operation {
-    /// The operation of class `class` with number `number`; `None` if there is none.
-    #[must_use]
-    pub const fn from_wire(class: u8, number: u8) -> Option<Self> {
-        Some(match (class, number) {
-            (0, 0) => Self::Session(SessionOperation::Add),
-            (0, 1) => Self::Session(SessionOperation::Get),
-            (0, 2) => Self::Session(SessionOperation::Remove),
-            (0, 3) => Self::Session(SessionOperation::Have),
-            (1, 0) => Self::Lock(LockOperation::Acquire),
-            (1, 1) => Self::Lock(LockOperation::Enqueue),
-            (1, 2) => Self::Lock(LockOperation::Wait),
-            (1, 3) => Self::Lock(LockOperation::Release),
-            (1, 4) => Self::Lock(LockOperation::Renew),
-            (1, 5) => Self::Lock(LockOperation::Cancel),
-            (1, 6) => Self::Lock(LockOperation::Stats),
-            (2, 0) => Self::Link(LinkOperation::Hello),
-            (2, 1) => Self::Link(LinkOperation::Claim),
-            (2, 2) => Self::Link(LinkOperation::Open),
-            (2, 3) => Self::Link(LinkOperation::Ping),
-            (2, 4) => Self::Link(LinkOperation::Detach),
-            (2, 5) => Self::Link(LinkOperation::Bye),
-            (2, 6) => Self::Link(LinkOperation::GoAway),
-            _ => return None,
-        })
-    }
-
-    /// Class and number.
-    #[must_use]
-    pub const fn to_wire(self) -> (u8, u8) {
-        match self {
-            Self::Session(operation) => (0, operation as u8),
-            Self::Lock(operation) => (1, operation as u8),
-            Self::Link(operation) => (2, operation as u8),
-        }
-    }
-
-    /// The name, as the documents write it.
-    #[must_use]
-    pub const fn name(self) -> &'static str {
-        match self {
-            Self::Session(SessionOperation::Add) => "ADD",
-            Self::Session(SessionOperation::Get) => "GET",
-            Self::Session(SessionOperation::Remove) => "REMOVE",
-            Self::Session(SessionOperation::Have) => "HAVE",
-            Self::Lock(LockOperation::Acquire) => "ACQUIRE",
-            Self::Lock(LockOperation::Enqueue) => "ENQUEUE",
-            Self::Lock(LockOperation::Wait) => "WAIT",
-            Self::Lock(LockOperation::Release) => "RELEASE",
-            Self::Lock(LockOperation::Renew) => "RENEW",
-            Self::Lock(LockOperation::Cancel) => "CANCEL",
-            Self::Lock(LockOperation::Stats) => "STATS",
-            Self::Link(LinkOperation::Hello) => "HELLO",
-            Self::Link(LinkOperation::Claim) => "CLAIM",
-            Self::Link(LinkOperation::Open) => "OPEN",
-            Self::Link(LinkOperation::Ping) => "PING",
-            Self::Link(LinkOperation::Detach) => "DETACH",
-            Self::Link(LinkOperation::Bye) => "BYE",
-            Self::Link(LinkOperation::GoAway) => "GOAWAY",
-        }
-    }
-
-    /// Most frames that a message about this operation may have.
-    #[must_use]
-    pub const fn frames_max(self) -> usize {
-        match self {
-            Self::Session(_) => SESSION_FRAMES_MAX,
-            Self::Lock(_) | Self::Link(_) => LINK_FRAMES_MAX,
-        }
-    }
-}
-
-/// What every frame of a message has in common.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct MessageHead {
-    /// The sender's patch level.
-    pub patch_level: u16,
-    /// Request or response.
-    pub direction: Direction,
-    /// Pairs a response with its request.
-    pub uid: u32,
-    /// What is asked or answered.
-    pub operation: Operation,
-}
-
-impl MessageHead {
-    /// The head of a request of ours.
-    #[must_use]
-    pub const fn request(uid: u32, operation: Operation) -> Self {
-        Self { patch_level: PATCH_LEVEL, direction: Direction::Request, uid, operation }
-    }
-
-    /// The head of our response to a request with this head.
-    #[must_use]
-    pub const fn response(self) -> Self {
-        Self { patch_level: PATCH_LEVEL, direction: Direction::Response, ..self }
-    }
-}
+/// The first byte of the length of a full frame; the second is 0.
+const FULL_HIGH: u8 = (FRAME_DATA_BYTES_MAX >> 8) as u8;
+const _: () = assert!(FRAME_DATA_BYTES_MAX == (FULL_HIGH as usize) << 8, "the second byte is 0");
 
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -220,83 +47,93 @@ impl FrameHeader {
     /// # Errors
     /// [`Corruption`] as soon as one byte that is there can't be right, however few they are.
     pub fn parse(input: &[u8], expected: &Expected) -> Result<Option<Self>, Corruption> {
-        let Some(bytes) = input.first_chunk::<FRAME_HEADER_BYTES>() else {
-            // Unknown bytes are taken as the ones that would be right, so only those that came can be wrong.
-            let mut bytes = expected.plausible(input);
-            let known = input.len();
-            bytes[..known].copy_from_slice(input);
-            return match Self::check(&bytes, expected) {
-                Err(corruption) if corruption.offset() < known => Err(corruption),
-                _ => Ok(None),
-            };
-        };
-        Self::check(bytes, expected).map(Some)
+        Self::check(input, expected)
+    }
+
+    /// Reads a header that is whole and right; else `None`, and [`parse`](Self::parse) says why.
+    ///
+    /// The same checks, compiled for a known length and without a corruption to carry along.
+    #[inline]
+    pub(super) fn parse_right(input: &[u8], expected: &Expected) -> Option<Self> {
+        let whole = input.first_chunk::<FRAME_HEADER_BYTES>()?;
+        Self::check(whole, expected).ok().flatten()
     }
 
     /// Writes the header.
+    #[inline]
     #[must_use]
-    pub fn to_bytes(self) -> [u8; FRAME_HEADER_BYTES] {
+    pub const fn to_bytes(self) -> [u8; FRAME_HEADER_BYTES] {
         let (class, number) = self.head.operation.to_wire();
         let [v0, v1] = VERSION.to_be_bytes();
         let [p0, p1] = self.head.patch_level.to_be_bytes();
         let [u0, u1, u2, u3] = self.head.uid.to_be_bytes();
         let [l0, l1] = self.data_len.to_be_bytes();
-        let is_response = u8::from(self.head.direction == Direction::Response);
-        [v0, v1, p0, p1, is_response, u0, u1, u2, u3, class, number, u8::from(self.complete), l0, l1]
+        let is_response = self.head.direction as u8;
+        [v0, v1, p0, p1, is_response, u0, u1, u2, u3, class, number, self.complete as u8, l0, l1]
     }
 
-    /// Checks field by field, in the order of the bytes.
-    fn check(bytes: &[u8; FRAME_HEADER_BYTES], expected: &Expected) -> Result<Self, Corruption> {
-        let version = u16::from_be_bytes([bytes[0], bytes[1]]);
-        if version != VERSION {
-            return Err(Corruption::Version { version, first_wrong: u8::from(bytes[0] == 0) });
-        }
-        let patch_level = u16::from_be_bytes([bytes[2], bytes[3]]);
-        let direction = match bytes[4] {
-            0 => Direction::Request,
-            1 => Direction::Response,
-            value => return Err(Corruption::IsResponse { value }),
+    /// Checks field by field in the order of the bytes, as far as they came.
+    #[inline(always)]
+    fn check(input: &[u8], expected: &Expected) -> Result<Option<Self>, Corruption> {
+        let Some(patch_level) = check_level(input, expected)? else { return Ok(None) };
+        let Some(direction) = check_direction(input, patch_level, expected)? else { return Ok(None) };
+        let Some(uid) = check_uid(input, expected)? else { return Ok(None) };
+        let Some(operation) = check_operation(input, patch_level, direction, expected)? else {
+            return Ok(None);
         };
-        if expected.direction.is_some_and(|it| it != direction) {
-            return Err(Corruption::Direction { direction });
+        let Some(complete) = check_complete(input, operation, expected)? else { return Ok(None) };
+        let Some(data_len) = check_data_len(input, complete)? else { return Ok(None) };
+        Ok(Some(Self { head: MessageHead { patch_level, direction, uid, operation }, complete, data_len }))
+    }
+}
+
+/// What every frame of a message has in common.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct MessageHead {
+    /// The sender's patch level. Frames of one message may differ in it, but none of class 1 or 2 has 0; this
+    /// is the first one's.
+    pub patch_level: u16,
+    /// Request or response.
+    pub direction: Direction,
+    /// Pairs a response with its request.
+    pub uid: u32,
+    /// What is asked or answered.
+    pub operation: Operation,
+}
+
+impl MessageHead {
+    /// The head of a request of ours.
+    #[inline]
+    #[must_use]
+    pub const fn request(uid: u32, operation: Operation) -> Self {
+        Self { patch_level: PATCH_LEVEL, direction: Direction::Request, uid, operation }
+    }
+
+    /// The head of our response to a request with this head.
+    #[inline]
+    #[must_use]
+    pub const fn response(self) -> Self {
+        Self { patch_level: PATCH_LEVEL, direction: Direction::Response, ..self }
+    }
+}
+
+/// Which way a message goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From who asks to who answers.
+    Request = 0,
+    /// Back.
+    Response = 1,
+}
+
+impl Direction {
+    /// The other way.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Request => Self::Response,
+            Self::Response => Self::Request,
         }
-        let uid = u32::from_be_bytes([bytes[5], bytes[6], bytes[7], bytes[8]]);
-        if let Some(first) = &expected.continues {
-            let wrong = (0..4).find(|i| bytes[5 + i] != first.uid.to_be_bytes()[*i]);
-            if let Some(place) = wrong {
-                return Err(Corruption::Continuation { field: "uid", offset: 5 + place });
-            }
-        }
-        let class = bytes[9];
-        if class > 2 || (class > 0 && patch_level == 0) {
-            return Err(Corruption::Class { class, patch_level });
-        }
-        let Some(operation) = Operation::from_wire(class, bytes[10]) else {
-            return Err(Corruption::Operation { class, operation: bytes[10] });
-        };
-        if let Some(first) = &expected.continues
-            && first.operation != operation
-        {
-            let other_class = first.operation.to_wire().0 != class;
-            let (field, offset) = if other_class { ("class", 9) } else { ("operation", 10) };
-            return Err(Corruption::Continuation { field, offset });
-        }
-        let complete = match bytes[11] {
-            0 => false,
-            1 => true,
-            value => return Err(Corruption::Complete { value }),
-        };
-        if !complete && expected.frames + 1 >= operation.frames_max() {
-            return Err(Corruption::TooManyFrames { frames_max: operation.frames_max() });
-        }
-        let data_len = u16::from_be_bytes([bytes[12], bytes[13]]);
-        let too_long = usize::from(data_len) > FRAME_DATA_BYTES_MAX;
-        if too_long || (!complete && usize::from(data_len) != FRAME_DATA_BYTES_MAX) {
-            let [high, _] = (FRAME_DATA_BYTES_MAX as u16).to_be_bytes();
-            let first_wrong = if bytes[12] > high || (!complete && bytes[12] != high) { 12 } else { 13 };
-            return Err(Corruption::DataLength { data_len, complete, first_wrong });
-        }
-        Ok(Self { head: MessageHead { patch_level, direction, uid, operation }, complete, data_len })
     }
 }
 
@@ -305,6 +142,9 @@ impl FrameHeader {
 pub struct Expected {
     /// The only direction that may come, if only one may.
     pub direction: Option<Direction>,
+    /// Whether the link's own operations that the server too may ask for (PING, GOAWAY) are excepted
+    /// from `direction`.
+    pub link: bool,
     /// The head of the message that the frame continues, if it does.
     pub continues: Option<MessageHead>,
     /// Frames of that message that came before.
@@ -312,117 +152,278 @@ pub struct Expected {
 }
 
 impl Expected {
-    /// A header that is right as far as `input` leaves it open.
-    fn plausible(&self, input: &[u8]) -> [u8; FRAME_HEADER_BYTES] {
-        let direction = self.direction.unwrap_or(Direction::Request);
-        let mut head = self.continues.unwrap_or(MessageHead {
-            patch_level: PATCH_LEVEL,
-            direction,
-            uid: 0,
-            operation: Operation::Session(SessionOperation::Add),
-        });
-        // The classes allowed hang on the patch level, which may have come in part; both are read as they are.
-        if let Some(operation) = input.get(9).and_then(|class| Operation::from_wire(*class, 0)) {
-            head.operation = operation;
-        }
-        let complete = input.get(11) != Some(&0);
-        FrameHeader { head, complete, data_len: if complete { 0 } else { FRAME_DATA_BYTES_MAX as u16 } }
-            .to_bytes()
+    #[inline(always)]
+    fn is_opposed_by(&self, direction: Direction) -> bool {
+        self.direction.is_some_and(|only| only != direction)
     }
 }
 
-/// Why a stream of frames can't be read on. The peer's fault, always; the connection is of no more use.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum Corruption {
-    /// Bytes 0 and 1: not version 0x0011 of the protocol.
-    #[error("version is {version:#06x}, not 0x0011")]
-    Version {
-        /// What came.
-        version: u16,
-        /// Which of the two bytes is the first that is wrong.
-        first_wrong: u8,
-    },
-    /// Byte 4: neither request nor response.
-    #[error("is_response is {value}, not 0 or 1")]
-    IsResponse {
-        /// What came.
-        value: u8,
-    },
-    /// Byte 4: a response where only requests may come, or the other way round.
-    #[error("a {} came the wrong way", if *direction == Direction::Request { "request" } else { "response" })]
-    Direction {
-        /// What came.
-        direction: Direction,
-    },
-    /// Byte 9: a class that does not exist, or not at the sender's patch level.
-    #[error("class {class} is unknown at patch level {patch_level}")]
-    Class {
-        /// What came.
-        class: u8,
-        /// The sender's patch level.
-        patch_level: u16,
-    },
-    /// Byte 10: an operation that the class does not have.
-    #[error("class {class} has no operation {operation}")]
-    Operation {
-        /// The class.
-        class: u8,
-        /// What came.
-        operation: u8,
-    },
-    /// A frame that should continue a message differs from its first one.
-    #[error("a message continues with another {field}")]
-    Continuation {
-        /// The field that differs.
-        field: &'static str,
-        /// The offset of the first byte that differs.
-        offset: usize,
-    },
-    /// Byte 11: neither complete nor incomplete.
-    #[error("complete is {value}, not 0 or 1")]
-    Complete {
-        /// What came.
-        value: u8,
-    },
-    /// Byte 11: more frames are announced than a message may have.
-    #[error("a message of more than {frames_max} frames")]
-    TooManyFrames {
-        /// The most that such a message may have.
-        frames_max: usize,
-    },
-    /// Bytes 12 and 13: longer than 2048, or shorter though the message goes on.
-    #[error("{} frame with {data_len} bytes of data", if *complete { "a" } else { "an incomplete" })]
-    DataLength {
-        /// What came.
-        data_len: u16,
-        /// Whether the frame was the last of its message.
-        complete: bool,
-        /// The offset of the first byte that is wrong.
-        first_wrong: usize,
-    },
-    /// The data of a message is not what its operation takes.
-    #[error("{operation}: {problem}")]
-    Data {
-        /// The operation.
-        operation: &'static str,
-        /// What is wrong with the data.
-        problem: &'static str,
-    },
+/// Bytes 0 to 3.
+#[inline(always)]
+fn check_level(input: &[u8], expected: &Expected) -> Result<Option<u16>, Corruption> {
+    for (offset, right) in VERSION.to_be_bytes().into_iter().enumerate() {
+        match input.get(offset) {
+            Some(byte) if *byte == right => {}
+            Some(byte) => return Err(Corruption::Version { offset, byte: *byte }),
+            None => return Ok(None),
+        }
+    }
+    let Some(level) = input.get(2..4) else { return Ok(None) };
+    let patch_level = u16::from_be_bytes([level[0], level[1]]);
+    let ours = expected.continues.is_some_and(|first| !matches!(first.operation, Operation::Session(_)));
+    if ours && patch_level == 0 {
+        // The class is known from the first frame, so it need not come to be wrong.
+        return Err(Corruption::Continuation { field: "patch level", offset: 3 });
+    }
+    Ok(Some(patch_level))
 }
 
-impl Corruption {
-    /// The offset in the frame of the first byte that is wrong.
-    #[must_use]
-    pub const fn offset(&self) -> usize {
-        match self {
-            Self::Version { first_wrong, .. } => *first_wrong as usize,
-            Self::IsResponse { .. } | Self::Direction { .. } => 4,
-            Self::Class { .. } => 9,
-            Self::Operation { .. } => 10,
-            Self::Continuation { offset, .. } => *offset,
-            Self::Complete { .. } | Self::TooManyFrames { .. } => 11,
-            Self::DataLength { first_wrong, .. } => *first_wrong,
-            Self::Data { .. } => FRAME_HEADER_BYTES,
+/// Byte 4.
+#[inline(always)]
+fn check_direction(
+    input: &[u8],
+    patch_level: u16,
+    expected: &Expected,
+) -> Result<Option<Direction>, Corruption> {
+    let direction = match input.get(4) {
+        None => return Ok(None),
+        Some(0) => Direction::Request,
+        Some(1) => Direction::Response,
+        Some(value) => return Err(Corruption::IsResponse { value: *value }),
+    };
+    if let Some(first) = &expected.continues {
+        // The first frame's was right, so only another is wrong.
+        if first.direction != direction {
+            return Err(Corruption::Continuation { field: "is_response", offset: 4 });
+        }
+    } else if expected.is_opposed_by(direction) && !(expected.link && patch_level > 0) {
+        return Err(Corruption::Direction { direction, offset: 4 });
+    }
+    Ok(Some(direction))
+}
+
+/// Bytes 5 to 8.
+#[inline(always)]
+fn check_uid(input: &[u8], expected: &Expected) -> Result<Option<u32>, Corruption> {
+    if let Some(first) = &expected.continues {
+        let differs =
+            input.iter().skip(5).zip(first.uid.to_be_bytes()).position(|(came, right)| *came != right);
+        if let Some(place) = differs {
+            return Err(Corruption::Continuation { field: "uid", offset: 5 + place });
+        }
+    }
+    Ok(input.get(5..9).map(|uid| u32::from_be_bytes([uid[0], uid[1], uid[2], uid[3]])))
+}
+
+/// Bytes 9 and 10.
+#[inline(always)]
+fn check_operation(
+    input: &[u8],
+    patch_level: u16,
+    direction: Direction,
+    expected: &Expected,
+) -> Result<Option<Operation>, Corruption> {
+    let Some(&class) = input.get(9) else { return Ok(None) };
+    if class > 2 || (class > 0 && patch_level == 0) {
+        return Err(Corruption::Class { class, patch_level });
+    }
+    let first = expected.continues.map(|first| first.operation);
+    if first.is_some_and(|first| first.to_wire().0 != class) {
+        return Err(Corruption::Continuation { field: "class", offset: 9 });
+    }
+    let opposed = expected.is_opposed_by(direction);
+    if opposed && class != 2 {
+        return Err(Corruption::Direction { direction, offset: 9 });
+    }
+    let Some(&number) = input.get(10) else { return Ok(None) };
+    let Some(operation) = Operation::from_wire(class, number) else {
+        return Err(Corruption::Operation { class, operation: number });
+    };
+    if first.is_some_and(|first| first != operation) {
+        return Err(Corruption::Continuation { field: "operation", offset: 10 });
+    }
+    if opposed && !matches!(operation, Operation::Link(LinkOperation::Ping | LinkOperation::GoAway)) {
+        return Err(Corruption::Direction { direction, offset: 10 });
+    }
+    Ok(Some(operation))
+}
+
+/// Byte 11.
+#[inline(always)]
+fn check_complete(
+    input: &[u8],
+    operation: Operation,
+    expected: &Expected,
+) -> Result<Option<bool>, Corruption> {
+    match input.get(11) {
+        None => Ok(None),
+        Some(1) => Ok(Some(true)),
+        Some(0) if expected.frames + 1 < operation.frames_max() => Ok(Some(false)),
+        // One more is announced than there may be.
+        Some(0) => Err(Corruption::TooManyFrames { frames_max: operation.frames_max() }),
+        Some(value) => Err(Corruption::Complete { value: *value }),
+    }
+}
+
+/// Bytes 12 and 13.
+#[inline(always)]
+fn check_data_len(input: &[u8], complete: bool) -> Result<Option<u16>, Corruption> {
+    let Some(&high) = input.get(12) else { return Ok(None) };
+    if high > FULL_HIGH {
+        return Err(Corruption::LongFrame { offset: 12 });
+    }
+    if !complete && high < FULL_HIGH {
+        return Err(Corruption::ShortFrame);
+    }
+    let Some(&low) = input.get(13) else { return Ok(None) };
+    if high == FULL_HIGH && low > 0 {
+        return Err(Corruption::LongFrame { offset: 13 });
+    }
+    Ok(Some(u16::from_be_bytes([high, low])))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GET: Operation = Operation::Session(SessionOperation::Get);
+
+    /// A GET with 32 bytes of data.
+    const REQUEST: [u8; 14] = [0, 0x11, 0, 1, 0, 0x01, 0x02, 0x03, 0x04, 0, 1, 1, 0, 32];
+    /// The first frame of a long answer of an original server.
+    const LONG: [u8; 14] = [0, 0x11, 0, 0, 1, 0xff, 0xfe, 0xfd, 0xfc, 0, 1, 0, 8, 0];
+    /// The first frame of a CLAIM, sent at patch level 0x0203.
+    const CLAIM: [u8; 14] = [0, 0x11, 2, 3, 0, 0, 0, 0, 0, 2, 1, 0, 8, 0];
+
+    fn fresh(input: &[u8]) -> Result<Option<FrameHeader>, Corruption> {
+        FrameHeader::parse(input, &Expected::default())
+    }
+
+    /// `header` with byte `offset` set to `byte`.
+    fn with(header: [u8; 14], offset: usize, byte: u8) -> [u8; 14] {
+        let mut changed = header;
+        changed[offset] = byte;
+        changed
+    }
+
+    #[test]
+    fn headers_are_these_bytes() {
+        let request = MessageHead::request(0x0102_0304, GET);
+        let response = MessageHead { uid: 0xfffe_fdfc, patch_level: 0, ..request.response() };
+        let claim = MessageHead {
+            patch_level: 0x0203,
+            ..MessageHead::request(0, Operation::Link(LinkOperation::Claim))
+        };
+        for (bytes, head, complete, data_len) in
+            [(REQUEST, request, true, 32), (LONG, response, false, 2048), (CLAIM, claim, false, 2048)]
+        {
+            let header = FrameHeader { head, complete, data_len };
+            assert_eq!(fresh(&bytes), Ok(Some(header)));
+            assert_eq!(FrameHeader::parse_right(&bytes, &Expected::default()), Some(header));
+            assert_eq!(header.to_bytes(), bytes);
+            for len in 0..14 {
+                assert_eq!(fresh(&bytes[..len]), Ok(None));
+                assert_eq!(FrameHeader::parse_right(&bytes[..len], &Expected::default()), None);
+            }
+        }
+    }
+
+    #[test]
+    fn each_wrong_field_has_its_name() {
+        let cases = [
+            (with(REQUEST, 0, 0x47), "byte 0 is 0x47: not version 0x0011"),
+            (with(REQUEST, 1, 0x10), "byte 1 is 0x10: not version 0x0011"),
+            (with(REQUEST, 4, 2), "is_response is 2, not 0 or 1"),
+            (with(REQUEST, 9, 3), "class 3 is unknown at patch level 1"),
+            (with(LONG, 9, 1), "class 1 is unknown at patch level 0"),
+            (with(REQUEST, 10, 4), "class 0 has no operation 4"),
+            (with(CLAIM, 10, 7), "class 2 has no operation 7"),
+            (with(REQUEST, 11, 2), "complete is 2, not 0 or 1"),
+            (with(REQUEST, 11, 0), "an incomplete frame with less than 2048 bytes of data"),
+            (with(REQUEST, 12, 8), "a frame with more than 2048 bytes of data"),
+            (with(LONG, 13, 1), "a frame with more than 2048 bytes of data"),
+            (with(LONG, 12, 9), "a frame with more than 2048 bytes of data"),
+        ];
+        for (bytes, text) in cases {
+            assert_eq!(fresh(&bytes).unwrap_err().to_string(), text);
+            assert_eq!(FrameHeader::parse_right(&bytes, &Expected::default()), None);
+        }
+    }
+
+    #[test]
+    fn a_frame_that_continues_agrees_with_the_first() {
+        let first = fresh(&LONG).unwrap().unwrap().head;
+        let expected = Expected { continues: Some(first), frames: 1, ..Expected::default() };
+        let cases = [
+            (4, 0, "is_response"),
+            (5, 0, "uid"),
+            (6, 0, "uid"),
+            (7, 0, "uid"),
+            (8, 0, "uid"),
+            (10, 2, "operation"),
+        ];
+        for (offset, byte, field) in cases {
+            let corruption = FrameHeader::parse(&with(LONG, offset, byte), &expected);
+            assert_eq!(corruption, Err(Corruption::Continuation { field, offset }));
+        }
+        let other_patch_level = with(LONG, 3, 7);
+        assert!(
+            FrameHeader::parse(&other_patch_level, &expected).is_ok(),
+            "it is not among the fields shared"
+        );
+        let other_class = with(other_patch_level, 9, 2);
+        let corruption = FrameHeader::parse(&other_class, &expected);
+        assert_eq!(corruption, Err(Corruption::Continuation { field: "class", offset: 9 }));
+        let first = fresh(&CLAIM).unwrap().unwrap().head;
+        let claims = Expected { continues: Some(first), frames: 1, ..Expected::default() };
+        let corruption = FrameHeader::parse(&with(with(CLAIM, 2, 0), 3, 0)[..4], &claims);
+        assert_eq!(corruption, Err(Corruption::Continuation { field: "patch level", offset: 3 }));
+        // The class is the first to be wrong, though no such operation exists in it either.
+        let corruption = FrameHeader::parse(&with(other_class, 10, 9), &expected);
+        assert_eq!(corruption, Err(Corruption::Continuation { field: "class", offset: 9 }));
+    }
+
+    #[test]
+    fn the_last_frame_allowed_does_not_announce_another() {
+        for (bytes, frames_max) in [(LONG, 16), (CLAIM, 4096)] {
+            let first = fresh(&bytes).unwrap().unwrap().head;
+            let mut expected =
+                Expected { continues: Some(first), frames: frames_max - 2, ..Expected::default() };
+            assert!(FrameHeader::parse(&bytes, &expected).is_ok());
+            expected.frames += 1;
+            assert_eq!(FrameHeader::parse(&bytes[..11], &expected), Ok(None));
+            let corruption = FrameHeader::parse(&bytes[..12], &expected);
+            assert_eq!(corruption, Err(Corruption::TooManyFrames { frames_max }));
+            assert!(FrameHeader::parse(&with(bytes, 11, 1), &expected).is_ok());
+        }
+    }
+
+    #[test]
+    fn the_wrong_way_is_seen_at_byte_four() {
+        for (bytes, only) in [(REQUEST, Direction::Response), (LONG, Direction::Request)] {
+            let expected = Expected { direction: Some(only), ..Expected::default() };
+            assert_eq!(FrameHeader::parse(&bytes[..4], &expected), Ok(None));
+            let corruption = Corruption::Direction { direction: only.opposite(), offset: 4 };
+            assert_eq!(FrameHeader::parse(&bytes[..5], &expected), Err(corruption));
+        }
+    }
+
+    #[test]
+    fn on_a_link_ping_and_goaway_go_both_ways() {
+        let expected = Expected { direction: Some(Direction::Response), link: true, ..Expected::default() };
+        let wrong_way = |bytes: [u8; 14], offset: usize| {
+            let direction = Direction::Request;
+            assert_eq!(FrameHeader::parse(&bytes[..offset], &expected), Ok(None));
+            let corruption = FrameHeader::parse(&bytes[..=offset], &expected).unwrap_err();
+            assert_eq!(corruption, Corruption::Direction { direction, offset });
+            assert_eq!(corruption.to_string(), "a request came the wrong way");
+        };
+        wrong_way(with(REQUEST, 3, 0), 4);
+        wrong_way(REQUEST, 9);
+        wrong_way(CLAIM, 10);
+        for operation in [LinkOperation::Ping, LinkOperation::GoAway] {
+            let bytes = with(CLAIM, 10, operation as u8);
+            assert!(FrameHeader::parse(&bytes, &expected).unwrap().is_some());
         }
     }
 }

@@ -3,8 +3,10 @@
 //! Nothing here panics on what a peer sent, and nothing allocates a length that a peer named: memory
 //! grows with the bytes that came.
 
+pub mod corruption;
 pub mod display;
 pub mod frame;
 pub mod link;
 pub mod message;
+pub mod operation;
 pub mod session;

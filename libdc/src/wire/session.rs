@@ -5,10 +5,14 @@
 //! | ADD | timeout in ms (4 bytes), length of the id (4 bytes), id, session | one status byte |
 //! | GET | id | the session, or one status byte |
 //! | REMOVE, HAVE | id | one status byte |
+//!
+//! An ADD has to fit a message with its prefix and its id, so a session that is stored this way is at least 9
+//! bytes shorter than a message may be; [`Add::fits_message`] tells. Nothing here panics.
 
 use crate::id::SessionId;
-use crate::limits::{ADD_PREFIX_BYTES, SESSION_BYTES_MAX, SESSION_TIMEOUT_MS_MAX};
-use crate::wire::frame::{Corruption, SessionOperation};
+use crate::limits::{ADD_PREFIX_BYTES, SESSION_BYTES_MAX, SESSION_MESSAGE_BYTES_MAX, SESSION_TIMEOUT_MS_MAX};
+use crate::wire::corruption::Corruption;
+use crate::wire::operation::{Operation, SessionOperation};
 
 /// A status byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -103,6 +107,12 @@ impl<'a> Add<'a> {
         Ok(Ok(Self { timeout_ms, id, session }))
     }
 
+    /// Whether the request fits a message. Where it does not, there is no way to send it.
+    #[must_use]
+    pub const fn fits_message(&self) -> bool {
+        ADD_PREFIX_BYTES + self.id.as_bytes().len() + self.session.len() <= SESSION_MESSAGE_BYTES_MAX
+    }
+
     /// Appends the data of the request.
     pub fn write(&self, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.timeout_ms.to_be_bytes());
@@ -125,16 +135,131 @@ impl<'a> Answer<'a> {
     /// Reads the data of a response to `operation`.
     ///
     /// A response to a GET of one byte may be a session of one byte as well as a status: the protocol can't
-    /// tell. We take it for a status where there is one with that number.
+    /// tell. It is taken for a status where a GET can end with it: NOTOK and DISCONNECTED.
     ///
     /// # Errors
     /// [`Corruption`] if no such answer exists.
     pub fn parse(operation: SessionOperation, data: &'a [u8]) -> Result<Self, Corruption> {
         let status = if let [byte] = data { Status::from_wire(*byte) } else { None };
-        match (operation, status) {
-            (_, Some(status)) => Ok(Self::Status(status)),
-            (SessionOperation::Get, None) if !data.is_empty() => Ok(Self::Session(data)),
-            _ => Err(Corruption::Data { operation: "response", problem: "no such status" }),
+        let problem = if operation == SessionOperation::Get {
+            match status {
+                Some(status @ (Status::NotOk | Status::Disconnected)) => return Ok(Self::Status(status)),
+                _ if !data.is_empty() => return Ok(Self::Session(data)),
+                _ => "the response is empty",
+            }
+        } else {
+            match status {
+                Some(status) => return Ok(Self::Status(status)),
+                None => "the response is no status",
+            }
+        };
+        Err(Corruption::Data { operation: Operation::Session(operation).name(), problem })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const ADD: [u8; 14] = [0, 0, 0xea, 0x60, 0, 0, 0, 3, 0x0a, 0x0b, 0x0c, 0xd0, 0xd1, 0xd2];
+
+    /// The data of an ADD with that timeout and length of the id, and `rest` zeros behind them.
+    fn add(timeout_ms: u32, id_len: u32, rest: usize) -> Vec<u8> {
+        let mut data = [timeout_ms.to_be_bytes(), id_len.to_be_bytes()].concat();
+        data.resize(ADD_PREFIX_BYTES + rest, 0);
+        data
+    }
+
+    fn status_of(data: &[u8]) -> Option<Status> {
+        Add::parse(data).unwrap().err()
+    }
+
+    #[test]
+    fn an_add_is_timeout_length_id_session() {
+        let id = SessionId::new(&[0x0a, 0x0b, 0x0c]).unwrap();
+        let expected = Add { timeout_ms: 60_000, id, session: &[0xd0, 0xd1, 0xd2] };
+        assert_eq!(Add::parse(&ADD), Ok(Ok(expected)));
+        let mut out = vec![0xff];
+        expected.write(&mut out);
+        assert_eq!(out[1..], ADD);
+    }
+
+    #[test]
+    fn an_add_shorter_than_its_prefix_is_corruption() {
+        for len in 0..ADD_PREFIX_BYTES {
+            let corruption = Add::parse(&ADD[..len]).unwrap_err();
+            assert_eq!(corruption.to_string(), "ADD: less than 8 bytes of data");
         }
+        assert_eq!(status_of(&ADD[..ADD_PREFIX_BYTES]), Some(Status::Corrupt));
+    }
+
+    #[test]
+    fn the_bounds_of_an_add() {
+        assert_eq!(status_of(&add(604_800_000, 1, 2)), None);
+        assert_eq!(status_of(&add(604_800_001, 1, 2)), Some(Status::TimeoutRange));
+        assert_eq!(status_of(&add(0, 1, 2)), None, "it expires at once");
+        assert_eq!(status_of(&add(0, 2, 2)), Some(Status::Corrupt), "no byte is left for the session");
+        assert_eq!(status_of(&add(0, u32::MAX, 2)), Some(Status::Corrupt));
+        assert_eq!(status_of(&add(0, 0, 2)), Some(Status::IdRange));
+        assert_eq!(status_of(&add(0, 64, 65)), None);
+        assert_eq!(status_of(&add(0, 65, 66)), Some(Status::IdRange));
+        assert_eq!(status_of(&add(0, 1, 1 + SESSION_BYTES_MAX)), None);
+        assert_eq!(status_of(&add(0, 1, 2 + SESSION_BYTES_MAX)), Some(Status::DataRange));
+    }
+
+    #[test]
+    fn the_checks_of_an_add_come_in_this_order() {
+        assert_eq!(status_of(&add(u32::MAX, u32::MAX, 2)), Some(Status::TimeoutRange));
+        assert_eq!(status_of(&add(0, 65, 65)), Some(Status::Corrupt));
+        assert_eq!(status_of(&add(0, 0, 0)), Some(Status::Corrupt));
+        assert_eq!(status_of(&add(0, 65, 66 + SESSION_BYTES_MAX)), Some(Status::IdRange));
+    }
+
+    #[test]
+    fn an_add_fits_a_message_up_to_its_last_byte() {
+        let bytes = [0; SESSION_BYTES_MAX];
+        let id = SessionId::new(&bytes[..64]).unwrap();
+        let most = SESSION_MESSAGE_BYTES_MAX - ADD_PREFIX_BYTES - 64;
+        assert!(Add { timeout_ms: 0, id, session: &bytes[..most] }.fits_message());
+        assert!(!Add { timeout_ms: 0, id, session: &bytes[..=most] }.fits_message());
+    }
+
+    #[test]
+    fn the_statuses_have_these_numbers() {
+        let all = [
+            (0, "OK"),
+            (1, "NOTOK"),
+            (2, "DISCONNECTED"),
+            (100, "CORRUPT"),
+            (101, "MATCHING_SESSION"),
+            (102, "TIMEOUT_RANGE"),
+            (103, "ID_RANGE"),
+            (104, "DATA_RANGE"),
+        ];
+        for byte in 0..=u8::MAX {
+            let expected = all.iter().find(|(number, _)| *number == byte).map(|(_, name)| *name);
+            let status = Status::from_wire(byte);
+            assert_eq!(status.map(Status::name), expected);
+            assert!(status.is_none_or(|status| status as u8 == byte));
+        }
+    }
+
+    #[test]
+    fn an_answer_is_a_status_or_for_a_get_a_session() {
+        use SessionOperation::{Add, Get, Have, Remove};
+        for operation in [Add, Remove, Have] {
+            assert_eq!(Answer::parse(operation, &[0]), Ok(Answer::Status(Status::Ok)));
+            assert_eq!(Answer::parse(operation, &[101]), Ok(Answer::Status(Status::MatchingSession)));
+            for wrong in [[].as_slice(), &[3], &[0, 0]] {
+                assert!(Answer::parse(operation, wrong).is_err());
+            }
+        }
+        assert_eq!(Answer::parse(Get, &[1]), Ok(Answer::Status(Status::NotOk)));
+        assert_eq!(Answer::parse(Get, &[2]), Ok(Answer::Status(Status::Disconnected)));
+        for session in [[0].as_slice(), &[3], &[101], &[1, 1], &[0; SESSION_BYTES_MAX]] {
+            assert_eq!(Answer::parse(Get, session), Ok(Answer::Session(session)));
+        }
+        let empty = Answer::parse(Get, &[]).unwrap_err();
+        assert_eq!(empty.to_string(), "GET: the response is empty");
     }
 }

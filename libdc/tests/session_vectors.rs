@@ -1,0 +1,132 @@
+//! What was recorded from an original server, read and written by the wire layer alone.
+
+use libdc::wire::corruption::Corruption;
+use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
+use libdc::wire::message::{Message, MessageReader, MessageRef, write_message};
+use libdc::wire::session::{Add, Answer};
+use serde_json::Value;
+
+struct Case {
+    name: String,
+    /// All that the client sent.
+    requests: Vec<u8>,
+    /// All that the server answered.
+    responses: Vec<u8>,
+    closed: bool,
+}
+
+fn cases() -> Vec<Case> {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/vectors/session.json");
+    let text = std::fs::read_to_string(path).expect("the vectors are in the repository");
+    let list: Vec<Value> = serde_json::from_str(&text).expect("a list of cases");
+    list.iter().map(case).collect()
+}
+
+fn case(value: &Value) -> Case {
+    let steps = value["steps"].as_array().expect("steps");
+    let all = |field: &str| {
+        let hex: String = steps.iter().filter_map(|step| step.get(field)?.as_str()).collect();
+        let digits = hex.as_bytes().chunks(2).map(|two| std::str::from_utf8(two).expect("hex"));
+        digits.map(|two| u8::from_str_radix(two, 16).expect("hex")).collect()
+    };
+    let closed = steps.iter().any(|step| step["closed"] == true);
+    let name = value["name"].as_str().expect("a name").to_owned();
+    Case { name, requests: all("send"), responses: all("reply"), closed }
+}
+
+/// The messages of `stream`, that comes in pieces of `piece` bytes; and the corruption they end in.
+fn read(stream: &[u8], piece: usize, direction: Direction) -> (Vec<Message>, Option<Corruption>) {
+    let mut reader = MessageReader::new(Some(direction));
+    let mut messages = Vec::new();
+    let mut unread = Vec::new();
+    for bytes in stream.chunks(piece) {
+        unread.extend_from_slice(bytes);
+        let mut input = unread.as_slice();
+        loop {
+            match reader.next(&mut input) {
+                Ok(Some(message)) => match check_request(message) {
+                    Ok(()) => messages.push(message.into()),
+                    Err(corruption) => return (messages, Some(corruption)),
+                },
+                Ok(None) => break,
+                Err(corruption) => return (messages, Some(corruption)),
+            }
+        }
+        unread = input.to_vec();
+    }
+    assert!(unread.is_empty() && !reader.is_inside_message(), "the vectors hold whole messages");
+    (messages, None)
+}
+
+/// The one corruption that is in the data of a message, not in its frames.
+fn check_request(message: MessageRef<'_>) -> Result<(), Corruption> {
+    let is_add = message.head.operation == Operation::Session(SessionOperation::Add);
+    if is_add && message.head.direction == Direction::Request {
+        Add::parse(message.data).map(drop)
+    } else {
+        Ok(())
+    }
+}
+
+#[test]
+fn what_the_original_closes_is_corruption_and_nothing_else() {
+    for case in cases() {
+        let (messages, corruption) = read(&case.requests, usize::MAX, Direction::Request);
+        assert_eq!(corruption.is_some(), case.closed, "{}: {corruption:?}", case.name);
+        let (answers, corruption) = read(&case.responses, usize::MAX, Direction::Response);
+        assert_eq!(corruption, None, "{}", case.name);
+        // Of the two answers there only the first was recorded.
+        let unrecorded = usize::from(case.name == "two_requests_in_one_write");
+        assert_eq!(messages.len(), answers.len() + unrecorded, "{}: each is answered", case.name);
+    }
+}
+
+#[test]
+fn the_same_comes_of_any_pieces() {
+    for case in cases() {
+        for (stream, direction) in
+            [(&case.requests, Direction::Request), (&case.responses, Direction::Response)]
+        {
+            let whole = read(stream, usize::MAX, direction);
+            for piece in [1, 2, 13, 14, 15, 2047, 2062, 5000] {
+                assert!(read(stream, piece, direction) == whole, "{} in pieces of {piece}", case.name);
+            }
+        }
+    }
+}
+
+#[test]
+fn we_write_what_the_original_wrote() {
+    for case in cases().iter().filter(|case| !case.closed) {
+        for (stream, direction) in
+            [(&case.requests, Direction::Request), (&case.responses, Direction::Response)]
+        {
+            let mut written = Vec::new();
+            for message in read(stream, usize::MAX, direction).0 {
+                write_message(&mut written, message.head, &message.data);
+            }
+            assert!(written == *stream, "{}", case.name);
+        }
+    }
+}
+
+#[test]
+fn every_answer_answers_its_request() {
+    for case in cases() {
+        let (requests, _) = read(&case.requests, usize::MAX, Direction::Request);
+        let (answers, _) = read(&case.responses, usize::MAX, Direction::Response);
+        for (request, answer) in requests.iter().zip(&answers) {
+            let expected = MessageHead { patch_level: 0, ..request.head.response() };
+            assert_eq!(answer.head, expected, "{}", case.name);
+            let Operation::Session(operation) = request.head.operation else {
+                panic!("{}: not a session operation", case.name)
+            };
+            let parsed = Answer::parse(operation, &answer.data).expect("an answer");
+            if operation == SessionOperation::Add
+                && let Err(status) = Add::parse(&request.data).expect("long enough")
+            {
+                assert_eq!(parsed, Answer::Status(status), "{}: for the same reason", case.name);
+            }
+        }
+    }
+}
