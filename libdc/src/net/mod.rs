@@ -8,6 +8,8 @@ pub mod agent;
 #[cfg(feature = "tokio")]
 pub mod clock;
 #[cfg(feature = "tokio")]
+pub mod codec;
+#[cfg(feature = "tokio")]
 pub mod connect;
 #[cfg(any(feature = "tokio", feature = "daemon"))]
 pub mod listen;
