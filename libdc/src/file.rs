@@ -79,9 +79,9 @@ impl OwnFile {
         self.released = true;
     }
 
-    /// The descriptor that pins the inode, for a process that closes all but what it needs.
-    #[cfg(feature = "daemon")]
-    pub(crate) fn pin(&self) -> Option<&File> {
+    /// The descriptor that keeps the inode, for a process that closes all but what it needs.
+    #[must_use]
+    pub const fn pin(&self) -> Option<&File> {
         self.pin.as_ref()
     }
 

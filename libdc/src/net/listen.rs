@@ -3,8 +3,8 @@
 //! A listener is non-blocking and close-on-exec, and has a queue of 4096 connections (the system may allow
 //! less). On TCP a port can be taken again at once after a restart. A Unix socket has its owner, group and
 //! mode before anyone can connect to it. A path that is taken is replaced where a dead process left its socket,
-//! and is an error where a live one listens or it leads to something else. A socket inherited as a descriptor is taken over as it is, and its path, if it has
-//! one, is neither changed nor removed.
+//! and is an error where a live one listens or it leads to something else. A socket inherited as a descriptor
+//! is taken over as it is, and its path, if it has one, is neither changed nor removed.
 //!
 //! `IP:port` listens on IPv6 and IPv4 with one socket where the system has IPv6, else on IPv4. A host name
 //! that has several addresses is listened on at the first that is this host's, an IPv4 address before an IPv6
