@@ -4,15 +4,21 @@
 //! there, or a second daemon replaced the first. So an [`OwnFile`] remembers device and inode, and removes
 //! the path only while it leads to that inode. On Linux it holds the inode open, which keeps the system from
 //! giving the number to a new file. Between looking and removing there is a moment that no system call
-//! closes; whoever replaces a file checks afterwards that it is still there (`net::listen`).
+//! closes, so who removes or replaces takes a turn with others that do, by a lock on the directory.
 //!
 //! Nothing here panics.
 
-use std::fs::{self, File};
+use std::fs::{self, File, TryLockError};
 use std::io;
 use std::mem;
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Duration;
+
+/// How often a turn in a directory is asked for, and the pause between.
+const TURN_ATTEMPTS: u32 = 500;
+const TURN_PAUSE: Duration = Duration::from_millis(2);
 
 /// A file of ours. Dropped, it is removed, and an error in that is logged; [`OwnFile::remove`] returns the error.
 #[derive(Debug)]
@@ -86,6 +92,7 @@ impl OwnFile {
     }
 
     fn remove_now(&self) -> io::Result<bool> {
+        let _turn = DirectoryLock::of(&self.path);
         if !self.is_there()? {
             return Ok(false);
         }
@@ -105,6 +112,33 @@ impl Drop for OwnFile {
         if let Err(error) = self.remove_now() {
             tracing::warn!(path = %self.path.display(), %error, "can't remove a file of ours");
         }
+    }
+}
+
+/// The turn of this process among those that make and remove files in a directory: flock(2) on the directory
+/// itself, which leaves nothing behind. Anybody who may read the directory can take it, and keep it, so it is
+/// waited for a second at most; without it, the looks at the inode have to do.
+#[derive(Debug)]
+pub(crate) struct DirectoryLock {
+    _directory: Option<File>,
+}
+
+impl DirectoryLock {
+    /// Waits for the turn in the directory of `path`.
+    pub(crate) fn of(path: &Path) -> Self {
+        let directory = path.parent().and_then(|directory| File::open(directory).ok());
+        Self { _directory: directory.filter(Self::is_locked) }
+    }
+
+    fn is_locked(directory: &File) -> bool {
+        for _ in 0..TURN_ATTEMPTS {
+            match directory.try_lock() {
+                Ok(()) => return true,
+                Err(TryLockError::WouldBlock) => thread::sleep(TURN_PAUSE),
+                Err(TryLockError::Error(_)) => return false,
+            }
+        }
+        false
     }
 }
 

@@ -6,14 +6,13 @@
 //! A path that is taken is looked at: what is no socket stays; a socket that accepts a connection, or would if
 //! its queue were not full, has a live process; one that refuses is a dead process's, and is replaced.
 //!
-//! A socket that is bound but does not listen yet refuses too, so one starter can take another that is just
-//! starting for dead. Neither gets through unnoticed: what is to be replaced is first moved aside and asked
-//! once more; and after starting to listen a starter looks whether its path is still its own. Whoever
-//! began to listen before the second question gets the path back, whoever began after it finds it gone.
+//! A socket that is bound but does not listen yet refuses too, so one starter could take another that is just
+//! starting for dead. Therefore they take turns, with a lock on the directory. Where there
+//! can be none, after starting to listen a starter looks whether the path is still its own.
 
 use super::address::{Address, SocketPath};
 use super::listen::{self, ListenError, SocketPermissions, Step};
-use crate::file::{Identity, OwnFile};
+use crate::file::{DirectoryLock, Identity, OwnFile};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::socket::{self, AddressFamily, UnixAddr};
@@ -23,9 +22,7 @@ use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, lchown};
 use std::os::unix::net::UnixListener;
-use std::path::{Path, PathBuf};
-use std::process;
-use std::sync::atomic::{AtomicU32, Ordering};
+use std::path::Path;
 
 /// How often a path that is taken is cleared before giving up.
 const ATTEMPTS: usize = 3;
@@ -38,6 +35,7 @@ pub(super) fn bind(
 ) -> Result<(UnixListener, OwnFile), ListenError> {
     let failed = |step, source: io::Error| ListenError::failed(address, step, source);
     let path = path.as_path();
+    let _turn = DirectoryLock::of(path);
     let socket = bind_at(address, path)?;
     let file = OwnFile::claim(path).map_err(|source| failed(Step::Inspect, source))?;
     if permissions.owner.is_some() || permissions.group.is_some() {
@@ -49,11 +47,8 @@ pub(super) fn bind(
         fchmodat(AT_FDCWD, path, mode, FchmodatFlags::NoFollowSymlink)
             .map_err(|error| failed(Step::Mode, error.into()))?;
     }
-    listen::listen(&socket).map_err(|error| failed(Step::Listen, error.into()))?;
-    if !file.is_there().map_err(|source| failed(Step::Inspect, source))? {
-        return Err(ListenError::Lost { address: address.clone() });
-    }
-    Ok((UnixListener::from(socket), file))
+    let socket = listen_at(address, socket, &file)?;
+    Ok((socket, file))
 }
 
 /// A socket with the path as its address, which does not listen yet.
@@ -71,47 +66,40 @@ fn bind_at(address: &Address, path: &Path) -> Result<OwnedFd, ListenError> {
     Err(ListenError::Lost { address: address.clone() })
 }
 
+/// Lets connections in, if it is to this socket that they come.
+fn listen_at(address: &Address, socket: OwnedFd, file: &OwnFile) -> Result<UnixListener, ListenError> {
+    listen::listen(&socket).map_err(|error| ListenError::failed(address, Step::Listen, error))?;
+    match file.is_there() {
+        Ok(true) => Ok(UnixListener::from(socket)),
+        Ok(false) => Err(ListenError::Lost { address: address.clone() }),
+        Err(source) => Err(ListenError::failed(address, Step::Inspect, source)),
+    }
+}
+
 /// Removes the socket of a dead process from `path`.
 fn clear(address: &Address, path: &Path) -> Result<(), ListenError> {
     let failed = |step, source: io::Error| ListenError::failed(address, step, source);
-    let dead = match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() => Identity::of(&metadata),
-        Ok(_) => return Err(ListenError::NotASocket { address: address.clone() }),
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(Step::Inspect, error)),
+    let inspect = || match fs::symlink_metadata(path) {
+        Ok(metadata) if metadata.file_type().is_socket() => Ok(Some(Identity::of(&metadata))),
+        Ok(_) => Err(ListenError::NotASocket { address: address.clone() }),
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        Err(error) => Err(failed(Step::Inspect, error)),
     };
+    let found = inspect()?;
     match probe(path) {
-        Ok(Life::Dead) => {}
         Ok(Life::Alive) => return Err(ListenError::Live { address: address.clone() }),
         Ok(Life::Gone) => return Ok(()),
+        Ok(Life::Dead) => {}
         Err(error) => return Err(failed(Step::Probe, error.into())),
     }
-    let aside = aside(path);
-    match fs::rename(path, &aside) {
-        Ok(()) => {}
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
-        Err(error) => return Err(failed(Step::Replace, error)),
+    // Another than the dead one is looked at afresh, at the next attempt.
+    if found.is_none() || inspect()? != found {
+        return Ok(());
     }
-    let moved = fs::symlink_metadata(&aside).map_err(|source| failed(Step::Inspect, source))?;
-    // A name too long to be asked counts as dead: the first answer has to do.
-    let still_dead = Identity::of(&moved) == dead
-        && matches!(probe(&aside), Ok(Life::Dead | Life::Gone) | Err(Errno::ENAMETOOLONG));
-    if still_dead {
-        return fs::remove_file(&aside).map_err(|source| failed(Step::Replace, source));
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(Step::Replace, error)),
+        Ok(()) | Err(_) => Ok(()),
     }
-    // Not what was there a moment ago, or alive after all: back to where it was, unless that is taken again.
-    match fs::hard_link(&aside, path) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => fs::rename(&aside, path),
-        Ok(()) | Err(_) => fs::remove_file(&aside),
-    }
-    .map_err(|source| failed(Step::Replace, source))?;
-    Err(ListenError::Live { address: address.clone() })
-}
-
-/// A name beside `path` that no other starter uses.
-fn aside(path: &Path) -> PathBuf {
-    static COUNT: AtomicU32 = AtomicU32::new(0);
-    path.with_file_name(format!(".dc-{}-{}", process::id(), COUNT.fetch_add(1, Ordering::Relaxed)))
 }
 
 /// Whether a process accepts connections at `path`. Does not wait for a place in its queue.
@@ -225,6 +213,18 @@ mod tests {
     }
 
     #[test]
+    fn a_starter_whose_path_was_taken_notices() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("socket");
+        let address = SocketPath::new(&path).unwrap().into();
+        let socket = bind_at(&address, &path).unwrap();
+        let file = OwnFile::claim(&path).unwrap();
+        // Not listening, it looks dead to whoever takes no turn.
+        clear(&address, &path).unwrap();
+        assert!(matches!(listen_at(&address, socket, &file), Err(ListenError::Lost { .. })));
+    }
+
+    #[test]
     fn the_mode_does_not_depend_on_the_umask() {
         let directory = tempfile::tempdir().unwrap();
         for mode in [0o600, 0o660, 0o777, 0o000] {
@@ -263,14 +263,10 @@ mod tests {
                 starters.into_iter().map(|starter| starter.join().unwrap()).collect()
             });
             let listeners: Vec<_> = bound.into_iter().flatten().collect();
-            assert!(listeners.len() <= 1, "{} listeners at one path", listeners.len());
-            if !listeners.is_empty() {
-                UnixStream::connect(&path).unwrap();
-            }
+            assert_eq!(listeners.len(), 1);
+            UnixStream::connect(&path).unwrap();
             drop(listeners);
-            if path.exists() {
-                fs::remove_file(&path).unwrap();
-            }
+            assert!(!path.exists());
         }
     }
 }

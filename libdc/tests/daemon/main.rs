@@ -2,6 +2,7 @@
 //!
 //! The test runner is a function here because the same file is the daemon: started with `--probe` it must fork
 //! before there is a thread.
+#![allow(clippy::unwrap_used, reason = "a test, though not one that the lint knows")]
 
 mod fleet;
 mod launching;
