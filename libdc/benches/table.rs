@@ -8,7 +8,7 @@ use criterion::{
 };
 use libdc::id::SessionId;
 use libdc::limits::SESSION_TIMEOUT_MS_MAX;
-use libdc::table::{SessionLimits, SessionTable};
+use libdc::table::{SessionLimits, SessionStore, SessionTable, ShardedSessions};
 use libdc::time::Time;
 use std::hint::black_box;
 use std::time::{Duration, Instant};
@@ -22,6 +22,7 @@ fn bench(criterion: &mut Criterion) {
     group.sample_size(20).warm_up_time(Duration::from_secs(1)).measurement_time(Duration::from_secs(3));
     for size in SIZES {
         get(&mut group, size);
+        get_from_store(&mut group, size);
         remove_and_add(&mut group, size);
         add_at_the_limit(&mut group, size);
     }
@@ -46,6 +47,39 @@ fn get(group: &mut BenchmarkGroup<'_, WallTime>, size: u64) {
     group.bench_function(BenchmarkId::new("nothing_but_the_id", size), |bencher| {
         bencher.iter(|| black_box(id(random.next() % size)));
     });
+}
+
+/// The same behind a lock, with the session copied; one by one, and with 16 requests known at once.
+fn get_from_store(group: &mut BenchmarkGroup<'_, WallTime>, size: u64) {
+    let store = ShardedSessions::new(1, SessionLimits::default(), [3, 4]);
+    let mut random = Random(4);
+    for n in 0..size {
+        store.add(NOW, key(&id(n)), &SESSION, timeout_ms(&mut random));
+    }
+    let mut out = Vec::with_capacity(16 * SESSION.len());
+    for known in [1, 16] {
+        group.bench_function(BenchmarkId::new(format!("store_get_{known}_known"), size), |bencher| {
+            bencher.iter_custom(|iterations| {
+                let mut spent = Duration::ZERO;
+                for _ in 0..iterations.div_ceil(16) {
+                    let ids: [[u8; 32]; 16] = std::array::from_fn(|_| id(random.next() % size));
+                    let keys = ids.each_ref().map(key);
+                    out.clear();
+                    let start = Instant::now();
+                    for keys in keys.chunks(known) {
+                        if known > 1 {
+                            store.prefetch(keys);
+                        }
+                        for key in keys {
+                            black_box(store.get(NOW, *key, &mut out));
+                        }
+                    }
+                    spent += start.elapsed();
+                }
+                spent.mul_f64(iterations as f64 / (iterations.div_ceil(16) * 16) as f64)
+            });
+        });
+    }
 }
 
 /// Removes a hundred sessions and adds them again; each half is timed alone.

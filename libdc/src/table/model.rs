@@ -92,6 +92,10 @@ impl SessionStore for Bare {
         self.0.lock().unwrap().have(now, id)
     }
 
+    fn prefetch(&self, ids: &[SessionId<'_>]) {
+        self.0.lock().unwrap().prefetch(ids);
+    }
+
     fn expire(&self, now: Time) -> super::Expired {
         let mut table = self.0.lock().unwrap();
         super::Expired { sessions: table.expire(now, 3), next: table.next_expiry() }
@@ -109,6 +113,7 @@ enum Step {
     Get(Vec<u8>),
     Remove(Vec<u8>),
     Have(Vec<u8>),
+    Prefetch(Vec<Vec<u8>>),
     Expire,
     Count,
 }
@@ -131,6 +136,7 @@ fn steps() -> impl Strategy<Value = Vec<Step>> {
         4 => ids().prop_map(Step::Get),
         2 => ids().prop_map(Step::Remove),
         1 => ids().prop_map(Step::Have),
+        1 => prop::collection::vec(ids(), 0..40).prop_map(Step::Prefetch),
         1 => Just(Step::Expire),
         1 => Just(Step::Count),
     ];
@@ -176,6 +182,7 @@ fn drive(
                 place.map(|place| model.sessions.remove(place));
             }
             Step::Have(id) => prop_assert_eq!(store.have(now, key(id)), model.place(id).is_some()),
+            Step::Prefetch(ids) => store.prefetch(&ids.iter().map(|id| key(id)).collect::<Vec<_>>()),
             Step::Expire => {
                 store.expire(now);
             }

@@ -87,6 +87,7 @@ fn take(taken: &AtomicU64, amount: u64, most: u64) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::table::index::ENTRIES_MAX;
 
     const fn room(sessions: u64, bytes: u64) -> Room {
         Room { sessions, bytes }
@@ -121,7 +122,7 @@ mod tests {
     fn no_limit_is_the_limit_of_the_numbers() {
         let shared = SharedRoom::new(SessionLimits::default());
         let mut mine = Room::default();
-        assert!(shared.top_up(&mut mine, room(u64::from(u32::MAX), u64::MAX)));
+        assert!(shared.top_up(&mut mine, room(u64::from(ENTRIES_MAX), u64::MAX)));
         assert!(!shared.top_up(&mut Room::default(), room(1, 0)));
         assert!(!shared.top_up(&mut Room::default(), room(0, 1)));
     }

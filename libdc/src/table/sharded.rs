@@ -16,7 +16,7 @@
 //! of a table. With a single shard there is that lock and nothing else, and the table keeps the limits itself.
 
 use super::expiry::Rank;
-use super::index::{IdHasher, Key};
+use super::index::{GUESSES, IdHasher, Key};
 use super::room::{Room, SharedRoom};
 use super::session::{Added, SessionLimits, SessionTable, SessionTotals, cost, expiry};
 use super::store::{Expired, SessionStore};
@@ -73,7 +73,11 @@ impl ShardedSessions {
     }
 
     fn shard(&self, key: Key<'_>) -> &Shard {
-        &self.shards[key.table_hash() as usize & (self.shards.len() - 1)]
+        &self.shards[self.shard_number(key)]
+    }
+
+    fn shard_number(&self, key: Key<'_>) -> usize {
+        key.table_hash() as usize & (self.shards.len() - 1)
     }
 
     /// As [`SessionStore::add`], where several shards share the room.
@@ -181,6 +185,25 @@ impl SessionStore for ShardedSessions {
         self.shard(key).lock().get_key(now, key).is_some()
     }
 
+    fn prefetch(&self, ids: &[SessionId<'_>]) {
+        for ids in ids.chunks(GUESSES) {
+            let mut places = [(0, 0); GUESSES];
+            for (place, id) in places.iter_mut().zip(ids) {
+                let key = self.hasher.key(*id);
+                *place = (self.shard_number(key), key.index_hash());
+            }
+            let places = &mut places[..ids.len()];
+            places.sort_unstable_by_key(|(shard, _)| *shard);
+            for group in places.chunk_by(|one, next| one.0 == next.0) {
+                let mut hashes = [0; GUESSES];
+                for (hash, place) in hashes.iter_mut().zip(group) {
+                    *hash = place.1;
+                }
+                self.shards[group[0].0].lock().prefetch_hashes(&hashes[..group.len()]);
+            }
+        }
+    }
+
     /// At most 64 sessions of each shard.
     fn expire(&self, now: Time) -> Expired {
         let mut sessions = 0;
@@ -254,7 +277,7 @@ mod tests {
         SessionId::new(bytes).unwrap()
     }
 
-    /// Splits the room that the shards' tables take up from what the account says is taken.
+    /// What the shards' tables take up, whatever the account says.
     fn in_tables(store: &ShardedSessions) -> Room {
         let each = store.shards.iter().map(|shard| Room::taken_by(&shard.lock()));
         each.fold(Room::default(), Room::plus)
@@ -349,7 +372,7 @@ mod tests {
                     })
                 })
                 .collect();
-            let worked: Vec<_> = workers.into_iter().map(|worker| worker.join()).collect();
+            let worked: Vec<_> = workers.into_iter().map(std::thread::ScopedJoinHandle::join).collect();
             done.store(true, Ordering::Release);
             assert!(worked.iter().all(Result::is_ok));
             assert!(watch.join().is_ok());
