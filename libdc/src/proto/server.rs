@@ -16,6 +16,10 @@ use crate::service::{Service, Tally};
 use crate::time::Time;
 use crate::wire::frame::{Corruption, Direction};
 use crate::wire::message::MessageReader;
+use crate::wire::session::ids_ahead;
+
+/// Most requests for which the store is told at once what will be asked.
+const ANNOUNCED_MAX: usize = 16;
 
 /// One connection, as the server sees it.
 #[derive(Debug)]
@@ -104,11 +108,16 @@ impl ServerConnection {
     ) -> Result<(), Corruption> {
         let mut tally = Tally::default();
         let mut answered = false;
+        let mut announced = 0_usize;
         let result = loop {
             self.stalled = out.len() >= OUTBOX_BYTES_MAX && !input.is_empty();
             if self.stalled {
                 break Ok(());
             }
+            if announced == 0 {
+                announced = announce(input, service);
+            }
+            announced -= 1;
             match self.reader.next(input) {
                 Ok(Some(request)) => {
                     answered = true;
@@ -129,4 +138,23 @@ impl ServerConnection {
         }
         result
     }
+}
+
+/// Tells the store what is asked next, so that it can look for all of it at once. Returns how many requests
+/// can be answered before it is worth to look again.
+fn announce(input: &[u8], service: &Service) -> usize {
+    let mut requested = ids_ahead(input).take(ANNOUNCED_MAX);
+    let Some(first) = requested.next() else {
+        return 1;
+    };
+    let mut ids = [first; ANNOUNCED_MAX];
+    let mut count = 1;
+    for (place, id) in ids[1..].iter_mut().zip(requested) {
+        *place = id;
+        count += 1;
+    }
+    if count > 1 {
+        service.sessions().prefetch(&ids[..count]);
+    }
+    count
 }

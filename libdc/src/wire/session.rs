@@ -10,7 +10,10 @@
 //! bytes shorter than a message may be; [`Add::fits_message`] tells. Nothing here panics.
 
 use crate::id::SessionId;
-use crate::limits::{ADD_PREFIX_BYTES, SESSION_BYTES_MAX, SESSION_MESSAGE_BYTES_MAX, SESSION_TIMEOUT_MS_MAX};
+use crate::limits::{
+    ADD_PREFIX_BYTES, FRAME_HEADER_BYTES, SESSION_BYTES_MAX, SESSION_MESSAGE_BYTES_MAX,
+    SESSION_TIMEOUT_MS_MAX,
+};
 use crate::wire::corruption::Corruption;
 use crate::wire::operation::{Operation, SessionOperation};
 
@@ -120,6 +123,29 @@ impl<'a> Add<'a> {
         out.extend_from_slice(self.id.as_bytes());
         out.extend_from_slice(self.session);
     }
+}
+
+/// The ids that the requests at the start of `input` name, for who wants to know before reading them.
+///
+/// A hint, not a reading: nothing is checked but that the bytes are there. It ends at the first request that is not
+/// one whole frame of class 0, or whose id can't be one.
+pub fn ids_ahead(input: &[u8]) -> impl Iterator<Item = SessionId<'_>> {
+    let mut rest = input;
+    std::iter::from_fn(move || {
+        let (header, after) = rest.split_first_chunk::<FRAME_HEADER_BYTES>()?;
+        let [class, operation, complete, high, low] = *header.last_chunk()?;
+        let (data, after) = after.split_at_checked(usize::from(u16::from_be_bytes([high, low])))?;
+        if class != 0 || complete != 1 {
+            return None;
+        }
+        rest = after;
+        if operation != SessionOperation::Add as u8 {
+            return SessionId::new(data);
+        }
+        let (prefix, id_and_session) = data.split_first_chunk::<ADD_PREFIX_BYTES>()?;
+        let [.., a, b, c, d] = *prefix;
+        SessionId::new(id_and_session.get(..u32::from_be_bytes([a, b, c, d]) as usize)?)
+    })
 }
 
 /// The answer to a session request.
