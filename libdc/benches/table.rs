@@ -156,7 +156,7 @@ fn key(id: &[u8; 32]) -> SessionId<'_> {
     SessionId::new(id).expect("32 bytes are an id")
 }
 
-/// SplitMix64 (Steele, Lea, Flood 2014).
+/// `SplitMix64` (Steele, Lea, Flood 2014).
 struct Random(u64);
 
 impl Random {

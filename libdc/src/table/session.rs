@@ -12,15 +12,20 @@
 //!
 //! # What bounds a step
 //! [`SessionTable::expire`] removes at most as many as it is told to. An ADD first removes up to two expired
-//! ones, so that a table that nobody sweeps can't fill with them. An ADD at the byte limit removes until the new
-//! session fits: a session of n bytes pushes out at most n bytes and one session more, which is one or two where sessions
-//! are of a size. The worst case, 32 KiB into a table full of sessions of three bytes, is eleven
-//! thousand; each was paid for by the ADD that stored it. To stop half-way would break the limit or refuse the session.
+//! ones, so that a table that nobody sweeps can't fill with them. An ADD at the byte limit removes until the
+//! new session fits: one or two where sessions are of a size, at the very worst, 32 KiB into a table full of
+//! sessions of three bytes, eleven thousand, in about a millisecond. To stop half-way would break the limit or
+//! refuse the session; and each that goes was paid for by the ADD that stored it.
 //!
 //! # Memory
 //! Of a session: its bytes, its id's and one more, in one allocation; an entry of 24 bytes, 16 in the index and
-//! 16 in the queue. Bytes are given back as sessions go, and so is the queue's heap at its end; the arrays of entries,
-//! chains and positions (44 bytes for each session there ever was at once) are kept for those to come.
+//! 16 in the queue. As sessions go, their bytes and the end of the queue's heap go back to the allocator, which
+//! keeps most of it for the next ones; the arrays of entries, index and positions (44 bytes for each session
+//! that there ever was at once) stay.
+//!
+//! A look-up touches four places: a bucket, its link and, while that is on its way, the entry; then the data. In a
+//! table much larger than the caches that is three waits for memory, one after the other; see
+//! [`SessionTable::prefetch`].
 //!
 //! No operation panics.
 
