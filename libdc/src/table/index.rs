@@ -6,13 +6,14 @@
 //! step takes the same small time at any size. A bucket is a chain of entries with the same lower bits.
 //!
 //! The index also gives out the entries' numbers, from 0 and without gaps, so that whatever else is known
-//! about an entry lies in an array under its number; vacant ones are used again before there is a new one. It keeps 16 bytes for each: two buckets, 32
-//! bits of hash and a link. Chains are walked and split without looking at anything else.
+//! about an entry lies in an array under its number; vacant ones are used again before there is a new one.
+//! It keeps 16 bytes for each: two buckets, 32 bits of hash and a link. Chains are walked and split without
+//! looking at anything else.
 //!
-//! Invariants: the buckets are twice as many as there have ever been entries at once (at least one); every entry
-//! is in the chain of its hash's bucket, once; every number is in a chain or in the list of vacant ones.
-//! Nothing here panics on a number that the index gave out and did not take back. Equal hashes cost time, in
-//! proportion to how many there are, but nothing else: see [`IdHasher`] for why they are rare.
+//! Invariants: the buckets are twice as many as there have ever been entries at once (at least one); every
+//! entry is in the chain of its hash's bucket, once; every number is in a chain or in the list of vacant
+//! ones. Nothing here panics on a number that the index gave out and did not take back. Equal hashes cost
+//! time, in proportion to how many there are, but nothing else: see [`IdHasher`] for why they are rare.
 
 use super::chunks::Chunked;
 use crate::id::SessionId;
@@ -25,8 +26,8 @@ const NONE: u32 = u32::MAX;
 /// Most entries of an index: as many as can have their buckets numbered.
 pub(super) const ENTRIES_MAX: u32 = NONE / BUCKETS_PER_ENTRY;
 
-/// Two, so that chains are mostly of one entry or none. With one, for 4 bytes less, a removal and a look-up of what
-/// is not there took half as long again, a look-up a tenth more.
+/// Two, so that chains are mostly of one entry or none. With one, for 4 bytes less, a removal and a look-up
+/// of what is not there took half as long again, a look-up a tenth more.
 const BUCKETS_PER_ENTRY: u32 = 2;
 
 /// Look-ups that [`Index::guess`] does side by side: about as many as a processor can wait for at once.

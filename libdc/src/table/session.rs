@@ -23,8 +23,8 @@
 //! keeps most of it for the next ones; the arrays of entries, index and positions (44 bytes for each session
 //! that there ever was at once) stay.
 //!
-//! A look-up touches four places: a bucket, its link and, while that is on its way, the entry; then the data. In a
-//! table much larger than the caches that is three waits for memory, one after the other; see
+//! A look-up touches four places: a bucket, its link and, while that is on its way, the entry; then the
+//! data. In a table much larger than the caches that is three waits for memory, one after the other; see
 //! [`SessionTable::prefetch`].
 //!
 //! No operation panics.

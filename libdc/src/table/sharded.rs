@@ -39,7 +39,7 @@ pub struct ShardedSessions {
 }
 
 struct Shard {
-    /// The bits of the rank of what expires soonest in `table`. Written under its lock; others take it as a hint.
+    /// The bits of the rank of what expires soonest in `table`. Written under its lock; to others a hint.
     soonest: Apart<AtomicU64>,
     table: Apart<Mutex<SessionTable>>,
 }
@@ -242,9 +242,9 @@ impl Shard {
 
     /// Locks the table to look at it.
     fn lock(&self) -> std::sync::MutexGuard<'_, SessionTable> {
-        // A thread that panics with the lock held leaves it poisoned. No operation of a table panics, on any input; if one
-        // does by a mistake of ours, serving the sessions that are there is better than serving none. An entry is checked
-        // against the whole id before it is given to anyone, so that no wrong session is ever found.
+        // A thread that panics with the lock held leaves it poisoned. No operation of a table panics, on any
+        // input; if one does by a mistake of ours, serving the sessions that are there is better than serving
+        // none. An entry is compared with the whole id before it is shown, so no wrong session is ever found.
         self.table.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 

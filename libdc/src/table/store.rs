@@ -10,8 +10,8 @@ use crate::time::Time;
 ///
 /// The methods are called by the threads that serve connections, between reading a request and writing its
 /// answer. They must not block (on input, output, or a lock that is held for long), or no connection of that
-/// thread is served meanwhile, and must not panic. The time never goes back for one caller, but another thread's may be a
-/// little ahead.
+/// thread is served meanwhile, and must not panic. The time never goes back for one caller, but another
+/// thread's may be a little ahead.
 pub trait SessionStore: Send + Sync {
     /// Stores `session` under `id` for `timeout_ms`, unless there is one already.
     fn add(&self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> Added;
