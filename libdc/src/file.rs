@@ -206,6 +206,16 @@ mod tests {
     }
 
     #[test]
+    fn a_turn_excludes_others_until_it_is_over() {
+        let directory = tempfile::tempdir().unwrap();
+        let other = File::open(directory.path()).unwrap();
+        let turn = DirectoryLock::of(&directory.path().join("file"));
+        assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
+        drop(turn);
+        other.lock().unwrap();
+    }
+
+    #[test]
     fn a_released_file_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ours");

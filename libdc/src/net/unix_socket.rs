@@ -126,6 +126,7 @@ mod tests {
     use crate::net::listen::{Listener, SocketMode};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::os::unix::net::{UnixDatagram, UnixStream};
+    use std::sync::Barrier;
 
     fn bind(path: &Path, permissions: &SocketPermissions) -> Result<Listener, ListenError> {
         Listener::bind(&SocketPath::new(path).unwrap().into(), permissions)
@@ -133,6 +134,15 @@ mod tests {
 
     fn bind_plainly(path: &Path) -> Result<Listener, ListenError> {
         bind(path, &SocketPermissions::default())
+    }
+
+    /// Leaves a socket as a dead process does. A child that another test has just forked has a copy of it
+    /// until it starts its program.
+    fn leave_dead(path: &Path) {
+        drop(UnixListener::bind(path).unwrap());
+        while !matches!(probe(path), Ok(Life::Dead)) {
+            std::thread::yield_now();
+        }
     }
 
     #[test]
@@ -149,8 +159,7 @@ mod tests {
     fn a_dead_socket_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        drop(UnixListener::bind(&path).unwrap());
-        assert!(path.exists());
+        leave_dead(&path);
         let _listener = bind_plainly(&path).unwrap();
         UnixStream::connect(&path).unwrap();
         assert_eq!(fs::read_dir(directory.path()).unwrap().count(), 1);
@@ -256,10 +265,18 @@ mod tests {
     fn of_many_starters_one_gets_the_path() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        for _ in 0..50 {
-            drop(UnixListener::bind(&path).unwrap());
+        let start = Barrier::new(4);
+        for _ in 0..200 {
+            leave_dead(&path);
             let bound: Vec<_> = std::thread::scope(|scope| {
-                let starters: Vec<_> = (0..4).map(|_| scope.spawn(|| bind_plainly(&path))).collect();
+                let starters: Vec<_> = (0..4)
+                    .map(|_| {
+                        scope.spawn(|| {
+                            start.wait();
+                            bind_plainly(&path)
+                        })
+                    })
+                    .collect();
                 starters.into_iter().map(|starter| starter.join().unwrap()).collect()
             });
             let listeners: Vec<_> = bound.into_iter().flatten().collect();

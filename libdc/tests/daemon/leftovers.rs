@@ -4,6 +4,7 @@ use crate::fleet::{Place, descriptors, end, is_root, status, text};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use std::fs;
+use std::io::{BufRead, BufReader};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 
@@ -13,6 +14,7 @@ pub(crate) const CASES: &[(&str, fn())] = &[
     ("the_files_are_gone_before_the_daemon", the_files_are_gone_before_the_daemon),
     ("the_files_of_a_killed_daemon_are_removed", the_files_of_a_killed_daemon_are_removed),
     ("a_killed_daemon_is_succeeded_at_once", a_killed_daemon_is_succeeded_at_once),
+    ("a_successor_waits_for_the_custodian", a_successor_waits_for_the_custodian),
     ("a_failed_start_leaves_nothing", a_failed_start_leaves_nothing),
     ("a_custodian_holds_nothing_else", a_custodian_holds_nothing_else),
     ("a_custodian_outlives_signals", a_custodian_outlives_signals),
@@ -94,6 +96,34 @@ fn a_killed_daemon_is_succeeded_at_once() {
         assert_eq!(place.connect().line(), format!("{daemon} false"));
     }
     end(daemon, Signal::SIGTERM);
+    place.assert_empty();
+}
+
+fn a_successor_waits_for_the_custodian() {
+    if !is_root() {
+        return;
+    }
+    let place = Place::sticky();
+    let daemon = place.start(NOBODY);
+    let custodian = place.custodian();
+    kill(custodian, Signal::SIGSTOP).unwrap();
+    end(daemon, Signal::SIGKILL);
+    let mut successor = place.probe(NOBODY).spawn().unwrap();
+    // It has looked at the pidfile when it sleeps, or when it has given up.
+    let looked = |pid: u32| {
+        let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
+        stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S") || rest.starts_with(" Z"))
+    };
+    while !looked(successor.id()) {
+        std::thread::yield_now();
+    }
+    kill(custodian, Signal::SIGCONT).unwrap();
+    let mut line = String::new();
+    BufReader::new(successor.stdout.take().unwrap()).read_line(&mut line).unwrap();
+    assert_eq!(line, "serving\n");
+    assert_eq!(waitpid(custodian, None), Ok(WaitStatus::Exited(custodian, 0)));
+    kill(place.pid_in_file(), Signal::SIGTERM).unwrap();
+    assert!(successor.wait().unwrap().success());
     place.assert_empty();
 }
 
