@@ -15,7 +15,6 @@ use crate::net::address::Address;
 use std::io;
 use std::process;
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::time::timeout;
 
 /// An asynchronous client.
@@ -117,7 +116,7 @@ impl Client {
     }
 
     async fn open(&self) -> Result<Stream, Error> {
-        let opened = Stream::connect(&self.address).await;
+        let opened = Stream::connect(&self.address, self.options.timeout).await;
         opened.map_err(|source| match source.kind() {
             io::ErrorKind::TimedOut => Error::Timeout { phase: Phase::Connecting },
             _ => Error::Connect { address: self.address.clone(), source },
@@ -127,11 +126,11 @@ impl Client {
     /// Sends the request and reads the answer; keeps the connection then, if it is to be kept.
     async fn converse(&mut self, mut connection: Stream, phase: &mut Phase) -> Result<Reply, Error> {
         *phase = Phase::Sending;
-        let sent = connection.write_all(self.exchange.request()).await;
+        let sent = connection.send(self.exchange.request()).await;
         sent.map_err(|source| Error::Io { phase: *phase, source })?;
         *phase = Phase::Receiving;
         let reply = loop {
-            match connection.read(self.exchange.room()).await {
+            match connection.receive(self.exchange.room()).await {
                 Err(source) => return Err(Error::Io { phase: *phase, source }),
                 Ok(0) => return Err(Error::Closed),
                 Ok(n) => {

@@ -43,5 +43,3 @@ mod stream;
 pub use asynchronous::Client;
 pub use error::{Error, Phase, Refusal};
 pub use options::{Connections, Options};
-#[cfg(feature = "tokio")]
-pub use stream::Stream;

@@ -4,9 +4,14 @@ use crate::net::address::{Address, Host, TcpAddress};
 use crate::net::socket::{Socket, prepare_tcp};
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
+use std::path::Path;
 use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
+
+/// First and longest pause before a Unix socket with a full backlog is asked again.
+const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
+const BACKLOG_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Connects to `address` within the time given; a host name is looked up anew. If it has several
 /// addresses they share the time, so that one that never answers does not hide the next. Cancel-safe.
@@ -16,7 +21,7 @@ use tokio::time::timeout;
 pub async fn connect(address: &Address, within: Duration) -> io::Result<Socket> {
     match address {
         Address::Unix(path) => {
-            let connecting = UnixStream::connect(path.as_path());
+            let connecting = connect_unix(path.as_path());
             Ok(Socket::Unix(timeout(within, connecting).await.map_err(io::Error::from)??))
         }
         Address::Tcp(tcp) => {
@@ -26,6 +31,19 @@ pub async fn connect(address: &Address, within: Duration) -> io::Result<Socket> 
         Address::Descriptor(_) => {
             Err(io::Error::new(ErrorKind::InvalidInput, "a descriptor is no address to connect to"))
         }
+    }
+}
+
+/// A Unix socket whose backlog is full refuses at once, and tells nobody when it has room again: so it is
+/// asked at growing intervals.
+async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
+    let mut pause = BACKLOG_PAUSE;
+    loop {
+        match UnixStream::connect(path).await {
+            Err(error) if error.kind() == ErrorKind::WouldBlock => sleep(pause).await,
+            result => return result,
+        }
+        pause = (pause * 2).min(BACKLOG_PAUSE_MAX);
     }
 }
 

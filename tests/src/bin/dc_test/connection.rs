@@ -1,13 +1,15 @@
 //! A connection that carries many requests at once: messages in and out, and what is behind it a socket.
 
-use libdc::client::Stream;
 use libdc::net::address::Address;
+use libdc::net::connect::connect;
+use libdc::net::socket::Socket;
 use libdc::wire::frame::{Corruption, Direction, MessageHead};
 use libdc::wire::message::{MessageReader, MessageRef};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 /// Bytes read at once.
@@ -16,7 +18,7 @@ const READ_BYTES: usize = 64 << 10;
 /// A connection to the server.
 #[derive(Debug)]
 pub(crate) struct Connection {
-    stream: Stream,
+    socket: Socket,
     reader: MessageReader,
     input: Box<[u8]>,
     /// What was read and not used yet lies between these.
@@ -27,9 +29,9 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) async fn open(address: &Address) -> io::Result<Self> {
+    pub(crate) async fn open(address: &Address, within: Duration) -> io::Result<Self> {
         Ok(Self {
-            stream: Stream::connect(address).await?,
+            socket: connect(address, within).await?,
             reader: MessageReader::new(Some(Direction::Response)),
             input: vec![0; READ_BYTES].into_boxed_slice(),
             used: 0,
@@ -69,7 +71,7 @@ impl Connection {
     /// Both directions at once: a server that waits for its answers to be read reads no requests.
     fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.written < self.output.len() {
-            match Pin::new(&mut self.stream).poll_write(cx, &self.output[self.written..]) {
+            match Pin::new(&mut self.socket).poll_write(cx, &self.output[self.written..]) {
                 Poll::Ready(written) => self.written += written?,
                 Poll::Pending => break,
             }
@@ -78,7 +80,7 @@ impl Connection {
         self.filled -= self.used;
         self.used = 0;
         let mut room = ReadBuf::new(&mut self.input[self.filled..]);
-        ready!(Pin::new(&mut self.stream).poll_read(cx, &mut room))?;
+        ready!(Pin::new(&mut self.socket).poll_read(cx, &mut room))?;
         let read = room.filled().len();
         self.filled += read;
         Poll::Ready(Ok(read > 0))

@@ -42,7 +42,7 @@ pub(crate) struct Options {
     /// Up to how much longer or shorter than that, at random.
     #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds(0..=TIMEOUT_SECONDS_MAX))]
     pub(crate) timevar: Duration,
-    /// Operations, of all clients together: 10 x sessions x sessions unless -duration is given.
+    /// Operations in all; without it and -duration, 10 x sessions x sessions.
     #[arg(long, value_name = "N", value_parser = count::<u64>(0..))]
     pub(crate) ops: Option<u64>,
     /// End after this long.
@@ -63,11 +63,14 @@ pub(crate) struct Options {
     /// Longest wait for an answer; no answer is a failure.
     #[arg(long, value_name = "MS", default_value = "10000", value_parser = milliseconds(1..=TIMEOUT_SECONDS_MAX * 1000))]
     pub(crate) answer_timeout: Duration,
-    /// Go on through outages that are no longer than this, reconnecting. A session stored before one may be
-    /// lost after it, but never be another.
+    /// Go on through outages up to this long, reconnecting.
+    ///
+    /// A session stored before an outage may be lost behind it, but never be another.
     #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds(0..=TIMEOUT_SECONDS_MAX * 1000))]
     pub(crate) tolerate_outage: Duration,
-    /// Take a missing session for one that the server evicted: its limit is small, or others use it too.
+    /// Take a missing session for an evicted one.
+    ///
+    /// For a server whose limit is smaller than what is stored, or that others use too.
     #[arg(long)]
     pub(crate) tolerate_eviction: bool,
     /// Print the report as one JSON object.

@@ -82,15 +82,12 @@ impl Worker {
 
     /// Connects and does the first exchange. Whether something failed.
     async fn connect(&mut self) -> Result<bool, Stop> {
-        let timeout = self.run.answer_timeout;
-        let deadline = Instant::now() + timeout;
-        let mut connection = match timeout_at(deadline.into(), Connection::open(&self.run.address)).await {
-            Ok(Ok(connection)) => connection,
-            Ok(Err(source)) => {
+        let mut connection = match Connection::open(&self.run.address, self.run.answer_timeout).await {
+            Ok(connection) => connection,
+            Err(source) => {
                 let address = self.run.address.clone();
                 return self.lose(Failure::NotConnected { address, source });
             }
-            Err(_) => return self.lose(Failure::Unanswered { timeout }),
         };
         for (uid, under_way) in &self.under_way {
             send(&mut connection, *uid, &under_way.question);
