@@ -107,16 +107,13 @@ impl dc_options::Options for Options {
 }
 
 #[cfg(test)]
-pub(crate) mod tests {
+mod tests {
     use super::*;
+    use crate::run_tests::parse;
 
     fn try_parse(line: &str) -> Result<Options, dc_options::Stop> {
         let words = ["-connect", "UNIX:/a"].into_iter().chain(line.split_whitespace());
         PROGRAM.try_parse(words.map(Into::into), |_| None)
-    }
-
-    pub(crate) fn parse(line: &str) -> Options {
-        try_parse(line).unwrap()
     }
 
     #[test]

@@ -179,7 +179,7 @@ mod tests {
 
     #[test]
     fn the_report_says_what_happened() {
-        let options = crate::options::tests::parse("--clients 3");
+        let options = crate::run_tests::parse("--clients 3");
         let mut tally = Tally::new();
         tally.note_answer(Add, Outcome::Ok, Duration::from_micros(20));
         tally.note_answer(Get, Outcome::Ok, Duration::from_micros(400));

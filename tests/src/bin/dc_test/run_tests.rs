@@ -1,16 +1,22 @@
 //! Whole runs against servers of known conduct.
 
 use crate::fake::{Conduct, Fake};
-use crate::options::Options;
+use crate::options::{Options, PROGRAM};
 use crate::run::{Run, Stop};
 use crate::tally::Failure;
 use std::rc::Rc;
 use std::time::Duration;
 
+/// The options of a command line.
+pub(crate) fn parse(line: &str) -> Options {
+    let words = ["-connect", "UNIX:/a"].into_iter().chain(line.split_whitespace());
+    PROGRAM.try_parse(words.map(Into::into), |_| None).unwrap()
+}
+
 /// Runs with the options of `line` against a server of that conduct.
 async fn run(line: &str, conduct: Conduct) -> (Result<(), Stop>, Rc<Run>) {
     let server = Fake::start(conduct).await;
-    let options = Options { connect: server.address.clone(), ..crate::options::tests::parse(line) };
+    let options = Options { connect: server.address.clone(), ..parse(line) };
     let run = Run::new(&options);
     let ended = run.clients(&options).await;
     (ended, run)
@@ -33,7 +39,7 @@ async fn an_honest_server_passes() {
             let (ended, run) = run(line, conduct).await;
             ended.unwrap();
             let tally = run.tally.borrow();
-            let clients = crate::options::tests::parse(line);
+            let clients = parse(line);
             assert_eq!(tally.answered(), clients.operations(), "{line}");
             assert_eq!(tally.failed(), 0);
         }
@@ -117,11 +123,8 @@ async fn lost_connections_are_opened_again() {
 async fn a_silent_server_is_a_failure() {
     let server = Fake::start(Conduct::FallsSilent(100)).await;
     let line = "--persistent --pipeline 3";
-    let options = Options {
-        connect: server.address.clone(),
-        answer_timeout: Duration::from_millis(50),
-        ..crate::options::tests::parse(line)
-    };
+    let options =
+        Options { connect: server.address.clone(), answer_timeout: Duration::from_millis(50), ..parse(line) };
     let run = Run::new(&options);
     let ended = run.clients(&options).await;
     assert!(matches!(ended, Err(Stop::Failed(Failure::Unanswered { .. }))), "{ended:?}");
@@ -135,7 +138,7 @@ async fn a_server_that_was_never_there_is_not_waited_for() {
     drop(server);
     tokio::task::yield_now().await;
     let line = "--tolerate-outage 60s";
-    let options = Options { connect: address, ..crate::options::tests::parse(line) };
+    let options = Options { connect: address, ..parse(line) };
     let stop = Run::new(&options).clients(&options).await.unwrap_err();
     assert!(matches!(stop, Stop::Failed(Failure::NotConnected { .. })), "{stop}");
     assert!(!stop.to_string().contains('\n'));
@@ -144,7 +147,7 @@ async fn a_server_that_was_never_there_is_not_waited_for() {
 #[tokio::test]
 async fn a_run_ends_with_its_duration_or_when_stopped() {
     let server = Fake::start(Conduct::Honest).await;
-    let parsed = crate::options::tests::parse("--persistent --pipeline 5 --duration 1");
+    let parsed = parse("--persistent --pipeline 5 --duration 1");
     let options = Options {
         connect: server.address.clone(),
         duration: Some(Duration::from_millis(30)),
