@@ -239,6 +239,8 @@ fn nothing_unwraps_outside_of_tests() {
 fn an_unwrap_is_seen() {
     assert!(is_seen(unwraps, "dc-server/src/main.rs", "fn f() { g().unwrap(); }"));
     assert!(!is_seen(unwraps, "dc-server/src/main.rs", "#[cfg(test)]\nmod tests {\n    g().unwrap();\n}"));
+    let shared = "#[cfg(test)]\npub(crate) mod tests {\n    g().unwrap();\n}";
+    assert!(!is_seen(unwraps, "dc-server/src/main.rs", shared));
     assert!(!is_seen(unwraps, "libdc/tests/wire.rs", "fn f() { g().unwrap(); }"));
 }
 

@@ -39,7 +39,7 @@ impl Source {
     fn take(&mut self, code: &str) {
         let mut lines = code.lines().peekable();
         while let Some(line) = lines.next() {
-            let module = lines.peek().and_then(|next| next.trim().strip_prefix("mod "));
+            let module = lines.peek().and_then(|next| module_of(next));
             let Some(module) =
                 module.filter(|_| line.starts_with("#[cfg(test)") || line.starts_with("#[cfg(all(test,"))
             else {
@@ -125,6 +125,13 @@ pub(crate) fn walk(top: &Path, folder: &str, extension: &str, found: &mut Vec<St
             found.push(path);
         }
     }
+}
+
+/// What follows `mod`, if a module begins on `line`.
+fn module_of(line: &str) -> Option<&str> {
+    let item =
+        line.strip_prefix("pub").map_or(line, |rest| rest.trim_start_matches(|c| c != ' ').trim_start());
+    item.strip_prefix("mod ")
 }
 
 fn is_word(c: char) -> bool {
