@@ -6,5 +6,6 @@ pub mod flight;
 pub mod link;
 pub mod local;
 pub mod multiplexer;
+pub mod observe;
 pub mod outbox;
 pub mod server;
