@@ -1,2 +1,49 @@
-//! Placeholder until the program is wired.
-fn main() {}
+//! `dc_snoop`: relays distcache traffic unchanged and shows what passes, or shows what is in a capture.
+//!
+//! ```text
+//! socket ──► relay ──► socket          capture ──► reassembly
+//!              │  bytes, once relayed                  │
+//!              └───────────► tap: observer, filter, statistics
+//!                             │                │
+//!                     printer thread     recorder thread (-write)
+//! ```
+//!
+//! The relay waits for neither thread: their queues are bounded, and what does not fit is dropped and counted.
+
+mod capture;
+mod clock;
+mod dump;
+mod filter;
+mod json;
+mod line;
+mod options;
+mod printer;
+mod record;
+mod relay;
+mod replay;
+mod run;
+mod socket;
+mod stats;
+mod tap;
+mod watch;
+
+use options::{Action, PROGRAM, SnoopOptions};
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    let options: SnoopOptions = PROGRAM.parse();
+    let Some((action, view)) = options.into_parts() else {
+        return ExitCode::FAILURE;
+    };
+    let result = match action {
+        Action::Relay { listen, server, write } => run::relay(&listen, server, write.as_deref(), &view),
+        Action::Read(file) => run::read(&file, &view),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("dc_snoop: {error}");
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,200 @@
+//! `-write`: a thread that writes what passed to a file, so that a slow disk holds up nobody.
+//!
+//! At most [`QUEUED_BYTES_MAX`] wait for it; data beyond that is left out, counted, and a gap in the file. If
+//! the file can't be written any more (a full disk) that is said once, the file ends with its last whole
+//! packet, and relaying goes on.
+
+use super::conversation::Conversation;
+use super::file::Blocks;
+use super::packet::{Ends, PacketError};
+use libdc::proto::observe::Sender;
+use pcap_file::PcapError;
+use std::collections::HashMap;
+use std::fs::File;
+use std::io::{self, Seek, Write};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+/// Most bytes that wait to be written.
+const QUEUED_BYTES_MAX: usize = 64 << 20;
+/// Most events that wait to be written.
+const QUEUED_EVENTS_MAX: usize = 1 << 16;
+/// Blocks are written when there is this much of them, or nothing else to do.
+const WRITE_BYTES: usize = 256 << 10;
+
+/// Something that happened on a connection, to be written down.
+#[derive(Debug)]
+pub(crate) struct Event {
+    pub(crate) at: Duration,
+    pub(crate) connection: u64,
+    pub(crate) what: What,
+}
+
+#[derive(Debug)]
+pub(crate) enum What {
+    Opened { ends: Ends, from: String },
+    Accepted,
+    Data { sender: Sender, offset: u64, bytes: Vec<u8> },
+    Finished { sender: Sender, offset: u64 },
+    Reset { sender: Sender },
+    Closed,
+}
+
+/// The end of the queue where events go in.
+#[derive(Debug)]
+pub(crate) struct Recorder {
+    queue: SyncSender<Event>,
+    queued: Arc<AtomicUsize>,
+    thread: JoinHandle<()>,
+    lost: u64,
+}
+
+impl Recorder {
+    /// Makes the file, in the place of one that is there, writes its header and starts the thread.
+    ///
+    /// # Errors
+    /// If the file can't be made or written.
+    pub(crate) fn start(path: &Path, description: &str) -> io::Result<Self> {
+        let mut output = Output::new(path, description)?;
+        let (queue, events) = sync_channel(QUEUED_EVENTS_MAX);
+        let queued = Arc::new(AtomicUsize::new(0));
+        let thread_queued = Arc::clone(&queued);
+        let thread = std::thread::Builder::new()
+            .name("recorder".to_owned())
+            .spawn(move || output.run(&events, &thread_queued))?;
+        Ok(Self { queue, queued, thread, lost: 0 })
+    }
+
+    /// Hands an event over, or leaves it out if too much waits.
+    pub(crate) fn record(&mut self, event: Event) {
+        let cost = cost(&event);
+        let waiting = self.queued.fetch_add(cost, Ordering::Relaxed);
+        if waiting + cost > QUEUED_BYTES_MAX || self.queue.try_send(event).is_err() {
+            self.queued.fetch_sub(cost, Ordering::Relaxed);
+            self.lost += cost as u64;
+        }
+    }
+
+    /// Waits until all is written; the number of bytes that were left out.
+    pub(crate) fn finish(self) -> u64 {
+        drop(self.queue);
+        if self.thread.join().is_err() {
+            eprintln!("dc_snoop: the thread that writes the capture has panicked");
+        }
+        self.lost
+    }
+}
+
+const fn cost(event: &Event) -> usize {
+    match &event.what {
+        What::Data { bytes, .. } => bytes.len(),
+        _ => 0,
+    }
+}
+
+/// The file, and what is known of the connections in it.
+struct Output {
+    path: PathBuf,
+    file: File,
+    blocks: Blocks,
+    /// Length of the file up to its last whole block.
+    len: u64,
+    failed: bool,
+    conversations: HashMap<u64, Conversation>,
+}
+
+impl Output {
+    fn new(path: &Path, description: &str) -> io::Result<Self> {
+        let file = File::create(path)?;
+        let blocks = Blocks::new(description).map_err(into_io)?;
+        let (path, conversations) = (path.to_owned(), HashMap::new());
+        let mut output = Self { path, file, blocks, len: 0, failed: false, conversations };
+        output.write()?;
+        Ok(output)
+    }
+
+    fn run(&mut self, events: &Receiver<Event>, queued: &AtomicUsize) {
+        while let Ok(first) = events.recv() {
+            for event in std::iter::once(first).chain(events.try_iter()) {
+                queued.fetch_sub(cost(&event), Ordering::Relaxed);
+                if !self.failed {
+                    let result = self.event(event);
+                    self.check(result);
+                }
+            }
+            if !self.failed {
+                let result = self.write();
+                self.check(result);
+            }
+        }
+    }
+
+    /// Says once that no more can be written.
+    fn check(&mut self, result: io::Result<()>) {
+        let Err(error) = result else { return };
+        self.failed = true;
+        let path = self.path.display();
+        eprintln!("dc_snoop: -write {path}: {error}; nothing more is written there, relaying goes on");
+        // A pipe has no length to set; a file that can't be shortened is as good as it gets.
+        self.file.set_len(self.len).ok();
+    }
+
+    fn event(&mut self, event: Event) -> io::Result<()> {
+        let Event { at, connection, what } = event;
+        if let What::Opened { ends, from } = what {
+            let mut conversation = Conversation::new(ends);
+            let syn = conversation.syn().map_err(invalid)?;
+            self.conversations.insert(connection, conversation);
+            return self.packet(at, &syn, Some(format!("connection #{connection} from {from}")));
+        }
+        // Its beginning may have been left out.
+        let ends = Ends::stand_in(connection);
+        let conversation = self.conversations.entry(connection).or_insert_with(|| Conversation::new(ends));
+        let packets: Vec<Vec<u8>> = match what {
+            What::Opened { .. } | What::Closed => {
+                self.conversations.remove(&connection);
+                return Ok(());
+            }
+            What::Accepted => conversation.accepted().map_err(invalid)?.into(),
+            What::Data { sender, offset, bytes } => {
+                conversation.data(sender, offset, &bytes).map_err(invalid)?
+            }
+            What::Finished { sender, offset } => conversation.fin(sender, offset).map_err(invalid)?.into(),
+            What::Reset { sender } => vec![conversation.reset(sender).map_err(invalid)?],
+        };
+        packets.iter().try_for_each(|packet| self.packet(at, packet, None))
+    }
+
+    fn packet(&mut self, at: Duration, packet: &[u8], comment: Option<String>) -> io::Result<()> {
+        self.blocks.packet(at, packet, comment).map_err(into_io)?;
+        if self.blocks.len() >= WRITE_BYTES { self.write() } else { Ok(()) }
+    }
+
+    fn write(&mut self) -> io::Result<()> {
+        let bytes = self.blocks.take();
+        let result = self.file.write_all(&bytes);
+        match &result {
+            Ok(()) => self.len += bytes.len() as u64,
+            // Back to the end of the last block, for whoever appends.
+            Err(_) => {
+                self.file.seek(io::SeekFrom::Start(self.len)).ok();
+            }
+        }
+        result
+    }
+}
+
+fn into_io(error: PcapError) -> io::Error {
+    match error {
+        PcapError::IoError(error) => error,
+        other => io::Error::other(other),
+    }
+}
+
+fn invalid(error: PacketError) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, error)
+}

@@ -1,0 +1,389 @@
+//! Records as lines of text, in columns:
+//!
+//! ```text
+//! 12:00:01.204117  #3 → GET     uid=17  id=5f0a…c9 (32)
+//! 12:00:01.204391  #3 ← GET     uid=17  OK  session 183 bytes 8e1d04b7    274 µs
+//! ```
+//!
+//! A column that becomes too narrow is widened for good, so that lines next to each other stay aligned.
+
+use crate::clock::{time_of_day, took};
+use crate::dump::{self, Hidden};
+use crate::record::{Ending, MessageRecord, Record, What};
+use anstyle::{AnsiColor, Style};
+use jiff::tz::TimeZone;
+use libdc::proto::observe::Sender;
+use libdc::wire::display::{Content, Secrets, show_data, show_id};
+use libdc::wire::frame::{Corruption, Direction};
+use libdc::wire::session::Status;
+use std::fmt::{Display, Write};
+
+/// Turns records into lines.
+#[derive(Debug)]
+pub(crate) struct LineWriter {
+    secrets: Secrets,
+    zone: TimeZone,
+    colour: bool,
+    connection_width: usize,
+    uid_width: usize,
+    end: usize,
+}
+
+/// The times stand at the right of this column, unless a line is longer.
+const END: usize = 80;
+/// No time is moved further to the right than this by a long line before it.
+const END_MAX: usize = 120;
+
+impl LineWriter {
+    pub(crate) const fn new(secrets: Secrets, zone: TimeZone, colour: bool) -> Self {
+        Self { secrets, zone, colour, connection_width: 2, uid_width: 2, end: END }
+    }
+
+    /// Appends the line (or, with a dump, lines) of a record.
+    pub(crate) fn write(&mut self, out: &mut String, record: &Record) {
+        let mut line = Line::new(out, self.colour);
+        line.push(DIM, &time_of_day(record.at, &self.zone));
+        let number = format!("#{}", record.connection);
+        self.connection_width = self.connection_width.max(number.len());
+        line.pad(1 + self.connection_width - number.len() + 1);
+        line.push(connection_style(record.connection), &number);
+        match &record.what {
+            What::Message(message) => self.message(line, message),
+            What::Corrupt { sender, corruption, offset, bytes } => {
+                begin(&mut line, *sender, "corrupt", FAILED);
+                line.push(PLAIN, &malformed(*corruption, *offset));
+                line.push(DIM, &format!("  [{}]", spaced(bytes)));
+                line.finish();
+            }
+            What::Raw { sender, len, bytes } => {
+                begin(&mut line, *sender, "raw", DIM);
+                line.push(DIM, &format!("{len} byte{}", plural(*len)));
+                line.finish();
+                if let Some(bytes) = bytes {
+                    dump::write(out, bytes, &Hidden::all(self.secrets));
+                }
+            }
+            What::Line { sender, text, secret } => {
+                begin(&mut line, *sender, "text", PLAIN);
+                line.push(PLAIN, &format!("\"{}\"", text_line(text, *secret, self.secrets)));
+                line.finish();
+            }
+            What::Tls { sender } => {
+                begin(&mut line, *sender, "TLS", PLAIN);
+                line.push(DIM, "not decoded");
+                line.finish();
+            }
+            What::Gap { sender, count } => {
+                begin(&mut line, *sender, "gap", FAILED);
+                line.push(PLAIN, &format!("{count} byte{} not captured", plural(*count as usize)));
+                line.finish();
+            }
+            What::Opened { .. } | What::Refused { .. } | What::Closed { .. } => {
+                connection(line, &record.what);
+            }
+        }
+    }
+
+    fn message(&mut self, mut line: Line<'_>, record: &MessageRecord) {
+        let message = record.as_ref();
+        let head = message.head;
+        begin(&mut line, record.sender, head.operation.name(), PLAIN.bold());
+        let uid = head.uid.to_string();
+        self.uid_width = self.uid_width.max(uid.len());
+        line.push(DIM, "uid=");
+        line.push(PLAIN, &uid);
+        line.pad(2 + self.uid_width - uid.len());
+        match Content::of(message) {
+            Content::Status(status) => line.push(status_style(status), status.name()),
+            Content::Session(session) => {
+                line.push(status_style(Status::Ok), Status::Ok.name());
+                line.push(PLAIN, &format!("  session {}", show_data(session, self.secrets)));
+            }
+            content @ (Content::Malformed { .. } | Content::AddRefused { .. }) => {
+                line.push(FAILED, &content.show(self.secrets).to_string());
+            }
+            content => line.push(PLAIN, &content.show(self.secrets).to_string()),
+        }
+        if let Some(answered) = &record.answers {
+            if let (true, Some(id)) = (record.show_id, &answered.id) {
+                line.push(PLAIN, &format!("  id={}", show_id(id)));
+            }
+            if answered.operation != head.operation {
+                line.push(FAILED, &format!("  answers {}", answered.operation.name()));
+            }
+            self.at_end(&mut line, DIM, &took(answered.took));
+        } else if head.direction == Direction::Response {
+            self.at_end(&mut line, FAILED, "no request");
+        }
+        let out = line.finish();
+        if let Some(raw) = &record.raw {
+            dump::write(out, raw, &Hidden::of_message(message, self.secrets));
+        }
+    }
+
+    fn at_end(&mut self, line: &mut Line<'_>, style: Style, text: &str) {
+        let width = text.chars().count();
+        self.end = self.end.max((line.width + 2 + width).min(END_MAX));
+        line.pad(self.end.saturating_sub(line.width + width).max(2));
+        line.push(style, text);
+    }
+}
+
+/// Arrow and name, behind the number of the connection.
+fn begin(line: &mut Line<'_>, sender: Sender, name: &str, style: Style) {
+    let (arrow, colour) = match sender {
+        Sender::Client => (" → ", AnsiColor::Cyan),
+        Sender::Server => (" ← ", AnsiColor::Green),
+    };
+    line.push(colour.on_default(), arrow);
+    line.push(style, name);
+    line.pad(8_usize.saturating_sub(name.chars().count()).max(1));
+}
+
+/// The lines about a connection as such.
+fn connection(mut line: Line<'_>, what: &What) {
+    match what {
+        What::Opened { from } => line.push(DIM, &format!(" ● opened  from {from}")),
+        What::Refused { why } => line.push(FAILED, &format!(" × refused  {why}")),
+        What::Closed { how, unanswered, unfinished } => {
+            let how = match how {
+                Ending::Orderly => "○ closed",
+                Ending::Reset(Sender::Client) => "○ reset by the client",
+                Ending::Reset(Sender::Server) => "○ reset by the server",
+                Ending::Cut => "○ still open",
+            };
+            line.push(DIM, &format!(" {how}"));
+            if *unanswered > 0 {
+                line.push(WARNING, &format!("  {unanswered} request{} unanswered", plural(*unanswered)));
+            }
+            for (sender, count) in unfinished.iter().filter(|(_, count)| *count > 0) {
+                let text = format!("  {count} byte{} of an unfinished message", plural(*count));
+                line.push(WARNING, &format!("{text} from the {}", end_name(*sender)));
+            }
+        }
+        _ => {}
+    }
+    line.finish();
+}
+
+pub(crate) const fn end_name(sender: Sender) -> &'static str {
+    match sender {
+        Sender::Client => "client",
+        Sender::Server => "server",
+    }
+}
+
+const fn plural(count: usize) -> &'static str {
+    if count == 1 { "" } else { "s" }
+}
+
+/// Offset and reason.
+fn malformed(corruption: Corruption, frame: u64) -> String {
+    let byte = corruption.offset();
+    format!("at offset {} (byte {byte} of a frame): {corruption}", frame + byte as u64)
+}
+
+fn spaced(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
+}
+
+/// A line of the text protocol without its newline. A token has 32 hexadecimal digits and is a secret wherever it stands.
+pub(crate) fn text_line(text: &[u8], secret: bool, secrets: Secrets) -> String {
+    let line = text.strip_suffix(b"\n").unwrap_or(text);
+    if secrets == Secrets::Shown {
+        return line.escape_ascii().to_string();
+    }
+    if secret {
+        return format!("<{}>", show_data(line, secrets));
+    }
+    let mut shown = String::new();
+    for (number, word) in line.split(|byte| *byte == b' ').enumerate() {
+        let space = if number > 0 { " " } else { "" };
+        let bare = word.strip_suffix(b"\r").unwrap_or(word);
+        let result = if bare.len() == 32 && bare.iter().all(u8::is_ascii_hexdigit) {
+            write!(shown, "{space}<{}>", show_data(bare, secrets))
+        } else {
+            write!(shown, "{space}{}", word.escape_ascii())
+        };
+        debug_assert!(result.is_ok(), "a string takes any text");
+    }
+    shown
+}
+
+const PLAIN: Style = Style::new();
+const DIM: Style = Style::new().dimmed();
+const FAILED: Style = AnsiColor::Red.on_default().bold();
+const WARNING: Style = AnsiColor::Yellow.on_default();
+
+const fn status_style(status: Status) -> Style {
+    match status {
+        Status::Ok => AnsiColor::Green.on_default(),
+        Status::NotOk => WARNING,
+        _ => FAILED,
+    }
+}
+
+/// Connections next to each other differ.
+const fn connection_style(connection: u64) -> Style {
+    let colours = [AnsiColor::Blue, AnsiColor::Magenta, AnsiColor::Yellow, AnsiColor::Cyan, AnsiColor::Green];
+    colours[(connection % 5) as usize].on_default()
+}
+
+/// A line under way: what is written, and how wide it is on the screen.
+#[derive(Debug)]
+pub(crate) struct Line<'a> {
+    out: &'a mut String,
+    colour: bool,
+    width: usize,
+}
+
+impl<'a> Line<'a> {
+    const fn new(out: &'a mut String, colour: bool) -> Self {
+        Self { out, colour, width: 0 }
+    }
+
+    fn push(&mut self, style: Style, text: &str) {
+        self.width += text.chars().count();
+        let styled: &dyn Display = if self.colour { &format_args!("{style}{text}{style:#}") } else { &text };
+        let result = write!(self.out, "{styled}");
+        debug_assert!(result.is_ok(), "a string takes any text");
+    }
+
+    fn pad(&mut self, count: usize) {
+        self.width += count;
+        self.out.extend(std::iter::repeat_n(' ', count));
+    }
+
+    fn finish(self) -> &'a mut String {
+        self.out.push('\n');
+        self.out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use libdc::proto::observe::Answered;
+    use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
+    use libdc::wire::message::Message;
+    use std::time::Duration;
+
+    const AT: Duration = Duration::new(1_772_366_401, 204_117_391);
+    const GET: Operation = Operation::Session(SessionOperation::Get);
+
+    fn shown(secrets: Secrets, connection: u64, whats: Vec<What>) -> String {
+        let mut writer = LineWriter::new(secrets, TimeZone::UTC, false);
+        let mut out = String::new();
+        for what in whats {
+            writer.write(&mut out, &Record { at: AT, connection, what });
+        }
+        out
+    }
+
+    fn request(uid: u32, data: &[u8]) -> MessageRecord {
+        let message = Message { head: MessageHead::request(uid, GET), data: data.to_vec() };
+        MessageRecord { sender: Sender::Client, message, raw: None, answers: None, show_id: false }
+    }
+
+    fn answer(uid: u32, data: &[u8], took: Option<Duration>) -> MessageRecord {
+        let message = Message { head: MessageHead::request(uid, GET).response(), data: data.to_vec() };
+        let answers = took.map(|took| Answered { operation: GET, id: Some([0x5f, 0x0a].into()), took });
+        MessageRecord { sender: Sender::Server, message, raw: None, answers, show_id: false }
+    }
+
+    fn message(record: MessageRecord) -> What {
+        What::Message(Box::new(record))
+    }
+
+    #[test]
+    fn messages_stand_in_columns() {
+        let id: Vec<u8> = [0x5f, 0x0a].into_iter().chain([7; 29]).chain([0xc9]).collect();
+        let took = Some(Duration::from_micros(274));
+        let whats = vec![
+            message(request(17, &id)),
+            message(answer(17, b"abc", took)),
+            message(answer(18, &[2], None)),
+        ];
+        let expected = "\
+12:00:01.204117  #3 → GET     uid=17  id=5f0a…c9 (32)
+12:00:01.204117  #3 ← GET     uid=17  OK  session 3 bytes ba7816bf        274 µs
+12:00:01.204117  #3 ← GET     uid=18  DISCONNECTED                    no request
+";
+        assert_eq!(shown(Secrets::Hidden, 3, whats), expected);
+    }
+
+    #[test]
+    fn a_column_that_is_too_narrow_is_widened_for_good() {
+        let whats = vec![message(request(4_294_967_295, &[1])), message(request(7, &[1]))];
+        let expected = "\
+12:00:01.204117  #3 → GET     uid=4294967295  id=01 (1)
+12:00:01.204117  #3 → GET     uid=7           id=01 (1)
+";
+        assert_eq!(shown(Secrets::Hidden, 3, whats), expected);
+    }
+
+    #[test]
+    fn an_answer_whose_request_is_not_shown_has_the_id() {
+        let mut missed = answer(17, &[1], Some(Duration::from_micros(1400)));
+        missed.show_id = true;
+        let expected = "12:00:01.204117  #12 ← GET     uid=17  NOTOK  id=5f0a (2)                 1.4 ms\n";
+        assert_eq!(shown(Secrets::Hidden, 12, vec![message(missed)]), expected);
+    }
+
+    #[test]
+    fn what_is_no_message_is_shown_too() {
+        let sender = Sender::Client;
+        let corruption = Corruption::IsResponse { value: 7 };
+        let unfinished = [(Sender::Client, 6), (Sender::Server, 0)];
+        let whats = vec![
+            What::Opened { from: "127.0.0.1:5000".to_owned() },
+            What::Corrupt { sender, corruption, offset: 14, bytes: vec![0, 0x11, 0, 1, 7] },
+            What::Raw { sender, len: 1, bytes: Some(vec![7]) },
+            What::Gap { sender: Sender::Server, count: 100 },
+            What::Tls { sender },
+            What::Refused { why: "cannot connect".to_owned() },
+            What::Closed { how: Ending::Reset(Sender::Server), unanswered: 1, unfinished },
+        ];
+        let expected = "\
+12:00:01.204117  #3 ● opened  from 127.0.0.1:5000
+12:00:01.204117  #3 → corrupt at offset 18 (byte 4 of a frame): is_response is 7, not 0 or 1  [00 11 00 01 07]
+12:00:01.204117  #3 → raw     1 byte
+      (hidden, -secrets shows them)
+12:00:01.204117  #3 ← gap     100 bytes not captured
+12:00:01.204117  #3 → TLS     not decoded
+12:00:01.204117  #3 × refused  cannot connect
+12:00:01.204117  #3 ○ reset by the server  1 request unanswered  6 bytes of an unfinished message from the client
+";
+        assert_eq!(shown(Secrets::Hidden, 3, whats), expected);
+    }
+
+    #[test]
+    fn tokens_in_text_are_secrets() {
+        let release = b"0123456789abcdef0123456789abcdef\n";
+        assert_eq!(text_line(release, false, Secrets::Hidden), "<32 bytes 3eb1bd43>");
+        assert_eq!(
+            text_line(b"ok 0123456789ABCDEF0123456789ABCDEF 33\n", false, Secrets::Hidden),
+            "ok <32 bytes cd6c1f7d> 33"
+        );
+        assert_eq!(text_line(b"sesame\n", true, Secrets::Hidden), "<6 bytes d0c04f4b>");
+        assert_eq!(text_line(b"sesame\n", true, Secrets::Shown), "sesame");
+        assert_eq!(text_line(b"\x1b[2J\n", false, Secrets::Hidden), "\\x1b[2J");
+    }
+
+    #[test]
+    fn colours_do_not_move_anything() {
+        let took = Some(Duration::from_micros(274));
+        let record = Record { at: AT, connection: 3, what: message(answer(17, b"abc", took)) };
+        let (mut plain, mut coloured) = (String::new(), String::new());
+        LineWriter::new(Secrets::Hidden, TimeZone::UTC, false).write(&mut plain, &record);
+        LineWriter::new(Secrets::Hidden, TimeZone::UTC, true).write(&mut coloured, &record);
+        let mut stripped = String::new();
+        for piece in coloured.split('\x1b') {
+            stripped.push_str(
+                piece.strip_prefix('[').and_then(|it| it.split_once('m')).map_or(piece, |(_, text)| text),
+            );
+        }
+        assert_ne!(coloured, plain);
+        assert_eq!(stripped, plain);
+    }
+}

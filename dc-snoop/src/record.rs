@@ -1,0 +1,111 @@
+//! What passed, kept until it is shown.
+
+use libdc::proto::observe::{Answered, Event, Passed, Sender};
+use libdc::wire::display::Content;
+use libdc::wire::frame::Corruption;
+use libdc::wire::message::{Message, MessageRef};
+use std::time::Duration;
+
+/// Something that happened on a connection.
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct Record {
+    /// When, since 1970.
+    pub(crate) at: Duration,
+    /// The connection, counted from 1.
+    pub(crate) connection: u64,
+    pub(crate) what: What,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) enum What {
+    /// A connection was accepted.
+    Opened { from: String },
+    /// A message passed.
+    Message(Box<MessageRecord>),
+    /// The bytes of a direction ceased to be frames.
+    Corrupt { sender: Sender, corruption: Corruption, offset: u64, bytes: Vec<u8> },
+    /// Bytes of which nothing is known.
+    Raw { sender: Sender, len: usize, bytes: Option<Vec<u8>> },
+    /// A line of text; `secret` if the whole of it is one.
+    Line { sender: Sender, text: Vec<u8>, secret: bool },
+    /// An encrypted connection.
+    Tls { sender: Sender },
+    /// Bytes that are not in the capture.
+    Gap { sender: Sender, count: u64 },
+    /// The server could not be reached.
+    Refused { why: String },
+    /// The connection ended.
+    Closed { how: Ending, unanswered: usize, unfinished: [(Sender, usize); 2] },
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct MessageRecord {
+    pub(crate) sender: Sender,
+    pub(crate) message: Message,
+    /// Its frames, if they are to be dumped.
+    pub(crate) raw: Option<Vec<u8>>,
+    pub(crate) answers: Option<Answered>,
+    /// Whether the line of the request, which has the id, is not shown.
+    pub(crate) show_id: bool,
+}
+
+/// How a connection ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Ending {
+    /// Both ends closed it.
+    Orderly,
+    /// This end reset it.
+    Reset(Sender),
+    /// It was still open when the program, or the capture, ended.
+    Cut,
+}
+
+impl MessageRecord {
+    pub(crate) fn as_ref(&self) -> MessageRef<'_> {
+        MessageRef { head: self.message.head, data: &self.message.data }
+    }
+
+    /// The session that the message, or the request it answers, is about.
+    pub(crate) fn id(&self) -> Option<&[u8]> {
+        let asked = self.answers.as_ref().and_then(|answered| answered.id.as_deref());
+        Content::of(self.as_ref()).id().or(asked)
+    }
+}
+
+impl What {
+    /// Of an event; `keep_bytes` says whether it is to be dumped.
+    pub(crate) fn new(sender: Sender, event: Event<'_>, keep_bytes: bool, show_id: bool) -> Self {
+        match event {
+            Event::Message(Passed { message, raw, answers }) => {
+                let raw = keep_bytes.then(|| raw.to_vec());
+                let message = Message::from(message);
+                Self::Message(Box::new(MessageRecord { sender, message, raw, answers, show_id }))
+            }
+            Event::Corrupt { corruption, offset, bytes } => {
+                Self::Corrupt { sender, corruption, offset, bytes: bytes.to_vec() }
+            }
+            Event::Raw(bytes) => {
+                Self::Raw { sender, len: bytes.len(), bytes: keep_bytes.then(|| bytes.to_vec()) }
+            }
+            Event::Line(text) => Self::Line { sender, text: text.to_vec(), secret: false },
+            Event::Tls => Self::Tls { sender },
+        }
+    }
+}
+
+impl Record {
+    /// About how much memory it takes.
+    pub(crate) fn cost(&self) -> usize {
+        let held = match &self.what {
+            What::Message(message) => {
+                let raw = message.raw.as_ref().map_or(0, Vec::len);
+                size_of::<MessageRecord>() + message.message.data.len() + raw
+            }
+            What::Corrupt { bytes, .. } => bytes.len(),
+            What::Raw { bytes, .. } => bytes.as_ref().map_or(0, Vec::len),
+            What::Line { text, .. } => text.len(),
+            _ => 0,
+        };
+        size_of::<Self>() + held
+    }
+}

@@ -1,0 +1,160 @@
+//! The relay: every connection that is accepted gets one to the server, and bytes go both ways as they come.
+//!
+//! A direction reads, writes what it read, and only then is that looked at; it reads on when all is written, so
+//! a slow reader slows the writer and no buffer grows. The end of a direction is passed on as that, a reset as a
+//! reset. An idle connection has no buffer.
+
+use crate::capture::packet::SEGMENT_BYTES_MAX;
+use crate::record::Ending;
+use crate::socket::{Accepted, Acceptor, Socket};
+use crate::watch::Watch;
+use libdc::net::address::Address;
+use libdc::proto::observe::Sender;
+use std::cell::RefCell;
+use std::io::{self, ErrorKind};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::JoinSet;
+
+/// Most bytes read at once: what fits a packet of a capture.
+const READ_BYTES: usize = SEGMENT_BYTES_MAX;
+/// Buffers kept for the next reads.
+const SPARE_BUFFERS_MAX: usize = 16;
+/// After an error of accept (most often: no descriptors left), how long to wait before the next.
+const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
+
+/// Accepts and relays until it is dropped, which ends all connections. Within a `LocalSet`.
+pub(crate) async fn run(acceptor: &Acceptor, server: Address, watch: Rc<Watch>) {
+    let relay = Rc::new(Relay { server, watch, buffers: RefCell::default() });
+    let mut connections = JoinSet::new();
+    loop {
+        tokio::select! {
+            accepted = acceptor.accept() => match accepted {
+                Ok(accepted) => {
+                    connections.spawn_local(Rc::clone(&relay).connection(accepted));
+                }
+                Err(error) => {
+                    eprintln!("dc_snoop: cannot accept a connection: {error}");
+                    tokio::time::sleep(ACCEPT_PAUSE).await;
+                }
+            },
+            Some(ended) = connections.join_next() => {
+                if let Err(error) = ended {
+                    eprintln!("dc_snoop: a connection was not relayed to its end: {error}");
+                }
+            }
+        }
+    }
+}
+
+#[derive(Debug)]
+struct Relay {
+    server: Address,
+    watch: Rc<Watch>,
+    buffers: RefCell<Vec<Vec<u8>>>,
+}
+
+/// One direction of a connection.
+#[derive(Clone, Copy)]
+struct Way<'a> {
+    connection: u64,
+    sender: Sender,
+    from: &'a Socket,
+    to: &'a Socket,
+}
+
+impl Relay {
+    async fn connection(self: Rc<Self>, accepted: Accepted) {
+        let connection = self.watch.open(&accepted);
+        let client = accepted.socket;
+        let server = match Socket::connect(&self.server).await {
+            Ok(server) => server,
+            Err(error) => {
+                self.watch.refuse(connection, format!("cannot connect to {}: {error}", self.server));
+                // The client sees what it would have seen of the server.
+                client.reset();
+                return;
+            }
+        };
+        self.watch.accepted(connection);
+        let up = Way { connection, sender: Sender::Client, from: &client, to: &server };
+        let down = Way { connection, sender: Sender::Server, from: &server, to: &client };
+        match tokio::try_join!(self.pass(up), self.pass(down)) {
+            Ok((up, down)) => self.watch.close(up.max(down), connection, Ending::Orderly),
+            Err(sender) => {
+                self.watch.close(self.watch.now(), connection, Ending::Reset(sender));
+                client.reset();
+                server.reset();
+            }
+        }
+    }
+
+    /// Passes bytes on until there are no more, or nobody takes them, and tells when that was; the error is
+    /// who broke the connection.
+    async fn pass(&self, way: Way<'_>) -> Result<Duration, Sender> {
+        let Way { connection, sender, from, to } = way;
+        let mut offset = 0;
+        loop {
+            from.readable().await.map_err(|_| sender)?;
+            // A connection that always has something to read lets the others have their turn.
+            tokio::task::coop::consume_budget().await;
+            let mut buffer = self.buffer();
+            let count = match from.try_read(&mut buffer) {
+                Ok(0) => {
+                    self.give_back(buffer);
+                    to.finish_writing();
+                    return Ok(self.watch.finish(connection, sender, offset));
+                }
+                Ok(count) => count,
+                Err(error) => {
+                    self.give_back(buffer);
+                    if is_transient(&error) {
+                        continue;
+                    }
+                    return Err(sender);
+                }
+            };
+            let result = self.deliver(way, &buffer[..count], &mut offset).await;
+            self.give_back(buffer);
+            if result.is_err() {
+                // Nobody reads any more. What comes the other way may still be read, so that goes on.
+                from.stop_reading();
+                return Ok(self.watch.finish(connection, sender, offset));
+            }
+        }
+    }
+
+    /// Writes all of `bytes`. What the socket has taken is looked at before the next piece is given to it: an
+    /// answer must not be seen before its request.
+    async fn deliver(&self, way: Way<'_>, mut bytes: &[u8], offset: &mut u64) -> io::Result<()> {
+        let at = self.watch.now();
+        while !bytes.is_empty() {
+            match way.to.try_write(bytes) {
+                Ok(count) => {
+                    let (written, rest) = bytes.split_at(count);
+                    self.watch.bytes(at, way.connection, way.sender, *offset, written);
+                    *offset += count as u64;
+                    bytes = rest;
+                }
+                Err(error) if is_transient(&error) => way.to.writable().await?,
+                Err(error) => return Err(error),
+            }
+        }
+        Ok(())
+    }
+
+    fn buffer(&self) -> Vec<u8> {
+        self.buffers.borrow_mut().pop().unwrap_or_else(|| vec![0; READ_BYTES])
+    }
+
+    fn give_back(&self, buffer: Vec<u8>) {
+        let mut buffers = self.buffers.borrow_mut();
+        if buffers.len() < SPARE_BUFFERS_MAX {
+            buffers.push(buffer);
+        }
+    }
+}
+
+fn is_transient(error: &io::Error) -> bool {
+    matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted)
+}

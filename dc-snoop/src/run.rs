@@ -1,0 +1,285 @@
+//! The two ways to run: relaying until told to end, and reading a capture.
+
+use crate::capture::file::CaptureReader;
+use crate::capture::packet::Segment;
+use crate::capture::recorder::Recorder;
+use crate::clock::Clock;
+use crate::filter::Filters;
+use crate::line::LineWriter;
+use crate::options::View;
+use crate::printer::{Format, Printer, print_now};
+use crate::relay;
+use crate::replay::Replay;
+use crate::socket::Acceptor;
+use crate::stats::Stats;
+use crate::tap::{Tap, TapOptions};
+use crate::watch::Watch;
+use jiff::tz::TimeZone;
+use libdc::net::address::Address;
+use libdc::net::listen::{ListenError, Listener, SocketPermissions};
+use libdc::process::file_limit;
+use libdc::process::signals::{SignalPolicy, Signals};
+use libdc::wire::display::Secrets;
+use pcap_file::PcapError;
+use std::fs::File;
+use std::io::{self, BufWriter, ErrorKind, IsTerminal, Read, Write, stdout};
+use std::path::{Path, PathBuf};
+use std::rc::Rc;
+use std::time::Duration;
+use tokio::task::LocalSet;
+use tokio::time::{Instant, MissedTickBehavior, interval_at};
+
+/// Most empty tables of `-stats` in a row when a capture has a long pause.
+const EMPTY_TABLES_MAX: u32 = 60;
+
+/// Why the program can't do what it is asked to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum RunError {
+    /// There is no runtime, no thread or no signal to be had.
+    #[error("cannot start: {0}")]
+    Start(#[source] io::Error),
+    /// Nobody can connect.
+    #[error(transparent)]
+    Listen(#[from] ListenError),
+    /// The file of `-write` can't be made.
+    #[error("-write {}: {source}", path.display())]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file of `-read` can't be opened.
+    #[error("-read {}: {source}", path.display())]
+    Open {
+        /// The file.
+        path: PathBuf,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The file of `-read` is no capture, or ends inside a packet.
+    #[error("-read {}: {}", path.display(), describe(source))]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with it.
+        source: PcapError,
+    },
+    /// The output can't be written.
+    #[error("cannot write to the standard output: {0}")]
+    Output(#[source] io::Error),
+}
+
+/// The crate says "error reading bytes" and leaves the reason to who asks for it.
+fn describe(error: &PcapError) -> String {
+    match error {
+        PcapError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
+            "it ends inside a packet".to_owned()
+        }
+        PcapError::IoError(error) => error.to_string(),
+        other => format!("it is not a capture that can be read: {other}"),
+    }
+}
+
+/// Relays from `listen` to `server` until a signal, the end of the output, or as many messages as asked for.
+pub(crate) fn relay(
+    listen: &Address,
+    server: Address,
+    write: Option<&Path>,
+    view: &View,
+) -> Result<(), RunError> {
+    let runtime =
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Start)?;
+    LocalSet::new().block_on(&runtime, async {
+        // Without it there are fewer connections, which accept will say.
+        file_limit::raise().ok();
+        let mut signals = Signals::listen(SignalPolicy::default()).map_err(RunError::Start)?;
+        let listener = Listener::bind(listen, &SocketPermissions::default())?;
+        let local = listener.local_address();
+        let (socket, file) = listener.into_parts();
+        let acceptor = Acceptor::new(socket).map_err(RunError::Start)?;
+        let recorder = write.map(|path| {
+            let description = format!("relayed from {listen} to {server}");
+            Recorder::start(path, &description)
+                .map_err(|source| RunError::Write { path: path.to_owned(), source })
+        });
+        let recorder = recorder.transpose()?;
+        let printer = Printer::start(format_of(view), stdout()).map_err(RunError::Start)?;
+        let closed = printer.closed();
+        let clock = Clock::start();
+        let watch = Rc::new(Watch::new(clock, Tap::new(tap_options(view), clock.now()), printer, recorder));
+        match local {
+            Some(local) => eprintln!("dc_snoop: listening on {listen} ({local})"),
+            None => eprintln!("dc_snoop: listening on {listen}"),
+        }
+        tokio::select! {
+            () = relay::run(&acceptor, server, Rc::clone(&watch)) => {}
+            () = tables(&watch, view) => {}
+            _ = signals.shutdown() => {}
+            () = closed.notified() => {}
+            () = watch.done() => {}
+        }
+        if let Some(total) = watch.total_stats() {
+            watch.print_text(format!(
+                "{}{}",
+                if view.json { "" } else { "\nin all\n" },
+                show(&total, watch.now(), view)
+            ));
+        }
+        watch.finish_all();
+        // Removes the socket's path.
+        drop(file);
+        Ok(())
+    })
+}
+
+/// Prints a table every so often, or waits for ever.
+async fn tables(watch: &Watch, view: &View) {
+    let Some(period) = view.stats else { return std::future::pending().await };
+    let mut ticks = interval_at(Instant::now() + period, period);
+    ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
+    loop {
+        ticks.tick().await;
+        if let Some(stats) = watch.take_stats() {
+            watch.print_text(show(&stats, watch.now(), view));
+        }
+    }
+}
+
+/// Shows what is in the capture `path`.
+pub(crate) fn read(path: &Path, view: &View) -> Result<(), RunError> {
+    let opened: io::Result<Box<dyn Read>> = if path.as_os_str() == "-" {
+        Ok(Box::new(io::stdin().lock()))
+    } else {
+        File::open(path).map(|file| Box::new(file) as _)
+    };
+    let file = opened.map_err(|source| RunError::Open { path: path.to_owned(), source })?;
+    let mut output = Output { format: format_of(view), out: BufWriter::new(stdout().lock()) };
+    let failed = |source| RunError::Read { path: path.to_owned(), source };
+    let mut reader = CaptureReader::new(file).map_err(failed)?;
+    let mut reading = Reading::new(view);
+    // What came before the damage is shown in any case.
+    let result = loop {
+        match reader.next() {
+            Ok(Some(packet)) => {
+                let Some(segment) = Segment::of_packet(packet.link, &packet.packet) else { continue };
+                if is_closed(reading.segment(packet.at, &segment, &mut output))? {
+                    return Ok(());
+                }
+                if reading.tap.is_done() {
+                    break Ok(());
+                }
+            }
+            Ok(None) => break Ok(()),
+            Err(error) => break Err(failed(error)),
+        }
+    };
+    let end = reading.end(&mut output);
+    if is_closed(end)? { Ok(()) } else { result }
+}
+
+/// A capture on its way to the output.
+struct Reading<'a> {
+    view: &'a View,
+    tap: Tap,
+    replay: Replay,
+    at: Option<Duration>,
+    next_table: Duration,
+}
+
+impl<'a> Reading<'a> {
+    fn new(view: &'a View) -> Self {
+        let tap = Tap::new(tap_options(view), Duration::ZERO);
+        Self { view, tap, replay: Replay::default(), at: None, next_table: Duration::MAX }
+    }
+
+    fn segment(&mut self, at: Duration, segment: &Segment<'_>, output: &mut Output<'_>) -> io::Result<()> {
+        if self.at.is_none() {
+            self.tap = Tap::new(tap_options(self.view), at);
+            self.next_table = self.view.stats.map_or(Duration::MAX, |period| at.saturating_add(period));
+        }
+        self.at = Some(at);
+        let period = self.view.stats.unwrap_or_default();
+        for _ in 0..EMPTY_TABLES_MAX {
+            if at < self.next_table {
+                break;
+            }
+            if let Some(stats) = self.tap.take_stats(self.next_table) {
+                output.text(&show(&stats, self.next_table, self.view))?;
+            }
+            self.next_table = self.next_table.saturating_add(period);
+        }
+        if at >= self.next_table {
+            self.next_table = at.saturating_add(period);
+        }
+        self.replay.segment(&mut self.tap, at, segment);
+        output.records(&mut self.tap)
+    }
+
+    fn end(&mut self, output: &mut Output<'_>) -> io::Result<()> {
+        let at = self.at.unwrap_or_default();
+        self.replay.end(&mut self.tap, at);
+        output.records(&mut self.tap)?;
+        if let Some(total) = self.tap.total_stats(at) {
+            output.text(if self.view.json { "" } else { "\nin all\n" })?;
+            output.text(&show(&total, at, self.view))?;
+        }
+        output.out.flush()
+    }
+}
+
+/// The standard output, waited for.
+struct Output<'a> {
+    format: Format,
+    out: BufWriter<io::StdoutLock<'a>>,
+}
+
+impl Output<'_> {
+    fn records(&mut self, tap: &mut Tap) -> io::Result<()> {
+        print_now(&mut self.format, &mut self.out, &tap.take())
+    }
+
+    fn text(&mut self, text: &str) -> io::Result<()> {
+        self.out.write_all(text.as_bytes())
+    }
+}
+
+/// Whether nobody reads the output any more: that is the end, and no failure.
+fn is_closed(result: io::Result<()>) -> Result<bool, RunError> {
+    match result {
+        Ok(()) => Ok(false),
+        Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(true),
+        Err(error) => Err(RunError::Output(error)),
+    }
+}
+
+fn show(stats: &Stats, now: Duration, view: &View) -> String {
+    if view.json { stats.json(now) } else { stats.table(now, &TimeZone::system()) }
+}
+
+fn tap_options(view: &View) -> TapOptions {
+    TapOptions {
+        filters: Filters::new(view.filters.clone()),
+        connections: view.connections,
+        keep_bytes: view.hex,
+        count: view.count,
+        stats: view.stats.is_some(),
+    }
+}
+
+fn format_of(view: &View) -> Format {
+    let secrets = if view.secrets { Secrets::Shown } else { Secrets::Hidden };
+    if view.json {
+        Format::Json(secrets)
+    } else {
+        Format::Text(Box::new(LineWriter::new(secrets, TimeZone::system(), wants_colour())))
+    }
+}
+
+/// On a terminal that knows colours, unless `NO_COLOR` is set (no-color.org).
+fn wants_colour() -> bool {
+    let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
+    stdout().is_terminal()
+        && !is_set("NO_COLOR")
+        && std::env::var_os("TERM").is_none_or(|term| term != "dumb")
+}

@@ -1,0 +1,137 @@
+//! Connections, of TCP or of a Unix socket, as the relay needs them.
+
+use libdc::net::address::Address;
+use libdc::net::listen::ListenerSocket;
+use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
+use std::io;
+use std::net::SocketAddr;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// A socket that accepts connections.
+#[derive(Debug)]
+pub(crate) enum Acceptor {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+/// A connection that was accepted.
+#[derive(Debug)]
+pub(crate) struct Accepted {
+    pub(crate) socket: Socket,
+    /// Client and server of a TCP connection.
+    pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
+    /// Who connected, for people.
+    pub(crate) from: String,
+}
+
+impl Acceptor {
+    pub(crate) fn new(socket: ListenerSocket) -> io::Result<Self> {
+        Ok(match socket {
+            ListenerSocket::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            ListenerSocket::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    /// The next connection. Cancel-safe.
+    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+        match self {
+            Self::Tcp(listener) => {
+                let (stream, peer) = listener.accept().await?;
+                stream.set_nodelay(true)?;
+                let ends = stream.local_addr().ok().map(|local| (peer, local));
+                let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
+                Ok(Accepted { socket: Socket::Tcp(stream), ends, from: peer.to_string() })
+            }
+            Self::Unix(listener) => {
+                let (stream, _) = listener.accept().await?;
+                // A client's socket has no name; its process has.
+                let process = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
+                let from = process.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
+                Ok(Accepted { socket: Socket::Unix(stream), ends: None, from })
+            }
+        }
+    }
+}
+
+/// A connection.
+#[derive(Debug)]
+pub(crate) enum Socket {
+    Tcp(TcpStream),
+    Unix(UnixStream),
+}
+
+impl Socket {
+    /// Connects; a name is looked up now, and all of its addresses are tried.
+    pub(crate) async fn connect(address: &Address) -> io::Result<Self> {
+        let tcp = match address {
+            Address::Unix(path) => return Ok(Self::Unix(UnixStream::connect(path.as_path()).await?)),
+            Address::Tcp(tcp) => tcp,
+            Address::Descriptor(_) => return Err(io::ErrorKind::InvalidInput.into()),
+        };
+        let found = if let Some(known) = tcp.known() {
+            known
+        } else {
+            let tcp = tcp.clone();
+            tokio::task::spawn_blocking(move || tcp.resolve()).await.map_err(io::Error::other)??
+        };
+        let stream = TcpStream::connect(&found[..]).await?;
+        stream.set_nodelay(true)?;
+        Ok(Self::Tcp(stream))
+    }
+
+    pub(crate) async fn readable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.readable().await,
+            Self::Unix(stream) => stream.readable().await,
+        }
+    }
+
+    pub(crate) async fn writable(&self) -> io::Result<()> {
+        match self {
+            Self::Tcp(stream) => stream.writable().await,
+            Self::Unix(stream) => stream.writable().await,
+        }
+    }
+
+    pub(crate) fn try_read(&self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_read(buffer),
+            Self::Unix(stream) => stream.try_read(buffer),
+        }
+    }
+
+    pub(crate) fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
+        match self {
+            Self::Tcp(stream) => stream.try_write(bytes),
+            Self::Unix(stream) => stream.try_write(bytes),
+        }
+    }
+
+    /// Tells the peer that nothing more will come. One that is gone already need not be told.
+    pub(crate) fn finish_writing(&self) {
+        shutdown(self.as_fd().as_raw_fd(), Shutdown::Write).ok();
+    }
+
+    /// Tells the peer, where that can be told, that nothing more will be read.
+    pub(crate) fn stop_reading(&self) {
+        shutdown(self.as_fd().as_raw_fd(), Shutdown::Read).ok();
+    }
+
+    /// Closes the connection so that the peer sees it reset, if it is one of TCP.
+    pub(crate) fn reset(self) {
+        if let Self::Tcp(stream) = &self {
+            let at_once = nix::libc::linger { l_onoff: 1, l_linger: 0 };
+            setsockopt(stream, sockopt::Linger, &at_once).ok();
+        }
+    }
+}
+
+impl AsFd for Socket {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        }
+    }
+}
