@@ -25,7 +25,7 @@ const LINE_BYTES_MAX: usize = 8192;
 const IDLE_BUFFER_BYTES_MAX: usize = 64 << 10;
 
 /// One connection, looked on from between its two ends.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Observer {
     client: Half,
     server: Half,
@@ -35,7 +35,7 @@ impl Observer {
     /// An observer of a connection on which nothing has passed yet.
     #[must_use]
     pub fn new() -> Self {
-        Self::default()
+        Self { client: Half::new(Sender::Client), server: Half::new(Sender::Server) }
     }
 
     /// The next event in bytes that `sender` sent at `at` (since any fixed moment). `input` moves past what
@@ -56,7 +56,7 @@ impl Observer {
                 return Some(Event::Tls);
             }
         }
-        match half.next(sender, input)? {
+        match half.next(input)? {
             Found::Message => {
                 let message = MessageRef { head: half.head?, data: &half.data };
                 let answers = match message.head.direction {
@@ -83,7 +83,7 @@ impl Observer {
         let half = self.half_mut(sender);
         half.offset += count;
         half.clear();
-        half.reader = MessageReader::new(None);
+        half.reader = Half::reader(sender);
         if matches!(half.protocol, Protocol::Unknown | Protocol::Frames) {
             half.protocol = Protocol::Seeking;
         }
@@ -114,6 +114,12 @@ impl Observer {
             Sender::Client => &mut self.client,
             Sender::Server => &mut self.server,
         }
+    }
+}
+
+impl Default for Observer {
+    fn default() -> Self {
+        Self::new()
     }
 }
 
@@ -213,7 +219,7 @@ enum Found {
 }
 
 /// One direction.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 struct Half {
     protocol: Protocol,
     reader: MessageReader,
@@ -232,7 +238,29 @@ struct Half {
 }
 
 impl Half {
-    fn next(&mut self, sender: Sender, input: &mut &[u8]) -> Option<Found> {
+    fn new(sender: Sender) -> Self {
+        Self {
+            protocol: Protocol::default(),
+            reader: Self::reader(sender),
+            raw: Vec::new(),
+            used: 0,
+            done: false,
+            head: None,
+            data: Vec::new(),
+            offset: 0,
+            asked: Asked::default(),
+        }
+    }
+
+    /// Any connection may be a link, on which the server asks too.
+    const fn reader(sender: Sender) -> MessageReader {
+        MessageReader::link(match sender {
+            Sender::Client => Direction::Request,
+            Sender::Server => Direction::Response,
+        })
+    }
+
+    fn next(&mut self, input: &mut &[u8]) -> Option<Found> {
         if self.done {
             self.clear();
         }
@@ -243,7 +271,7 @@ impl Half {
             self.protocol = Protocol::Frames;
         }
         match self.protocol {
-            Protocol::Frames => self.next_message(sender, input),
+            Protocol::Frames => self.next_message(input),
             Protocol::Text => self.next_line(input),
             Protocol::Tls => {
                 self.offset += input.len() as u64;
@@ -258,13 +286,10 @@ impl Half {
         }
     }
 
-    fn next_message(&mut self, sender: Sender, input: &mut &[u8]) -> Option<Found> {
+    fn next_message(&mut self, input: &mut &[u8]) -> Option<Found> {
         while !input.is_empty() {
             // Never beyond the frame, so that `raw` is one message and the rest stays where it is.
             self.take(input, self.missing());
-            if let Err(corruption) = self.check_direction(sender) {
-                return Some(self.corrupt(corruption));
-            }
             let mut rest = &self.raw[self.used..];
             match self.reader.next(&mut rest) {
                 Ok(None) => self.used = self.raw.len() - rest.len(),
@@ -281,25 +306,6 @@ impl Half {
             }
         }
         None
-    }
-
-    /// Session requests come from the client only and their responses from the server only; in the other
-    /// classes either end asks. All frames of a message go the same way.
-    fn check_direction(&self, sender: Sender) -> Result<(), Corruption> {
-        let frame = &self.raw[self.used..];
-        let direction = match frame.get(4) {
-            Some(0) => Direction::Request,
-            Some(1) => Direction::Response,
-            _ => return Ok(()),
-        };
-        if self.used > 0 && frame[4] != self.raw[4] {
-            return Err(Corruption::Continuation { field: "direction", offset: 4 });
-        }
-        let is_session = frame.get(9) == Some(&0);
-        if is_session && (sender == Sender::Client) != (direction == Direction::Request) {
-            return Err(Corruption::Direction { direction });
-        }
-        Ok(())
     }
 
     fn corrupt(&mut self, corruption: Corruption) -> Found {
@@ -500,7 +506,7 @@ mod tests {
         observe(&mut observer, &mut seen, Sender::Server, 8, &GET[..9]);
         assert_eq!(seen, []);
         observe(&mut observer, &mut seen, Sender::Server, 8, &GET[9..]);
-        let corruption = Corruption::Direction { direction: Direction::Request };
+        let corruption = Corruption::Direction { direction: Direction::Request, offset: 9 };
         let bytes = GET[..14].to_vec();
         let expected = [Seen::Corrupt { corruption, offset: 28, bytes }, Seen::Raw(GET[14..].to_vec())];
         assert_eq!(seen, expected);
@@ -556,7 +562,7 @@ mod tests {
         observer.skip(Sender::Client, 100);
         observe(&mut observer, &mut seen, Sender::Client, 0, b"middle");
         observe(&mut observer, &mut seen, Sender::Client, 0, &[GET, &[1]].concat());
-        let version = Corruption::Version { version: 0x0111, first_wrong: 0 };
+        let version = Corruption::Version { offset: 0, byte: 1 };
         let expected = [
             Seen::Raw(b"middle".to_vec()),
             seen_message(GET, None),
@@ -604,14 +610,8 @@ mod tests {
         }
     }
 
-    /// The bytes of a corruption and the raw ones behind it are cut where the input was, and of a wrong field
-    /// only the bytes that came are told.
+    /// The bytes of a corruption and the raw ones behind it are cut where the input was.
     fn joined(mut seen: Vec<Seen>) -> Vec<Seen> {
-        for event in &mut seen {
-            if let Seen::Corrupt { corruption, .. } = event {
-                *corruption = Corruption::Continuation { field: "any", offset: corruption.offset() };
-            }
-        }
         let tail = match seen.last() {
             Some(Seen::Raw(bytes)) => bytes.clone(),
             _ => return seen,

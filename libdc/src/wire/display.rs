@@ -178,7 +178,7 @@ impl fmt::Display for ShowContent<'_> {
             Content::Malformed { problem, data } => {
                 write!(f, "malformed: {problem}")?;
                 match data {
-                    [] => write!(f, " (empty)"),
+                    [] => Ok(()),
                     [byte] => write!(f, " ({byte})"),
                     _ => write!(f, " ({})", show_data(data, secrets)),
                 }
@@ -387,11 +387,11 @@ mod tests {
             assert_eq!(shown(&answer), format!("← ADD uid=1 {name}"));
         }
         let unknown = "00110001 01 00000001 00 03 01 0001  07";
-        assert_eq!(shown(unknown), "← HAVE uid=1 malformed: no such status (7)");
+        assert_eq!(shown(unknown), "← HAVE uid=1 malformed: the response is no status (7)");
         let empty = "00110001 01 00000001 00 01 01 0000";
-        assert_eq!(shown(empty), "← GET uid=1 malformed: no such status (empty)");
+        assert_eq!(shown(empty), "← GET uid=1 malformed: the response is empty");
         let long = "00110001 01 00000001 00 02 01 0003  616263";
-        assert_eq!(shown(long), "← REMOVE uid=1 malformed: no such status (3 bytes ba7816bf)");
+        assert_eq!(shown(long), "← REMOVE uid=1 malformed: the response is no status (3 bytes ba7816bf)");
     }
 
     #[test]
@@ -435,7 +435,7 @@ mod tests {
             shown(&format!("{ping} 0011 0001 07")),
             "→ PING uid=6 0 bytes\nmalformed at offset 18: is_response is 7, not 0 or 1"
         );
-        assert_eq!(shown("12"), "malformed at offset 0: version is 0x1211, not 0x0011");
+        assert_eq!(shown("12"), "malformed at offset 0: byte 0 is 0x12: not version 0x0011");
         assert_eq!(
             shown(&format!("{ping} 0011 0001 00")),
             "→ PING uid=6 0 bytes\ncut short: 5 bytes of a message at offset 14"
