@@ -11,7 +11,7 @@ use std::io;
 use std::process::ExitCode;
 use std::time::Duration;
 use thiserror::Error;
-use tracing::debug;
+use tracing::{debug, info};
 
 /// A daemon that listens and has given up every right that it does not need. It may start threads now.
 #[derive(Debug)]
@@ -38,6 +38,9 @@ impl Started {
         let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
         log::start(&options.log, program.name)?;
         debug!(?files_max, "descriptors that may be open");
+        for listener in &listeners {
+            info!(address = %listener.actual_address(), "listening");
+        }
         Ok(Self { listeners, confined })
     }
 

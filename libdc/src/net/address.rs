@@ -201,6 +201,16 @@ impl TcpAddress {
     }
 }
 
+impl From<SocketAddr> for TcpAddress {
+    fn from(at: SocketAddr) -> Self {
+        let host = match at.ip() {
+            IpAddr::V4(ip) => Host::V4(ip),
+            IpAddr::V6(ip) => Host::V6(ip),
+        };
+        Self { family: Family::Any, host: Some(host), port: at.port() }
+    }
+}
+
 impl fmt::Display for TcpAddress {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let scheme = match self.family {

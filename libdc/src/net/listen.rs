@@ -12,7 +12,7 @@
 //!
 //! Nothing here panics.
 
-use super::address::{Address, Family, TcpAddress};
+use super::address::{Address, Family, SocketPath, TcpAddress};
 use super::unix_socket;
 use crate::file::OwnFile;
 use nix::errno::Errno;
@@ -76,6 +76,19 @@ impl Listener {
             ListenerSocket::Tcp(socket) => socket.local_addr().ok(),
             ListenerSocket::Unix(_) => None,
         }
+    }
+
+    /// Where it really listens: with the port that the system chose, or with what a descriptor leads to.
+    #[must_use]
+    pub fn actual_address(&self) -> Address {
+        let actual = match &self.socket {
+            ListenerSocket::Tcp(socket) => socket.local_addr().ok().map(|at| TcpAddress::from(at).into()),
+            ListenerSocket::Unix(socket) => {
+                let at = socket.local_addr().ok();
+                at.and_then(|at| Some(SocketPath::new(at.as_pathname()?).ok()?.into()))
+            }
+        };
+        actual.unwrap_or_else(|| self.address.clone())
     }
 
     /// Hands over the file of a Unix socket, whose removal is then the caller's affair. A listener that still
@@ -403,8 +416,10 @@ mod tests {
             let error = TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::ConnectionRefused);
         }
-        let named = bind("IP:localhost:0").unwrap().local_address().unwrap();
+        let listener = bind("IP:localhost:0").unwrap();
+        let named = listener.local_address().unwrap();
         assert_eq!(named.ip(), IpAddr::V4(Ipv4Addr::LOCALHOST));
+        assert_eq!(listener.actual_address().to_string(), format!("IP:{named}"));
     }
 
     #[test]
@@ -440,6 +455,7 @@ mod tests {
         let path = directory.path().join("socket");
         let number = inheritable(UnixListener::bind(&path).unwrap());
         let listener = bind(&format!("FD:{number}")).unwrap();
+        assert_eq!(listener.actual_address().to_string(), format!("UNIX:{}", path.display()));
         UnixStream::connect(&path).unwrap();
         drop(listener);
         assert!(path.exists());
