@@ -1,0 +1,61 @@
+//! `dc_client`, on a Unix socket of its own.
+
+use crate::harness::connection::Connection;
+use crate::harness::place::Place;
+use crate::harness::process::{Launch, Process};
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+
+/// A running agent.
+#[derive(Debug)]
+pub struct Agent {
+    // Ends before its directory goes.
+    /// The process.
+    pub process: Process,
+    socket: PathBuf,
+    place: Place,
+}
+
+impl Agent {
+    /// An agent of the server at `upstream`, with these options besides `-listen` and `-server`. It serves, and has
+    /// made its first attempt to reach the server.
+    #[must_use]
+    pub fn start(upstream: SocketAddr, options: &[&str]) -> Self {
+        Self::launch(Launch::new("dc_client").with(options), upstream)
+    }
+
+    /// An agent started in a way of its own.
+    #[must_use]
+    pub fn launch(launch: Launch, upstream: SocketAddr) -> Self {
+        let place = Place::new();
+        let socket = place.file("agent");
+        let launch = launch.with(["-listen", &unix(&socket), "-server", &format!("IP:{upstream}")]);
+        let process = launch.start();
+        process.log.expect("serving server=");
+        Self { process, socket, place }
+    }
+
+    /// The path of its socket.
+    #[must_use]
+    pub fn socket(&self) -> &Path {
+        &self.socket
+    }
+
+    /// The directory of its socket, where nothing else is.
+    #[must_use]
+    pub const fn place(&self) -> &Place {
+        &self.place
+    }
+
+    /// A connection to it.
+    #[must_use]
+    pub fn connect(&self) -> Connection {
+        Connection::unix(&self.socket)
+    }
+}
+
+/// The address of a Unix socket.
+#[must_use]
+pub fn unix(path: &Path) -> String {
+    format!("UNIX:{}", path.display())
+}

@@ -1,0 +1,181 @@
+//! A server of another kind: an original one, or one that does not answer. Written without libdc, so that it
+//! shares none of its mistakes.
+
+use crate::harness::loopback::own_loopback;
+use crate::harness::patience::PATIENCE;
+use std::collections::HashMap;
+use std::io::{self, Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+const HEADER_BYTES: usize = 14;
+const ADD: u8 = 0;
+const GET: u8 = 1;
+const REMOVE: u8 = 2;
+const LINK_CLASS: u8 = 2;
+const PING: u8 = 3;
+
+/// A server that keeps sessions for ever, and knows what it was asked.
+#[derive(Debug)]
+pub struct FakeServer {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    kind: Kind,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+/// What kind of server it is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Kind {
+    /// Patch level 0; closes the connection at a class that it does not know.
+    Original,
+    /// Patch level 1; answers pings too.
+    Current,
+    /// Accepts connections, reads, and answers nothing.
+    Silent,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    sessions: HashMap<Vec<u8>, Vec<u8>>,
+    /// Class and operation of everything that was asked.
+    asked: Vec<(u8, u8)>,
+    accepted: usize,
+    ended: bool,
+    open: Vec<TcpStream>,
+}
+
+impl FakeServer {
+    /// Starts one.
+    #[must_use]
+    pub fn start(kind: Kind) -> Self {
+        let listener = TcpListener::bind((own_loopback(), 0)).expect("a port");
+        let address = listener.local_addr().expect("the address of a listener");
+        let shared = Arc::new(Shared { kind, state: Mutex::default(), changed: Condvar::new() });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || accepting.accept(&listener));
+        Self { address, shared }
+    }
+
+    /// Where it listens.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// Class and operation of everything that it was asked, in order.
+    #[must_use]
+    pub fn asked(&self) -> Vec<(u8, u8)> {
+        self.shared.lock().asked.clone()
+    }
+
+    /// Waits until it has been asked something of the class of the link, `count` times in all.
+    pub fn wait_for_pings(&self, count: usize) {
+        let pings = |state: &State| state.asked.iter().filter(|asked| **asked == (LINK_CLASS, PING)).count();
+        self.wait("a ping", |state| pings(state) >= count);
+    }
+
+    /// Waits until `count` connections have been made since its start.
+    pub fn wait_for_connections(&self, count: usize) {
+        self.wait(&format!("connection {count}"), |state| state.accepted >= count);
+    }
+
+    fn wait(&self, what: &str, reached: impl Fn(&State) -> bool) {
+        let waiting =
+            self.shared.changed.wait_timeout_while(self.shared.lock(), PATIENCE, |state| !reached(state));
+        let timed_out = waiting.map_or(true, |(_, waited)| waited.timed_out());
+        assert!(!timed_out, "{what} did not come within {PATIENCE:?}");
+    }
+}
+
+impl Drop for FakeServer {
+    fn drop(&mut self) {
+        let mut state = self.shared.lock();
+        state.ended = true;
+        for stream in state.open.drain(..) {
+            // It may be closed by now.
+            stream.shutdown(Shutdown::Both).ok();
+        }
+        drop(state);
+        // Wakes the thread that accepts, which sees that it is over.
+        TcpStream::connect(self.address).ok();
+    }
+}
+
+impl Shared {
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        for stream in listener.incoming() {
+            let stream = stream.expect("a connection");
+            let mut state = self.lock();
+            if state.ended {
+                return;
+            }
+            state.accepted += 1;
+            state.open.push(stream.try_clone().expect("a second descriptor of a socket"));
+            drop(state);
+            self.changed.notify_all();
+            let serving = Arc::clone(self);
+            thread::spawn(move || {
+                // The end of a connection is no failure of the server.
+                serving.serve(&stream).ok();
+                stream.shutdown(Shutdown::Both).ok();
+            });
+        }
+    }
+
+    fn serve(&self, mut stream: &TcpStream) -> io::Result<()> {
+        if self.kind == Kind::Silent {
+            io::copy(&mut stream, &mut io::sink())?;
+            return Ok(());
+        }
+        let mut message = Vec::new();
+        loop {
+            let mut header = [0; HEADER_BYTES];
+            stream.read_exact(&mut header)?;
+            let (class, operation) = (header[9], header[10]);
+            let start = message.len();
+            message.resize(start + usize::from(u16::from_be_bytes([header[12], header[13]])), 0);
+            stream.read_exact(&mut message[start..])?;
+            self.lock().asked.push((class, operation));
+            self.changed.notify_all();
+            if class != 0 && self.kind == Kind::Original {
+                return Ok(());
+            }
+            if header[11] == 1 {
+                let answer = self.answer(class, operation, &std::mem::take(&mut message));
+                // Sessions of one frame are all that is asked of it.
+                header[3] = u8::from(self.kind == Kind::Current);
+                header[4] = 1;
+                header[12..].copy_from_slice(&u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes());
+                stream.write_all(&[&header[..], &answer].concat())?;
+            }
+        }
+    }
+
+    fn answer(&self, class: u8, operation: u8, data: &[u8]) -> Vec<u8> {
+        if class == LINK_CLASS {
+            return Vec::new();
+        }
+        let sessions = &mut self.lock().sessions;
+        let status = |well: bool| vec![u8::from(!well)];
+        match operation {
+            ADD => {
+                let (id, session) = data[8..].split_at(usize::from(data[7]));
+                status(sessions.insert(id.to_vec(), session.to_vec()).is_none())
+            }
+            GET => sessions.get(data).cloned().unwrap_or_else(|| status(false)),
+            REMOVE => status(sessions.remove(data).is_some()),
+            _ => status(sessions.contains_key(data)),
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

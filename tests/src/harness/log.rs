@@ -1,0 +1,105 @@
+//! What a process writes, line by line, as it comes.
+
+use crate::harness::patience::PATIENCE;
+use std::io::{BufRead, BufReader, Read};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// The lines that a process has written so far. Clones are the same log.
+#[derive(Clone, Debug, Default)]
+pub struct Log {
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug, Default)]
+struct Shared {
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    lines: Vec<String>,
+    /// The first line that [`Log::expect`] has not looked at.
+    next: usize,
+    /// Pipes that may bring more.
+    open: usize,
+}
+
+impl Log {
+    /// Follows a pipe, in a thread, to its end.
+    pub fn follow(&self, pipe: impl Read + Send + 'static) {
+        self.lock().open += 1;
+        let log = self.clone();
+        thread::spawn(move || {
+            let mut reader = BufReader::new(pipe);
+            let mut line = Vec::new();
+            while reader.read_until(b'\n', &mut line).is_ok_and(|count| count > 0) {
+                log.lock().lines.push(String::from_utf8_lossy(&line).trim_end().to_owned());
+                log.shared.changed.notify_all();
+                line.clear();
+            }
+            log.lock().open -= 1;
+            log.shared.changed.notify_all();
+        });
+    }
+
+    /// Waits for a line with `text` behind the one that the last call returned.
+    pub fn expect(&self, text: &str) -> String {
+        let what = format!("a line with {text:?}");
+        self.wait(&what, |state| {
+            let found = state.lines[state.next..].iter().position(|line| line.contains(text));
+            if let Some(found) = found {
+                state.next += found + 1;
+                return Some(state.lines[state.next - 1].clone());
+            }
+            assert!(state.open > 0, "the process ended without {what}");
+            None
+        })
+    }
+
+    /// Lines that have been read and that [`expect`](Self::expect) has passed over or not seen are behind it now.
+    pub fn skip(&self) {
+        let mut state = self.lock();
+        state.next = state.lines.len();
+    }
+
+    /// The lines with `text` so far.
+    #[must_use]
+    pub fn with(&self, text: &str) -> Vec<String> {
+        self.lock().lines.iter().filter(|line| line.contains(text)).cloned().collect()
+    }
+
+    /// All lines so far.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        self.lock().lines.clone()
+    }
+
+    /// Waits until everybody who could write has ended.
+    pub fn wait_for_end(&self) {
+        self.wait("the end of the process", |state| (state.open == 0).then_some(()));
+    }
+
+    fn wait<T>(&self, what: &str, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+        let mut found = None;
+        let state = self.lock();
+        let waiting = self.shared.changed.wait_timeout_while(state, PATIENCE, |state| {
+            found = look(state);
+            found.is_none()
+        });
+        drop(waiting);
+        found.unwrap_or_else(|| panic!("{what} did not come within {PATIENCE:?}"))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // A test that failed while it looked left the lines as they were.
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// The time at the start of a line of a log, to be compared with another.
+#[must_use]
+pub fn time_of(line: &str) -> &str {
+    line.split_whitespace().next().unwrap_or_default()
+}

@@ -1,0 +1,26 @@
+//! The harness of the whole-system tests: the programs as processes, the network between them, and what
+//! applications do to them.
+//!
+//! - [`programs`] builds what is started; [`process`] starts it, follows what it logs and sees it end.
+//! - [`server`] and [`agent`] are the two daemons, on addresses of their own; [`daemon`] is any of them detached.
+//! - [`connection`] is an application, well-behaved or not; [`relay`] a network with faults; [`fake`] a server
+//!   of another kind.
+//!
+//! Everything waits for events (a line of a log, bytes, the end of a connection or a process), never for time
+//! to pass, and no longer than [`PATIENCE`](patience::PATIENCE). What can't go on panics and says why, so a
+//! test needs no more than to be written down. Dropped, a process is killed, and what it logged is shown if the
+//! test has failed.
+#![allow(clippy::missing_panics_doc, reason = "every function here panics when a test can't go on")]
+
+pub mod agent;
+pub mod connection;
+pub mod daemon;
+pub mod fake;
+pub mod log;
+pub mod loopback;
+pub mod patience;
+pub mod place;
+pub mod process;
+pub mod programs;
+pub mod relay;
+pub mod server;

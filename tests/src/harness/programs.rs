@@ -1,0 +1,112 @@
+//! The programs, built before the first of them is started.
+//!
+//! `cargo test -p dc-tests` builds nothing of other packages, so the harness runs cargo itself: once for each
+//! process, with the profile and the target directory that it was built with. The cargo that started
+//! the tests has let go of its lock by then. Where `DC_PROGRAMS` names a directory, the programs there are taken
+//! as they are and nothing is built.
+
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+use std::sync::OnceLock;
+
+/// The directory with programs to be used instead of built ones.
+const PROGRAMS: &str = "DC_PROGRAMS";
+const PACKAGES: [&str; 4] = ["dc-server", "dc-client", "dc-snoop", "dc-tests"];
+
+/// The path of a program, such as `dc_server`.
+#[must_use]
+pub fn program(name: &str) -> PathBuf {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    let directory = DIRECTORY.get_or_init(|| match env::var_os(PROGRAMS) {
+        Some(directory) => PathBuf::from(directory),
+        None => build(),
+    });
+    let path = directory.join(name);
+    assert!(path.exists(), "there is no {}: cargo build --workspace", path.display());
+    path
+}
+
+/// Builds all programs. Returns where they are.
+fn build() -> PathBuf {
+    let own = env::current_exe().expect("the path of this program");
+    let build = Build::of(&own).unwrap_or_else(|| {
+        panic!("{} is in no target directory of cargo: set {PROGRAMS} to where dc_server is", own.display())
+    });
+    let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
+    cargo.args(["build", "--quiet", "--bins", "--manifest-path"]);
+    cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
+    cargo.arg("--target-dir").arg(&build.target_directory);
+    cargo.arg("--profile").arg(&build.profile);
+    cargo.args(build.triple.iter().flat_map(|triple| ["--target", triple]));
+    cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+    let done = cargo.output().unwrap_or_else(|error| {
+        panic!("can't run cargo: {error}; set {PROGRAMS} to the directory where dc_server is")
+    });
+    assert!(done.status.success(), "{cargo:?} failed:\n{}", String::from_utf8_lossy(&done.stderr));
+    build.directory
+}
+
+/// How a program was built, told from its path.
+#[derive(Debug, PartialEq, Eq)]
+struct Build {
+    directory: PathBuf,
+    target_directory: PathBuf,
+    triple: Option<String>,
+    profile: String,
+}
+
+impl Build {
+    /// `TARGET/[TRIPLE/]PROFILE/[deps/]PROGRAM`, where cargo has marked TARGET.
+    fn of(program: &Path) -> Option<Self> {
+        let mut directory = program.parent()?;
+        if directory.ends_with("deps") {
+            directory = directory.parent()?;
+        }
+        let profile = match directory.file_name()?.to_str()? {
+            "debug" => "dev",
+            other => other,
+        };
+        let above = directory.parent()?;
+        let is_target = |path: &Path| path.join(".rustc_info.json").exists();
+        let (target_directory, triple) = if is_target(above) {
+            (above, None)
+        } else {
+            (above.parent().filter(|path| is_target(path))?, Some(above.file_name()?.to_str()?.to_owned()))
+        };
+        Some(Self {
+            directory: directory.to_owned(),
+            target_directory: target_directory.to_owned(),
+            triple,
+            profile: profile.to_owned(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::harness::place::Place;
+
+    fn build_of(place: &Place, path: &str) -> Option<(PathBuf, Option<String>, String)> {
+        let build = Build::of(&place.file(path))?;
+        assert_eq!(build.target_directory, place.path());
+        let directory = build.directory.strip_prefix(place.path()).unwrap().to_owned();
+        Some((directory, build.triple, build.profile))
+    }
+
+    #[test]
+    fn a_path_tells_how_a_program_was_built() {
+        let place = Place::new();
+        std::fs::write(place.file(".rustc_info.json"), "{}").unwrap();
+        let triple = "x86_64-unknown-linux-musl";
+        let dev = Some(("debug".into(), None, "dev".into()));
+        assert_eq!(build_of(&place, "debug/deps/system-0123"), dev);
+        assert_eq!(build_of(&place, "release/dc_demo"), Some(("release".into(), None, "release".into())));
+        assert_eq!(
+            build_of(&place, &format!("{triple}/profiling/deps/system-0123")),
+            Some((Path::new(triple).join("profiling"), Some(triple.into()), "profiling".into()))
+        );
+        assert_eq!(Build::of(Path::new("/usr/bin/dc_demo")), None);
+    }
+}

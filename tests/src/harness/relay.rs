@@ -1,0 +1,196 @@
+//! A network between two peers, with its faults: bytes held back, connections cut or half closed.
+
+use crate::harness::loopback::own_loopback;
+use crate::harness::patience::PATIENCE;
+use std::io::{Read, Write};
+use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread;
+
+/// Which way bytes go.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Way {
+    /// From who connected to the server.
+    Up,
+    /// Back.
+    Down,
+}
+
+/// Relays connections to a server. Dropped, it cuts them all.
+#[derive(Debug)]
+pub struct Relay {
+    address: SocketAddr,
+    shared: Arc<Shared>,
+}
+
+#[derive(Debug)]
+struct Shared {
+    upstream: SocketAddr,
+    state: Mutex<State>,
+    changed: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct State {
+    up: Lane,
+    down: Lane,
+    connections: Vec<Pair>,
+    accepted: usize,
+    ended: bool,
+}
+
+#[derive(Debug, Default)]
+struct Lane {
+    held: bool,
+    /// Bytes that came and were not passed on.
+    waiting: usize,
+}
+
+#[derive(Debug)]
+struct Pair {
+    near: TcpStream,
+    far: TcpStream,
+}
+
+impl Relay {
+    /// A relay to the server at `upstream`, which need not be there yet.
+    #[must_use]
+    pub fn to(upstream: SocketAddr) -> Self {
+        let listener = TcpListener::bind((own_loopback(), 0)).expect("a port");
+        let address = listener.local_addr().expect("the address of a listener");
+        let shared = Arc::new(Shared { upstream, state: Mutex::default(), changed: Condvar::new() });
+        let accepting = Arc::clone(&shared);
+        thread::spawn(move || accepting.accept(&listener));
+        Self { address, shared }
+    }
+
+    /// Where to connect to.
+    #[must_use]
+    pub const fn address(&self) -> SocketAddr {
+        self.address
+    }
+
+    /// From now on bytes that go `way` stay here.
+    pub fn hold(&self, way: Way) {
+        self.shared.lock().lane(way).held = true;
+    }
+
+    /// Waits until `count` bytes that go `way` are held.
+    pub fn wait_until_held(&self, way: Way, count: usize) {
+        self.shared.wait(&format!("{count} bytes on their way"), |state| state.lane(way).waiting >= count);
+    }
+
+    /// Passes on what is held, and what comes.
+    pub fn release(&self, way: Way) {
+        self.shared.lock().lane(way).held = false;
+        self.shared.changed.notify_all();
+    }
+
+    /// Closes every connection, on both sides. What is held is lost.
+    pub fn cut(&self) {
+        self.shared.cut();
+    }
+
+    /// Tells who receives what goes `way`, on every connection, that no more will come.
+    pub fn half_close(&self, way: Way) {
+        for pair in &self.shared.lock().connections {
+            let receiver = if way == Way::Up { &pair.far } else { &pair.near };
+            // One that is closed already needs no telling.
+            receiver.shutdown(Shutdown::Write).ok();
+        }
+    }
+
+    /// Waits until `count` connections have been made through the relay since its start.
+    pub fn wait_for_connections(&self, count: usize) {
+        self.shared.wait(&format!("connection {count}"), |state| state.accepted >= count);
+    }
+}
+
+impl Drop for Relay {
+    fn drop(&mut self) {
+        self.shared.lock().ended = true;
+        self.shared.cut();
+        // Wakes the thread that accepts, which sees that it is over.
+        TcpStream::connect(self.address).ok();
+    }
+}
+
+impl Shared {
+    fn accept(self: &Arc<Self>, listener: &TcpListener) {
+        for near in listener.incoming() {
+            if self.lock().ended {
+                return;
+            }
+            let near = near.expect("a connection");
+            // Without its server the relay is as dead: the connection closes.
+            if let Ok(far) = TcpStream::connect(self.upstream) {
+                self.join(near, far);
+            }
+        }
+    }
+
+    fn join(self: &Arc<Self>, near: TcpStream, far: TcpStream) {
+        let twice = |stream: &TcpStream| stream.try_clone().expect("a second descriptor of a socket");
+        near.set_nodelay(true).expect("an option of a socket");
+        far.set_nodelay(true).expect("an option of a socket");
+        let pair = Pair { near: twice(&near), far: twice(&far) };
+        let (up, down) = (Arc::clone(self), Arc::clone(self));
+        let (near_again, far_again) = (twice(&near), twice(&far));
+        thread::spawn(move || up.pump(Way::Up, near, far));
+        thread::spawn(move || down.pump(Way::Down, far_again, near_again));
+        let mut state = self.lock();
+        state.connections.push(pair);
+        state.accepted += 1;
+        drop(state);
+        self.changed.notify_all();
+    }
+
+    fn pump(&self, way: Way, mut from: TcpStream, mut to: TcpStream) {
+        let mut bytes = vec![0; 65_536];
+        while let Ok(count @ 1..) = from.read(&mut bytes) {
+            let mut state = self.lock();
+            state.lane(way).waiting += count;
+            self.changed.notify_all();
+            while state.lane(way).held && !state.ended {
+                state = self.changed.wait(state).unwrap_or_else(PoisonError::into_inner);
+            }
+            state.lane(way).waiting -= count;
+            drop(state);
+            if to.write_all(&bytes[..count]).is_err() {
+                // Who does not receive is not worth listening to.
+                from.shutdown(Shutdown::Both).ok();
+                return;
+            }
+        }
+        // It may be closed by now.
+        to.shutdown(Shutdown::Write).ok();
+    }
+
+    fn cut(&self) {
+        for pair in self.lock().connections.drain(..) {
+            // Either end may be closed by now.
+            pair.near.shutdown(Shutdown::Both).ok();
+            pair.far.shutdown(Shutdown::Both).ok();
+        }
+        self.changed.notify_all();
+    }
+
+    fn wait(&self, what: &str, mut reached: impl FnMut(&mut State) -> bool) {
+        let waiting = self.changed.wait_timeout_while(self.lock(), PATIENCE, |state| !reached(state));
+        let timed_out = waiting.map_or(true, |(_, waited)| waited.timed_out());
+        assert!(!timed_out, "{what} did not come within {PATIENCE:?}");
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl State {
+    const fn lane(&mut self, way: Way) -> &mut Lane {
+        match way {
+            Way::Up => &mut self.up,
+            Way::Down => &mut self.down,
+        }
+    }
+}

@@ -1,0 +1,27 @@
+//! The running programs, as their users and their enemies meet them.
+//!
+//! What each file breaks, and what must hold all the same:
+//!
+//! | | |
+//! |---|---|
+//! | `vectors` | nothing: what an original server answered, ours answers, also through an agent |
+//! | `fleet` | nothing: sessions stored on one host are resumed on another |
+//! | `outage` | the server is absent, killed, stopped, silent; the network between it and the agent fails |
+//! | `load` | the server is killed and restarted under load |
+//! | `original` | the server is one of distcache 1.x |
+//! | `hostile` | what comes is no request; requests that never end; answers that nobody reads |
+//! | `crowd` | thousands of connections; no descriptors left; clients that vanish |
+//! | `limits` | more connections than allowed; idle ones |
+//! | `life` | starting that fails, signals, pidfiles, sockets of others |
+//! | `user` | root's rights given up (only as root) |
+
+mod crowd;
+mod fleet;
+mod hostile;
+mod life;
+mod limits;
+mod load;
+mod original;
+mod outage;
+mod user;
+mod vectors;

@@ -1,0 +1,141 @@
+//! The server goes, or the network to it; applications are told at once, and it comes back without a restart.
+
+use dc_tests::harness::agent::Agent;
+use dc_tests::harness::connection::{Connection, DISCONNECTED, NOTOK, OK};
+use dc_tests::harness::fake::{FakeServer, Kind};
+use dc_tests::harness::log::time_of;
+use dc_tests::harness::loopback::own_loopback;
+use dc_tests::harness::relay::{Relay, Way};
+use dc_tests::harness::server::Server;
+use libdc::wire::frame::SessionOperation;
+use nix::sys::signal::Signal;
+use std::net::TcpListener;
+
+/// Tries to reach the server every 20 ms, and tells of every attempt.
+const EAGER: [&str; 4] = ["-retry", "20", "-log", "debug"];
+/// What the agent logs of an attempt that fails, but for the first of an outage.
+const FAILED_ATTEMPT: &str = "DEBUG Connection refused";
+
+#[test]
+fn without_a_server_every_request_is_answered_disconnected_at_once() {
+    // The address of a server that has just ended.
+    let address = TcpListener::bind((own_loopback(), 0)).unwrap().local_addr().unwrap();
+    // Were an answer to wait for the server, it would have to wait for an hour.
+    let agent = Agent::start(address, &["-timeout", "0", "-retry", "3600000"]);
+    let mut client = agent.connect();
+    assert_eq!(client.add(b"id", b"session"), DISCONNECTED);
+    assert_eq!(client.get(b"id"), DISCONNECTED);
+    assert_eq!(client.have(b"id"), DISCONNECTED);
+    assert_eq!(client.remove(b"id"), DISCONNECTED);
+    assert_eq!(agent.process.log.with(" WARN ").len(), 1, "one line is enough for one outage");
+}
+
+#[test]
+fn a_server_that_was_killed_is_back_after_one_attempt() {
+    let mut server = Server::start(&[]);
+    let agent = Agent::start(server.address(), &EAGER);
+    let mut client = agent.connect();
+    for _ in 0..3 {
+        assert_eq!(client.add(b"id", b"session"), OK);
+        server.kill();
+        agent.process.log.expect("the link is lost");
+        assert_eq!(client.get(b"id"), DISCONNECTED);
+        agent.process.log.expect(FAILED_ATTEMPT);
+        let listening = server.restart();
+        agent.process.log.expect("the link is up");
+        assert_eq!(client.get(b"id"), NOTOK, "the connection is the same, the server is another");
+        let failed = agent.process.log.with(FAILED_ATTEMPT);
+        let late = failed.iter().filter(|line| time_of(line) > time_of(&listening)).count();
+        // One may have failed before, and been late to say so.
+        assert!(late <= 1, "{late} attempts failed although the server listened: {failed:?}");
+    }
+}
+
+#[test]
+fn a_stopped_server_is_noticed_and_used_again_when_it_continues() {
+    let server = Server::start(&[]);
+    let agent = Agent::start(server.address(), &["-retry", "20", "-timeout", "1000"]);
+    let mut client = agent.connect();
+    assert_eq!(client.add(b"id", b"session"), OK);
+    server.process.signal(Signal::SIGSTOP);
+    assert_eq!(client.get(b"id"), DISCONNECTED);
+    agent.process.log.expect("the link is lost: the server has been silent for 1");
+    assert_eq!(client.get(b"id"), DISCONNECTED);
+    server.process.signal(Signal::SIGCONT);
+    agent.process.log.expect("the link is up");
+    assert_eq!(client.get(b"id"), b"session");
+}
+
+#[test]
+fn a_server_that_accepts_and_never_answers_is_no_server() {
+    let silent = FakeServer::start(Kind::Silent);
+    let agent = Agent::start(silent.address(), &["-retry", "20", "-timeout", "1000", "-log", "debug"]);
+    let mut client = agent.connect();
+    assert_eq!(client.get(b"id"), DISCONNECTED);
+    silent.wait_for_connections(2);
+    assert_eq!(client.get(b"id"), DISCONNECTED);
+    assert!(agent.process.log.with("the link is up").is_empty());
+}
+
+#[test]
+fn a_request_that_is_lost_with_the_link_is_answered_and_the_next_one_goes_through() {
+    let server = Server::start(&[]);
+    let relay = Relay::to(server.address());
+    let agent = Agent::start(relay.address(), &EAGER);
+    let mut client = agent.connect();
+    assert_eq!(client.add(b"id", b"session"), OK);
+    let faults: [(&str, fn(&Relay)); 3] = [
+        ("cut", Relay::cut),
+        ("half closed towards the agent", |relay| relay.half_close(Way::Down)),
+        ("half closed towards the server", |relay| relay.half_close(Way::Up)),
+    ];
+    for (name, break_link) in faults {
+        relay.hold(Way::Down);
+        client.send(SessionOperation::Get, b"id");
+        relay.wait_until_held(Way::Down, 1);
+        break_link(&relay);
+        if name.ends_with("the server") {
+            // The server answers what it was asked and closes; that comes as soon as the network lets it.
+            relay.release(Way::Down);
+            assert_eq!(client.receive().data, b"session", "{name}");
+        } else {
+            assert_eq!(client.receive().data, DISCONNECTED, "{name}");
+            relay.release(Way::Down);
+        }
+        agent.process.log.expect("the link is lost");
+        agent.process.log.expect("the link is up");
+        assert_eq!(client.get(b"id"), b"session", "{name}");
+    }
+}
+
+#[test]
+fn a_late_answer_reaches_nobody() {
+    let server = Server::start(&[]);
+    let relay = Relay::to(server.address());
+    let agent = Agent::start(relay.address(), &["-timeout", "100", "-log", "debug"]);
+    let (mut late, mut other) = (agent.connect(), agent.connect());
+    assert_eq!(late.add(b"late", b"the late session"), OK);
+    assert_eq!(late.add(b"other", b"the other session"), OK);
+    relay.hold(Way::Down);
+    late.send(SessionOperation::Get, b"late");
+    assert_eq!(late.receive().data, DISCONNECTED);
+    other.send(SessionOperation::Get, b"other");
+    relay.release(Way::Down);
+    // It came in time, or the agent gave up waiting: nothing else.
+    let answer = other.receive().data;
+    assert!(answer == b"the other session" || answer == DISCONNECTED, "{answer:?}");
+    for _ in 0..20 {
+        assert_eq!(asked_until_connected(&mut other, b"other"), b"the other session");
+        assert_eq!(asked_until_connected(&mut late, b"late"), b"the late session");
+    }
+}
+
+/// Asks again while the answer is that the server is out of reach.
+fn asked_until_connected(client: &mut Connection, id: &[u8]) -> Vec<u8> {
+    loop {
+        let answer = client.get(id);
+        if answer != DISCONNECTED {
+            return answer;
+        }
+    }
+}
