@@ -1,1 +1,137 @@
-//! Placeholder.
+//! Very many connections: left open, more than there are descriptors for, or gone before their answer.
+
+use dc_tests::harness::agent::Agent;
+use dc_tests::harness::connection::{Connection, NOTOK, OK};
+use dc_tests::harness::process::{Launch, Process};
+use dc_tests::harness::relay::{Relay, Way};
+use dc_tests::harness::server::Server;
+use libdc::process::file_limit;
+use libdc::wire::frame::SessionOperation;
+use std::collections::VecDeque;
+
+/// Descriptors that the tests beside may need.
+const SPARE_FILES: u64 = 6_000;
+
+/// Whether `count` connections at once are possible here; says so if not.
+fn may_open(count: u64) -> bool {
+    let files_max = file_limit::raise().unwrap();
+    let enough = files_max >= count + SPARE_FILES;
+    if !enough {
+        eprintln!("skipped: {count} connections, but at most {files_max} open files (ulimit -Hn)");
+    }
+    enough
+}
+
+#[test]
+fn the_server_serves_on_beside_5000_connections_that_are_left_open() {
+    let server = Server::start(&[]);
+    serves_beside_5000(|| server.connect(), &server.process);
+}
+
+#[test]
+fn the_agent_serves_on_beside_5000_connections_that_are_left_open() {
+    let server = Server::start(&[]);
+    let agent = Agent::start(server.address(), &[]);
+    serves_beside_5000(|| agent.connect(), &agent.process);
+}
+
+fn serves_beside_5000(connect: impl Fn() -> Connection, process: &Process) {
+    if !may_open(5_000) {
+        return;
+    }
+    let mut good = connect();
+    let left: Vec<Connection> = (0..5_000).map(|_| connect()).collect();
+    assert_eq!(good.add(b"id", b"session"), OK);
+    let mut late = connect();
+    assert_eq!(late.get(b"id"), b"session");
+    assert!(left.iter().all(|connection| !connection.has_input()));
+    drop(left);
+    assert_eq!(connect().get(b"id"), b"session");
+    assert_eq!(good.get(b"id"), b"session");
+    assert_eq!(process.log.with(" WARN "), Vec::<String>::new());
+}
+
+#[test]
+fn the_agent_serves_2000_clients_at_once() {
+    if !may_open(2_000) {
+        return;
+    }
+    let server = Server::start(&[]);
+    let agent = Agent::start(server.address(), &[]);
+    let mut clients: Vec<Connection> = (0..2_000).map(|_| agent.connect()).collect();
+    let ids = (0..2_000_u32).map(u32::to_be_bytes);
+    for (client, id) in clients.iter_mut().zip(ids.clone()) {
+        assert_eq!(client.add(&id, &id.repeat(8)), OK);
+    }
+    // All at once, each for what its neighbour stored.
+    for (client, id) in clients.iter_mut().rev().zip(ids.clone()) {
+        client.send(SessionOperation::Get, &id);
+    }
+    for (client, id) in clients.iter_mut().rev().zip(ids) {
+        assert_eq!(client.receive().data, id.repeat(8));
+    }
+}
+
+#[test]
+fn clients_that_vanish_with_a_request_under_way_harm_nobody() {
+    let server = Server::start(&[]);
+    let relay = Relay::to(server.address());
+    let mut agent = Agent::start(relay.address(), &["-timeout", "0"]);
+    let mut good = agent.connect();
+    assert_eq!(good.add(b"id", b"session"), OK);
+    for round in 0..10 {
+        relay.hold(Way::Down);
+        let mut leaving: Vec<Connection> = (0..20).map(|_| agent.connect()).collect();
+        for client in &mut leaving {
+            client.send(SessionOperation::Get, b"id");
+        }
+        relay.wait_until_held(Way::Down, 1);
+        // Half of them leave before the answers come, half when they have come.
+        leaving.truncate(10);
+        good.send(SessionOperation::Have, b"other");
+        relay.release(Way::Down);
+        assert_eq!(good.receive().data, NOTOK, "round {round}");
+        drop(leaving);
+        assert_eq!(good.get(b"id"), b"session", "round {round}");
+    }
+    let lines = agent.process.stop();
+    assert!(lines.iter().all(|line| !line.contains(" WARN ") && !line.contains(" ERROR ")), "{lines:?}");
+}
+
+#[test]
+fn the_server_pauses_without_descriptors_and_goes_on_with_them() {
+    let server = Server::launch(Launch::new("dc_server").with(["-threads", "1"]).with_files_max(48));
+    runs_out_of_descriptors(|| server.connect(), &server.process);
+}
+
+#[test]
+fn the_agent_pauses_without_descriptors_and_goes_on_with_them() {
+    let server = Server::start(&[]);
+    let agent = Agent::launch(Launch::new("dc_client").with_files_max(48), server.address());
+    runs_out_of_descriptors(|| agent.connect(), &agent.process);
+}
+
+fn runs_out_of_descriptors(connect: impl Fn() -> Connection, process: &Process) {
+    let mut open: VecDeque<Connection> = (0..100).map(|_| connect()).collect();
+    for connection in &mut open {
+        connection.send(SessionOperation::Have, b"id");
+    }
+    process.log.expect("new connections wait");
+    // The first are served; each that leaves makes room for one that waits.
+    assert_eq!(open[0].receive().data, NOTOK);
+    assert_eq!(open[0].add(b"other", b"session"), OK);
+    open[0].send(SessionOperation::Have, b"id");
+    for _ in 0..300 {
+        assert_eq!(open.pop_front().unwrap().receive().data, NOTOK);
+        let mut next = connect();
+        next.send(SessionOperation::Have, b"id");
+        open.push_back(next);
+    }
+    while let Some(mut connection) = open.pop_front() {
+        assert_eq!(connection.receive().data, NOTOK);
+    }
+    process.log.expect("accepting again");
+    assert_eq!(connect().get(b"other"), b"session");
+    let warnings = process.log.with(" WARN ").len();
+    assert!(warnings < 10, "{warnings} warnings");
+}
