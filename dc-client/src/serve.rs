@@ -2,7 +2,7 @@
 
 use crate::options::{ClientOptions, PROGRAM};
 use dc_options::start::{StartError, Started, time_to_finish};
-use libdc::net::accept::{Acceptor, ConnectionLimits};
+use libdc::net::accept::Acceptor;
 use libdc::net::agent::{Agent, AgentSettings};
 use libdc::net::clock::Clock;
 use libdc::net::places::Places;
@@ -28,7 +28,7 @@ pub(crate) fn run(options: &ClientOptions) -> Result<(), StartError> {
 }
 
 async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartError> {
-    let (listeners, confined) = started.into_parts();
+    let (listeners, limits, confined) = started.into_parts();
     let policy = SignalPolicy { killable: options.daemon.killable, detached: options.daemon.daemon };
     let mut signals = Signals::listen(policy)?;
     let agent = Arc::new(Agent::new(settings(options), Clock::start()));
@@ -41,10 +41,6 @@ async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartErr
         warn!(server = %options.server, "the server has not answered yet; serving without it");
     }
 
-    let limits = ConnectionLimits {
-        max_connections: options.daemon.max_connections,
-        throttle: options.daemon.throttle,
-    };
     let places = Arc::new(Places::default());
     let locals = TaskTracker::new();
     let mut accepting = JoinSet::new();

@@ -1,6 +1,7 @@
 //! Starting a daemon as its options say, up to the moment when it serves.
 
 use crate::{DaemonOptions, Program, account::SocketAccount, log};
+use libdc::net::accept::ConnectionLimits;
 use libdc::net::address::Address;
 use libdc::net::listen::{ListenError, Listener, SocketMode, SocketPermissions};
 use libdc::process::account::{Account, AccountError, group_id, user_id};
@@ -18,6 +19,7 @@ use tracing::{debug, info};
 pub struct Started {
     listeners: Vec<Listener>,
     confined: Confined,
+    limits: ConnectionLimits,
 }
 
 impl Started {
@@ -32,22 +34,28 @@ impl Started {
         let launch =
             Launch { program: program.name, detach: options.daemon, pidfile: options.pidfile.clone(), user };
         let starting = launch.begin()?;
-        let files_max = file_limit::raise();
+        let files_max = file_limit::raise()?;
         let bind = |address| Listener::bind(address, &permissions);
         let mut listeners = listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
         log::start(&options.log, program.name)?;
-        debug!(?files_max, "descriptors that may be open");
+        debug!(files_max, "descriptors that may be open");
         for listener in &listeners {
             info!(address = %listener.actual_address(), "listening");
         }
-        Ok(Self { listeners, confined })
+        let limits = ConnectionLimits {
+            max_connections: options.max_connections,
+            throttle: options.throttle,
+            descriptors: file_limit::connections_max(files_max),
+        };
+        Ok(Self { listeners, confined, limits })
     }
 
-    /// The listeners, and what is to be told when they are served.
+    /// The listeners, how many connections to accept from all of them together, and what is to be told when
+    /// they are served.
     #[must_use]
-    pub fn into_parts(self) -> (Vec<Listener>, Confined) {
-        (self.listeners, self.confined)
+    pub fn into_parts(self) -> (Vec<Listener>, ConnectionLimits, Confined) {
+        (self.listeners, self.limits, self.confined)
     }
 }
 

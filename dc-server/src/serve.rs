@@ -42,8 +42,8 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
     let mut signals = Signals::listen(policy)?;
 
     let mut accepting = JoinSet::new();
-    let (listeners, confined) = started.into_parts();
-    for acceptor in acceptors(options, listeners)? {
+    let (listeners, limits, confined) = started.into_parts();
+    for acceptor in acceptors(limits, listeners)? {
         accepting.spawn(accept(acceptor, Arc::clone(&server), Arc::clone(&workers)));
     }
     let housekeeping = tokio::spawn(Progress::new(Arc::clone(&server)).keep());
@@ -76,11 +76,7 @@ fn sessions(options: &ServerOptions, threads: usize) -> io::Result<ShardedSessio
     Ok(ShardedSessions::new(shards, limits, [word(low), word(high)]))
 }
 
-fn acceptors(options: &ServerOptions, listeners: Vec<Listener>) -> io::Result<Vec<Acceptor>> {
-    let limits = ConnectionLimits {
-        max_connections: options.daemon.max_connections,
-        throttle: options.daemon.throttle,
-    };
+fn acceptors(limits: ConnectionLimits, listeners: Vec<Listener>) -> io::Result<Vec<Acceptor>> {
     let places = Arc::new(Places::default());
     listeners.into_iter().map(|listener| Acceptor::new(listener, limits, Arc::clone(&places))).collect()
 }

@@ -4,14 +4,19 @@ use crate::file::OwnFile;
 use crate::net::listen::{Listener, ListenerSocket};
 use crate::net::places::{Place, Places};
 use crate::net::socket::{Socket, prepare_tcp};
+use std::fmt::Display;
+use std::future::ready;
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
+use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
-/// How long to wait when the system has no descriptor or memory for a connection, unless one ends before.
+/// How long to wait when there is no descriptor or memory for a connection, unless one ends before.
 const PAUSE: Duration = Duration::from_millis(100);
+/// Shortest time between two lines of the log about that.
+const QUIET: Duration = Duration::from_secs(10);
 
 /// How many connections there may be. 0 is no limit.
 #[derive(Clone, Copy, Debug, Default)]
@@ -20,6 +25,8 @@ pub struct ConnectionLimits {
     pub max_connections: usize,
     /// While there are this many, new ones wait in the system's queue.
     pub throttle: usize,
+    /// The same, for as many as there are descriptors besides those that the program needs for itself.
+    pub descriptors: usize,
 }
 
 /// Takes the connections of one listener.
@@ -30,6 +37,7 @@ pub struct Acceptor {
     name: String,
     limits: ConnectionLimits,
     places: Arc<Places>,
+    shortage: Shortage,
 }
 
 impl Acceptor {
@@ -41,44 +49,76 @@ impl Acceptor {
     pub fn new(listener: Listener, limits: ConnectionLimits, places: Arc<Places>) -> io::Result<Self> {
         let name = listener.address().to_string();
         let (socket, file) = listener.into_parts();
-        Ok(Self { listener: RuntimeListener::new(socket)?, _file: file, name, limits, places })
+        let listener = RuntimeListener::new(socket)?;
+        Ok(Self { listener, _file: file, name, limits, places, shortage: Shortage::default() })
     }
 
     /// The next connection, with its place. Cancel-safe: a connection that is not returned is still
     /// in the system's queue.
     pub async fn accept(&mut self) -> (Socket, Place) {
-        let mut exhausted = false;
         loop {
-            if self.limits.throttle > 0 {
-                self.places.below(self.limits.throttle).await;
+            let ConnectionLimits { max_connections, throttle, descriptors } = self.limits;
+            if throttle > 0 {
+                self.places.below(throttle).await;
             }
-            match self.listener.accept().await {
-                Ok(socket) => {
-                    if exhausted {
-                        info!(listener = self.name, "accepting again");
-                        exhausted = false;
-                    }
-                    let limit = self.limits.max_connections;
-                    if limit > 0 && self.places.taken() >= limit {
-                        debug!(limit, "a connection beyond -max-connections was closed");
-                        continue;
-                    }
-                    return (socket, self.places.take());
+            if descriptors > 0 && self.places.taken() >= descriptors {
+                self.shortage.tell(&self.name, &"all the descriptors for connections are in use");
+                self.pause().await;
+                continue;
+            }
+            let accepted = tokio::select! {
+                biased;
+                accepted = self.listener.accept() => accepted,
+                // Nobody is left waiting.
+                () = ready(()), if self.shortage.told => {
+                    self.shortage.end(&self.name);
+                    continue;
                 }
+            };
+            match accepted {
+                Ok(_) if max_connections > 0 && self.places.taken() >= max_connections => {
+                    debug!(limit = max_connections, "a connection beyond -max-connections was closed");
+                }
+                Ok(socket) => return (socket, self.places.take()),
                 Err(error) if is_exhaustion(&error) => {
-                    if !exhausted {
-                        warn!(listener = self.name, %error, "can't accept; new connections wait");
-                        exhausted = true;
-                    }
-                    tokio::select! {
-                        () = self.places.freed() => {}
-                        () = tokio::time::sleep(PAUSE) => {}
-                    }
+                    self.shortage.tell(&self.name, &error);
+                    self.pause().await;
                 }
                 // The peer left before it was accepted, or the network failed: nothing of ours.
                 Err(error) => debug!(listener = self.name, %error, "a connection was not made"),
             }
         }
+    }
+
+    async fn pause(&self) {
+        tokio::select! {
+            () = self.places.freed() => {}
+            () = sleep(PAUSE) => {}
+        }
+    }
+}
+
+/// A time without descriptors or memory for new connections: one line when it begins, one when nobody waits any
+/// more, and peace for a while if it comes again at once.
+#[derive(Debug, Default)]
+struct Shortage {
+    told: bool,
+    quiet_until: Option<Instant>,
+}
+
+impl Shortage {
+    fn tell(&mut self, listener: &str, reason: &dyn Display) {
+        let now = Instant::now();
+        if self.told || self.quiet_until.is_some_and(|until| now < until) {
+            return;
+        }
+        warn!(listener, %reason, "can't accept; new connections wait");
+        *self = Self { told: true, quiet_until: Some(now + QUIET) };
+    }
+
+    fn end(&mut self, listener: &str) {
+        info!(listener, "accepting again");
+        self.told = false;
     }
 }
 

@@ -135,3 +135,22 @@ fn runs_out_of_descriptors(connect: impl Fn() -> Connection, process: &Process) 
     let warnings = process.log.with(" WARN ").len();
     assert!(warnings < 10, "{warnings} warnings");
 }
+
+#[test]
+fn an_agent_full_of_clients_still_finds_its_server_again() {
+    let mut server = Server::start(&[]);
+    let launch = Launch::new("dc_client").with(["-retry", "20", "-log", "debug"]).with_files_max(48);
+    let agent = Agent::launch(launch, server.address());
+    let mut open: Vec<Connection> = (0..100).map(|_| agent.connect()).collect();
+    assert_eq!(open[0].add(b"id", b"session"), OK);
+    agent.process.log.expect("new connections wait");
+    server.kill();
+    agent.process.log.expect("the link is lost");
+    // Clients wait all that time, and would take the descriptor of the link.
+    for _ in 0..30 {
+        agent.process.log.expect("DEBUG ");
+    }
+    server.restart();
+    agent.process.log.expect("the link is up");
+    assert_eq!(open[0].have(b"id"), NOTOK);
+}
