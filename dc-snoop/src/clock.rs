@@ -22,9 +22,27 @@ impl Clock {
     }
 }
 
-/// `12:00:01.204117`, where `zone` is.
-pub(crate) fn time_of_day(at: Duration, zone: &TimeZone) -> String {
-    timestamp(at).to_zoned(zone.clone()).strftime("%H:%M:%S%.6f").to_string()
+/// Writes moments as the time of day in a zone. It remembers the second, as most lines have that of the line before.
+#[derive(Debug)]
+pub(crate) struct TimeOfDay {
+    zone: TimeZone,
+    second: Option<u64>,
+    text: String,
+}
+
+impl TimeOfDay {
+    pub(crate) const fn new(zone: TimeZone) -> Self {
+        Self { zone, second: None, text: String::new() }
+    }
+
+    /// `12:00:01.204117`.
+    pub(crate) fn show(&mut self, at: Duration) -> String {
+        if self.second != Some(at.as_secs()) {
+            self.text = timestamp(at).to_zoned(self.zone.clone()).strftime("%H:%M:%S").to_string();
+            self.second = Some(at.as_secs());
+        }
+        format!("{}.{:06}", self.text, at.subsec_micros())
+    }
 }
 
 /// `2026-03-01T12:00:01.204117391Z`.
@@ -80,7 +98,10 @@ mod tests {
     #[test]
     fn moments_are_of_the_day_or_of_the_calendar() {
         let at = Duration::new(1_772_366_401, 204_117_391);
-        assert_eq!(time_of_day(at, &TimeZone::UTC), "12:00:01.204117");
+        let mut time_of_day = TimeOfDay::new(TimeZone::UTC);
+        assert_eq!(time_of_day.show(at), "12:00:01.204117");
+        assert_eq!(time_of_day.show(at + Duration::from_millis(795)), "12:00:01.999117");
+        assert_eq!(time_of_day.show(at + Duration::from_secs(1)), "12:00:02.204117");
         assert_eq!(rfc_3339(at), "2026-03-01T12:00:01.204117391Z");
         assert_eq!(rfc_3339(Duration::MAX).len(), rfc_3339(at).len());
     }

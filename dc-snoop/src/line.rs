@@ -7,7 +7,7 @@
 //!
 //! A column that becomes too narrow is widened for good, so that lines next to each other stay aligned.
 
-use crate::clock::{time_of_day, took};
+use crate::clock::{TimeOfDay, took};
 use crate::dump::{self, Hidden};
 use crate::record::{Ending, MessageRecord, Record, What};
 use anstyle::{AnsiColor, Style};
@@ -22,7 +22,7 @@ use std::fmt::{Display, Write};
 #[derive(Debug)]
 pub(crate) struct LineWriter {
     secrets: Secrets,
-    zone: TimeZone,
+    time: TimeOfDay,
     colour: bool,
     connection_width: usize,
     uid_width: usize,
@@ -36,13 +36,13 @@ const END_MAX: usize = 120;
 
 impl LineWriter {
     pub(crate) const fn new(secrets: Secrets, zone: TimeZone, colour: bool) -> Self {
-        Self { secrets, zone, colour, connection_width: 2, uid_width: 2, end: END }
+        Self { secrets, time: TimeOfDay::new(zone), colour, connection_width: 2, uid_width: 2, end: END }
     }
 
     /// Appends the line (or, with a dump, lines) of a record.
     pub(crate) fn write(&mut self, out: &mut String, record: &Record) {
         let mut line = Line::new(out, self.colour);
-        line.push(DIM, &time_of_day(record.at, &self.zone));
+        line.push(DIM, &self.time.show(record.at));
         let number = format!("#{}", record.connection);
         self.connection_width = self.connection_width.max(number.len());
         line.pad(1 + self.connection_width - number.len() + 1);

@@ -1,10 +1,10 @@
 //! The options of `dc_snoop`, and what they ask for.
 
 use crate::filter::Filter;
+use dc_options::address::{Address, address};
 use dc_options::count::count;
 use dc_options::duration::seconds;
 use dc_options::{BadValue, Mistake, Options, Program};
-use libdc::net::address::Address;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -115,11 +115,6 @@ impl SnoopOptions {
         };
         Some((action, view))
     }
-}
-
-fn address(text: &str) -> Result<Address, BadValue> {
-    const TAKES: &str = "an address: IP:port, IP:host:port, IPv4:..., IPv6:[addr]:port, UNIX:/path or FD:n";
-    text.parse().map_err(|error| BadValue::new(format!("is not an address: {error}"), TAKES))
 }
 
 fn filter(text: &str) -> Result<Filter, BadValue> {

@@ -27,14 +27,20 @@ const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 pub(crate) async fn run(acceptor: &Acceptor, server: Address, watch: Rc<Watch>) {
     let relay = Rc::new(Relay { server, watch, buffers: RefCell::default() });
     let mut connections = JoinSet::new();
+    let mut failing = false;
     loop {
         tokio::select! {
             accepted = acceptor.accept() => match accepted {
                 Ok(accepted) => {
+                    failing = false;
                     connections.spawn_local(Rc::clone(&relay).connection(accepted));
                 }
                 Err(error) => {
-                    eprintln!("dc_snoop: cannot accept a connection: {error}");
+                    // Said once, not ten times a second.
+                    if !failing {
+                        eprintln!("dc_snoop: cannot accept connections, new ones wait: {error}");
+                    }
+                    failing = true;
                     tokio::time::sleep(ACCEPT_PAUSE).await;
                 }
             },

@@ -1,12 +1,17 @@
 //! Connections, of TCP or of a Unix socket, as the relay needs them.
 
 use libdc::net::address::Address;
+use libdc::net::connect::connect;
 use libdc::net::listen::ListenerSocket;
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use std::io;
 use std::net::SocketAddr;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
+use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
+
+/// Longest wait for the server to accept a connection.
+const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A socket that accepts connections.
 #[derive(Debug)]
@@ -64,20 +69,10 @@ pub(crate) enum Socket {
 impl Socket {
     /// Connects; a name is looked up now, and all of its addresses are tried.
     pub(crate) async fn connect(address: &Address) -> io::Result<Self> {
-        let tcp = match address {
-            Address::Unix(path) => return Ok(Self::Unix(UnixStream::connect(path.as_path()).await?)),
-            Address::Tcp(tcp) => tcp,
-            Address::Descriptor(_) => return Err(io::ErrorKind::InvalidInput.into()),
-        };
-        let found = if let Some(known) = tcp.known() {
-            known
-        } else {
-            let tcp = tcp.clone();
-            tokio::task::spawn_blocking(move || tcp.resolve()).await.map_err(io::Error::other)??
-        };
-        let stream = TcpStream::connect(&found[..]).await?;
-        stream.set_nodelay(true)?;
-        Ok(Self::Tcp(stream))
+        Ok(match connect(address, CONNECT_TIME_MAX).await? {
+            libdc::net::socket::Socket::Tcp(stream) => Self::Tcp(stream),
+            libdc::net::socket::Socket::Unix(stream) => Self::Unix(stream),
+        })
     }
 
     pub(crate) async fn readable(&self) -> io::Result<()> {

@@ -1,6 +1,6 @@
 //! `-stats`: rates, hit ratio and latency quantiles, as a table or as an object of JSON.
 
-use crate::clock::{rfc_3339, time_of_day, took};
+use crate::clock::{TimeOfDay, rfc_3339, took};
 use hdrhistogram::Histogram;
 use jiff::tz::TimeZone;
 use libdc::proto::observe::{Passed, Sender};
@@ -140,7 +140,7 @@ impl Stats {
         let seconds = self.seconds(now);
         let [up, down] = self.bytes.map(|count| byte_rate(count as f64 / seconds));
         let plural = if self.opened == 1 { "" } else { "s" };
-        write!(out, "{}  {seconds:.1} s  ", time_of_day(now, zone))?;
+        write!(out, "{}  {seconds:.1} s  ", TimeOfDay::new(zone.clone()).show(now))?;
         write!(out, "{} new connection{plural}  → {up}  ← {down}", self.opened)?;
         if self.malformed > 0 {
             write!(out, "  {} malformed", self.malformed)?;
