@@ -24,6 +24,7 @@ mod wrong;
 
 use report::Report;
 use run::{Run, Stop};
+use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
@@ -45,16 +46,26 @@ async fn main() -> ExitCode {
     let (tally, outages) = (run.tally.borrow(), run.outages.borrow());
     let stop = ended.as_ref().err();
     let report = Report { options: &options, tally: &tally, outages: &outages, lasted: run.elapsed(), stop };
-    if options.json {
-        println!("{}", report.to_json());
-    } else if tally.answered() > 0 {
-        print!("{report}");
+    let text = if options.json { format!("{}\n", report.to_json()) } else { report.to_string() };
+    let printed = if options.json || tally.answered() > 0 { print(&text) } else { Ok(()) };
+    if let Err(error) = &printed {
+        eprintln!("dc_test: can't print the report: {error}");
     }
     match stop {
-        None => ExitCode::SUCCESS,
+        None if printed.is_ok() => ExitCode::SUCCESS,
+        None => ExitCode::FAILURE,
         Some(stop) => {
             eprintln!("dc_test: {stop}");
             ExitCode::from(if matches!(stop, Stop::Interrupted) { 130 } else { 1 })
         }
+    }
+}
+
+/// Prints to stdout. That nobody reads it to its end is no error.
+fn print(text: &str) -> io::Result<()> {
+    let mut stdout = io::stdout().lock();
+    match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {
+        Err(error) if error.kind() != ErrorKind::BrokenPipe => Err(error),
+        _ => Ok(()),
     }
 }
