@@ -23,7 +23,7 @@ pub(crate) struct SnoopOptions {
     #[arg(long, value_name = "ADDR", value_parser = address)]
     listen: Option<Address>,
     /// Where every connection that is accepted is relayed to.
-    #[arg(long, value_name = "ADDR", value_parser = address)]
+    #[arg(long, visible_alias = "connect", value_name = "ADDR", value_parser = address)]
     server: Option<Address>,
     /// Show what is in a capture (pcapng or pcap, - is the standard input) instead of relaying.
     #[arg(long, value_name = "FILE")]
