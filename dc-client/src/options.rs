@@ -45,3 +45,16 @@ impl Options for ClientOptions {
         self.daemon.check()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_says_what_is_taken() {
+        let page = include_str!("../../man/dc_client.1");
+        let differences =
+            dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<ClientOptions>());
+        assert!(differences.is_empty(), "{differences:#?}");
+    }
+}

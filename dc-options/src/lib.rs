@@ -61,6 +61,7 @@ mod arguments;
 mod daemon;
 mod environment;
 pub mod log;
+pub mod manual;
 mod mistake;
 mod program;
 mod refusal;

@@ -18,7 +18,7 @@ use std::ffi::OsString;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The variables that are read for every program that has the option.
-const FURTHER: &[Variable] = &[Variable { name: "RUST_LOG", option: "log", rank: Rank::Fallback }];
+pub(crate) const FURTHER: &[Variable] = &[Variable { name: "RUST_LOG", option: "log", rank: Rank::Fallback }];
 
 /// A program, as its options need to know it.
 #[derive(Clone, Copy, Debug)]
@@ -68,7 +68,7 @@ impl Program {
         let command = self.command::<T>();
         let vocabulary = Vocabulary::new(&command);
         let line = match arguments::read(vocabulary, args) {
-            Ok(Line::Help) => return Err(Stop::Answer(usage::page(self, vocabulary))),
+            Ok(Line::Help) => return Err(Stop::Answer(usage::page(self, &command))),
             Ok(Line::Version) => return Err(Stop::Answer(format!("{} {VERSION}\n", self.name))),
             Ok(Line::Run(words)) => Ok(words),
             Err(mistake) => Err(mistake),
@@ -81,13 +81,13 @@ impl Program {
     #[must_use]
     pub fn options<T: Options>(&self) -> Vec<OptionInfo> {
         let command = self.command::<T>();
-        Vocabulary::new(&command).options().map(|option| OptionInfo::new(self, option)).collect()
+        Vocabulary::new(&command).options().map(|option| OptionInfo::new(self, &command, option)).collect()
     }
 
     /// The page that `-help` prints.
     #[must_use]
     pub fn usage<T: Options>(&self) -> String {
-        usage::page(self, Vocabulary::new(&self.command::<T>()))
+        usage::page(self, &self.command::<T>())
     }
 
     fn command<T: Options>(&self) -> Command {

@@ -3,8 +3,9 @@
 //! One line an option, in the program's order, with one dash as the manual writes them.
 
 use crate::program::{Program, VERSION};
+use crate::refusal;
 use crate::vocabulary::{self, Shape, Vocabulary};
-use clap::Arg;
+use clap::{Arg, Command};
 use std::fmt::Write as _;
 
 /// The widest column of names and metavariables; a longer one pushes its own help to the right.
@@ -29,12 +30,14 @@ pub struct OptionInfo {
     pub repeatable: bool,
     /// Whether it is accepted without being in the usage.
     pub hidden: bool,
+    /// What it takes, in words: `1 to 3600000 milliseconds, or a number with a unit`; `None` if it takes no value.
+    pub takes: Option<String>,
     /// What it does, in one line without a full stop.
     pub help: String,
 }
 
 impl OptionInfo {
-    pub(crate) fn new(program: &Program, option: &Arg) -> Self {
+    pub(crate) fn new(program: &Program, command: &Command, option: &Arg) -> Self {
         let shape = vocabulary::shape(option);
         let name = vocabulary::name(option);
         Self {
@@ -46,6 +49,7 @@ impl OptionInfo {
             required: option.is_required_set(),
             repeatable: vocabulary::is_repeatable(option),
             hidden: option.is_hide_set(),
+            takes: vocabulary::metavariable(option).and_then(|_| refusal::takes(command, option)),
             help: option.get_help().map(ToString::to_string).unwrap_or_default(),
         }
     }
@@ -84,8 +88,9 @@ impl OptionInfo {
 }
 
 /// The page that `-help` prints.
-pub(crate) fn page(program: &Program, vocabulary: Vocabulary<'_>) -> String {
-    let options = vocabulary.options().map(|option| OptionInfo::new(program, option));
+pub(crate) fn page(program: &Program, command: &Command) -> String {
+    let vocabulary = Vocabulary::new(command);
+    let options = vocabulary.options().map(|option| OptionInfo::new(program, command, option));
     let options: Vec<_> = options.filter(|option| !option.hidden).collect();
     let headings = options.iter().map(|option| option.heading().chars().count());
     let width = headings.filter(|&chars| chars <= HEADING_CHARS_MAX).max().unwrap_or(0);

@@ -67,3 +67,16 @@ impl Options for ServerOptions {
         self.daemon.check()
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_manual_says_what_is_taken() {
+        let page = include_str!("../../man/dc_server.1");
+        let differences =
+            dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<ServerOptions>());
+        assert!(differences.is_empty(), "{differences:#?}");
+    }
+}

@@ -163,4 +163,11 @@ mod tests {
             assert_eq!(text.lines().count(), 1, "{text}");
         }
     }
+
+    #[test]
+    fn the_manual_says_what_is_taken() {
+        let page = include_str!("../../man/dc_snoop.1");
+        let differences = dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<SnoopOptions>());
+        assert!(differences.is_empty(), "{differences:#?}");
+    }
 }

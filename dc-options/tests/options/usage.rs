@@ -59,6 +59,7 @@ fn the_list_has_what_a_manual_must_say() {
         required: false,
         repeatable: false,
         hidden: false,
+        takes: Some("1 to 3600000 milliseconds, or a number with a unit: 250ms, 5s, 2m, 1h".to_owned()),
         help: "Pause between attempts to reconnect".to_owned(),
     };
     assert_eq!(option("retry"), retry);

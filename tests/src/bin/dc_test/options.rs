@@ -149,4 +149,11 @@ mod tests {
             assert!(message.starts_with(&format!("dc_test: -{option}")), "{line}: {message}");
         }
     }
+
+    #[test]
+    fn the_manual_says_what_is_taken() {
+        let page = include_str!("../../../../man/dc_test.1");
+        let differences = dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<Options>());
+        assert!(differences.is_empty(), "{differences:#?}");
+    }
 }
