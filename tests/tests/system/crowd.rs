@@ -100,14 +100,22 @@ fn clients_that_vanish_with_a_request_under_way_harm_nobody() {
 
 #[test]
 fn the_server_pauses_without_descriptors_and_goes_on_with_them() {
-    let server = Server::launch(Launch::new("dc_server").with(["-threads", "1"]).with_files_max(48));
+    let server = Server::launch(Launch::new("dc_server").with(["-threads", "1"]).with_files_max(80));
     runs_out_of_descriptors(|| server.connect(), &server.process);
+}
+
+#[test]
+fn the_server_pauses_when_the_system_has_no_more_descriptors_than_it_thought() {
+    // So many threads need more descriptors than are kept back.
+    let server = Server::launch(Launch::new("dc_server").with(["-threads", "32"]).with_files_max(150));
+    runs_out_of_descriptors(|| server.connect(), &server.process);
+    assert!(!server.process.log.with("os error 24").is_empty());
 }
 
 #[test]
 fn the_agent_pauses_without_descriptors_and_goes_on_with_them() {
     let server = Server::start(&[]);
-    let agent = Agent::launch(Launch::new("dc_client").with_files_max(48), server.address());
+    let agent = Agent::launch(Launch::new("dc_client").with_files_max(80), server.address());
     runs_out_of_descriptors(|| agent.connect(), &agent.process);
 }
 
@@ -139,7 +147,7 @@ fn runs_out_of_descriptors(connect: impl Fn() -> Connection, process: &Process) 
 #[test]
 fn an_agent_full_of_clients_still_finds_its_server_again() {
     let mut server = Server::start(&[]);
-    let launch = Launch::new("dc_client").with(["-retry", "20", "-log", "debug"]).with_files_max(48);
+    let launch = Launch::new("dc_client").with(["-retry", "20", "-log", "debug"]).with_files_max(80);
     let agent = Agent::launch(launch, server.address());
     let mut open: Vec<Connection> = (0..100).map(|_| agent.connect()).collect();
     assert_eq!(open[0].add(b"id", b"session"), OK);

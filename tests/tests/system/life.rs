@@ -1,1 +1,229 @@
-//! Placeholder.
+//! How the programs start, fail to start, and end: what is said, with which status, and what is left behind.
+
+use dc_tests::harness::agent::{Agent, unix};
+use dc_tests::harness::connection::{Connection, DISCONNECTED, NOTOK, OK, request};
+use dc_tests::harness::daemon::{Daemon, stderr};
+use dc_tests::harness::place::Place;
+use dc_tests::harness::process::{Launch, Process};
+use dc_tests::harness::relay::{Relay, Way};
+use dc_tests::harness::server::Server;
+use libdc::wire::frame::SessionOperation;
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use std::fs;
+use std::io::ErrorKind;
+use std::os::unix::net::UnixListener;
+
+/// A server on sockets in `place`, with its pidfile there.
+fn server_in(place: &Place) -> Launch {
+    let (socket, pidfile) = (place.file("socket"), place.file("pid"));
+    Launch::new("dc_server").with(["-listen", &unix(&socket), "-pidfile", pidfile.to_str().unwrap()])
+}
+
+/// An agent on a socket in `place`, with its pidfile there and no server.
+fn agent_in(place: &Place) -> Launch {
+    let (socket, pidfile) = (place.file("socket"), place.file("pid"));
+    let nobody = unix(&place.file("no-server"));
+    let arguments = ["-listen", &unix(&socket), "-server", &nobody, "-pidfile", pidfile.to_str().unwrap()];
+    Launch::new("dc_client").with(arguments)
+}
+
+/// Starting with `launch` fails, and says why in one line that contains `why`.
+fn fails(launch: &Launch, why: &str) {
+    let output = launch.output();
+    let said = stderr(&output);
+    assert!(said.contains(why) && said.lines().count() == 1, "{why:?} expected, {said:?} said");
+    assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()), "{said}");
+}
+
+#[test]
+fn a_daemon_serves_when_its_starter_is_back_and_leaves_nothing() {
+    for launch in [server_in, agent_in] {
+        let place = Place::new();
+        let daemon = Daemon::start(&launch(&place).with(["-daemon"]), &place.file("pid"));
+        let answer = Connection::unix(&place.file("socket")).get(b"id");
+        assert!(answer == NOTOK || answer == DISCONNECTED);
+        assert_eq!(place.names(), ["pid", "socket"]);
+        let pid = daemon.pid();
+        assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+        assert_eq!(place.names(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_second_instance_is_refused_and_changes_nothing() {
+    let place = Place::new();
+    let daemon = Daemon::start(&server_in(&place).with(["-daemon"]), &place.file("pid"));
+    let running = format!("another instance is running as process {}", daemon.pid());
+    fails(&server_in(&place), &running);
+    fails(&server_in(&place).with(["-daemon"]), &running);
+    assert_eq!(fs::read_to_string(place.file("pid")).unwrap(), format!("{}\n", daemon.pid()));
+    assert_eq!(Connection::unix(&place.file("socket")).have(b"id"), NOTOK);
+}
+
+#[test]
+fn what_prevents_a_start_is_said_in_one_line_under_daemon_too() {
+    let server = Server::start(&[]);
+    let taken = format!("IP:{}", server.address());
+    let place = Place::new();
+    let nowhere = place.file("no-directory/pid");
+    let nowhere = nowhere.to_str().unwrap();
+    for launch in [server_in, agent_in] {
+        for further in [&[][..], &["-daemon"]] {
+            let launch = launch(&place).with(further);
+            fails(&launch.clone().with(["-listen", &taken]), "Address already in use");
+            fails(&launch.clone().with(["-user", "no-such-user"]), "no-such-user");
+            fails(&launch.clone().with(["-sockgroup", "no-such-group"]), "no-such-group");
+            fails(&launch.clone().with(["-sockowner", "no-such-owner"]), "no-such-owner");
+            assert_eq!(place.names(), Vec::<String>::new());
+        }
+    }
+    let bare = Launch::new("dc_server").with(["-listen", "IP:127.0.0.1:0", "-pidfile", nowhere]);
+    fails(&bare, "No such file or directory");
+    fails(&bare.with(["-daemon"]), "No such file or directory");
+}
+
+#[test]
+fn a_mistake_on_the_command_line_has_its_own_status() {
+    for launch in [Launch::new("dc_server"), Launch::new("dc_client").with(["-server", "9001"])] {
+        let output = launch.with(["-daemon"]).output();
+        let said = stderr(&output);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(64), 1), "{said}");
+    }
+}
+
+#[test]
+fn a_server_that_is_told_to_end_answers_what_has_begun() {
+    let mut server = Server::start(&["-threads", "1"]);
+    let (mut busy, mut idle) = (server.connect(), server.connect());
+    assert_eq!(busy.add(b"id", b"session"), OK);
+    let get = request(77, SessionOperation::Get, b"id");
+    let (begun, rest) = get.split_at(15);
+    busy.write(begun);
+    // Its one thread learns of what came first no later than of this.
+    assert_eq!(idle.have(b"id"), OK);
+    server.process.signal(Signal::SIGTERM);
+    server.process.log.expect("shutting down");
+    assert_eq!(idle.read_to_end(), b"");
+    busy.write(rest);
+    assert_eq!(busy.receive().data, b"session");
+    assert_eq!(busy.read_to_end(), b"");
+    assert!(server.process.wait().success());
+}
+
+#[test]
+fn an_agent_that_is_told_to_end_answers_what_is_on_its_way() {
+    let server = Server::start(&[]);
+    let relay = Relay::to(server.address());
+    let mut agent = Agent::start(relay.address(), &[]);
+    let (mut busy, mut idle) = (agent.connect(), agent.connect());
+    assert_eq!(busy.add(b"id", b"session"), OK);
+    relay.hold(Way::Down);
+    busy.send(SessionOperation::Get, b"id");
+    relay.wait_until_held(Way::Down, 1);
+    agent.process.signal(Signal::SIGTERM);
+    agent.process.log.expect("shutting down");
+    assert_eq!(idle.read_to_end(), b"");
+    relay.release(Way::Down);
+    assert_eq!(busy.receive().data, b"session");
+    assert_eq!(busy.read_to_end(), b"");
+    assert!(agent.process.wait().success());
+    assert_eq!(agent.place().names(), Vec::<String>::new());
+}
+
+#[test]
+fn a_second_signal_ends_at_once_and_a_shutdown_takes_no_longer_than_it_may() {
+    let endings: [(&[&str], fn(&Process)); 2] = [
+        (&["-shutdown-timeout", "0"], |process| process.signal(Signal::SIGTERM)),
+        (&["-shutdown-timeout", "1"], |_| ()),
+    ];
+    for (options, hurry) in endings {
+        let mut server = Server::start(&[options, &["-threads", "1"]].concat());
+        let (mut busy, mut idle) = (server.connect(), server.connect());
+        busy.write(&request(1, SessionOperation::Have, b"id")[..15]);
+        assert_eq!(idle.have(b"id"), NOTOK);
+        server.process.signal(Signal::SIGTERM);
+        server.process.log.expect("shutting down");
+        hurry(&server.process);
+        assert!(server.process.wait().success());
+    }
+}
+
+#[test]
+fn user_signals_end_only_who_is_killable() {
+    for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
+        let mut server = Server::start(&[]);
+        server.process.signal(signal);
+        server.process.log.expect("ignored");
+        assert_eq!(server.connect().have(b"id"), NOTOK);
+        server.process.stop();
+
+        let mut server = Server::start(&["-killable"]);
+        server.process.signal(signal);
+        assert!(server.process.wait().success());
+
+        let mut agent = Agent::start(server.address(), &["-killable"]);
+        agent.process.signal(signal);
+        assert!(agent.process.wait().success());
+        assert_eq!(agent.place().names(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_socket_that_a_live_process_serves_is_not_taken() {
+    let server = Server::start(&[]);
+    let agent = Agent::start(server.address(), &[]);
+    let path = agent.socket();
+    let second = Launch::new("dc_client").with(["-listen", &unix(path), "-server", "IP:127.0.0.1:9"]);
+    fails(&second, "a live process is listening there");
+    fails(&second.with(["-daemon"]), "a live process is listening there");
+    assert_eq!(agent.connect().have(b"id"), NOTOK);
+    // Nor is what is no socket.
+    let file = agent.place().file("file");
+    fs::write(&file, "precious").unwrap();
+    fails(&Launch::new("dc_server").with(["-listen", &unix(&file)]), "not a socket");
+    assert_eq!(fs::read_to_string(&file).unwrap(), "precious");
+}
+
+#[test]
+fn a_socket_that_a_dead_process_left_is_replaced() {
+    let place = Place::new();
+    let path = place.file("socket");
+    drop(UnixListener::bind(&path).unwrap());
+    assert!(path.exists());
+    let mut first = agent_in(&place).start();
+    first.log.expect("serving server=");
+    assert_eq!(Connection::unix(&path).have(b"id"), DISCONNECTED);
+    // Without a chance to tidy up.
+    first.kill();
+    assert_eq!(place.names(), ["pid", "socket"]);
+    let mut second = agent_in(&place).start();
+    second.log.expect("serving server=");
+    assert_eq!(Connection::unix(&path).have(b"id"), DISCONNECTED);
+    second.stop();
+    assert_eq!(place.names(), Vec::<String>::new());
+}
+
+#[test]
+fn an_agent_whose_socket_was_removed_goes_on_and_leaves_its_successors_alone() {
+    let server = Server::start(&[]);
+    let mut first = Agent::start(server.address(), &[]);
+    let mut client = first.connect();
+    assert_eq!(client.add(b"id", b"session"), OK);
+    let path = first.socket().to_owned();
+    fs::remove_file(&path).unwrap();
+    assert_eq!(client.get(b"id"), b"session");
+    let gone = Connection::try_unix(&path).unwrap_err();
+    assert_eq!(gone.kind(), ErrorKind::NotFound);
+
+    let upstream = format!("IP:{}", server.address());
+    let second = Launch::new("dc_client").with(["-listen", &unix(&path), "-server", &upstream]);
+    let mut second = second.start();
+    second.log.expect("serving server=");
+    assert_eq!(Connection::unix(&path).get(b"id"), b"session");
+    assert_eq!(client.get(b"id"), b"session");
+    first.process.stop();
+    assert_eq!(Connection::unix(&path).get(b"id"), b"session", "the first removed the second's socket");
+    second.stop();
+    assert!(!path.exists());
+}

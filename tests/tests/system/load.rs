@@ -1,1 +1,61 @@
-//! Placeholder.
+//! The server is killed and restarted under load. `dc_test` holds every answer against what must be stored.
+
+use dc_tests::harness::agent::{Agent, unix};
+use dc_tests::harness::log::time_of;
+use dc_tests::harness::process::Launch;
+use dc_tests::harness::server::Server;
+use nix::sys::signal::Signal;
+use serde_json::Value;
+
+const OUTAGES: u64 = 3;
+/// What `dc_test` says every so many answers.
+const PROGRESS: &str = " operations in ";
+
+#[test]
+fn a_load_goes_through_every_outage_of_the_server() {
+    let mut server = Server::start(&[]);
+    let agent = Agent::start(server.address(), &["-retry", "200", "-log", "debug"]);
+    let load = Launch::new("dc_test").with(["-connect", &unix(agent.socket()), "-persistent"]);
+    let load = load.with(["-clients", "8", "-sessions", "50", "-pipeline", "4", "-duration", "3600"]);
+    let load = load.with(["-answer-timeout", "20000", "-tolerate-outage", "60000"]);
+    let mut load = load.with(["-progress", "500", "-json"]).start();
+    for _ in 0..OUTAGES {
+        load.log.skip();
+        load.log.expect(PROGRESS);
+        server.kill();
+        agent.process.log.expect("the link is lost");
+        let listening = server.restart();
+        agent.process.log.expect("the link is up");
+        load.log.skip();
+        load.log.expect(PROGRESS);
+        let failed = agent.process.log.with("DEBUG Connection refused");
+        let late = failed.iter().filter(|line| time_of(line) > time_of(&listening)).count();
+        assert!(late <= 1, "{late} attempts failed although the server listened: {failed:?}");
+    }
+    load.signal(Signal::SIGINT);
+    let status = load.wait();
+    let report: Value = serde_json::from_str(&load.log.with("{\"")[0]).unwrap();
+    assert_eq!((status.code(), &report["result"]), (Some(130), &"interrupted".into()), "{report}");
+    // Nothing else failed, and nothing at any other time.
+    let failures = &report["failures"];
+    assert_eq!(failures["unanswered"], 0, "{report}");
+    assert_eq!(failures["connection_lost"], 0, "{report}");
+    assert_eq!(failures["not_connected"], 0, "{report}");
+    assert!(failures["disconnected"].as_u64().unwrap() >= OUTAGES, "{report}");
+    assert_eq!(report["outages"]["count"], OUTAGES, "{report}");
+}
+
+#[test]
+fn a_load_finds_every_answer_right() {
+    let server = Server::start(&[]);
+    let agent = Agent::start(server.address(), &[]);
+    for connect in [unix(agent.socket()), format!("IP:{}", server.address())] {
+        for how in [&["-persistent", "-pipeline", "8"][..], &[]] {
+            let load = Launch::new("dc_test").with(["-connect", &connect, "-clients", "4"]);
+            let output =
+                load.with(["-sessions", "20", "-ops", "4000", "-datamax", "32000"]).with(how).output();
+            let said = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}: {said}", output.status);
+        }
+    }
+}

@@ -1,1 +1,82 @@
-//! Placeholder.
+//! What root gives up, and what it leaves behind although it may not remove it any more.
+
+use dc_tests::harness::agent::unix;
+use dc_tests::harness::connection::{Connection, NOTOK};
+use dc_tests::harness::daemon::Daemon;
+use dc_tests::harness::place::Place;
+use dc_tests::harness::process::{Launch, status};
+use dc_tests::harness::server::Server;
+use nix::sys::signal::Signal;
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{User, geteuid};
+use std::fs;
+use std::os::unix::fs::{FileTypeExt, MetadataExt};
+
+/// The user to become, where that is possible; says so where not.
+fn nobody() -> Option<User> {
+    let nobody = geteuid().is_root().then(|| User::from_name("nobody").unwrap()).flatten();
+    if nobody.is_none() {
+        eprintln!("skipped: not root, or there is no user nobody");
+    }
+    nobody
+}
+
+fn launch(place: &Place, upstream: &str) -> Launch {
+    let (socket, pidfile) = (place.file("scache"), place.file("pid"));
+    let arguments = ["-daemon", "-pidfile", pidfile.to_str().unwrap(), "-listen", &unix(&socket)];
+    Launch::new("dc_client").with(arguments).with(["-server", upstream, "-user", "nobody"])
+}
+
+#[test]
+fn an_agent_of_root_runs_as_its_user_with_the_socket_as_asked() {
+    let Some(nobody) = nobody() else { return };
+    let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
+    let server = Server::start(&[]);
+    let upstream = format!("IP:{}", server.address());
+    // With the names of the user, with no names, and with those of another.
+    let group = nix::unistd::Group::from_gid(nobody.gid).unwrap().unwrap().name;
+    let cases: [(&[&str], u32, u32); 3] = [
+        (&["-sockowner", "nobody", "-sockgroup", &group], uid, gid),
+        (&["-sockowner", "-sockgroup"], uid, gid),
+        (&["-sockowner", "root", "-sockgroup", "root"], 0, 0),
+    ];
+    for (options, owner, group) in cases {
+        let place = Place::new();
+        let launch = launch(&place, &upstream).with(options).with(["-sockperms", "660"]);
+        let daemon = Daemon::start(&launch, &place.file("pid"));
+        let ids = |id: u32| [id.to_string(), id.to_string(), id.to_string(), id.to_string()].join("\t");
+        assert_eq!(status(daemon.pid(), "Uid"), ids(uid));
+        assert_eq!(status(daemon.pid(), "Gid"), ids(gid));
+        assert_eq!(status(daemon.pid(), "CapEff"), "0000000000000000");
+        let socket = fs::metadata(place.file("scache")).unwrap();
+        assert!(socket.file_type().is_socket());
+        assert_eq!(
+            (socket.uid(), socket.gid(), socket.mode() & 0o7777),
+            (owner, group, 0o660),
+            "{options:?}"
+        );
+        assert_eq!(Connection::unix(&place.file("scache")).have(b"id"), NOTOK);
+        let pid = daemon.pid();
+        assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+        assert_eq!(place.names(), Vec::<String>::new(), "{options:?}");
+    }
+}
+
+#[test]
+fn a_user_that_root_became_can_be_replaced_by_the_next() {
+    if nobody().is_none() {
+        return;
+    }
+    let server = Server::start(&[]);
+    let place = Place::new();
+    let launch = launch(&place, &format!("IP:{}", server.address()));
+    for _ in 0..3 {
+        let daemon = Daemon::start(&launch, &place.file("pid"));
+        assert_eq!(Connection::unix(&place.file("scache")).have(b"id"), NOTOK);
+        let pid = daemon.pid();
+        assert_eq!(daemon.end(Signal::SIGKILL), WaitStatus::Signaled(pid, Signal::SIGKILL, false));
+    }
+    let last = Daemon::start(&launch, &place.file("pid"));
+    last.end(Signal::SIGTERM);
+    assert_eq!(place.names(), Vec::<String>::new());
+}
