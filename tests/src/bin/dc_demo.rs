@@ -1,2 +1,169 @@
-//! Placeholder.
-fn main() {}
+//! `cargo demo`: a fleet of two hosts on this one, and what distcache does for it.
+//!
+//! Everything is real, the programs and what passes between them, and everything is gone at the end. The exit
+//! status is 0 if all went as it says, and 1 otherwise.
+
+use dc_tests::harness::agent::{Agent, unix};
+use dc_tests::harness::process::Process;
+use dc_tests::harness::programs::directory;
+use dc_tests::harness::server::Server;
+use dc_tests::harness::snoop::Snoop;
+use libdc::client::blocking::Client;
+use libdc::client::{Error, Options};
+use std::panic;
+use std::process::ExitCode;
+use std::time::{Duration, Instant};
+
+/// How long the sessions are kept.
+const KEPT: Duration = Duration::from_secs(300);
+/// Sessions as a TLS server makes them: an id and some bytes that mean something to it alone.
+const SESSIONS: [(&[u8], &[u8]); 3] = [
+    (b"session-of-alice", &[0xa1; 183]),
+    (b"session-of-bob", &[0xb0; 1_172]),
+    (b"session-of-carol", &[0xca; 3_080]),
+];
+/// The agents try to reach a server that is away this often, in milliseconds.
+const RETRY_MS: &str = "200";
+
+fn main() -> ExitCode {
+    // What can't go on panics; to who watches that is one line, below what the programs had to say.
+    panic::set_hook(Box::new(|_| {}));
+    match panic::catch_unwind(show) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(cause) => {
+            let text = cause.downcast_ref::<String>().map(String::as_str);
+            let text = text.or_else(|| cause.downcast_ref::<&str>().copied());
+            eprintln!("dc_demo: {}", text.unwrap_or("something went wrong"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn show() {
+    println!("distcache: two hosts share their TLS sessions\n");
+    say("build", "dc_server, dc_client, dc_snoop (the first time this takes a minute or two)");
+    say("", &format!("now in {}", directory().display()));
+    let mut fleet = Fleet::start();
+    fleet.resume();
+    fleet.watch();
+    fleet.lose_server();
+    fleet.find_server();
+    fleet.stop();
+    println!("\nAll went well.");
+}
+
+/// A server, the agents of two hosts A and B, an application on each, and a tap on the wire between B and the
+/// server.
+struct Fleet {
+    server: Server,
+    snoop: Snoop,
+    agents: [Agent; 2],
+    a: Client,
+    b: Client,
+}
+
+impl Fleet {
+    fn start() -> Self {
+        let server = Server::start(&[]);
+        say("server", &format!("dc_server   -listen IP:{}", server.address()));
+        let snoop = Snoop::start(server.address(), &[]);
+        let start = |host: &str, upstream| {
+            let agent = Agent::start(upstream, &["-retry", RETRY_MS]);
+            let listen = unix(agent.socket());
+            say(host, &format!("dc_client   -listen {listen} -server IP:{upstream}"));
+            let client = Client::new(listen.parse().expect("the address of an agent"), Options::default());
+            (agent, client)
+        };
+        let (agent_a, a) = start("host A", server.address());
+        let (agent_b, b) = start("host B", snoop.address());
+        say("", "            (this one through dc_snoop, which shows what passes)");
+        Self { server, snoop, agents: [agent_a, agent_b], a, b }
+    }
+
+    fn resume(&mut self) {
+        self.store_and_resume();
+        let (count, bytes) =
+            (SESSIONS.len(), SESSIONS.iter().map(|(_, session)| session.len()).sum::<usize>());
+        say("store", &format!("host A stores {count} sessions, {bytes} bytes"));
+        say("resume", &format!("host B, where those clients come next, has all {count}: no full handshake"));
+        let (id, _) = SESSIONS[2];
+        assert!(done(self.b.remove(id)), "there was nothing to remove");
+        assert!(!done(self.a.have(id)), "a session is still there after it was removed");
+        say("remove", "host B removes one, and host A does not find it any more");
+    }
+
+    fn watch(&self) {
+        self.snoop.process.log.expect("← REMOVE");
+        say("watch", "what dc_snoop saw of host B; sessions are shown as a length and a digest");
+        let lines = self.snoop.process.log.lines();
+        lines
+            .iter()
+            .filter(|line| line.contains('→') || line.contains('←'))
+            .for_each(|line| println!("    {line}"));
+    }
+
+    fn lose_server(&mut self) {
+        self.server.kill();
+        for agent in &self.agents {
+            agent.process.log.expect("the link is lost");
+        }
+        let asked = Instant::now();
+        for client in [&mut self.a, &mut self.b] {
+            let answer = client.get(SESSIONS[0].0);
+            assert!(matches!(answer, Err(Error::Disconnected)), "without a server the answer was {answer:?}");
+        }
+        let took_us = asked.elapsed().as_micros() / 2;
+        say(
+            "outage",
+            &format!("the server is killed: both are told DISCONNECTED, within {took_us} µs, and go on"),
+        );
+    }
+
+    fn find_server(&mut self) {
+        self.server.restart();
+        let back = Instant::now();
+        for agent in &self.agents {
+            agent.process.log.expect("the link is up");
+        }
+        let took_ms = back.elapsed().as_millis();
+        say(
+            "recovery",
+            &format!("the server is back: the agents found it within {took_ms} ms (-retry {RETRY_MS})"),
+        );
+        self.store_and_resume();
+        say("", "sessions are stored and resumed again; no application had to reconnect");
+    }
+
+    fn store_and_resume(&mut self) {
+        for (id, session) in SESSIONS {
+            done(self.a.add(id, session, KEPT));
+        }
+        for (id, session) in SESSIONS {
+            assert!(
+                done(self.b.get(id)).as_deref() == Some(session),
+                "host B did not find what host A stored"
+            );
+        }
+    }
+
+    fn stop(self) {
+        let Self { mut server, mut snoop, agents: [mut agent_a, mut agent_b], .. } = self;
+        let sockets = [agent_a.socket().to_owned(), agent_b.socket().to_owned()];
+        let all = [&mut agent_a.process, &mut agent_b.process, &mut snoop.process, &mut server.process];
+        for process in all {
+            Process::stop(process);
+        }
+        assert!(sockets.iter().all(|socket| !socket.exists()), "an agent left its socket behind");
+        say("stop", "all programs have ended in good order, and nothing is left");
+    }
+}
+
+/// One line: which step, and what it shows.
+fn say(step: &str, what: &str) {
+    println!("{step:<10}{what}");
+}
+
+/// The result of an operation that must not fail.
+fn done<T>(result: Result<T, Error>) -> T {
+    result.unwrap_or_else(|error| panic!("{error}"))
+}

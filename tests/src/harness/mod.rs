@@ -2,7 +2,7 @@
 //! applications do to them.
 //!
 //! - [`programs`] builds what is started; [`process`] starts it, follows what it logs and sees it end.
-//! - [`server`] and [`agent`] are the two daemons, on addresses of their own; [`daemon`] is any of them detached.
+//! - [`server`], [`agent`] and [`snoop`] are ours, on addresses of their own; [`daemon`] is one of them detached.
 //! - [`connection`] is an application, well-behaved or not; [`relay`] a network with faults; [`fake`] a server
 //!   of another kind.
 //!
@@ -24,3 +24,4 @@ pub mod process;
 pub mod programs;
 pub mod relay;
 pub mod server;
+pub mod snoop;

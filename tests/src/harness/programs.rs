@@ -14,15 +14,20 @@ use std::sync::OnceLock;
 const PROGRAMS: &str = "DC_PROGRAMS";
 const PACKAGES: [&str; 4] = ["dc-server", "dc-client", "dc-snoop", "dc-tests"];
 
+/// Where the programs are. They have been built on return.
+#[must_use]
+pub fn directory() -> &'static Path {
+    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
+    DIRECTORY.get_or_init(|| match env::var_os(PROGRAMS) {
+        Some(directory) => PathBuf::from(directory),
+        None => build(),
+    })
+}
+
 /// The path of a program, such as `dc_server`.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
-    let directory = DIRECTORY.get_or_init(|| match env::var_os(PROGRAMS) {
-        Some(directory) => PathBuf::from(directory),
-        None => build(),
-    });
-    let path = directory.join(name);
+    let path = directory().join(name);
     assert!(path.exists(), "there is no {}: cargo build --workspace", path.display());
     path
 }

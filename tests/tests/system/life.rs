@@ -4,7 +4,7 @@ use dc_tests::harness::agent::{Agent, unix};
 use dc_tests::harness::connection::{Connection, DISCONNECTED, NOTOK, OK, request};
 use dc_tests::harness::daemon::{Daemon, stderr};
 use dc_tests::harness::place::Place;
-use dc_tests::harness::process::{Launch, Process};
+use dc_tests::harness::process::Launch;
 use dc_tests::harness::relay::{Relay, Way};
 use dc_tests::harness::server::Server;
 use libdc::wire::frame::SessionOperation;
@@ -133,18 +133,15 @@ fn an_agent_that_is_told_to_end_answers_what_is_on_its_way() {
 
 #[test]
 fn a_second_signal_ends_at_once_and_a_shutdown_takes_no_longer_than_it_may() {
-    let endings: [(&[&str], fn(&Process)); 2] = [
-        (&["-shutdown-timeout", "0"], |process| process.signal(Signal::SIGTERM)),
-        (&["-shutdown-timeout", "1"], |_| ()),
-    ];
-    for (options, hurry) in endings {
-        let mut server = Server::start(&[options, &["-threads", "1"]].concat());
+    for (timeout, signals) in [("0", 2), ("1", 1)] {
+        let mut server = Server::start(&["-shutdown-timeout", timeout, "-threads", "1"]);
         let (mut busy, mut idle) = (server.connect(), server.connect());
         busy.write(&request(1, SessionOperation::Have, b"id")[..15]);
         assert_eq!(idle.have(b"id"), NOTOK);
-        server.process.signal(Signal::SIGTERM);
-        server.process.log.expect("shutting down");
-        hurry(&server.process);
+        for _ in 0..signals {
+            server.process.signal(Signal::SIGTERM);
+            server.process.log.expect("shutting down");
+        }
         assert!(server.process.wait().success());
     }
 }

@@ -11,11 +11,15 @@
 //! | `original` | the server is one of distcache 1.x |
 //! | `hostile` | what comes is no request; requests that never end; answers that nobody reads |
 //! | `crowd` | thousands of connections; no descriptors left; clients that vanish |
+//! | `demo` | nothing: what a newcomer sees |
 //! | `limits` | more connections than allowed; idle ones |
 //! | `life` | starting that fails, signals, pidfiles, sockets of others |
 //! | `user` | root's rights given up (only as root) |
 
+#![allow(clippy::unwrap_used, reason = "so a test fails")]
+
 mod crowd;
+mod demo;
 mod fleet;
 mod hostile;
 mod life;

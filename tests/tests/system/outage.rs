@@ -77,6 +77,14 @@ fn a_server_that_accepts_and_never_answers_is_no_server() {
     assert!(agent.process.log.with("the link is up").is_empty());
 }
 
+/// What happens to the link while an answer is on its way.
+#[derive(Clone, Copy, Debug)]
+enum Fault {
+    Cut,
+    NoMoreAnswers,
+    NoMoreRequests,
+}
+
 #[test]
 fn a_request_that_is_lost_with_the_link_is_answered_and_the_next_one_goes_through() {
     let server = Server::start(&[]);
@@ -84,27 +92,31 @@ fn a_request_that_is_lost_with_the_link_is_answered_and_the_next_one_goes_throug
     let agent = Agent::start(relay.address(), &EAGER);
     let mut client = agent.connect();
     assert_eq!(client.add(b"id", b"session"), OK);
-    let faults: [(&str, fn(&Relay)); 3] = [
-        ("cut", Relay::cut),
-        ("half closed towards the agent", |relay| relay.half_close(Way::Down)),
-        ("half closed towards the server", |relay| relay.half_close(Way::Up)),
-    ];
-    for (name, break_link) in faults {
+    for fault in [Fault::Cut, Fault::NoMoreAnswers, Fault::NoMoreRequests] {
         relay.hold(Way::Down);
         client.send(SessionOperation::Get, b"id");
         relay.wait_until_held(Way::Down, 1);
-        break_link(&relay);
-        if name.ends_with("the server") {
-            // The server answers what it was asked and closes; that comes as soon as the network lets it.
-            relay.release(Way::Down);
-            assert_eq!(client.receive().data, b"session", "{name}");
-        } else {
-            assert_eq!(client.receive().data, DISCONNECTED, "{name}");
-            relay.release(Way::Down);
-        }
+        let expected = match fault {
+            Fault::Cut => {
+                relay.cut();
+                DISCONNECTED
+            }
+            Fault::NoMoreAnswers => {
+                relay.half_close(Way::Down);
+                DISCONNECTED
+            }
+            Fault::NoMoreRequests => {
+                // The server answers what it was asked, and closes.
+                relay.half_close(Way::Up);
+                relay.release(Way::Down);
+                b"session"
+            }
+        };
+        assert_eq!(client.receive().data, expected, "{fault:?}");
+        relay.release(Way::Down);
         agent.process.log.expect("the link is lost");
         agent.process.log.expect("the link is up");
-        assert_eq!(client.get(b"id"), b"session", "{name}");
+        assert_eq!(client.get(b"id"), b"session", "{fault:?}");
     }
 }
 

@@ -1,0 +1,19 @@
+//! `cargo demo`, which a newcomer sees first.
+
+use dc_tests::harness::daemon::stderr;
+use dc_tests::harness::process::Launch;
+
+#[test]
+fn the_demo_shows_what_it_says() {
+    let output = Launch::new("dc_demo").output();
+    let shown = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{}\n{shown}\n{}", output.status, stderr(&output));
+    assert_eq!(stderr(&output), "");
+    let steps =
+        ["server", "host A", "host B", "store", "resume", "remove", "watch", "outage", "recovery", "stop"];
+    let begins: Vec<&str> = shown.lines().filter_map(|line| line.get(..10)).map(str::trim).collect();
+    assert!(steps.iter().all(|step| begins.contains(step)), "{shown}");
+    assert!(shown.contains("← GET") && shown.ends_with("\nAll went well.\n"), "{shown}");
+    // What a session says is nobody's affair.
+    assert!(!shown.contains("a1a1a1"), "{shown}");
+}
