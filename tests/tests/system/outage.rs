@@ -52,6 +52,20 @@ fn a_server_that_was_killed_is_back_after_one_attempt() {
 }
 
 #[test]
+fn attempts_are_as_far_apart_as_asked() {
+    let mut server = Server::start(&[]);
+    let eager = Agent::start(server.address(), &EAGER);
+    let calm = Agent::start(server.address(), &["-retry", "20000", "-log", "debug"]);
+    server.kill();
+    calm.process.log.expect("the link is lost");
+    for _ in 0..10 {
+        eager.process.log.expect(FAILED_ATTEMPT);
+    }
+    // Ten pauses of 20 ms, however slow this machine is, are over before one of 20 s.
+    assert!(calm.process.log.with(FAILED_ATTEMPT).len() <= 1, "the pauses are not those of -retry");
+}
+
+#[test]
 fn a_stopped_server_is_noticed_and_used_again_when_it_continues() {
     let server = Server::start(&[]);
     let agent = Agent::start(server.address(), &["-retry", "20", "-timeout", "1000"]);
