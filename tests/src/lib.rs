@@ -1,3 +1,4 @@
-//! The harness of the whole-system tests, and what else checks distcache from outside.
+//! The harness of the whole-system tests, the simulation, and what else checks distcache from outside.
 
 pub mod harness;
+pub mod simulation;

@@ -1,0 +1,357 @@
+//! An agent process: the real multiplexer, driven as the agent's driver drives it, with its way of keeping a
+//! link: again at once if the server was there, after the pause of `-retry` if not.
+
+use super::agenda::Event;
+use super::network::{End, Network, Party};
+use super::pipe::{Incoming, Quality};
+use super::sabotage::Sabotage;
+use super::scenario::AgentPlan;
+use super::timeline::Mark;
+use super::trace::Note;
+use super::violation::{Remnant, Violation};
+use libdc::proto::link::{LinkFault, LinkState};
+use libdc::proto::local::{LocalFault, LocalId};
+use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::time::Time;
+
+/// An agent process.
+pub(crate) struct AgentHost {
+    number: usize,
+    plan: AgentPlan,
+    deaf: bool,
+    multiplexer: Multiplexer,
+    /// By [`LocalId::place`].
+    locals: Vec<Option<LocalSocket>>,
+    link: Option<LinkSocket>,
+    state: LinkState,
+    losses: u64,
+    link_called: bool,
+    scratch: Vec<u8>,
+}
+
+#[derive(Clone, Copy)]
+struct LinkSocket {
+    end: End,
+    proven_at: Option<Time>,
+}
+
+struct LocalSocket {
+    id: LocalId,
+    end: End,
+    /// The application will ask nothing more.
+    finished: bool,
+    refused: Option<LocalFault>,
+    broken: bool,
+    received: u64,
+    written: u64,
+}
+
+enum LocalEnd {
+    Lost,
+    Fault(LocalFault),
+}
+
+impl AgentHost {
+    /// An agent without connections, which will try to reach the server.
+    pub(crate) fn new(number: usize, plan: AgentPlan, sabotage: Sabotage) -> Self {
+        let settings = MultiplexerSettings { timeout_ms: plan.timeout_ms, idle_ms: plan.idle_ms };
+        Self {
+            number,
+            plan,
+            deaf: sabotage == Sabotage::DeafAgent,
+            multiplexer: Multiplexer::new(settings),
+            locals: Vec::new(),
+            link: None,
+            state: LinkState::Down,
+            losses: 0,
+            link_called: false,
+            scratch: Vec::new(),
+        }
+    }
+
+    /// The longest time that it may take to answer, in milliseconds; 0 is any.
+    pub(crate) const fn timeout_ms(&self) -> u64 {
+        self.plan.timeout_ms
+    }
+
+    /// Requests that it knows to be under way.
+    pub(crate) const fn in_flight(&self) -> usize {
+        self.multiplexer.in_flight()
+    }
+
+    /// The connection that is its link, if there is one.
+    pub(crate) fn link_connection(&self) -> Option<u32> {
+        self.link.map(|link| link.end.connection)
+    }
+
+    // ---- local connections
+
+    /// An application connects.
+    pub(crate) fn accept(&mut self, net: &mut Network, application: usize, quality: [Quality; 2]) -> End {
+        let id = self.multiplexer.open_local(net.now());
+        let local = Party::Local { agent: self.number, id };
+        let connection = net.connect(Party::Application(application), local, quality);
+        let end = End { connection, side: 1 };
+        let socket =
+            LocalSocket { id, end, finished: false, refused: None, broken: false, received: 0, written: 0 };
+        if self.locals.len() <= id.place() {
+            self.locals.resize_with(id.place() + 1, || None);
+        }
+        self.locals[id.place()] = Some(socket);
+        net.call(end);
+        end.peer()
+    }
+
+    /// The turn of a local connection.
+    pub(crate) fn turn_local(&mut self, net: &mut Network, id: LocalId) {
+        let Some(mut local) = self.locals.get_mut(id.place()).and_then(|it| it.take_if(|it| it.id == id)) else {
+            return;
+        };
+        let ended = self.serve_local(net, &mut local).err();
+        if !self.multiplexer.link_output().is_empty() {
+            self.call_link(net);
+        }
+        let ended = ended.map_or_else(
+            || {
+                if local.finished && self.multiplexer.is_local_idle(id) {
+                    return Some(None);
+                }
+                self.multiplexer.check_local(net.now(), id).err().map(Some)
+            },
+            |end| match end {
+                LocalEnd::Lost => Some(None),
+                LocalEnd::Fault(fault) => Some(Some(fault)),
+            },
+        );
+        match ended {
+            Some(fault) => self.close_local(net, &local, fault),
+            None => {
+                let next_look = (self.plan.idle_ms > 0).then(|| net.now().after_ms(self.plan.idle_ms));
+                net.set_timer(local.end, self.multiplexer.local_deadline(id).or(next_look));
+                self.locals[id.place()] = Some(local);
+            }
+        }
+    }
+
+    fn close_local(&mut self, net: &mut Network, local: &LocalSocket, fault: Option<LocalFault>) {
+        if let Some(fault) = fault {
+            net.note(Note::LocalFault { connection: local.end.connection, fault });
+            net.witness(local.end.connection).fault = Some(fault);
+        }
+        self.multiplexer.close_local(local.id);
+        net.close(local.end);
+    }
+
+    fn serve_local(&mut self, net: &mut Network, local: &mut LocalSocket) -> Result<(), LocalEnd> {
+        loop {
+            if local.broken {
+                return Err(LocalEnd::Lost);
+            }
+            let blocked = self.write_local(net, local);
+            if local.broken {
+                return Err(LocalEnd::Lost);
+            }
+            if let Some(fault) = local.refused
+                && !blocked
+            {
+                return Err(LocalEnd::Fault(fault));
+            }
+            if local.finished || local.refused.is_some() || !self.multiplexer.wants_input(local.id) {
+                return Ok(());
+            }
+            self.scratch.clear();
+            match net.read(local.end, &mut self.scratch) {
+                Incoming::Nothing => return Ok(()),
+                Incoming::Broken => return Err(LocalEnd::Lost),
+                Incoming::Finished => local.finished = true,
+                Incoming::Bytes(count) => {
+                    local.received += count as u64;
+                    local.refused = self.multiplexer.handle_local(net.now(), local.id, &self.scratch).err();
+                    self.observe(net, local);
+                }
+            }
+        }
+    }
+
+    /// Writes what the connection takes. Returns whether something is left.
+    fn write_local(&mut self, net: &mut Network, local: &mut LocalSocket) -> bool {
+        loop {
+            self.observe(net, local);
+            let output = self.multiplexer.local_output(local.id);
+            let (count, blocked) = if output.is_empty() {
+                (0, false)
+            } else {
+                let Ok(count) = net.write(local.end, output) else {
+                    local.broken = true;
+                    return false;
+                };
+                (count, count < output.len())
+            };
+            local.written += count as u64;
+            if let Err(fault) = self.multiplexer.local_written(net.now(), local.id, count, blocked) {
+                local.refused.get_or_insert(fault);
+            }
+            self.observe(net, local);
+            if blocked || self.multiplexer.local_output(local.id).is_empty() {
+                return blocked;
+            }
+        }
+    }
+
+    /// Notes how far the connection has come.
+    fn observe(&self, net: &mut Network, local: &LocalSocket) {
+        let mark = Mark {
+            offset: local.received,
+            at: net.now(),
+            leapt_ms: net.agenda.leapt_ms(),
+            link_up: matches!(self.state, LinkState::Up { .. }),
+            link_losses: self.losses,
+        };
+        let ready = local.written + self.multiplexer.local_output(local.id).len() as u64;
+        let takes_more = self.multiplexer.wants_input(local.id);
+        let witness = net.witness(local.end.connection);
+        witness.handed.push(mark);
+        if takes_more {
+            witness.taken.push(mark);
+        }
+        witness.answered.push(Mark { offset: ready, ..mark });
+    }
+
+    /// Writes to every local connection what has come for it.
+    fn deliver(&mut self, net: &mut Network) {
+        while let Some(id) = self.multiplexer.poll_attention() {
+            let Some(mut local) = self.locals.get_mut(id.place()).and_then(|it| it.take_if(|it| it.id == id))
+            else {
+                continue;
+            };
+            let was_stalled = !self.multiplexer.wants_input(id);
+            let blocked = self.write_local(net, &mut local);
+            let readable_again = was_stalled && self.multiplexer.wants_input(id);
+            if blocked || readable_again || local.finished || local.broken || local.refused.is_some() {
+                net.call(local.end);
+            }
+            self.locals[id.place()] = Some(local);
+        }
+    }
+
+    // ---- the link
+
+    /// The server is connected.
+    pub(crate) fn link_connected(&mut self, net: &mut Network, end: End) {
+        let mut probe_id = [0; 32];
+        net.random.fill(&mut probe_id);
+        self.link = Some(LinkSocket { end, proven_at: None });
+        self.multiplexer.link_connected(net.now(), &probe_id);
+        self.note_state(net);
+        net.call(end);
+    }
+
+    /// An attempt to connect failed.
+    pub(crate) fn attempt_failed(&self, net: &mut Network) {
+        net.agenda.after_ms(self.plan.retry_ms, Event::Attempt(self.number));
+    }
+
+    /// The turn of the link, if there is one.
+    pub(crate) fn turn_link(&mut self, net: &mut Network) {
+        self.link_called = false;
+        let Some(link) = self.link else {
+            return;
+        };
+        if let Err(fault) = self.serve_link(net, link.end) {
+            self.lose_link(net, link, fault);
+            return;
+        }
+        if !self.deaf {
+            net.set_timer(link.end, self.multiplexer.link_deadline());
+        }
+    }
+
+    fn serve_link(&mut self, net: &mut Network, end: End) -> Result<(), Option<LinkFault>> {
+        let read = self.read_link(net, end);
+        self.note_state(net);
+        self.deliver(net);
+        read?;
+        if !self.deaf {
+            self.multiplexer.handle_timeout(net.now())?;
+        }
+        loop {
+            self.deliver(net);
+            let output = self.multiplexer.link_output();
+            if output.is_empty() {
+                return Ok(());
+            }
+            match net.write(end, output) {
+                Ok(0) => return Ok(()),
+                Ok(count) => self.multiplexer.link_written(count),
+                Err(_) => return Err(None),
+            }
+        }
+    }
+
+    fn read_link(&mut self, net: &mut Network, end: End) -> Result<(), Option<LinkFault>> {
+        loop {
+            self.scratch.clear();
+            match net.read(end, &mut self.scratch) {
+                Incoming::Nothing => return Ok(()),
+                Incoming::Bytes(_) => self.multiplexer.handle_link(net.now(), &self.scratch)?,
+                Incoming::Finished | Incoming::Broken => return Err(None),
+            }
+        }
+    }
+
+    fn lose_link(&mut self, net: &mut Network, link: LinkSocket, fault: Option<LinkFault>) {
+        match fault {
+            None => {}
+            Some(fault @ LinkFault::Silent { .. }) => net.note(Note::LinkFault { agent: self.number, fault }),
+            Some(fault) => net.fail(Violation::BadLink { agent: self.number, fault }),
+        }
+        let now = net.now();
+        self.link = None;
+        self.losses += 1;
+        self.multiplexer.link_lost(now);
+        self.note_state(net);
+        self.deliver(net);
+        net.close(link.end);
+        let was_there = link.proven_at.is_some_and(|since| now.ms_since(since) >= self.plan.retry_ms);
+        let pause_ms = if was_there { 0 } else { self.plan.retry_ms };
+        net.agenda.after_ms(pause_ms, Event::Attempt(self.number));
+    }
+
+    fn note_state(&mut self, net: &mut Network) {
+        let state = self.multiplexer.link_state();
+        if std::mem::replace(&mut self.state, state) != state {
+            net.note(Note::Link { agent: self.number, state });
+        }
+        if let Some(link) = &mut self.link
+            && matches!(state, LinkState::Up { .. })
+        {
+            link.proven_at.get_or_insert(net.now());
+        }
+    }
+
+    fn call_link(&mut self, net: &mut Network) {
+        if self.link.is_some() && !std::mem::replace(&mut self.link_called, true) {
+            net.agenda.after_ms(0, Event::LinkTurn(self.number));
+        }
+    }
+
+    /// Whether everything is as if nothing had happened.
+    ///
+    /// # Errors
+    /// What is left.
+    pub(crate) fn check_idle(&self) -> Result<(), Remnant> {
+        let agent = self.number;
+        let connections = self.locals.iter().flatten().count();
+        if connections > 0 {
+            return Err(Remnant::Locals { agent, connections });
+        }
+        if !matches!(self.state, LinkState::Up { .. }) {
+            return Err(Remnant::LinkDown { agent });
+        }
+        match (self.multiplexer.in_flight(), self.multiplexer.link_output().len()) {
+            (0, 0) => Ok(()),
+            (0, bytes) => Err(Remnant::Unwritten { agent, bytes }),
+            (requests, _) => Err(Remnant::InFlight { agent, requests }),
+        }
+    }
+}

@@ -1,0 +1,111 @@
+//! What goes wrong in a run, besides what the applications do.
+
+use super::agenda::Event;
+use super::network::{End, Party};
+use super::server::ServerState;
+use super::trace::Note;
+use super::world::World;
+
+/// A kind of fault.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum FaultKind {
+    /// A link breaks.
+    CutLink,
+    /// An application's connection breaks.
+    CutLocal,
+    /// One direction of a link carries nothing for a while.
+    StallLink,
+    /// One direction of an application's connection carries nothing for a while.
+    StallLocal,
+    /// The server is killed, and started again later.
+    Kill,
+    /// The server is stopped, and continued later.
+    Stop,
+    /// The clock moves ahead.
+    Leap,
+}
+
+impl FaultKind {
+    /// All kinds.
+    pub(crate) const ALL: [Self; 7] = [
+        Self::CutLink,
+        Self::CutLocal,
+        Self::StallLink,
+        Self::StallLocal,
+        Self::Kill,
+        Self::Stop,
+        Self::Leap,
+    ];
+}
+
+const STALLS_MS: [u64; 5] = [5, 200, 2_000, 8_000, 40_000];
+const OUTAGES_MS: [u64; 4] = [0, 100, 2_000, 20_000];
+const LEAPS_MS: [u64; 5] = [1, 500, 6_000, 120_000, 1_000_000_000];
+
+impl World {
+    /// Something goes wrong.
+    pub(crate) fn inflict(&mut self, kind: FaultKind) {
+        match kind {
+            FaultKind::CutLink => {
+                if let Some(connection) = self.pick_connection(true) {
+                    self.net.cut(connection);
+                }
+            }
+            FaultKind::CutLocal => {
+                if let Some(connection) = self.pick_connection(false) {
+                    self.net.cut(connection);
+                }
+            }
+            FaultKind::StallLink => self.stall(true),
+            FaultKind::StallLocal => self.stall(false),
+            FaultKind::Kill => {
+                if self.server.state() != ServerState::Dead {
+                    self.server.kill(&mut self.net);
+                    let killed = self.net.moment();
+                    self.history.kills.push(killed);
+                    let outage_ms = self.draw_up_to(&OUTAGES_MS);
+                    self.net.agenda.after_ms(outage_ms, Event::Start);
+                }
+            }
+            FaultKind::Stop => {
+                if self.server.state() == ServerState::Running {
+                    self.server.stop(&mut self.net);
+                    let pause_ms = self.draw_up_to(&STALLS_MS);
+                    self.net.agenda.after_ms(pause_ms, Event::Continue);
+                }
+            }
+            FaultKind::Leap => {
+                let ms = self.draw_up_to(&LEAPS_MS);
+                self.net.note(Note::Leap { ms });
+                self.net.agenda.leap(ms);
+            }
+        }
+    }
+
+    fn stall(&mut self, link: bool) {
+        if let Some(connection) = self.pick_connection(link) {
+            let ms = self.draw_up_to(&STALLS_MS);
+            let side = self.net.random.below(2) as usize;
+            self.net.stall(End { connection, side }, ms);
+        }
+    }
+
+    fn draw_up_to(&mut self, choices: &[u64]) -> u64 {
+        let most = self.net.random.pick(choices);
+        self.net.random.between(0..=most)
+    }
+
+    /// One of the open links, or of the open connections of applications.
+    fn pick_connection(&mut self, link: bool) -> Option<u32> {
+        let is_wanted = |connection: &u32| {
+            let near = self.net.owner(End { connection: *connection, side: 0 });
+            match near {
+                Some(Party::Link(_)) => link,
+                Some(Party::Application(_)) => !link,
+                _ => false,
+            }
+        };
+        let open: Vec<u32> = self.net.open_connections().filter(is_wanted).collect();
+        (!open.is_empty()).then(|| self.net.random.pick(&open))
+    }
+}

@@ -1,0 +1,37 @@
+//! The simulation: agents, a server and applications in one thread, on a virtual clock, with a network that
+//! does everything a network may do. All of it comes from a seed, so a failure can be had again.
+//!
+//! What is simulated is the sockets, the clock and what processes do; the machines are the real ones:
+//!
+//! ```text
+//!   Application ◀─ pipes ─▶ AgentHost (Multiplexer) ◀─ pipes ─▶ ServerHost (ServerConnection, Service)
+//!       │ asks, is answered        │ what it had when                      ▲
+//!       ▼                          ▼                                       │
+//!   History ─▶ verify: can that be true?                      World: what breaks when
+//! ```
+//!
+//! Nothing here knows what an answer should be from having looked into a machine: the history is that of
+//! the applications. `Sabotage` plants bugs, to show that they are found.
+
+mod agenda;
+mod agent;
+mod application;
+mod faults;
+mod history;
+mod network;
+mod pipe;
+mod random;
+mod request;
+mod run;
+mod sabotage;
+mod scenario;
+mod server;
+mod timeline;
+mod trace;
+mod verify;
+mod violation;
+mod world;
+
+pub use run::{Run, Summary, simulate, simulate_all};
+pub use sabotage::Sabotage;
+pub use violation::{Absence, Remnant, Violation};

@@ -1,0 +1,283 @@
+//! What the simulated system gives to a process: connections and the time.
+//!
+//! A connection has two ends, 0 being the one that connected, and a pipe in each direction. What happens at
+//! an end is an event; its owner then reads and writes until there is nothing more to read or no room.
+
+use super::agenda::{Agenda, Event, Moment};
+use super::pipe::{Broken, Incoming, Pipe, Quality};
+use super::random::Random;
+use super::timeline::Witness;
+use super::trace::{Note, Trace};
+use super::violation::Violation;
+use libdc::proto::local::LocalId;
+use libdc::time::Time;
+
+/// One end of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(crate) struct End {
+    /// Which connection.
+    pub(crate) connection: u32,
+    /// 0 is the one that connected.
+    pub(crate) side: usize,
+}
+
+impl End {
+    /// The other end.
+    pub(crate) const fn peer(self) -> Self {
+        Self { connection: self.connection, side: 1 - self.side }
+    }
+}
+
+/// Whose an end is.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Party {
+    /// An application's.
+    Application(usize),
+    /// An agent's, towards an application.
+    Local {
+        /// The agent.
+        agent: usize,
+        /// What it calls the connection.
+        id: LocalId,
+    },
+    /// An agent's, towards the server.
+    Link(usize),
+    /// The server's.
+    Server {
+        /// The agent at the other end.
+        agent: usize,
+    },
+}
+
+impl Party {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Application(_) => "application",
+            Self::Local { .. } => "agent (local)",
+            Self::Link(_) => "agent (link)",
+            Self::Server { .. } => "server",
+        }
+    }
+}
+
+/// The network of a run, its clock, its chance, and what was seen.
+#[derive(Debug)]
+pub(crate) struct Network {
+    pub(crate) agenda: Agenda,
+    pub(crate) random: Random,
+    pub(crate) trace: Trace,
+    connections: Vec<Connection>,
+    violation: Option<Violation>,
+}
+
+#[derive(Debug)]
+struct Connection {
+    ends: [Option<Party>; 2],
+    /// By the side of the writer.
+    pipes: [Pipe; 2],
+    /// Earliest timer asked for at each end.
+    timers: [Option<Time>; 2],
+    /// A turn of each end is on the agenda.
+    called: [bool; 2],
+    cut: bool,
+    /// Something was held up, however short.
+    held: bool,
+    witness: Witness,
+}
+
+impl Network {
+    /// A network without connections.
+    pub(crate) fn new(mut random: Random, lines: bool) -> Self {
+        let agenda = Agenda::new(random.fork());
+        Self { agenda, random, trace: Trace::new(lines), connections: Vec::new(), violation: None }
+    }
+
+    /// What the clock says.
+    pub(crate) const fn now(&self) -> Time {
+        self.agenda.now()
+    }
+
+    /// This very moment.
+    pub(crate) const fn moment(&mut self) -> Moment {
+        self.agenda.moment()
+    }
+
+    /// Writes something down.
+    pub(crate) fn note(&mut self, note: Note) {
+        self.trace.note(self.agenda.now(), note);
+    }
+
+    /// Something happened that must not. The run ends with the first of these.
+    pub(crate) fn fail(&mut self, violation: Violation) {
+        self.violation.get_or_insert(violation);
+    }
+
+    /// What happened that must not.
+    pub(crate) const fn violation(&self) -> Option<&Violation> {
+        self.violation.as_ref()
+    }
+
+    /// Connects two parties, and calls both.
+    pub(crate) fn connect(&mut self, near: Party, far: Party, quality: [Quality; 2]) -> u32 {
+        let connection = self.connections.len() as u32;
+        self.note(Note::Connected { connection, near: near.name(), far: far.name() });
+        self.connections.push(Connection {
+            ends: [Some(near), Some(far)],
+            pipes: quality.map(Pipe::new),
+            timers: [None; 2],
+            called: [false; 2],
+            cut: false,
+            held: false,
+            witness: Witness::default(),
+        });
+        connection
+    }
+
+    /// Whose this end is; `None` once it is closed.
+    pub(crate) fn owner(&self, end: End) -> Option<Party> {
+        self.at(end).ends[end.side]
+    }
+
+    /// The connections that are not closed at both ends.
+    pub(crate) fn open_connections(&self) -> impl Iterator<Item = u32> {
+        let open = |(_, connection): &(usize, &Connection)| connection.ends.iter().any(Option::is_some);
+        self.connections.iter().enumerate().filter(open).map(|(number, _)| number as u32)
+    }
+
+    /// Writes as much of `bytes` as there is room for.
+    ///
+    /// # Errors
+    /// [`Broken`] if the connection is, or nobody reads at the other end.
+    pub(crate) fn write(&mut self, end: End, bytes: &[u8]) -> Result<usize, Broken> {
+        let pipe = &mut self.connections[end.connection as usize].pipes[end.side];
+        let count = pipe.write(self.agenda.now(), bytes, &mut self.random)?;
+        self.announce(end);
+        Ok(count)
+    }
+
+    /// Appends what has arrived to `out`.
+    pub(crate) fn read(&mut self, end: End, out: &mut Vec<u8>) -> Incoming {
+        let pipe = &mut self.connections[end.connection as usize].pipes[1 - end.side];
+        let incoming = pipe.read(out);
+        if matches!(incoming, Incoming::Bytes(_)) && pipe.take_waiting_writer() {
+            self.call(end.peer());
+        }
+        incoming
+    }
+
+    /// Says that no more will be written.
+    pub(crate) fn finish(&mut self, end: End) {
+        let now = self.agenda.now();
+        self.connections[end.connection as usize].pipes[end.side].finish(now);
+        self.announce(end);
+    }
+
+    /// Closes an end. What was written before still arrives.
+    pub(crate) fn close(&mut self, end: End) {
+        self.finish(end);
+        let connection = &mut self.connections[end.connection as usize];
+        connection.ends[end.side] = None;
+        connection.pipes[1 - end.side].abandon();
+        if connection.ends[1 - end.side].is_none() {
+            connection.pipes[end.side].abandon();
+        } else {
+            // Who waits for room learns that there will be none.
+            self.call(end.peer());
+        }
+    }
+
+    /// Breaks a connection, at any byte of either direction.
+    pub(crate) fn cut(&mut self, connection: u32) {
+        self.note(Note::Cut { connection });
+        let forget_unread = self.random.chance(300);
+        let entry = &mut self.connections[connection as usize];
+        entry.cut = true;
+        for pipe in &mut entry.pipes {
+            let keep = self.random.below(pipe.under_way() as u64 + 1) as usize;
+            pipe.cut(keep, forget_unread);
+        }
+        for side in 0..2 {
+            self.call(End { connection, side });
+        }
+    }
+
+    /// Lets nothing arrive at this end for so long.
+    pub(crate) fn stall(&mut self, end: End, ms: u64) {
+        self.note(Note::Stalled { connection: end.connection, side: end.side, ms });
+        let until = self.now().after_ms(ms);
+        let connection = &mut self.connections[end.connection as usize];
+        connection.held = true;
+        connection.pipes[1 - end.side].hold(until);
+    }
+
+    /// Whether the connection broke.
+    pub(crate) fn was_cut(&self, connection: u32) -> bool {
+        self.connections[connection as usize].cut
+    }
+
+    /// Whether something of the connection was ever held up.
+    pub(crate) fn was_held(&self, connection: u32) -> bool {
+        self.connections[connection as usize].held
+    }
+
+    /// What was seen at the agent's end of a local connection.
+    pub(crate) fn witness(&mut self, connection: u32) -> &mut Witness {
+        &mut self.connections[connection as usize].witness
+    }
+
+    /// Has the owner of this end look at it soon.
+    pub(crate) fn call(&mut self, end: End) {
+        let called = &mut self.connections[end.connection as usize].called[end.side];
+        if !std::mem::replace(called, true) {
+            self.agenda.after_ms(0, Event::Turn(end));
+        }
+    }
+
+    /// The turn that [`call`](Self::call) asked for has come.
+    pub(crate) fn turn_came(&mut self, end: End) {
+        self.connections[end.connection as usize].called[end.side] = false;
+    }
+
+    /// Has the owner of this end look at it at this time.
+    pub(crate) fn set_timer(&mut self, end: End, deadline: Option<Time>) {
+        let timer = &mut self.connections[end.connection as usize].timers[end.side];
+        if let Some(deadline) = deadline
+            && timer.is_none_or(|set| set > deadline)
+        {
+            *timer = Some(deadline);
+            self.agenda.at(deadline, Event::Timer(end));
+        }
+    }
+
+    /// A timer that was set came. Returns whether it is the one that counts.
+    pub(crate) fn timer_came(&mut self, end: End) -> bool {
+        let now = self.agenda.now();
+        let timer = &mut self.connections[end.connection as usize].timers[end.side];
+        timer.take_if(|set| *set <= now).is_some()
+    }
+
+    /// The next piece arrives at this end. Returns whether there is something to look at.
+    pub(crate) fn arrive(&mut self, end: End) -> bool {
+        let now = self.agenda.now();
+        let pipe = &mut self.connections[end.connection as usize].pipes[1 - end.side];
+        pipe.announced = false;
+        let arrived = pipe.arrive(now);
+        self.announce(end.peer());
+        arrived
+    }
+
+    /// Puts the arrival of the next piece from this end on the agenda.
+    fn announce(&mut self, end: End) {
+        let pipe = &mut self.connections[end.connection as usize].pipes[end.side];
+        if !pipe.announced
+            && let Some(at) = pipe.next_arrival()
+        {
+            pipe.announced = true;
+            self.agenda.at(at, Event::Arrive(end.peer()));
+        }
+    }
+
+    fn at(&self, end: End) -> &Connection {
+        &self.connections[end.connection as usize]
+    }
+}

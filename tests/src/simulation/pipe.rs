@@ -1,0 +1,224 @@
+//! One direction of a connection: bytes arrive in order, in pieces and after delays drawn from the seed.
+//!
+//! A pipe holds so many bytes and no more, as the buffers of two sockets do; a writer that finds it full
+//! writes in part, or not at all, until the reader has read.
+
+use super::random::Random;
+use libdc::time::Time;
+use std::collections::VecDeque;
+
+/// How a pipe treats what it carries.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Quality {
+    /// Every byte takes at least this long.
+    pub(crate) delay_ms: u64,
+    /// A piece takes up to so much longer than the one before it.
+    pub(crate) jitter_ms: u64,
+    /// Bytes it holds.
+    pub(crate) capacity: usize,
+    /// Into what it breaks what is written.
+    pub(crate) pieces: Pieces,
+}
+
+/// The pieces that one write arrives in.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Pieces {
+    /// One.
+    Whole,
+    /// Up to four.
+    Some,
+    /// The first bytes one by one, the rest as one.
+    Bytes,
+}
+
+/// Bytes that arrive one by one, of one write.
+const SINGLE_BYTES_MAX: usize = 48;
+
+/// One direction of a connection.
+#[derive(Debug)]
+pub(crate) struct Pipe {
+    quality: Quality,
+    /// What was written and not yet read.
+    bytes: Vec<u8>,
+    /// How much of it was read.
+    read: usize,
+    /// How much of it has arrived.
+    arrived: usize,
+    /// Up to where more arrives, and when.
+    marks: VecDeque<(Time, usize)>,
+    last_mark: Time,
+    held_until: Time,
+    /// The writer will write no more.
+    finished: bool,
+    /// The connection broke: after what has arrived comes an error.
+    broken: bool,
+    /// Nobody reads any more.
+    abandoned: bool,
+    writer_waits: bool,
+    /// There is an event for the first mark.
+    pub(crate) announced: bool,
+}
+
+/// What a reader finds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Incoming {
+    /// Nothing yet.
+    Nothing,
+    /// So many bytes.
+    Bytes(usize),
+    /// The writer has finished.
+    Finished,
+    /// The connection is broken.
+    Broken,
+}
+
+/// The connection is broken, or its reader is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Broken;
+
+impl Pipe {
+    /// An empty pipe.
+    pub(crate) const fn new(quality: Quality) -> Self {
+        Self {
+            quality,
+            bytes: Vec::new(),
+            read: 0,
+            arrived: 0,
+            marks: VecDeque::new(),
+            last_mark: Time::from_ms(0),
+            held_until: Time::from_ms(0),
+            finished: false,
+            broken: false,
+            abandoned: false,
+            writer_waits: false,
+            announced: false,
+        }
+    }
+
+    /// Takes as much of `bytes` as there is room for.
+    ///
+    /// # Errors
+    /// [`Broken`] if nobody will ever read it.
+    pub(crate) fn write(&mut self, now: Time, bytes: &[u8], random: &mut Random) -> Result<usize, Broken> {
+        if self.broken || self.abandoned {
+            return Err(Broken);
+        }
+        let room = self.quality.capacity.saturating_sub(self.bytes.len() - self.read);
+        let count = bytes.len().min(room);
+        self.writer_waits = count < bytes.len();
+        let start = self.bytes.len();
+        self.bytes.extend_from_slice(&bytes[..count]);
+        if count > 0 {
+            self.mark_pieces(now, start, random);
+        }
+        Ok(count)
+    }
+
+    /// No more will be written.
+    pub(crate) fn finish(&mut self, now: Time) {
+        if !self.finished {
+            self.finished = true;
+            self.mark(now.after_ms(self.quality.delay_ms), self.bytes.len());
+        }
+    }
+
+    /// When the next piece arrives, if one is under way.
+    pub(crate) fn next_arrival(&self) -> Option<Time> {
+        self.marks.front().map(|(at, _)| (*at).max(self.held_until))
+    }
+
+    /// The next piece arrives, unless it is held up. Returns whether it did.
+    pub(crate) fn arrive(&mut self, now: Time) -> bool {
+        if self.next_arrival().is_none_or(|at| at > now) {
+            return false;
+        }
+        if let Some((_, offset)) = self.marks.pop_front() {
+            self.arrived = offset;
+        }
+        true
+    }
+
+    /// Nothing arrives until then.
+    pub(crate) fn hold(&mut self, until: Time) {
+        self.held_until = self.held_until.max(until);
+    }
+
+    /// Appends what has arrived to `out`.
+    pub(crate) fn read(&mut self, out: &mut Vec<u8>) -> Incoming {
+        let count = self.arrived - self.read;
+        if count > 0 {
+            out.extend_from_slice(&self.bytes[self.read..self.arrived]);
+            self.read = self.arrived;
+            if self.read == self.bytes.len() && self.marks.is_empty() {
+                self.bytes.clear();
+                (self.read, self.arrived) = (0, 0);
+            }
+            return Incoming::Bytes(count);
+        }
+        if self.broken {
+            Incoming::Broken
+        } else if self.finished && self.marks.is_empty() {
+            Incoming::Finished
+        } else {
+            Incoming::Nothing
+        }
+    }
+
+    /// Whether the writer waits for room, and has it now. It is asked once.
+    pub(crate) const fn take_waiting_writer(&mut self) -> bool {
+        std::mem::replace(&mut self.writer_waits, false)
+    }
+
+    /// The connection breaks: of what has not arrived, `keep` bytes still do, at once.
+    pub(crate) fn cut(&mut self, keep: usize, forget_unread: bool) {
+        self.broken = true;
+        self.marks.clear();
+        self.arrived = (self.arrived + keep).min(self.bytes.len());
+        if forget_unread {
+            self.read = self.arrived;
+        }
+    }
+
+    /// Bytes under way.
+    pub(crate) const fn under_way(&self) -> usize {
+        self.bytes.len() - self.arrived
+    }
+
+    /// Nobody reads any more.
+    pub(crate) fn abandon(&mut self) {
+        self.abandoned = true;
+        self.marks.clear();
+        self.bytes = Vec::new();
+        (self.read, self.arrived) = (0, 0);
+    }
+
+    fn mark_pieces(&mut self, now: Time, start: usize, random: &mut Random) {
+        let end = self.bytes.len();
+        let mut at = now.after_ms(self.quality.delay_ms);
+        let jitter_ms = self.quality.jitter_ms;
+        let mut cut = start;
+        match self.quality.pieces {
+            Pieces::Whole => {}
+            Pieces::Some => {
+                for _ in 0..random.below(4) {
+                    cut += random.below((end - cut) as u64 + 1) as usize;
+                    at = at.after_ms(random.below(jitter_ms + 1));
+                    self.mark(at, cut);
+                }
+            }
+            Pieces::Bytes => {
+                while cut + 1 < end && cut - start < SINGLE_BYTES_MAX {
+                    cut += 1;
+                    at = at.after_ms(u64::from(random.chance(100)) * jitter_ms);
+                    self.mark(at, cut);
+                }
+            }
+        }
+        self.mark(at.after_ms(random.below(jitter_ms + 1)), end);
+    }
+
+    fn mark(&mut self, at: Time, offset: usize) {
+        self.last_mark = self.last_mark.max(at);
+        self.marks.push_back((self.last_mark, offset));
+    }
+}

@@ -1,0 +1,256 @@
+//! What a seed stands for: who takes part, how each behaves, and what goes wrong.
+//!
+//! Every seed has its own few kinds of faults and its own extremes, rather than all of them a little of
+//! everything: so some runs are all calm, and some all outage.
+
+use super::faults::FaultKind;
+use super::pipe::{Pieces, Quality};
+use super::random::Random;
+use libdc::limits::{LOCAL_IN_FLIGHT_MAX, SESSION_ID_BYTES_MAX};
+use libdc::table::SessionLimits;
+
+/// All that is decided before a run begins.
+#[derive(Clone, Debug)]
+pub(crate) struct Scenario {
+    pub(crate) server: ServerPlan,
+    pub(crate) agents: Vec<AgentPlan>,
+    pub(crate) applications: Vec<ApplicationPlan>,
+    pub(crate) network: NetworkPlan,
+    pub(crate) faults: FaultPlan,
+    /// The ids that the applications use.
+    pub(crate) ids: Vec<Vec<u8>>,
+}
+
+/// The server's options.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ServerPlan {
+    pub(crate) shards: usize,
+    pub(crate) limits: SessionLimits,
+    pub(crate) hash_seed: [u64; 2],
+    /// It is an original one.
+    pub(crate) original: bool,
+    /// It may be another one after a restart.
+    pub(crate) may_change: bool,
+}
+
+impl ServerPlan {
+    /// Whether sessions may go before their time.
+    pub(crate) const fn evicts(&self) -> bool {
+        self.limits.sessions > 0 || self.limits.bytes > 0
+    }
+}
+
+/// An agent's options.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct AgentPlan {
+    pub(crate) timeout_ms: u64,
+    pub(crate) idle_ms: u64,
+    pub(crate) retry_ms: u64,
+}
+
+/// How an application behaves.
+#[derive(Clone, Debug)]
+pub(crate) struct ApplicationPlan {
+    /// Its agent.
+    pub(crate) agent: usize,
+    /// It connects for each operation.
+    pub(crate) temporary: bool,
+    /// Most requests that it has under way.
+    pub(crate) depth: usize,
+    /// Operations in all.
+    pub(crate) operations: usize,
+    /// Longest pause between two turns.
+    pub(crate) think_ms: u64,
+    /// Out of a thousand turns, how many it misbehaves in.
+    pub(crate) misbehaves: u64,
+    /// Of what it sends: 0 as the original applications, 1 as ours.
+    pub(crate) patch_level: u16,
+    /// How likely each operation is: ADD, GET, REMOVE, HAVE, something else.
+    pub(crate) weights: [u64; 5],
+    /// The least and the most bytes of a session, of several kinds.
+    pub(crate) sizes: Vec<(u64, u64)>,
+    /// The least and the most time that a session is kept, of several kinds.
+    pub(crate) timeouts_ms: Vec<(u64, u64)>,
+}
+
+/// The connections' qualities.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct NetworkPlan {
+    local_delay_ms: u64,
+    link_delay_ms: u64,
+    small_buffers: bool,
+    broken_pieces: bool,
+    /// Out of a thousand attempts of an agent to connect, how many fail.
+    pub(crate) attempts_failing: u64,
+    /// The longest that an attempt takes.
+    pub(crate) connect_ms: u64,
+    /// Out of a thousand attempts of an application to connect, how many fail.
+    pub(crate) refusals: u64,
+}
+
+/// What goes wrong.
+#[derive(Clone, Debug)]
+pub(crate) struct FaultPlan {
+    pub(crate) kinds: Vec<FaultKind>,
+    /// The longest time between two faults.
+    pub(crate) interval_ms: u64,
+}
+
+impl Scenario {
+    /// What this chance decides.
+    pub(crate) fn draw(random: &mut Random) -> Self {
+        let agents: Vec<AgentPlan> = (0..random.between(1..=3)).map(|_| AgentPlan::draw(random)).collect();
+        let per_agent = random.between(1..=4);
+        let busy = random.chance(500);
+        let count = agents.len() * per_agent as usize;
+        let operations = random.between(150..=900) as usize / count + 1;
+        let draw = |number: usize, random: &mut Random| {
+            ApplicationPlan::draw(number % agents.len(), operations, busy, random)
+        };
+        let applications = (0..count).map(|number| draw(number, random)).collect();
+        Self {
+            server: ServerPlan::draw(random),
+            applications,
+            network: NetworkPlan::draw(random),
+            faults: FaultPlan::draw(random),
+            ids: draw_ids(random),
+            agents,
+        }
+    }
+}
+
+impl ServerPlan {
+    fn draw(random: &mut Random) -> Self {
+        let limits = match random.below(10) {
+            0 => SessionLimits { sessions: random.between(1..=8), bytes: 0 },
+            1 => SessionLimits { sessions: 0, bytes: random.between(100..=50_000) },
+            _ => SessionLimits::default(),
+        };
+        Self {
+            shards: random.pick(&[1, 1, 2, 8]),
+            limits,
+            hash_seed: [random.next(), random.next()],
+            original: random.chance(250),
+            may_change: random.chance(300),
+        }
+    }
+}
+
+impl AgentPlan {
+    fn draw(random: &mut Random) -> Self {
+        Self {
+            timeout_ms: random.pick(&[0, 20, 150, 700, 2_000, 5_000, 5_000, 5_000, 30_000]),
+            idle_ms: random.pick(&[0, 0, 0, 10, 300, 2_000, 10_000]),
+            retry_ms: random.pick(&[5, 50, 200, 1_000, 5_000]),
+        }
+    }
+}
+
+impl ApplicationPlan {
+    fn draw(agent: usize, operations: usize, busy: bool, random: &mut Random) -> Self {
+        let (temporary, depth) = match random.below(10) {
+            0..3 => (true, 1),
+            3..6 => (false, 1),
+            6..9 => (false, random.between(2..=40) as usize),
+            _ => (false, LOCAL_IN_FLIGHT_MAX + random.below(73) as usize),
+        };
+        let many = depth > LOCAL_IN_FLIGHT_MAX;
+        Self {
+            agent,
+            temporary,
+            depth,
+            operations: if many { operations.max(2 * depth) } else { operations },
+            think_ms: if busy { random.pick(&[0, 0, 1, 20]) } else { random.pick(&[0, 30, 300, 3_000]) },
+            misbehaves: random.pick(&[0, 0, 0, 5, 20, 80]),
+            patch_level: random.below(2) as u16,
+            weights: random.pick(&[
+                [30, 40, 10, 10, 10],
+                [30, 30, 20, 20, 0],
+                [10, 85, 2, 2, 1],
+                [60, 30, 5, 5, 0],
+                [25, 25, 25, 25, 0],
+            ]),
+            sizes: random.pick(&[
+                vec![(1, 1), (2, 300), (100, 250)],
+                vec![(100, 250)],
+                vec![(100, 250), (1_980, 2_060), (100, 250)],
+                vec![(1, 300), (100, 250), (100, 250), (100, 250), (2_000, 32_690), (32_690, 32_760)],
+            ]),
+            timeouts_ms: random.pick(&[
+                vec![(60_000, 300_000)],
+                vec![(0, 0), (1, 50), (60_000, 300_000)],
+                vec![(100, 5_000), (1_000, 20_000)],
+                vec![(0, 0), (1, 10), (10, 500), (500, 5_000), (300_000, 604_800_000)],
+            ]),
+        }
+    }
+}
+
+impl NetworkPlan {
+    fn draw(random: &mut Random) -> Self {
+        Self {
+            local_delay_ms: random.pick(&[0, 0, 0, 1, 5]),
+            link_delay_ms: random.pick(&[0, 0, 1, 10, 60]),
+            small_buffers: random.chance(200),
+            broken_pieces: random.chance(500),
+            attempts_failing: random.pick(&[0, 0, 200, 700]),
+            connect_ms: random.pick(&[0, 3, 50, 3_000]),
+            refusals: random.pick(&[0, 0, 50]),
+        }
+    }
+
+    /// The two directions of a new connection of an application.
+    pub(crate) fn local(&self, random: &mut Random) -> [Quality; 2] {
+        std::array::from_fn(|_| self.quality(self.local_delay_ms, random))
+    }
+
+    /// The two directions of a new link.
+    pub(crate) fn link(&self, random: &mut Random) -> [Quality; 2] {
+        std::array::from_fn(|_| self.quality(self.link_delay_ms, random))
+    }
+
+    fn quality(&self, delay_ms: u64, random: &mut Random) -> Quality {
+        let capacity =
+            if self.small_buffers { random.between(300..=20_000) } else { random.between(100_000..=400_000) };
+        let pieces = match random.below(4) {
+            0 if self.broken_pieces => Pieces::Bytes,
+            1 | 2 if self.broken_pieces => Pieces::Some,
+            _ => Pieces::Whole,
+        };
+        let jitter_ms = if random.chance(500) { delay_ms } else { 0 };
+        Quality { delay_ms: random.below(delay_ms + 1), jitter_ms, capacity: capacity as usize, pieces }
+    }
+}
+
+impl FaultPlan {
+    fn draw(random: &mut Random) -> Self {
+        let mut kinds = FaultKind::ALL.to_vec();
+        if random.chance(200) {
+            kinds.clear();
+        } else {
+            kinds.retain(|_| random.chance(350));
+        }
+        Self { kinds, interval_ms: random.pick(&[50, 500, 5_000, 20_000]) }
+    }
+}
+
+/// A few ids, of all lengths; some are the beginning of others.
+fn draw_ids(random: &mut Random) -> Vec<Vec<u8>> {
+    let count = random.pick(&[1, 3, 8, 16, 40]);
+    let mut ids: Vec<Vec<u8>> = Vec::new();
+    while ids.len() < count {
+        let len = random.pick(&[1, 2, 16, 32, 32, 32, SESSION_ID_BYTES_MAX]);
+        let mut id = vec![0; len];
+        random.fill(&mut id);
+        if let Some(other) = ids.last()
+            && random.chance(100)
+            && other.len() < SESSION_ID_BYTES_MAX
+        {
+            id = other.iter().copied().chain([0]).collect();
+        }
+        if !ids.contains(&id) {
+            ids.push(id);
+        }
+    }
+    ids
+}

@@ -1,0 +1,189 @@
+//! What happened, as a number that tells two runs apart, and as lines for who looks for the cause of a failure.
+
+use super::agenda::Event;
+use super::history::{Kind, Outcome};
+use libdc::proto::link::{LinkFault, LinkState};
+use libdc::proto::local::LocalFault;
+use libdc::time::Time;
+use std::collections::BTreeMap;
+use std::fmt;
+use std::hash::{Hash, Hasher};
+
+/// Something worth to be known of a run.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Note {
+    /// An event's time has come.
+    Event(Event),
+    /// Two parties are connected.
+    Connected { connection: u32, near: &'static str, far: &'static str },
+    /// A connection breaks.
+    Cut { connection: u32 },
+    /// Nothing arrives at this end for a while.
+    Stalled { connection: u32, side: usize, ms: u64 },
+    /// The clock moves ahead.
+    Leap { ms: u64 },
+    /// The server is killed.
+    Killed,
+    /// The server is started, perhaps as an original one.
+    Started { original: bool },
+    /// The server is stopped.
+    Stopped,
+    /// The server goes on.
+    Continued,
+    /// An agent's link is in another state.
+    Link { agent: usize, state: LinkState },
+    /// An agent found a fault in its link.
+    LinkFault { agent: usize, fault: LinkFault },
+    /// An agent found a fault in a local connection.
+    LocalFault { connection: u32, fault: LocalFault },
+    /// An application asks something.
+    Asked { application: usize, connection: u32, uid: u32, operation: usize, id: usize, kind: Kind },
+    /// It knows how that ended.
+    Ended { application: usize, operation: usize, outcome: Outcome },
+    /// It does not behave.
+    Misbehaves { application: usize, how: &'static str },
+    /// It is done with a connection.
+    Left { application: usize, connection: u32 },
+}
+
+impl Note {
+    /// The name under which it is counted, if it is.
+    const fn label(&self) -> Option<&'static str> {
+        Some(match self {
+            Self::Cut { .. } => "connections broken",
+            Self::Stalled { .. } => "streams stalled",
+            Self::Leap { .. } => "leaps of the clock",
+            Self::Killed => "server killed",
+            Self::Started { original: false } => "server started",
+            Self::Started { original: true } => "original server started",
+            Self::Stopped => "server stopped",
+            Self::Link { state: LinkState::Up { patch_level: 0 }, .. } => "link up to an original",
+            Self::Link { state: LinkState::Up { .. }, .. } => "link up",
+            Self::LinkFault { .. } => "server found silent",
+            Self::LocalFault { fault: LocalFault::Corruption(_), .. } => "garbage refused",
+            Self::LocalFault { fault: LocalFault::Idle, .. } => "idle applications closed",
+            Self::LocalFault { fault: LocalFault::ReadTimeout, .. } => "half messages given up",
+            Self::LocalFault { fault: LocalFault::WriteTimeout, .. } => "deaf applications closed",
+            Self::Misbehaves { how, .. } => how,
+            Self::Event(_)
+            | Self::Connected { .. }
+            | Self::Continued
+            | Self::Link { .. }
+            | Self::Asked { .. }
+            | Self::Ended { .. }
+            | Self::Left { .. } => return None,
+        })
+    }
+}
+
+/// The trace of a run.
+#[derive(Debug)]
+pub(crate) struct Trace {
+    digest: Fnv,
+    lines: Option<Vec<String>>,
+    /// How often what happened, besides operations.
+    pub(crate) counts: BTreeMap<&'static str, u64>,
+}
+
+impl Trace {
+    /// A trace that keeps its lines, or its digest alone.
+    pub(crate) fn new(lines: bool) -> Self {
+        Self { digest: Fnv(0xcbf2_9ce4_8422_2325), lines: lines.then(Vec::new), counts: BTreeMap::new() }
+    }
+
+    /// Writes something down.
+    pub(crate) fn note(&mut self, now: Time, note: Note) {
+        (now, std::mem::discriminant(&note)).hash(&mut self.digest);
+        match note {
+            Note::Event(event) => event.hash(&mut self.digest),
+            Note::Asked { uid, operation, id, .. } => (uid, operation, id).hash(&mut self.digest),
+            Note::Ended { operation, outcome, .. } => (operation, outcome).hash(&mut self.digest),
+            _ => {}
+        }
+        if let Some(label) = note.label() {
+            *self.counts.entry(label).or_default() += 1;
+        }
+        if let Some(lines) = &mut self.lines {
+            lines.push(format!("{:>14}  {note}", now.as_ms()));
+        }
+    }
+
+    /// A number that two runs have in common only if the same happened in both.
+    pub(crate) fn digest(&self) -> u64 {
+        self.digest.finish()
+    }
+
+    /// The lines, if they were kept.
+    pub(crate) fn into_lines(self) -> Vec<String> {
+        self.lines.unwrap_or_default()
+    }
+}
+
+impl fmt::Display for Note {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Self::Event(event) => write!(f, "  {event:?}"),
+            Self::Connected { connection, near, far } => write!(f, "#{connection} {near} to {far}: connected"),
+            Self::Cut { connection } => write!(f, "#{connection} breaks"),
+            Self::Stalled { connection, side, ms } => {
+                write!(f, "#{connection}: nothing arrives at side {side} for {ms} ms")
+            }
+            Self::Leap { ms } => write!(f, "the clock leaps {ms} ms"),
+            Self::Killed => write!(f, "the server is killed"),
+            Self::Started { original: false } => write!(f, "the server is started"),
+            Self::Started { original: true } => write!(f, "an original server is started"),
+            Self::Stopped => write!(f, "the server is stopped"),
+            Self::Continued => write!(f, "the server is continued"),
+            Self::Link { agent, state } => write!(f, "agent {agent}: the link is {state:?}"),
+            Self::LinkFault { agent, fault } => write!(f, "agent {agent}: {fault}"),
+            Self::LocalFault { connection, fault } => write!(f, "#{connection} is closed by the agent: {fault}"),
+            Self::Asked { application, connection, uid, operation, id, kind } => write!(
+                f,
+                "application {application} asks: operation {operation}, {kind:?} of id {id} (#{connection}, uid {uid})"
+            ),
+            Self::Ended { application, operation, outcome } => {
+                write!(f, "application {application} knows: operation {operation} is {outcome:?}")
+            }
+            Self::Misbehaves { application, how } => write!(f, "application {application} {how}"),
+            Self::Left { application, connection } => write!(f, "application {application} leaves #{connection}"),
+        }
+    }
+}
+
+/// FNV-1a over words: the same on every machine and in every version, as the standard library's are not.
+#[derive(Debug)]
+struct Fnv(u64);
+
+impl Fnv {
+    const fn mix(&mut self, word: u64) {
+        self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
+    }
+}
+
+impl Hasher for Fnv {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.mix(u64::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, word: u32) {
+        self.mix(u64::from(word));
+    }
+
+    fn write_u64(&mut self, word: u64) {
+        self.mix(word);
+    }
+
+    fn write_usize(&mut self, word: usize) {
+        self.mix(word as u64);
+    }
+
+    fn write_isize(&mut self, word: isize) {
+        self.mix(word as u64);
+    }
+}

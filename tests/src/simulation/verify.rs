@@ -1,0 +1,219 @@
+//! Whether what the applications saw can be true.
+//!
+//! Ids are independent, so each is looked at for itself. For each answer there must be a moment of its
+//! operation's life at which it was right. The checks err on the side of the accused: they prove that an
+//! answer is impossible from operations that had certainly ended before, and never guess.
+//!
+//! - A session *may* be there if its ADD may have run by then, its longest life has not passed, the server
+//!   has not been killed since, and no operation between the two proves that the id had nothing or
+//!   something else.
+//! - A session *must* be there if its ADD had run, its shortest life has not passed, the server was not
+//!   killed, nothing is ever evicted, and no REMOVE may have run since.
+//! - A session goes by one REMOVE at most: to every one that removed something belongs an ADD of its own.
+
+use super::agenda::Moment;
+use super::history::{History, Kind, Outcome, Recorded};
+use super::violation::{Absence, Violation};
+
+impl History {
+    /// Looks for answers that can't be true.
+    ///
+    /// # Errors
+    /// The first one found.
+    pub(crate) fn verify(&self) -> Result<(), Violation> {
+        for operations in &self.of_id {
+            let stored = self.stored(operations);
+            let mut removals = Vec::new();
+            for number in operations {
+                let it = &self.operations[*number];
+                match it.outcome {
+                    Outcome::Found(origin) => self.check_found(operations, &stored, *number, origin)?,
+                    Outcome::Present | Outcome::Removed => {
+                        let possible = self.possible(operations, &stored, *number);
+                        if possible.is_empty() {
+                            return Err(Violation::Phantom { operation: *number });
+                        }
+                        if it.outcome == Outcome::Removed {
+                            removals.push((*number, possible));
+                        }
+                    }
+                    Outcome::Stored | Outcome::Missing => self.check_absent(operations, &stored, *number)?,
+                    Outcome::Open | Outcome::Unknown | Outcome::Refused => {}
+                }
+            }
+            pair_off(&removals, stored.len())?;
+        }
+        Ok(())
+    }
+
+    /// The sessions that were stored under an id, or may have been.
+    fn stored(&self, operations: &[usize]) -> Vec<Stored> {
+        let mut stored = Vec::new();
+        for number in operations {
+            let it = &self.operations[*number];
+            let Kind::Add { timeout_ms } = it.kind else { continue };
+            let certain = match it.outcome {
+                Outcome::Stored => true,
+                Outcome::Unknown | Outcome::Open => false,
+                _ => continue,
+            };
+            stored.push(Stored { by: *number, timeout_ms, certain, begun: it.begun, done: it.ended });
+        }
+        for number in operations {
+            // Who was seen had run by then.
+            if let Outcome::Found(origin) = self.operations[*number].outcome {
+                let mut same = stored.iter_mut().filter(|it| self.is_same(it.by, origin));
+                if let (Some(only), None) = (same.next(), same.next()) {
+                    only.certain = true;
+                    only.done = only.done.min(self.operations[*number].ended);
+                }
+            }
+        }
+        stored
+    }
+
+    fn is_same(&self, one: usize, other: usize) -> bool {
+        one == other || self.operations[one].session == self.operations[other].session
+    }
+
+    fn check_found(
+        &self,
+        operations: &[usize],
+        stored: &[Stored],
+        number: usize,
+        origin: usize,
+    ) -> Result<(), Violation> {
+        let mut reason = Absence::NotStored;
+        for candidate in stored.iter().filter(|it| self.is_same(it.by, origin)) {
+            match self.why_absent(operations, candidate, number) {
+                None => return Ok(()),
+                Some(absence) => reason = absence,
+            }
+        }
+        Err(Violation::Gone { operation: number, stored_by: origin, reason })
+    }
+
+    /// The places of the sessions that may have been there in the life of an operation.
+    fn possible(&self, operations: &[usize], stored: &[Stored], number: usize) -> Vec<usize> {
+        let may_be_there = |place: &usize| self.why_absent(operations, &stored[*place], number).is_none();
+        (0..stored.len()).filter(may_be_there).collect()
+    }
+
+    /// Why a session can't have been there at any moment in the life of an operation; `None` if it can.
+    fn why_absent(&self, operations: &[usize], session: &Stored, number: usize) -> Option<Absence> {
+        let it = &self.operations[number];
+        if session.by == number || session.begun > it.ended {
+            return Some(Absence::Later);
+        }
+        if session.timeout_ms == 0 {
+            return Some(Absence::Expired);
+        }
+        if session.done >= it.begun {
+            return None;
+        }
+        if it.begun.at >= session.done.at.after_ms(u64::from(session.timeout_ms)) {
+            return Some(Absence::Expired);
+        }
+        if self.killed_between(session.done, it.begun) {
+            return Some(Absence::Restarted);
+        }
+        let proves = |other: &&usize| {
+            let proof = &self.operations[**other];
+            **other != session.by
+                && proof.begun > session.done
+                && proof.ended < it.begun
+                && self.proves_absence(proof, session)
+        };
+        operations.iter().find(proves).map(|proof| Absence::Proven(*proof))
+    }
+
+    /// Whether an operation says that at some moment of its life a session was not there.
+    fn proves_absence(&self, proof: &Recorded, session: &Stored) -> bool {
+        match proof.outcome {
+            Outcome::Stored | Outcome::Missing | Outcome::Removed => true,
+            Outcome::Found(other) => !self.is_same(other, session.by),
+            Outcome::Open | Outcome::Unknown | Outcome::Present | Outcome::Refused => false,
+        }
+    }
+
+    /// An operation found nothing: is there a session that was there all its life?
+    fn check_absent(&self, operations: &[usize], stored: &[Stored], number: usize) -> Result<(), Violation> {
+        let it = &self.operations[number];
+        let is_there = |session: &&Stored| {
+            let expires = session.begun.at.after_ms(u64::from(session.timeout_ms));
+            session.certain
+                && session.by != number
+                && session.done < it.begun
+                && expires > it.ended.at
+                && !self.killed_between(session.begun, it.ended)
+                && !operations.iter().any(|other| self.may_remove(&self.operations[*other], session, it))
+        };
+        match stored.iter().find(is_there) {
+            Some(session) if !self.evicts => {
+                Err(Violation::Lost { operation: number, stored_by: session.by })
+            }
+            _ => Ok(()),
+        }
+    }
+
+    /// Whether `other` may have removed a session after it was stored and before the end of `until`.
+    fn may_remove(&self, other: &Recorded, session: &Stored, until: &Recorded) -> bool {
+        other.kind == Kind::Remove
+            && matches!(other.outcome, Outcome::Removed | Outcome::Unknown | Outcome::Open)
+            && other.ended > session.begun
+            && other.begun < until.ended
+            && !std::ptr::eq(other, until)
+    }
+
+    fn killed_between(&self, from: Moment, until: Moment) -> bool {
+        let first = self.kills.partition_point(|kill| *kill <= from);
+        self.kills.get(first).is_some_and(|kill| *kill < until)
+    }
+}
+
+/// A session that was stored, or may have been.
+#[derive(Clone, Copy, Debug)]
+struct Stored {
+    by: usize,
+    timeout_ms: u32,
+    /// It was, there is no doubt.
+    certain: bool,
+    begun: Moment,
+    /// It had been by then, if it ever was.
+    done: Moment,
+}
+
+/// Finds for every removal a session of its own among those it may have removed.
+fn pair_off(removals: &[(usize, Vec<usize>)], sessions: usize) -> Result<(), Violation> {
+    let mut removed_by = vec![None; sessions];
+    for place in 0..removals.len() {
+        let mut tried = vec![false; sessions];
+        if !pair(place, removals, &mut removed_by, &mut tried) {
+            return Err(Violation::RemovedTwice { operation: removals[place].0 });
+        }
+    }
+    Ok(())
+}
+
+/// One step of the search for a matching: a session that is free, or whose removal can take another one.
+fn pair(
+    place: usize,
+    removals: &[(usize, Vec<usize>)],
+    removed_by: &mut [Option<usize>],
+    tried: &mut [bool],
+) -> bool {
+    for session in &removals[place].1 {
+        if std::mem::replace(&mut tried[*session], true) {
+            continue;
+        }
+        let free = match removed_by[*session] {
+            None => true,
+            Some(other) => pair(other, removals, removed_by, tried),
+        };
+        if free {
+            removed_by[*session] = Some(place);
+            return true;
+        }
+    }
+    false
+}

@@ -1,0 +1,223 @@
+//! What must not happen.
+
+use libdc::proto::link::LinkFault;
+use libdc::proto::local::LocalFault;
+use thiserror::Error;
+
+/// What happened in a run that must not. Operations are named by their number in the trace.
+#[derive(Clone, Debug, Error, PartialEq, Eq)]
+pub enum Violation {
+    /// An answer does not belong to a request without one: mixed up, or a second one.
+    #[error("application {application} was answered uid {uid}, for which it has no open request")]
+    NotAsked {
+        /// Who was answered.
+        application: usize,
+        /// The uid of the answer.
+        uid: u32,
+    },
+    /// An answer names another operation than the request with its uid.
+    #[error("operation {operation} was answered as if it were another one")]
+    OtherOperation {
+        /// The request.
+        operation: usize,
+    },
+    /// An answer has a form that no answer to its request has.
+    #[error("operation {operation} has an answer that can't be: {len} bytes, beginning with {first:?}")]
+    Malformed {
+        /// The request.
+        operation: usize,
+        /// Bytes of the answer.
+        len: usize,
+        /// The first of them.
+        first: Option<u8>,
+    },
+    /// An application can't read what the agent sent.
+    #[error("application {application} can't read its answers: {fault}")]
+    Unreadable {
+        /// The application.
+        application: usize,
+        /// What is wrong.
+        fault: libdc::wire::frame::Corruption,
+    },
+    /// A request has no answer, and its connection did not end.
+    #[error("operation {operation} was never answered")]
+    Unanswered {
+        /// The request.
+        operation: usize,
+    },
+    /// The agent closed a connection without need that had a request under way.
+    #[error("operation {operation} was taken by the agent, which closed the connection without an answer ({fault:?})")]
+    Abandoned {
+        /// The request.
+        operation: usize,
+        /// The agent's reason.
+        fault: Option<LocalFault>,
+    },
+    /// An answer took longer than the agent may take.
+    #[error("operation {operation} was answered after {after_ms} ms, with -timeout {timeout_ms}")]
+    Late {
+        /// The request.
+        operation: usize,
+        /// Time from the request's reaching the agent to the answer.
+        after_ms: u64,
+        /// The agent's setting.
+        timeout_ms: u64,
+    },
+    /// DISCONNECTED was answered though the link was up all the time, and that was not too long.
+    #[error("operation {operation} was answered DISCONNECTED while the link was up, after {after_ms} ms")]
+    NeedlesslyDisconnected {
+        /// The request.
+        operation: usize,
+        /// Time from the request's reaching the agent to the answer.
+        after_ms: u64,
+    },
+    /// A GET returned what was never stored under any id.
+    #[error("operation {operation} got a session that was never stored")]
+    Invented {
+        /// The GET.
+        operation: usize,
+    },
+    /// A GET returned a session stored under another id.
+    #[error("operation {operation} got the session that operation {stored_by} stored under another id")]
+    OtherId {
+        /// The GET.
+        operation: usize,
+        /// The ADD.
+        stored_by: usize,
+    },
+    /// A GET returned a session that was stored once and can't be there any more, or yet.
+    #[error("operation {operation} got the session of operation {stored_by}, which was gone: {reason}")]
+    Gone {
+        /// The GET.
+        operation: usize,
+        /// The ADD.
+        stored_by: usize,
+        /// Why it can't be there.
+        reason: Absence,
+    },
+    /// An answer says that a session is there, and none can be.
+    #[error("operation {operation} found a session where there can be none")]
+    Phantom {
+        /// The HAVE, REMOVE or ADD.
+        operation: usize,
+    },
+    /// More were removed than were ever stored.
+    #[error("operation {operation} removed a session that another one had removed")]
+    RemovedTwice {
+        /// The REMOVE.
+        operation: usize,
+    },
+    /// An answer says that no session is there, and there must be one.
+    #[error("operation {operation} did not find the session that operation {stored_by} had stored")]
+    Lost {
+        /// The operation that found nothing.
+        operation: usize,
+        /// The ADD.
+        stored_by: usize,
+    },
+    /// The server holds more than its limits allow.
+    #[error("the server holds {sessions} sessions of {bytes} bytes, more than its limits")]
+    LimitExceeded {
+        /// Sessions.
+        sessions: u64,
+        /// Bytes.
+        bytes: u64,
+    },
+    /// An original server was sent what it does not understand.
+    #[error("agent {agent} sent a server at patch level 0 what it does not understand")]
+    NotForOriginals {
+        /// The agent.
+        agent: usize,
+    },
+    /// The agent found fault with what a good server sent over a good network.
+    #[error("agent {agent} lost its link: {fault}")]
+    BadLink {
+        /// The agent.
+        agent: usize,
+        /// What it found.
+        fault: LinkFault,
+    },
+    /// The server found fault with what a good agent sent over a good network.
+    #[error("the server refused agent {agent}: {fault}")]
+    BadRequest {
+        /// The agent.
+        agent: usize,
+        /// What it found.
+        fault: libdc::wire::frame::Corruption,
+    },
+    /// Everything is over, and a machine still holds something.
+    #[error("all is over, but {0}")]
+    NotIdle(#[from] Remnant),
+}
+
+/// Why a session can't be where it was found.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Absence {
+    /// The operation that would have stored it did not.
+    #[error("it was not stored")]
+    NotStored,
+    /// It was asked to be stored after the answer.
+    #[error("it was stored later")]
+    Later,
+    /// Its time was up.
+    #[error("it had expired")]
+    Expired,
+    /// The server had been restarted.
+    #[error("the server had lost it")]
+    Restarted,
+    /// Another operation proves that it had gone.
+    #[error("operation {0} proves it")]
+    Proven(usize),
+}
+
+/// What is left when everything is over.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum Remnant {
+    /// Requests that no answer came for.
+    #[error("agent {agent} has {requests} requests under way")]
+    InFlight {
+        /// The agent.
+        agent: usize,
+        /// How many.
+        requests: usize,
+    },
+    /// A link that did not come back.
+    #[error("agent {agent} has no link")]
+    LinkDown {
+        /// The agent.
+        agent: usize,
+    },
+    /// A local connection whose application is gone.
+    #[error("agent {agent} has {connections} local connections")]
+    Locals {
+        /// The agent.
+        agent: usize,
+        /// How many.
+        connections: usize,
+    },
+    /// Bytes that were not written to the server.
+    #[error("agent {agent} has {bytes} bytes for the server")]
+    Unwritten {
+        /// The agent.
+        agent: usize,
+        /// How many.
+        bytes: usize,
+    },
+    /// A connection of the server in the middle of something.
+    #[error("a connection of the server is not idle")]
+    Server,
+    /// Connections that the server has without an agent's having them.
+    #[error("the server has {connections} connections, for {agents} agents")]
+    ServerConnections {
+        /// How many.
+        connections: usize,
+        /// Agents.
+        agents: usize,
+    },
+    /// Sessions whose time is up.
+    #[error("the server holds {sessions} sessions after all have expired")]
+    Sessions {
+        /// How many.
+        sessions: u64,
+    },
+}

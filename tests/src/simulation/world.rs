@@ -1,0 +1,216 @@
+//! A run: everybody, and what happens next.
+
+use super::agenda::{Agenda, Event};
+use super::agent::AgentHost;
+use super::application::Application;
+use super::history::History;
+use super::network::{End, Network, Party};
+use super::random::Random;
+use super::sabotage::Sabotage;
+use super::scenario::Scenario;
+use super::server::{ServerHost, ServerState};
+use super::violation::{Remnant, Violation};
+use libdc::limits::SESSION_TIMEOUT_MS_MAX;
+
+/// After this, in virtual time, nothing breaks any more.
+const FAULTS_MS: u64 = 10 * 60_000;
+/// Faults of one run.
+const FAULTS_MAX: u64 = 100;
+/// By then all applications have what they wanted.
+const RUN_MS_MAX: u64 = 4 * 60 * 60_000;
+/// So long after the last answer all is quiet: longer than any stall, silence or pause.
+const QUIET_MS_MAX: u64 = 5 * 60_000;
+
+/// Everybody who takes part in a run.
+pub(crate) struct World {
+    pub(crate) net: Network,
+    pub(crate) server: ServerHost,
+    pub(crate) history: History,
+    scenario: Scenario,
+    agents: Vec<AgentHost>,
+    applications: Vec<Application>,
+    events: u64,
+    faults: u64,
+}
+
+impl World {
+    /// The run of a seed, before it begins.
+    pub(crate) fn new(seed: u64, sabotage: Sabotage, lines: bool) -> Self {
+        let mut random = Random::new(seed);
+        let scenario = Scenario::draw(&mut random);
+        let mut net = Network::new(random.fork(), lines);
+        let agents = scenario.agents.iter().enumerate();
+        let agents: Vec<_> = agents.map(|(number, plan)| AgentHost::new(number, *plan, sabotage)).collect();
+        let plans = scenario.applications.iter().enumerate();
+        let applications: Vec<_> = plans
+            .map(|(number, plan)| Application::new(number, plan.clone(), &scenario, random.fork(), sabotage))
+            .collect();
+        for agent in 0..agents.len() {
+            net.agenda.after_ms(0, Event::Attempt(agent));
+        }
+        for application in 0..applications.len() {
+            net.agenda.after_ms(0, Event::Application(application));
+        }
+        net.agenda.after_ms(scenario.faults.interval_ms, Event::Fault);
+        Self {
+            net,
+            server: ServerHost::new(scenario.server, sabotage),
+            history: History::new(scenario.ids.len(), scenario.server.evicts()),
+            agents,
+            applications,
+            scenario,
+            events: 0,
+            faults: 0,
+        }
+    }
+
+    /// Runs it to its end.
+    ///
+    /// # Errors
+    /// The first thing that went wrong.
+    pub(crate) fn run(&mut self) -> Result<(), Violation> {
+        let start = self.net.now();
+        let end = |agenda: &Agenda, ms: u64| start.after_ms(ms + agenda.leapt_ms());
+        while self.applications.iter().any(|it| !it.is_done()) {
+            let Some(event) = self.net.agenda.next(end(&self.net.agenda, RUN_MS_MAX)) else {
+                let remnant = || Remnant::Locals { agent: 0, connections: 1 };
+                return Err(self.history.open().map_or_else(
+                    || Violation::NotIdle(remnant()),
+                    |operation| Violation::Unanswered { operation },
+                ));
+            };
+            let breaks = event != Event::Fault || self.net.now() < end(&self.net.agenda, FAULTS_MS);
+            if breaks {
+                self.happen(event)?;
+            }
+        }
+        self.finish()?;
+        self.history.verify()
+    }
+
+    /// What happened.
+    pub(crate) const fn events(&self) -> u64 {
+        self.events
+    }
+
+    /// Lets everything come to rest.
+    fn finish(&mut self) -> Result<(), Violation> {
+        let end = self.net.now().after_ms(QUIET_MS_MAX);
+        while let Err(remnant) = self.check_idle() {
+            match self.net.agenda.next(end) {
+                Some(Event::Fault) => {}
+                Some(event) => self.happen(event)?,
+                None => return Err(remnant.into()),
+            }
+        }
+        Ok(())
+    }
+
+    fn check_idle(&self) -> Result<(), Remnant> {
+        for agent in &self.agents {
+            agent.check_idle()?;
+        }
+        let late = self.net.now().after_ms(u64::from(SESSION_TIMEOUT_MS_MAX));
+        self.server.check_idle(self.agents.len(), late)
+    }
+
+    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+        self.events += 1;
+        self.net.note(super::trace::Note::Event(event));
+        match event {
+            Event::Arrive(end) => {
+                if self.net.arrive(end) {
+                    self.turn(end);
+                }
+            }
+            Event::Turn(end) => {
+                self.net.turn_came(end);
+                self.turn(end);
+            }
+            Event::Timer(end) => {
+                if self.net.timer_came(end) {
+                    self.turn(end);
+                }
+            }
+            Event::LinkTurn(agent) => self.agents[agent].turn_link(&mut self.net),
+            Event::Attempt(agent) => self.attempt(agent),
+            Event::Connected(agent) => self.connected(agent),
+            Event::Application(application) => {
+                let application = &mut self.applications[application];
+                let agent = &mut self.agents[application.agent()];
+                application.wake(&mut self.net, agent, &mut self.history, &self.scenario);
+            }
+            Event::Fault => self.fault(),
+            Event::Start => self.server.start(&mut self.net),
+            Event::Continue => self.server.go_on(&mut self.net),
+        }
+        self.settle();
+        self.net.violation().cloned().map_or(Ok(()), Err)
+    }
+
+    /// Somebody looks at one of his connections.
+    fn turn(&mut self, end: End) {
+        match self.net.owner(end) {
+            Some(Party::Application(application)) => {
+                let application = &mut self.applications[application];
+                let agent = &self.agents[application.agent()];
+                application.turn(&mut self.net, agent, &mut self.history);
+            }
+            Some(Party::Local { agent, id }) => self.agents[agent].turn_local(&mut self.net, id),
+            Some(Party::Link(agent)) => self.agents[agent].turn_link(&mut self.net),
+            Some(Party::Server { .. }) => self.server.turn(&mut self.net, end),
+            None => {}
+        }
+    }
+
+    /// An agent tries to reach the server.
+    fn attempt(&mut self, agent: usize) {
+        let plan = self.scenario.network;
+        let takes_ms = self.net.random.between(0..=plan.connect_ms);
+        self.net.agenda.after_ms(takes_ms, Event::Connected(agent));
+    }
+
+    /// The attempt comes to its end.
+    fn connected(&mut self, agent: usize) {
+        let plan = self.scenario.network;
+        // When nothing else happens any more, the network is good.
+        let calm = self.applications.iter().all(Application::is_done);
+        let fails = !calm && self.net.random.chance(plan.attempts_failing);
+        if fails || self.server.state() == ServerState::Dead {
+            self.agents[agent].attempt_failed(&mut self.net);
+            return;
+        }
+        let quality = plan.link(&mut self.net.random);
+        let connection = self.net.connect(Party::Link(agent), Party::Server { agent }, quality);
+        self.server.accept(&mut self.net, End { connection, side: 1 }, agent);
+        self.agents[agent].link_connected(&mut self.net, End { connection, side: 0 });
+    }
+
+    fn fault(&mut self) {
+        let plan = &self.scenario.faults;
+        if plan.kinds.is_empty() || self.faults == FAULTS_MAX {
+            return;
+        }
+        self.faults += 1;
+        let kind = self.net.random.pick(&plan.kinds);
+        let pause_ms = self.net.random.between(0..=plan.interval_ms);
+        self.net.agenda.after_ms(pause_ms, Event::Fault);
+        self.inflict(kind);
+    }
+
+    /// Finds the moments from which requests that were given up have no effect any more.
+    fn settle(&mut self) {
+        for (number, agent) in self.agents.iter().enumerate() {
+            if !self.history.is_unsettled(number) || agent.in_flight() > 0 {
+                continue;
+            }
+            let link = agent.link_connection();
+            if self.server.connections_of(number).all(|connection| Some(connection) == link) {
+                let now = self.net.moment();
+                let net = &self.net;
+                let is_gone = |connection| net.owner(End { connection, side: 1 }).is_none();
+                self.history.settle(now, number, is_gone);
+            }
+        }
+    }
+}
