@@ -82,6 +82,8 @@ struct Connection {
     cut: bool,
     /// Something was held up, however short.
     held: bool,
+    /// How much time had been leapt over when it began, in milliseconds.
+    leapt_ms: u64,
     witness: Witness,
 }
 
@@ -128,6 +130,7 @@ impl Network {
             called: [false; 2],
             cut: false,
             held: false,
+            leapt_ms: self.agenda.leapt_ms(),
             witness: Witness::default(),
         });
         connection
@@ -215,9 +218,10 @@ impl Network {
         self.connections[connection as usize].cut
     }
 
-    /// Whether something of the connection was ever held up.
+    /// Whether something of the connection was ever held up, or the clock leapt.
     pub(crate) fn was_held(&self, connection: u32) -> bool {
-        self.connections[connection as usize].held
+        let connection = &self.connections[connection as usize];
+        connection.held || connection.leapt_ms < self.agenda.leapt_ms()
     }
 
     /// What was seen at the agent's end of a local connection.

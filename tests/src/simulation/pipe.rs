@@ -116,8 +116,7 @@ impl Pipe {
 
     /// No more will be written.
     pub(crate) fn finish(&mut self, now: Time) {
-        if !self.finished {
-            self.finished = true;
+        if !std::mem::replace(&mut self.finished, true) && !self.broken {
             self.mark(now.after_ms(self.quality.delay_ms), self.bytes.len());
         }
     }
@@ -171,9 +170,12 @@ impl Pipe {
 
     /// The connection breaks: of what has not arrived, `keep` bytes still do, at once.
     pub(crate) fn cut(&mut self, keep: usize, forget_unread: bool) {
-        self.broken = true;
+        if std::mem::replace(&mut self.broken, true) {
+            return;
+        }
         self.marks.clear();
-        self.arrived = (self.arrived + keep).min(self.bytes.len());
+        self.bytes.truncate(self.arrived + keep);
+        self.arrived = self.bytes.len();
         if forget_unread {
             self.read = self.arrived;
         }
