@@ -3,7 +3,7 @@
 //! - `SIMULATION_SEEDS=n` runs n seeds instead of 10,000.
 //! - `SIMULATION_SEED=n` runs that one alone and prints what happened in it.
 
-use dc_tests::simulation::{Sabotage, Violation, simulate, simulate_all};
+use dc_tests::simulation::{Absence, Sabotage, Violation, simulate, simulate_all};
 use std::env;
 
 const SEEDS: u64 = 10_000;
@@ -29,10 +29,35 @@ fn every_answer_can_be_true() {
         println!("{count:>10} {what}");
     }
     for (seed, violation) in &summary.failures {
-        println!("seed {seed}: {violation}\n  again: SIMULATION_SEED={seed} cargo test -p dc-tests --test simulation");
+        println!(
+            "seed {seed}: {violation}\n  again: SIMULATION_SEED={seed} cargo test -p dc-tests --test simulation"
+        );
     }
     assert!(summary.failures.is_empty(), "{} seeds failed", summary.failures.len());
+    if summary.seeds >= SEEDS {
+        for what in RARE {
+            assert!(summary.counts.get(what).is_some_and(|count| *count > 0), "no seed has {what:?}");
+        }
+    }
 }
+
+/// What is to be found somewhere among the seeds, or they do not test what they should.
+const RARE: [&str; 14] = [
+    "applications held back",
+    "deaf applications closed",
+    "garbage refused",
+    "half messages given up",
+    "idle applications closed",
+    "leaps of the clock",
+    "link up",
+    "link up to an original",
+    "links full",
+    "server found silent",
+    "server stopped",
+    "sessions evicted",
+    "sessions matched",
+    "streams stalled",
+];
 
 #[test]
 fn a_seed_is_the_same_every_time() {
@@ -43,4 +68,47 @@ fn a_seed_is_the_same_every_time() {
         assert_eq!(one.lines, again.lines, "seed {seed}");
     }
     assert_ne!(simulate(1, Sabotage::None, false).digest, simulate(2, Sabotage::None, false).digest);
+}
+
+/// Runs seeds with a planted bug until it shows as it should.
+fn find(sabotage: Sabotage, is_found: fn(&Violation) -> bool) {
+    for seed in 0..300 {
+        if let Err(violation) = simulate(seed, sabotage, false).result {
+            println!("{sabotage:?}, seed {seed}: {violation}");
+            if is_found(&violation) {
+                return;
+            }
+        }
+    }
+    panic!("{sabotage:?} was not found");
+}
+
+macro_rules! finds {
+    ($($name:ident: $sabotage:ident => $violation:pat,)*) => {$(
+        #[test]
+        fn $name() {
+            find(Sabotage::$sabotage, |violation| matches!(violation, $violation));
+        }
+    )*};
+}
+
+finds! {
+    finds_swapped_sessions: SwapAnswers => Violation::OtherId { .. } | Violation::Gone { .. },
+    finds_swapped_statuses: SwapAnswers => Violation::Lost { .. } | Violation::Phantom { .. },
+    finds_swapped_uids: SwapUids => Violation::OtherOperation { .. },
+    finds_a_dropped_answer: DropAnswer => Violation::Unanswered { .. },
+    finds_a_connection_closed_too_soon: DropAnswer => Violation::Abandoned { .. },
+    finds_a_second_answer: AnswerTwice => Violation::NotAsked { .. },
+    finds_needless_disconnected: SayDisconnected => Violation::NeedlesslyDisconnected { .. },
+    finds_late_answers: DeafAgent => Violation::Late { .. },
+    finds_extensions_sent_to_an_original: OriginalPretends => Violation::NotForOriginals { .. },
+    finds_expired_sessions: KeepExpired => Violation::Gone { reason: Absence::Expired, .. },
+    finds_removed_sessions: KeepRemoved => Violation::Gone { reason: Absence::Proven(_), .. },
+    finds_sessions_of_the_server_before: SurviveRestart => Violation::Gone { reason: Absence::Restarted, .. },
+    finds_lost_sessions: LoseSession => Violation::Lost { .. },
+    finds_sessions_of_other_ids: OtherSession => Violation::OtherId { .. },
+    finds_shortened_sessions: ShortenSession => Violation::Invented { .. },
+    finds_phantoms: PhantomMatch => Violation::Phantom { .. },
+    finds_sessions_removed_twice: RemoveTwice => Violation::RemovedTwice { .. },
+    finds_limits_exceeded: IgnoreLimits => Violation::LimitExceeded { .. },
 }

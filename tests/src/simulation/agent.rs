@@ -9,6 +9,7 @@ use super::scenario::AgentPlan;
 use super::timeline::Mark;
 use super::trace::Note;
 use super::violation::{Remnant, Violation};
+use libdc::limits::LINK_OUTBOX_BYTES_MAX;
 use libdc::proto::link::{LinkFault, LinkState};
 use libdc::proto::local::{LocalFault, LocalId};
 use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
@@ -104,7 +105,8 @@ impl AgentHost {
 
     /// The turn of a local connection.
     pub(crate) fn turn_local(&mut self, net: &mut Network, id: LocalId) {
-        let Some(mut local) = self.locals.get_mut(id.place()).and_then(|it| it.take_if(|it| it.id == id)) else {
+        let Some(mut local) = self.locals.get_mut(id.place()).and_then(|it| it.take_if(|it| it.id == id))
+        else {
             return;
         };
         let ended = self.serve_local(net, &mut local).err();
@@ -156,7 +158,11 @@ impl AgentHost {
             {
                 return Err(LocalEnd::Fault(fault));
             }
-            if local.finished || local.refused.is_some() || !self.multiplexer.wants_input(local.id) {
+            if local.finished || local.refused.is_some() {
+                return Ok(());
+            }
+            if !self.multiplexer.wants_input(local.id) {
+                net.trace.count("applications held back", 1);
                 return Ok(());
             }
             self.scratch.clear();
@@ -257,6 +263,9 @@ impl AgentHost {
         let Some(link) = self.link else {
             return;
         };
+        if self.multiplexer.link_output().len() >= LINK_OUTBOX_BYTES_MAX {
+            net.trace.count("links full", 1);
+        }
         if let Err(fault) = self.serve_link(net, link.end) {
             self.lose_link(net, link, fault);
             return;

@@ -26,9 +26,9 @@ use libdc::wire::message::{Message, MessageReader, write_message};
 use std::collections::VecDeque;
 
 /// Longest time that an application does not read, in milliseconds: longer than the agent waits.
-const DEAF_MS_MAX: u64 = 8_000;
+const DEAF_MS_MAX: u64 = 20_000;
 /// Longest pause after a DISCONNECTED, in milliseconds.
-const DISCOURAGED_MS: u64 = 700;
+const DISCOURAGED_MS: u64 = 3_000;
 
 /// An application.
 pub(crate) struct Application {
@@ -166,7 +166,9 @@ impl Application {
     /// Sees to it that there is a next time.
     fn call_again(&mut self, net: &mut Network) {
         let may_ask = self.connection.as_ref().is_none_or(|it| {
-            it.manner == Manner::Good && it.open.len() < self.plan.depth && !(self.plan.temporary && it.asked > 0)
+            it.manner == Manner::Good
+                && it.open.len() < self.plan.depth
+                && !(self.plan.temporary && it.asked > 0)
         });
         if self.left > 0 && may_ask && !self.called {
             self.called = true;
@@ -462,4 +464,3 @@ fn have() -> Vec<u8> {
     write_message(&mut bytes, MessageHead::request(1, operation), &[3; 32]);
     bytes
 }
-

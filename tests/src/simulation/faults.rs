@@ -39,7 +39,10 @@ impl FaultKind {
 }
 
 const STALLS_MS: [u64; 5] = [5, 200, 2_000, 8_000, 40_000];
-const OUTAGES_MS: [u64; 4] = [0, 100, 2_000, 20_000];
+const OUTAGES_MS: [u64; 5] = [0, 100, 500, 2_000, 20_000];
+/// So many of a thousand links that stall never carry anything again; the ends have to find out.
+const LOST_FOREVER: u64 = 100;
+const FOREVER_MS: u64 = 1 << 40;
 const LEAPS_MS: [u64; 5] = [1, 500, 6_000, 120_000, 1_000_000_000];
 
 impl World {
@@ -84,6 +87,12 @@ impl World {
 
     fn stall(&mut self, link: bool) {
         if let Some(connection) = self.pick_connection(link) {
+            if link && self.net.random.chance(LOST_FOREVER) {
+                for side in 0..2 {
+                    self.net.stall(End { connection, side }, FOREVER_MS);
+                }
+                return;
+            }
             let ms = self.draw_up_to(&STALLS_MS);
             let side = self.net.random.below(2) as usize;
             self.net.stall(End { connection, side }, ms);

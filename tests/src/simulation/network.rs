@@ -12,6 +12,9 @@ use super::violation::Violation;
 use libdc::proto::local::LocalId;
 use libdc::time::Time;
 
+/// The longest time after which a stalled connection that one end has closed is known to be closed, in milliseconds.
+const CLOSE_MS_MAX: u64 = 30_000;
+
 /// One end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct End {
@@ -175,9 +178,13 @@ impl Network {
         self.announce(end);
     }
 
-    /// Closes an end. What was written before still arrives.
+    /// Closes an end. What was written before still arrives; if the connection is stalled, after some time.
     pub(crate) fn close(&mut self, end: End) {
         self.finish(end);
+        let stalled_ms = self.random.below(CLOSE_MS_MAX);
+        let until = self.now().after_ms(stalled_ms);
+        self.connections[end.connection as usize].pipes[end.side].release(until);
+        self.announce_again(end);
         let connection = &mut self.connections[end.connection as usize];
         connection.ends[end.side] = None;
         connection.pipes[1 - end.side].abandon();
@@ -268,6 +275,12 @@ impl Network {
         let arrived = pipe.arrive(now);
         self.announce(end.peer());
         arrived
+    }
+
+    /// As [`announce`](Self::announce), when it may be earlier than was announced.
+    fn announce_again(&mut self, end: End) {
+        self.connections[end.connection as usize].pipes[end.side].announced = false;
+        self.announce(end);
     }
 
     /// Puts the arrival of the next piece from this end on the agenda.

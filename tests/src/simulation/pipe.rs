@@ -142,6 +142,11 @@ impl Pipe {
         self.held_until = self.held_until.max(until);
     }
 
+    /// Lets things arrive from then on, if not earlier.
+    pub(crate) fn release(&mut self, until: Time) {
+        self.held_until = self.held_until.min(until);
+    }
+
     /// Appends what has arrived to `out`.
     pub(crate) fn read(&mut self, out: &mut Vec<u8>) -> Incoming {
         let count = self.arrived - self.read;

@@ -14,9 +14,9 @@ pub enum Sabotage {
     /// None.
     #[default]
     None,
-    /// Two answers to an application change places, their uids staying where they are.
+    /// Two answers to requests of one kind change places, their uids staying where they are.
     SwapAnswers,
-    /// Two answers to an application exchange their uids.
+    /// Two answers to requests of different kinds exchange their uids.
     SwapUids,
     /// An answer is never given.
     DropAnswer,
@@ -44,6 +44,8 @@ pub enum Sabotage {
     RemoveTwice,
     /// More is stored than the limits allow.
     IgnoreLimits,
+    /// Sessions are found after the server was killed and started again.
+    SurviveRestart,
 }
 
 impl Sabotage {
@@ -81,8 +83,13 @@ impl Tamperer {
 
     /// What becomes of an answer.
     pub(crate) fn pass(&mut self, mut answer: Message) -> Vec<Message> {
-        if let Some(mut held) = self.held.take() {
-            if self.sabotage == Sabotage::SwapUids {
+        let swaps_uids = self.sabotage == Sabotage::SwapUids;
+        let suits = |held: &mut Message| {
+            let same_kind = held.head.operation == answer.head.operation;
+            same_kind != swaps_uids && held.data != answer.data
+        };
+        if let Some(mut held) = self.held.take_if(suits) {
+            if swaps_uids {
                 std::mem::swap(&mut held.head.uid, &mut answer.head.uid);
             } else {
                 std::mem::swap(&mut held.data, &mut answer.data);
@@ -94,7 +101,7 @@ impl Tamperer {
             return vec![answer];
         }
         match self.sabotage {
-            Sabotage::SwapAnswers | Sabotage::SwapUids => {
+            Sabotage::SwapAnswers | Sabotage::SwapUids if self.held.is_none() => {
                 self.held = Some(answer);
                 Vec::new()
             }
@@ -113,8 +120,14 @@ impl Tamperer {
 pub(crate) struct BadStore {
     good: ShardedSessions,
     sabotage: Sabotage,
-    /// Every session that was ever stored.
-    ever: Mutex<BTreeMap<Vec<u8>, Vec<u8>>>,
+    /// Every session that was ever stored, the last one under each id.
+    ever: Mutex<BTreeMap<Vec<u8>, Old>>,
+}
+
+struct Old {
+    session: Vec<u8>,
+    expires: Time,
+    removed: bool,
 }
 
 impl BadStore {
@@ -123,7 +136,7 @@ impl BadStore {
         Self { good, sabotage, ever: Mutex::new(BTreeMap::new()) }
     }
 
-    fn with<R>(&self, act: impl FnOnce(&mut BTreeMap<Vec<u8>, Vec<u8>>) -> R) -> R {
+    fn with<R>(&self, act: impl FnOnce(&mut BTreeMap<Vec<u8>, Old>) -> R) -> R {
         act(&mut self.ever.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -139,7 +152,9 @@ impl SessionStore for BadStore {
         }
         let added = self.good.add(now, id, session, timeout_ms);
         if matches!(added, Added::Stored { .. }) {
-            self.with(|ever| ever.insert(id.as_bytes().to_vec(), session.to_vec()));
+            let expires = now.after_ms(u64::from(timeout_ms));
+            let old = Old { session: session.to_vec(), expires, removed: false };
+            self.with(|ever| ever.insert(id.as_bytes().to_vec(), old));
         }
         added
     }
@@ -159,14 +174,16 @@ impl SessionStore for BadStore {
             Sabotage::OtherSession if found => self.with(|ever| {
                 if let Some((_, other)) = ever.range(id.as_bytes().to_vec()..).nth(1) {
                     out.truncate(start);
-                    out.extend_from_slice(other);
+                    out.extend_from_slice(&other.session);
                 }
                 true
             }),
             Sabotage::KeepExpired | Sabotage::KeepRemoved if !found => self.with(|ever| {
-                let old = ever.get(id.as_bytes());
-                out.extend_from_slice(old.map_or(&[], Vec::as_slice));
-                old.is_some()
+                let wants_removed = self.sabotage == Sabotage::KeepRemoved;
+                let suits = |old: &&Old| old.removed == wants_removed && (old.expires > now) == wants_removed;
+                let Some(old) = ever.get(id.as_bytes()).filter(suits) else { return false };
+                out.extend_from_slice(&old.session);
+                true
             }),
             _ => found,
         }
@@ -174,8 +191,8 @@ impl SessionStore for BadStore {
 
     fn remove(&self, now: Time, id: SessionId<'_>) -> bool {
         let removed = self.good.remove(now, id);
-        if self.sabotage == Sabotage::KeepExpired && removed {
-            self.with(|ever| ever.remove(id.as_bytes()));
+        if removed {
+            self.with(|ever| ever.get_mut(id.as_bytes()).map(|old| old.removed = true));
         }
         removed || (self.sabotage == Sabotage::RemoveTwice && self.was_ever(id))
     }

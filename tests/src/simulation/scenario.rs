@@ -102,17 +102,19 @@ impl Scenario {
         let agents: Vec<AgentPlan> = (0..random.between(1..=3)).map(|_| AgentPlan::draw(random)).collect();
         let per_agent = random.between(1..=4);
         let busy = random.chance(500);
+        let heavy = random.chance(10);
         let count = agents.len() * per_agent as usize;
         let operations = random.between(150..=900) as usize / count + 1;
         let draw = |number: usize, random: &mut Random| {
-            ApplicationPlan::draw(number % agents.len(), operations, busy, random)
+            let plan = ApplicationPlan::draw(number % agents.len(), operations, busy, random);
+            if heavy { plan.heavy() } else { plan }
         };
         let applications = (0..count).map(|number| draw(number, random)).collect();
         Self {
             server: ServerPlan::draw(random),
             applications,
             network: NetworkPlan::draw(random),
-            faults: FaultPlan::draw(random),
+            faults: if heavy { FaultPlan::heavy() } else { FaultPlan::draw(random) },
             ids: draw_ids(random),
             agents,
         }
@@ -139,9 +141,9 @@ impl ServerPlan {
 impl AgentPlan {
     fn draw(random: &mut Random) -> Self {
         Self {
-            timeout_ms: random.pick(&[0, 20, 150, 700, 2_000, 5_000, 5_000, 5_000, 30_000]),
+            timeout_ms: random.pick(&[0, 0, 40, 400, 2_000, 5_000, 5_000, 5_000, 30_000]),
             idle_ms: random.pick(&[0, 0, 0, 10, 300, 2_000, 10_000]),
-            retry_ms: random.pick(&[5, 50, 200, 1_000, 5_000]),
+            retry_ms: random.pick(&[5, 50, 200, 200, 1_000, 5_000]),
         }
     }
 }
@@ -186,15 +188,25 @@ impl ApplicationPlan {
     }
 }
 
+impl ApplicationPlan {
+    /// The same with as much to say as will fill every buffer there is.
+    fn heavy(self) -> Self {
+        let operations = LOCAL_IN_FLIGHT_MAX;
+        let sizes = vec![(20_000, 32_760)];
+        let weights = [75, 25, 0, 0, 0];
+        Self { temporary: false, depth: operations, operations, think_ms: 0, sizes, weights, ..self }
+    }
+}
+
 impl NetworkPlan {
     fn draw(random: &mut Random) -> Self {
         Self {
             local_delay_ms: random.pick(&[0, 0, 0, 1, 5]),
             link_delay_ms: random.pick(&[0, 0, 1, 10, 60]),
-            small_buffers: random.chance(200),
+            small_buffers: random.chance(300),
             broken_pieces: random.chance(500),
-            attempts_failing: random.pick(&[0, 0, 200, 700]),
-            connect_ms: random.pick(&[0, 3, 50, 3_000]),
+            attempts_failing: random.pick(&[0, 0, 0, 100, 500]),
+            connect_ms: random.pick(&[0, 3, 3, 50, 1_000]),
             refusals: random.pick(&[0, 0, 50]),
         }
     }
@@ -230,7 +242,12 @@ impl FaultPlan {
         } else {
             kinds.retain(|_| random.chance(350));
         }
-        Self { kinds, interval_ms: random.pick(&[50, 500, 5_000, 20_000]) }
+        Self { kinds, interval_ms: random.pick(&[100, 2_000, 5_000, 20_000]) }
+    }
+
+    /// Those that fill buffers, soon.
+    fn heavy() -> Self {
+        Self { kinds: vec![FaultKind::StallLink, FaultKind::Stop], interval_ms: 20 }
     }
 }
 

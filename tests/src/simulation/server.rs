@@ -94,7 +94,10 @@ impl ServerHost {
         }
         net.note(Note::Started { original: self.original });
         self.state = ServerState::Running;
-        self.service = Service::new(new_store(&self.plan, self.sabotage));
+        self.count_evictions(net);
+        if self.sabotage != Sabotage::SurviveRestart {
+            self.service = Service::new(new_store(&self.plan, self.sabotage));
+        }
     }
 
     /// Stopped, as by SIGSTOP.
@@ -206,6 +209,12 @@ impl ServerHost {
             }
             serving.outbox.buffer().extend_from_slice(&self.output);
         }
+    }
+
+    /// Counts what had to make room for something else.
+    pub(crate) fn count_evictions(&self, net: &mut Network) {
+        let evicted = self.service.sessions().totals(net.now()).evicted;
+        net.trace.count("sessions evicted", evicted);
     }
 
     fn check_limits(&self, net: &mut Network) {

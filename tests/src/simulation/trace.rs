@@ -101,11 +101,16 @@ impl Trace {
             _ => {}
         }
         if let Some(label) = note.label() {
-            *self.counts.entry(label).or_default() += 1;
+            self.count(label, 1);
         }
         if let Some(lines) = &mut self.lines {
             lines.push(format!("{:>14}  {note}", now.as_ms()));
         }
+    }
+
+    /// Counts what is not worth a line.
+    pub(crate) fn count(&mut self, label: &'static str, times: u64) {
+        *self.counts.entry(label).or_default() += times;
     }
 
     /// A number that two runs have in common only if the same happened in both.
@@ -123,7 +128,9 @@ impl fmt::Display for Note {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Event(event) => write!(f, "  {event:?}"),
-            Self::Connected { connection, near, far } => write!(f, "#{connection} {near} to {far}: connected"),
+            Self::Connected { connection, near, far } => {
+                write!(f, "#{connection} {near} to {far}: connected")
+            }
             Self::Cut { connection } => write!(f, "#{connection} breaks"),
             Self::Stalled { connection, side, ms } => {
                 write!(f, "#{connection}: nothing arrives at side {side} for {ms} ms")
@@ -136,7 +143,9 @@ impl fmt::Display for Note {
             Self::Continued => write!(f, "the server is continued"),
             Self::Link { agent, state } => write!(f, "agent {agent}: the link is {state:?}"),
             Self::LinkFault { agent, fault } => write!(f, "agent {agent}: {fault}"),
-            Self::LocalFault { connection, fault } => write!(f, "#{connection} is closed by the agent: {fault}"),
+            Self::LocalFault { connection, fault } => {
+                write!(f, "#{connection} is closed by the agent: {fault}")
+            }
             Self::Asked { application, connection, uid, operation, id, kind } => write!(
                 f,
                 "application {application} asks: operation {operation}, {kind:?} of id {id} (#{connection}, uid {uid})"
@@ -145,7 +154,9 @@ impl fmt::Display for Note {
                 write!(f, "application {application} knows: operation {operation} is {outcome:?}")
             }
             Self::Misbehaves { application, how } => write!(f, "application {application} {how}"),
-            Self::Left { application, connection } => write!(f, "application {application} leaves #{connection}"),
+            Self::Left { application, connection } => {
+                write!(f, "application {application} leaves #{connection}")
+            }
         }
     }
 }

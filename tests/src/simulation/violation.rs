@@ -46,7 +46,9 @@ pub enum Violation {
         operation: usize,
     },
     /// The agent closed a connection without need that had a request under way.
-    #[error("operation {operation} was taken by the agent, which closed the connection without an answer ({fault:?})")]
+    #[error(
+        "operation {operation} was taken by the agent, which closed the connection without an answer ({fault:?})"
+    )]
     Abandoned {
         /// The request.
         operation: usize,

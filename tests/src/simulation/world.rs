@@ -85,6 +85,7 @@ impl World {
             }
         }
         self.finish()?;
+        self.server.count_evictions(&mut self.net);
         self.history.verify()
     }
 
