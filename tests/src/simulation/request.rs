@@ -60,8 +60,9 @@ impl Expects {
             (Self::Session { kind, too_large }, status) => match (kind, status) {
                 (Kind::Add { .. }, Some(Status::DataRange)) if too_large => Outcome::Refused,
                 (Kind::Add { .. }, Some(Status::Ok)) if !too_large => Outcome::Stored,
-                (Kind::Add { .. }, Some(Status::MatchingSession)) => Outcome::Present,
-                (Kind::Have, Some(Status::Ok)) => Outcome::Present,
+                (Kind::Add { .. }, Some(Status::MatchingSession)) | (Kind::Have, Some(Status::Ok)) => {
+                    Outcome::Present
+                }
                 (Kind::Remove, Some(Status::Ok)) => Outcome::Removed,
                 (Kind::Get | Kind::Have | Kind::Remove, Some(Status::NotOk)) => Outcome::Missing,
                 (Kind::Get, None) if !data.is_empty() => Outcome::Found(origin()?),

@@ -97,7 +97,7 @@ impl Tamperer {
             return vec![held, answer];
         }
         self.seen += 1;
-        if self.seen % ANSWERS_BETWEEN != 0 {
+        if !self.seen.is_multiple_of(ANSWERS_BETWEEN) {
             return vec![answer];
         }
         match self.sabotage {
