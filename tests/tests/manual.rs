@@ -2,6 +2,7 @@
 //!
 //! That each page has what its program takes is a test of the program. So what is compared here is text alone.
 
+use libdc::limits;
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -128,5 +129,32 @@ fn the_pages_refer_to_pages_that_exist() {
             let file = format!("{}.{}", words[0], words.get(1).unwrap_or(&""));
             assert!(!is_ours || pages.contains_key(&file), "{name} refers to {file}");
         }
+    }
+}
+
+#[test]
+fn the_pages_give_the_limits_as_they_are() {
+    let pages = pages();
+    let text = |name: &str| pages.get(name).expect("a page").replace('\n', " ");
+    let (system, agent) = (text("distcache.8"), text("dc_client.1"));
+    let seconds = |ms: u64| ms / 1000;
+    let expected = [
+        (&system, format!(".It {} bytes an id", limits::SESSION_ID_BYTES_MAX)),
+        (&system, format!(".It {} bytes a session", limits::SESSION_ADD_BYTES_MAX)),
+        (&system, format!("both together at most {} bytes", limits::SESSION_ADD_BYTES_MAX)),
+        (&system, format!(".It {} days", limits::SESSION_TIMEOUT_MS_MAX / 86_400_000)),
+        (&system, format!(".It {} requests under way for a connection", limits::LOCAL_IN_FLIGHT_MAX)),
+        (&system, format!(".It {} requests under way on a link", limits::LINK_IN_FLIGHT_MAX)),
+        (&system, format!(".It {} KiB answers", limits::OUTBOX_BYTES_MAX >> 10)),
+        (&system, format!(".It {} MiB requests", limits::LINK_OUTBOX_BYTES_MAX >> 20)),
+        (&agent, format!("may have {} requests under way", limits::LOCAL_IN_FLIGHT_MAX)),
+        (&agent, format!("unfinished for {} seconds", seconds(limits::LOCAL_READ_TIMEOUT_MS))),
+        (&agent, format!("unread for {} seconds", seconds(limits::LOCAL_WRITE_TIMEOUT_MS))),
+        (&agent, format!("no less than {} and", seconds(limits::LINK_SILENCE_MS_MIN))),
+        (&agent, format!("no more than {} seconds", seconds(limits::LINK_SILENCE_MS_MAX))),
+        (&agent, format!("nothing was heard for {} seconds", seconds(limits::PING_INTERVAL_MS))),
+    ];
+    for (page, part) in expected {
+        assert!(page.contains(&part), "no page says: {part}");
     }
 }
