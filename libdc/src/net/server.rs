@@ -116,12 +116,12 @@ impl Server {
             Some(end) => end,
             None => connection.run(&self).await,
         };
+        drop((connection, place));
         match end {
             Ok(()) => debug!(connection = %id, "closed"),
             Err(ConnectionEnd::Socket(error)) => debug!(connection = %id, %error, "lost"),
             Err(end) => warn!(connection = %id, "closed: {end}"),
         }
-        drop(place);
     }
 }
 
