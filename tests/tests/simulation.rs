@@ -110,5 +110,6 @@ finds! {
     finds_shortened_sessions: ShortenSession => Violation::Invented { .. },
     finds_phantoms: PhantomMatch => Violation::Phantom { .. },
     finds_sessions_removed_twice: RemoveTwice => Violation::RemovedTwice { .. },
+    finds_panics: Panic => Violation::Panicked,
     finds_limits_exceeded: IgnoreLimits => Violation::LimitExceeded { .. },
 }

@@ -16,6 +16,7 @@
 mod agenda;
 mod agent;
 mod application;
+mod conversation;
 mod faults;
 mod history;
 mod network;

@@ -5,6 +5,7 @@ use super::sabotage::Sabotage;
 use super::violation::Violation;
 use super::world::World;
 use std::collections::BTreeMap;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
@@ -47,7 +48,8 @@ pub struct Summary {
 #[must_use]
 pub fn simulate(seed: u64, sabotage: Sabotage, lines: bool) -> Run {
     let mut world = World::new(seed, sabotage, lines);
-    let result = world.run();
+    // What was written down until then tells why.
+    let result = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or(Err(Violation::Panicked));
     let operations = world.history.operations.len() as u64;
     let mut counts = std::mem::take(&mut world.net.trace.counts);
     for it in &world.history.operations {

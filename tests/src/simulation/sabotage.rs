@@ -44,6 +44,8 @@ pub enum Sabotage {
     RemoveTwice,
     /// More is stored than the limits allow.
     IgnoreLimits,
+    /// The store panics.
+    Panic,
     /// Sessions are found after the server was killed and started again.
     SurviveRestart,
 }
@@ -60,6 +62,7 @@ impl Sabotage {
                 | Self::ShortenSession
                 | Self::PhantomMatch
                 | Self::RemoveTwice
+                | Self::Panic
         )
     }
 }
@@ -198,6 +201,7 @@ impl SessionStore for BadStore {
     }
 
     fn have(&self, now: Time, id: SessionId<'_>) -> bool {
+        assert_ne!(self.sabotage, Sabotage::Panic, "planted");
         self.good.have(now, id)
     }
 

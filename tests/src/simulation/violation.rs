@@ -147,6 +147,9 @@ pub enum Violation {
         /// What it found.
         fault: libdc::wire::frame::Corruption,
     },
+    /// A machine panicked; its message has been printed.
+    #[error("a machine panicked")]
+    Panicked,
     /// Everything is over, and a machine still holds something.
     #[error("all is over, but {0}")]
     NotIdle(#[from] Remnant),

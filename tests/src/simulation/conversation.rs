@@ -1,0 +1,257 @@
+//! An application's connection to its agent: what was asked on it, and what is to be expected of it.
+
+use super::agent::AgentHost;
+use super::history::{History, Outcome};
+use super::network::{End, Network};
+use super::pipe::Incoming;
+use super::random::Random;
+use super::request::{Expects, Request};
+use super::sabotage::Tamperer;
+use super::violation::Violation;
+use libdc::limits::FRAME_HEADER_BYTES;
+use libdc::proto::local::LocalFault;
+use libdc::time::Time;
+use libdc::wire::frame::{Corruption, Direction, MessageHead, Operation, SessionOperation};
+use libdc::wire::message::{Message, MessageReader, write_message};
+use std::collections::VecDeque;
+
+/// A connection to the agent.
+pub(crate) struct Connection {
+    pub(crate) end: End,
+    reader: MessageReader,
+    unread: Vec<u8>,
+    pub(crate) outgoing: Vec<u8>,
+    /// Bytes of requests made, and of answers read.
+    pub(crate) asked: u64,
+    received: u64,
+    pub(crate) open: VecDeque<OpenRequest>,
+    deaf_until: Time,
+    was_deaf: bool,
+    pub(crate) manner: Manner,
+    tamperer: Tamperer,
+}
+
+/// A request that has no answer.
+pub(crate) struct OpenRequest {
+    uid: u32,
+    code: Operation,
+    pub(crate) operation: usize,
+    expects: Expects,
+    /// Where it ends in the stream of requests.
+    end: u64,
+}
+
+/// What is to be expected of a connection.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Manner {
+    /// Questions and answers.
+    Good,
+    /// Answers, but no more questions.
+    Ending,
+    /// As before, and the other side knows.
+    Ended,
+    /// Its end: what was sent can't be understood.
+    Spoiled,
+}
+
+impl Connection {
+    /// A connection on which nothing was said.
+    pub(crate) fn new(end: End, tamperer: Tamperer) -> Self {
+        Self {
+            end,
+            reader: MessageReader::new(Some(Direction::Response)),
+            unread: Vec::new(),
+            outgoing: Vec::new(),
+            asked: 0,
+            received: 0,
+            open: VecDeque::new(),
+            deaf_until: Time::default(),
+            was_deaf: false,
+            manner: Manner::Good,
+            tamperer,
+        }
+    }
+
+    /// Asks something.
+    pub(crate) fn ask(&mut self, request: &Request, uid: u32, patch_level: u16, operation: usize) {
+        let before = self.outgoing.len();
+        let head = MessageHead { patch_level, ..MessageHead::request(uid, request.operation) };
+        write_message(&mut self.outgoing, head, &request.data);
+        self.asked += (self.outgoing.len() - before) as u64;
+        let (code, expects, end) = (request.operation, request.expects, self.asked);
+        self.open.push_back(OpenRequest { uid, code, operation, expects, end });
+    }
+
+    /// Sends bytes that no message begins with.
+    pub(crate) fn send_garbage(&mut self, random: &mut Random) {
+        self.outgoing.extend(garbage(random));
+        self.manner = Manner::Spoiled;
+    }
+
+    /// Sends the beginning of a message.
+    pub(crate) fn send_half_a_message(&mut self, random: &mut Random) {
+        self.outgoing.extend(half_message(random));
+        self.manner = Manner::Spoiled;
+    }
+
+    /// Reads nothing until then.
+    pub(crate) const fn be_deaf(&mut self, until: Time) {
+        self.deaf_until = until;
+        self.was_deaf = true;
+    }
+
+    /// Writes what the connection takes.
+    pub(crate) fn write(&mut self, net: &mut Network) {
+        if !self.outgoing.is_empty() {
+            match net.write(self.end, &self.outgoing) {
+                Ok(count) => drop(self.outgoing.drain(..count)),
+                // What was answered before may still be there to be read.
+                Err(_) => self.outgoing.clear(),
+            }
+        }
+        if self.outgoing.is_empty() && self.manner == Manner::Ending {
+            self.manner = Manner::Ended;
+            net.finish(self.end);
+        }
+    }
+
+    /// Appends the answers that have come to `answers`, each with its end in the stream. Returns whether the
+    /// connection goes on.
+    ///
+    /// # Errors
+    /// [`Corruption`] if they can't be read.
+    pub(crate) fn read(
+        &mut self,
+        net: &mut Network,
+        answers: &mut Vec<(Message, u64)>,
+    ) -> Result<bool, Corruption> {
+        if self.deaf_until > net.now() {
+            return Ok(true);
+        }
+        let before = self.unread.len();
+        let incoming = loop {
+            match net.read(self.end, &mut self.unread) {
+                Incoming::Bytes(_) => {}
+                incoming => break incoming,
+            }
+        };
+        self.received += (self.unread.len() - before) as u64;
+        let mut input = self.unread.as_slice();
+        while let Some(answer) = self.reader.next(&mut input)? {
+            let answer = Message::from(answer);
+            let end = self.received - input.len() as u64;
+            answers.extend(self.tamperer.pass(answer).into_iter().map(|answer| (answer, end)));
+        }
+        let used = self.unread.len() - input.len();
+        self.unread.drain(..used);
+        Ok(incoming == Incoming::Nothing)
+    }
+
+    /// Finds the operation that an answer belongs to, and what it says; `None` is DISCONNECTED.
+    ///
+    /// # Errors
+    /// The [`Violation`] if it is not as it may be.
+    pub(crate) fn accept(
+        &mut self,
+        net: &mut Network,
+        history: &History,
+        answer: &Message,
+        end: u64,
+        from: (usize, &AgentHost),
+    ) -> Result<(usize, Option<Outcome>), Violation> {
+        let (application, agent) = from;
+        let uid = answer.head.uid;
+        let place = self.open.iter().position(|it| it.uid == uid);
+        let Some(request) = place.and_then(|place| self.open.remove(place)) else {
+            return Err(Violation::NotAsked { application, uid });
+        };
+        let operation = request.operation;
+        if answer.head.operation != request.code {
+            return Err(Violation::OtherOperation { operation });
+        }
+        let origin = || history.origin(operation, &answer.data);
+        let outcome = request.expects.read(operation, &answer.data, origin)?;
+        self.check_times(net, agent, &request, end, outcome.is_none())?;
+        Ok((operation, outcome))
+    }
+
+    /// The requests that should have been answered before the agent ended the connection.
+    pub(crate) fn abandoned(&self, net: &mut Network) -> Option<Violation> {
+        let number = self.end.connection;
+        let was_held = net.was_held(number);
+        let was_cut = net.was_cut(number);
+        let witness = net.witness(number);
+        let fault = witness.fault;
+        let excused = was_cut
+            || self.manner == Manner::Spoiled
+            || match fault {
+                Some(LocalFault::WriteTimeout) => was_held || self.was_deaf,
+                Some(LocalFault::ReadTimeout) => was_held,
+                Some(LocalFault::Idle | LocalFault::Corruption(_)) | None => false,
+            };
+        let was_handed = |request: &&OpenRequest| witness.handed.reached(request.end).is_some();
+        let request = self.open.iter().find(was_handed).filter(|_| !excused)?;
+        Some(Violation::Abandoned { operation: request.operation, fault })
+    }
+
+    /// Whether the agent took its time, or gave up too soon.
+    fn check_times(
+        &self,
+        net: &mut Network,
+        agent: &AgentHost,
+        request: &OpenRequest,
+        answer_end: u64,
+        disconnected: bool,
+    ) -> Result<(), Violation> {
+        let timeout_ms = agent.timeout_ms();
+        let operation = request.operation;
+        let witness = net.witness(self.end.connection);
+        let (Some(handed), Some(answered)) =
+            (witness.handed.reached(request.end), witness.answered.reached(answer_end))
+        else {
+            return Ok(());
+        };
+        if let Some(taken) = witness.taken.reached(request.end) {
+            let leapt_ms = answered.leapt_ms.saturating_sub(taken.leapt_ms);
+            let after_ms = answered.at.ms_since(taken.at).saturating_sub(leapt_ms);
+            if timeout_ms > 0 && after_ms > timeout_ms {
+                return Err(Violation::Late { operation, after_ms, timeout_ms });
+            }
+        }
+        let after_ms = answered.at.ms_since(handed.at);
+        let timed_out = timeout_ms > 0 && after_ms >= timeout_ms;
+        let was_down = !handed.link_up || answered.link_losses != handed.link_losses;
+        if disconnected && !timed_out && !was_down {
+            return Err(Violation::NeedlesslyDisconnected { operation, after_ms });
+        }
+        Ok(())
+    }
+}
+
+/// Bytes that no message begins with.
+fn garbage(random: &mut Random) -> Vec<u8> {
+    if random.chance(500) {
+        let mut bytes = vec![0; random.between(1..=60) as usize];
+        random.fill(&mut bytes);
+        bytes[0] |= 1;
+        return bytes;
+    }
+    let mut bytes = have();
+    let (offset, wrong) = random.pick(&[(1, 0x12), (4, 2), (9, 9), (9, 1), (10, 99), (11, 7), (12, 0x7f)]);
+    bytes[offset] = wrong;
+    bytes
+}
+
+/// The beginning of a good message.
+fn half_message(random: &mut Random) -> Vec<u8> {
+    let mut bytes = have();
+    bytes.truncate(random.between(1..=FRAME_HEADER_BYTES as u64 + 20) as usize);
+    bytes
+}
+
+fn have() -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let operation = Operation::Session(SessionOperation::Have);
+    write_message(&mut bytes, MessageHead::request(1, operation), &[3; 32]);
+    bytes
+}
