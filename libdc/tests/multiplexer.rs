@@ -377,3 +377,19 @@ fn a_server_that_answers_wrongly_loses_the_link() {
     let mut agent = Agent::linked(0, 0, 1);
     assert!(matches!(agent.multiplexer.handle_link(agent.now, &[1]), Err(LinkFault::Corruption(_))));
 }
+
+#[test]
+fn a_server_may_ping_and_ask_to_reconnect() {
+    let mut agent = Agent::linked(0, 0, 1);
+    let mut bytes = Vec::new();
+    write_message(&mut bytes, MessageHead::request(77, PING), &[]);
+    agent.multiplexer.handle_link(agent.now, &bytes).unwrap();
+    let output = agent.multiplexer.link_output().to_vec();
+    let mut reader = MessageReader::new(Some(Direction::Response));
+    let answer = reader.next(&mut output.as_slice()).unwrap().map(Message::from).expect("an answer");
+    assert_eq!((answer.head.uid, answer.head.operation, answer.data.len()), (77, PING, 0));
+
+    bytes.clear();
+    write_message(&mut bytes, MessageHead::request(78, Operation::Link(LinkOperation::GoAway)), &[]);
+    assert_eq!(agent.multiplexer.handle_link(agent.now, &bytes), Err(LinkFault::GoAway));
+}

@@ -1,7 +1,7 @@
 //! The requests that are on their way to the server, and who asked them.
 //!
-//! A request gets a uid of the link's own: 24 bits name its place in the table, 8 count how often the
-//! place was used. A place is free again only when its answer came or the link ended; a request nobody
+//! A request gets a uid of the link's own: the upper 24 bits name its place in the table, the lower 8 count how
+//! often the place was used. A place is free again only when its answer came or the link ended; a request nobody
 //! waits for any more keeps its place until then. So no late answer can reach somebody else.
 
 use crate::limits::LINK_IN_FLIGHT_MAX;
@@ -9,8 +9,7 @@ use crate::proto::local::LocalId;
 use crate::time::Time;
 use crate::wire::frame::Operation;
 
-const PLACE_BITS: u32 = 24;
-const PLACE_MASK: u32 = (1 << PLACE_BITS) - 1;
+const GENERATION_BITS: u32 = 8;
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -106,7 +105,7 @@ impl Flight {
 
     /// The answer to the request with this uid came: who asked? `None` if there is no such request.
     pub fn take(&mut self, uid: u32) -> Option<InFlight> {
-        let place = uid & PLACE_MASK;
+        let place = uid >> GENERATION_BITS;
         let entry = self.places.get_mut(place as usize)?;
         if uid_of(place, entry.generation) != uid {
             return None;
@@ -167,7 +166,7 @@ impl Flight {
 }
 
 const fn uid_of(place: u32, generation: u8) -> u32 {
-    (generation as u32) << PLACE_BITS | place
+    place << GENERATION_BITS | generation as u32
 }
 
 #[cfg(test)]
@@ -213,7 +212,7 @@ mod tests {
         assert_eq!(flight.expire(Time::from_ms(10)), None);
         assert_eq!(flight.len(), 1);
         let other = flight.insert(asked_by(2), Some(Time::from_ms(20)));
-        assert_ne!(late & PLACE_MASK, other & PLACE_MASK);
+        assert_ne!(late >> GENERATION_BITS, other >> GENERATION_BITS);
         assert_eq!(flight.take(late).map(|request| request.asker), Some(Asker::Nobody));
     }
 

@@ -21,6 +21,9 @@ pub enum LinkFault {
     /// What the server sent can't be read.
     #[error("the server sent {0}, at byte {offset} of the frame", offset = .0.offset())]
     Corruption(#[from] Corruption),
+    /// The server wants the link to be made anew.
+    #[error("the server asks to reconnect")]
+    GoAway,
     /// An answer came that nobody had asked for.
     #[error("the server answered a request that was not made")]
     Unasked,
@@ -74,7 +77,7 @@ impl Link {
         Self {
             silence_ms_max,
             state: LinkState::Down,
-            reader: MessageReader::new(Some(Direction::Response)),
+            reader: MessageReader::link(Direction::Response),
             unread: Vec::new(),
             outbox: Outbox::new(),
             flight: Flight::default(),
@@ -95,7 +98,7 @@ impl Link {
     /// There is no connection any more. Gives back the requests that were under way.
     pub(crate) fn close(&mut self) -> impl Iterator<Item = InFlight> + use<> {
         self.state = LinkState::Down;
-        self.reader = MessageReader::new(Some(Direction::Response));
+        self.reader = MessageReader::link(Direction::Response);
         self.unread = Vec::new();
         self.outbox.clear();
         self.silent_since = None;
@@ -127,6 +130,18 @@ impl Link {
             self.ping_under_way = false;
         } else {
             self.state = LinkState::Up { patch_level: answer.patch_level };
+        }
+    }
+
+    /// The server asks something itself.
+    pub(crate) fn take_request(&mut self, request: MessageHead) -> Result<(), LinkFault> {
+        match request.operation {
+            Operation::Link(LinkOperation::Ping) => {
+                write_message(self.outbox.buffer(), request.response(), &[]);
+                Ok(())
+            }
+            // The reader lets nothing else come this way.
+            _ => Err(LinkFault::GoAway),
         }
     }
 

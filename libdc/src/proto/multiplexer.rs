@@ -21,7 +21,7 @@ use crate::proto::flight::{Asker, InFlight};
 use crate::proto::link::{Link, LinkFault, LinkState};
 use crate::proto::local::{Local, LocalFault, LocalId};
 use crate::time::Time;
-use crate::wire::frame::{Corruption, LinkOperation, MessageHead, Operation, SessionOperation};
+use crate::wire::frame::{Corruption, Direction, LinkOperation, MessageHead, Operation, SessionOperation};
 use crate::wire::message::{MessageReader, MessageRef};
 use crate::wire::session::{Add, Status};
 use std::collections::VecDeque;
@@ -282,6 +282,10 @@ impl Multiplexer {
         input: &mut &[u8],
     ) -> Result<(), LinkFault> {
         while let Some(answer) = reader.next(input)? {
+            if answer.head.direction == Direction::Request {
+                self.link.take_request(answer.head)?;
+                continue;
+            }
             let request = self.link.flight.take(answer.head.uid).ok_or(LinkFault::Unasked)?;
             if request.operation != answer.head.operation {
                 return Err(LinkFault::OtherOperation);
