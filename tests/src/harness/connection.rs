@@ -3,7 +3,9 @@
 use crate::harness::patience::PATIENCE;
 use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, write_message};
+use socket2::SockRef;
 use std::io::{self, ErrorKind, Read, Write};
+use std::mem::MaybeUninit;
 use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
@@ -170,32 +172,30 @@ impl Connection {
     /// Whether the peer has sent anything, or closed, that has not been read.
     #[must_use]
     pub fn has_input(&self) -> bool {
-        let mut byte = [0];
-        let peeked = match &self.stream {
-            Stream::Tcp(stream) => {
-                stream.set_nonblocking(true).expect("an option of a socket");
-                let peeked = stream.peek(&mut byte);
-                stream.set_nonblocking(false).expect("an option of a socket");
-                peeked
-            }
-            Stream::Unix(stream) => {
-                let socket = socket2::SockRef::from(stream);
-                stream.set_nonblocking(true).expect("an option of a socket");
-                let peeked = socket.peek(&mut [std::mem::MaybeUninit::uninit()]);
-                stream.set_nonblocking(false).expect("an option of a socket");
-                peeked
-            }
-        };
+        let socket = self.socket();
+        socket.set_nonblocking(true).expect("an option of a socket");
+        let peeked = peek(&socket);
+        socket.set_nonblocking(false).expect("an option of a socket");
         !self.unread.is_empty() || !peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
+    }
+
+    /// Waits until the peer has sent anything, or closed, that has not been read.
+    pub fn wait_for_input(&self) {
+        if self.unread.is_empty() {
+            peek(&self.socket()).unwrap_or_else(|error| panic!("no answer: {error}"));
+        }
     }
 
     /// Says that nothing more will be asked.
     pub fn finish(&self) {
+        self.socket().shutdown(Shutdown::Write).expect("to close one direction");
+    }
+
+    fn socket(&self) -> SockRef<'_> {
         match &self.stream {
-            Stream::Tcp(stream) => stream.shutdown(Shutdown::Write),
-            Stream::Unix(stream) => stream.shutdown(Shutdown::Write),
+            Stream::Tcp(stream) => SockRef::from(stream),
+            Stream::Unix(stream) => SockRef::from(stream),
         }
-        .expect("to close one direction");
     }
 
     /// A peer that closes with input unread resets the connection: that is an end as well.
@@ -212,6 +212,10 @@ impl Connection {
             };
         }
     }
+}
+
+fn peek(socket: &SockRef<'_>) -> io::Result<usize> {
+    socket.peek(&mut [MaybeUninit::uninit()])
 }
 
 /// The bytes of a request.

@@ -16,6 +16,9 @@ const REMOVE: u8 = 2;
 const LINK_CLASS: u8 = 2;
 const PING: u8 = 3;
 
+/// The id that a server of another kind answers nothing about until it is told to.
+pub const HELD_ID: &[u8] = b"held";
+
 /// A server that keeps sessions for ever, and knows what it was asked.
 #[derive(Debug)]
 pub struct FakeServer {
@@ -47,6 +50,8 @@ struct State {
     /// Class and operation of everything that was asked.
     asked: Vec<(u8, u8)>,
     accepted: usize,
+    /// Answers about [`HELD_ID`], each with where it goes.
+    held: Vec<(TcpStream, Vec<u8>)>,
     ended: bool,
     open: Vec<TcpStream>,
 }
@@ -75,7 +80,17 @@ impl FakeServer {
         self.shared.lock().asked.clone()
     }
 
-    /// Waits until it has been asked something of the class of the link, `count` times in all.
+    /// Gives the answers that it owes. Returns how many.
+    pub fn answer_held(&self) -> usize {
+        let held = std::mem::take(&mut self.shared.lock().held);
+        for (stream, answer) in &held {
+            let mut stream: &TcpStream = stream;
+            stream.write_all(answer).expect("the link to be there");
+        }
+        held.len()
+    }
+
+    /// Waits until it has been pinged `count` times.
     pub fn wait_for_pings(&self, count: usize) {
         let pings = |state: &State| state.asked.iter().filter(|asked| **asked == (LINK_CLASS, PING)).count();
         self.wait("a ping", |state| pings(state) >= count);
@@ -148,12 +163,18 @@ impl Shared {
                 return Ok(());
             }
             if header[11] == 1 {
-                let answer = self.answer(class, operation, &std::mem::take(&mut message));
+                let data = std::mem::take(&mut message);
+                let answer = self.answer(class, operation, &data);
                 // Sessions of one frame are all that is asked of it.
                 header[3] = u8::from(self.kind == Kind::Current);
                 header[4] = 1;
                 header[12..].copy_from_slice(&u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes());
-                stream.write_all(&[&header[..], &answer].concat())?;
+                let answer = [&header[..], &answer].concat();
+                if data == HELD_ID {
+                    self.lock().held.push((stream.try_clone()?, answer));
+                } else {
+                    stream.write_all(&answer)?;
+                }
             }
         }
     }

@@ -1,15 +1,17 @@
 //! The server goes, or the network to it; applications are told at once, and it comes back without a restart.
 
 use dc_tests::harness::agent::Agent;
-use dc_tests::harness::connection::{Connection, DISCONNECTED, NOTOK, OK};
-use dc_tests::harness::fake::{FakeServer, Kind};
+use dc_tests::harness::connection::{DISCONNECTED, NOTOK, OK};
+use dc_tests::harness::fake::{FakeServer, HELD_ID, Kind};
 use dc_tests::harness::log::time_of;
 use dc_tests::harness::loopback::own_loopback;
+use dc_tests::harness::patience::PATIENCE;
 use dc_tests::harness::relay::{Relay, Way};
 use dc_tests::harness::server::Server;
 use libdc::wire::frame::SessionOperation;
 use nix::sys::signal::Signal;
 use std::net::TcpListener;
+use std::time::Instant;
 
 /// Tries to reach the server every 20 ms, and tells of every attempt.
 const EAGER: [&str; 4] = ["-retry", "20", "-log", "debug"];
@@ -54,15 +56,18 @@ fn a_server_that_was_killed_is_back_after_one_attempt() {
 #[test]
 fn attempts_are_as_far_apart_as_asked() {
     let mut server = Server::start(&[]);
-    let eager = Agent::start(server.address(), &EAGER);
-    let calm = Agent::start(server.address(), &["-retry", "20000", "-log", "debug"]);
+    let eager = Agent::start(server.address(), &["-retry", "20", "-idle", "8000", "-log", "debug"]);
+    let calm = Agent::start(server.address(), &["-retry", "20000", "-idle", "1000", "-log", "debug"]);
     server.kill();
     calm.process.log.expect("the link is lost");
+    let (idle_long, mut idle_short) = (eager.connect(), calm.connect());
     for _ in 0..10 {
         eager.process.log.expect(FAILED_ATTEMPT);
     }
-    // Ten pauses of 20 ms, however slow this machine is, are over before one of 20 s.
-    assert!(calm.process.log.with(FAILED_ATTEMPT).len() <= 1, "the pauses are not those of -retry");
+    assert!(!idle_long.has_input(), "8 seconds are over before ten pauses of 20 ms");
+    assert_eq!(idle_short.read_to_end(), b"");
+    let attempts = calm.process.log.with(FAILED_ATTEMPT).len();
+    assert!(attempts <= 1, "{attempts} attempts in a second, with a pause of 20 seconds");
 }
 
 #[test]
@@ -135,33 +140,26 @@ fn a_request_that_is_lost_with_the_link_is_answered_and_the_next_one_goes_throug
 }
 
 #[test]
-fn a_late_answer_reaches_nobody() {
-    let server = Server::start(&[]);
-    let relay = Relay::to(server.address());
-    let agent = Agent::start(relay.address(), &["-timeout", "100", "-log", "debug"]);
+fn a_request_without_an_answer_holds_up_nobody_and_its_late_answer_reaches_nobody() {
+    let server = FakeServer::start(Kind::Current);
+    let agent = Agent::start(server.address(), &["-timeout", "2000"]);
     let (mut late, mut other) = (agent.connect(), agent.connect());
-    assert_eq!(late.add(b"late", b"the late session"), OK);
-    assert_eq!(late.add(b"other", b"the other session"), OK);
-    relay.hold(Way::Down);
-    late.send(SessionOperation::Get, b"late");
+    assert_eq!(late.add(b"id", b"session"), OK);
+    late.send(SessionOperation::Get, HELD_ID);
+    // The server is there for everything else.
+    let begun = Instant::now();
+    while !late.has_input() {
+        assert!(begun.elapsed() < PATIENCE, "a request without an answer has none from the agent either");
+        assert_eq!(other.get(b"id"), b"session");
+    }
     assert_eq!(late.receive().data, DISCONNECTED);
-    other.send(SessionOperation::Get, b"other");
-    relay.release(Way::Down);
-    // It came in time, or the agent gave up waiting: nothing else.
-    let answer = other.receive().data;
-    assert!(answer == b"the other session" || answer == DISCONNECTED, "{answer:?}");
-    for _ in 0..20 {
-        assert_eq!(asked_until_connected(&mut other, b"other"), b"the other session");
-        assert_eq!(asked_until_connected(&mut late, b"late"), b"the late session");
+    for client in [&mut late, &mut other] {
+        client.send(SessionOperation::Have, b"other id");
     }
-}
-
-/// Asks again while the answer is that the server is out of reach.
-fn asked_until_connected(client: &mut Connection, id: &[u8]) -> Vec<u8> {
-    loop {
-        let answer = client.get(id);
-        if answer != DISCONNECTED {
-            return answer;
-        }
+    assert_eq!(server.answer_held(), 1);
+    for client in [&mut late, &mut other] {
+        assert_eq!(client.receive().data, NOTOK);
+        assert_eq!(client.get(b"id"), b"session");
     }
+    assert_eq!(agent.process.log.with(" WARN "), Vec::<String>::new(), "the link was given up");
 }
