@@ -348,14 +348,18 @@ impl AgentHost {
     ///
     /// # Errors
     /// What is left.
-    pub(crate) fn check_idle(&self) -> Result<(), Remnant> {
+    pub(crate) fn check_idle(&self, net: &Network) -> Result<(), Remnant> {
         let agent = self.number;
         let connections = self.locals.iter().flatten().count();
         if connections > 0 {
             return Err(Remnant::Locals { agent, connections });
         }
-        if !matches!(self.state, LinkState::Up { .. }) {
+        let LinkState::Up { patch_level } = self.state else {
             return Err(Remnant::LinkDown { agent });
+        };
+        // One at patch level 0 can't be asked whether it is there.
+        if patch_level > 0 && self.link.is_some_and(|link| net.is_stalled(link.end.connection)) {
+            return Err(Remnant::DeadLink { agent });
         }
         match (self.multiplexer.in_flight(), self.multiplexer.link_output().len()) {
             (0, 0) => Ok(()),

@@ -194,7 +194,7 @@ impl Connection {
         Some(Violation::Abandoned { operation: request.operation, fault })
     }
 
-    /// Whether the agent took its time, or gave up too soon.
+    /// Whether the agent took its time, or gave up too soon, or too late.
     fn check_times(
         &self,
         net: &mut Network,
@@ -211,14 +211,19 @@ impl Connection {
         else {
             return Ok(());
         };
+        let after_ms = answered.at.ms_since(handed.at);
         if let Some(taken) = witness.taken.reached(request.end) {
             let leapt_ms = answered.leapt_ms.saturating_sub(taken.leapt_ms);
             let after_ms = answered.at.ms_since(taken.at).saturating_sub(leapt_ms);
             if timeout_ms > 0 && after_ms > timeout_ms {
                 return Err(Violation::Late { operation, after_ms, timeout_ms });
             }
+            let was_up = handed.link_up || taken.link_up || taken.at > handed.at;
+            let at_once = after_ms == 0 && disconnected;
+            if !was_up && !at_once && request.expects != Expects::Nothing {
+                return Err(Violation::Delayed { operation, after_ms });
+            }
         }
-        let after_ms = answered.at.ms_since(handed.at);
         let timed_out = timeout_ms > 0 && after_ms >= timeout_ms;
         let was_down = !handed.link_up || answered.link_losses != handed.link_losses;
         if disconnected && !timed_out && !was_down {

@@ -220,6 +220,12 @@ impl Network {
         connection.pipes[1 - end.side].hold(until);
     }
 
+    /// Whether one direction of the connection carries nothing now.
+    pub(crate) fn is_stalled(&self, connection: u32) -> bool {
+        let now = self.now();
+        self.connections[connection as usize].pipes.iter().any(|pipe| pipe.is_held(now))
+    }
+
     /// Whether the connection broke.
     pub(crate) fn was_cut(&self, connection: u32) -> bool {
         self.connections[connection as usize].cut

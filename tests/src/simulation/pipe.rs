@@ -142,6 +142,11 @@ impl Pipe {
         self.held_until = self.held_until.max(until);
     }
 
+    /// Whether nothing arrives now.
+    pub(crate) fn is_held(&self, now: Time) -> bool {
+        self.held_until > now
+    }
+
     /// Lets things arrive from then on, if not earlier.
     pub(crate) fn release(&mut self, until: Time) {
         self.held_until = self.held_until.min(until);

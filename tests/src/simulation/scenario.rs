@@ -99,15 +99,16 @@ pub(crate) struct FaultPlan {
 impl Scenario {
     /// What this chance decides.
     pub(crate) fn draw(random: &mut Random) -> Self {
-        let agents: Vec<AgentPlan> = (0..random.between(1..=3)).map(|_| AgentPlan::draw(random)).collect();
-        let per_agent = random.between(1..=4);
-        let busy = random.chance(500);
         let heavy = random.chance(10);
+        let count = if heavy { 1 } else { random.between(1..=3) };
+        let agents: Vec<AgentPlan> = (0..count).map(|_| AgentPlan::draw(random)).collect();
+        let per_agent = if heavy { 6 } else { random.between(1..=4) };
+        let busy = random.chance(500);
         let count = agents.len() * per_agent as usize;
         let operations = random.between(150..=900) as usize / count + 1;
         let draw = |number: usize, random: &mut Random| {
             let plan = ApplicationPlan::draw(number % agents.len(), operations, busy, random);
-            if heavy { plan.heavy() } else { plan }
+            if heavy && number < count.div_ceil(2) { plan.heavy() } else { plan }
         };
         let applications = (0..count).map(|number| draw(number, random)).collect();
         Self {
@@ -189,7 +190,7 @@ impl ApplicationPlan {
 }
 
 impl ApplicationPlan {
-    /// The same with as much to say as will fill every buffer there is.
+    /// The same, with as much to say as will fill every buffer there is.
     fn heavy(self) -> Self {
         let operations = LOCAL_IN_FLIGHT_MAX;
         let sizes = vec![(20_000, 32_760)];

@@ -73,6 +73,16 @@ pub enum Violation {
         /// Time from the request's reaching the agent to the answer.
         after_ms: u64,
     },
+    /// The link was down, and the answer was not DISCONNECTED, or not there at once.
+    #[error(
+        "operation {operation} was not answered DISCONNECTED at once while the link was down, but after {after_ms} ms"
+    )]
+    Delayed {
+        /// The request.
+        operation: usize,
+        /// Time from the request's reaching the agent to the answer.
+        after_ms: u64,
+    },
     /// A GET returned what was never stored under any id.
     #[error("operation {operation} got a session that was never stored")]
     Invented {
@@ -147,6 +157,12 @@ pub enum Violation {
         /// What it found.
         fault: libdc::wire::frame::Corruption,
     },
+    /// Events follow each other without end, and time does not pass.
+    #[error("{events} events, and no end")]
+    Endless {
+        /// How many there were.
+        events: u64,
+    },
     /// A machine panicked; its message has been printed.
     #[error("a machine panicked")]
     Panicked,
@@ -189,6 +205,12 @@ pub enum Remnant {
     /// A link that did not come back.
     #[error("agent {agent} has no link")]
     LinkDown {
+        /// The agent.
+        agent: usize,
+    },
+    /// A link that carries nothing any more, and could have been found out by asking.
+    #[error("agent {agent} has not noticed that its link is dead")]
+    DeadLink {
         /// The agent.
         agent: usize,
     },

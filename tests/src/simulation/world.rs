@@ -16,6 +16,8 @@ use libdc::limits::SESSION_TIMEOUT_MS_MAX;
 const FAULTS_MS: u64 = 10 * 60_000;
 /// Faults of one run.
 const FAULTS_MAX: u64 = 100;
+/// Events of one run: many times what the longest one has.
+const EVENTS_MAX: u64 = 3_000_000;
 /// By then all applications have what they wanted.
 const RUN_MS_MAX: u64 = 4 * 60 * 60_000;
 /// So long after the last answer all is quiet: longer than any stall, silence or pause.
@@ -109,7 +111,7 @@ impl World {
 
     fn check_idle(&self) -> Result<(), Remnant> {
         for agent in &self.agents {
-            agent.check_idle()?;
+            agent.check_idle(&self.net)?;
         }
         let late = self.net.now().after_ms(u64::from(SESSION_TIMEOUT_MS_MAX));
         self.server.check_idle(self.agents.len(), late)
@@ -117,6 +119,9 @@ impl World {
 
     fn happen(&mut self, event: Event) -> Result<(), Violation> {
         self.events += 1;
+        if self.events > EVENTS_MAX {
+            return Err(Violation::Endless { events: self.events });
+        }
         self.net.note(super::trace::Note::Event(event));
         match event {
             Event::Arrive(end) => {
