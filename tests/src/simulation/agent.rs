@@ -215,6 +215,9 @@ impl AgentHost {
         };
         let ready = local.written + self.multiplexer.local_output(local.id).len() as u64;
         let takes_more = self.multiplexer.wants_input(local.id);
+        if !takes_more && ready == 0 && self.multiplexer.link_output().len() >= LINK_OUTBOX_BYTES_MAX {
+            net.trace.count("applications held back by a full link", 1);
+        }
         let witness = net.witness(local.end.connection);
         witness.handed.push(mark);
         if takes_more {

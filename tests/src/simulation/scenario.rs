@@ -101,14 +101,18 @@ impl Scenario {
     pub(crate) fn draw(random: &mut Random) -> Self {
         let heavy = random.chance(10);
         let count = if heavy { 1 } else { random.between(1..=3) };
-        let agents: Vec<AgentPlan> = (0..count).map(|_| AgentPlan::draw(random)).collect();
+        let agents: Vec<AgentPlan> = (0..count).map(|_| AgentPlan::draw(heavy, random)).collect();
         let per_agent = if heavy { 6 } else { random.between(1..=4) };
         let busy = random.chance(500);
         let count = agents.len() * per_agent as usize;
         let operations = random.between(150..=900) as usize / count + 1;
         let draw = |number: usize, random: &mut Random| {
             let plan = ApplicationPlan::draw(number % agents.len(), operations, busy, random);
-            if heavy && number < count.div_ceil(2) { plan.heavy() } else { plan }
+            match heavy {
+                true if number.is_multiple_of(2) => plan.heavy(),
+                true => plan.beside_heavy(),
+                false => plan,
+            }
         };
         let applications = (0..count).map(|number| draw(number, random)).collect();
         Self {
@@ -140,7 +144,11 @@ impl ServerPlan {
 }
 
 impl AgentPlan {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(heavy: bool, random: &mut Random) -> Self {
+        if heavy {
+            // Nothing but the answer to what it has done moves anyone on.
+            return Self { timeout_ms: random.pick(&[0, 5_000, 30_000]), idle_ms: 0, retry_ms: 200 };
+        }
         Self {
             timeout_ms: random.pick(&[0, 0, 40, 400, 2_000, 5_000, 5_000, 5_000, 30_000]),
             idle_ms: random.pick(&[0, 0, 0, 10, 300, 2_000, 10_000]),
@@ -197,6 +205,11 @@ impl ApplicationPlan {
         let weights = [75, 25, 0, 0, 0];
         Self { temporary: false, depth: operations, operations, think_ms: 0, sizes, weights, ..self }
     }
+
+    /// The same, coming and going while others fill the buffers.
+    fn beside_heavy(self) -> Self {
+        Self { temporary: true, depth: 1, think_ms: 200, sizes: vec![(100, 250)], ..self }
+    }
 }
 
 impl NetworkPlan {
@@ -248,7 +261,7 @@ impl FaultPlan {
 
     /// Those that fill buffers, soon.
     fn heavy() -> Self {
-        Self { kinds: vec![FaultKind::StallLink, FaultKind::Stop], interval_ms: 20 }
+        Self { kinds: vec![FaultKind::StallLink, FaultKind::Stop], interval_ms: 1_000 }
     }
 }
 
