@@ -121,9 +121,8 @@ impl Application {
 
     /// Whether nothing more is to be done with the connection.
     fn is_content(&self, connection: &Connection) -> bool {
-        let nothing_open = connection.open.is_empty() && connection.outgoing.is_empty();
         let enough = self.left == 0 || (self.plan.temporary && connection.asked > 0);
-        connection.manner == Manner::Good && nothing_open && enough
+        connection.manner == Manner::Good && connection.is_idle() && enough
     }
 
     /// Sees to it that there is a next time.

@@ -10,6 +10,7 @@ use super::sabotage::Tamperer;
 use super::violation::Violation;
 use libdc::limits::FRAME_HEADER_BYTES;
 use libdc::proto::local::LocalFault;
+use libdc::proto::outbox::Outbox;
 use libdc::time::Time;
 use libdc::wire::frame::{Corruption, Direction, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, write_message};
@@ -20,7 +21,7 @@ pub(crate) struct Connection {
     pub(crate) end: End,
     reader: MessageReader,
     unread: Vec<u8>,
-    pub(crate) outgoing: Vec<u8>,
+    outgoing: Outbox,
     /// Bytes of requests made, and of answers read.
     pub(crate) asked: u64,
     received: u64,
@@ -61,7 +62,7 @@ impl Connection {
             end,
             reader: MessageReader::new(Some(Direction::Response)),
             unread: Vec::new(),
-            outgoing: Vec::new(),
+            outgoing: Outbox::new(),
             asked: 0,
             received: 0,
             open: VecDeque::new(),
@@ -74,23 +75,29 @@ impl Connection {
 
     /// Asks something.
     pub(crate) fn ask(&mut self, request: &Request, uid: u32, patch_level: u16, operation: usize) {
-        let before = self.outgoing.len();
+        let outgoing = self.outgoing.buffer();
+        let before = outgoing.len();
         let head = MessageHead { patch_level, ..MessageHead::request(uid, request.operation) };
-        write_message(&mut self.outgoing, head, &request.data);
-        self.asked += (self.outgoing.len() - before) as u64;
+        write_message(outgoing, head, &request.data);
+        self.asked += (outgoing.len() - before) as u64;
         let (code, expects, end) = (request.operation, request.expects, self.asked);
         self.open.push_back(OpenRequest { uid, code, operation, expects, end });
     }
 
+    /// Whether nothing is to be written or answered.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.open.is_empty() && self.outgoing.is_empty()
+    }
+
     /// Sends bytes that no message begins with.
     pub(crate) fn send_garbage(&mut self, random: &mut Random) {
-        self.outgoing.extend(garbage(random));
+        self.outgoing.buffer().extend(garbage(random));
         self.manner = Manner::Spoiled;
     }
 
     /// Sends the beginning of a message.
     pub(crate) fn send_half_a_message(&mut self, random: &mut Random) {
-        self.outgoing.extend(half_message(random));
+        self.outgoing.buffer().extend(half_message(random));
         self.manner = Manner::Spoiled;
     }
 
@@ -103,8 +110,8 @@ impl Connection {
     /// Writes what the connection takes.
     pub(crate) fn write(&mut self, net: &mut Network) {
         if !self.outgoing.is_empty() {
-            match net.write(self.end, &self.outgoing) {
-                Ok(count) => drop(self.outgoing.drain(..count)),
+            match net.write(self.end, self.outgoing.pending()) {
+                Ok(count) => self.outgoing.advance(count),
                 // What was answered before may still be there to be read.
                 Err(_) => self.outgoing.clear(),
             }

@@ -4,6 +4,7 @@
 //! writes in part, or not at all, until the reader has read.
 
 use super::random::Random;
+use libdc::limits::READ_BYTES;
 use libdc::time::Time;
 use std::collections::VecDeque;
 
@@ -152,12 +153,12 @@ impl Pipe {
         self.held_until = self.held_until.min(until);
     }
 
-    /// Appends what has arrived to `out`.
+    /// Appends what has arrived to `out`, as much as is read at once.
     pub(crate) fn read(&mut self, out: &mut Vec<u8>) -> Incoming {
-        let count = self.arrived - self.read;
+        let count = (self.arrived - self.read).min(READ_BYTES);
         if count > 0 {
-            out.extend_from_slice(&self.bytes[self.read..self.arrived]);
-            self.read = self.arrived;
+            out.extend_from_slice(&self.bytes[self.read..self.read + count]);
+            self.read += count;
             if self.read == self.bytes.len() && self.marks.is_empty() {
                 self.bytes.clear();
                 (self.read, self.arrived) = (0, 0);
