@@ -3,6 +3,7 @@
 //! They share a [`Multiplexer`] and the sockets behind one lock, which is taken once for each turn of a
 //! task and, on one thread, never contended.
 
+use crate::id::ConnectionId;
 use crate::net::address::Address;
 use crate::net::clock::Clock;
 use crate::net::connect::connect;
@@ -70,18 +71,21 @@ impl Agent {
 
     /// Serves a local connection to its end.
     pub async fn serve_local(self: Arc<Self>, socket: Socket, place: Place) {
-        let number = self.connections.fetch_add(1, Ordering::Relaxed) + 1;
-        debug!(connection = number, "connected");
+        let number = ConnectionId::new(self.connections.fetch_add(1, Ordering::Relaxed) + 1);
+        debug!(connection = %number, "connected");
         let id = self.lock().open_local(self.clock.now(), socket);
         let connection = OpenLocal { agent: &self, id };
         let mut timer = Timer::default();
         let end = poll_fn(|cx| self.poll_local(cx, id, &mut timer)).await;
+        // A peer that is told off is named; for all others it is not worth the system call.
+        let told_off = matches!(end, Err(LocalEnd::Fault(fault)) if fault != LocalFault::Idle);
+        let peer = if told_off { self.lock().peer(id) } else { String::new() };
         drop((connection, place));
         match end {
-            Ok(()) => debug!(connection = number, "closed"),
-            Err(LocalEnd::Socket(error)) => debug!(connection = number, %error, "lost"),
-            Err(LocalEnd::Fault(LocalFault::Idle)) => debug!(connection = number, "closed: idle"),
-            Err(LocalEnd::Fault(fault)) => warn!(connection = number, "closed: {fault}"),
+            Ok(()) => debug!(connection = %number, "closed"),
+            Err(LocalEnd::Socket(error)) => debug!(connection = %number, %error, "lost"),
+            Err(LocalEnd::Fault(LocalFault::Idle)) => debug!(connection = %number, "closed: idle"),
+            Err(LocalEnd::Fault(fault)) => warn!(connection = %number, peer, "closed: {fault}"),
         }
     }
 

@@ -116,11 +116,14 @@ impl Server {
             Some(end) => end,
             None => connection.run(&self).await,
         };
+        // A peer that is told off is named; for all others it is not worth the system call.
+        let told_off = !matches!(end, Ok(()) | Err(ConnectionEnd::Socket(_)));
+        let peer = if told_off { connection.socket.peer() } else { String::new() };
         drop((connection, place));
         match end {
             Ok(()) => debug!(connection = %id, "closed"),
             Err(ConnectionEnd::Socket(error)) => debug!(connection = %id, %error, "lost"),
-            Err(end) => warn!(connection = %id, "closed: {end}"),
+            Err(end) => warn!(connection = %id, peer, "closed: {end}"),
         }
     }
 }

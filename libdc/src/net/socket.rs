@@ -17,6 +17,22 @@ pub enum Socket {
 }
 
 impl Socket {
+    /// Who is at the other end, for the log: address and port, or process and user on this host.
+    #[must_use]
+    pub fn peer(&self) -> String {
+        let unknown = || String::from("unknown");
+        match self {
+            Self::Tcp(stream) => stream.peer_addr().map_or_else(|_| unknown(), |peer| peer.to_string()),
+            Self::Unix(stream) => stream.peer_cred().map_or_else(
+                |_| unknown(),
+                |peer| match peer.pid() {
+                    Some(pid) => format!("pid {pid} uid {}", peer.uid()),
+                    None => format!("uid {}", peer.uid()),
+                },
+            ),
+        }
+    }
+
     /// Takes the socket out of the runtime that it is registered with.
     ///
     /// # Errors

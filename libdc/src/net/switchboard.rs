@@ -87,6 +87,12 @@ impl Switchboard {
         id
     }
 
+    /// Who a local connection is, for the log.
+    pub(crate) fn peer(&self, id: LocalId) -> String {
+        let local = self.locals.get(id.place()).and_then(Option::as_ref);
+        local.map_or_else(String::new, |local| local.socket.peer())
+    }
+
     pub(crate) fn close_local(&mut self, id: LocalId) {
         self.multiplexer.close_local(id);
         if let Some(local) = self.locals.get_mut(id.place())

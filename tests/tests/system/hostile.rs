@@ -75,8 +75,9 @@ fn one_line_each(bad: usize, lines: &[String]) {
     let told: Vec<&String> = lines.iter().filter(|line| line.contains("closed: ")).collect();
     assert_eq!(told.len(), bad, "one line for each bad connection");
     for line in &told {
+        assert!(line.contains("peer=") && !line.contains("unknown"), "{line}");
         assert!(
-            line.contains(" WARN ") && line.contains("connection=") && line.contains(" at byte "),
+            line.contains(" WARN ") && line.contains("connection=#") && line.contains(" at byte "),
             "{line}"
         );
     }
