@@ -8,7 +8,7 @@ use libdc::process::account::{Account, AccountError, group_id, user_id};
 use libdc::process::file_limit;
 use libdc::process::life::{Confined, Launch, LifeError};
 use std::future::pending;
-use std::io;
+use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 use thiserror::Error;
@@ -64,7 +64,8 @@ pub fn exit_code(program: &Program, end: Result<(), StartError>) -> ExitCode {
     match end {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
-            eprintln!("{}: {error}", program.name);
+            // Where nobody can be told (a full disk, a closed stderr), the status still says it.
+            writeln!(io::stderr(), "{}: {error}", program.name).ok();
             ExitCode::FAILURE
         }
     }
