@@ -44,6 +44,13 @@ impl Random {
         choices[self.below(choices.len() as u64) as usize].clone()
     }
 
+    /// Puts the items into any order.
+    pub(crate) fn shuffle<T>(&mut self, items: &mut [T]) {
+        for last in (1..items.len()).rev() {
+            items.swap(last, self.below(last as u64 + 1) as usize);
+        }
+    }
+
     /// Fills `bytes`.
     pub(crate) fn fill(&mut self, bytes: &mut [u8]) {
         for chunk in bytes.chunks_mut(8) {

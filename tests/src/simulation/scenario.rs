@@ -27,6 +27,8 @@ pub(crate) struct ServerPlan {
     pub(crate) shards: usize,
     pub(crate) limits: SessionLimits,
     pub(crate) hash_seed: [u64; 2],
+    /// It does not answer in the order of the requests, unless it is an original one.
+    pub(crate) answers_in_any_order: bool,
     /// It is an original one.
     pub(crate) original: bool,
     /// It may be another one after a restart.
@@ -137,6 +139,7 @@ impl ServerPlan {
             shards: random.pick(&[1, 1, 2, 8]),
             limits,
             hash_seed: [random.next(), random.next()],
+            answers_in_any_order: random.chance(300),
             original: random.chance(250),
             may_change: random.chance(300),
         }

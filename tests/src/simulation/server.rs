@@ -1,7 +1,8 @@
 //! The server process: the real service and machines, driven as the server's driver drives them.
 //!
 //! It can be killed, stopped and continued, and be an *original* one, which differs in two things: its
-//! answers carry patch level 0, and what is not of class 0 must never be sent to it.
+//! answers carry patch level 0, and what is not of class 0 must never be sent to it. Another one may send
+//! the answers to what it has read at once in any order, as the protocol allows.
 
 use super::network::{End, Network};
 use super::pipe::Incoming;
@@ -207,7 +208,13 @@ impl ServerHost {
             if self.original && self.sabotage != Sabotage::OriginalPretends {
                 set_patch_level_0(&mut self.output);
             }
-            serving.outbox.buffer().extend_from_slice(&self.output);
+            let mut answers = split_messages(&self.output);
+            if self.plan.answers_in_any_order && !self.original {
+                net.random.shuffle(&mut answers);
+            }
+            for answer in answers {
+                serving.outbox.buffer().extend_from_slice(answer);
+            }
         }
     }
 
@@ -290,6 +297,21 @@ fn new_store(plan: &ServerPlan, sabotage: Sabotage) -> Arc<dyn SessionStore> {
     let limits = if sabotage == Sabotage::IgnoreLimits { SessionLimits::default() } else { plan.limits };
     let store = ShardedSessions::new(plan.shards, limits, plan.hash_seed);
     if sabotage.is_of_the_store() { Arc::new(BadStore::new(store, sabotage)) } else { Arc::new(store) }
+}
+
+/// Whole messages, each by itself.
+fn split_messages(messages: &[u8]) -> Vec<&[u8]> {
+    let mut split = Vec::new();
+    let (mut start, mut end) = (0, 0);
+    while let Some(header) = messages[end..].first_chunk::<FRAME_HEADER_BYTES>() {
+        end += FRAME_HEADER_BYTES + usize::from(u16::from_be_bytes([header[12], header[13]]));
+        let complete = header[11] == 1;
+        if complete {
+            split.push(&messages[start..end]);
+            start = end;
+        }
+    }
+    split
 }
 
 /// Writes patch level 0 into every frame of whole messages.
