@@ -33,6 +33,8 @@ pub(crate) struct AgentHost {
 #[derive(Clone, Copy)]
 struct LinkSocket {
     end: End,
+    /// When something came last.
+    heard_at: Time,
     proven_at: Option<Time>,
 }
 
@@ -249,7 +251,7 @@ impl AgentHost {
     pub(crate) fn link_connected(&mut self, net: &mut Network, end: End) {
         let mut probe_id = [0; 32];
         net.random.fill(&mut probe_id);
-        self.link = Some(LinkSocket { end, proven_at: None });
+        self.link = Some(LinkSocket { end, heard_at: net.now(), proven_at: None });
         self.multiplexer.link_connected(net.now(), &probe_id);
         self.note_state(net);
         net.call(end);
@@ -270,7 +272,7 @@ impl AgentHost {
             net.trace.count("links full", 1);
         }
         if let Err(fault) = self.serve_link(net, link.end) {
-            self.lose_link(net, link, fault);
+            self.lose_link(net, fault);
             return;
         }
         if !self.deaf {
@@ -305,20 +307,28 @@ impl AgentHost {
             self.scratch.clear();
             match net.read(end, &mut self.scratch) {
                 Incoming::Nothing => return Ok(()),
-                Incoming::Bytes(_) => self.multiplexer.handle_link(net.now(), &self.scratch)?,
+                Incoming::Bytes(_) => {
+                    if let Some(link) = &mut self.link {
+                        link.heard_at = net.now();
+                    }
+                    self.multiplexer.handle_link(net.now(), &self.scratch)?;
+                }
                 Incoming::Finished | Incoming::Broken => return Err(None),
             }
         }
     }
 
-    fn lose_link(&mut self, net: &mut Network, link: LinkSocket, fault: Option<LinkFault>) {
+    fn lose_link(&mut self, net: &mut Network, fault: Option<LinkFault>) {
+        let Some(link) = self.link.take() else { return };
+        let silent_for_ms = net.now().ms_since(link.heard_at);
         match fault {
             None => {}
-            Some(fault @ LinkFault::Silent { .. }) => net.note(Note::LinkFault { agent: self.number, fault }),
+            Some(fault @ LinkFault::Silent { silent_ms }) if silent_ms <= silent_for_ms => {
+                net.note(Note::LinkFault { agent: self.number, fault });
+            }
             Some(fault) => net.fail(Violation::BadLink { agent: self.number, fault }),
         }
         let now = net.now();
-        self.link = None;
         self.losses += 1;
         self.multiplexer.link_lost(now);
         self.note_state(net);

@@ -38,7 +38,8 @@ pub(crate) struct OpenRequest {
     code: Operation,
     pub(crate) operation: usize,
     expects: Expects,
-    /// Where it ends in the stream of requests.
+    /// Where it begins and ends in the stream of requests.
+    begin: u64,
     end: u64,
 }
 
@@ -79,9 +80,10 @@ impl Connection {
         let before = outgoing.len();
         let head = MessageHead { patch_level, ..MessageHead::request(uid, request.operation) };
         write_message(outgoing, head, &request.data);
+        let begin = self.asked;
         self.asked += (outgoing.len() - before) as u64;
         let (code, expects, end) = (request.operation, request.expects, self.asked);
-        self.open.push_back(OpenRequest { uid, code, operation, expects, end });
+        self.open.push_back(OpenRequest { uid, code, operation, expects, begin, end });
     }
 
     /// Whether nothing is to be written or answered.
@@ -196,7 +198,11 @@ impl Connection {
                 Some(LocalFault::ReadTimeout) => was_held,
                 Some(LocalFault::Idle | LocalFault::Corruption(_)) | None => false,
             };
-        let was_handed = |request: &&OpenRequest| witness.handed.reached(request.end).is_some();
+        // Half a request is enough not to be idle.
+        let reaches = |request: &OpenRequest| {
+            if fault == Some(LocalFault::Idle) { request.begin + 1 } else { request.end }
+        };
+        let was_handed = |request: &&OpenRequest| witness.handed.reached(reaches(request)).is_some();
         let request = self.open.iter().find(was_handed).filter(|_| !excused)?;
         Some(Violation::Abandoned { operation: request.operation, fault })
     }

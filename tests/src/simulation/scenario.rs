@@ -203,15 +203,15 @@ impl ApplicationPlan {
 impl ApplicationPlan {
     /// The same, with as much to say as will fill every buffer there is.
     fn heavy(self) -> Self {
-        let operations = LOCAL_IN_FLIGHT_MAX;
+        let depth = LOCAL_IN_FLIGHT_MAX;
         let sizes = vec![(20_000, 32_760)];
         let weights = [75, 25, 0, 0, 0];
-        Self { temporary: false, depth: operations, operations, think_ms: 0, sizes, weights, ..self }
+        Self { temporary: false, depth, operations: 3 * depth, think_ms: 300, sizes, weights, ..self }
     }
 
     /// The same, coming and going while others fill the buffers.
     fn beside_heavy(self) -> Self {
-        Self { temporary: true, depth: 1, think_ms: 200, sizes: vec![(100, 250)], ..self }
+        Self { depth: 1, think_ms: 200, sizes: vec![(100, 250)], ..self }
     }
 }
 
@@ -264,7 +264,7 @@ impl FaultPlan {
 
     /// Those that fill buffers, soon.
     fn heavy() -> Self {
-        Self { kinds: vec![FaultKind::StallLink, FaultKind::Stop], interval_ms: 1_000 }
+        Self { kinds: vec![FaultKind::StallLink, FaultKind::Stop], interval_ms: 300 }
     }
 }
 
