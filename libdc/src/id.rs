@@ -1,7 +1,8 @@
 //! Identifiers, each a type of its own so that none is taken for another.
 
-use crate::limits::SESSION_ID_BYTES_MAX;
+use crate::limits::{LOCK_KEY_BYTES_MAX, SESSION_ID_BYTES_MAX};
 use std::fmt;
+use std::hash::{Hash, Hasher};
 
 /// The id of a session: 1 to 64 bytes, chosen by the application that stored it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -52,5 +53,221 @@ impl ConnectionId {
 impl fmt::Display for ConnectionId {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "#{}", self.0)
+    }
+}
+
+/// The name of a lock or semaphore: 1 to 256 bytes of UTF-8 without white space.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct LockKey<'a>(&'a str);
+
+impl<'a> LockKey<'a> {
+    /// The key named `name`, or `None` if it is empty, too long, or has white space in it.
+    #[must_use]
+    pub fn new(name: &'a str) -> Option<Self> {
+        let sized = !name.is_empty() && name.len() <= LOCK_KEY_BYTES_MAX;
+        // Nearly all names are ASCII, where looking at bytes is enough.
+        let blank = if name.is_ascii() {
+            name.bytes().any(|byte| matches!(byte, b' ' | b'\t'..=b'\r'))
+        } else {
+            name.contains(char::is_whitespace)
+        };
+        (sized && !blank).then_some(Self(name))
+    }
+
+    /// The key with these bytes, or `None` if they are none.
+    #[must_use]
+    pub fn from_bytes(bytes: &'a [u8]) -> Option<Self> {
+        std::str::from_utf8(bytes).ok().and_then(Self::new)
+    }
+
+    /// The name.
+    #[must_use]
+    pub const fn as_str(self) -> &'a str {
+        self.0
+    }
+
+    /// The bytes of the name.
+    #[must_use]
+    pub const fn as_bytes(self) -> &'a [u8] {
+        self.0.as_bytes()
+    }
+}
+
+impl fmt::Display for LockKey<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.0)
+    }
+}
+
+/// What proves that somebody holds a lock: a fence, which only ever grows from grant to grant, and 64 bits that
+/// nobody can guess.
+///
+/// On the wire it is 16 bytes, or 32 hexadecimal digits of which the first 16 are the fence. What prints with
+/// `{:?}` shows the fence only: who knows the whole may release the lock.
+#[derive(Clone, Copy)]
+pub struct Token {
+    fence: u64,
+    secret: u64,
+}
+
+impl Token {
+    /// Bytes of a token.
+    pub const BYTES: usize = 16;
+
+    /// The token of these two halves.
+    #[must_use]
+    pub const fn new(fence: u64, secret: u64) -> Self {
+        Self { fence, secret }
+    }
+
+    /// The token with these bytes.
+    #[must_use]
+    pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
+        let number = u128::from_be_bytes(bytes);
+        Self { fence: (number >> 64) as u64, secret: number as u64 }
+    }
+
+    /// The token written in 32 hexadecimal digits, small or capital; `None` if these are none.
+    #[must_use]
+    pub fn from_hex(digits: &[u8]) -> Option<Self> {
+        if digits.len() != 2 * Self::BYTES {
+            return None;
+        }
+        let mut number = 0_u128;
+        for digit in digits {
+            number = number << 4 | u128::from(char::from(*digit).to_digit(16)?);
+        }
+        Some(Self::from_bytes(number.to_be_bytes()))
+    }
+
+    /// The fence: greater than that of every grant before, whatever its key.
+    #[must_use]
+    pub const fn fence(self) -> u64 {
+        self.fence
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; Self::BYTES] {
+        ((self.fence as u128) << 64 | self.secret as u128).to_be_bytes()
+    }
+
+    /// The 32 hexadecimal digits, small ones.
+    #[must_use]
+    pub fn to_hex(self) -> [u8; 2 * Self::BYTES] {
+        let mut digits = [0; 2 * Self::BYTES];
+        for (pair, byte) in digits.chunks_exact_mut(2).zip(self.to_bytes()) {
+            pair[0] = b"0123456789abcdef"[usize::from(byte >> 4)];
+            pair[1] = b"0123456789abcdef"[usize::from(byte & 15)];
+        }
+        digits
+    }
+}
+
+/// Takes the same time wherever two tokens differ.
+impl PartialEq for Token {
+    fn eq(&self, other: &Self) -> bool {
+        (self.fence ^ other.fence) | (self.secret ^ other.secret) == 0
+    }
+}
+
+impl Eq for Token {}
+
+impl Hash for Token {
+    fn hash<H: Hasher>(&self, state: &mut H) {
+        state.write(&self.to_bytes());
+    }
+}
+
+impl fmt::Debug for Token {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Token(fence {})", self.fence)
+    }
+}
+
+/// A lock that was granted: what proves it, and for how long it is held unless it is renewed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Grant {
+    /// The proof.
+    pub token: Token,
+    /// The lease, in milliseconds from the moment of the grant.
+    pub lease_ms: u64,
+}
+
+/// Who holds or waits: one connection of an application.
+///
+/// Over a link an agent speaks for many, and numbers them; a connection that speaks for itself is its own only
+/// owner, number 0.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Owner {
+    /// The connection over which it came first. A link that is resumed over another connection keeps it.
+    pub connection: ConnectionId,
+    /// The number that the link's agent gave it.
+    pub local: u64,
+}
+
+/// Names a link across its connections: 128 random bits that each agent process draws once.
+///
+/// Who knows it can take the link over, so it is never printed.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct LinkId([u8; Self::BYTES]);
+
+impl LinkId {
+    /// Bytes of a link's name.
+    pub const BYTES: usize = 16;
+
+    /// The name made of these bytes.
+    #[must_use]
+    pub const fn new(bytes: [u8; Self::BYTES]) -> Self {
+        Self(bytes)
+    }
+
+    /// The bytes.
+    #[must_use]
+    pub const fn to_bytes(self) -> [u8; Self::BYTES] {
+        self.0
+    }
+}
+
+impl fmt::Debug for LinkId {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("LinkId(…)")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn keys_are_words_of_utf8() {
+        for good in ["k", "clé-日本", "a:b/c", &"k".repeat(256)] {
+            assert_eq!(LockKey::new(good).map(LockKey::as_str), Some(good));
+        }
+        for bad in ["", "k k", "k\t", "\u{a0}", "é\u{2003}", "k\u{b}", &"k".repeat(257)] {
+            assert_eq!(LockKey::new(bad), None, "{bad:?}");
+        }
+        assert_eq!(LockKey::from_bytes(&[b'k', 0xff]), None);
+    }
+
+    #[test]
+    fn tokens_have_two_forms() {
+        let token = Token::new(0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
+        assert_eq!(&token.to_hex(), b"0123456789abcdeffedcba9876543210");
+        assert_eq!(Token::from_hex(&token.to_hex()), Some(token));
+        assert_eq!(Token::from_hex(b"0123456789ABCDEFFEDCBA9876543210"), Some(token));
+        assert_eq!(Token::from_bytes(token.to_bytes()), token);
+        assert_eq!(token.fence(), 0x0123_4567_89ab_cdef);
+        for bad in [&b""[..], b"0123", b"+123456789abcdeffedcba9876543210", &[b'0'; 33]] {
+            assert_eq!(Token::from_hex(bad), None);
+        }
+        assert_ne!(token, Token::new(token.fence(), 1));
+        assert_ne!(token, Token::new(1, 0xfedc_ba98_7654_3210));
+    }
+
+    #[test]
+    fn secrets_are_not_printed() {
+        assert_eq!(format!("{:?}", Token::new(7, 0xdead)), "Token(fence 7)");
+        assert_eq!(format!("{:?}", LinkId::new([7; 16])), "LinkId(…)");
     }
 }

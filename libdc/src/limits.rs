@@ -22,6 +22,22 @@ pub const SESSION_ADD_BYTES_MAX: usize = SESSION_MESSAGE_BYTES_MAX - ADD_PREFIX_
 /// Longest time a session may be kept: seven days, in milliseconds.
 pub const SESSION_TIMEOUT_MS_MAX: u32 = 604_800_000;
 
+/// Most bytes of the key of a lock.
+pub const LOCK_KEY_BYTES_MAX: usize = 256;
+/// Most bytes of a line of the text protocol, its newline not counted.
+pub const LINE_BYTES_MAX: usize = 256;
+/// Most bytes of a request of class 1 or 2 but CLAIM: the longest are those with a key or a token of
+/// authentication. Longer ones are refused before they are gathered.
+pub const LINK_REQUEST_BYTES_MAX: usize = FRAME_DATA_BYTES_MAX;
+/// Most bytes of a token of authentication.
+pub const AUTH_TOKEN_BYTES_MAX: usize = 256;
+/// Longest lease and longest wait for a lock, in milliseconds: a hundred years, which no sum overflows.
+pub const LOCK_MS_MAX: u64 = 100 * 366 * 24 * 3_600_000;
+/// Most entries in each list of the statistics of locks.
+pub const STATS_ENTRIES_MAX: usize = 10_000;
+/// Pause before a connection that gave a wrong token of authentication is closed, in milliseconds.
+pub const AUTH_PAUSE_MS: u64 = 100;
+
 /// Most requests that one local connection of the agent may have on their way to the server.
 /// A connection that has as many is not read until some are answered.
 pub const LOCAL_IN_FLIGHT_MAX: usize = 128;
@@ -57,6 +73,11 @@ const _: () = {
     assert!(SESSION_ID_BYTES_MAX <= u8::MAX as usize, "the table keeps the length of an id in a byte");
     assert!(OUTBOX_BYTES_MAX > SESSION_MESSAGE_BYTES_MAX + SESSION_FRAMES_MAX * FRAME_HEADER_BYTES);
     assert!(READ_BYTES > SESSION_MESSAGE_BYTES_MAX + SESSION_FRAMES_MAX * FRAME_HEADER_BYTES);
+    assert!(LOCK_KEY_BYTES_MAX <= LINE_BYTES_MAX, "a key fits its line");
+    assert!(
+        LOCK_KEY_BYTES_MAX + 64 <= LINK_REQUEST_BYTES_MAX
+            && AUTH_TOKEN_BYTES_MAX + 64 <= LINK_REQUEST_BYTES_MAX
+    );
     assert!(LOCAL_IN_FLIGHT_MAX < LINK_IN_FLIGHT_MAX);
     assert!(LINK_IN_FLIGHT_MAX <= 1 << 24, "a uid on the link is 24 bits of place and 8 of generation");
     assert!(PING_INTERVAL_MS < LINK_SILENCE_MS_MAX && LINK_SILENCE_MS_MIN < PING_INTERVAL_MS);
