@@ -2,15 +2,169 @@
 //!
 //! | operation | asked by | data of the request | data of the response |
 //! |---|---|---|---|
+//! | 0 HELLO | agent | link id 16 bytes, token of authentication str | status u8, grace in ms u32, holders remembered u32 |
+//! | 1 CLAIM | agent | any number of: owner u64, token 16 bytes, key str | a status u8 for each: `ok` or `error` |
+//! | 2 OPEN | agent | none | status u8 |
 //! | 3 PING | either | none | none |
+//! | 4 DETACH | agent | owner u64 | status u8 |
+//! | 5 BYE | agent | none | status u8 |
+//! | 6 GOAWAY | server | none | none comes |
 //!
-//! A ping asks whether the other end is there; any answer with its uid will do, and it overtakes what else is
-//! queued. Nothing of this class is sent to a peer at patch level 0. Nothing here panics.
+//! `str` is a u16 length and that many bytes; numbers are big-endian; a status is a
+//! [`LockStatus`]. A ping asks whether the other end is there, and overtakes what else is queued. Nothing of
+//! this class is sent to a peer at patch level 0. Nothing here panics.
 
+use crate::id::{LinkId, LockKey, Token};
+use crate::limits::AUTH_TOKEN_BYTES_MAX;
 use crate::wire::corruption::Corruption;
 use crate::wire::frame::MessageHead;
-use crate::wire::message::{MessageRef, write_message};
+use crate::wire::lock::{LockStatus, Payload, write_str};
+use crate::wire::message::{MessageRef, MessageWriter, write_message};
 use crate::wire::operation::{LinkOperation, Operation};
+
+/// Opens a link, or resumes the one known by its name.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub struct Hello<'a> {
+    /// The link.
+    pub link_id: LinkId,
+    /// The token of authentication; empty where there is none.
+    pub auth_token: &'a [u8],
+}
+
+impl<'a> Hello<'a> {
+    /// Reads the request.
+    ///
+    /// # Errors
+    /// [`Corruption::Data`] if the data is not as long as it says, or the token longer than one may be.
+    pub fn parse(data: &'a [u8]) -> Result<Self, Corruption> {
+        let mut rest = Payload::new(Operation::Link(LinkOperation::Hello), data);
+        let hello = Self { link_id: LinkId::new(rest.array()?), auth_token: rest.str()? };
+        rest.end()?;
+        if hello.auth_token.len() > AUTH_TOKEN_BYTES_MAX {
+            return Err(rest.problem("the token of authentication is too long"));
+        }
+        Ok(hello)
+    }
+
+    /// Appends the request.
+    pub fn write(&self, uid: u32, out: &mut Vec<u8>) {
+        let writer = begin(LinkOperation::Hello, uid, out);
+        out.extend_from_slice(&self.link_id.to_bytes());
+        write_str(out, self.auth_token);
+        writer.finish(out);
+    }
+}
+
+impl std::fmt::Debug for Hello<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Hello").finish_non_exhaustive()
+    }
+}
+
+/// The answer to a HELLO.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Welcome {
+    /// `ok`, `error_auth`, or why there is no link.
+    pub status: LockStatus,
+    /// How long a broken link's locks wait for it to be resumed, in milliseconds.
+    pub grace_ms: u32,
+    /// How many locks are remembered for this link, which may be claimed.
+    pub remembered: u32,
+}
+
+impl Welcome {
+    /// Reads the answer.
+    ///
+    /// # Errors
+    /// [`Corruption::Data`] if it is none.
+    pub fn parse(data: &[u8]) -> Result<Self, Corruption> {
+        let mut rest = Payload::new(Operation::Link(LinkOperation::Hello), data);
+        let status = LockStatus::from_wire(rest.u8()?).ok_or(rest.problem("an unknown status"))?;
+        let welcome = Self { status, grace_ms: rest.u32()?, remembered: rest.u32()? };
+        rest.end()?;
+        Ok(welcome)
+    }
+
+    /// Appends the answer to the request with this head.
+    pub fn write(&self, request: MessageHead, out: &mut Vec<u8>) {
+        let writer = MessageWriter::begin(out, request.response());
+        out.push(self.status as u8);
+        out.extend_from_slice(&self.grace_ms.to_be_bytes());
+        out.extend_from_slice(&self.remembered.to_be_bytes());
+        writer.finish(out);
+    }
+}
+
+/// One lock that a link's agent says is still held.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Claim<'a> {
+    /// By which of the agent's local connections.
+    pub owner: u64,
+    /// What proves it.
+    pub token: Token,
+    /// Which lock.
+    pub key: LockKey<'a>,
+}
+
+impl<'a> Claim<'a> {
+    /// Bytes of the longest claim.
+    pub const BYTES_MAX: usize = 8 + Token::BYTES + 2 + crate::limits::LOCK_KEY_BYTES_MAX;
+
+    /// Reads the claims of a request, one by one.
+    ///
+    /// A key that can't be a key is an item without a claim: the answer to it is that it is lost.
+    pub fn parse_all(data: &'a [u8]) -> impl Iterator<Item = Result<Option<Self>, Corruption>> {
+        let mut rest = Payload::new(Operation::Link(LinkOperation::Claim), data);
+        let mut failed = false;
+        std::iter::from_fn(move || {
+            if failed || rest.is_empty() {
+                return None;
+            }
+            let claim = Self::parse(&mut rest);
+            failed = claim.is_err();
+            Some(claim)
+        })
+    }
+
+    fn parse(rest: &mut Payload<'a>) -> Result<Option<Self>, Corruption> {
+        let (owner, token, key) = (rest.u64()?, rest.token()?, rest.str()?);
+        Ok(LockKey::from_bytes(key).map(|key| Self { owner, token, key }))
+    }
+
+    /// Appends the claim to the data of a request.
+    pub fn write(&self, data: &mut Vec<u8>) {
+        data.extend_from_slice(&self.owner.to_be_bytes());
+        data.extend_from_slice(&self.token.to_bytes());
+        write_str(data, self.key.as_bytes());
+    }
+}
+
+/// That a local connection of the agent is gone.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Detach {
+    /// Which.
+    pub owner: u64,
+}
+
+impl Detach {
+    /// Reads the request.
+    ///
+    /// # Errors
+    /// [`Corruption::Data`] if the data is not a number.
+    pub fn parse(data: &[u8]) -> Result<Self, Corruption> {
+        let mut rest = Payload::new(Operation::Link(LinkOperation::Detach), data);
+        let detach = Self { owner: rest.u64()? };
+        rest.end()?;
+        Ok(detach)
+    }
+
+    /// Appends the request.
+    pub fn write(self, uid: u32, out: &mut Vec<u8>) {
+        let writer = begin(LinkOperation::Detach, uid, out);
+        out.extend_from_slice(&self.owner.to_be_bytes());
+        writer.finish(out);
+    }
+}
 
 /// Are you there? Or: I am.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -45,6 +199,10 @@ impl Ping {
     const fn request_head(self) -> MessageHead {
         MessageHead::request(self.uid, Operation::Link(LinkOperation::Ping))
     }
+}
+
+fn begin(operation: LinkOperation, uid: u32, out: &mut Vec<u8>) -> MessageWriter {
+    MessageWriter::begin(out, MessageHead::request(uid, Operation::Link(operation)))
 }
 
 #[cfg(test)]
@@ -83,5 +241,56 @@ mod tests {
         let head = PING.request_head();
         let corruption = Ping::parse(&MessageRef { head, data: &[0] }).unwrap_err();
         assert_eq!(corruption.to_string(), "PING: there is data");
+    }
+
+    #[test]
+    fn hello_and_its_answer_have_these_bytes() {
+        let hello = Hello { link_id: LinkId::new([7; 16]), auth_token: b"abc" };
+        let data = [&[7; 16][..], &[0, 3], b"abc"].concat();
+        let mut out = Vec::new();
+        hello.write(3, &mut out);
+        assert_eq!(out[..14], [0, 0x11, 0, 1, 0, 0, 0, 0, 3, 2, 0, 1, 0, 21]);
+        assert_eq!(out[14..], data);
+        assert_eq!(Hello::parse(&data), Ok(hello));
+        for cut in 0..data.len() {
+            assert!(Hello::parse(&data[..cut]).is_err());
+        }
+        assert!(Hello::parse(&[&[7; 16][..], &[1, 1], &[b'a'; 257]].concat()).is_err());
+        assert_eq!(format!("{hello:?}"), "Hello { .. }");
+
+        let welcome = Welcome { status: LockStatus::Ok, grace_ms: 10_000, remembered: 2 };
+        let head = MessageHead::request(3, Operation::Link(LinkOperation::Hello));
+        out.clear();
+        welcome.write(head, &mut out);
+        assert_eq!(out[14..], [0, 0, 0, 0x27, 0x10, 0, 0, 0, 2]);
+        assert_eq!(Welcome::parse(&out[14..]), Ok(welcome));
+        assert!(Welcome::parse(&out[14..22]).is_err());
+    }
+
+    #[test]
+    fn claims_follow_each_other() {
+        let claim = |owner, key| Claim { owner, token: Token::new(1, 2), key: LockKey::new(key).unwrap() };
+        let mut data = Vec::new();
+        claim(5, "a").write(&mut data);
+        let one = [0, 0, 0, 0, 0, 0, 0, 5, 0, 0, 0, 0, 0, 0, 0, 1, 0, 0, 0, 0, 0, 0, 0, 2, 0, 1, b'a'];
+        assert_eq!(data, one);
+        claim(6, "bc").write(&mut data);
+        let read: Vec<_> = Claim::parse_all(&data).collect();
+        assert_eq!(read, [Ok(Some(claim(5, "a"))), Ok(Some(claim(6, "bc")))]);
+        let cut: Vec<_> = Claim::parse_all(&data[..data.len() - 1]).collect();
+        assert!(cut.len() == 2 && cut[1].is_err());
+        let mut bad = one;
+        bad[26] = b' ';
+        assert_eq!(Claim::parse_all(&bad).collect::<Vec<_>>(), [Ok(None)]);
+        assert_eq!(Claim::parse_all(&[]).count(), 0);
+    }
+
+    #[test]
+    fn a_detach_is_a_number() {
+        let mut out = Vec::new();
+        Detach { owner: 0x0102 }.write(4, &mut out);
+        assert_eq!(out, [0, 0x11, 0, 1, 0, 0, 0, 0, 4, 2, 4, 1, 0, 8, 0, 0, 0, 0, 0, 0, 1, 2]);
+        assert_eq!(Detach::parse(&out[14..]), Ok(Detach { owner: 0x0102 }));
+        assert!(Detach::parse(&out[14..21]).is_err() && Detach::parse(&[0; 9]).is_err());
     }
 }

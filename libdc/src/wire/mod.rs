@@ -6,7 +6,9 @@
 pub mod corruption;
 pub mod display;
 pub mod frame;
+pub mod line;
 pub mod link;
+pub mod lock;
 pub mod message;
 pub mod operation;
 pub mod session;

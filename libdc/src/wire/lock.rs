@@ -1,0 +1,550 @@
+//! The payloads of class 1: locks. Ours alone, for peers at patch level 1 or above.
+//!
+//! Every request begins with `owner u64`: 0 is the connection itself; an agent numbers its local connections. `str`
+//! is a u16 length and that many bytes. Numbers are big-endian, times in milliseconds.
+//!
+//! | operation | rest of the request | data of the response |
+//! |---|---|---|
+//! | 0 ACQUIRE | key str, limit u32, timeout u64, lease u64 (0: the server's default) | status, or a grant |
+//! | 1 ENQUEUE | key str, limit u32, lease u64 | status, or a grant |
+//! | 2 WAIT | key str, timeout u64 | status, or a grant |
+//! | 3 RELEASE | key str, token 16 bytes | status |
+//! | 4 RENEW | key str, token 16 bytes, lease u64 | status; if it is `ok`, lease u64 |
+//! | 5 CANCEL | uid u32 of the blocked request to give up | status |
+//! | 6 STATS | none | the JSON, or a status |
+//!
+//! A status is one byte; a grant is a status (`ok`, `acquired`), token 16 bytes, lease u64. JSON begins with `{`,
+//! which is the number of no status.
+//!
+//! A request whose bytes don't add up is a [`Corruption`]; one that only asks for what can't be (a key with white
+//! space, a limit of 0) is answered `error` and costs nobody a connection. Nothing here panics.
+
+use crate::id::{Grant, LockKey, Token};
+use crate::limits::LOCK_MS_MAX;
+use crate::wire::corruption::Corruption;
+use crate::wire::frame::MessageHead;
+use crate::wire::message::MessageWriter;
+use crate::wire::operation::{LockOperation, Operation};
+
+/// What is asked about a lock. `owner` is 0 for the connection itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct LockRequest<'a> {
+    /// For which of the connections behind this one.
+    pub owner: u64,
+    /// What.
+    pub action: LockAction<'a>,
+}
+
+/// The operations, with what they need. Times are in milliseconds, at most [`LOCK_MS_MAX`]; a lease of 0 is the
+/// server's default.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockAction<'a> {
+    /// Take a lock, or one of the places of a semaphore.
+    Acquire {
+        /// Which.
+        key: LockKey<'a>,
+        /// How many may hold it, at least 1.
+        limit: u32,
+        /// How long to wait for it; 0 is not at all.
+        timeout_ms: u64,
+        /// How long to hold it.
+        lease_ms: u64,
+    },
+    /// Take a place in the queue.
+    Enqueue {
+        /// Of which.
+        key: LockKey<'a>,
+        /// How many may hold it, at least 1.
+        limit: u32,
+        /// How long to hold it.
+        lease_ms: u64,
+    },
+    /// Wait until the place in the queue is a lock.
+    Wait {
+        /// Which.
+        key: LockKey<'a>,
+        /// For how long; 0 is not at all.
+        timeout_ms: u64,
+    },
+    /// Give it back.
+    Release {
+        /// Which.
+        key: LockKey<'a>,
+        /// What proves that it is held.
+        token: Token,
+    },
+    /// Hold it for longer.
+    Renew {
+        /// Which.
+        key: LockKey<'a>,
+        /// What proves that it is held.
+        token: Token,
+        /// How long from now.
+        lease_ms: u64,
+    },
+    /// Give up a request that is blocked.
+    Cancel {
+        /// The uid of that request.
+        uid: u32,
+    },
+    /// Tell the state of the table.
+    Stats,
+}
+
+impl<'a> LockRequest<'a> {
+    /// Reads a request; the inner error is the status it has to be answered with.
+    ///
+    /// # Errors
+    /// [`Corruption::Data`] if the data is not as long as it says.
+    #[inline]
+    pub fn parse(operation: LockOperation, data: &'a [u8]) -> Result<Result<Self, LockStatus>, Corruption> {
+        let mut rest = Payload::new(Operation::Lock(operation), data);
+        let owner = rest.u64()?;
+        let action = match operation {
+            LockOperation::Acquire => {
+                let (key, limit) = (rest.str()?, rest.u32()?);
+                let (timeout_ms, lease_ms) = (rest.ms()?, rest.ms()?);
+                lock_key(key).filter(|_| limit > 0).map(|key| LockAction::Acquire {
+                    key,
+                    limit,
+                    timeout_ms,
+                    lease_ms,
+                })
+            }
+            LockOperation::Enqueue => {
+                let (key, limit, lease_ms) = (rest.str()?, rest.u32()?, rest.ms()?);
+                lock_key(key).filter(|_| limit > 0).map(|key| LockAction::Enqueue { key, limit, lease_ms })
+            }
+            LockOperation::Wait => {
+                let (key, timeout_ms) = (rest.str()?, rest.ms()?);
+                lock_key(key).map(|key| LockAction::Wait { key, timeout_ms })
+            }
+            LockOperation::Release => {
+                let (key, token) = (rest.str()?, rest.token()?);
+                lock_key(key).map(|key| LockAction::Release { key, token })
+            }
+            LockOperation::Renew => {
+                let (key, token, lease_ms) = (rest.str()?, rest.token()?, rest.ms()?);
+                lock_key(key).map(|key| LockAction::Renew { key, token, lease_ms })
+            }
+            LockOperation::Cancel => Some(LockAction::Cancel { uid: rest.u32()? }),
+            LockOperation::Stats => Some(LockAction::Stats),
+        };
+        rest.end()?;
+        Ok(action.map(|action| Self { owner, action }).ok_or(LockStatus::Error))
+    }
+
+    /// Appends the request as a message with this uid.
+    pub fn write(&self, uid: u32, out: &mut Vec<u8>) {
+        let operation = self.action.operation();
+        let writer = MessageWriter::begin(out, MessageHead::request(uid, Operation::Lock(operation)));
+        out.extend_from_slice(&self.owner.to_be_bytes());
+        match self.action {
+            LockAction::Acquire { key, limit, timeout_ms, lease_ms } => {
+                write_str(out, key.as_bytes());
+                out.extend_from_slice(&limit.to_be_bytes());
+                out.extend_from_slice(&timeout_ms.to_be_bytes());
+                out.extend_from_slice(&lease_ms.to_be_bytes());
+            }
+            LockAction::Enqueue { key, limit, lease_ms } => {
+                write_str(out, key.as_bytes());
+                out.extend_from_slice(&limit.to_be_bytes());
+                out.extend_from_slice(&lease_ms.to_be_bytes());
+            }
+            LockAction::Wait { key, timeout_ms } => {
+                write_str(out, key.as_bytes());
+                out.extend_from_slice(&timeout_ms.to_be_bytes());
+            }
+            LockAction::Release { key, token } => {
+                write_str(out, key.as_bytes());
+                out.extend_from_slice(&token.to_bytes());
+            }
+            LockAction::Renew { key, token, lease_ms } => {
+                write_str(out, key.as_bytes());
+                out.extend_from_slice(&token.to_bytes());
+                out.extend_from_slice(&lease_ms.to_be_bytes());
+            }
+            LockAction::Cancel { uid } => out.extend_from_slice(&uid.to_be_bytes()),
+            LockAction::Stats => {}
+        }
+        writer.finish(out);
+    }
+}
+
+impl LockAction<'_> {
+    /// The operation by which it is asked.
+    #[must_use]
+    pub const fn operation(&self) -> LockOperation {
+        match self {
+            Self::Acquire { .. } => LockOperation::Acquire,
+            Self::Enqueue { .. } => LockOperation::Enqueue,
+            Self::Wait { .. } => LockOperation::Wait,
+            Self::Release { .. } => LockOperation::Release,
+            Self::Renew { .. } => LockOperation::Renew,
+            Self::Cancel { .. } => LockOperation::Cancel,
+            Self::Stats => LockOperation::Stats,
+        }
+    }
+
+    /// Whether the answer may be long in coming.
+    #[must_use]
+    pub const fn may_block(&self) -> bool {
+        matches!(self, Self::Acquire { timeout_ms: 1.., .. } | Self::Wait { timeout_ms: 1.., .. })
+    }
+}
+
+/// Every answer about locks that is a word. Its number on the link, its name in the text protocol.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+#[repr(u8)]
+pub enum LockStatus {
+    /// It is done, or granted.
+    Ok = 0,
+    /// ENQUEUE: there was no queue, it is held.
+    Acquired = 1,
+    /// ENQUEUE: there is a place in the queue.
+    Queued = 2,
+    /// The time to wait was over.
+    Timeout = 3,
+    /// The request makes no sense, or there is no such lease.
+    Error = 4,
+    /// There are as many keys as there may be.
+    ErrorMaxLocks = 5,
+    /// As many wait for the key as may.
+    ErrorMaxWaiters = 6,
+    /// The key has another limit.
+    ErrorLimitMismatch = 7,
+    /// ENQUEUE: the owner has a place in this queue.
+    ErrorAlreadyEnqueued = 8,
+    /// WAIT: the owner has no place in this queue.
+    ErrorNotEnqueued = 9,
+    /// WAIT: the place had become a lock, and its lease has expired since.
+    ErrorLeaseExpired = 10,
+    /// The token of authentication is wrong or lacking.
+    ErrorAuth = 11,
+    /// The agent can't reach the server.
+    ErrorDisconnected = 12,
+    /// The server knows no locks.
+    ErrorUnsupported = 13,
+}
+
+impl LockStatus {
+    /// All of them, by number.
+    pub const ALL: [Self; 14] = [
+        Self::Ok,
+        Self::Acquired,
+        Self::Queued,
+        Self::Timeout,
+        Self::Error,
+        Self::ErrorMaxLocks,
+        Self::ErrorMaxWaiters,
+        Self::ErrorLimitMismatch,
+        Self::ErrorAlreadyEnqueued,
+        Self::ErrorNotEnqueued,
+        Self::ErrorLeaseExpired,
+        Self::ErrorAuth,
+        Self::ErrorDisconnected,
+        Self::ErrorUnsupported,
+    ];
+
+    /// The status with this number.
+    #[must_use]
+    pub fn from_wire(number: u8) -> Option<Self> {
+        Self::ALL.get(usize::from(number)).copied()
+    }
+
+    /// The word of the text protocol.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Ok => "ok",
+            Self::Acquired => "acquired",
+            Self::Queued => "queued",
+            Self::Timeout => "timeout",
+            Self::Error => "error",
+            Self::ErrorMaxLocks => "error_max_locks",
+            Self::ErrorMaxWaiters => "error_max_waiters",
+            Self::ErrorLimitMismatch => "error_limit_mismatch",
+            Self::ErrorAlreadyEnqueued => "error_already_enqueued",
+            Self::ErrorNotEnqueued => "error_not_enqueued",
+            Self::ErrorLeaseExpired => "error_lease_expired",
+            Self::ErrorAuth => "error_auth",
+            Self::ErrorDisconnected => "error_disconnected",
+            Self::ErrorUnsupported => "error_unsupported",
+        }
+    }
+}
+
+/// An answer about a lock.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LockAnswer<'a> {
+    /// A word.
+    Status(LockStatus),
+    /// It is held: `ok` or `acquired`.
+    Grant {
+        /// Which of the two.
+        status: LockStatus,
+        /// What is held.
+        grant: Grant,
+    },
+    /// The lease was renewed.
+    Renewed {
+        /// For how long from now, in milliseconds.
+        lease_ms: u64,
+    },
+    /// The state of the table, as JSON.
+    Stats(&'a [u8]),
+}
+
+impl<'a> LockAnswer<'a> {
+    /// Reads the answer to a request about `operation`.
+    ///
+    /// # Errors
+    /// [`Corruption::Data`] if it is no answer to that.
+    #[inline]
+    pub fn parse(operation: LockOperation, data: &'a [u8]) -> Result<Self, Corruption> {
+        if operation == LockOperation::Stats && data.first() == Some(&b'{') {
+            return Ok(Self::Stats(data));
+        }
+        let mut rest = Payload::new(Operation::Lock(operation), data);
+        let status = LockStatus::from_wire(rest.u8()?).ok_or(rest.problem("an unknown status"))?;
+        let grants = matches!(
+            (operation, status),
+            (LockOperation::Acquire | LockOperation::Wait, LockStatus::Ok)
+                | (LockOperation::Enqueue, LockStatus::Acquired)
+        );
+        let answer = if grants {
+            let token = rest.token()?;
+            Self::Grant { status, grant: Grant { token, lease_ms: rest.u64()? } }
+        } else if operation == LockOperation::Renew && status == LockStatus::Ok {
+            Self::Renewed { lease_ms: rest.u64()? }
+        } else {
+            Self::Status(status)
+        };
+        rest.end()?;
+        Ok(answer)
+    }
+
+    /// Appends the answer to the request with this head.
+    #[inline]
+    pub fn write(&self, request: MessageHead, out: &mut Vec<u8>) {
+        let writer = MessageWriter::begin(out, request.response());
+        match self {
+            Self::Status(status) => out.push(*status as u8),
+            Self::Grant { status, grant } => {
+                out.push(*status as u8);
+                out.extend_from_slice(&grant.token.to_bytes());
+                out.extend_from_slice(&grant.lease_ms.to_be_bytes());
+            }
+            Self::Renewed { lease_ms } => {
+                out.push(LockStatus::Ok as u8);
+                out.extend_from_slice(&lease_ms.to_be_bytes());
+            }
+            Self::Stats(json) => out.extend_from_slice(json),
+        }
+        writer.finish(out);
+    }
+}
+
+/// The fields of a payload, one after the other.
+#[derive(Debug)]
+pub(super) struct Payload<'a> {
+    operation: Operation,
+    rest: &'a [u8],
+}
+
+impl<'a> Payload<'a> {
+    pub(super) const fn new(operation: Operation, data: &'a [u8]) -> Self {
+        Self { operation, rest: data }
+    }
+
+    pub(super) const fn problem(&self, problem: &'static str) -> Corruption {
+        Corruption::Data { operation: self.operation.name(), problem }
+    }
+
+    pub(super) const fn is_empty(&self) -> bool {
+        self.rest.is_empty()
+    }
+
+    #[inline]
+    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Corruption> {
+        let Some((field, rest)) = self.rest.split_first_chunk() else {
+            return Err(self.problem("there is too little data"));
+        };
+        self.rest = rest;
+        Ok(*field)
+    }
+
+    #[inline]
+    pub(super) fn u8(&mut self) -> Result<u8, Corruption> {
+        self.array::<1>().map(|[byte]| byte)
+    }
+
+    #[inline]
+    pub(super) fn u32(&mut self) -> Result<u32, Corruption> {
+        self.array().map(u32::from_be_bytes)
+    }
+
+    #[inline]
+    pub(super) fn u64(&mut self) -> Result<u64, Corruption> {
+        self.array().map(u64::from_be_bytes)
+    }
+
+    #[inline]
+    pub(super) fn token(&mut self) -> Result<Token, Corruption> {
+        self.array().map(Token::from_bytes)
+    }
+
+    #[inline]
+    pub(super) fn str(&mut self) -> Result<&'a [u8], Corruption> {
+        let length = usize::from(u16::from_be_bytes(self.array()?));
+        let Some((field, rest)) = self.rest.split_at_checked(length) else {
+            return Err(self.problem("there is too little data"));
+        };
+        self.rest = rest;
+        Ok(field)
+    }
+
+    pub(super) const fn end(&self) -> Result<(), Corruption> {
+        if self.rest.is_empty() { Ok(()) } else { Err(self.problem("there is too much data")) }
+    }
+
+    #[inline]
+    fn ms(&mut self) -> Result<u64, Corruption> {
+        self.u64().map(|ms| ms.min(LOCK_MS_MAX))
+    }
+}
+
+/// Appends a `str`; what is longer than its length can say is cut, which no key or token of ours is.
+pub(super) fn write_str(out: &mut Vec<u8>, bytes: &[u8]) {
+    let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
+    out.extend_from_slice(&length.to_be_bytes());
+    out.extend_from_slice(&bytes[..usize::from(length)]);
+}
+
+fn lock_key(bytes: &[u8]) -> Option<LockKey<'_>> {
+    LockKey::from_bytes(bytes)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const KEY: &str = "k1";
+
+    fn key() -> LockKey<'static> {
+        LockKey::new(KEY).unwrap()
+    }
+
+    fn token() -> Token {
+        Token::new(0x0102_0304_0506_0708, 0x1112_1314_1516_1718)
+    }
+
+    /// Owner 5, key "k1".
+    const START: &[u8] = &[0, 0, 0, 0, 0, 0, 0, 5, 0, 2, b'k', b'1'];
+    const TOKEN: &[u8] = &[1, 2, 3, 4, 5, 6, 7, 8, 0x11, 0x12, 0x13, 0x14, 0x15, 0x16, 0x17, 0x18];
+
+    fn cases() -> Vec<(LockAction<'static>, Vec<u8>)> {
+        let (ms10, ms7) = ([0, 0, 0, 0, 0, 0, 0, 10], [0, 0, 0, 0, 0, 0, 0, 7]);
+        vec![
+            (
+                LockAction::Acquire { key: key(), limit: 3, timeout_ms: 10, lease_ms: 7 },
+                [START, &[0, 0, 0, 3], &ms10, &ms7].concat(),
+            ),
+            (
+                LockAction::Enqueue { key: key(), limit: 1, lease_ms: 7 },
+                [START, &[0, 0, 0, 1], &ms7].concat(),
+            ),
+            (LockAction::Wait { key: key(), timeout_ms: 10 }, [START, &ms10].concat()),
+            (LockAction::Release { key: key(), token: token() }, [START, TOKEN].concat()),
+            (LockAction::Renew { key: key(), token: token(), lease_ms: 7 }, [START, TOKEN, &ms7].concat()),
+            (LockAction::Cancel { uid: 9 }, [&START[..8], &[0, 0, 0, 9]].concat()),
+            (LockAction::Stats, START[..8].to_vec()),
+        ]
+    }
+
+    #[test]
+    fn requests_have_these_bytes() {
+        for (action, data) in cases() {
+            let request = LockRequest { owner: 5, action };
+            let operation = action.operation();
+            assert_eq!(LockRequest::parse(operation, &data), Ok(Ok(request)));
+            let mut out = Vec::new();
+            request.write(77, &mut out);
+            let head = [0, 0x11, 0, 1, 0, 0, 0, 0, 77, 1, operation as u8, 1, 0, data.len() as u8];
+            assert_eq!(out, [&head[..], &data].concat());
+        }
+    }
+
+    #[test]
+    fn data_that_does_not_add_up_is_corrupt() {
+        for (action, data) in cases() {
+            let operation = action.operation();
+            for cut in 0..data.len() {
+                assert!(LockRequest::parse(operation, &data[..cut]).is_err(), "{action:?} cut at {cut}");
+            }
+            let long = [&data[..], &[0]].concat();
+            assert!(LockRequest::parse(operation, &long).is_err(), "{action:?} and one byte");
+        }
+    }
+
+    #[test]
+    fn what_can_not_be_is_answered() {
+        let mut no_limit = cases()[0].1.clone();
+        no_limit[15] = 0;
+        assert_eq!(LockRequest::parse(LockOperation::Acquire, &no_limit), Ok(Err(LockStatus::Error)));
+        for (action, mut data) in cases().into_iter().take(5) {
+            data[10] = b' ';
+            assert_eq!(LockRequest::parse(action.operation(), &data), Ok(Err(LockStatus::Error)));
+        }
+    }
+
+    #[test]
+    fn times_are_bounded() {
+        let mut data = cases()[2].1.clone();
+        data[12..].fill(0xff);
+        let action = LockAction::Wait { key: key(), timeout_ms: LOCK_MS_MAX };
+        assert_eq!(LockRequest::parse(LockOperation::Wait, &data), Ok(Ok(LockRequest { owner: 5, action })));
+    }
+
+    #[test]
+    fn answers_have_these_bytes() {
+        let grant = Grant { token: token(), lease_ms: 7 };
+        let lease = [0, 0, 0, 0, 0, 0, 0, 7];
+        let cases: [(LockOperation, LockAnswer<'_>, Vec<u8>); 6] = [
+            (LockOperation::Acquire, LockAnswer::Status(LockStatus::Timeout), vec![3]),
+            (
+                LockOperation::Wait,
+                LockAnswer::Grant { status: LockStatus::Ok, grant },
+                [&[0], TOKEN, &lease].concat(),
+            ),
+            (
+                LockOperation::Enqueue,
+                LockAnswer::Grant { status: LockStatus::Acquired, grant },
+                [&[1], TOKEN, &lease].concat(),
+            ),
+            (LockOperation::Renew, LockAnswer::Renewed { lease_ms: 7 }, [&[0][..], &lease].concat()),
+            (LockOperation::Release, LockAnswer::Status(LockStatus::Ok), vec![0]),
+            (LockOperation::Stats, LockAnswer::Stats(b"{}"), b"{}".to_vec()),
+        ];
+        for (operation, answer, data) in cases {
+            assert_eq!(LockAnswer::parse(operation, &data), Ok(answer));
+            let mut out = Vec::new();
+            answer.write(MessageHead::request(1, Operation::Lock(operation)), &mut out);
+            assert_eq!(&out[14..], data);
+            assert_eq!(out[4], 1, "a response");
+            assert!(LockAnswer::parse(operation, &[&data[..], &[0]].concat()).is_err() || data == b"{}");
+        }
+        assert!(LockAnswer::parse(LockOperation::Acquire, &[]).is_err());
+        assert!(LockAnswer::parse(LockOperation::Acquire, &[14]).is_err());
+    }
+
+    #[test]
+    fn numbers_and_names_are_one_table() {
+        for (number, status) in LockStatus::ALL.into_iter().enumerate() {
+            assert_eq!(status as usize, number);
+            assert_eq!(LockStatus::from_wire(number as u8), Some(status));
+        }
+        assert_eq!(LockStatus::from_wire(LockStatus::ALL.len() as u8), None);
+        assert_eq!(LockStatus::from_wire(b'{'), None);
+    }
+}
