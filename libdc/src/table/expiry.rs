@@ -9,7 +9,7 @@
 //! expires last, takes constant time.
 //!
 //! Invariants: no child ranks before its parent; `positions[items[p]] == p` for every place of the heap.
-//! A number must not be inserted twice, nor removed when it is not in; else nothing here panics.
+//! A number must not be inserted twice, nor removed or changed when it is not in; else nothing here panics.
 
 use super::chunks::Chunked;
 use crate::time::Time;
@@ -94,6 +94,16 @@ impl ExpiryQueue {
             self.rise(place, rank, last);
         } else {
             self.sink(place, rank, last);
+        }
+    }
+
+    /// Gives a number that is in another rank.
+    pub(super) fn change(&mut self, item: u32, rank: Rank) {
+        let place = self.positions[item];
+        if rank.0 < self.ranks[place] {
+            self.rise(place, rank.0, item);
+        } else {
+            self.sink(place, rank.0, item);
         }
     }
 
@@ -190,7 +200,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_a_sorted_set(steps in prop::collection::vec((0..4u8, 0..50u64, any::<u32>()), 1..600)) {
+        fn behaves_as_a_sorted_set(steps in prop::collection::vec((0..5u8, 0..50u64, any::<u32>()), 1..600)) {
             let mut queue = ExpiryQueue::new();
             let mut model: BTreeSet<(Rank, u32)> = BTreeSet::new();
             let mut ranks: BTreeMap<u32, Rank> = BTreeMap::new();
@@ -202,6 +212,12 @@ mod tests {
                     queue.insert(item, rank);
                     model.insert((rank, item));
                     ranks.insert(item, rank);
+                } else if kind == 4 {
+                    let (rank, item) = *model.iter().nth(pick as usize % model.len()).unwrap();
+                    queue.change(item, at(ms, order as u32));
+                    model.remove(&(rank, item));
+                    model.insert((at(ms, order as u32), item));
+                    ranks.insert(item, at(ms, order as u32));
                 } else {
                     let nth = if kind == 2 { 0 } else { pick as usize % model.len() };
                     let (rank, item) = *model.iter().nth(nth).unwrap();

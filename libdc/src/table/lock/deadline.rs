@@ -1,0 +1,169 @@
+//! The deadlines of one key: which of its records' leases and waits ends next.
+//!
+//! A pairing heap (M. Fredman, R. Sedgewick, D. Sleator, R. Tarjan, "The pairing heap: a new form of self-adjusting
+//! heap", Algorithmica 1, 1986) through links in the records themselves: no memory of its own, nothing to allocate,
+//! and for a key with a single record no work. A key has its own so that it can be brought up to date by itself,
+//! however much of other keys is due.
+//!
+//! Inserting takes constant time, removing anything takes logarithmic time in the long run: a removal that merges
+//! many siblings was paid for by their insertion, and there are half as many the next time.
+//!
+//! Invariants: no child ranks before its parent; `prev` of the eldest child is the parent, of others the elder
+//! sibling. Nothing recurses, and nothing panics on numbers of records.
+
+use super::record::{Links, NONE, Records};
+use crate::table::expiry::Rank;
+
+impl Records {
+    /// Gives a record that has none a deadline, in the heap at `root`.
+    pub(super) fn schedule(&mut self, root: &mut u32, number: u32, rank: Rank) {
+        let record = &mut self[number];
+        debug_assert_eq!(record.rank, Rank::NEVER);
+        record.rank = rank;
+        *root = self.meld(*root, number);
+    }
+
+    /// Takes its deadline from a record, if it has one.
+    pub(super) fn unschedule(&mut self, root: &mut u32, number: u32) {
+        let record = &mut self[number];
+        if record.rank == Rank::NEVER {
+            return;
+        }
+        let (links, child) = (record.heap, record.heap_child);
+        (record.rank, record.heap, record.heap_child) = (Rank::NEVER, Links::NONE, NONE);
+        let children = self.meld_siblings(child);
+        if *root == number {
+            *root = children;
+            return;
+        }
+        let before = &mut self[links.prev];
+        if before.heap_child == number {
+            before.heap_child = links.next;
+        } else {
+            before.heap.next = links.next;
+        }
+        if links.next != NONE {
+            self[links.next].heap.prev = links.prev;
+        }
+        *root = self.meld(*root, children);
+    }
+
+    /// One heap of two: its root. Roots have no siblings.
+    fn meld(&mut self, one: u32, other: u32) -> u32 {
+        if one == NONE || other == NONE {
+            return if one == NONE { other } else { one };
+        }
+        let (parent, child) = if self[one].rank <= self[other].rank { (one, other) } else { (other, one) };
+        let sibling = self[parent].heap_child;
+        if sibling != NONE {
+            self[sibling].heap.prev = child;
+        }
+        self[child].heap = Links { prev: parent, next: sibling };
+        self[parent].heap_child = child;
+        parent
+    }
+
+    /// One heap of a list of siblings: in pairs from the first to the last, then all of those from the last to the
+    /// first.
+    fn meld_siblings(&mut self, first: u32) -> u32 {
+        let mut pairs = NONE;
+        let mut one = first;
+        while one != NONE {
+            let other = self[one].heap.next;
+            let rest = if other == NONE { NONE } else { self[other].heap.next };
+            self[one].heap = Links::NONE;
+            if other != NONE {
+                self[other].heap = Links::NONE;
+            }
+            let pair = self.meld(one, other);
+            self[pair].heap.next = pairs;
+            pairs = pair;
+            one = rest;
+        }
+        let mut root = NONE;
+        while pairs != NONE {
+            let pair = pairs;
+            pairs = std::mem::replace(&mut self[pair].heap, Links::NONE).next;
+            root = self.meld(root, pair);
+        }
+        root
+    }
+
+    /// The records of a heap, checked to be one.
+    #[cfg(test)]
+    pub(super) fn checked_heap(&self, root: u32) -> Vec<u32> {
+        let mut seen = Vec::new();
+        let mut open = Vec::new();
+        if root != NONE {
+            assert_eq!(self[root].heap, Links::NONE);
+            open.push(root);
+        }
+        while let Some(parent) = open.pop() {
+            assert_ne!(self[parent].rank, Rank::NEVER);
+            seen.push(parent);
+            let (mut before, mut child) = (parent, self[parent].heap_child);
+            while child != NONE {
+                assert_eq!(self[child].heap.prev, before);
+                assert!(self[parent].rank <= self[child].rank);
+                open.push(child);
+                (before, child) = (child, self[child].heap.next);
+            }
+        }
+        seen
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{Record, Stage};
+    use super::*;
+    use crate::time::Time;
+    use proptest::prelude::*;
+    use std::collections::BTreeSet;
+
+    fn at(ms: u64, order: u32) -> Rank {
+        Rank::new(Time::from_ms(ms), order)
+    }
+
+    proptest! {
+        #[test]
+        fn behaves_as_a_sorted_set(steps in prop::collection::vec((0..5u8, 0..50u64, any::<u32>()), 1..400)) {
+            let mut records = Records::new();
+            let mut root = NONE;
+            let mut model: BTreeSet<(Rank, u32)> = BTreeSet::new();
+            for (order, (kind, ms, pick)) in steps.into_iter().enumerate() {
+                if kind < 3 || model.is_empty() {
+                    let number = records.insert(Record { stage: Stage::Queued, ..Record::default() });
+                    records.schedule(&mut root, number, at(ms, order as u32));
+                    model.insert((at(ms, order as u32), number));
+                } else {
+                    let nth = if kind == 3 { 0 } else { pick as usize % model.len() };
+                    let (rank, number) = *model.iter().nth(nth).unwrap();
+                    records.unschedule(&mut root, number);
+                    prop_assert_eq!(records[number].rank, Rank::NEVER);
+                    records.unschedule(&mut root, number);
+                    records.remove(number);
+                    model.remove(&(rank, number));
+                }
+                let first = (root != NONE).then(|| (records[root].rank, root));
+                prop_assert_eq!(first, model.first().copied());
+                prop_assert_eq!(records.checked_heap(root).len(), model.len());
+            }
+        }
+    }
+
+    #[test]
+    fn many_in_order_go_in_order() {
+        let mut records = Records::new();
+        let mut root = NONE;
+        for n in 0..10_000u32 {
+            let number = records.insert(Record { stage: Stage::Queued, ..Record::default() });
+            records.schedule(&mut root, number, at(u64::from(n), 0));
+        }
+        for n in 0..10_000u32 {
+            assert_eq!(root, n);
+            records.unschedule(&mut root, n);
+        }
+        assert_eq!(root, NONE);
+    }
+}

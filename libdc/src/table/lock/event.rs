@@ -1,0 +1,223 @@
+//! The table of one shard: what time does, and what follows from an end of anything.
+//!
+//! Every key that is known has one place in the queue of what is due, by the soonest of: the first deadline of its
+//! records; the time at which it is forgotten, if it is idle; the end of the hold-off, if somebody waits for a slot that
+//! is free. [`LockTable::reschedule`] is called after every change of a key and keeps that so.
+
+use super::answer::{Effect, Outcome};
+use super::record::{Enqueued, NONE, Record, Stage};
+use super::table::{Effects, LockTable};
+use crate::table::expiry::Rank;
+use crate::time::Time;
+
+impl LockTable {
+    /// Does at most `most` of what is due, in the order of the times.
+    pub(super) fn advance(&mut self, most: usize, effects: &mut Effects) {
+        for _ in 0..most {
+            match self.due.first() {
+                Some((rank, key)) if rank.time() <= self.now => {
+                    self.do_first(self.now, key, effects);
+                }
+                _ => break,
+            }
+        }
+    }
+
+    /// Does all that is due of one key. Whether the key is still known.
+    #[inline]
+    pub(super) fn settle(&mut self, now: Time, key: u32, effects: &mut Effects) -> bool {
+        while self.keys[key].soonest.time() <= now {
+            if !self.do_first(now, key, effects) {
+                return false;
+            }
+        }
+        true
+    }
+
+    /// Does what is due first of a key of which something is due. Whether the key is still known.
+    fn do_first(&mut self, now: Time, key: u32, effects: &mut Effects) -> bool {
+        let entry = &self.keys[key];
+        let (due, root) = (entry.soonest, entry.root);
+        if entry.is_idle() {
+            self.forget(key);
+            return false;
+        }
+        if root != NONE && self.records[root].rank == due {
+            self.end(root, effects);
+        }
+        self.grant_waiters(now, due.time(), key, effects);
+        self.reschedule(key, due.time());
+        true
+    }
+
+    /// A deadline has come.
+    fn end(&mut self, record: u32, effects: &mut Effects) {
+        match self.records[record].stage {
+            Stage::Held { enqueued: Enqueued::FromQueue, .. } => {
+                self.counts.expired += 1;
+                self.unschedule(record);
+                self.let_go(record);
+                self.records[record].stage = Stage::Lapsed;
+                self.keys[self.records[record].key].lapsed += 1;
+            }
+            Stage::Held { .. } => {
+                self.counts.expired += 1;
+                self.retire(record);
+            }
+            Stage::Waiting { reply, .. } => {
+                self.counts.timeouts += 1;
+                let ticket = self.records.ticket(self.shard, record);
+                effects.push(Effect { reply, ticket, outcome: Outcome::Timeout });
+                self.retire(record);
+            }
+            // They have no deadline.
+            Stage::Queued | Stage::Lapsed | Stage::Vacant => self.unschedule(record),
+        }
+    }
+
+    /// Grants the free slots of a key to those that wait, because of what happened at the time `at`.
+    fn grant_waiters(&mut self, now: Time, at: Time, key: u32, effects: &mut Effects) {
+        while at >= self.hold_off {
+            let entry = &self.keys[key];
+            let first = entry.first;
+            if first == NONE || entry.holders >= entry.limit {
+                break;
+            }
+            let ticket = self.records.ticket(self.shard, first);
+            let stage = self.records[first].stage;
+            self.unschedule(first);
+            self.leave_queue(first);
+            if let Stage::Waiting { reply, two_phase } = stage {
+                if two_phase {
+                    self.enqueued.remove(self.enqueued_hash(first), first);
+                }
+                let outcome = Outcome::Granted(self.hold(now, first, Enqueued::No));
+                effects.push(Effect { reply, ticket, outcome });
+            } else {
+                self.hold(now, first, Enqueued::FromQueue);
+            }
+        }
+    }
+
+    /// Takes a record away, and grants the slot to the next if it was a hold.
+    pub(super) fn give_up(&mut self, now: Time, record: u32, effects: &mut Effects) {
+        let key = self.records[record].key;
+        self.retire(record);
+        self.grant_waiters(now, now, key, effects);
+        self.reschedule(key, now);
+    }
+
+    /// Takes a record away, whatever it is. Its key is to be rescheduled.
+    pub(super) fn retire(&mut self, record: u32) {
+        let Record { stage, key, .. } = self.records[record];
+        self.unschedule(record);
+        self.forget_enqueued(record);
+        match stage {
+            Stage::Held { .. } => self.let_go(record),
+            Stage::Waiting { .. } | Stage::Queued => self.leave_queue(record),
+            Stage::Lapsed => self.keys[key].lapsed -= 1,
+            Stage::Vacant => return,
+        }
+        self.owners.detach(&mut self.records, record);
+        self.records.remove(record);
+    }
+
+    /// Makes what was enqueued an ordinary hold, if it is one; at all events `wait` does not find it any more.
+    pub(super) fn forget_enqueued(&mut self, record: u32) {
+        if self.records[record].is_two_phase() {
+            self.enqueued.remove(self.enqueued_hash(record), record);
+        }
+        if let Stage::Held { enqueued, .. } = &mut self.records[record].stage {
+            *enqueued = Enqueued::No;
+        }
+    }
+
+    /// Ends a hold; what becomes of the record is the caller's affair.
+    fn let_go(&mut self, record: u32) {
+        let Record { stage, key, .. } = self.records[record];
+        let Stage::Held { token, .. } = stage else { return };
+        let entry = &mut self.keys[key];
+        entry.holders -= 1;
+        self.counts.holders -= 1;
+        if entry.is_lock() {
+            entry.holder = NONE;
+        } else {
+            self.holders.remove(self.hasher.numbers(token.fence(), 0), record);
+        }
+        if entry.holders == 0 {
+            *(if entry.is_lock() {
+                &mut self.counts.held_locks
+            } else {
+                &mut self.counts.held_semaphores
+            }) -= 1;
+        }
+    }
+
+    /// Takes a record out of the queue of its key.
+    fn leave_queue(&mut self, record: u32) {
+        let Record { queue, key, .. } = self.records[record];
+        let entry = &mut self.keys[key];
+        if queue.prev == NONE {
+            entry.first = queue.next;
+        } else {
+            self.records[queue.prev].queue.next = queue.next;
+        }
+        if queue.next == NONE {
+            entry.last = queue.prev;
+        } else {
+            self.records[queue.next].queue.prev = queue.prev;
+        }
+        self.records[record].queue = super::record::Links::NONE;
+        entry.waiters -= 1;
+        self.counts.waiters -= 1;
+    }
+
+    /// Puts a key where it belongs in the queue of what is due; if it became idle, at the time `since`.
+    pub(super) fn reschedule(&mut self, key: u32, since: Time) {
+        let entry = &self.keys[key];
+        let soonest = if entry.is_idle() {
+            let idle =
+                if entry.is_lock() { &mut self.counts.idle_locks } else { &mut self.counts.idle_semaphores };
+            *idle += 1;
+            self.rank(since.after_ms(self.settings.idle_ms))
+        } else {
+            let deadline = if entry.root == NONE { Rank::NEVER } else { self.records[entry.root].rank };
+            let is_held_off = entry.waiters > 0 && entry.holders < entry.limit;
+            if is_held_off { deadline.min(Rank::new(self.hold_off, 0)) } else { deadline }
+        };
+        if soonest != self.keys[key].soonest {
+            self.keys[key].soonest = soonest;
+            self.due.change(key, soonest);
+        }
+    }
+
+    /// A key that is about to be used is not idle any more.
+    pub(super) fn wake(&mut self, key: u32) {
+        let entry = &self.keys[key];
+        // A key that was only just made known never was.
+        if entry.is_idle() && entry.soonest != Rank::NEVER {
+            *(if entry.is_lock() {
+                &mut self.counts.idle_locks
+            } else {
+                &mut self.counts.idle_semaphores
+            }) -= 1;
+        }
+    }
+
+    /// Forgets an idle key.
+    fn forget(&mut self, key: u32) {
+        self.wake(key);
+        self.due.remove(key);
+        self.keys.remove(&self.known, key);
+    }
+
+    /// Forgets one idle key whose time has come, if it is what is due first.
+    pub(super) fn forget_an_idle_key(&mut self, now: Time) {
+        if let Some((rank, key)) = self.due.first()
+            && rank.time() <= now
+            && self.keys[key].is_idle()
+        {
+            self.forget(key);
+        }
+    }
+}

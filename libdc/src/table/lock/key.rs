@@ -1,0 +1,226 @@
+//! The keys that a table knows: held, waited for, or idle and not forgotten yet.
+//!
+//! A key is known by a number, under which its [`Entry`] lies. Names of up to 22 bytes lie in the entry itself, longer
+//! ones in an allocation of their own.
+//!
+//! How many keys are known is counted over all shards by one [`KeyCount`], so that the limit is that of the whole.
+//!
+//! Nothing here panics on the number of a key that is known.
+
+use super::record::NONE;
+use crate::table::chunks::Chunked;
+use crate::table::expiry::Rank;
+use crate::table::index::{ENTRIES_MAX, Index};
+use std::ops::{Index as Indexed, IndexMut};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// Most bytes of a name that lies in the entry.
+const SHORT_BYTES_MAX: usize = 22;
+
+/// The bytes of a key.
+enum Name {
+    Short { len: u8, bytes: [u8; SHORT_BYTES_MAX] },
+    Long(Box<[u8]>),
+}
+
+impl Name {
+    fn new(name: &[u8]) -> Self {
+        let mut bytes = [0; SHORT_BYTES_MAX];
+        match bytes.get_mut(..name.len()) {
+            Some(start) => {
+                start.copy_from_slice(name);
+                Self::Short { len: name.len() as u8, bytes }
+            }
+            None => Self::Long(name.into()),
+        }
+    }
+
+    fn as_bytes(&self) -> &[u8] {
+        match self {
+            Self::Short { len, bytes } => &bytes[..usize::from(*len).min(SHORT_BYTES_MAX)],
+            Self::Long(bytes) => bytes,
+        }
+    }
+}
+
+/// A key and what there is of it.
+pub(super) struct Entry {
+    name: Name,
+    /// When something is due: a deadline of a record, the end of a hold-off, or the time to forget the key.
+    pub(super) soonest: Rank,
+    /// Most holders; 0 where the number is vacant.
+    pub(super) limit: u32,
+    pub(super) holders: u32,
+    pub(super) waiters: u32,
+    /// Missed turns that are still to be told of.
+    pub(super) lapsed: u32,
+    /// The record that holds it, if the limit is 1.
+    pub(super) holder: u32,
+    /// The queue.
+    pub(super) first: u32,
+    pub(super) last: u32,
+    /// The root of the heap of deadlines.
+    pub(super) root: u32,
+}
+
+const _: () = assert!(size_of::<Entry>() <= 64, "the memory that a key takes is documented");
+
+impl Default for Entry {
+    fn default() -> Self {
+        Self {
+            name: Name::Short { len: 0, bytes: [0; SHORT_BYTES_MAX] },
+            soonest: Rank::NEVER,
+            limit: 0,
+            holders: 0,
+            waiters: 0,
+            lapsed: 0,
+            holder: NONE,
+            first: NONE,
+            last: NONE,
+            root: NONE,
+        }
+    }
+}
+
+impl Entry {
+    pub(super) fn name(&self) -> &[u8] {
+        self.name.as_bytes()
+    }
+
+    /// Whether it is a lock.
+    pub(super) const fn is_lock(&self) -> bool {
+        self.limit == 1
+    }
+
+    /// Whether it is known for nothing but its name and limit.
+    pub(super) const fn is_idle(&self) -> bool {
+        self.limit > 0 && self.holders == 0 && self.waiters == 0 && self.lapsed == 0
+    }
+}
+
+/// How many keys are known to all shards together, and how many may be.
+#[derive(Debug)]
+pub(super) struct KeyCount {
+    known: AtomicU64,
+    max: u64,
+}
+
+impl KeyCount {
+    /// Nothing is known; `max` may be, 0 being no limit.
+    pub(super) const fn new(max: u64) -> Self {
+        Self { known: AtomicU64::new(0), max: if max == 0 { u64::MAX } else { max } }
+    }
+
+    // The number is exact by itself, and nothing else is read on the strength of it: relaxed order will do.
+
+    /// Whether one more may be known.
+    pub(super) fn has_room(&self) -> bool {
+        self.known.load(Ordering::Relaxed) < self.max
+    }
+
+    /// Counts one more, if it may be.
+    fn take(&self) -> bool {
+        let more = |known: u64| (known < self.max).then_some(known + 1);
+        self.known.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+    }
+
+    fn give_back(&self) {
+        self.known.fetch_sub(1, Ordering::Relaxed);
+    }
+}
+
+/// The keys of a table.
+pub(super) struct Keys {
+    index: Index,
+    /// By the number that the index gave.
+    entries: Chunked<Entry>,
+}
+
+impl Keys {
+    pub(super) fn new() -> Self {
+        Self { index: Index::new(), entries: Chunked::new() }
+    }
+
+    /// The number of keys known.
+    pub(super) const fn len(&self) -> u32 {
+        self.index.len()
+    }
+
+    /// The number after the last one ever given.
+    pub(super) const fn numbers_end(&self) -> u32 {
+        self.entries.len() as u32
+    }
+
+    /// The key of this name.
+    #[inline]
+    pub(super) fn find(&self, hash: u32, name: &[u8]) -> Option<u32> {
+        self.index.find(hash, |number| self.entries[number].name() == name)
+    }
+
+    /// Whether another key may be made known.
+    pub(super) fn has_room(&self, count: &KeyCount) -> bool {
+        self.len() < ENTRIES_MAX && count.has_room()
+    }
+
+    /// Makes a key known that is not, if it may be.
+    pub(super) fn insert(&mut self, count: &KeyCount, hash: u32, name: &[u8], limit: u32) -> Option<u32> {
+        if self.len() >= ENTRIES_MAX || !count.take() {
+            return None;
+        }
+        let number = self.index.insert(hash);
+        self.entries.set_or_push(number, Entry { name: Name::new(name), limit, ..Entry::default() });
+        Some(number)
+    }
+
+    /// Forgets a key.
+    pub(super) fn remove(&mut self, count: &KeyCount, number: u32) {
+        self.index.remove(number);
+        self.entries[number] = Entry::default();
+        count.give_back();
+    }
+}
+
+impl Indexed<u32> for Keys {
+    type Output = Entry;
+
+    #[inline]
+    fn index(&self, number: u32) -> &Entry {
+        &self.entries[number]
+    }
+}
+
+impl IndexMut<u32> for Keys {
+    #[inline]
+    fn index_mut(&mut self, number: u32) -> &mut Entry {
+        &mut self.entries[number]
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_of_any_length_are_kept() {
+        for len in [1, 21, 22, 23, 256] {
+            let name: Vec<u8> = (0..len).map(|n| n as u8).collect();
+            assert_eq!(Name::new(&name).as_bytes(), name);
+        }
+        assert!(matches!(Name::new(&[7; 22]), Name::Short { .. }));
+        assert!(matches!(Name::new(&[7; 23]), Name::Long(_)));
+    }
+
+    #[test]
+    fn keys_are_known_as_long_as_they_are_counted() {
+        let count = KeyCount::new(2);
+        let (mut one, mut other) = (Keys::new(), Keys::new());
+        assert_eq!(one.insert(&count, 5, b"a", 1), Some(0));
+        assert_eq!(other.insert(&count, 5, b"b", 1), Some(0));
+        assert!(!one.has_room(&count));
+        assert_eq!(one.insert(&count, 5, b"c", 1), None);
+        assert_eq!((one.find(5, b"a"), one.find(5, b"b"), one.find(6, b"a")), (Some(0), None, None));
+        other.remove(&count, 0);
+        assert_eq!(one.insert(&count, 5, b"c", 1), Some(1));
+        assert_eq!((one.len(), one.numbers_end(), other.find(5, b"b")), (2, 2, None));
+    }
+}

@@ -1,0 +1,227 @@
+//! Who has what: from an owner to its records, and from a connection to its owners.
+//!
+//! So what a connection leaves behind is found in time proportional to that. An owner without records, and a
+//! connection without owners, is not known.
+//!
+//! Nothing here panics on the number of an owner that is known.
+
+use super::finder::LockHasher;
+use super::record::{Links, NONE, Records};
+use crate::id::{ConnectionId, Owner};
+use crate::table::chunks::Chunked;
+use crate::table::index::Index;
+
+/// An owner. Where the number is vacant, there are no records.
+struct Entry {
+    owner: Owner,
+    connection: u32,
+    /// The record that came last.
+    records: u32,
+    /// In the list of the connection.
+    links: Links,
+}
+
+const _: () = assert!(size_of::<Entry>() <= 32, "the memory that an owner takes is documented");
+
+impl Default for Entry {
+    fn default() -> Self {
+        let owner = Owner { connection: ConnectionId::new(0), local: 0 };
+        Self { owner, connection: NONE, records: NONE, links: Links::NONE }
+    }
+}
+
+/// A connection.
+struct Connection {
+    id: ConnectionId,
+    /// The owner that came last.
+    owners: u32,
+}
+
+impl Default for Connection {
+    fn default() -> Self {
+        Self { id: ConnectionId::new(0), owners: NONE }
+    }
+}
+
+/// The owners of all records of a table.
+pub(super) struct Owners {
+    hasher: LockHasher,
+    index: Index,
+    /// By the number that `index` gave.
+    entries: Chunked<Entry>,
+    connection_index: Index,
+    /// By the number that `connection_index` gave.
+    connections: Chunked<Connection>,
+}
+
+impl Owners {
+    pub(super) fn new(hasher: LockHasher) -> Self {
+        Self {
+            hasher,
+            index: Index::new(),
+            entries: Chunked::new(),
+            connection_index: Index::new(),
+            connections: Chunked::new(),
+        }
+    }
+
+    /// How many have something.
+    pub(super) const fn len(&self) -> u32 {
+        self.index.len()
+    }
+
+    /// The owner's number, if it has anything.
+    #[inline]
+    pub(super) fn find(&self, owner: Owner) -> Option<u32> {
+        self.index.find(self.hash(owner), |number| self.entries[number].owner == owner)
+    }
+
+    /// The owner with this number.
+    pub(super) fn owner(&self, number: u32) -> Owner {
+        self.entries[number].owner
+    }
+
+    /// Gives a record to an owner.
+    pub(super) fn attach(&mut self, records: &mut Records, owner: Owner, record: u32) {
+        let number = self.find(owner).unwrap_or_else(|| self.insert(owner));
+        let next = std::mem::replace(&mut self.entries[number].records, record);
+        records[record].owner = number;
+        records[record].of_owner = Links { prev: NONE, next };
+        if next != NONE {
+            records[next].of_owner.prev = record;
+        }
+    }
+
+    /// Takes a record from its owner.
+    pub(super) fn detach(&mut self, records: &mut Records, record: u32) {
+        let number = records[record].owner;
+        let Links { prev, next } = records[record].of_owner;
+        if next != NONE {
+            records[next].of_owner.prev = prev;
+        }
+        if prev != NONE {
+            records[prev].of_owner.next = next;
+        } else if next != NONE {
+            self.entries[number].records = next;
+        } else {
+            self.remove(number);
+        }
+    }
+
+    /// The records of an owner, the last first.
+    pub(super) fn records_of<'a>(
+        &self,
+        records: &'a Records,
+        number: u32,
+    ) -> impl Iterator<Item = u32> + use<'a> {
+        let number_or_end = |number: u32| (number != NONE).then_some(number);
+        let first = number_or_end(self.entries[number].records);
+        std::iter::successors(first, move |record| number_or_end(records[*record].of_owner.next))
+    }
+
+    /// The owners of a connection, the last first.
+    pub(super) fn owners_of(&self, id: ConnectionId) -> impl Iterator<Item = u32> + use<'_> {
+        let number_or_end = |number: u32| (number != NONE).then_some(number);
+        let connection = self.find_connection(id);
+        let first = connection.and_then(|connection| number_or_end(self.connections[connection].owners));
+        std::iter::successors(first, move |number| number_or_end(self.entries[*number].links.next))
+    }
+
+    fn insert(&mut self, owner: Owner) -> u32 {
+        let number = self.index.insert(self.hash(owner));
+        let connection = self.find_connection(owner.connection).unwrap_or_else(|| {
+            let connection = self.connection_index.insert(self.connection_hash(owner.connection));
+            self.connections.set_or_push(connection, Connection { id: owner.connection, owners: NONE });
+            connection
+        });
+        let next = std::mem::replace(&mut self.connections[connection].owners, number);
+        if next != NONE {
+            self.entries[next].links.prev = number;
+        }
+        let links = Links { prev: NONE, next };
+        self.entries.set_or_push(number, Entry { owner, connection, records: NONE, links });
+        number
+    }
+
+    fn remove(&mut self, number: u32) {
+        let Entry { connection, links: Links { prev, next }, .. } = std::mem::take(&mut self.entries[number]);
+        self.index.remove(number);
+        if next != NONE {
+            self.entries[next].links.prev = prev;
+        }
+        if prev != NONE {
+            self.entries[prev].links.next = next;
+        } else if next != NONE {
+            self.connections[connection].owners = next;
+        } else {
+            self.connections[connection] = Connection::default();
+            self.connection_index.remove(connection);
+        }
+    }
+
+    fn find_connection(&self, id: ConnectionId) -> Option<u32> {
+        self.connection_index.find(self.connection_hash(id), |number| self.connections[number].id == id)
+    }
+
+    fn hash(&self, owner: Owner) -> u32 {
+        self.hasher.numbers(owner.connection.number(), owner.local)
+    }
+
+    fn connection_hash(&self, id: ConnectionId) -> u32 {
+        self.hasher.numbers(id.number(), 0)
+    }
+
+    /// How many connections have something.
+    #[cfg(test)]
+    pub(super) const fn connections_len(&self) -> u32 {
+        self.connection_index.len()
+    }
+
+    /// The numbers of all owners.
+    #[cfg(test)]
+    pub(super) fn numbers(&self) -> Vec<u32> {
+        (0..self.entries.len() as u32).filter(|number| self.entries[*number].records != NONE).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::record::{Record, Stage};
+    use super::*;
+
+    fn owner(connection: u64, local: u64) -> Owner {
+        Owner { connection: ConnectionId::new(connection), local }
+    }
+
+    #[test]
+    fn owners_are_known_while_they_have_something() {
+        let mut owners = Owners::new(LockHasher::new([1, 2]));
+        let mut records = Records::new();
+        let mut give = |owners: &mut Owners, records: &mut Records, to| {
+            let record = records.insert(Record { stage: Stage::Queued, ..Record::default() });
+            owners.attach(records, to, record);
+            record
+        };
+        let all: Vec<u32> = [(1, 1), (1, 2), (1, 1), (2, 1), (1, 1)]
+            .map(|(connection, local)| give(&mut owners, &mut records, owner(connection, local)))
+            .to_vec();
+        let has = |owners: &Owners, records: &Records, who| {
+            owners.find(who).map_or(Vec::new(), |number| owners.records_of(records, number).collect())
+        };
+        assert_eq!(has(&owners, &records, owner(1, 1)), [all[4], all[2], all[0]]);
+        assert_eq!((owners.len(), owners.connections_len()), (3, 2));
+        let of = |owners: &Owners, id| -> Vec<Owner> {
+            owners.owners_of(ConnectionId::new(id)).map(|number| owners.owner(number)).collect()
+        };
+        assert_eq!(of(&owners, 1), [owner(1, 2), owner(1, 1)]);
+        for record in [all[2], all[4], all[0]] {
+            owners.detach(&mut records, record);
+        }
+        assert_eq!((of(&owners, 1), owners.find(owner(1, 1))), (vec![owner(1, 2)], None));
+        for record in [all[1], all[3]] {
+            owners.detach(&mut records, record);
+        }
+        assert_eq!((of(&owners, 1), of(&owners, 2)), (vec![], vec![]));
+        assert_eq!((owners.len(), owners.connections_len()), (0, 0));
+    }
+}
