@@ -72,6 +72,8 @@ impl Socket {
         Ok(match connect(address, CONNECT_TIME_MAX).await? {
             libdc::net::socket::Socket::Tcp(stream) => Self::Tcp(stream),
             libdc::net::socket::Socket::Unix(stream) => Self::Unix(stream),
+            // Nobody made a handshake.
+            libdc::net::socket::Socket::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 

@@ -56,10 +56,7 @@ impl Drop for Stream {
         let Some(socket) = self.socket.take() else {
             return;
         };
-        let fd = match &socket {
-            Socket::Tcp(stream) => stream.as_raw_fd(),
-            Socket::Unix(stream) => stream.as_raw_fd(),
-        };
+        let fd = socket.as_raw_fd();
         std::mem::forget(socket);
         // It fails only for a descriptor that is closed already.
         nix::unistd::close(fd).ok();

@@ -25,6 +25,8 @@ pub mod socket;
 mod switchboard;
 #[cfg(feature = "tokio")]
 mod timer;
+#[cfg(feature = "tokio")]
+pub mod tls;
 #[cfg(any(feature = "tokio", feature = "daemon"))]
 mod unix_socket;
 #[cfg(feature = "tokio")]

@@ -1,6 +1,8 @@
-//! A connected socket of either kind.
+//! A connected socket of any kind.
 
+use crate::net::tls::stream::TlsSocket;
 use std::io;
+use std::os::fd::{AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -14,6 +16,8 @@ pub enum Socket {
     Tcp(TcpStream),
     /// On this host.
     Unix(UnixStream),
+    /// TLS over TCP. In a box, for the other kinds are to stay small: most connections are idle.
+    Tls(Box<TlsSocket>),
 }
 
 impl Socket {
@@ -21,8 +25,11 @@ impl Socket {
     #[must_use]
     pub fn peer(&self) -> String {
         let unknown = || String::from("unknown");
+        let address =
+            |stream: &TcpStream| stream.peer_addr().map_or_else(|_| unknown(), |peer| peer.to_string());
         match self {
-            Self::Tcp(stream) => stream.peer_addr().map_or_else(|_| unknown(), |peer| peer.to_string()),
+            Self::Tcp(stream) => address(stream),
+            Self::Tls(stream) => address(stream.tcp()),
             Self::Unix(stream) => stream.peer_cred().map_or_else(
                 |_| unknown(),
                 |peer| match peer.pid() {
@@ -36,15 +43,16 @@ impl Socket {
     /// Takes the socket out of the runtime that it is registered with.
     ///
     /// # Errors
-    /// What the system says against it.
+    /// What the system says against it. One of TLS stays where its handshake was made.
     pub fn detach(self) -> io::Result<DetachedSocket> {
         Ok(match self {
             Self::Tcp(stream) => DetachedSocket::Tcp(stream.into_std()?),
             Self::Unix(stream) => DetachedSocket::Unix(stream.into_std()?),
+            Self::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
 
-    /// Writes what the socket takes at once.
+    /// Writes what the socket takes at once. One of TLS takes nothing this way: only its own task can write.
     ///
     /// # Errors
     /// `WouldBlock` if it takes nothing now; else the connection is broken.
@@ -52,6 +60,7 @@ impl Socket {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
             Self::Unix(stream) => stream.try_write(bytes),
+            Self::Tls(_) => Err(io::ErrorKind::WouldBlock.into()),
         }
     }
 }
@@ -61,6 +70,7 @@ impl AsyncRead for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_read(cx, buf),
             Self::Unix(stream) => Pin::new(stream).poll_read(cx, buf),
+            Self::Tls(stream) => Pin::new(stream).poll_read(cx, buf),
         }
     }
 }
@@ -70,20 +80,38 @@ impl AsyncWrite for Socket {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_write(cx, bytes),
             Self::Unix(stream) => Pin::new(stream).poll_write(cx, bytes),
+            Self::Tls(stream) => Pin::new(stream).poll_write(cx, bytes),
         }
     }
 
-    fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
-        Poll::Ready(Ok(()))
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        match self.get_mut() {
+            // What was written is the system's.
+            Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
+            Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
+        }
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
             Self::Tcp(stream) => Pin::new(stream).poll_shutdown(cx),
             Self::Unix(stream) => Pin::new(stream).poll_shutdown(cx),
+            Self::Tls(stream) => Pin::new(stream).poll_shutdown(cx),
         }
     }
 }
+
+impl AsRawFd for Socket {
+    fn as_raw_fd(&self) -> RawFd {
+        match self {
+            Self::Tcp(stream) => stream.as_raw_fd(),
+            Self::Unix(stream) => stream.as_raw_fd(),
+            Self::Tls(stream) => stream.tcp().as_raw_fd(),
+        }
+    }
+}
+
+const _: () = assert!(size_of::<Socket>() <= size_of::<TcpStream>() + 8, "a kind of socket made all larger");
 
 /// A socket that belongs to no runtime, on its way from one to another.
 #[derive(Debug)]

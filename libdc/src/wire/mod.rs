@@ -10,5 +10,6 @@ pub mod line;
 pub mod link;
 pub mod lock;
 pub mod message;
+pub mod opening;
 pub mod operation;
 pub mod session;
