@@ -10,15 +10,14 @@ use libdc::net::places::Places;
 use libdc::net::server::{Server, ServerSettings};
 use libdc::net::workers::{Workers, runtime};
 use libdc::process::signals::{SignalPolicy, Signals};
-use libdc::service::Service;
-use libdc::table::SessionLimits;
-use libdc::table::ShardedSessions;
+use libdc::service::{LinkSettings, Service};
+use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
 use std::io;
 use std::sync::Arc;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
-/// Shards of the session table for each thread, so that threads seldom meet.
+/// Shards of the tables for each thread, so that threads seldom meet.
 const SHARDS_PER_THREAD: usize = 8;
 
 /// Serves until a signal ends it.
@@ -30,7 +29,9 @@ pub(crate) fn run(options: &ServerOptions) -> Result<(), StartError> {
 
 async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartError> {
     let threads = options.threads();
-    let service = Arc::new(Service::new(Arc::new(sessions(options, threads)?)));
+    let links = LinkSettings { grace_ms: 10_000, auto_release: true };
+    let service = Service::new(Arc::new(sessions(options, threads)?), locks(options, threads)?, links, None);
+    let service = Arc::new(service);
     let settings = ServerSettings {
         read_timeout_ms: options.read_timeout.as_millis() as u64,
         write_timeout_ms: options.write_timeout.as_millis() as u64,
@@ -47,6 +48,10 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
         accepting.spawn(accept(acceptor, Arc::clone(&server), Arc::clone(&workers)));
     }
     let housekeeping = tokio::spawn(Progress::new(Arc::clone(&server)).keep());
+    let time = {
+        let server = Arc::clone(&server);
+        tokio::spawn(async move { server.keep_time().await })
+    };
     let serving = confined.serving()?;
     info!(threads, sessions = options.sessions, memory = options.memory, "serving");
 
@@ -59,6 +64,7 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
         _ = signals.shutdown() => {}
     }
     housekeeping.abort();
+    time.abort();
     if let Some(workers) = Arc::into_inner(workers) {
         workers.stop();
     }
@@ -67,13 +73,31 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
 }
 
 fn sessions(options: &ServerOptions, threads: usize) -> io::Result<ShardedSessions> {
-    let mut seed = [0; 16];
-    getrandom::fill(&mut seed).map_err(io::Error::other)?;
+    let seed: [u8; 16] = random()?;
     let (low, high) = seed.split_at(8);
     let word = |bytes: &[u8]| bytes.iter().fold(0, |word, byte| word << 8 | u64::from(*byte));
-    let shards = if threads == 1 { 1 } else { threads * SHARDS_PER_THREAD };
     let limits = SessionLimits { sessions: options.sessions, bytes: options.memory };
-    Ok(ShardedSessions::new(shards, limits, [word(low), word(high)]))
+    Ok(ShardedSessions::new(shards(threads), limits, [word(low), word(high)]))
+}
+
+fn locks(options: &ServerOptions, threads: usize) -> io::Result<Locks> {
+    let settings = LockSettings {
+        default_lease_ms: 33_000,
+        locks_max: options.max_locks,
+        waiters_max: 0,
+        idle_ms: 60_000,
+    };
+    Ok(Locks::new(shards(threads), settings, Fences::starting_at(1), random()?))
+}
+
+const fn shards(threads: usize) -> usize {
+    if threads == 1 { 1 } else { threads * SHARDS_PER_THREAD }
+}
+
+fn random<const N: usize>() -> io::Result<[u8; N]> {
+    let mut bytes = [0; N];
+    getrandom::fill(&mut bytes).map_err(io::Error::other)?;
+    Ok(bytes)
 }
 
 fn acceptors(limits: ConnectionLimits, listeners: Vec<Listener>) -> io::Result<Vec<Acceptor>> {

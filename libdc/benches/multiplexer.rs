@@ -2,11 +2,11 @@
 //! through the server's side of a connection.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use libdc::id::SessionId;
+use libdc::id::{ConnectionId, SessionId};
 use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use libdc::proto::server::ServerConnection;
-use libdc::service::Service;
-use libdc::table::{SessionLimits, ShardedSessions};
+use libdc::proto::server::{ServerConnection, Turn};
+use libdc::service::{Effects, LinkSettings, Service, Tally};
+use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
 use libdc::time::Time;
 use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
 use libdc::wire::message::write_message;
@@ -20,11 +20,23 @@ const ADD: Operation = Operation::Session(SessionOperation::Add);
 const SESSION: [u8; 180] = [7; 180];
 
 fn service() -> Arc<Service> {
-    Arc::new(Service::new(Arc::new(ShardedSessions::new(1, SessionLimits::default(), [1, 2]))))
+    let sessions = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
+    let settings = LockSettings { default_lease_ms: 33_000, locks_max: 0, waiters_max: 0, idle_ms: 60_000 };
+    let locks = Locks::new(1, settings, Fences::starting_at(1), [3; 32]);
+    let links = LinkSettings { grace_ms: 10_000, auto_release: true };
+    Arc::new(Service::new(Arc::new(sessions), locks, links, None))
+}
+
+/// A step of the server's side, with what its driver does around it.
+fn answer(connection: &mut ServerConnection, service: &Service, asked: &[u8], out: &mut Vec<u8>) {
+    let (mut effects, mut tally) = (Effects::new(), Tally::default());
+    let mut turn = Turn { now: NOW, service, out, effects: &mut effects, tally: &mut tally };
+    connection.handle_input(&mut turn, asked).expect("good requests");
+    service.record(&tally);
 }
 
 fn stored(service: &Service) -> ServerConnection {
-    let mut connection = ServerConnection::new();
+    let mut connection = ServerConnection::new(NOW, ConnectionId::new(1), service);
     let mut data = Vec::new();
     for number in 0..1_000_u32 {
         let id = id(number);
@@ -34,7 +46,7 @@ fn stored(service: &Service) -> ServerConnection {
         let mut request = Vec::new();
         write_message(&mut request, MessageHead::request(number, ADD), &data);
         let mut out = Vec::new();
-        connection.handle_input(NOW, &request, service, &mut out).expect("a good request");
+        answer(&mut connection, service, &request, &mut out);
     }
     connection
 }
@@ -65,9 +77,7 @@ fn server(c: &mut Criterion) {
         group.bench_function(BenchmarkId::from_parameter(depth), |b| {
             b.iter(|| {
                 out.clear();
-                connection
-                    .handle_input(NOW, black_box(&requests), &service, &mut out)
-                    .expect("good requests");
+                answer(&mut connection, &service, black_box(&requests), &mut out);
                 out.len()
             });
         });
@@ -88,7 +98,7 @@ fn agent(c: &mut Criterion) {
         let mut exchange = |multiplexer: &mut Multiplexer| {
             answers.clear();
             let asked = multiplexer.link_output();
-            connection.handle_input(NOW, asked, &service, &mut answers).expect("good requests");
+            answer(&mut connection, &service, asked, &mut answers);
             multiplexer.link_written(multiplexer.link_output().len());
             multiplexer.handle_link(NOW, &answers).expect("good answers");
         };

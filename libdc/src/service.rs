@@ -1,14 +1,22 @@
-//! What a server does with a request: a message and the time in, the answer out.
+//! What a server does with a request: a message and the time in, the answer and effects on others out.
 //!
-//! The service owns the tables. It knows nothing of connections: the same request gives the same answer
-//! whoever asks. Requests of one connection are answered in their order.
+//! The service owns the tables. About sessions the same request gives the same answer whoever asks; about locks
+//! it matters who does ([`Asker`]), and what follows for others comes out as [`Effect`](crate::table::Effect)s.
+//! Requests of one connection are answered in their order, but for those that wait for a lock.
 
-use crate::id::SessionId;
-use crate::table::Added;
-use crate::table::SessionStore;
+mod links;
+mod locks;
+mod stats;
+
+pub use links::{Greeted, Link, LinkSettings, Links};
+pub use locks::{Asker, LockReply, late_answer};
+
+use crate::auth::AuthToken;
+use crate::id::{ConnectionId, Owner, SessionId};
+use crate::table::{Added, Effect, Locks, SessionStore};
 use crate::time::Time;
-use crate::wire::frame::{Corruption, LinkOperation, Operation, SessionOperation};
-use crate::wire::message::{MessageRef, MessageWriter};
+use crate::wire::frame::{Corruption, LockOperation, MessageHead, SessionOperation};
+use crate::wire::message::MessageWriter;
 use crate::wire::session::{Add, Status};
 use std::ops::AddAssign;
 use std::sync::Arc;
@@ -17,14 +25,85 @@ use std::sync::atomic::{AtomicU64, Ordering};
 /// Answers requests from the tables.
 pub struct Service {
     sessions: Arc<dyn SessionStore>,
+    locks: Locks,
+    links: Links,
+    auth: Option<AuthToken>,
+    connections: AtomicU64,
     totals: [AtomicU64; Tally::KINDS],
 }
 
-impl Service {
-    /// A service over these sessions.
+/// What follows from a step for connections other than the one that it was made for.
+#[derive(Debug, Default)]
+pub struct Effects {
+    /// Blocked requests that have their answers now.
+    pub answers: Vec<Effect>,
+    /// Connections whose link another connection has taken over, to be closed.
+    pub taken_over: Vec<ConnectionId>,
+}
+
+impl Effects {
+    /// Nothing follows.
     #[must_use]
-    pub fn new(sessions: Arc<dyn SessionStore>) -> Self {
-        Self { sessions, totals: Default::default() }
+    pub const fn new() -> Self {
+        Self { answers: Vec::new(), taken_over: Vec::new() }
+    }
+
+    /// Whether nothing follows.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
+        self.answers.is_empty() && self.taken_over.is_empty()
+    }
+}
+
+impl Service {
+    /// A service over these sessions and locks. With `auth` nobody is served who does not know the token.
+    #[must_use]
+    pub fn new(
+        sessions: Arc<dyn SessionStore>,
+        locks: Locks,
+        links: LinkSettings,
+        auth: Option<AuthToken>,
+    ) -> Self {
+        let totals = std::array::from_fn(|_| AtomicU64::new(0));
+        Self { sessions, locks, links: Links::new(links), auth, connections: AtomicU64::new(0), totals }
+    }
+
+    /// The links.
+    #[must_use]
+    pub const fn links(&self) -> &Links {
+        &self.links
+    }
+
+    /// The token that everybody must know, if there is one.
+    #[must_use]
+    pub const fn auth(&self) -> Option<&AuthToken> {
+        self.auth.as_ref()
+    }
+
+    /// Does what the time brings for locks and links: leases and waits end, broken links are forgotten. Returns
+    /// when to call again; not later than `now` if there is more to do, after serving others.
+    pub fn advance_locks(&self, now: Time, effects: &mut Effects) -> Option<Time> {
+        let link = self.links.expire(now, &self.locks, &mut effects.answers);
+        let lock = self.locks.advance(now, &mut effects.answers);
+        [link, lock].into_iter().flatten().min()
+    }
+
+    /// A connection that is no link ended: gives up what it waited for, and what it held.
+    pub fn end_connection(&self, now: Time, connection: ConnectionId, effects: &mut Effects) {
+        if self.links.settings().auto_release {
+            self.locks.release_connection(now, connection, &mut effects.answers);
+        } else {
+            self.locks.forget_waiters(now, connection, &mut effects.answers);
+        }
+    }
+
+    /// One owner of a link is gone.
+    pub fn end_owner(&self, now: Time, owner: Owner, effects: &mut Effects) {
+        if self.links.settings().auto_release {
+            self.locks.release_owner(now, owner, &mut effects.answers);
+        } else {
+            self.locks.forget_owner_waiters(now, owner, &mut effects.answers);
+        }
     }
 
     /// The sessions.
@@ -33,49 +112,66 @@ impl Service {
         &*self.sessions
     }
 
-    /// Appends the answer to `request` to `out`, and counts it in `tally`.
+    /// The locks.
+    #[must_use]
+    pub const fn locks(&self) -> &Locks {
+        &self.locks
+    }
+
+    /// Connections at the moment, for the statistics.
+    #[must_use]
+    pub fn connections(&self) -> u64 {
+        self.connections.load(Ordering::Relaxed)
+    }
+
+    /// A connection was opened.
+    pub fn count_connection(&self) {
+        self.connections.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A connection was closed.
+    pub fn discount_connection(&self) {
+        self.connections.fetch_sub(1, Ordering::Relaxed);
+    }
+
+    /// Appends the answer to a request about a session to `out`, and counts it in `tally`.
     ///
     /// # Errors
     /// [`Corruption`] if the request can't be answered; the connection is of no more use then, and
     /// `out` is as it was.
-    pub fn answer(
+    pub fn session(
         &self,
         now: Time,
-        request: MessageRef<'_>,
+        operation: SessionOperation,
+        head: MessageHead,
+        data: &[u8],
         out: &mut Vec<u8>,
         tally: &mut Tally,
     ) -> Result<(), Corruption> {
-        let head = request.head.response();
-        match request.head.operation {
-            Operation::Session(SessionOperation::Add) => {
-                let status = match Add::parse(request.data)? {
-                    Ok(add) => self.add(now, &add),
-                    Err(status) => status,
-                };
-                tally.count(SessionOperation::Add, status == Status::Ok);
-                let writer = MessageWriter::begin(out, head);
-                out.push(status as u8);
-                writer.finish(out);
-            }
-            Operation::Session(operation) => {
-                let writer = MessageWriter::begin(out, head);
-                // An id of no or too many bytes can't have been stored: an ordinary miss.
-                let found = SessionId::new(request.data).is_some_and(|id| match operation {
-                    SessionOperation::Get => self.sessions.get(now, id, out),
-                    SessionOperation::Remove => self.sessions.remove(now, id),
-                    SessionOperation::Have | SessionOperation::Add => self.sessions.have(now, id),
-                });
-                tally.count(operation, found);
-                if !(found && operation == SessionOperation::Get) {
-                    out.push(if found { Status::Ok } else { Status::NotOk } as u8);
-                }
-                writer.finish(out);
-            }
-            Operation::Link(LinkOperation::Ping) => MessageWriter::begin(out, head).finish(out),
-            operation @ (Operation::Lock(_) | Operation::Link(_)) => {
-                return Err(Corruption::Data { operation: operation.name(), problem: "not served here" });
-            }
+        let head = head.response();
+        if operation == SessionOperation::Add {
+            let status = match Add::parse(data)? {
+                Ok(add) => self.add(now, &add),
+                Err(status) => status,
+            };
+            tally.count(operation, status == Status::Ok);
+            let writer = MessageWriter::begin(out, head);
+            out.push(status as u8);
+            writer.finish(out);
+            return Ok(());
         }
+        let writer = MessageWriter::begin(out, head);
+        // An id of no or too many bytes can't have been stored: an ordinary miss.
+        let found = SessionId::new(data).is_some_and(|id| match operation {
+            SessionOperation::Get => self.sessions.get(now, id, out),
+            SessionOperation::Remove => self.sessions.remove(now, id),
+            SessionOperation::Have | SessionOperation::Add => self.sessions.have(now, id),
+        });
+        tally.count(operation, found);
+        if !(found && operation == SessionOperation::Get) {
+            out.push(if found { Status::Ok } else { Status::NotOk } as u8);
+        }
+        writer.finish(out);
         Ok(())
     }
 
@@ -114,11 +210,42 @@ pub struct Tally {
 }
 
 impl Tally {
-    const KINDS: usize = 8;
+    const SESSIONS: usize = 8;
+    const WRONG_TOKENS: usize = Self::SESSIONS + 14;
+    const KINDS: usize = Self::WRONG_TOKENS + 1;
 
     /// Counts a request; `succeeded` says that it stored, found or removed what it named.
     pub fn count(&mut self, operation: SessionOperation, succeeded: bool) {
         self.counts[2 * operation as usize + usize::from(succeeded)] += 1;
+    }
+
+    /// Counts a request about a lock; `succeeded` says that it was granted, queued or done.
+    pub fn count_lock(&mut self, operation: LockOperation, succeeded: bool) {
+        self.counts[Self::SESSIONS + 2 * operation as usize + usize::from(succeeded)] += 1;
+    }
+
+    /// Counts a wrong token of authentication.
+    pub fn count_wrong_token(&mut self) {
+        self.counts[Self::WRONG_TOKENS] += 1;
+    }
+
+    /// Wrong tokens of authentication.
+    #[must_use]
+    pub const fn wrong_tokens(&self) -> u64 {
+        self.counts[Self::WRONG_TOKENS]
+    }
+
+    /// Requests about locks of all kinds.
+    #[must_use]
+    pub fn locking(&self) -> u64 {
+        self.counts[Self::SESSIONS..Self::WRONG_TOKENS].iter().sum()
+    }
+
+    /// Requests about locks of this kind.
+    #[must_use]
+    pub const fn lock_requests(&self, operation: LockOperation) -> u64 {
+        let place = Self::SESSIONS + 2 * operation as usize;
+        self.counts[place] + self.counts[place + 1]
     }
 
     /// Requests of this kind.
@@ -137,7 +264,7 @@ impl Tally {
     /// Requests of all kinds.
     #[must_use]
     pub fn total(&self) -> u64 {
-        self.counts.iter().sum()
+        self.counts[..Self::WRONG_TOKENS].iter().sum()
     }
 }
 

@@ -1,10 +1,10 @@
 //! The server's side of a connection, driven by hand: bytes in, bytes out, the time as told.
 
-use libdc::id::SessionId;
+use libdc::id::{ConnectionId, SessionId};
 use libdc::limits::{OUTBOX_BYTES_MAX, SESSION_ADD_BYTES_MAX};
-use libdc::proto::server::ServerConnection;
-use libdc::service::Service;
-use libdc::table::{SessionLimits, ShardedSessions};
+use libdc::proto::server::{ServerConnection, ServerFault, Turn};
+use libdc::service::{Effects, LinkSettings, Service, Tally};
+use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
 use libdc::time::Time;
 use libdc::wire::frame::{Corruption, Direction, LinkOperation, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{MessageReader, write_message};
@@ -27,11 +27,27 @@ struct Server {
 impl Server {
     fn new() -> Self {
         let sessions = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
-        Self { service: Service::new(Arc::new(sessions)), connection: ServerConnection::new() }
+        let settings =
+            LockSettings { default_lease_ms: 33_000, locks_max: 0, waiters_max: 0, idle_ms: 60_000 };
+        let locks = Locks::new(1, settings, Fences::starting_at(1), [3; 32]);
+        let links = LinkSettings { grace_ms: 10_000, auto_release: true };
+        let service = Service::new(Arc::new(sessions), locks, links, None);
+        let connection = ServerConnection::new(Time::from_ms(0), ConnectionId::new(1), &service);
+        Self { service, connection }
     }
 
-    fn take(&mut self, now: Time, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), Corruption> {
-        self.connection.handle_input(now, bytes, &self.service, out)
+    fn take(&mut self, now: Time, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), ServerFault> {
+        let (mut effects, mut tally) = (Effects::new(), Tally::default());
+        let service = &self.service;
+        let mut turn = Turn { now, service, out, effects: &mut effects, tally: &mut tally };
+        let taken = self.connection.handle_input(&mut turn, bytes);
+        self.service.record(&tally);
+        taken
+    }
+
+    /// Since when something has been unfinished.
+    fn unfinished_since(&self) -> Option<Time> {
+        self.connection.deadline(1000).map(|deadline| Time::from_ms(deadline.as_ms() - 1000))
     }
 
     /// What is answered to `bytes`: uid and data of each answer.
@@ -135,7 +151,7 @@ fn a_peer_that_does_not_read_is_not_answered_without_end() {
             break;
         }
         assert!(!server.connection.is_idle());
-        assert_eq!(server.connection.unfinished_since(), None, "the peer has sent all that it has to");
+        assert_eq!(server.unfinished_since(), None, "the peer has sent all that it has to");
     }
     let uids: Vec<u32> = answers.iter().map(|(uid, _)| *uid).collect();
     assert_eq!(uids, (0..100).collect::<Vec<u32>>());
@@ -148,7 +164,7 @@ fn what_came_before_corruption_is_answered() {
     let mut bytes = request(1, HAVE, b"id");
     bytes.extend_from_slice(&[0, 0x11, 0, 0, 7]);
     let mut out = Vec::new();
-    assert_eq!(server.take(NOW, &bytes, &mut out), Err(Corruption::IsResponse { value: 7 }));
+    assert_eq!(server.take(NOW, &bytes, &mut out), Err(Corruption::IsResponse { value: 7 }.into()));
     assert_eq!(decode(&out), [(1, vec![1])]);
 }
 
@@ -157,11 +173,14 @@ fn a_request_that_is_not_served_ends_the_connection() {
     for operation in [Operation::from_wire(1, 0), Operation::from_wire(2, 0)].into_iter().flatten() {
         let mut out = Vec::new();
         let refused = Server::new().take(NOW, &request(1, operation, &[0; 20]), &mut out);
-        assert!(matches!(refused, Err(Corruption::Data { .. })), "{operation:?}");
+        assert!(matches!(refused, Err(ServerFault::Corruption(Corruption::Data { .. }))), "{operation:?}");
         assert!(out.is_empty());
     }
     let short = request(1, ADD, &[0; 7]);
-    assert!(matches!(Server::new().take(NOW, &short, &mut Vec::new()), Err(Corruption::Data { .. })));
+    assert!(matches!(
+        Server::new().take(NOW, &short, &mut Vec::new()),
+        Err(ServerFault::Corruption(Corruption::Data { .. }))
+    ));
 }
 
 #[test]
@@ -177,12 +196,12 @@ fn the_time_of_a_message_runs_from_its_first_byte() {
     let at = |ms: u64| Time::from_ms(1_000 + ms);
     let long = add(1, b"id", &[1; 5_000]);
     server.take(at(0), &long[..1], &mut out).expect("the beginning of a request");
-    assert_eq!(server.connection.unfinished_since(), Some(at(0)));
+    assert_eq!(server.unfinished_since(), Some(at(0)));
     server.take(at(5), &long[1..3_000], &mut out).expect("more of it");
-    assert_eq!(server.connection.unfinished_since(), Some(at(0)), "bytes alone win no time");
+    assert_eq!(server.unfinished_since(), Some(at(0)), "bytes alone win no time");
     server.take(at(6), &[&long[3_000..], &[0, 0x11]].concat(), &mut out).expect("the rest, and a beginning");
-    assert_eq!(server.connection.unfinished_since(), Some(at(6)));
+    assert_eq!(server.unfinished_since(), Some(at(6)));
     server.take(at(7), &request(2, HAVE, b"id")[2..], &mut out).expect("the rest");
-    assert_eq!(server.connection.unfinished_since(), None);
+    assert_eq!(server.unfinished_since(), None);
     assert_eq!(decode(&out), [(1, vec![0]), (2, vec![0])]);
 }

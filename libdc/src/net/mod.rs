@@ -16,6 +16,8 @@ pub mod listen;
 #[cfg(feature = "tokio")]
 pub mod places;
 #[cfg(feature = "tokio")]
+mod postbox;
+#[cfg(feature = "tokio")]
 mod scratch;
 #[cfg(feature = "tokio")]
 pub mod server;

@@ -4,6 +4,8 @@
 //! connection is served at a time. So idle connections own no buffers.
 
 use crate::limits::{OUTBOX_BYTES_MAX, READ_BYTES};
+use crate::net::postbox::Letter;
+use crate::service::Effects;
 use std::cell::RefCell;
 
 /// The buffers of a thread.
@@ -13,12 +15,18 @@ pub(crate) struct Scratch {
     pub(crate) input: Box<[u8]>,
     /// For answers to it; empty between two uses.
     pub(crate) output: Vec<u8>,
+    /// For what follows for other connections; empty between two uses.
+    pub(crate) effects: Effects,
+    /// For what others left for this connection; empty between two uses.
+    pub(crate) letters: Vec<Letter>,
 }
 
 thread_local! {
     static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
         input: vec![0; READ_BYTES].into_boxed_slice(),
         output: Vec::with_capacity(2 * OUTBOX_BYTES_MAX),
+        effects: Effects::new(),
+        letters: Vec::new(),
     });
 }
 

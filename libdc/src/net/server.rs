@@ -5,14 +5,14 @@ use crate::id::ConnectionId;
 use crate::limits::READ_BYTES;
 use crate::net::clock::Clock;
 use crate::net::places::Place;
+use crate::net::postbox::{Letter, Postbox, Postboxes};
 use crate::net::scratch::Scratch;
 use crate::net::socket::Socket;
 use crate::net::timer::Timer;
 use crate::proto::outbox::Outbox;
-use crate::proto::server::ServerConnection;
-use crate::service::Service;
+use crate::proto::server::{ServerConnection, ServerFault, Turn};
+use crate::service::{Effects, Service, Tally};
 use crate::time::Time;
-use crate::wire::frame::Corruption;
 use std::io;
 use std::pin::Pin;
 use std::sync::Arc;
@@ -30,13 +30,16 @@ pub struct Server {
     settings: ServerSettings,
     draining: CancellationToken,
     connections: AtomicU64,
+    postboxes: Postboxes,
+    alarm: Alarm,
     progress: Progress,
 }
 
 /// What an operator chooses of the server's behaviour.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerSettings {
-    /// A message that has begun to arrive must be whole within this time, in milliseconds; 0 is for ever.
+    /// A request that has begun to arrive must be whole within this time, in milliseconds, and who speaks text
+    /// and holds nothing must ask within it; 0 is for ever.
     pub read_timeout_ms: u64,
     /// Some of the answers must be read within this time, in milliseconds; 0 is for ever.
     pub write_timeout_ms: u64,
@@ -56,7 +59,18 @@ impl Server {
     pub fn new(service: Arc<Service>, clock: Clock, settings: ServerSettings) -> Self {
         let progress = Progress { next: AtomicU64::new(settings.progress), reached: Notify::new() };
         let draining = CancellationToken::new();
-        Self { service, clock, settings, draining, connections: AtomicU64::new(0), progress }
+        let alarm = Alarm { at_ms: AtomicU64::new(u64::MAX), moved: Notify::new() };
+        let postboxes = Postboxes::new();
+        Self {
+            service,
+            clock,
+            settings,
+            draining,
+            connections: AtomicU64::new(0),
+            postboxes,
+            alarm,
+            progress,
+        }
     }
 
     /// Waits until as many requests more were answered as the settings say. For one caller. Cancel-safe.
@@ -95,36 +109,86 @@ impl Server {
         self.draining.cancel();
     }
 
+    /// Does what the time brings for locks, for ever: leases and waits that end, links that are not resumed.
+    pub async fn keep_time(&self) {
+        let mut effects = Effects::new();
+        loop {
+            let now = self.clock.now();
+            let next = self.service.advance_locks(now, &mut effects);
+            self.postboxes.deliver(&mut effects);
+            if next.is_some_and(|next| next <= now) {
+                // There is more to do; the connections have their turn first.
+                tokio::task::yield_now().await;
+                continue;
+            }
+            self.alarm.set(next);
+            // Something that ends sooner may have come since.
+            if self.alarm.is_before(self.service.locks().soonest()) {
+                match next {
+                    Some(next) => {
+                        tokio::select! {
+                            () = tokio::time::sleep_until(self.clock.instant(next).into()) => {}
+                            () = self.alarm.moved.notified() => {}
+                        }
+                    }
+                    None => self.alarm.moved.notified().await,
+                }
+            }
+        }
+    }
+
     /// Serves a connection to its end.
     pub async fn serve(self: Arc<Self>, socket: Socket, place: Place) {
         let id = ConnectionId::new(self.connections.fetch_add(1, Ordering::Relaxed) + 1);
         debug!(connection = %id, "connected");
-        let mut connection = Connection {
-            socket,
-            machine: ServerConnection::new(),
-            outbox: Outbox::new(),
-            refused: None,
-            timer: Timer::default(),
-        };
-        let serving = connection.run(&self);
+        let mut connection = Connection::open(&self, id, socket);
         let end = tokio::select! {
             biased;
-            end = serving => Some(end),
+            end = connection.run() => Some(end),
             () = self.draining.cancelled() => None,
         };
         let end = match end {
             Some(end) => end,
-            None => connection.run(&self).await,
+            None => connection.run().await,
         };
         // A peer that is told off is named; for all others it is not worth the system call.
-        let told_off = !matches!(end, Ok(()) | Err(ConnectionEnd::Socket(_)));
+        let told_off = end.as_ref().err().is_some_and(ConnectionEnd::is_fault);
         let peer = if told_off { connection.socket.peer() } else { String::new() };
         drop((connection, place));
         match end {
             Ok(()) => debug!(connection = %id, "closed"),
             Err(ConnectionEnd::Socket(error)) => debug!(connection = %id, %error, "lost"),
-            Err(end) => warn!(connection = %id, peer, "closed: {end}"),
+            Err(end) if told_off => warn!(connection = %id, peer, "closed: {end}"),
+            Err(end) => debug!(connection = %id, "closed: {end}"),
         }
+    }
+
+    /// What follows from a step is done: others are told, and the alarm is set for what ends soonest.
+    fn settle(&self, effects: &mut Effects, tally: &Tally) {
+        self.service.record(tally);
+        self.postboxes.deliver(effects);
+        if tally.locking() > 0 && !self.alarm.is_before(self.service.locks().soonest()) {
+            self.alarm.moved.notify_one();
+        }
+    }
+}
+
+/// When [`Server::keep_time`] wakes up next.
+#[derive(Debug)]
+struct Alarm {
+    /// In milliseconds; `u64::MAX` is never.
+    at_ms: AtomicU64,
+    moved: Notify,
+}
+
+impl Alarm {
+    fn set(&self, at: Option<Time>) {
+        self.at_ms.store(at.map_or(u64::MAX, Time::as_ms), Ordering::SeqCst);
+    }
+
+    /// Whether it is not too late for what ends at `soonest`.
+    fn is_before(&self, soonest: Option<Time>) -> bool {
+        soonest.is_none_or(|soonest| self.at_ms.load(Ordering::SeqCst) <= soonest.as_ms())
     }
 }
 
@@ -133,74 +197,87 @@ impl Server {
 enum ConnectionEnd {
     #[error(transparent)]
     Socket(#[from] io::Error),
-    #[error("{0}, at byte {offset} of the frame", offset = .0.offset())]
-    Corruption(#[from] Corruption),
-    #[error("a message was not whole after {0} ms")]
-    ReadTimeout(u64),
+    #[error(transparent)]
+    Fault(#[from] ServerFault),
     #[error("no answer was read for {0} ms")]
     WriteTimeout(u64),
 }
 
-struct Connection {
+impl ConnectionEnd {
+    fn is_fault(&self) -> bool {
+        match self {
+            Self::Socket(_) => false,
+            Self::Fault(fault) => !fault.is_orderly(),
+            Self::WriteTimeout(_) => true,
+        }
+    }
+}
+
+/// A connection that is open. However it ends, others are told what follows.
+struct Connection<'a> {
+    server: &'a Server,
+    id: ConnectionId,
     socket: Socket,
     machine: ServerConnection,
+    postbox: Arc<Postbox>,
     outbox: Outbox,
-    /// The input can't be read on; what was answered before is still to be written.
-    refused: Option<Corruption>,
+    /// The input can't be read on; what was answered before is still to be written, and then perhaps a pause
+    /// to be made.
+    refused: Option<(ServerFault, Time)>,
     timer: Timer,
 }
 
-impl Connection {
+impl<'a> Connection<'a> {
+    fn open(server: &'a Server, id: ConnectionId, socket: Socket) -> Self {
+        server.service.count_connection();
+        Self {
+            server,
+            id,
+            socket,
+            machine: ServerConnection::new(server.clock.now(), id, &server.service),
+            postbox: server.postboxes.open(id),
+            outbox: Outbox::new(),
+            refused: None,
+            timer: Timer::default(),
+        }
+    }
+
     /// Serves until the peer closes or, while the server drains, nothing is under way. Cancel-safe.
-    async fn run(&mut self, server: &Server) -> Result<(), ConnectionEnd> {
-        std::future::poll_fn(|cx| self.poll(cx, server)).await
+    async fn run(&mut self) -> Result<(), ConnectionEnd> {
+        std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>, server: &Server) -> Poll<Result<(), ConnectionEnd>> {
-        let now = server.clock.now();
-        if let Poll::Ready(end) = self.poll_serve(cx, server, now) {
-            return Poll::Ready(end);
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnd>> {
+        let now = self.server.clock.now();
+        loop {
+            if let Poll::Ready(end) = self.poll_serve(cx, now) {
+                return Poll::Ready(end);
+            }
+            let idle = self.machine.is_idle() && self.outbox.is_empty();
+            if idle && self.server.draining.is_cancelled() {
+                return Poll::Ready(Ok(()));
+            }
+            if !self.poll_deadlines(cx, now)? {
+                return Poll::Pending;
+            }
         }
-        let idle = self.machine.is_idle() && self.outbox.is_empty();
-        if idle && server.draining.is_cancelled() {
-            return Poll::Ready(Ok(()));
-        }
-        self.poll_deadlines(cx, server, now)
     }
 
-    fn poll_serve(
-        &mut self,
-        cx: &mut Context<'_>,
-        server: &Server,
-        now: Time,
-    ) -> Poll<Result<(), ConnectionEnd>> {
+    fn poll_serve(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<Result<(), ConnectionEnd>> {
         loop {
             if !ready!(self.poll_write(cx, now))? {
                 continue;
             }
-            if let Some(corruption) = self.refused {
-                return Poll::Ready(Err(corruption.into()));
+            if let Some((fault, end)) = self.refused {
+                return if end <= now { Poll::Ready(Err(fault.into())) } else { Poll::Pending };
             }
-            let count = Scratch::lend(|scratch| {
-                let mut count = 0;
-                if !self.machine.is_stalled() {
-                    let mut buf = ReadBuf::new(&mut scratch.input);
-                    ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
-                    count = buf.filled().len();
-                    if count == 0 {
-                        return Poll::Ready(Ok(None));
-                    }
-                }
-                let (input, output) = (&scratch.input[..count], &mut scratch.output);
-                let handled = self.machine.handle_input(now, input, &server.service, output);
-                self.refused = handled.err();
-                server.note_progress();
-                let written = self.write_first(cx, now, output);
-                output.clear();
-                written?;
-                Poll::Ready(Ok::<_, io::Error>(Some(count)))
-            });
-            match ready!(count)? {
+            if self.machine.expects_answers() && self.take_letters(cx, now)? {
+                continue;
+            }
+            if !self.machine.wants_input() && !self.machine.is_stalled() {
+                return Poll::Pending;
+            }
+            match ready!(self.poll_input(cx, now))? {
                 None => return Poll::Ready(Ok(())),
                 // There is more where this came from; the others have their turn first.
                 Some(READ_BYTES) => {
@@ -212,14 +289,74 @@ impl Connection {
         }
     }
 
+    /// Reads, answers and writes once. `None` is the end of the input.
+    fn poll_input(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<io::Result<Option<usize>>> {
+        Scratch::lend(|scratch| {
+            let mut count = 0;
+            if !self.machine.is_stalled() {
+                let mut buf = ReadBuf::new(&mut scratch.input);
+                ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
+                count = buf.filled().len();
+                if count == 0 {
+                    return Poll::Ready(Ok(None));
+                }
+            }
+            let input = &scratch.input[..count];
+            let (output, effects) = (&mut scratch.output, &mut scratch.effects);
+            self.step(cx, now, output, effects, |machine, turn| machine.handle_input(turn, input))?;
+            self.server.note_progress();
+            Poll::Ready(Ok(Some(count)))
+        })
+    }
+
+    /// Takes what others left for this connection. Returns whether there was something.
+    fn take_letters(&mut self, cx: &mut Context<'_>, now: Time) -> io::Result<bool> {
+        Scratch::lend(|scratch| {
+            self.postbox.take(cx, &mut scratch.letters);
+            let some = !scratch.letters.is_empty();
+            let (output, effects) = (&mut scratch.output, &mut scratch.effects);
+            for letter in scratch.letters.drain(..) {
+                self.step(cx, now, output, effects, |machine, turn| match letter {
+                    Letter::Answer(answer) => machine.handle_answer(turn, &answer),
+                    Letter::TakenOver => Err(ServerFault::TakenOver),
+                })?;
+            }
+            Ok(some)
+        })
+    }
+
+    /// One step of the machine, and what follows from it.
+    fn step(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Time,
+        out: &mut Vec<u8>,
+        effects: &mut Effects,
+        act: impl FnOnce(&mut ServerConnection, &mut Turn<'_>) -> Result<(), ServerFault>,
+    ) -> io::Result<()> {
+        let mut tally = Tally::default();
+        let mut turn = Turn { now, service: &self.server.service, out, effects, tally: &mut tally };
+        if let Err(fault) = act(&mut self.machine, &mut turn) {
+            self.refused.get_or_insert((fault, now.after_ms(fault.pause_ms())));
+        }
+        self.server.settle(effects, &tally);
+        let written = self.write_first(cx, now, out);
+        out.clear();
+        written
+    }
+
     /// Writes answers straight from where they were made; what the socket does not take is kept.
     fn write_first(&mut self, cx: &mut Context<'_>, now: Time, output: &[u8]) -> io::Result<()> {
         if output.is_empty() {
             return Ok(());
         }
-        let written = match Pin::new(&mut self.socket).poll_write(cx, output) {
-            Poll::Ready(result) => result?,
-            Poll::Pending => 0,
+        let written = if self.outbox.is_empty() {
+            match Pin::new(&mut self.socket).poll_write(cx, output) {
+                Poll::Ready(result) => result?,
+                Poll::Pending => 0,
+            }
+        } else {
+            0
         };
         if written < output.len() {
             self.outbox.buffer().extend_from_slice(&output[written..]);
@@ -245,24 +382,46 @@ impl Connection {
         }
     }
 
-    fn poll_deadlines(
-        &mut self,
-        cx: &mut Context<'_>,
-        server: &Server,
-        now: Time,
-    ) -> Poll<Result<(), ConnectionEnd>> {
-        let limit = |since: Option<Time>, ms: u64| since.filter(|_| ms > 0).map(|since| since.after_ms(ms));
-        let read = limit(self.machine.unfinished_since(), server.settings.read_timeout_ms);
-        let write = limit(self.outbox.blocked_since(), server.settings.write_timeout_ms);
+    /// Sees to it that the connection is looked at in time. True if something has changed already.
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>, now: Time) -> Result<bool, ConnectionEnd> {
+        let ServerSettings { read_timeout_ms, write_timeout_ms, .. } = self.server.settings;
+        let blocked_since = self.outbox.blocked_since().filter(|_| write_timeout_ms > 0);
+        let write = blocked_since.map(|since| since.after_ms(write_timeout_ms));
         if write.is_some_and(|deadline| deadline <= now) {
-            return Poll::Ready(Err(ConnectionEnd::WriteTimeout(server.settings.write_timeout_ms)));
+            return Err(ConnectionEnd::WriteTimeout(write_timeout_ms));
         }
-        if read.is_some_and(|deadline| deadline <= now) {
-            return Poll::Ready(Err(ConnectionEnd::ReadTimeout(server.settings.read_timeout_ms)));
+        let read = match self.refused {
+            Some((_, end)) => self.outbox.is_empty().then_some(end),
+            None => self.machine.deadline(read_timeout_ms),
+        };
+        if self.refused.is_none() && read.is_some_and(|deadline| deadline <= now) {
+            Scratch::lend(|scratch| {
+                let (output, effects) = (&mut scratch.output, &mut scratch.effects);
+                self.step(cx, now, output, effects, |machine, turn| {
+                    machine.handle_timeout(turn, read_timeout_ms)
+                })
+            })?;
+            return Ok(true);
         }
-        if self.timer.poll(cx, &server.clock, [read, write].into_iter().flatten().min()) {
+        if self.timer.poll(cx, &self.server.clock, [read, write].into_iter().flatten().min()) {
             cx.waker().wake_by_ref();
         }
-        Poll::Pending
+        Ok(false)
+    }
+}
+
+impl Drop for Connection<'_> {
+    fn drop(&mut self) {
+        let server = self.server;
+        server.postboxes.close(self.id);
+        server.service.discount_connection();
+        let (mut out, mut effects, mut tally) = (Vec::new(), Effects::new(), Tally::default());
+        let (now, service) = (server.clock.now(), &*server.service);
+        let mut turn = Turn { now, service, out: &mut out, effects: &mut effects, tally: &mut tally };
+        let had_locks = self.machine.close(&mut turn);
+        server.settle(&mut effects, &tally);
+        if had_locks {
+            server.alarm.moved.notify_one();
+        }
     }
 }

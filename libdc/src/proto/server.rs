@@ -1,76 +1,165 @@
 //! The server's side of one connection.
 //!
 //! ```text
-//!           handle_input                      output
-//!   bytes ─────────────▶ unread ─▶ messages ─▶ Service ─▶ answers ─▶ (the driver's socket)
-//!                          ▲                                  │
-//!                          └── stalled: the answers so far ◀──┘
-//!                              must be written first
+//!           handle_input                        output
+//!   bytes ─────────────▶ unread ─▶ requests ─▶ Service ─▶ answers ─▶ (the driver's socket)
+//!                          ▲                     │ │
+//!                          │                     │ └─▶ effects ─▶ (the driver) ─▶ handle_answer of others
+//!                          └── stalled, blocked ◀┘
 //! ```
 //!
-//! The machine keeps what has been read and not yet used: the beginning of a message, or whole messages
-//! that wait until the peer has read earlier answers. An idle connection keeps no memory at all.
+//! The first byte says what is spoken: 0x00 frames ([`frames`]), a small letter text ([`text`]). The machine
+//! keeps what has been read and not yet used: the beginning of a request, or whole requests that wait until the
+//! peer has read earlier answers or, in text, until a lock is granted. An idle connection keeps no memory at all.
 
-use crate::limits::OUTBOX_BYTES_MAX;
-use crate::service::{Service, Tally};
+mod blocked;
+mod frames;
+mod text;
+
+use self::frames::Frames;
+use self::text::Text;
+use crate::id::ConnectionId;
+use crate::limits::{AUTH_PAUSE_MS, LINE_BYTES_MAX, OUTBOX_BYTES_MAX};
+use crate::service::{Effects, Service, Tally};
+use crate::table::Effect;
 use crate::time::Time;
-use crate::wire::frame::{Corruption, Direction};
-use crate::wire::message::MessageReader;
-use crate::wire::session::ids_ahead;
+use crate::wire::frame::Corruption;
+use crate::wire::line::{FIRST_BYTES, LineTooLong};
+use thiserror::Error;
 
-/// Most requests for which the store is told at once what will be asked.
-const ANNOUNCED_MAX: usize = 16;
+/// The first byte of a TLS handshake.
+const TLS_HANDSHAKE: u8 = 0x16;
+/// Most bytes read ahead of a blocked request. They are read only to notice that the peer has gone.
+const AHEAD_BYTES_MAX: usize = 64 << 10;
 
 /// One connection, as the server sees it.
 #[derive(Debug)]
 pub struct ServerConnection {
-    reader: MessageReader,
+    peer: Peer,
+    speech: Speech,
     unread: Vec<u8>,
     stalled: bool,
+    opened: Time,
     unfinished_since: Option<Time>,
 }
 
-impl Default for ServerConnection {
-    fn default() -> Self {
-        Self::new()
+/// What is known of the peer whatever it speaks.
+#[derive(Clone, Copy, Debug)]
+struct Peer {
+    id: ConnectionId,
+    /// Whether it may ask for anything: it said the right token, or none is needed.
+    admitted: bool,
+    /// Whether a whole request came in this step.
+    has_asked: bool,
+}
+
+/// What the peer speaks.
+#[derive(Debug)]
+enum Speech {
+    /// Nothing yet.
+    Unknown,
+    Frames(Frames),
+    Text(Text),
+}
+
+/// One step of a connection: the time, the service, and where answers and effects go.
+pub struct Turn<'a> {
+    /// When.
+    pub now: Time,
+    /// Who answers.
+    pub service: &'a Service,
+    /// Where the answers to this connection are appended.
+    pub out: &'a mut Vec<u8>,
+    /// Where it is told what follows for others.
+    pub effects: &'a mut Effects,
+    /// What was asked.
+    pub tally: &'a mut Tally,
+}
+
+/// Why a connection has to be closed.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum ServerFault {
+    /// What it sent can't be read.
+    #[error("{0}, at byte {offset} of the frame", offset = .0.offset())]
+    Corruption(#[from] Corruption),
+    /// It sent a line without an end.
+    #[error(transparent)]
+    LineTooLong(#[from] LineTooLong),
+    /// It speaks TLS where there is none.
+    #[error("a TLS handshake on a port without TLS")]
+    Tls,
+    /// It did not begin with the token of authentication.
+    #[error("not authenticated: {0}")]
+    NotAuthenticated(&'static str),
+    /// It offered a wrong token of authentication.
+    #[error("a wrong token of authentication")]
+    WrongToken,
+    /// It began a request and did not end it.
+    #[error("a request was not whole within the read timeout")]
+    ReadTimeout,
+    /// It spoke text, held nothing, and asked for nothing.
+    #[error("idle for the read timeout")]
+    Idle,
+    /// It is a link, and said nothing for longer than links may.
+    #[error("the link was silent for longer than the read timeout")]
+    Silent,
+    /// Another connection resumed its link.
+    #[error("the link was taken over by a newer connection")]
+    TakenOver,
+    /// It said goodbye.
+    #[error("the link ended")]
+    Bye,
+}
+
+impl ServerFault {
+    /// How long to wait before the connection is closed, in milliseconds: guessing tokens is made slow.
+    #[must_use]
+    pub const fn pause_ms(&self) -> u64 {
+        match self {
+            Self::NotAuthenticated(_) | Self::WrongToken => AUTH_PAUSE_MS,
+            _ => 0,
+        }
+    }
+
+    /// Whether it is the usual end of a connection.
+    #[must_use]
+    pub const fn is_orderly(&self) -> bool {
+        matches!(self, Self::Bye | Self::Idle)
     }
 }
 
 impl ServerConnection {
     /// A connection on which nothing has happened.
     #[must_use]
-    pub const fn new() -> Self {
+    pub const fn new(now: Time, id: ConnectionId, service: &Service) -> Self {
         Self {
-            reader: MessageReader::new(Some(Direction::Request)),
+            peer: Peer { id, admitted: service.auth().is_none(), has_asked: false },
+            speech: Speech::Unknown,
             unread: Vec::new(),
             stalled: false,
+            opened: now,
             unfinished_since: None,
         }
     }
 
-    /// Takes bytes that arrived and appends the answers to `out`.
+    /// Takes bytes that arrived and appends the answers to the turn's output.
     ///
-    /// Stops when `out` holds more than [`OUTBOX_BYTES_MAX`] ([`is_stalled`](Self::is_stalled) then); call
-    /// again with no bytes once it has been written.
+    /// Stops when that holds more than [`OUTBOX_BYTES_MAX`], or at a request of text that is blocked; call again
+    /// with no bytes once the output has been written.
     ///
     /// # Errors
-    /// [`Corruption`]: what came before it has been answered in `out`; the connection must be closed.
-    pub fn handle_input(
-        &mut self,
-        now: Time,
-        bytes: &[u8],
-        service: &Service,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Corruption> {
+    /// [`ServerFault`]: what came before it has been answered; the connection must be closed once that is written
+    /// and the fault's [pause](ServerFault::pause_ms) is over.
+    pub fn handle_input(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) -> Result<(), ServerFault> {
         if self.unread.is_empty() {
             let mut input = bytes;
-            self.answer_messages(now, &mut input, service, out)?;
+            self.take(turn, &mut input)?;
             self.unread.extend_from_slice(input);
         } else {
             let mut unread = std::mem::take(&mut self.unread);
             unread.extend_from_slice(bytes);
             let mut input = unread.as_slice();
-            self.answer_messages(now, &mut input, service, out)?;
+            self.take(turn, &mut input)?;
             let used = unread.len() - input.len();
             if used < unread.len() {
                 unread.drain(..used);
@@ -80,81 +169,134 @@ impl ServerConnection {
         Ok(())
     }
 
-    /// Whether requests wait here for their answers' turn. No input is needed then, but room for output.
+    /// Takes the answer to a request of this connection that was blocked.
+    ///
+    /// # Errors
+    /// As [`handle_input`](Self::handle_input): requests that were held back are taken now.
+    pub fn handle_answer(&mut self, turn: &mut Turn<'_>, answer: &Effect) -> Result<(), ServerFault> {
+        match &mut self.speech {
+            Speech::Unknown => Ok(()),
+            Speech::Frames(frames) => {
+                frames.handle_answer(turn, answer);
+                Ok(())
+            }
+            Speech::Text(text) => {
+                if text.handle_answer(turn, answer) {
+                    self.handle_input(turn, &[])?;
+                }
+                Ok(())
+            }
+        }
+    }
+
+    /// Whether answers from elsewhere may come for this connection.
+    #[must_use]
+    pub fn expects_answers(&self) -> bool {
+        match &self.speech {
+            Speech::Unknown => false,
+            Speech::Frames(frames) => frames.expects_answers(),
+            Speech::Text(text) => text.is_blocked(),
+        }
+    }
+
+    /// Whether bytes should be read. While a request is blocked that goes on, to notice when the peer leaves.
+    #[must_use]
+    pub const fn wants_input(&self) -> bool {
+        !self.stalled && self.unread.len() < AHEAD_BYTES_MAX
+    }
+
+    /// Whether requests wait here for room in the output. No input is needed then.
     #[must_use]
     pub const fn is_stalled(&self) -> bool {
         self.stalled
     }
 
-    /// Whether nothing is under way: no part of a message, no request without an answer.
+    /// Whether nothing is under way: no part of a request, no request without an answer.
     #[must_use]
     pub fn is_idle(&self) -> bool {
-        self.unread.is_empty() && !self.reader.is_inside_message()
+        self.unread.is_empty()
+            && match &self.speech {
+                Speech::Unknown => true,
+                Speech::Frames(frames) => frames.is_idle(),
+                Speech::Text(text) => !text.is_blocked(),
+            }
     }
 
-    /// Since when a message that began to arrive has not been whole. While the connection is stalled this
-    /// is `None`: the rest may well be there.
+    /// When [`handle_timeout`](Self::handle_timeout) has to be called. The timeout is in milliseconds; 0 is none.
     #[must_use]
-    pub const fn unfinished_since(&self) -> Option<Time> {
-        self.unfinished_since
+    pub fn deadline(&self, read_timeout_ms: u64) -> Option<Time> {
+        if read_timeout_ms == 0 {
+            return None;
+        }
+        let unadmitted = (!self.peer.admitted).then_some(self.opened);
+        let since = match &self.speech {
+            Speech::Unknown => None,
+            Speech::Frames(frames) => frames.last_heard(),
+            Speech::Text(text) => text.waits_since(),
+        };
+        let since = [unadmitted, since, self.unfinished_since].into_iter().flatten().min();
+        since.map(|since| since.after_ms(read_timeout_ms))
     }
 
-    fn answer_messages(
-        &mut self,
-        now: Time,
-        input: &mut &[u8],
-        service: &Service,
-        out: &mut Vec<u8>,
-    ) -> Result<(), Corruption> {
-        let mut tally = Tally::default();
-        let mut answered = false;
-        let mut announced = 0_usize;
-        let result = loop {
-            self.stalled = out.len() >= OUTBOX_BYTES_MAX && !input.is_empty();
-            if self.stalled {
-                break Ok(());
+    /// Whether the connection may go on; to be asked at its [`deadline`](Self::deadline).
+    ///
+    /// # Errors
+    /// The [`ServerFault`] for which it must be closed; text is told `error` before.
+    pub fn handle_timeout(&mut self, turn: &mut Turn<'_>, read_timeout_ms: u64) -> Result<(), ServerFault> {
+        if self.deadline(read_timeout_ms).is_none_or(|deadline| deadline > turn.now) {
+            return Ok(());
+        }
+        let started = self.unfinished_since.is_some() || !self.unread.is_empty();
+        match &mut self.speech {
+            _ if !self.peer.admitted => {
+                Err(ServerFault::NotAuthenticated("nothing came within the read timeout"))
             }
-            if announced == 0 {
-                announced = announce(input, service);
+            Speech::Text(text) => text.handle_timeout(turn, self.peer.id, started, read_timeout_ms),
+            Speech::Frames(_) if !started => Err(ServerFault::Silent),
+            Speech::Frames(_) | Speech::Unknown => Err(ServerFault::ReadTimeout),
+        }
+    }
+
+    /// The connection is gone: gives up what it waited for and, unless its link may be resumed, what it held.
+    /// Returns whether it had to do with locks at all.
+    pub fn close(&mut self, turn: &mut Turn<'_>) -> bool {
+        match std::mem::replace(&mut self.speech, Speech::Unknown) {
+            Speech::Unknown => false,
+            Speech::Frames(frames) => frames.close(turn, self.peer.id),
+            Speech::Text(_) => {
+                turn.service.end_connection(turn.now, self.peer.id, turn.effects);
+                true
             }
-            announced -= 1;
-            match self.reader.next(input) {
-                Ok(Some(request)) => {
-                    answered = true;
-                    if let Err(corruption) = service.answer(now, request, out, &mut tally) {
-                        break Err(corruption);
-                    }
-                }
-                Ok(None) => break Ok(()),
-                Err(corruption) => break Err(corruption),
-            }
+        }
+    }
+
+    fn take(&mut self, turn: &mut Turn<'_>, input: &mut &[u8]) -> Result<(), ServerFault> {
+        if matches!(self.speech, Speech::Unknown)
+            && let Some(first) = input.first()
+        {
+            self.speech = match first {
+                byte if FIRST_BYTES.contains(byte) => Speech::Text(Text::new(turn.now)),
+                &TLS_HANDSHAKE => return Err(ServerFault::Tls),
+                _ => Speech::Frames(Frames::default()),
+            };
+        }
+        self.peer.has_asked = false;
+        let result = match &mut self.speech {
+            Speech::Unknown => Ok(()),
+            Speech::Frames(frames) => frames.take(turn, &mut self.peer, input),
+            Speech::Text(text) => text.take(turn, &mut self.peer, input),
         };
-        self.reader.reclaim();
-        service.record(&tally);
-        if self.stalled || (input.is_empty() && !self.reader.is_inside_message()) {
+        let blocked = matches!(&self.speech, Speech::Text(text) if text.is_blocked());
+        self.stalled = turn.out.len() >= OUTBOX_BYTES_MAX && !input.is_empty() && !blocked;
+        let inside = matches!(&self.speech, Speech::Frames(frames) if frames.is_inside_message());
+        if self.stalled || blocked || (input.is_empty() && !inside) {
             self.unfinished_since = None;
-        } else if answered || self.unfinished_since.is_none() {
-            self.unfinished_since = Some(now);
+        } else if self.peer.has_asked || self.unfinished_since.is_none() {
+            self.unfinished_since = Some(turn.now);
         }
         result
     }
 }
 
-/// Tells the store what is asked next, so that it can look for all of it at once. Returns how many requests
-/// can be answered before it is worth to look again.
-fn announce(input: &[u8], service: &Service) -> usize {
-    let mut requested = ids_ahead(input).take(ANNOUNCED_MAX);
-    let Some(first) = requested.next() else {
-        return 1;
-    };
-    let mut ids = [first; ANNOUNCED_MAX];
-    let mut count = 1;
-    for (place, id) in ids[1..].iter_mut().zip(requested) {
-        *place = id;
-        count += 1;
-    }
-    if count > 1 {
-        service.sessions().prefetch(&ids[..count]);
-    }
-    count
-}
+const _: () =
+    assert!(AHEAD_BYTES_MAX > 4 * LINE_BYTES_MAX, "a request that is blocked holds back others, not itself");

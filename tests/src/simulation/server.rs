@@ -10,13 +10,14 @@ use super::sabotage::{BadStore, Sabotage};
 use super::scenario::ServerPlan;
 use super::trace::Note;
 use super::violation::{Remnant, Violation};
+use libdc::id::ConnectionId;
 use libdc::limits::FRAME_HEADER_BYTES;
 use libdc::proto::outbox::Outbox;
-use libdc::proto::server::ServerConnection;
-use libdc::service::Service;
-use libdc::table::{SessionLimits, SessionStore, ShardedSessions};
+use libdc::proto::server::{ServerConnection, ServerFault, Turn};
+use libdc::service::{Effects, LinkSettings, Service, Tally};
+use libdc::table::{Fences, LockSettings, Locks, SessionLimits, SessionStore, ShardedSessions};
 use libdc::time::Time;
-use libdc::wire::frame::{Corruption, Direction, Operation};
+use libdc::wire::frame::{Direction, Operation};
 use libdc::wire::message::MessageReader;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -54,7 +55,7 @@ struct Serving {
     agent: usize,
     machine: ServerConnection,
     outbox: Outbox,
-    refused: Option<Corruption>,
+    refused: Option<ServerFault>,
     overheard: Overheard,
 }
 
@@ -62,7 +63,7 @@ impl ServerHost {
     /// A server that runs and stores nothing yet.
     pub(crate) fn new(plan: ServerPlan, sabotage: Sabotage) -> Self {
         Self {
-            service: Service::new(new_store(&plan, sabotage)),
+            service: new_service(&plan, sabotage),
             original: plan.original,
             plan,
             sabotage,
@@ -97,7 +98,7 @@ impl ServerHost {
         self.state = ServerState::Running;
         self.count_evictions(net);
         if self.sabotage != Sabotage::SurviveRestart {
-            self.service = Service::new(new_store(&self.plan, self.sabotage));
+            self.service = new_service(&self.plan, self.sabotage);
         }
     }
 
@@ -123,7 +124,11 @@ impl ServerHost {
         let serving = Serving {
             end,
             agent,
-            machine: ServerConnection::new(),
+            machine: ServerConnection::new(
+                net.now(),
+                ConnectionId::new(u64::from(end.connection)),
+                &self.service,
+            ),
             outbox: Outbox::new(),
             refused: None,
             overheard: Overheard::default(),
@@ -199,9 +204,15 @@ impl ServerHost {
                 net.fail(Violation::NotForOriginals { agent: serving.agent });
             }
             self.output.clear();
-            let handled =
-                serving.machine.handle_input(net.now(), &self.input, &self.service, &mut self.output);
-            serving.refused = handled.err();
+            let (mut effects, mut tally) = (Effects::new(), Tally::default());
+            let mut turn = Turn {
+                now: net.now(),
+                service: &self.service,
+                out: &mut self.output,
+                effects: &mut effects,
+                tally: &mut tally,
+            };
+            serving.refused = serving.machine.handle_input(&mut turn, &self.input).err();
             if let Some(fault) = serving.refused {
                 net.fail(Violation::BadRequest { agent: serving.agent, fault });
             }
@@ -259,7 +270,7 @@ impl Serving {
     }
 
     fn keeps_times(&self, net: &mut Network) -> bool {
-        let read = self.machine.unfinished_since().map(|since| since.after_ms(READ_TIMEOUT_MS));
+        let read = self.machine.deadline(READ_TIMEOUT_MS);
         let write = self.outbox.blocked_since().map(|since| since.after_ms(WRITE_TIMEOUT_MS));
         let deadline = [read, write].into_iter().flatten().min();
         if deadline.is_some_and(|deadline| deadline <= net.now()) {
@@ -291,6 +302,13 @@ impl Overheard {
         self.unread.drain(..used);
         heard
     }
+}
+
+fn new_service(plan: &ServerPlan, sabotage: Sabotage) -> Service {
+    let settings = LockSettings { default_lease_ms: 33_000, locks_max: 0, waiters_max: 0, idle_ms: 60_000 };
+    let locks = Locks::new(1, settings, Fences::starting_at(1), [3; 32]);
+    let links = LinkSettings { grace_ms: 10_000, auto_release: true };
+    Service::new(new_store(plan, sabotage), locks, links, None)
 }
 
 fn new_store(plan: &ServerPlan, sabotage: Sabotage) -> Arc<dyn SessionStore> {

@@ -155,7 +155,7 @@ pub enum Violation {
         /// The agent.
         agent: usize,
         /// What it found.
-        fault: libdc::wire::frame::Corruption,
+        fault: libdc::proto::server::ServerFault,
     },
     /// Events follow each other without end, and time does not pass.
     #[error("{events} events, and no end")]

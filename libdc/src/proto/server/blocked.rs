@@ -1,0 +1,59 @@
+//! The requests of a connection of frames that wait for a lock.
+
+use crate::table::Ticket;
+use crate::wire::frame::{LockOperation, MessageHead, Operation};
+use foldhash::fast::RandomState;
+use std::collections::{BTreeSet, HashMap};
+
+/// A request that waits.
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Blocked {
+    /// Its name in the table.
+    pub(super) ticket: Ticket,
+    /// What was asked.
+    pub(super) operation: LockOperation,
+    /// For whom.
+    pub(super) local: u64,
+}
+
+impl Blocked {
+    /// The head of the request, as far as its answer needs it.
+    pub(super) const fn request(&self, uid: u32) -> MessageHead {
+        MessageHead::request(uid, Operation::Lock(self.operation))
+    }
+}
+
+/// The requests that wait, by uid and by owner.
+#[derive(Debug, Default)]
+pub(super) struct BlockedRequests {
+    by_uid: HashMap<u32, Blocked, RandomState>,
+    /// Owner and uid.
+    by_owner: BTreeSet<(u64, u32)>,
+}
+
+impl BlockedRequests {
+    pub(super) fn is_empty(&self) -> bool {
+        self.by_uid.is_empty()
+    }
+
+    pub(super) fn get(&self, uid: u32) -> Option<Blocked> {
+        self.by_uid.get(&uid).copied()
+    }
+
+    pub(super) fn insert(&mut self, uid: u32, blocked: Blocked) {
+        self.by_owner.insert((blocked.local, uid));
+        self.by_uid.insert(uid, blocked);
+    }
+
+    pub(super) fn remove(&mut self, uid: u32) -> Option<Blocked> {
+        let blocked = self.by_uid.remove(&uid)?;
+        self.by_owner.remove(&(blocked.local, uid));
+        Some(blocked)
+    }
+
+    /// Removes a request of this owner, if there is one.
+    pub(super) fn remove_one_of(&mut self, local: u64) -> Option<(u32, Blocked)> {
+        let &(_, uid) = self.by_owner.range((local, 0)..=(local, u32::MAX)).next()?;
+        Some((uid, self.remove(uid)?))
+    }
+}

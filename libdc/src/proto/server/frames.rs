@@ -1,0 +1,366 @@
+//! A connection that speaks frames: sessions, locks, and the link of an agent.
+//!
+//! Requests that wait for a lock hold nobody back: their answers come when they come. A connection that said
+//! HELLO is a link: when it breaks, what its owners hold waits for it to be resumed.
+
+use super::blocked::{Blocked, BlockedRequests};
+use super::{Peer, ServerFault, Turn};
+use crate::id::{ConnectionId, Owner};
+use crate::limits::OUTBOX_BYTES_MAX;
+use crate::service::{Asker, Link, LockReply, Service, late_answer};
+use crate::table::{Effect, Reply};
+use crate::time::Time;
+use crate::wire::frame::{
+    Corruption, Direction, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation,
+};
+use crate::wire::link::{Claim, Detach, Hello, Ping, Welcome};
+use crate::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
+use crate::wire::message::{MessageReader, MessageRef, MessageWriter, write_message};
+use crate::wire::session::ids_ahead;
+use std::sync::Arc;
+
+/// Most requests for which the store is told at once what will be asked.
+const ANNOUNCED_MAX: usize = 16;
+
+/// What the server knows of it.
+#[derive(Debug)]
+pub(super) struct Frames {
+    reader: MessageReader,
+    /// There once it has asked for a lock, or said HELLO.
+    locking: Option<Box<Locking>>,
+}
+
+/// What is known of a connection that has to do with locks.
+#[derive(Debug)]
+struct Locking {
+    link: Option<Arc<Link>>,
+    last_heard: Time,
+    blocked: BlockedRequests,
+}
+
+impl Default for Frames {
+    fn default() -> Self {
+        Self { reader: MessageReader::new(Some(Direction::Request)), locking: None }
+    }
+}
+
+impl Frames {
+    pub(super) fn is_inside_message(&self) -> bool {
+        self.reader.is_inside_message()
+    }
+
+    pub(super) const fn expects_answers(&self) -> bool {
+        self.locking.is_some()
+    }
+
+    pub(super) fn is_idle(&self) -> bool {
+        !self.reader.is_inside_message()
+            && self.locking.as_ref().is_none_or(|locking| locking.blocked.is_empty())
+    }
+
+    /// When a link was last heard of.
+    pub(super) fn last_heard(&self) -> Option<Time> {
+        self.locking.as_ref().filter(|locking| locking.link.is_some()).map(|locking| locking.last_heard)
+    }
+
+    /// Answers requests until the output is full or the input has no whole one.
+    pub(super) fn take(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: &mut Peer,
+        input: &mut &[u8],
+    ) -> Result<(), ServerFault> {
+        if let Some(locking) = &mut self.locking {
+            locking.last_heard = turn.now;
+        }
+        let mut announced = 0_usize;
+        let result = loop {
+            if turn.out.len() >= OUTBOX_BYTES_MAX && !input.is_empty() {
+                break Ok(());
+            }
+            if announced == 0 {
+                announced = announce(input, turn.service);
+            }
+            announced -= 1;
+            let request = match self.reader.next(input) {
+                Ok(Some(request)) => request,
+                Ok(None) => break Ok(()),
+                Err(corruption) => break Err(corruption.into()),
+            };
+            peer.has_asked = true;
+            let answered = match request.head.operation {
+                Operation::Session(operation) if peer.admitted => session(turn, operation, &request),
+                _ if peer.admitted => locking_of(&mut self.locking, turn.now).answer(turn, peer.id, &request),
+                _ => locking_of(&mut self.locking, turn.now).admit(turn, peer, &request),
+            };
+            if answered.is_err() {
+                break answered;
+            }
+        };
+        self.reader.reclaim();
+        result
+    }
+
+    /// Takes the answer to a request that was blocked.
+    pub(super) fn handle_answer(&mut self, turn: &mut Turn<'_>, answer: &Effect) {
+        let uid = answer.reply.uid;
+        if let Some(locking) = &mut self.locking
+            && locking.blocked.get(uid).is_some_and(|blocked| blocked.ticket == answer.ticket)
+            && let Some(blocked) = locking.blocked.remove(uid)
+        {
+            late_answer(answer.outcome).write(blocked.request(uid), turn.out);
+        }
+    }
+
+    /// The connection is gone. Returns whether it had to do with locks.
+    pub(super) fn close(self, turn: &mut Turn<'_>, id: ConnectionId) -> bool {
+        let Some(locking) = self.locking else { return false };
+        match &locking.link {
+            Some(link) => {
+                let links = turn.service.links();
+                links.broke(turn.now, link, id, turn.service.locks(), &mut turn.effects.answers);
+                if link.number() != id {
+                    // What it asked for before it said HELLO, if anything.
+                    turn.service.end_connection(turn.now, id, turn.effects);
+                }
+            }
+            None => turn.service.end_connection(turn.now, id, turn.effects),
+        }
+        true
+    }
+}
+
+impl Locking {
+    /// The first request where authentication is configured.
+    fn admit(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: &mut Peer,
+        request: &MessageRef<'_>,
+    ) -> Result<(), ServerFault> {
+        if request.head.operation != Operation::Link(LinkOperation::Hello) {
+            return Err(ServerFault::NotAuthenticated(if request.head.patch_level == 0 {
+                "a program of distcache 1.x knows no token"
+            } else {
+                "the first message was not HELLO"
+            }));
+        }
+        self.answer_link(turn, peer.id, request, LinkOperation::Hello)?;
+        peer.admitted = true;
+        Ok(())
+    }
+
+    fn answer(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        request: &MessageRef<'_>,
+    ) -> Result<(), ServerFault> {
+        match request.head.operation {
+            Operation::Lock(operation) => self.answer_lock(turn, id, request, operation),
+            Operation::Link(operation) => self.answer_link(turn, id, request, operation),
+            Operation::Session(operation) => session(turn, operation, request),
+        }
+    }
+
+    fn answer_lock(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        request: &MessageRef<'_>,
+        operation: LockOperation,
+    ) -> Result<(), ServerFault> {
+        let head = request.head;
+        let LockRequest { owner, action } = match LockRequest::parse(operation, request.data)? {
+            Ok(request) => request,
+            Err(status) => {
+                turn.tally.count_lock(operation, false);
+                LockAnswer::Status(status).write(head, turn.out);
+                return Ok(());
+            }
+        };
+        if let LockAction::Cancel { uid } = action {
+            self.cancel(turn, head, uid);
+            return Ok(());
+        }
+        // Whom an answer is for, only its uid says.
+        if action.may_block() && self.blocked.get(head.uid).is_some() {
+            LockAnswer::Status(LockStatus::Error).write(head, turn.out);
+            return Ok(());
+        }
+        let connection = self.link.as_ref().map_or(id, |link| link.number());
+        let local = owner;
+        let owner = Owner { connection, local };
+        let asker = Asker { owner, reply: Reply { connection: id, uid: head.uid } };
+        let mut lock = || turn.service.lock(turn.now, &action, asker, &mut turn.effects.answers, turn.tally);
+        let reply = match &self.link {
+            Some(link) => link.act(id, lock).ok_or(ServerFault::TakenOver)?,
+            None => lock(),
+        };
+        match reply {
+            LockReply::Answer(answer) => answer.write(head, turn.out),
+            LockReply::Stats(json) => LockAnswer::Stats(&json).write(head, turn.out),
+            LockReply::Blocked(ticket) => {
+                self.blocked.insert(head.uid, Blocked { ticket, operation, local });
+            }
+        }
+        Ok(())
+    }
+
+    fn cancel(&mut self, turn: &mut Turn<'_>, head: MessageHead, uid: u32) {
+        let cancelled = self.blocked.get(uid).filter(|blocked| {
+            turn.service.locks().cancel(turn.now, blocked.ticket, &mut turn.effects.answers)
+        });
+        if let Some(blocked) = cancelled {
+            self.blocked.remove(uid);
+            LockAnswer::Status(LockStatus::Timeout).write(blocked.request(uid), turn.out);
+        }
+        turn.tally.count_lock(LockOperation::Cancel, cancelled.is_some());
+        let status = if cancelled.is_some() { LockStatus::Ok } else { LockStatus::Error };
+        LockAnswer::Status(status).write(head, turn.out);
+    }
+
+    fn answer_link(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        request: &MessageRef<'_>,
+        operation: LinkOperation,
+    ) -> Result<(), ServerFault> {
+        let head = request.head;
+        match operation {
+            LinkOperation::Ping => {
+                Ping::parse(request)?;
+                write_message(turn.out, head.response(), &[]);
+            }
+            LinkOperation::Hello => self.greet(turn, id, head, Hello::parse(request.data)?)?,
+            LinkOperation::Claim => self.claim(turn, id, request)?,
+            LinkOperation::Open => {
+                let link = self.link()?;
+                let end_claims = || {
+                    let locks = turn.service.locks();
+                    locks.end_claims(turn.now, link.number(), &mut turn.effects.answers);
+                };
+                if turn.service.links().settings().auto_release {
+                    link.act(id, end_claims).ok_or(ServerFault::TakenOver)?;
+                }
+                LockAnswer::Status(LockStatus::Ok).write(head, turn.out);
+            }
+            LinkOperation::Detach => {
+                let Detach { owner } = Detach::parse(request.data)?;
+                let link = self.link()?;
+                let detached = Owner { connection: link.number(), local: owner };
+                let detach = || turn.service.end_owner(turn.now, detached, turn.effects);
+                link.act(id, detach).ok_or(ServerFault::TakenOver)?;
+                // Nobody waits for these any more, but the agent keeps their uids until they are answered.
+                while let Some((uid, blocked)) = self.blocked.remove_one_of(owner) {
+                    LockAnswer::Status(LockStatus::Error).write(blocked.request(uid), turn.out);
+                }
+                LockAnswer::Status(LockStatus::Ok).write(head, turn.out);
+            }
+            LinkOperation::Bye => {
+                let link = self.link()?;
+                let locks = turn.service.locks();
+                turn.service.links().bye(turn.now, link, id, locks, &mut turn.effects.answers);
+                LockAnswer::Status(LockStatus::Ok).write(head, turn.out);
+                return Err(ServerFault::Bye);
+            }
+            LinkOperation::GoAway => {
+                return Err(Corruption::Data { operation: "GOAWAY", problem: "only a server says it" }.into());
+            }
+        }
+        Ok(())
+    }
+
+    fn greet(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        head: MessageHead,
+        hello: Hello<'_>,
+    ) -> Result<(), ServerFault> {
+        if turn.service.auth().is_some_and(|auth| !auth.matches(hello.auth_token)) {
+            turn.tally.count_wrong_token();
+            Welcome { status: LockStatus::ErrorAuth, grace_ms: 0, remembered: 0 }.write(head, turn.out);
+            return Err(ServerFault::WrongToken);
+        }
+        if self.link.is_some() {
+            return Err(Corruption::Data { operation: "HELLO", problem: "the link is open already" }.into());
+        }
+        let links = turn.service.links();
+        let locks = turn.service.locks();
+        let greeted = links.hello(turn.now, hello.link_id, id, locks, &mut turn.effects.answers);
+        turn.effects.taken_over.extend(greeted.taken_from);
+        self.link = Some(greeted.link);
+        let grace_ms = links.settings().grace_ms;
+        Welcome { status: LockStatus::Ok, grace_ms, remembered: greeted.remembered }.write(head, turn.out);
+        Ok(())
+    }
+
+    fn claim(
+        &self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        request: &MessageRef<'_>,
+    ) -> Result<(), ServerFault> {
+        let link = self.link()?;
+        let start = turn.out.len();
+        let writer = MessageWriter::begin(turn.out, request.head.response());
+        let claims = || {
+            for claim in Claim::parse_all(request.data) {
+                let still = claim?.is_some_and(|claim| {
+                    let owner = Owner { connection: link.number(), local: claim.owner };
+                    turn.service.locks().claim(turn.now, owner, claim.key, claim.token)
+                });
+                turn.out.push(if still { LockStatus::Ok } else { LockStatus::Error } as u8);
+            }
+            Ok(())
+        };
+        let claimed: Result<(), Corruption> = link.act(id, claims).ok_or(ServerFault::TakenOver)?;
+        if let Err(corruption) = claimed {
+            turn.out.truncate(start);
+            return Err(corruption.into());
+        }
+        writer.finish(turn.out);
+        Ok(())
+    }
+
+    fn link(&self) -> Result<&Arc<Link>, ServerFault> {
+        let problem = Corruption::Data { operation: "the link", problem: "it was not opened by HELLO" };
+        self.link.as_ref().ok_or(ServerFault::Corruption(problem))
+    }
+}
+
+fn locking_of(locking: &mut Option<Box<Locking>>, now: Time) -> &mut Locking {
+    locking.get_or_insert_with(|| {
+        Box::new(Locking { link: None, last_heard: now, blocked: BlockedRequests::default() })
+    })
+}
+
+fn session(
+    turn: &mut Turn<'_>,
+    operation: SessionOperation,
+    request: &MessageRef<'_>,
+) -> Result<(), ServerFault> {
+    let (head, data) = (request.head, request.data);
+    Ok(turn.service.session(turn.now, operation, head, data, turn.out, turn.tally)?)
+}
+
+/// Tells the store what is asked next, so that it can look for all of it at once. Returns how many requests
+/// can be answered before it is worth to look again.
+fn announce(input: &[u8], service: &Service) -> usize {
+    let mut requested = ids_ahead(input).take(ANNOUNCED_MAX);
+    let Some(first) = requested.next() else {
+        return 1;
+    };
+    let mut ids = [first; ANNOUNCED_MAX];
+    let mut count = 1;
+    for (place, id) in ids[1..].iter_mut().zip(requested) {
+        *place = id;
+        count += 1;
+    }
+    if count > 1 {
+        service.sessions().prefetch(&ids[..count]);
+    }
+    count
+}

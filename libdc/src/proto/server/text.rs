@@ -1,0 +1,125 @@
+//! A connection that speaks the text protocol of locks.
+//!
+//! Requests are answered in their order. One that waits for a lock holds back all behind it.
+
+use super::{Peer, ServerFault, Turn};
+use crate::id::{ConnectionId, Owner};
+use crate::limits::OUTBOX_BYTES_MAX;
+use crate::service::{Asker, LockReply, late_answer};
+use crate::table::{Effect, Reply, Ticket};
+use crate::time::Time;
+use crate::wire::line::{Lines, TextRequest};
+use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
+
+/// What the server knows of it.
+#[derive(Debug)]
+pub(super) struct Text {
+    blocked: Option<Ticket>,
+    /// Since when the peer could have asked something.
+    waits_since: Time,
+}
+
+impl Text {
+    pub(super) const fn new(now: Time) -> Self {
+        Self { blocked: None, waits_since: now }
+    }
+
+    pub(super) const fn is_blocked(&self) -> bool {
+        self.blocked.is_some()
+    }
+
+    /// Since when nothing has been asked, if something could be.
+    pub(super) const fn waits_since(&self) -> Option<Time> {
+        if self.blocked.is_some() { None } else { Some(self.waits_since) }
+    }
+
+    /// Answers requests until one is blocked, the output is full, or the input has no whole one.
+    pub(super) fn take(
+        &mut self,
+        turn: &mut Turn<'_>,
+        peer: &mut Peer,
+        input: &mut &[u8],
+    ) -> Result<(), ServerFault> {
+        while self.blocked.is_none() && turn.out.len() < OUTBOX_BYTES_MAX {
+            let lines = match Lines::next(input) {
+                Ok(Some(lines)) => lines,
+                Ok(None) => break,
+                Err(fault) => {
+                    LockStatus::Error.write_line(turn.out);
+                    return Err(fault.into());
+                }
+            };
+            self.waits_since = turn.now;
+            peer.has_asked = true;
+            let request = TextRequest::parse(&lines);
+            if let Some(TextRequest::Auth { token }) = request {
+                peer.admitted = authenticate(turn, token)?;
+                continue;
+            }
+            if !peer.admitted {
+                LockStatus::ErrorAuth.write_line(turn.out);
+                return Err(ServerFault::NotAuthenticated("the first request was not auth"));
+            }
+            match request {
+                Some(TextRequest::Lock(action)) => self.answer(turn, peer.id, &action),
+                Some(TextRequest::Ping) => LockStatus::Ok.write_line(turn.out),
+                Some(TextRequest::Auth { .. }) | None => LockStatus::Error.write_line(turn.out),
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the answer to what was blocked. Returns whether requests behind it can go on.
+    pub(super) fn handle_answer(&mut self, turn: &mut Turn<'_>, answer: &Effect) -> bool {
+        if self.blocked != Some(answer.ticket) {
+            return false;
+        }
+        self.blocked = None;
+        self.waits_since = turn.now;
+        late_answer(answer.outcome).write_line(turn.out);
+        true
+    }
+
+    /// The read timeout is over. Whoever holds something is not told off for being idle.
+    pub(super) fn handle_timeout(
+        &mut self,
+        turn: &mut Turn<'_>,
+        id: ConnectionId,
+        started: bool,
+        read_timeout_ms: u64,
+    ) -> Result<(), ServerFault> {
+        let owner = Owner { connection: id, local: 0 };
+        if !started && let Some(until) = turn.service.locks().latest_lease(turn.now, owner) {
+            // Looked at again when the lease ends, or after another timeout.
+            let back_ms = read_timeout_ms.saturating_sub(until.ms_since(turn.now).min(read_timeout_ms));
+            self.waits_since = Time::from_ms(turn.now.as_ms().saturating_sub(back_ms));
+            return Ok(());
+        }
+        LockStatus::Error.write_line(turn.out);
+        Err(if started { ServerFault::ReadTimeout } else { ServerFault::Idle })
+    }
+
+    fn answer(&mut self, turn: &mut Turn<'_>, id: ConnectionId, action: &LockAction<'_>) {
+        let owner = Owner { connection: id, local: 0 };
+        let asker = Asker { owner, reply: Reply { connection: id, uid: 0 } };
+        match turn.service.lock(turn.now, action, asker, &mut turn.effects.answers, turn.tally) {
+            LockReply::Answer(answer) => answer.write_line(turn.out),
+            LockReply::Blocked(ticket) => self.blocked = Some(ticket),
+            LockReply::Stats(json) => LockAnswer::Stats(&json).write_line(turn.out),
+        }
+    }
+}
+
+/// Who knows the token is admitted; where there is none everybody is, and asking makes no sense.
+fn authenticate(turn: &mut Turn<'_>, token: &[u8]) -> Result<bool, ServerFault> {
+    match turn.service.auth() {
+        None => LockStatus::Error.write_line(turn.out),
+        Some(auth) if auth.matches(token) => LockStatus::Ok.write_line(turn.out),
+        Some(_) => {
+            turn.tally.count_wrong_token();
+            LockStatus::ErrorAuth.write_line(turn.out);
+            return Err(ServerFault::WrongToken);
+        }
+    }
+    Ok(true)
+}

@@ -1,0 +1,121 @@
+//! The state of the lock table as JSON, as dflockd 1.10 writes it.
+//!
+//! ```text
+//! {"connections":2,
+//!  "locks":[{"key":"k","owner_conn_id":2,"lease_expires_in_s":32.9,"waiters":1}],
+//!  "semaphores":[{"key":"s","limit":3,"holders":1,"waiters":0}],
+//!  "idle_locks":[{"key":"idle","idle_s":0.003}],
+//!  "idle_semaphores":[],
+//!  "totals":{"locks":1,"semaphores":1,"idle_locks":1,"idle_semaphores":0}}
+//! ```
+//!
+//! A list has at most 10,000 entries, and all of it at most [`JSON_BYTES_MAX`]; `totals`, which dflockd does not
+//! have, says how many there are.
+
+use crate::limits::{FRAME_DATA_BYTES_MAX, LINK_FRAMES_MAX};
+use crate::table::LockStats;
+use serde::Serialize;
+
+/// Most bytes of the keys told, written out: so that the whole fits a message.
+pub(super) const JSON_BYTES_MAX: usize = LINK_FRAMES_MAX * FRAME_DATA_BYTES_MAX;
+/// What an entry takes up besides its key, at most.
+const ENTRY_BYTES: usize = 128;
+/// Bytes of a JSON string for each byte of a key, at most: `\u0001`.
+const ESCAPED_BYTES: usize = 6;
+
+#[derive(Serialize)]
+struct State<'a> {
+    connections: u64,
+    locks: Vec<Held<'a>>,
+    semaphores: Vec<Shared<'a>>,
+    idle_locks: Vec<Idle<'a>>,
+    idle_semaphores: Vec<Idle<'a>>,
+    totals: Totals,
+}
+
+#[derive(Serialize)]
+struct Held<'a> {
+    key: &'a str,
+    owner_conn_id: u64,
+    lease_expires_in_s: f64,
+    waiters: u64,
+}
+
+#[derive(Serialize)]
+struct Shared<'a> {
+    key: &'a str,
+    limit: u32,
+    holders: u64,
+    waiters: u64,
+}
+
+#[derive(Serialize)]
+struct Idle<'a> {
+    key: &'a str,
+    idle_s: f64,
+}
+
+#[derive(Serialize)]
+struct Totals {
+    locks: u64,
+    semaphores: u64,
+    idle_locks: u64,
+    idle_semaphores: u64,
+}
+
+/// The state of the table, `connections` being those of the server.
+#[must_use]
+pub(super) fn json(stats: &LockStats, connections: u64) -> Vec<u8> {
+    let mut room = JSON_BYTES_MAX - ENTRY_BYTES * 4;
+    let mut fits = |key: &str| {
+        let bytes = key.len() * ESCAPED_BYTES + ENTRY_BYTES;
+        let fits = bytes <= room;
+        room = room.saturating_sub(bytes);
+        fits
+    };
+    let locks = stats.locks.iter().take_while(|lock| fits(&lock.key));
+    let locks = locks.map(|lock| Held {
+        key: &lock.key,
+        owner_conn_id: lock.owner_connection,
+        lease_expires_in_s: seconds(lock.lease_expires_in_ms),
+        waiters: lock.waiters,
+    });
+    let locks = locks.collect();
+    let semaphores = stats.semaphores.iter().take_while(|semaphore| fits(&semaphore.key));
+    let semaphores = semaphores.map(|semaphore| Shared {
+        key: &semaphore.key,
+        limit: semaphore.limit,
+        holders: semaphore.holders,
+        waiters: semaphore.waiters,
+    });
+    let semaphores = semaphores.collect();
+    let mut idle = |list: &'_ [crate::table::IdleKey]| -> usize {
+        list.iter().take_while(|entry| fits(&entry.key)).count()
+    };
+    let (idle_locks, idle_semaphores) = (idle(&stats.idle_locks), idle(&stats.idle_semaphores));
+    let state = State {
+        connections,
+        locks,
+        semaphores,
+        idle_locks: stats.idle_locks[..idle_locks].iter().map(Idle::of).collect(),
+        idle_semaphores: stats.idle_semaphores[..idle_semaphores].iter().map(Idle::of).collect(),
+        totals: Totals {
+            locks: stats.locks_total,
+            semaphores: stats.semaphores_total,
+            idle_locks: stats.idle_locks_total,
+            idle_semaphores: stats.idle_semaphores_total,
+        },
+    };
+    // Strings and finite numbers always have a JSON form.
+    serde_json::to_vec(&state).unwrap_or_default()
+}
+
+impl<'a> Idle<'a> {
+    fn of(entry: &'a crate::table::IdleKey) -> Self {
+        Self { key: &entry.key, idle_s: seconds(entry.idle_ms) }
+    }
+}
+
+fn seconds(ms: u64) -> f64 {
+    ms as f64 / 1000.0
+}

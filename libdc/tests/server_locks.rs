@@ -1,0 +1,606 @@
+//! The server's side of connections that want locks, driven by hand: bytes in, bytes out, the time as told.
+
+use libdc::auth::AuthToken;
+use libdc::id::{ConnectionId, LinkId, LockKey, Token};
+use libdc::proto::server::{ServerConnection, ServerFault, Turn};
+use libdc::service::{Effects, LinkSettings, Service, Tally};
+use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
+use libdc::time::Time;
+use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation};
+use libdc::wire::link::{Claim, Detach, Hello, Welcome};
+use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
+use libdc::wire::message::{MessageReader, write_message};
+use serde_json::Value;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+const READ_TIMEOUT_MS: u64 = 23_000;
+const GRACE_MS: u32 = 10_000;
+
+/// A server with its connections, on a clock that stands still until it is told otherwise.
+struct Server {
+    service: Service,
+    now: Time,
+    read_timeout_ms: u64,
+    connections: BTreeMap<u64, Served>,
+    opened: u64,
+}
+
+struct Served {
+    machine: ServerConnection,
+    output: Vec<u8>,
+    fault: Option<ServerFault>,
+}
+
+struct Options {
+    locks: LockSettings,
+    links: LinkSettings,
+    auth: Option<AuthToken>,
+    read_timeout_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            locks: LockSettings {
+                default_lease_ms: 33_000,
+                locks_max: 1024,
+                waiters_max: 0,
+                idle_ms: 60_000,
+            },
+            links: LinkSettings { grace_ms: GRACE_MS, auto_release: true },
+            auth: None,
+            read_timeout_ms: READ_TIMEOUT_MS,
+        }
+    }
+}
+
+impl Server {
+    fn new(options: Options) -> Self {
+        let sessions = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
+        let locks = Locks::new(4, options.locks, Fences::starting_at(1), [3; 32]);
+        Self {
+            service: Service::new(Arc::new(sessions), locks, options.links, options.auth),
+            now: Time::from_ms(1_000_000),
+            read_timeout_ms: options.read_timeout_ms,
+            connections: BTreeMap::new(),
+            opened: 0,
+        }
+    }
+
+    fn open(&mut self) -> u64 {
+        self.opened += 1;
+        self.service.count_connection();
+        let machine = ServerConnection::new(self.now, ConnectionId::new(self.opened), &self.service);
+        self.connections.insert(self.opened, Served { machine, output: Vec::new(), fault: None });
+        self.opened
+    }
+
+    fn send(&mut self, id: u64, bytes: &[u8]) {
+        self.step(id, |machine, turn| machine.handle_input(turn, bytes));
+    }
+
+    /// What has been answered since it was last looked at.
+    fn received(&mut self, id: u64) -> Vec<u8> {
+        std::mem::take(&mut self.connections.get_mut(&id).expect("open").output)
+    }
+
+    fn line(&mut self, id: u64) -> String {
+        let text = String::from_utf8(self.received(id)).expect("text");
+        text.strip_suffix('\n').unwrap_or(&text).to_owned()
+    }
+
+    fn ask(&mut self, id: u64, request: &str) -> String {
+        self.send(id, request.as_bytes());
+        self.line(id)
+    }
+
+    /// The token of the lock that was got.
+    fn lock(&mut self, id: u64, request: &str) -> String {
+        let answer = self.ask(id, request);
+        let mut words = answer.split(' ');
+        assert!(matches!(words.next(), Some("ok" | "acquired")), "{answer}");
+        words.next().expect("a token").to_owned()
+    }
+
+    fn fault(&self, id: u64) -> Option<ServerFault> {
+        self.connections[&id].fault
+    }
+
+    fn close(&mut self, id: u64) {
+        self.service.discount_connection();
+        self.step(id, |machine, turn| {
+            machine.close(turn);
+            Ok(())
+        });
+        self.connections.remove(&id);
+    }
+
+    fn pass(&mut self, ms: u64) {
+        let end = self.now.after_ms(ms);
+        loop {
+            let mut effects = Effects::new();
+            let next = self.service.advance_locks(self.now, &mut effects);
+            self.deliver(effects);
+            let timeout_ms = self.read_timeout_ms;
+            let deadlines = self.connections.values().filter(|served| served.fault.is_none());
+            let read = deadlines.filter_map(|served| served.machine.deadline(timeout_ms)).min();
+            let Some(next) = [next, read].into_iter().flatten().min().filter(|next| *next <= end) else {
+                break;
+            };
+            self.now = self.now.max(next);
+            for id in self.connections.keys().copied().collect::<Vec<_>>() {
+                if self.connections[&id].fault.is_none() {
+                    self.step(id, |machine, turn| machine.handle_timeout(turn, timeout_ms));
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    fn step(
+        &mut self,
+        id: u64,
+        act: impl FnOnce(&mut ServerConnection, &mut Turn<'_>) -> Result<(), ServerFault>,
+    ) {
+        let Some(served) = self.connections.get_mut(&id) else { return };
+        let (mut effects, mut tally) = (Effects::new(), Tally::default());
+        let (now, service, out) = (self.now, &self.service, &mut served.output);
+        let mut turn = Turn { now, service, out, effects: &mut effects, tally: &mut tally };
+        if served.fault.is_none() {
+            served.fault = act(&mut served.machine, &mut turn).err();
+        }
+        self.service.record(&tally);
+        self.deliver(effects);
+    }
+
+    fn deliver(&mut self, effects: Effects) {
+        for id in effects.taken_over {
+            self.step(id.number(), |_, _| Err(ServerFault::TakenOver));
+        }
+        for answer in effects.answers {
+            self.step(answer.reply.connection.number(), |machine, turn| machine.handle_answer(turn, &answer));
+        }
+    }
+
+    // ---- frames
+
+    fn messages(&mut self, id: u64) -> Vec<(u32, Vec<u8>)> {
+        let output = self.received(id);
+        let (mut reader, mut input) = (MessageReader::new(Some(Direction::Response)), output.as_slice());
+        let mut messages = Vec::new();
+        while let Some(answer) = reader.next(&mut input).expect("good answers") {
+            messages.push((answer.head.uid, answer.data.to_vec()));
+        }
+        messages
+    }
+
+    /// Asks for something about locks; the answer, if it came at once.
+    fn request(&mut self, id: u64, uid: u32, owner: u64, action: LockAction<'_>) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        LockRequest { owner, action }.write(uid, &mut bytes);
+        self.send(id, &bytes);
+        let messages = self.messages(id);
+        messages.into_iter().find(|(answered, _)| *answered == uid).map(|(_, data)| data)
+    }
+
+    fn acquire(&mut self, id: u64, uid: u32, owner: u64, name: &str, timeout_ms: u64) -> Option<Token> {
+        let action = LockAction::Acquire { key: key(name), limit: 1, timeout_ms, lease_ms: 30_000 };
+        let data = self.request(id, uid, owner, action)?;
+        match LockAnswer::parse(action.operation(), &data) {
+            Ok(LockAnswer::Grant { grant, .. }) => Some(grant.token),
+            _ => None,
+        }
+    }
+
+    fn hello(&mut self, id: u64, link: u8, auth_token: &[u8]) -> Welcome {
+        let mut bytes = Vec::new();
+        Hello { link_id: LinkId::new([link; 16]), auth_token }.write(1, &mut bytes);
+        self.send(id, &bytes);
+        Welcome::parse(&self.messages(id)[0].1).expect("a welcome")
+    }
+
+    fn link(&mut self, id: u64, operation: LinkOperation, data: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_message(&mut bytes, MessageHead::request(77, Operation::Link(operation)), data);
+        self.send(id, &bytes);
+        let answer = self.messages(id).into_iter().find(|(uid, _)| *uid == 77);
+        answer.map(|(_, data)| data).unwrap_or_default()
+    }
+
+    fn claim(&mut self, id: u64, owner: u64, name: &str, token: Token) -> LockStatus {
+        let mut data = Vec::new();
+        Claim { owner, token, key: key(name) }.write(&mut data);
+        LockStatus::from_wire(self.link(id, LinkOperation::Claim, &data)[0]).expect("a status")
+    }
+}
+
+fn key(name: &str) -> LockKey<'_> {
+    LockKey::new(name).expect("a key")
+}
+
+fn release(name: &str, token: Token) -> LockAction<'_> {
+    LockAction::Release { key: key(name), token }
+}
+
+// ---- the recorded cases
+
+/// What the cases' tokens stand for, and whether an answer is as recorded.
+#[derive(Default)]
+struct Tokens(BTreeMap<String, String>);
+
+impl Tokens {
+    fn put_in(&self, text: &str) -> String {
+        self.0.iter().fold(text.to_owned(), |text, (name, token)| text.replace(name, token))
+    }
+
+    fn check(&mut self, case: &str, expected: &str, got: &str) {
+        let (expected, got): (Vec<_>, Vec<_>) = (expected.split(' ').collect(), got.split(' ').collect());
+        assert_eq!(expected.len(), got.len(), "{case}: {got:?} for {expected:?}");
+        for (expected, got) in expected.into_iter().zip(got) {
+            if expected.starts_with('<') && !self.0.contains_key(expected) {
+                assert!(Token::from_hex(got.as_bytes()).is_some(), "{case}: {got}");
+                assert!(!self.0.values().any(|known| known == got), "{case}: a token twice");
+                self.0.insert(expected.to_owned(), got.to_owned());
+            }
+            assert_eq!(self.put_in(expected), got, "{case}");
+        }
+    }
+}
+
+fn options_of(arguments: &[Value]) -> Options {
+    let mut options = Options::default();
+    let mut arguments = arguments.iter().filter_map(Value::as_str);
+    while let Some(name) = arguments.next() {
+        let mut number = || arguments.next().and_then(|value| value.parse::<u64>().ok()).expect("a number");
+        match name {
+            "--max-locks" => options.locks.locks_max = number(),
+            "--max-waiters" => options.locks.waiters_max = number(),
+            "--read-timeout" => options.read_timeout_ms = 1000 * number(),
+            "--auth-token" => {
+                options.auth =
+                    Some(AuthToken::new(b"s3cret").expect("a token")).filter(|_| arguments.next().is_some())
+            }
+            "--auto-release-on-disconnect=false" => options.links.auto_release = false,
+            // Connections are counted where they are accepted.
+            "--max-connections" => drop(number()),
+            other => panic!("unknown option {other}"),
+        }
+    }
+    options
+}
+
+#[test]
+fn the_recorded_cases_are_answered_alike() {
+    let text = include_str!("../../tests/vectors/lock.json");
+    let cases: Vec<Value> = serde_json::from_str(text).expect("json");
+    assert!(cases.len() >= 40);
+    for case in &cases {
+        let name = case["name"].as_str().expect("a name");
+        if name != "max_connections" {
+            replay(name, case);
+        }
+    }
+}
+
+fn replay(name: &str, case: &Value) {
+    let mut server = Server::new(options_of(case["server_args"].as_array().expect("arguments")));
+    // The recorder had asked whether the server was there.
+    server.opened = 1;
+    let mut ids: BTreeMap<&str, u64> = BTreeMap::new();
+    let (mut tokens, mut unread) = (Tokens::default(), BTreeMap::<u64, Vec<u8>>::new());
+    for step in case["steps"].as_array().expect("steps") {
+        if let Some(seconds) = step["sleep_s"].as_f64() {
+            server.pass((seconds * 1000.0) as u64);
+            continue;
+        }
+        let conn = step["conn"].as_str().expect("a connection");
+        let id = *ids.entry(conn).or_insert_with(|| server.open());
+        if step["close"].as_bool() == Some(true) {
+            server.close(id);
+            continue;
+        }
+        if let Some(send) = step["send"].as_str() {
+            server.send(id, tokens.put_in(send).as_bytes());
+        }
+        let Some(expected) = step["reply"].as_str() else { continue };
+        let pending = unread.entry(id).or_default();
+        pending.extend(server.received(id));
+        for _ in 0..120 {
+            if pending.contains(&b'\n') || server.fault(id).is_some() {
+                break;
+            }
+            server.pass(100);
+            pending.extend(server.received(id));
+        }
+        if expected == "CLOSED" {
+            assert!(server.fault(id).is_some() && pending.is_empty(), "{name}: not closed");
+            continue;
+        }
+        let end = pending.iter().position(|byte| *byte == b'\n').expect(name);
+        let line: Vec<u8> = pending.drain(..=end).collect();
+        let line = std::str::from_utf8(&line[..end]).expect("text");
+        match name {
+            "stats" if expected.contains('{') => check_stats(line),
+            _ => tokens.check(name, expected, line),
+        }
+    }
+}
+
+fn check_stats(line: &str) {
+    let got: Value = serde_json::from_str(line.strip_prefix("ok ").expect("ok")).expect("json");
+    assert_eq!(got["connections"], 2);
+    let lock = &got["locks"][0];
+    assert_eq!((&lock["key"], &lock["owner_conn_id"], &lock["waiters"]), (&"k".into(), &2.into(), &1.into()));
+    let left = lock["lease_expires_in_s"].as_f64().expect("a number");
+    assert!(left > 32.0 && left <= 33.0);
+    let semaphore = serde_json::json!({"key": "s", "limit": 3, "holders": 1, "waiters": 0});
+    assert_eq!(got["semaphores"], serde_json::json!([semaphore]));
+    assert_eq!(got["idle_locks"][0]["key"], "idle");
+    assert_eq!(got["idle_semaphores"], serde_json::json!([]));
+    assert_eq!(got["totals"]["locks"], 1);
+}
+
+// ---- what differs from the original, and what it does not have
+
+#[test]
+fn a_turn_that_was_missed_is_told() {
+    let mut server = Server::new(Options::default());
+    let (a, b) = (server.open(), server.open());
+    let token = server.lock(a, "l\nk\n5\n");
+    assert_eq!(server.ask(b, "e\nk\n1\n"), "queued");
+    assert_eq!(server.ask(a, &format!("r\nk\n{token}\n")), "ok");
+    server.pass(1_001);
+    let c = server.open();
+    let other = server.lock(c, "l\nk\n0\n");
+    assert_eq!(server.ask(b, "e\nk\n1\n"), "error_already_enqueued");
+    assert_eq!(server.ask(b, "w\nk\n1\n"), "error_lease_expired");
+    assert_eq!(server.ask(b, "w\nk\n1\n"), "error_not_enqueued");
+    assert_eq!(
+        server.ask(c, &format!("n\nk\n{other}\n")),
+        "ok 33",
+        "nobody's lease was revived in its place"
+    );
+}
+
+#[test]
+fn who_leaves_the_queue_is_not_granted() {
+    let mut server = Server::new(Options::default());
+    let (a, b, c) = (server.open(), server.open(), server.open());
+    let token = server.lock(a, "l\nk\n5\n");
+    server.send(b, b"l\nk\n9\n");
+    server.send(c, b"l\nk\n9\n");
+    server.close(b);
+    assert_eq!(server.ask(a, &format!("r\nk\n{token}\n")), "ok");
+    assert!(server.line(c).starts_with("ok "));
+}
+
+#[test]
+fn a_holder_is_not_closed_for_being_idle() {
+    let mut server = Server::new(Options::default());
+    let (holder, idle, blocked) = (server.open(), server.open(), server.open());
+    server.lock(holder, "l\nk\n5 60\n");
+    assert_eq!(server.ask(idle, "ping\n_\n\n"), "ok");
+    server.send(blocked, b"l\nk\n100\n");
+    server.pass(READ_TIMEOUT_MS);
+    assert_eq!(server.fault(idle), Some(ServerFault::Idle));
+    assert_eq!(server.line(idle), "error");
+    server.pass(60_000 - READ_TIMEOUT_MS - 1);
+    assert_eq!((server.fault(holder), server.line(blocked)), (None, String::new()));
+    server.pass(1);
+    assert!(server.line(blocked).starts_with("ok "), "granted when the lease ends");
+    assert_eq!(server.fault(holder), Some(ServerFault::Idle), "and the holder holds nothing any more");
+    assert_eq!(server.fault(blocked), None);
+}
+
+#[test]
+fn a_request_that_is_blocked_holds_back_those_behind_it() {
+    let mut server = Server::new(Options::default());
+    let (a, b) = (server.open(), server.open());
+    let token = server.lock(a, "l\nk\n5\n");
+    assert_eq!(server.ask(b, "l\nk\n9\nping\n_\n\nl\nj\n0\n"), "");
+    assert_eq!(server.ask(a, &format!("r\nk\n{token}\n")), "ok");
+    let lines = server.line(b);
+    let lines: Vec<_> = lines.lines().map(|line| line.split(' ').next().unwrap_or("")).collect();
+    assert_eq!(lines, ["ok", "ok", "ok"]);
+}
+
+#[test]
+fn an_over_long_line_is_refused_before_its_end() {
+    let mut server = Server::new(Options::default());
+    let a = server.open();
+    server.send(a, &[b'x'; 256]);
+    assert_eq!(server.fault(a), None);
+    server.send(a, b"x");
+    assert_eq!(server.line(a), "error");
+    assert!(matches!(server.fault(a), Some(ServerFault::LineTooLong(_))));
+}
+
+#[test]
+fn tls_on_a_plain_port_is_named() {
+    let mut server = Server::new(Options::default());
+    let a = server.open();
+    server.send(a, &[0x16, 3, 1]);
+    assert_eq!(server.fault(a), Some(ServerFault::Tls));
+}
+
+#[test]
+fn frames_must_begin_with_the_token() {
+    let options =
+        || Options { auth: Some(AuthToken::new(b"s3cret").expect("a token")), ..Options::default() };
+    let mut server = Server::new(options());
+    let (good, wrong, session, ping) = (server.open(), server.open(), server.open(), server.open());
+    let welcome = server.hello(good, 1, b"s3cret");
+    assert_eq!(welcome, Welcome { status: LockStatus::Ok, grace_ms: GRACE_MS, remembered: 0 });
+    assert!(server.acquire(good, 2, 0, "k", 0).is_some());
+    assert_eq!(server.hello(wrong, 2, b"s3creT").status, LockStatus::ErrorAuth);
+    assert_eq!(server.fault(wrong), Some(ServerFault::WrongToken));
+    assert_eq!(server.fault(wrong).map(|fault| fault.pause_ms()), Some(100));
+    server.send(session, &[0, 0x11, 0, 0, 0, 0, 0, 0, 1, 0, 3, 1, 0, 1, b'x']);
+    assert!(matches!(server.fault(session), Some(ServerFault::NotAuthenticated(_))));
+    server.link(ping, LinkOperation::Ping, &[]);
+    assert!(matches!(server.fault(ping), Some(ServerFault::NotAuthenticated(_))));
+    assert_eq!(server.service.totals().wrong_tokens(), 1);
+    let silent = server.open();
+    server.pass(READ_TIMEOUT_MS);
+    assert!(server.fault(silent).is_some(), "who says nothing is not kept");
+}
+
+#[test]
+fn blocked_requests_hold_nobody_back_in_frames() {
+    let mut server = Server::new(Options::default());
+    let a = server.open();
+    let token = server.acquire(a, 1, 5, "k", 0).expect("free");
+    assert_eq!(server.acquire(a, 2, 6, "k", 60_000), None);
+    assert!(server.acquire(a, 3, 6, "j", 0).is_some());
+    assert_eq!(server.request(a, 4, 6, release("k", token)), Some(vec![LockStatus::Ok as u8]));
+    // The answer to 2 came with that of 4, or right behind it.
+    assert_eq!(server.acquire(a, 5, 7, "k", 0), None, "somebody holds it");
+}
+
+#[test]
+fn a_blocked_request_can_be_given_up() {
+    let mut server = Server::new(Options::default());
+    let (a, b) = (server.open(), server.open());
+    let token = server.acquire(a, 1, 0, "k", 0).expect("free");
+    assert_eq!(server.acquire(b, 2, 0, "k", 60_000), None);
+    let mut cancel = Vec::new();
+    LockRequest { owner: 0, action: LockAction::Cancel { uid: 2 } }.write(3, &mut cancel);
+    server.send(b, &cancel);
+    let expected = vec![(2, vec![LockStatus::Timeout as u8]), (3, vec![LockStatus::Ok as u8])];
+    assert_eq!(server.messages(b), expected);
+    server.send(b, &cancel);
+    assert_eq!(server.messages(b), [(3, vec![LockStatus::Error as u8])]);
+    assert_eq!(server.request(a, 4, 0, release("k", token)), Some(vec![LockStatus::Ok as u8]));
+    assert_eq!(server.messages(b), [], "it left the queue");
+}
+
+#[test]
+fn a_link_cut_for_less_than_the_grace_keeps_its_locks() {
+    let mut server = Server::new(Options::default());
+    let (a, waiter) = (server.open(), server.open());
+    server.hello(a, 1, b"");
+    let held = server.acquire(a, 2, 5, "k", 0).expect("free");
+    let dropped = server.acquire(a, 3, 6, "j", 0).expect("free");
+    server.send(waiter, b"l\nk\n60\n");
+    server.close(a);
+    server.pass(u64::from(GRACE_MS) - 1);
+    assert_eq!(server.line(waiter), "");
+    let again = server.open();
+    assert_eq!(server.hello(again, 1, b"").remembered, 2);
+    assert_eq!(server.claim(again, 5, "k", held), LockStatus::Ok);
+    assert_eq!(server.claim(again, 6, "k", held), LockStatus::Error, "it is not that owner's");
+    assert_eq!(server.claim(again, 5, "k", Token::new(held.fence(), 1)), LockStatus::Error);
+    assert_eq!(server.link(again, LinkOperation::Open, &[]), [LockStatus::Ok as u8]);
+    assert_eq!(server.request(waiter, 0, 0, LockAction::Stats), None, "text stays text");
+    let other = server.open();
+    assert!(server.ask(other, "l\nj\n0\n").starts_with("ok "), "what was not claimed is free: {dropped:?}");
+    server.pass(u64::from(GRACE_MS));
+    assert_eq!(server.line(waiter), "", "the link holds on");
+    assert_eq!(server.request(again, 9, 5, release("k", held)), Some(vec![LockStatus::Ok as u8]));
+    assert!(server.line(waiter).starts_with("ok "));
+}
+
+#[test]
+fn a_link_cut_for_longer_loses_its_locks() {
+    let mut server = Server::new(Options::default());
+    let (a, waiter) = (server.open(), server.open());
+    server.hello(a, 1, b"");
+    let held = server.acquire(a, 2, 5, "k", 0).expect("free");
+    server.send(waiter, b"l\nk\n60\n");
+    server.close(a);
+    server.pass(GRACE_MS.into());
+    assert!(server.line(waiter).starts_with("ok "));
+    let again = server.open();
+    assert_eq!(server.hello(again, 1, b"").remembered, 0);
+    assert_eq!(server.claim(again, 5, "k", held), LockStatus::Error);
+    let renew = LockAction::Renew { key: key("k"), token: held, lease_ms: 0 };
+    assert_eq!(server.request(again, 3, 5, renew), Some(vec![LockStatus::Error as u8]));
+}
+
+#[test]
+fn the_newest_hello_takes_a_link_over() {
+    let mut server = Server::new(Options::default());
+    let (old, new) = (server.open(), server.open());
+    server.hello(old, 1, b"");
+    let held = server.acquire(old, 2, 5, "k", 0).expect("free");
+    assert_eq!(server.hello(new, 1, b"").remembered, 1);
+    assert_eq!(server.fault(old), Some(ServerFault::TakenOver));
+    assert_eq!(server.claim(new, 5, "k", held), LockStatus::Ok);
+    server.close(old);
+    server.link(new, LinkOperation::Open, &[]);
+    server.pass(u64::from(GRACE_MS) + 1);
+    let other = server.open();
+    assert_eq!(server.ask(other, "l\nk\n0\n"), "timeout", "it is held over the new connection");
+}
+
+#[test]
+fn a_detached_owner_holds_and_waits_for_nothing() {
+    let mut server = Server::new(Options::default());
+    let (a, b) = (server.open(), server.open());
+    server.hello(a, 1, b"");
+    let other = server.lock(b, "l\nj\n5\n");
+    assert!(server.acquire(a, 2, 5, "k", 0).is_some());
+    assert!(server.acquire(a, 3, 6, "m", 0).is_some());
+    assert_eq!(server.acquire(a, 4, 5, "j", 60_000), None);
+    let mut detach = Vec::new();
+    Detach { owner: 5 }.write(9, &mut detach);
+    server.send(a, &detach);
+    let expected = vec![(4, vec![LockStatus::Error as u8]), (9, vec![LockStatus::Ok as u8])];
+    assert_eq!(server.messages(a), expected, "no uid is left without an answer");
+    assert!(server.ask(b, "l\nk\n0\n").starts_with("ok "));
+    assert_eq!(server.ask(b, "l\nm\n0\n"), "timeout", "another owner's");
+    assert_eq!(server.ask(b, &format!("r\nj\n{other}\n")), "ok");
+    assert_eq!(server.messages(a), []);
+}
+
+#[test]
+fn a_link_that_says_bye_releases_everything_at_once() {
+    let mut server = Server::new(Options::default());
+    let (a, b) = (server.open(), server.open());
+    server.hello(a, 1, b"");
+    assert!(server.acquire(a, 2, 5, "k", 0).is_some());
+    server.send(b, b"l\nk\n60\n");
+    assert_eq!(server.link(a, LinkOperation::Bye, &[]), [LockStatus::Ok as u8]);
+    assert_eq!(server.fault(a), Some(ServerFault::Bye));
+    assert!(server.line(b).starts_with("ok "));
+}
+
+#[test]
+fn a_silent_link_is_broken() {
+    let mut server = Server::new(Options::default());
+    let (link, plain) = (server.open(), server.open());
+    server.hello(link, 1, b"");
+    assert!(server.acquire(plain, 2, 0, "k", 0).is_some());
+    server.pass(READ_TIMEOUT_MS - 1);
+    server.link(link, LinkOperation::Ping, &[]);
+    server.pass(READ_TIMEOUT_MS - 1);
+    assert_eq!(server.fault(link), None);
+    server.pass(1);
+    assert_eq!(server.fault(link), Some(ServerFault::Silent));
+    assert_eq!(server.fault(plain), None, "frames without a link may be idle");
+}
+
+#[test]
+fn what_belongs_to_a_link_needs_one() {
+    for operation in [LinkOperation::Claim, LinkOperation::Open, LinkOperation::Bye, LinkOperation::GoAway] {
+        let mut server = Server::new(Options::default());
+        let a = server.open();
+        server.link(a, operation, &[]);
+        assert!(matches!(server.fault(a), Some(ServerFault::Corruption(_))), "{operation:?}");
+    }
+}
+
+#[test]
+fn with_auto_release_off_leases_outlive_their_link() {
+    let links = LinkSettings { auto_release: false, grace_ms: GRACE_MS };
+    let mut server = Server::new(Options { links, ..Options::default() });
+    let (a, b) = (server.open(), server.open());
+    server.hello(a, 1, b"");
+    assert!(server.acquire(a, 2, 5, "k", 0).is_some());
+    server.close(a);
+    server.pass(29_999);
+    assert_eq!(server.ask(b, "l\nk\n0\n"), "timeout");
+    server.pass(1);
+    assert!(server.ask(b, "l\nk\n0\n").starts_with("ok "));
+}
