@@ -8,12 +8,13 @@ mod links;
 mod locks;
 mod stats;
 
+pub use crate::table::{Effect, Reply, Ticket};
 pub use links::{Greeted, Link, LinkSettings, Links};
 pub use locks::{Asker, LockReply, late_answer};
 
 use crate::auth::AuthToken;
 use crate::id::{ConnectionId, Owner, SessionId};
-use crate::table::{Added, Effect, Locks, SessionStore};
+use crate::table::{Added, Locks, SessionStore};
 use crate::time::Time;
 use crate::wire::frame::{Corruption, LockOperation, MessageHead, SessionOperation};
 use crate::wire::message::MessageWriter;

@@ -1,6 +1,6 @@
 //! The requests of a connection of frames that wait for a lock.
 
-use crate::table::Ticket;
+use crate::service::Ticket;
 use crate::wire::frame::{LockOperation, MessageHead, Operation};
 use foldhash::fast::RandomState;
 use std::collections::{BTreeSet, HashMap};

@@ -7,8 +7,7 @@ use super::blocked::{Blocked, BlockedRequests};
 use super::{Peer, ServerFault, Turn};
 use crate::id::{ConnectionId, Owner};
 use crate::limits::OUTBOX_BYTES_MAX;
-use crate::service::{Asker, Link, LockReply, Service, late_answer};
-use crate::table::{Effect, Reply};
+use crate::service::{Asker, Effect, Link, LockReply, Reply, Service, late_answer};
 use crate::time::Time;
 use crate::wire::frame::{
     Corruption, Direction, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation,

@@ -5,8 +5,7 @@
 use super::{Peer, ServerFault, Turn};
 use crate::id::{ConnectionId, Owner};
 use crate::limits::OUTBOX_BYTES_MAX;
-use crate::service::{Asker, LockReply, late_answer};
-use crate::table::{Effect, Reply, Ticket};
+use crate::service::{Asker, Effect, LockReply, Reply, Ticket, late_answer};
 use crate::time::Time;
 use crate::wire::line::{Lines, TextRequest};
 use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
