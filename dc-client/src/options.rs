@@ -1,8 +1,11 @@
 //! The options of `dc_client`.
 
+mod tls;
+
+use self::tls::TlsOptions;
 use dc_options::address::{Address, address};
 use dc_options::duration::milliseconds;
-use dc_options::{DaemonOptions, Mistake, Options, Program};
+use dc_options::{AuthOptions, DaemonOptions, Mistake, Options, Program};
 use libdc::limits::AGENT_TIME_MS_MAX;
 use std::time::Duration;
 
@@ -32,6 +35,12 @@ pub(crate) struct ClientOptions {
     /// Answer a request that the server has not answered for this long; 0 is never.
     #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds(0..=AGENT_TIME_MS_MAX))]
     pub(crate) timeout: Duration,
+    /// TLS.
+    #[command(flatten)]
+    pub(crate) tls: TlsOptions,
+    /// Authentication.
+    #[command(flatten)]
+    pub(crate) auth: AuthOptions,
     /// What all daemons take.
     #[command(flatten)]
     pub(crate) daemon: DaemonOptions,
@@ -42,6 +51,7 @@ impl Options for ClientOptions {
         if matches!(self.server, Address::Descriptor(_)) {
             return Err(Mistake::inconsistent("server", "takes an address to connect to, not a descriptor"));
         }
+        self.tls.check(&self.server)?;
         self.daemon.check()
     }
 }
@@ -56,5 +66,38 @@ mod tests {
         let differences =
             dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<ClientOptions>());
         assert!(differences.is_empty(), "{differences:#?}");
+    }
+
+    fn options(line: &[&str]) -> Result<ClientOptions, String> {
+        let line = [&["-server", "IP:cache.example:9001"], line].concat();
+        let options = PROGRAM.try_parse::<ClientOptions>(line.into_iter().map(Into::into), |_| None);
+        options.map_err(|stop| {
+            assert_eq!(stop.status(), 64);
+            stop.text().trim_end().strip_prefix("dc_client: ").unwrap_or_default().to_owned()
+        })
+    }
+
+    #[test]
+    fn the_options_of_tls_belong_together() {
+        for option in ["tls-ca", "tls-name", "tls-cert", "tls-key"] {
+            let mistake = options(&[&format!("-{option}"), "x"]).unwrap_err();
+            assert_eq!(mistake, format!("-{option} needs -tls"));
+        }
+        assert_eq!(options(&["-tls", "-tls-cert", "c"]).unwrap_err(), "-tls-cert needs -tls-key");
+        assert_eq!(options(&["-tls", "-tls-key", "k"]).unwrap_err(), "-tls-key needs -tls-cert");
+        assert_eq!(
+            options(&["-tls", "-tls-name", "a b"]).unwrap_err(),
+            "-tls-name \"a b\" is no name of a host; it takes the name or address of a host"
+        );
+        let line = ["-server", "UNIX:/s", "-tls"].map(Into::into);
+        let stop = PROGRAM.try_parse::<ClientOptions>(line, |_| None).unwrap_err();
+        assert!(stop.text().contains("-tls is for a server over TCP"), "{}", stop.text());
+    }
+
+    #[test]
+    fn the_files_of_tls_are_read_where_it_is_wanted() {
+        assert!(options(&[]).unwrap().tls.load().unwrap().is_none());
+        let tls = options(&["-tls", "-tls-ca", "/absent/ca", "-tls-name", "127.0.0.1"]).unwrap().tls;
+        assert!(tls.load().unwrap_err().to_string().starts_with("can't read /absent/ca: "));
     }
 }

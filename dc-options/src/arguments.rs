@@ -2,11 +2,13 @@
 //!
 //! An option is written with one dash or two, its value behind `=` or as the next word. The word behind
 //! an option that takes a value is its value, whatever it looks like; only an option that may stand
-//! alone leaves a word with a dash to be the next option. `--` ends the options. A request for help
+//! alone leaves a word with a dash to be the next option. A switch takes no word behind it, but may have 1, yes, true or on,
+//! or 0, no, false or off behind `=`. `--` ends the options. A request for help
 //! counts wherever it stands, even behind a mistake. Nothing here panics.
 
-use crate::mistake::{Mistake, printable};
-use crate::vocabulary::{self, Shape, Vocabulary};
+use crate::environment::{SWITCH_TAKES, is_on};
+use crate::mistake::{Mistake, Place, printable};
+use crate::vocabulary::{self, Known, Shape, Vocabulary};
 use clap::Arg;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -121,7 +123,8 @@ impl<'c> Reader<'c> {
             return Err(Mistake::UnknownOption { option: printable(OsStr::new(&name)), nearest });
         };
         let value = match (vocabulary::shape(known.option), value) {
-            (Shape::Flag | Shape::Switch, Some(_)) => return Err(Mistake::UnexpectedValue { option: name }),
+            (Shape::Flag, Some(_)) => return Err(Mistake::UnexpectedValue { option: name }),
+            (Shape::Switch, Some(value)) => switched(known, &name, &value)?,
             (Shape::Flag, None) => OsString::new(),
             (Shape::Switch, None) => OsString::from(if known.negated { "false" } else { "true" }),
             (Shape::Value | Shape::OptionalValue, Some(value)) => value,
@@ -133,6 +136,20 @@ impl<'c> Reader<'c> {
         self.words.given.push(Given { option: known.option, value, source: Source::Line(name) });
         Ok(())
     }
+}
+
+/// Whether the switch that was written as `name` and `value` is on, as its value.
+fn switched(known: Known<'_>, name: &str, value: &OsStr) -> Result<OsString, Mistake> {
+    let place = || Place { option: name.to_owned(), variable: None };
+    if value.is_empty() {
+        return Err(Mistake::MissingValue { place: place(), takes: Some(SWITCH_TAKES.to_owned()) });
+    }
+    let on = is_on(value, false).map_err(|wrong| Mistake::Value {
+        place: place(),
+        shown: Some(printable(value)),
+        value: wrong,
+    })?;
+    Ok(OsString::from(if on != known.negated { "true" } else { "false" }))
 }
 
 /// The name of the option that `word` is and the value behind `=`; `None` if it is no option.

@@ -9,7 +9,8 @@
 //! - an option that may stand without a value: an empty variable is the option alone;
 //! - any other option: its value; an empty variable is as good as none.
 //!
-//! A variable of an option that excludes one given on the command line is not looked at. Unknown
+//! A variable of an option that excludes one given on the command line is not looked at, nor is one that says the
+//! same in another way: the token of authentication itself, or a file of it. Unknown
 //! variables with the prefix are left alone: a container platform sets such (`DC_SERVER_PORT`) by itself.
 //! Nothing here panics, and nothing here reads the process's own environment.
 
@@ -21,7 +22,7 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 /// What a flag's variable takes.
-const SWITCH_TAKES: &str = "1, yes, true or on, or 0, no, false or off";
+pub(crate) const SWITCH_TAKES: &str = "1, yes, true or on, or 0, no, false or off";
 
 /// A variable that an option is read from besides its own.
 #[derive(Clone, Copy, Debug)]
@@ -67,13 +68,17 @@ impl Environment<'_> {
         let mut all = Vec::new();
         for option in vocabulary.options() {
             if let Some(said) = self.further(option, Rank::Override)? {
-                line.retain(|given| given.option.get_id() != option.get_id());
+                let gives_way = |given: &Given<'_>| {
+                    given.option.get_id() == option.get_id() || vocabulary::say_the_same(given.option, option)
+                };
+                line.retain(|given| !gives_way(given));
                 all.extend(said);
                 continue;
             }
             let settled = line.iter().any(|given| {
                 given.option.get_id() == option.get_id()
                     || vocabulary.exclude_each_other(given.option, option)
+                    || vocabulary::say_the_same(given.option, option)
             });
             if settled {
                 continue;
@@ -148,7 +153,7 @@ impl Environment<'_> {
 }
 
 /// Whether `value` turns a flag on. A lenient reader takes for off what it does not know.
-fn is_on(value: &OsStr, lenient: bool) -> Result<bool, BadValue> {
+pub(crate) fn is_on(value: &OsStr, lenient: bool) -> Result<bool, BadValue> {
     let word = value.to_str().map(str::to_ascii_lowercase);
     match word.as_deref() {
         Some("1" | "yes" | "true") => Ok(true),

@@ -50,7 +50,7 @@
 //! How an option is declared: the doc comment's first paragraph is its help, `value_name` its metavariable. One
 //! that may be repeated is a `Vec`, one that may stand without its value has `num_args = 0..=1` and is
 //! given the empty value then, and a switch that is on unless `-no-x` turns it off is a `bool` with
-//! `alias = "no-x", action = ArgAction::Set, default_value = "true"`. An option whose value clap shows in a message
+//! `alias = "no-x", action = ArgAction::Set, default_value = "true"`; `-x=false` turns it off too. An option whose value clap shows in a message
 //! must have a parser that returns a [`BadValue`]; the ones of this crate do. The value of `-auth-token` is never shown.
 //!
 //! Nothing here panics on what a user writes. [`Program`] itself is as the program was written: clap's debug
@@ -58,6 +58,7 @@
 #![forbid(unsafe_code)]
 
 mod arguments;
+mod auth;
 mod daemon;
 mod environment;
 pub mod log;
@@ -71,11 +72,12 @@ mod usage;
 mod value;
 mod vocabulary;
 
+pub use auth::AuthOptions;
 pub use daemon::DaemonOptions;
 pub use environment::{Rank, Variable};
 pub use log::LogOptions;
 pub use mistake::{BadValue, Mistake, Place, QUOTED_CHARS_MAX};
-pub use program::{Options, Program, VERSION};
+pub use program::{Addition, Options, Program, VERSION};
 pub use stop::{STATUS_MISTAKE, Stop};
 pub use usage::OptionInfo;
-pub use value::{account, address, count, duration, permissions, size};
+pub use value::{account, address, count, duration, path, permissions, size};

@@ -43,6 +43,24 @@ pub trait Options: clap::Args {
     fn check(&self) -> Result<(), Mistake> {
         Ok(())
     }
+
+    /// What variables that are no option's own add to options that may be repeated. `variable` is asked for the
+    /// value of a variable by its name.
+    #[must_use]
+    fn additions(_variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<Addition> {
+        Vec::new()
+    }
+}
+
+/// A value that variables give to an option besides what else it has.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Addition {
+    /// The option, by its main name without dashes.
+    pub option: &'static str,
+    /// The variables that it comes from, for messages.
+    pub variables: String,
+    /// The value.
+    pub value: OsString,
 }
 
 impl Program {
@@ -108,7 +126,11 @@ impl Program {
         once_each(&words.given)?;
         let further = [self.variables, FURTHER].concat();
         let environment = Environment { prefix: self.env_prefix, further: &further, lookup };
-        let given = environment.complete(vocabulary, words.given)?;
+        let mut given = environment.complete(vocabulary, words.given)?;
+        given.extend(T::additions(lookup).into_iter().filter_map(|addition| {
+            let option = vocabulary.find(addition.option)?.option;
+            Some(Given { option, value: addition.value, source: Source::Variable(addition.variables) })
+        }));
         for given in &given {
             has_value(command, given)?;
         }

@@ -1,9 +1,11 @@
 //! Starting a daemon as its options say, up to the moment when it serves.
 
 use crate::{DaemonOptions, Program, account::SocketAccount, log};
+use libdc::auth::AuthTokenError;
 use libdc::net::accept::ConnectionLimits;
 use libdc::net::address::Address;
 use libdc::net::listen::{ListenError, Listener, SocketMode, SocketPermissions};
+use libdc::net::tls::error::TlsError;
 use libdc::process::account::{Account, AccountError, group_id, user_id};
 use libdc::process::file_limit;
 use libdc::process::life::{Confined, Launch, LifeError};
@@ -107,6 +109,12 @@ pub enum StartError {
     /// Detaching, pidfile or user.
     #[error(transparent)]
     Life(#[from] LifeError),
+    /// The file of the token of authentication gives none.
+    #[error(transparent)]
+    AuthToken(#[from] AuthTokenError),
+    /// The files of TLS can't be used.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// There is a log already.
     #[error(transparent)]
     Log(#[from] log::LogError),

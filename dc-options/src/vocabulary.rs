@@ -103,6 +103,14 @@ pub(crate) fn is_secret(option: &Arg) -> bool {
     name(option) == "auth-token"
 }
 
+/// Whether `a` and `b` are two ways to say one thing, so that who says the one overrules the other elsewhere. Said in one
+/// place, both reach the program.
+pub(crate) fn say_the_same(a: &Arg, b: &Arg) -> bool {
+    let pair = ["auth-token", "auth-token-file"];
+    let (a, b) = (name(a), name(b));
+    a != b && pair.contains(&a.as_str()) && pair.contains(&b.as_str())
+}
+
 /// The name that stands for `option` in messages, without a dash.
 pub(crate) fn name(option: &Arg) -> String {
     names(option).next().unwrap_or_else(|| option.get_id().to_string())

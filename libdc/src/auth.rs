@@ -43,14 +43,11 @@ impl AuthToken {
         Ok(Self { bytes: bytes.into(), digest: Sha256::digest(bytes).into(), exposure: None })
     }
 
-    /// The token that was given on a command line, where others on the host can read it.
-    ///
-    /// # Errors
-    /// As [`AuthToken::new`].
-    pub fn from_argument(bytes: &[u8]) -> Result<Self, BadAuthToken> {
-        let mut token = Self::new(bytes)?;
-        token.exposure = Some(Exposure::Argument);
-        Ok(token)
+    /// The same token, known to stand on a command line, where others on the host can read it.
+    #[must_use]
+    pub fn on_command_line(mut self) -> Self {
+        self.exposure = Some(Exposure::Argument);
+        self
     }
 
     /// The token in the one line of the file at `path`, without white space at its end.
@@ -226,12 +223,15 @@ mod tests {
         let expected =
             format!("the file of the token, {}, can be read by everybody: its mode is 604", path.display());
         assert_eq!(text, expected);
-        assert_eq!(AuthToken::from_argument(b"secret").unwrap().exposure(), Some(&Exposure::Argument));
+        assert_eq!(
+            AuthToken::new(b"secret").unwrap().on_command_line().exposure(),
+            Some(&Exposure::Argument)
+        );
         assert_eq!(AuthToken::new(b"secret").unwrap().exposure(), None);
     }
 
     #[test]
     fn it_is_not_printed() {
-        assert_eq!(format!("{:?}", AuthToken::from_argument(b"secret").unwrap()), "AuthToken(…)");
+        assert_eq!(format!("{:?}", AuthToken::new(b"secret").unwrap().on_command_line()), "AuthToken(…)");
     }
 }

@@ -6,5 +6,6 @@ pub mod address;
 pub mod count;
 pub mod duration;
 mod number;
+pub mod path;
 pub mod permissions;
 pub mod size;

@@ -42,7 +42,14 @@ fn a_value_that_is_missing() {
 #[test]
 fn a_value_that_none_asked_for() {
     assert_eq!(mistake(&["-daemon=yes"], &[]), "-daemon takes no value");
-    assert_eq!(mistake(&["-no-auto-release=1"], &[]), "-no-auto-release takes no value");
+    assert_eq!(
+        mistake(&["-no-auto-release=x"], &[]),
+        "-no-auto-release \"x\" is neither on nor off; it takes 1, yes, true or on, or 0, no, false or off"
+    );
+    assert_eq!(
+        mistake(&["-auto-release="], &[]),
+        "-auto-release needs a value; it takes 1, yes, true or on, or 0, no, false or off"
+    );
 }
 
 #[test]
