@@ -9,6 +9,7 @@ use libdc::net::tls::error::TlsError;
 use libdc::process::account::{Account, AccountError, group_id, user_id};
 use libdc::process::file_limit;
 use libdc::process::life::{Confined, Launch, LifeError};
+use libdc::process::state::StateError;
 use std::future::pending;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -115,6 +116,9 @@ pub enum StartError {
     /// The files of TLS can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
+    /// The state directory can't be used.
+    #[error(transparent)]
+    State(#[from] StateError),
     /// There is a log already.
     #[error(transparent)]
     Log(#[from] log::LogError),

@@ -1,4 +1,4 @@
-//! The life of a daemon: detaching, pidfile, user, leftovers, signals, and the types that put them in order
+//! The life of a daemon: detaching, pidfile, user, leftovers, signals, what outlives it ([`state`]), and the types that put them in order
 //! ([`life`]).
 
 pub mod account;
@@ -10,3 +10,4 @@ pub mod pidfile;
 pub mod privileges;
 #[cfg(feature = "tokio")]
 pub mod signals;
+pub mod state;

@@ -1,0 +1,174 @@
+//! What the file of a state directory says: a few lines of text, with a checksum.
+//!
+//! ```text
+//! distcache fence 1
+//! ceiling 1854283647221202944
+//! run links
+//! sha256 5f0a…
+//! ```
+//!
+//! The first line names the format and its version. No fence of `ceiling` or above has been given out. `run` is how the run
+//! that wrote it stands: `open`, `links` if it has served links, and `clean` at an orderly end. The last line is
+//! the SHA-256 of what stands before it. Nothing here panics.
+
+use sha2::{Digest, Sha256};
+use std::fmt::Write as _;
+
+/// What every version of the format begins with, and this one.
+const FORMAT: &str = "distcache fence ";
+const VERSION: &str = "1";
+
+/// The content of the file.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Record {
+    /// Above all fences that have been given out.
+    pub(super) ceiling: u64,
+    pub(super) run: Run,
+}
+
+/// How a run of the server stands, or ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Run {
+    /// It serves, and has served no link.
+    Open,
+    /// It serves, and has served links.
+    Links,
+    /// It ended in good order.
+    Clean,
+}
+
+impl Record {
+    /// The text of the file.
+    pub(super) fn to_text(self) -> String {
+        let Self { ceiling, run } = self;
+        let mut text = format!("{FORMAT}{VERSION}\nceiling {ceiling}\nrun {}\n", run.word());
+        let sum = checksum(&text);
+        text.push_str(&sum);
+        text
+    }
+
+    /// Reads the text of a file.
+    pub(super) fn parse(text: &[u8]) -> Result<Self, BadRecord> {
+        let text = std::str::from_utf8(text).map_err(|_| BadRecord::Foreign)?;
+        let Some(rest) = text.strip_prefix(FORMAT) else { return Err(BadRecord::Foreign) };
+        let Some((version, rest)) = rest.split_once('\n') else { return Err(BadRecord::Broken) };
+        let sum_at = text.rfind("sha256 ").ok_or(BadRecord::Broken)?;
+        let (body, sum) = text.split_at(sum_at);
+        if sum != checksum(body) {
+            return Err(BadRecord::Broken);
+        }
+        // A version that is whole and unknown was written by a later program.
+        if version != VERSION {
+            return Err(BadRecord::Version);
+        }
+        let mut lines = rest.lines();
+        let mut value = |name: &str| lines.next()?.strip_prefix(name)?.strip_prefix(' ');
+        let ceiling = value("ceiling").and_then(|digits| digits.parse().ok()).ok_or(BadRecord::Broken)?;
+        let run = value("run").and_then(Run::of_word).ok_or(BadRecord::Broken)?;
+        let record = Self { ceiling, run };
+        // One content has one text.
+        if record.to_text() == text { Ok(record) } else { Err(BadRecord::Broken) }
+    }
+}
+
+impl Run {
+    const ALL: [Self; 3] = [Self::Open, Self::Links, Self::Clean];
+
+    const fn word(self) -> &'static str {
+        match self {
+            Self::Open => "open",
+            Self::Links => "links",
+            Self::Clean => "clean",
+        }
+    }
+
+    fn of_word(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|run| run.word() == word)
+    }
+}
+
+/// Why a text is no record.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum BadRecord {
+    /// It is something else altogether.
+    Foreign,
+    /// It is of a version that is not known here.
+    Version,
+    /// It was cut short or changed.
+    Broken,
+}
+
+/// The line with the checksum of `body`.
+fn checksum(body: &str) -> String {
+    let mut line = String::from("sha256 ");
+    for byte in Sha256::digest(body) {
+        // Writing to a String does not fail.
+        write!(line, "{byte:02x}").ok();
+    }
+    line.push('\n');
+    line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    const TEXT: &str = "distcache fence 1\nceiling 1099511627776\nrun links\n\
+        sha256 dda73edb4fa814dd6a360a611959fa759f93e84d6e00210c00768acb380cb829\n";
+
+    fn records() -> impl Strategy<Value = Record> {
+        (any::<u64>(), 0_usize..3).prop_map(|(ceiling, run)| Record { ceiling, run: Run::ALL[run] })
+    }
+
+    #[test]
+    fn the_text_is_as_documented() {
+        let record = Record { ceiling: 1 << 40, run: Run::Links };
+        assert_eq!(record.to_text(), TEXT);
+        assert_eq!(Record::parse(TEXT.as_bytes()), Ok(record));
+    }
+
+    #[test]
+    fn what_is_something_else_is_told_from_what_is_broken() {
+        let signed = |body: &str| format!("{body}{}", checksum(body));
+        let cases = [
+            ("", BadRecord::Foreign),
+            ("#!/bin/sh\n", BadRecord::Foreign),
+            ("distcache fence 1", BadRecord::Broken),
+            ("distcache fence 1\nceiling 1\nrun open\n", BadRecord::Broken),
+            (&TEXT.replace("1099511627776", "1099511627777"), BadRecord::Broken),
+            (&signed("distcache fence 2\nother things\n"), BadRecord::Version),
+            (&signed("distcache fence 1\nceiling +1\nrun open\n"), BadRecord::Broken),
+            (&signed("distcache fence 1\nceiling 18446744073709551616\nrun open\n"), BadRecord::Broken),
+            (&signed("distcache fence 1\nceiling 1\nrun away\n"), BadRecord::Broken),
+            (&signed("distcache fence 1\nceiling 1\nrun open\nmore\n"), BadRecord::Broken),
+        ];
+        for (text, bad) in cases {
+            assert_eq!(Record::parse(text.as_bytes()), Err(bad), "{text}");
+        }
+        assert_eq!(Record::parse(b"\xff"), Err(BadRecord::Foreign));
+    }
+
+    proptest! {
+        #[test]
+        fn what_is_written_reads_back(record in records()) {
+            prop_assert_eq!(Record::parse(record.to_text().as_bytes()), Ok(record));
+        }
+
+        #[test]
+        fn a_changed_byte_or_a_lost_end_is_seen(record in records(), at in any::<usize>(), change in 1_u8..) {
+            let mut text = record.to_text().into_bytes();
+            let at = at % text.len();
+            prop_assert!(Record::parse(&text[..at]).is_err());
+            text[at] ^= change;
+            prop_assert!(Record::parse(&text).is_err());
+        }
+
+        #[test]
+        fn nothing_panics(text in any::<Vec<u8>>(), body in ".*") {
+            Record::parse(&text).ok();
+            let body = format!("{FORMAT}{body}");
+            Record::parse(format!("{body}{}", checksum(&body)).as_bytes()).ok();
+        }
+    }
+}
