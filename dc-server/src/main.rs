@@ -1,5 +1,6 @@
 //! `dc_server`: keeps the sessions of a fleet, and answers the agents of its hosts.
 
+mod fences;
 mod options;
 mod progress;
 mod serve;

@@ -4,7 +4,7 @@ mod dflockd;
 mod locks;
 mod tls;
 
-use self::locks::LockOptions;
+pub(crate) use self::locks::LockOptions;
 use self::tls::TlsOptions;
 use dc_options::address::{Address, address};
 use dc_options::count::count;

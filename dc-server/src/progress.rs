@@ -1,10 +1,11 @@
 //! What the server does besides answering: gives back the memory of expired sessions, and logs the totals.
 
+use crate::fences::KeptFences;
 use libdc::net::server::Server;
 use libdc::service::Tally;
-use libdc::table::SessionTotals;
+use libdc::table::{LockTotals, SessionTotals};
 use libdc::time::Time;
-use libdc::wire::frame::SessionOperation;
+use libdc::wire::frame::{LockOperation, SessionOperation};
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::time::{Instant, MissedTickBehavior, interval_at, sleep};
@@ -15,12 +16,13 @@ const SECOND: Duration = Duration::from_secs(1);
 /// Keeps a server's house.
 pub(crate) struct Progress {
     server: Arc<Server>,
-    logged: (Tally, u64),
+    fences: KeptFences,
+    logged: (Tally, u64, LockTotals),
 }
 
 impl Progress {
-    pub(crate) fn new(server: Arc<Server>) -> Self {
-        Self { server, logged: (Tally::default(), 0) }
+    pub(crate) fn new(server: Arc<Server>, fences: KeptFences) -> Self {
+        Self { server, fences, logged: Default::default() }
     }
 
     /// Once a second, and whenever as many requests were answered as `-progress` says, for ever.
@@ -29,7 +31,10 @@ impl Progress {
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             tokio::select! {
-                _ = seconds.tick() => self.sweep().await,
+                _ = seconds.tick() => {
+                    self.fences.extend();
+                    self.sweep().await;
+                }
                 () = self.server.progress() => {}
             }
             self.log_changes();
@@ -38,9 +43,13 @@ impl Progress {
 
     fn log_changes(&mut self) {
         let totals = self.server.service().sessions().totals(self.server.now());
-        let now = (self.server.service().totals(), totals.sessions);
+        let service = self.server.service();
+        let now = (service.totals(), totals.sessions, service.locks().totals());
         if now != self.logged {
             log(&now.0, &totals);
+            if now.0.locking() > 0 {
+                log_locks(&now.0, &now.2);
+            }
             self.logged = now;
         }
     }
@@ -56,6 +65,23 @@ impl Progress {
             sleep(Duration::ZERO).await;
         }
     }
+}
+
+/// One line of what became of locks.
+fn log_locks(tally: &Tally, totals: &LockTotals) {
+    info!(
+        keys = totals.keys,
+        held = totals.holders,
+        waiting = totals.waiters,
+        operations = tally.locking(),
+        granted = totals.grants,
+        timeouts = totals.timeouts,
+        expired = totals.expired,
+        renew = tally.lock_requests(LockOperation::Renew),
+        release = tally.lock_requests(LockOperation::Release),
+        wrong_tokens = tally.wrong_tokens(),
+        "totals of locks"
+    );
 }
 
 /// One line of totals.

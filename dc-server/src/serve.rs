@@ -1,6 +1,7 @@
 //! The life of the server: what is opened, started, awaited and ended, in that order.
 
-use crate::options::{PROGRAM, ServerOptions};
+use crate::fences::KeptFences;
+use crate::options::{LockOptions, PROGRAM, ServerOptions};
 use crate::progress::Progress;
 use dc_options::start::{StartError, Started, time_to_finish};
 use libdc::net::accept::{Acceptor, ConnectionLimits};
@@ -14,6 +15,7 @@ use libdc::service::{LinkSettings, Service};
 use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
 use std::io;
 use std::sync::Arc;
+use std::time::Duration;
 use tokio::task::JoinSet;
 use tracing::{info, warn};
 
@@ -29,15 +31,23 @@ pub(crate) fn run(options: &ServerOptions) -> Result<(), StartError> {
 
 async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartError> {
     let threads = options.threads();
-    let links = LinkSettings { grace_ms: 10_000, auto_release: true };
-    let service = Service::new(Arc::new(sessions(options, threads)?), locks(options, threads)?, links, None);
-    let service = Arc::new(service);
+    let tls = options.tls.load()?;
+    let clock = Clock::start();
+    let fences = KeptFences::open(options.locks.state.as_deref())?;
+    let service = Arc::new(Service::new(
+        Arc::new(sessions(options, threads)?),
+        locks(&options.locks, threads, fences.fences())?,
+        links(&options.locks),
+        options.auth.token()?,
+    ));
+    fences.hold_off(service.locks(), clock.now().after_ms(milliseconds(options.locks.grace)));
     let settings = ServerSettings {
-        read_timeout_ms: options.read_timeout.as_millis() as u64,
-        write_timeout_ms: options.write_timeout.as_millis() as u64,
+        read_timeout_ms: milliseconds(options.read_timeout),
+        write_timeout_ms: milliseconds(options.write_timeout),
         progress: options.progress,
     };
-    let server = Arc::new(Server::new(service, Clock::start(), settings));
+    let server = Server::new(service, clock, settings).with_tls(tls);
+    let server = Arc::new(server.before_first_link(fences.note_links()));
     let workers = Arc::new(Workers::start(&tokio::runtime::Handle::current(), threads)?);
     let policy = SignalPolicy { killable: options.daemon.killable, detached: options.daemon.daemon };
     let mut signals = Signals::listen(policy)?;
@@ -47,7 +57,7 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
     for acceptor in acceptors(limits, listeners)? {
         accepting.spawn(accept(acceptor, Arc::clone(&server), Arc::clone(&workers)));
     }
-    let housekeeping = tokio::spawn(Progress::new(Arc::clone(&server)).keep());
+    let housekeeping = tokio::spawn(Progress::new(Arc::clone(&server), fences.clone()).keep());
     let time = {
         let server = Arc::clone(&server);
         tokio::spawn(async move { server.keep_time().await })
@@ -68,6 +78,7 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
     if let Some(workers) = Arc::into_inner(workers) {
         workers.stop();
     }
+    fences.end(server.service().locks());
     info!("ended");
     Ok(serving.end()?)
 }
@@ -80,14 +91,24 @@ fn sessions(options: &ServerOptions, threads: usize) -> io::Result<ShardedSessio
     Ok(ShardedSessions::new(shards(threads), limits, [word(low), word(high)]))
 }
 
-fn locks(options: &ServerOptions, threads: usize) -> io::Result<Locks> {
+fn locks(options: &LockOptions, threads: usize, fences: Fences) -> io::Result<Locks> {
     let settings = LockSettings {
-        default_lease_ms: 33_000,
+        default_lease_ms: milliseconds(options.default_lease_ttl),
         locks_max: options.max_locks,
-        waiters_max: 0,
-        idle_ms: 60_000,
+        waiters_max: options.max_waiters,
+        idle_ms: milliseconds(options.gc_max_idle),
     };
-    Ok(Locks::new(shards(threads), settings, Fences::starting_at(1), random()?))
+    Ok(Locks::new(shards(threads), settings, fences, random()?))
+}
+
+fn links(options: &LockOptions) -> LinkSettings {
+    let grace_ms = u32::try_from(options.grace.as_millis()).unwrap_or(u32::MAX);
+    LinkSettings { grace_ms, auto_release: options.auto_release_on_disconnect }
+}
+
+/// All durations among the options are of a year at most.
+const fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis() as u64
 }
 
 const fn shards(threads: usize) -> usize {

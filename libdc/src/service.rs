@@ -40,19 +40,21 @@ pub struct Effects {
     pub answers: Vec<Effect>,
     /// Connections whose link another connection has taken over, to be closed.
     pub taken_over: Vec<ConnectionId>,
+    /// A link was opened or resumed, and what it is granted may be believed in beyond the server's end.
+    pub greeted: bool,
 }
 
 impl Effects {
     /// Nothing follows.
     #[must_use]
     pub const fn new() -> Self {
-        Self { answers: Vec::new(), taken_over: Vec::new() }
+        Self { answers: Vec::new(), taken_over: Vec::new(), greeted: false }
     }
 
     /// Whether nothing follows.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.answers.is_empty() && self.taken_over.is_empty()
+        self.answers.is_empty() && self.taken_over.is_empty() && !self.greeted
     }
 }
 

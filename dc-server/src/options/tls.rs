@@ -35,7 +35,6 @@ impl TlsOptions {
     }
 
     /// Reads the files; `None` if there is to be no TLS.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the server does not make handshakes yet"))]
     pub(crate) fn load(&self) -> Result<Option<ServerTls>, TlsError> {
         let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) else {
             return Ok(None);

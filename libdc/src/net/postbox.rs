@@ -125,7 +125,7 @@ mod tests {
     }
 
     fn taken_over(id: ConnectionId) -> Effects {
-        Effects { answers: Vec::new(), taken_over: vec![id] }
+        Effects { taken_over: vec![id], ..Effects::new() }
     }
 
     #[test]

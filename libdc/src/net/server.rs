@@ -9,15 +9,18 @@ use crate::net::postbox::{Letter, Postbox, Postboxes};
 use crate::net::scratch::Scratch;
 use crate::net::socket::Socket;
 use crate::net::timer::Timer;
+use crate::net::tls::error::TlsError;
+use crate::net::tls::server::{ServerTls, handshake};
 use crate::proto::outbox::Outbox;
 use crate::proto::server::{ServerConnection, ServerFault, Turn};
 use crate::service::{Effects, Service, Tally};
 use crate::time::Time;
 use std::io;
 use std::pin::Pin;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::task::{Context, Poll, ready};
+use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -30,10 +33,15 @@ pub struct Server {
     settings: ServerSettings,
     draining: CancellationToken,
     connections: AtomicU64,
+    tls: Option<ServerTls>,
+    first_link: Mutex<Option<FirstLink>>,
     postboxes: Postboxes,
     alarm: Alarm,
     progress: Progress,
 }
+
+/// What is to be done before the first link is told that it is open.
+type FirstLink = Box<dyn FnOnce() + Send>;
 
 /// What an operator chooses of the server's behaviour.
 #[derive(Clone, Copy, Debug)]
@@ -60,17 +68,32 @@ impl Server {
         let progress = Progress { next: AtomicU64::new(settings.progress), reached: Notify::new() };
         let draining = CancellationToken::new();
         let alarm = Alarm { at_ms: AtomicU64::new(u64::MAX), moved: Notify::new() };
-        let postboxes = Postboxes::new();
         Self {
             service,
             clock,
             settings,
             draining,
             connections: AtomicU64::new(0),
-            postboxes,
+            tls: None,
+            first_link: Mutex::default(),
+            postboxes: Postboxes::new(),
             alarm,
             progress,
         }
+    }
+
+    /// The same server, which speaks nothing but TLS over TCP.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<ServerTls>) -> Self {
+        Self { tls, ..self }
+    }
+
+    /// The same server, which does `act` before the first link is told that it is open. What an agent is granted
+    /// then it may believe in beyond the server's end. It is called on the way of a request, so it should not
+    /// take longer than it must.
+    #[must_use]
+    pub fn before_first_link(self, act: impl FnOnce() + Send + 'static) -> Self {
+        Self { first_link: Mutex::new(Some(Box::new(act))), ..self }
     }
 
     /// Waits until as many requests more were answered as the settings say. For one caller. Cancel-safe.
@@ -141,6 +164,7 @@ impl Server {
     pub async fn serve(self: Arc<Self>, socket: Socket, place: Place) {
         let id = ConnectionId::new(self.connections.fetch_add(1, Ordering::Relaxed) + 1);
         debug!(connection = %id, "connected");
+        let Some(socket) = self.prepare(id, socket).await else { return };
         let mut connection = Connection::open(&self, id, socket);
         let end = tokio::select! {
             biased;
@@ -163,9 +187,33 @@ impl Server {
         }
     }
 
+    /// Makes the handshake of TLS where there is to be one.
+    async fn prepare(&self, id: ConnectionId, socket: Socket) -> Option<Socket> {
+        let (Some(tls), Socket::Tcp(_)) = (&self.tls, &socket) else { return Some(socket) };
+        let peer = socket.peer();
+        let within = Duration::from_millis(self.settings.read_timeout_ms);
+        match handshake(tls, socket, within).await {
+            Ok(socket) => Some(socket),
+            Err(error @ TlsError::Closed(_)) => {
+                debug!(connection = %id, peer, "lost: {error}");
+                None
+            }
+            Err(error) => {
+                warn!(connection = %id, peer, "closed: {error}");
+                None
+            }
+        }
+    }
+
     /// What follows from a step is done: others are told, and the alarm is set for what ends soonest.
     fn settle(&self, effects: &mut Effects, tally: &Tally) {
         self.service.record(tally);
+        if std::mem::take(&mut effects.greeted) {
+            let first_link = self.first_link.lock().unwrap_or_else(PoisonError::into_inner).take();
+            if let Some(act) = first_link {
+                act();
+            }
+        }
         self.postboxes.deliver(effects);
         if tally.locking() > 0 && !self.alarm.is_before(self.service.locks().soonest()) {
             self.alarm.moved.notify_one();

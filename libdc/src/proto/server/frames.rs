@@ -290,6 +290,7 @@ impl Locking {
         let locks = turn.service.locks();
         let greeted = links.hello(turn.now, hello.link_id, id, locks, &mut turn.effects.answers);
         turn.effects.taken_over.extend(greeted.taken_from);
+        turn.effects.greeted = true;
         self.link = Some(greeted.link);
         let grace_ms = links.settings().grace_ms;
         Welcome { status: LockStatus::Ok, grace_ms, remembered: greeted.remembered }.write(head, turn.out);

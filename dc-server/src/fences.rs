@@ -1,0 +1,90 @@
+//! The fences of this run: greater than those of all runs before, as far as that can be known.
+//!
+//! With `-state` the directory knows; without it the clock of the host has to do. After a run that ended without
+//! saying so, nobody can tell which locks the agents of its links hold on to. They do so for the grace at most: until
+//! then nothing is granted.
+
+use libdc::process::state::{Previous, State, StateError};
+use libdc::table::{Fences, Locks};
+use libdc::time::Time;
+use std::path::Path;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::{SystemTime, UNIX_EPOCH};
+use tracing::{error, info, warn};
+
+/// Fences for each millisecond of the clock, where nothing else is known: more than can be granted in it.
+const PER_MS_BITS: u32 = 20;
+
+/// Fences, and where it is kept how far they have come.
+#[derive(Clone, Debug)]
+pub(crate) struct KeptFences {
+    fences: Fences,
+    state: Option<Arc<Mutex<Option<State>>>>,
+    previous: Previous,
+}
+
+impl KeptFences {
+    /// Those of this directory, or of the clock.
+    pub(crate) fn open(directory: Option<&Path>) -> Result<Self, StateError> {
+        let Some(directory) = directory else {
+            let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+            let start = u64::try_from(since.as_millis() << PER_MS_BITS).unwrap_or(u64::MAX / 2);
+            return Ok(Self { fences: Fences::starting_at(start), state: None, previous: Previous::None });
+        };
+        let state = State::open(directory)?;
+        let (fences, previous) = (Fences::starting_at(state.fence_start()), state.previous());
+        Ok(Self { fences, state: Some(Arc::new(Mutex::new(Some(state)))), previous })
+    }
+
+    /// Where the locks take their fences from.
+    pub(crate) fn fences(&self) -> Fences {
+        self.fences.clone()
+    }
+
+    /// Grants nothing before `until`, if links of the run before may still hold something.
+    pub(crate) fn hold_off(&self, locks: &Locks, until: Time) {
+        if self.previous == (Previous::Unclean { links: true }) {
+            info!("the last run ended without releasing its locks: none is granted before the grace is over");
+            locks.hold_off(until);
+        }
+    }
+
+    /// What to do before the first link is opened.
+    pub(crate) fn note_links(&self) -> impl FnOnce() + Send + 'static {
+        let this = self.clone();
+        move || {
+            if let Some(Err(error)) = this.change(State::note_links) {
+                error!(
+                    "can't write to the state directory: {error}; a restart will not know of this run's links"
+                );
+            }
+        }
+    }
+
+    /// Reserves more, long before those that are reserved are used up. Blocks until that is on the disk.
+    pub(crate) fn extend(&self) {
+        let current = self.fences.current();
+        if let Some(Err(error)) = self.change(|state| state.extend_if_needed(current)) {
+            warn!("can't write to the state directory: {error}; enough fences are reserved for a long time");
+        }
+    }
+
+    /// The run ends in good order: if nothing is held any more, the next one need not wait.
+    pub(crate) fn end(&self, locks: &Locks) {
+        if locks.totals().holders > 0 {
+            return;
+        }
+        let state = self.lock().and_then(|mut state| state.take());
+        if let Some(Err(error)) = state.map(State::note_clean) {
+            warn!("can't write to the state directory: {error}; the next run will hold off locks");
+        }
+    }
+
+    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> Option<R> {
+        self.lock()?.as_mut().map(change)
+    }
+
+    fn lock(&self) -> Option<MutexGuard<'_, Option<State>>> {
+        self.state.as_ref().map(|state| state.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
