@@ -123,6 +123,28 @@ impl Connection {
         }
     }
 
+    // ---- lines
+
+    /// Sends a request of the text protocol, and waits for its answer.
+    pub fn say(&mut self, request: &str) -> String {
+        self.write(request.as_bytes());
+        self.line()
+    }
+
+    /// The next line, without its newline.
+    pub fn line(&mut self) -> String {
+        loop {
+            if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
+                let line: Vec<u8> = self.unread.drain(..=end).collect();
+                return String::from_utf8(line[..end].to_vec()).expect("text");
+            }
+            let mut bytes = [0; 4096];
+            let count = self.read_some(&mut bytes).unwrap_or_else(|error| panic!("no answer: {error}"));
+            assert!(count > 0, "the connection was closed before the answer");
+            self.unread.extend_from_slice(&bytes[..count]);
+        }
+    }
+
     // ---- bytes
 
     /// Sends bytes as they are.

@@ -5,6 +5,7 @@
 //! | | |
 //! |---|---|
 //! | `vectors` | nothing: what an original server answered, ours answers, also through an agent |
+//! | `lock_vectors` | nothing: what an original dflockd answered, ours answers, also through an agent |
 //! | `fleet` | nothing: sessions stored on one host are resumed on another |
 //! | `outage` | the server is absent, killed, stopped, silent; the network between it and the agent fails |
 //! | `load` | the server is killed and restarted under load |
@@ -25,6 +26,7 @@ mod hostile;
 mod life;
 mod limits;
 mod load;
+mod lock_vectors;
 mod original;
 mod outage;
 mod user;

@@ -1,0 +1,126 @@
+//! Every case that was recorded from an original dflockd, against the running server and through an agent.
+//!
+//! A case has a server of its own, with the options it was recorded with. Through an agent go the cases that do not
+//! depend on options, over Unix sockets.
+
+use dc_tests::harness::agent::Agent;
+use dc_tests::harness::connection::Connection;
+use dc_tests::harness::server::Server;
+use serde_json::Value;
+use std::collections::BTreeMap;
+
+const RECORDING: &str = include_str!("../../vectors/lock.json");
+
+#[test]
+fn the_server_answers_as_an_original_dflockd() {
+    for case in cases() {
+        let options: Vec<_> =
+            case["server_args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
+        let server = Server::start(&options);
+        // As whoever recorded it did, to see whether the server was there: it had the number 1.
+        if options.iter().all(|option| *option != "--max-connections") {
+            let mut first = server.connect();
+            if !options.contains(&"--auth-token") {
+                assert_eq!(first.say("ping\n_\n\n"), "ok");
+            }
+            first.finish();
+            assert_eq!(first.read_to_end(), b"");
+        }
+        replay(&case, || server.connect());
+    }
+}
+
+#[test]
+fn the_agent_answers_as_an_original_dflockd() {
+    let server = Server::start(&[]);
+    let agent = Agent::start(server.address(), &[]);
+    for case in cases().iter().filter(|case| case["server_args"].as_array().is_some_and(Vec::is_empty)) {
+        // The numbers of connections in the statistics are those of the agent's.
+        if case["name"] != "stats" {
+            replay(case, || agent.connect());
+        }
+    }
+}
+
+fn cases() -> Vec<Value> {
+    let cases: Vec<Value> = serde_json::from_str(RECORDING).unwrap();
+    assert_eq!(cases.len(), 40);
+    cases
+}
+
+fn replay(case: &Value, connect: impl Fn() -> Connection) {
+    let name = case["name"].as_str().unwrap();
+    let mut connections: BTreeMap<&str, Connection> = BTreeMap::new();
+    let mut tokens: BTreeMap<String, String> = BTreeMap::new();
+    for step in case["steps"].as_array().unwrap() {
+        if let Some(seconds) = step["sleep_s"].as_f64() {
+            pass(seconds, &connect);
+            continue;
+        }
+        let conn = step["conn"].as_str().unwrap();
+        let connection = connections.entry(conn).or_insert_with(&connect);
+        if step["close"].as_bool() == Some(true) {
+            connections.remove(conn);
+            continue;
+        }
+        if let Some(send) = step["send"].as_str() {
+            let send = tokens.iter().fold(send.to_owned(), |text, (name, token)| text.replace(name, token));
+            let blocks = step["reply"].is_null() && name != "read_timeout_closes";
+            let waiting = if blocks { waiters(&connect) } else { 0 };
+            // A server that has seen enough may close before it has been told all.
+            connection.try_write(send.as_bytes()).ok();
+            // The order in which requests come over different connections is that of the recording.
+            while blocks && waiters(&connect) == waiting && !connection.has_input() {}
+        }
+        match step["reply"].as_str() {
+            None => {}
+            Some("CLOSED") => assert_eq!(connection.read_to_end(), b"", "{name}: more than was recorded"),
+            Some(expected) if expected.contains('{') => check_stats(&connection.line()),
+            Some(expected) => check(name, expected, &connection.line(), &mut tokens),
+        }
+    }
+}
+
+/// How many wait, for whatever key.
+fn waiters(connect: impl Fn() -> Connection) -> u64 {
+    let mut connection = connect();
+    let stats: Value =
+        serde_json::from_str(connection.say("stats\n_\n\n").strip_prefix("ok ").unwrap()).unwrap();
+    connection.finish();
+    assert_eq!(connection.read_to_end(), b"");
+    let lists = ["locks", "semaphores"].map(|list| stats[list].as_array().unwrap().clone());
+    lists.iter().flatten().filter_map(|entry| entry["waiters"].as_u64()).sum()
+}
+
+/// Waits until a lease of as many seconds has ended.
+fn pass(seconds: f64, connect: impl Fn() -> Connection) {
+    let (mut holder, mut waiter) = (connect(), connect());
+    let lease = seconds.ceil();
+    assert!(holder.say(&format!("l\ntime\n0 {lease}\n")).starts_with("ok "));
+    assert!(waiter.say("l\ntime\n60\n").starts_with("ok "));
+}
+
+fn check(name: &str, expected: &str, got: &str, tokens: &mut BTreeMap<String, String>) {
+    let (expected, got): (Vec<_>, Vec<_>) = (expected.split(' ').collect(), got.split(' ').collect());
+    assert_eq!(expected.len(), got.len(), "{name}: {got:?} for {expected:?}");
+    for (expected, got) in expected.into_iter().zip(got) {
+        if expected.starts_with('<') {
+            assert!(got.len() == 32 && got.bytes().all(|digit| digit.is_ascii_hexdigit()), "{name}: {got}");
+            assert_eq!(tokens.entry(expected.to_owned()).or_insert_with(|| got.to_owned()), got, "{name}");
+        } else {
+            assert_eq!(expected, got, "{name}");
+        }
+    }
+}
+
+fn check_stats(line: &str) {
+    let stats: Value = serde_json::from_str(line.strip_prefix("ok ").unwrap()).unwrap();
+    assert_eq!((&stats["connections"], &stats["idle_semaphores"]), (&2.into(), &serde_json::json!([])));
+    let lock = &stats["locks"][0];
+    assert_eq!((&lock["key"], &lock["owner_conn_id"], &lock["waiters"]), (&"k".into(), &2.into(), &1.into()));
+    let left = lock["lease_expires_in_s"].as_f64().unwrap();
+    assert!(left > 0.0 && left <= 33.0);
+    let semaphore = serde_json::json!({"key": "s", "limit": 3, "holders": 1, "waiters": 0});
+    assert_eq!(stats["semaphores"], serde_json::json!([semaphore]));
+    assert_eq!(stats["idle_locks"][0]["key"], "idle");
+}
