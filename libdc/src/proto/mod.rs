@@ -5,6 +5,7 @@
 pub mod flight;
 pub mod link;
 pub mod local;
+mod local_frames;
 pub mod multiplexer;
 pub mod observe;
 pub mod outbox;
