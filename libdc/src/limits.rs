@@ -29,6 +29,8 @@ pub const LINE_BYTES_MAX: usize = 256;
 /// Most bytes of a request of class 1 or 2 but CLAIM: the longest are those with a key or a token of
 /// authentication. Longer ones are refused before they are gathered.
 pub const LINK_REQUEST_BYTES_MAX: usize = FRAME_DATA_BYTES_MAX;
+/// Most bytes of a CLAIM; what does not fit goes into another.
+pub const CLAIM_BYTES_MAX: usize = 64 << 10;
 /// Most bytes of a token of authentication.
 pub const AUTH_TOKEN_BYTES_MAX: usize = 256;
 /// Longest lease and longest wait for a lock, in milliseconds: a hundred years, which no sum overflows.
@@ -43,6 +45,13 @@ pub const AUTH_PAUSE_MS: u64 = 100;
 pub const LOCAL_IN_FLIGHT_MAX: usize = 128;
 /// Most requests on their way to the server, of all local connections together.
 pub const LINK_IN_FLIGHT_MAX: usize = 1 << 20;
+/// Most requests for a lock of one local connection that may be blocked at the server. They don't count among those
+/// above, so that others are read behind them; one more is answered `error_max_waiters`.
+pub const LOCAL_BLOCKED_MAX: usize = 1024;
+/// Most blocked requests of all local connections together, so that sessions always have room beside them.
+pub const LINK_BLOCKED_MAX: usize = 1 << 19;
+/// While this many bytes wait behind a blocked request of the text protocol, its connection is not read.
+pub const LOCAL_HELD_BACK_BYTES_MAX: usize = 64 << 10;
 /// While this many bytes wait to be written to the server, no local connection is read.
 pub const LINK_OUTBOX_BYTES_MAX: usize = 4 << 20;
 /// While this many bytes of answers wait for a connection to read them, no request of it is read.
@@ -78,7 +87,11 @@ const _: () = {
         LOCK_KEY_BYTES_MAX + 64 <= LINK_REQUEST_BYTES_MAX
             && AUTH_TOKEN_BYTES_MAX + 64 <= LINK_REQUEST_BYTES_MAX
     );
+    assert!(
+        LINK_REQUEST_BYTES_MAX % FRAME_DATA_BYTES_MAX == 0 && CLAIM_BYTES_MAX % FRAME_DATA_BYTES_MAX == 0
+    );
     assert!(LOCAL_IN_FLIGHT_MAX < LINK_IN_FLIGHT_MAX);
+    assert!(LOCAL_BLOCKED_MAX < LINK_BLOCKED_MAX && LINK_BLOCKED_MAX < LINK_IN_FLIGHT_MAX);
     assert!(LINK_IN_FLIGHT_MAX <= 1 << 24, "a uid on the link is 24 bits of place and 8 of generation");
     assert!(PING_INTERVAL_MS < LINK_SILENCE_MS_MAX && LINK_SILENCE_MS_MIN < PING_INTERVAL_MS);
 };

@@ -145,6 +145,8 @@ pub struct Expected {
     /// Whether the link's own operations that the server too may ask for (PING, GOAWAY) are excepted
     /// from `direction`.
     pub link: bool,
+    /// Whether messages are requests, no longer than those of their operation may be.
+    pub requests: bool,
     /// The head of the message that the frame continues, if it does.
     pub continues: Option<MessageHead>,
     /// Frames of that message that came before.
@@ -258,9 +260,16 @@ fn check_complete(
     match input.get(11) {
         None => Ok(None),
         Some(1) => Ok(Some(true)),
-        Some(0) if expected.frames + 1 < operation.frames_max() => Ok(Some(false)),
-        // One more is announced than there may be.
-        Some(0) => Err(Corruption::TooManyFrames { frames_max: operation.frames_max() }),
+        Some(0) => {
+            let frames_max =
+                if expected.requests { operation.request_frames_max() } else { operation.frames_max() };
+            // One more is announced than came.
+            if expected.frames + 1 < frames_max {
+                Ok(Some(false))
+            } else {
+                Err(Corruption::TooManyFrames { frames_max })
+            }
+        }
         Some(value) => Err(Corruption::Complete { value: *value }),
     }
 }

@@ -50,6 +50,7 @@ impl From<MessageRef<'_>> for Message {
 pub struct MessageReader {
     direction: Option<Direction>,
     link: bool,
+    requests: bool,
     gathered: Option<Box<Gathered>>,
 }
 
@@ -66,14 +67,21 @@ impl MessageReader {
     /// A reader of messages that all go in `direction`; `None` takes both.
     #[must_use]
     pub const fn new(direction: Option<Direction>) -> Self {
-        Self { direction, link: false, gathered: None }
+        Self { direction, link: false, requests: false, gathered: None }
     }
 
     /// A reader of one end of a link, where messages go in `direction` but for the link's own operations
     /// that both ends ask for: PING and GOAWAY.
     #[must_use]
     pub const fn link(direction: Direction) -> Self {
-        Self { direction: Some(direction), link: true, gathered: None }
+        Self { direction: Some(direction), link: true, requests: false, gathered: None }
+    }
+
+    /// A reader of requests from anybody: those of classes 1 and 2 that are longer than there is a use for are
+    /// refused before they are gathered.
+    #[must_use]
+    pub const fn requests() -> Self {
+        Self { direction: Some(Direction::Request), link: false, requests: true, gathered: None }
     }
 
     /// The next whole message. `input` moves past every frame that was used; `Ok(None)` says that what is
@@ -150,6 +158,7 @@ impl MessageReader {
         Expected {
             direction: self.direction,
             link: self.link,
+            requests: self.requests,
             continues: gathered.map(|gathered| gathered.head),
             frames: gathered.map_or(0, |gathered| gathered.frames),
         }
@@ -229,7 +238,7 @@ impl MessageWriter {
 mod tests {
     use super::*;
     use crate::limits::{LINK_FRAMES_MAX, SESSION_MESSAGE_BYTES_MAX};
-    use crate::wire::operation::{LockOperation, Operation, SessionOperation};
+    use crate::wire::operation::{LinkOperation, LockOperation, Operation, SessionOperation};
 
     const GET: Operation = Operation::Session(SessionOperation::Get);
     const STATS: Operation = Operation::Lock(LockOperation::Stats);
@@ -243,6 +252,21 @@ mod tests {
     /// Bytes that differ from place to place.
     fn pattern(len: usize) -> Vec<u8> {
         (0..len).map(|i| (i % 251) as u8).collect()
+    }
+
+    #[test]
+    fn a_long_request_is_refused_when_its_first_frame_says_so() {
+        for (operation, len_max) in [(STATS, 2048), (Operation::Link(LinkOperation::Claim), 65_536)] {
+            let head = MessageHead::request(7, operation);
+            let right = written(head, &pattern(len_max));
+            let mut reader = MessageReader::requests();
+            assert!(reader.next(&mut right.as_slice()).unwrap().is_some());
+            let long = written(head, &pattern(len_max + 1));
+            let last = (len_max / 2048 - 1) * 2062;
+            let mut reader = MessageReader::requests();
+            let result = reader.next(&mut &long[..last + 12]).map(|message| message.is_some());
+            assert_eq!(result, Err(Corruption::TooManyFrames { frames_max: len_max / 2048 }));
+        }
     }
 
     #[test]

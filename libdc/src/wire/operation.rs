@@ -3,7 +3,9 @@
 //! Class 0 is that of distcache 1.x. Classes 1 and 2 are ours, and are not sent to a peer at patch level 0,
 //! which would not know them. The numbers are those of the bytes.
 
-use crate::limits::{LINK_FRAMES_MAX, SESSION_FRAMES_MAX};
+use crate::limits::{
+    CLAIM_BYTES_MAX, FRAME_DATA_BYTES_MAX, LINK_FRAMES_MAX, LINK_REQUEST_BYTES_MAX, SESSION_FRAMES_MAX,
+};
 
 /// What a message is about: bytes 9 and 10 of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -86,6 +88,17 @@ impl Operation {
             Self::Lock(_) | Self::Link(_) => LINK_FRAMES_MAX,
         }
     }
+
+    /// Most frames that a request for this operation may have: there is no use for longer ones, and who takes
+    /// requests from anybody need not gather them.
+    #[must_use]
+    pub const fn request_frames_max(self) -> usize {
+        match self {
+            Self::Session(_) => SESSION_FRAMES_MAX,
+            Self::Link(LinkOperation::Claim) => CLAIM_BYTES_MAX / FRAME_DATA_BYTES_MAX,
+            Self::Lock(_) | Self::Link(_) => LINK_REQUEST_BYTES_MAX / FRAME_DATA_BYTES_MAX,
+        }
+    }
 }
 
 /// An operation on a session (class 0).
@@ -165,5 +178,8 @@ mod tests {
         assert_eq!(Operation::Session(SessionOperation::Add).frames_max(), 16);
         assert_eq!(Operation::Lock(LockOperation::Stats).frames_max(), 4096);
         assert_eq!(Operation::Link(LinkOperation::Claim).frames_max(), 4096);
+        assert_eq!(Operation::Session(SessionOperation::Add).request_frames_max(), 16);
+        assert_eq!(Operation::Lock(LockOperation::Acquire).request_frames_max(), 1);
+        assert_eq!(Operation::Link(LinkOperation::Claim).request_frames_max(), 32);
     }
 }
