@@ -20,6 +20,8 @@ use tracing::{info, warn};
 const FIRST_ATTEMPT_MAX: Duration = Duration::from_secs(1);
 /// Longest time for an attempt to connect where `-timeout` sets none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
+/// Longest wait at the end for the server to hear of it.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &ClientOptions) -> Result<(), StartError> {
@@ -31,7 +33,7 @@ async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartErr
     let (listeners, limits, confined) = started.into_parts();
     let policy = SignalPolicy { killable: options.daemon.killable, detached: options.daemon.daemon };
     let mut signals = Signals::listen(policy)?;
-    let agent = Arc::new(Agent::new(settings(options), Clock::start()));
+    let agent = Arc::new(Agent::new(settings(options), None, Clock::start())?);
     let link = {
         let (agent, server) = (Arc::clone(&agent), options.server.clone());
         tokio::spawn(async move { agent.keep_link(&server).await })
@@ -60,6 +62,9 @@ async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartErr
         () = time_to_finish(options.daemon.shutdown_timeout) => warn!("connections were still busy and are closed"),
         _ = signals.shutdown() => {}
     }
+    if timeout(GOODBYE_MAX, agent.leave()).await.is_err() {
+        warn!(server = %options.server, "the server was told that the agent ends, and did not answer");
+    }
     link.abort();
     info!("ended");
     Ok(serving.end()?)
@@ -77,6 +82,7 @@ fn settings(options: &ClientOptions) -> AgentSettings {
         multiplexer: MultiplexerSettings {
             timeout_ms: options.timeout.as_millis() as u64,
             idle_ms: options.idle.as_millis() as u64,
+            locks: false,
         },
         retry: options.retry,
         connect_timeout: if options.timeout.is_zero() { CONNECT_TIMEOUT } else { options.timeout },

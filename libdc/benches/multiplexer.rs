@@ -2,8 +2,9 @@
 //! through the server's side of a connection.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
-use libdc::id::{ConnectionId, SessionId};
+use libdc::id::{ConnectionId, LinkId, SessionId};
 use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::resume::Introduction;
 use libdc::proto::server::{ServerConnection, Turn};
 use libdc::service::{Effects, LinkSettings, Service, Tally};
 use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
@@ -90,7 +91,10 @@ fn agent(c: &mut Criterion) {
     for locals in [1_usize, 64] {
         let service = service();
         let mut connection = stored(&service);
-        let mut multiplexer = Multiplexer::new(MultiplexerSettings { timeout_ms: 5_000, idle_ms: 0 });
+        let mut multiplexer = Multiplexer::new(
+            MultiplexerSettings { timeout_ms: 5_000, idle_ms: 0, locks: false },
+            Introduction { link_id: LinkId::new([3; 16]), auth_token: None },
+        );
         let mut answers = Vec::new();
         multiplexer.link_connected(NOW, &[9; 32]);
         let ids: Vec<_> = (0..locals).map(|_| multiplexer.open_local(NOW)).collect();
@@ -99,7 +103,7 @@ fn agent(c: &mut Criterion) {
             answers.clear();
             let asked = multiplexer.link_output();
             answer(&mut connection, &service, asked, &mut answers);
-            multiplexer.link_written(multiplexer.link_output().len());
+            multiplexer.link_written(NOW, multiplexer.link_output().len());
             multiplexer.handle_link(NOW, &answers).expect("good answers");
         };
         exchange(&mut multiplexer);

@@ -1,5 +1,6 @@
 //! The agent's multiplexer, driven by hand: literal requests in, answers out, the time as told.
 
+use libdc::id::LinkId;
 use libdc::limits::{
     FRAME_DATA_BYTES_MAX, LINK_OUTBOX_BYTES_MAX, LINK_SILENCE_MS_MAX, LOCAL_IN_FLIGHT_MAX,
     LOCAL_READ_TIMEOUT_MS, LOCAL_WRITE_TIMEOUT_MS, PING_INTERVAL_MS, SESSION_BYTES_MAX,
@@ -7,6 +8,7 @@ use libdc::limits::{
 use libdc::proto::link::{LinkFault, LinkState};
 use libdc::proto::local::{LocalFault, LocalId};
 use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::resume::Introduction;
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, write_message};
@@ -29,9 +31,11 @@ struct Agent {
 
 impl Agent {
     fn new(timeout_ms: u64, idle_ms: u64) -> Self {
-        let settings = MultiplexerSettings { timeout_ms, idle_ms };
+        let settings = MultiplexerSettings { timeout_ms, idle_ms, locks: false };
         let received = MessageReader::new(Some(Direction::Request));
-        Self { multiplexer: Multiplexer::new(settings), received, now: Time::from_ms(1_000) }
+        let introduction = Introduction { link_id: LinkId::new([3; 16]), auth_token: None };
+        let multiplexer = Multiplexer::new(settings, introduction);
+        Self { multiplexer, received, now: Time::from_ms(1_000) }
     }
 
     /// With a link to a server at this patch level.
@@ -61,8 +65,12 @@ impl Agent {
 
     /// What has been sent to the server since the last call.
     fn at_server(&mut self) -> Vec<Message> {
-        let output = self.multiplexer.link_output().to_vec();
-        self.multiplexer.link_written(output.len());
+        let mut output = Vec::new();
+        while !self.multiplexer.link_output().is_empty() {
+            let pending = self.multiplexer.link_output();
+            output.extend_from_slice(pending);
+            self.multiplexer.link_written(self.now, pending.len());
+        }
         let mut input = output.as_slice();
         let mut messages = Vec::new();
         while let Some(message) = self.received.next(&mut input).expect("the agent sends well") {
@@ -226,7 +234,7 @@ fn nobody_gets_the_answer_of_a_connection_that_left() {
     let mut agent = Agent::linked(5_000, 0, 1);
     let leaver = agent.open();
     agent.ask(leaver, 1, GET, b"secret").unwrap();
-    agent.multiplexer.close_local(leaver);
+    agent.multiplexer.close_local(agent.now, leaver);
     let next = agent.open();
     assert_eq!(leaver.place(), next.place(), "the test is about a place that is used again");
     agent.ask(next, 1, GET, b"own").unwrap();
@@ -314,7 +322,7 @@ fn when_the_server_does_not_read_nobody_is_read() {
     agent.ask(late, 1, GET, b"x").unwrap();
     assert!(!agent.multiplexer.wants_input(late));
 
-    agent.multiplexer.link_written(queued);
+    agent.multiplexer.link_written(agent.now, queued);
     assert_eq!(agent.attention(), [waiting, late]);
     for id in [waiting, late] {
         agent.multiplexer.local_written(agent.now, id, 0, false).unwrap();

@@ -3,7 +3,8 @@
 //! They share a [`Multiplexer`] and the sockets behind one lock, which is taken once for each turn of a
 //! task and, on one thread, never contended.
 
-use crate::id::ConnectionId;
+use crate::auth::AuthToken;
+use crate::id::{ConnectionId, LinkId};
 use crate::net::address::Address;
 use crate::net::clock::Clock;
 use crate::net::connect::connect;
@@ -11,9 +12,10 @@ use crate::net::places::Place;
 use crate::net::socket::Socket;
 use crate::net::switchboard::{LinkEnd, LocalEnd, Switchboard};
 use crate::net::timer::Timer;
-use crate::proto::link::LinkState;
+use crate::proto::link::{LinkFault, LinkState};
 use crate::proto::local::{LocalFault, LocalId};
 use crate::proto::multiplexer::{Multiplexer, MultiplexerSettings};
+use crate::proto::resume::Introduction;
 use crate::time::Time;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -42,14 +44,31 @@ pub struct Agent {
     switchboard: Mutex<Switchboard>,
     connections: AtomicU64,
     attempted: Notify,
+    left: Notify,
 }
 
 impl Agent {
-    /// An agent without connections.
-    #[must_use]
-    pub fn new(settings: AgentSettings, clock: Clock) -> Self {
-        let switchboard = Mutex::new(Switchboard::new(Multiplexer::new(settings.multiplexer)));
-        Self { settings, clock, switchboard, connections: AtomicU64::new(0), attempted: Notify::new() }
+    /// An agent without connections, which presents `auth_token` to the server, if there is one.
+    ///
+    /// # Errors
+    /// If the system has no random bytes: the link is named by some.
+    pub fn new(
+        settings: AgentSettings,
+        auth_token: Option<AuthToken>,
+        clock: Clock,
+    ) -> std::io::Result<Self> {
+        let mut link_id = [0; LinkId::BYTES];
+        getrandom::fill(&mut link_id).map_err(std::io::Error::other)?;
+        let introduction = Introduction { link_id: LinkId::new(link_id), auth_token };
+        let switchboard = Switchboard::new(Multiplexer::new(settings.multiplexer, introduction));
+        Ok(Self {
+            settings,
+            clock,
+            switchboard: Mutex::new(switchboard),
+            connections: AtomicU64::new(0),
+            attempted: Notify::new(),
+            left: Notify::new(),
+        })
     }
 
     /// From now on a local connection ends as soon as nothing is under way on it.
@@ -89,23 +108,43 @@ impl Agent {
         }
     }
 
-    /// Keeps a link to the server, for ever: connects, serves, and tries again when it is lost.
+    /// The agent ends: tells the server to release everything that is held, and waits until it has done so, or the
+    /// link is gone. No link is made any more. For one caller. Cancel-safe.
+    pub async fn leave(&self) {
+        let is_heard = self.lock().leave(self.clock.now());
+        if is_heard {
+            self.left.notified().await;
+        }
+    }
+
+    /// Keeps a link to the server until the agent [leaves](Self::leave): connects, serves, and tries again when it is
+    /// lost.
     pub async fn keep_link(&self, upstream: &Address) {
         let mut lost_at = None;
+        let mut said = String::new();
         loop {
             let proven = match self.attempt(upstream, &mut lost_at).await {
-                Ok(proven) => proven,
+                Ok(proven) => {
+                    said.clear();
+                    proven
+                }
                 Err(error) => {
-                    if lost_at.is_none() {
-                        warn!(server = %upstream, "{error}; requests are answered DISCONNECTED");
-                    } else {
+                    let error = error.to_string();
+                    if said == error {
                         debug!(server = %upstream, "{error}");
+                    } else {
+                        warn!(server = %upstream, "{error}; requests are answered DISCONNECTED");
+                        said = error;
                     }
                     false
                 }
             };
             lost_at.get_or_insert_with(|| self.clock.now());
             self.attempted.notify_one();
+            if self.lock().is_leaving() {
+                self.left.notify_one();
+                return;
+            }
             // A server that was there a moment ago may be again; one that was not gets its pause.
             if !proven {
                 tokio::time::sleep(self.settings.retry).await;
@@ -130,7 +169,14 @@ impl Agent {
         let Some(proven_at) = proven_at else {
             return Err(end);
         };
-        warn!(server = %upstream, "the link is lost: {end}; requests are answered DISCONNECTED");
+        match end {
+            LinkEnd::Left => info!(server = %upstream, "the link has ended"),
+            LinkEnd::Fault(LinkFault::GoAway) => {
+                info!(server = %upstream, "the link is made anew: {end}");
+                return Ok(true);
+            }
+            end => warn!(server = %upstream, "the link is lost: {end}; requests are answered DISCONNECTED"),
+        }
         Ok(self.clock.now().ms_since(proven_at) >= self.settings.retry.as_millis() as u64)
     }
 
@@ -200,7 +246,7 @@ struct OpenLocal<'a> {
 
 impl Drop for OpenLocal<'_> {
     fn drop(&mut self) {
-        self.agent.lock().close_local(self.id);
+        self.agent.lock().close_local(self.agent.clock.now(), self.id);
     }
 }
 

@@ -7,7 +7,7 @@
 use crate::limits::READ_BYTES;
 use crate::net::scratch::Scratch;
 use crate::net::socket::Socket;
-use crate::proto::link::LinkFault;
+use crate::proto::link::{LinkFault, LinkState};
 use crate::proto::local::{LocalFault, LocalId};
 use crate::proto::multiplexer::Multiplexer;
 use crate::time::Time;
@@ -25,6 +25,7 @@ pub(crate) struct Switchboard {
     locals: Vec<Option<LocalSocket>>,
     link: LinkTask,
     draining: bool,
+    leaving: bool,
 }
 
 #[derive(Debug, Default)]
@@ -70,11 +71,14 @@ pub(crate) enum LinkEnd {
     /// The server can't be talked to.
     #[error(transparent)]
     Fault(#[from] LinkFault),
+    /// The agent ends, and the server knows it.
+    #[error("the agent ends")]
+    Left,
 }
 
 impl Switchboard {
     pub(crate) fn new(multiplexer: Multiplexer) -> Self {
-        Self { multiplexer, locals: Vec::new(), link: LinkTask::default(), draining: false }
+        Self { multiplexer, locals: Vec::new(), link: LinkTask::default(), draining: false, leaving: false }
     }
 
     pub(crate) fn open_local(&mut self, now: Time, socket: Socket) -> LocalId {
@@ -93,8 +97,9 @@ impl Switchboard {
         local.map_or_else(String::new, |local| local.socket.peer())
     }
 
-    pub(crate) fn close_local(&mut self, id: LocalId) {
-        self.multiplexer.close_local(id);
+    pub(crate) fn close_local(&mut self, now: Time, id: LocalId) {
+        self.multiplexer.close_local(now, id);
+        self.call_link();
         if let Some(local) = self.locals.get_mut(id.place())
             && local.as_ref().is_some_and(|local| local.id == id)
         {
@@ -108,6 +113,19 @@ impl Switchboard {
         for local in self.locals.iter().flatten() {
             local.wake();
         }
+    }
+
+    /// The agent ends: no link is made any more. Returns whether there is one on which the server has to hear of it.
+    pub(crate) fn leave(&mut self, now: Time) -> bool {
+        self.leaving = true;
+        let is_heard = self.multiplexer.say_bye(now);
+        self.call_link();
+        is_heard
+    }
+
+    /// Whether no link is to be made any more.
+    pub(crate) const fn is_leaving(&self) -> bool {
+        self.leaving
     }
 
     /// The link is gone: tells everybody who waits for an answer.
@@ -131,17 +149,28 @@ impl Switchboard {
             local.task = Some(cx.waker().clone());
         }
         let progress = local.poll_serve(cx, now, &mut self.multiplexer);
-        if !self.multiplexer.link_output().is_empty() {
-            self.link.call();
-        }
+        let ends = local.finished || self.draining;
+        self.call_link();
         if let Poll::Ready(end) = progress {
             return Poll::Ready(end);
         }
-        if (local.finished || self.draining) && self.multiplexer.is_local_idle(id) {
+        if ends && self.multiplexer.may_local_end(id) {
             return Poll::Ready(Ok(()));
         }
+        let had_output = !self.multiplexer.local_output(id).is_empty();
         self.multiplexer.check_local(now, id)?;
+        if !had_output && !self.multiplexer.local_output(id).is_empty() {
+            // A last word, before the connection ends.
+            cx.waker().wake_by_ref();
+        }
         Poll::Pending
+    }
+
+    /// Has what there is written to the server.
+    fn call_link(&mut self) {
+        if !self.multiplexer.link_output().is_empty() {
+            self.link.call();
+        }
     }
 
     /// The turn of the link's task. Ready when the link is of no more use.
@@ -158,6 +187,9 @@ impl Switchboard {
         let read = self.poll_link_read(cx, now, socket);
         // What came before the end is delivered all the same.
         self.deliver(now);
+        if self.multiplexer.link_state() == LinkState::Left {
+            return Poll::Ready(LinkEnd::Left);
+        }
         if let Poll::Ready(end) = read {
             return Poll::Ready(end);
         }
@@ -171,7 +203,7 @@ impl Switchboard {
                 return Poll::Pending;
             }
             match ready!(Pin::new(&mut *socket).poll_write(cx, self.multiplexer.link_output())) {
-                Ok(count) => self.multiplexer.link_written(count),
+                Ok(count) => self.multiplexer.link_written(now, count),
                 Err(error) => return Poll::Ready(error.into()),
             }
         }
@@ -205,10 +237,16 @@ impl Switchboard {
             let Some(local) = self.locals.get_mut(id.place()).and_then(Option::as_mut) else {
                 continue;
             };
-            let was_stalled = !self.multiplexer.wants_input(id);
+            let was_stalled = self.multiplexer.is_local_stalled(id);
+            let was_read = self.multiplexer.wants_input(id);
             let blocked = local.write_now(now, &mut self.multiplexer);
-            let readable_again = was_stalled && self.multiplexer.wants_input(id);
-            let ends = local.finished || self.draining || local.broken.is_some() || local.refused.is_some();
+            let readable_again = (was_stalled && !self.multiplexer.is_local_stalled(id))
+                || (!was_read && self.multiplexer.wants_input(id));
+            let ends = local.finished
+                || self.draining
+                || local.broken.is_some()
+                || local.refused.is_some()
+                || self.multiplexer.is_local_ending(id);
             if blocked || readable_again || ends {
                 local.wake();
             }
@@ -279,7 +317,10 @@ impl LocalSocket {
                 return Poll::Pending;
             }
             let count = ready!(self.poll_read(cx, now, multiplexer))?;
-            self.finished = count == 0;
+            if count == 0 {
+                self.finished = true;
+                multiplexer.finish_local(now, self.id);
+            }
             if count == READ_BYTES {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;

@@ -21,7 +21,9 @@ pub enum Asker {
         /// The uid it gave its request.
         uid: u32,
     },
-    /// The agent itself, to learn whether and who the server is.
+    /// A local connection, about a lock: the rest is kept beside.
+    Lock,
+    /// The agent itself.
     Agent,
     /// Nobody any more: the asker was told that the server could not be reached.
     Nobody,
@@ -34,6 +36,16 @@ pub struct InFlight {
     pub asker: Asker,
     /// What.
     pub operation: Operation,
+    /// Whether the answer may be long in coming, without fault of the server.
+    pub may_block: bool,
+}
+
+impl InFlight {
+    /// A request that is answered at once.
+    #[must_use]
+    pub const fn prompt(asker: Asker, operation: Operation) -> Self {
+        Self { asker, operation, may_block: false }
+    }
 }
 
 /// The table of requests on their way.
@@ -46,6 +58,7 @@ pub struct Flight {
     soonest: u32,
     latest: u32,
     count: usize,
+    blocked: usize,
 }
 
 #[derive(Debug)]
@@ -61,7 +74,7 @@ const NONE: u32 = u32::MAX;
 
 impl Default for Flight {
     fn default() -> Self {
-        Self { places: Vec::new(), free: Vec::new(), soonest: NONE, latest: NONE, count: 0 }
+        Self { places: Vec::new(), free: Vec::new(), soonest: NONE, latest: NONE, count: 0, blocked: 0 }
     }
 }
 
@@ -76,6 +89,18 @@ impl Flight {
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.count == 0
+    }
+
+    /// Requests that may block and have no answer yet.
+    #[must_use]
+    pub const fn blocked(&self) -> usize {
+        self.blocked
+    }
+
+    /// Requests that are answered at once, and have not been.
+    #[must_use]
+    pub const fn prompt(&self) -> usize {
+        self.count - self.blocked
     }
 
     /// Whether no more requests can be taken.
@@ -96,6 +121,7 @@ impl Flight {
         entry.request = Some(request);
         entry.deadline = deadline;
         self.count += 1;
+        self.blocked += usize::from(request.may_block);
         let uid = uid_of(place, entry.generation);
         if deadline.is_some() {
             self.chain(place);
@@ -115,6 +141,7 @@ impl Flight {
         self.unchain(place);
         self.free.push(place);
         self.count -= 1;
+        self.blocked -= usize::from(request.may_block);
         Some(request)
     }
 
@@ -133,9 +160,10 @@ impl Flight {
         Some(std::mem::replace(request, InFlight { asker: Asker::Nobody, ..*request }))
     }
 
-    /// The link ended: takes out every request, answered by nobody now.
-    pub fn drain(&mut self) -> impl Iterator<Item = InFlight> + use<> {
-        std::mem::take(self).places.into_iter().filter_map(|place| place.request)
+    /// The link ended: takes out every request with its uid, answered by nobody now.
+    pub fn drain(&mut self) -> impl Iterator<Item = (u32, InFlight)> + use<> {
+        let places = (0..).zip(std::mem::take(self).places);
+        places.filter_map(|(number, place)| Some((uid_of(number, place.generation), place.request?)))
     }
 
     fn chain(&mut self, place: u32) {
@@ -177,7 +205,7 @@ mod tests {
     const GET: Operation = Operation::Session(SessionOperation::Get);
 
     fn asked_by(uid: u32) -> InFlight {
-        InFlight { asker: Asker::Local { id: LocalId::default(), uid }, operation: GET }
+        InFlight::prompt(Asker::Local { id: LocalId::default(), uid }, GET)
     }
 
     #[test]
@@ -239,11 +267,24 @@ mod tests {
     }
 
     #[test]
+    fn those_that_may_block_are_counted_apart() {
+        let mut flight = Flight::default();
+        let prompt = flight.insert(asked_by(1), None);
+        let blocked = flight.insert(InFlight { may_block: true, ..asked_by(2) }, None);
+        assert_eq!((flight.len(), flight.prompt(), flight.blocked()), (2, 1, 1));
+        assert!(flight.take(prompt).is_some());
+        assert_eq!((flight.prompt(), flight.blocked()), (0, 1));
+        assert!(flight.take(blocked).is_some());
+        assert_eq!((flight.prompt(), flight.blocked()), (0, 0));
+    }
+
+    #[test]
     fn the_end_of_the_link_gives_back_every_request() {
         let mut flight = Flight::default();
         let uids: Vec<u32> = (0..5).map(|i| flight.insert(asked_by(i), Some(Time::from_ms(1)))).collect();
         assert!(flight.take(uids[2]).is_some());
-        assert_eq!(flight.drain().count(), 4);
+        let left: Vec<u32> = flight.drain().map(|(uid, _)| uid).collect();
+        assert_eq!(left, [uids[0], uids[1], uids[3], uids[4]]);
         assert!(flight.is_empty());
         assert_eq!(flight.next_deadline(), None);
     }

@@ -1,9 +1,12 @@
 //! One local connection of the agent: an application on this host.
 
 use crate::limits::{LOCAL_IN_FLIGHT_MAX, LOCAL_READ_TIMEOUT_MS, LOCAL_WRITE_TIMEOUT_MS, OUTBOX_BYTES_MAX};
+use crate::proto::local_locks::LocalLocks;
 use crate::proto::outbox::Outbox;
+use crate::proto::speech::Speech;
 use crate::time::Time;
-use crate::wire::frame::{Corruption, Direction, MessageHead};
+use crate::wire::frame::{Corruption, MessageHead};
+use crate::wire::line::LineTooLong;
 use crate::wire::message::{MessageReader, MessageWriter};
 use crate::wire::session::Status;
 use thiserror::Error;
@@ -29,6 +32,12 @@ pub enum LocalFault {
     /// What it sent can't be read.
     #[error("{0}, at byte {offset} of the frame", offset = .0.offset())]
     Corruption(#[from] Corruption),
+    /// A client of TLS came to a port that has none.
+    #[error("it speaks TLS, which is not spoken here")]
+    Tls,
+    /// A line of the text protocol was too long.
+    #[error(transparent)]
+    LineTooLong(#[from] LineTooLong),
     /// It asked for nothing for as long as `-idle` says.
     #[error("idle")]
     Idle,
@@ -43,10 +52,12 @@ pub enum LocalFault {
 /// What the agent knows of a local connection.
 #[derive(Debug)]
 pub(crate) struct Local {
+    pub(crate) speech: Speech,
     pub(crate) reader: MessageReader,
-    /// Bytes that came and were not used: the beginning of a frame, or requests that wait their turn.
+    /// Bytes that came and were not used: the beginning of a request, or requests that wait their turn.
     pub(crate) unread: Vec<u8>,
     pub(crate) outbox: Outbox,
+    /// Requests under way that are answered at once.
     pub(crate) in_flight: usize,
     /// There may be whole requests in `unread`, which wait for room.
     pub(crate) stalled: bool,
@@ -54,36 +65,91 @@ pub(crate) struct Local {
     pub(crate) waits_for_link: bool,
     /// Listed among those the driver must look at.
     pub(crate) listed: bool,
+    pub(crate) locks: LocalLocks,
+    /// The peer asks nothing more.
+    finished: bool,
+    /// No more requests are taken; why the connection ends when the answers have been written.
+    ending: Option<LocalFault>,
     unfinished_since: Option<Time>,
     idle_since: Time,
 }
 
 impl Local {
-    pub(crate) const fn new(now: Time) -> Self {
+    /// A connection on which nothing has happened. It is known to the server as `owner`.
+    pub(crate) const fn new(now: Time, owner: u64) -> Self {
         Self {
-            reader: MessageReader::new(Some(Direction::Request)),
+            speech: Speech::Unknown,
+            reader: MessageReader::requests(),
             unread: Vec::new(),
             outbox: Outbox::new(),
             in_flight: 0,
             stalled: false,
             waits_for_link: false,
             listed: false,
+            locks: LocalLocks::new(owner),
+            finished: false,
+            ending: None,
             unfinished_since: None,
             idle_since: now,
         }
     }
 
     /// Whether one more request may be taken.
+    #[inline]
     pub(crate) const fn has_room(&self) -> bool {
-        self.in_flight < LOCAL_IN_FLIGHT_MAX && self.outbox.len() < OUTBOX_BYTES_MAX
+        self.in_flight < LOCAL_IN_FLIGHT_MAX && self.outbox.len() < OUTBOX_BYTES_MAX && self.locks.has_room()
+    }
+
+    /// Whether more bytes may be read. Behind a blocked request some are, so that its end is noticed.
+    pub(crate) fn wants_input(&self) -> bool {
+        if self.ending.is_some() {
+            !self.locks.lines.is_empty()
+        } else {
+            !self.stalled || self.locks.may_hold_back(self.unread.len())
+        }
+    }
+
+    /// Whether the peer asks nothing more.
+    pub(crate) const fn is_finished(&self) -> bool {
+        self.finished
+    }
+
+    /// The peer asks nothing more. Returns whether that is news.
+    pub(crate) const fn finish(&mut self) -> bool {
+        !std::mem::replace(&mut self.finished, true)
+    }
+
+    /// Whether the connection is to be closed for a fault when its answers have been written.
+    pub(crate) const fn is_ending(&self) -> bool {
+        self.ending.is_some()
+    }
+
+    /// No more requests are taken.
+    pub(crate) fn end(&mut self, fault: LocalFault) {
+        self.ending = Some(fault);
+        self.unread = Vec::new();
+        self.stalled = false;
+        self.unfinished_since = None;
     }
 
     /// Whether nothing is asked, answered or half said.
-    pub(crate) fn is_idle(&self) -> bool {
+    fn is_idle(&self) -> bool {
         self.in_flight == 0
+            && self.locks.is_idle()
             && self.outbox.is_empty()
             && self.unread.is_empty()
             && !self.reader.is_inside_message()
+    }
+
+    /// Whether the connection can be closed without an answer being lost. One that is blocked counts only if the
+    /// peer may have left: it has been given up then, and is answered at once.
+    pub(crate) fn may_end(&self) -> bool {
+        if self.finished {
+            self.in_flight == 0 && self.locks.is_idle() && self.outbox.is_empty() && !self.stalled
+        } else {
+            let asks = !self.unread.is_empty() || self.reader.is_inside_message();
+            self.in_flight == 0 && self.outbox.is_empty() && (!asks || self.locks.is_held_back())
+        }
     }
 
     /// Requests were taken from the input, or could have been.
@@ -97,9 +163,14 @@ impl Local {
         }
     }
 
+    /// An answer is given, or one that has to wait for others.
+    pub(crate) const fn note_answer(&mut self, now: Time) {
+        self.idle_since = now;
+    }
+
     /// Appends an answer.
     pub(crate) fn answer(&mut self, now: Time, request: MessageHead, data: &[u8]) {
-        self.idle_since = now;
+        self.note_answer(now);
         let out = self.outbox.buffer();
         let writer = MessageWriter::begin(out, request.response());
         out.extend_from_slice(data);
@@ -111,24 +182,39 @@ impl Local {
         self.answer(now, request, &[Status::Disconnected as u8]);
     }
 
-    /// When the next of the times below is up.
-    pub(crate) fn deadline(&self, idle_ms: u64) -> Option<Time> {
-        let idle = (idle_ms > 0 && self.is_idle()).then(|| self.idle_since.after_ms(idle_ms));
+    /// When the next of the times below is up. Before `held_until` the connection holds locks.
+    pub(crate) fn deadline(&self, idle_ms: u64, held_until: Option<Time>) -> Option<Time> {
+        let idle = self.idle_end(idle_ms, held_until);
         let read = self.unfinished_since.map(|since| since.after_ms(LOCAL_READ_TIMEOUT_MS));
         let write = self.outbox.blocked_since().map(|since| since.after_ms(LOCAL_WRITE_TIMEOUT_MS));
         [idle, read, write].into_iter().flatten().min()
     }
 
     /// Whether the time is up for this connection.
-    pub(crate) fn check(&self, now: Time, idle_ms: u64) -> Result<(), LocalFault> {
+    pub(crate) fn check(
+        &mut self,
+        now: Time,
+        idle_ms: u64,
+        held_until: Option<Time>,
+    ) -> Result<(), LocalFault> {
         if self.outbox.blocked_since().is_some_and(|since| now >= since.after_ms(LOCAL_WRITE_TIMEOUT_MS)) {
-            Err(LocalFault::WriteTimeout)
-        } else if self.unfinished_since.is_some_and(|since| now >= since.after_ms(LOCAL_READ_TIMEOUT_MS)) {
-            Err(LocalFault::ReadTimeout)
-        } else if idle_ms > 0 && self.is_idle() && now >= self.idle_since.after_ms(idle_ms) {
-            Err(LocalFault::Idle)
-        } else {
-            Ok(())
+            return Err(LocalFault::WriteTimeout);
         }
+        if self.unfinished_since.is_some_and(|since| now >= since.after_ms(LOCAL_READ_TIMEOUT_MS)) {
+            if self.speech != Speech::Lines {
+                return Err(LocalFault::ReadTimeout);
+            }
+            self.end_lines(now, LocalFault::ReadTimeout);
+        }
+        match self.ending {
+            Some(fault) if self.outbox.is_empty() && self.locks.lines.is_empty() => Err(fault),
+            None if self.idle_end(idle_ms, held_until).is_some_and(|end| now >= end) => Err(LocalFault::Idle),
+            _ => Ok(()),
+        }
+    }
+
+    fn idle_end(&self, idle_ms: u64, held_until: Option<Time>) -> Option<Time> {
+        let end = (idle_ms > 0 && self.is_idle()).then(|| self.idle_since.after_ms(idle_ms))?;
+        Some(held_until.map_or(end, |held_until| end.max(held_until)))
     }
 }

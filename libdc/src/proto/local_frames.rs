@@ -1,20 +1,25 @@
 //! What a local connection asks in frames: taken from its input, answered here or sent on.
 //!
 //! Requests that a server need not see are answered here: those that break the format are refused before
-//! they could cost everybody the link, those outside the protocol's ranges get their status.
+//! they could cost everybody the link, those outside the protocol's ranges get their status. So is what is said
+//! of the link: an application that opens one to the agent as it would to the server has it until it closes the
+//! connection, and nothing is remembered of it.
 
 use crate::id::SessionId;
 use crate::proto::flight::{Asker, InFlight};
-use crate::proto::link::{Link, LinkState};
+use crate::proto::link::Link;
 use crate::proto::local::{Local, LocalId};
+use crate::proto::lock_flight::Form;
 use crate::proto::multiplexer::MultiplexerSettings;
 use crate::time::Time;
-use crate::wire::frame::{Corruption, LinkOperation, Operation, SessionOperation};
+use crate::wire::frame::{Corruption, LinkOperation, LockOperation, Operation, SessionOperation};
+use crate::wire::link::{Claim, Hello, Welcome};
+use crate::wire::lock::{LockAnswer, LockRequest, LockStatus};
 use crate::wire::message::MessageRef;
 use crate::wire::session::{Add, Status};
 
 /// Takes every whole request from `input` for which there is room.
-pub(crate) fn take_requests(
+pub(crate) fn take_frames(
     now: Time,
     id: LocalId,
     local: &mut Local,
@@ -57,23 +62,77 @@ fn take_request(
     let refused = match request.head.operation {
         Operation::Session(SessionOperation::Add) => Add::parse(request.data)?.err(),
         Operation::Session(_) => SessionId::new(request.data).is_none().then_some(Status::NotOk),
-        Operation::Link(LinkOperation::Ping) => {
-            local.answer(now, request.head, &[]);
-            return Ok(());
-        }
-        operation @ (Operation::Lock(_) | Operation::Link(_)) => {
-            return Err(Corruption::Data { operation: operation.name(), problem: "not served here" });
-        }
+        Operation::Lock(operation) => return take_lock(now, id, local, operation, request, link),
+        Operation::Link(operation) => return take_link(now, local, operation, request, link),
     };
-    if !matches!(link.state, LinkState::Up { .. }) {
+    if !link.is_up() {
         local.answer_disconnected(now, request.head);
     } else if let Some(status) = refused {
         local.answer(now, request.head, &[status as u8]);
     } else {
         let asker = Asker::Local { id, uid: request.head.uid };
         let deadline = (settings.timeout_ms > 0).then(|| now.after_ms(settings.timeout_ms));
-        link.send(now, InFlight { asker, operation: request.head.operation }, request.data, deadline);
+        link.send(now, InFlight::prompt(asker, request.head.operation), request.data, deadline);
         local.in_flight += 1;
+    }
+    Ok(())
+}
+
+fn take_lock(
+    now: Time,
+    id: LocalId,
+    local: &mut Local,
+    operation: LockOperation,
+    request: MessageRef<'_>,
+    link: &mut Link,
+) -> Result<(), Corruption> {
+    let form = Form::Frame { uid: request.head.uid };
+    match LockRequest::parse(operation, request.data)? {
+        Ok(LockRequest { owner: 0, action }) => local.ask_lock(now, id, link, form, action),
+        // Who comes here speaks for itself only.
+        Ok(_) => local.answer_lock(now, form, operation, &LockAnswer::Status(LockStatus::Error)),
+        Err(status) => local.answer_lock(now, form, operation, &LockAnswer::Status(status)),
+    }
+    Ok(())
+}
+
+fn take_link(
+    now: Time,
+    local: &mut Local,
+    operation: LinkOperation,
+    request: MessageRef<'_>,
+    link: &mut Link,
+) -> Result<(), Corruption> {
+    const OK: &[u8] = &[LockStatus::Ok as u8];
+    match operation {
+        LinkOperation::Hello => {
+            Hello::parse(request.data)?;
+            let (status, grace_ms) = match link.lock_service() {
+                Ok(grace_ms) => (LockStatus::Ok, grace_ms),
+                Err(status) => (status, 0),
+            };
+            local.note_answer(now);
+            Welcome { status, grace_ms, remembered: 0 }.write(request.head, local.outbox.buffer());
+        }
+        LinkOperation::Claim => {
+            let mut statuses = Vec::new();
+            for claim in Claim::parse_all(request.data) {
+                claim?;
+                statuses.push(LockStatus::Error as u8);
+            }
+            local.answer(now, request.head, &statuses);
+        }
+        LinkOperation::Open => local.answer(now, request.head, OK),
+        LinkOperation::Ping => local.answer(now, request.head, &[]),
+        LinkOperation::Bye => {
+            link.detach(now, local.locks.owner);
+            local.locks.owner = link.new_owner();
+            local.answer(now, request.head, OK);
+        }
+        LinkOperation::Detach | LinkOperation::GoAway => {
+            let operation = request.head.operation.name();
+            return Err(Corruption::Data { operation, problem: "not served here" });
+        }
     }
     Ok(())
 }

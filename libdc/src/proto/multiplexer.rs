@@ -6,9 +6,12 @@
 //!   (the application) ◀─ Local's outbox ◀─ the asker's uid ◀─ Flight ◀─ answer ◀─ handle_link
 //! ```
 //!
-//! The link is *down*, *probing* (connected, but the server has not yet proven that it answers) or *up*.
-//! Only while it is up are requests sent on; otherwise they are answered at once. The probe is a HAVE of
-//! a random id, an ordinary miss to any server; its answer carries the server's patch level.
+//! Only while the link is up are requests sent on; otherwise they are answered at once. How it comes up is told at
+//! [`LinkState`].
+//!
+//! An application may speak in frames or in the lines of the text protocol. For the server it is an owner of locks
+//! with a number of its own, never used again; when it closes its connection, the server is told. What it holds is
+//! known here, to be claimed when a link that broke is resumed.
 //!
 //! Everything is bounded: requests under way for each connection and in all, answers not yet read, bytes
 //! not yet written to the server. Whoever is at a bound is not read until there is room again.
@@ -16,50 +19,50 @@
 use crate::proto::flight::{Asker, InFlight};
 use crate::proto::link::{Link, LinkFault, LinkState};
 use crate::proto::local::{Local, LocalFault, LocalId};
-use crate::proto::local_frames::take_requests;
+use crate::proto::local_table::LocalTable;
+use crate::proto::resume::Introduction;
+use crate::proto::speech::take_requests;
 use crate::time::Time;
-use crate::wire::frame::{Direction, MessageHead};
-use crate::wire::message::MessageReader;
+use crate::wire::frame::{Direction, MessageHead, Operation};
+use crate::wire::lock::{LockAnswer, LockStatus};
+use crate::wire::message::{MessageReader, MessageRef};
 use std::collections::VecDeque;
 
 /// What an operator chooses of the multiplexer's behaviour. Times are in milliseconds; 0 is never.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Copy, Debug)]
 pub struct MultiplexerSettings {
     /// A request that the server has not answered for this long is answered DISCONNECTED.
     pub timeout_ms: u64,
     /// A local connection that asked nothing for this long is closed.
     pub idle_ms: u64,
+    /// Whether a server that can serve locks is asked to.
+    pub locks: bool,
+}
+
+impl Default for MultiplexerSettings {
+    fn default() -> Self {
+        Self { timeout_ms: 0, idle_ms: 0, locks: true }
+    }
 }
 
 /// The agent's state: its local connections, the link, and what is under way between them.
 #[derive(Debug)]
 pub struct Multiplexer {
     settings: MultiplexerSettings,
-    places: Vec<LocalPlace>,
-    free: Vec<u32>,
+    locals: LocalTable,
     link: Link,
-    /// Connections with something to write or, after a stall, room to read.
-    attention: VecDeque<LocalId>,
     /// Connections that stalled because the link had no room.
     waiting_for_link: VecDeque<LocalId>,
-}
-
-#[derive(Debug, Default)]
-struct LocalPlace {
-    generation: u32,
-    local: Option<Local>,
 }
 
 impl Multiplexer {
     /// A multiplexer without connections.
     #[must_use]
-    pub fn new(settings: MultiplexerSettings) -> Self {
+    pub fn new(settings: MultiplexerSettings, introduction: Introduction) -> Self {
         Self {
             settings,
-            places: Vec::new(),
-            free: Vec::new(),
-            link: Link::new(settings.timeout_ms),
-            attention: VecDeque::new(),
+            locals: LocalTable::default(),
+            link: Link::new(settings.timeout_ms, settings.locks, introduction),
             waiting_for_link: VecDeque::new(),
         }
     }
@@ -68,31 +71,32 @@ impl Multiplexer {
 
     /// An application connected.
     pub fn open_local(&mut self, now: Time) -> LocalId {
-        let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push(LocalPlace::default());
-            self.places.len() as u32 - 1
-        });
-        let entry = &mut self.places[place as usize];
-        entry.local = Some(Local::new(now));
-        LocalId { place, generation: entry.generation }
+        self.locals.open(Local::new(now, self.link.new_owner()))
     }
 
-    /// A local connection is gone. Answers that are under way for it will be dropped.
-    pub fn close_local(&mut self, id: LocalId) {
-        if self.local(id).is_some() {
-            let entry = &mut self.places[id.place()];
-            entry.local = None;
-            entry.generation = entry.generation.wrapping_add(1);
-            self.free.push(id.place);
+    /// The peer of a local connection will ask nothing more. It may have left: what is blocked for it is given up.
+    pub fn finish_local(&mut self, now: Time, id: LocalId) {
+        if let Some(local) = self.locals.at_mut(id)
+            && local.finish()
+        {
+            local.cancel_blocked(now, &mut self.link);
+        }
+    }
+
+    /// A local connection is gone. Answers that are under way for it will be dropped, and the server releases
+    /// what it held.
+    pub fn close_local(&mut self, now: Time, id: LocalId) {
+        if let Some(local) = self.locals.close(id) {
+            self.link.detach(now, local.locks.owner);
         }
     }
 
     /// Takes bytes from a local connection.
     ///
     /// # Errors
-    /// [`LocalFault::Corruption`]: the connection must be closed once what is in its outbox is written.
+    /// [`LocalFault`]: the connection must be closed once what is in its outbox is written.
     pub fn handle_local(&mut self, now: Time, id: LocalId, bytes: &[u8]) -> Result<(), LocalFault> {
-        let Some(local) = local_mut(&mut self.places, id) else {
+        let Some(local) = self.locals.at_mut(id) else {
             return Ok(());
         };
         let mut took = false;
@@ -117,19 +121,25 @@ impl Multiplexer {
         if local.stalled && !self.link.has_room() && !std::mem::replace(&mut local.waits_for_link, true) {
             self.waiting_for_link.push_back(id);
         }
-        Ok(result?)
+        result
     }
 
     /// Whether more bytes of this connection can be taken now. While they can't, leave them in the socket.
     #[must_use]
     pub fn wants_input(&self, id: LocalId) -> bool {
-        self.local(id).is_some_and(|local| !local.stalled)
+        self.locals.at(id).is_some_and(Local::wants_input)
+    }
+
+    /// Whether requests of this connection have been read that can't be taken yet.
+    #[must_use]
+    pub fn is_local_stalled(&self, id: LocalId) -> bool {
+        self.locals.at(id).is_some_and(|local| local.stalled)
     }
 
     /// What is to be written to a local connection. Call [`local_written`](Self::local_written) after.
     #[must_use]
     pub fn local_output(&self, id: LocalId) -> &[u8] {
-        self.local(id).map_or(&[], |local| local.outbox.pending())
+        self.locals.at(id).map_or(&[], |local| local.outbox.pending())
     }
 
     /// A local connection took `count` bytes of its output; `blocked` says that it takes no more for now.
@@ -143,7 +153,7 @@ impl Multiplexer {
         count: usize,
         blocked: bool,
     ) -> Result<(), LocalFault> {
-        let Some(local) = local_mut(&mut self.places, id) else {
+        let Some(local) = self.locals.at_mut(id) else {
             return Ok(());
         };
         if count > 0 {
@@ -157,46 +167,50 @@ impl Multiplexer {
 
     /// The next local connection that has output, or can be read again after a stall.
     pub fn poll_attention(&mut self) -> Option<LocalId> {
-        while let Some(id) = self.attention.pop_front() {
-            if let Some(local) = local_mut(&mut self.places, id) {
-                local.listed = false;
-                return Some(id);
-            }
-        }
-        None
+        self.locals.poll_attention()
     }
 
     /// When [`check_local`](Self::check_local) has to be called for a connection.
     #[must_use]
     pub fn local_deadline(&self, id: LocalId) -> Option<Time> {
-        self.local(id).and_then(|local| local.deadline(self.settings.idle_ms))
+        let local = self.locals.at(id)?;
+        local.deadline(self.settings.idle_ms, self.held_until(local))
     }
 
-    /// Whether a local connection may go on.
+    /// Whether a local connection may go on. It may have output then that it had not before.
     ///
     /// # Errors
     /// The [`LocalFault`] for which it must be closed.
-    pub fn check_local(&self, now: Time, id: LocalId) -> Result<(), LocalFault> {
-        self.local(id).map_or(Ok(()), |local| local.check(now, self.settings.idle_ms))
+    pub fn check_local(&mut self, now: Time, id: LocalId) -> Result<(), LocalFault> {
+        let held_until = self.locals.at(id).and_then(|local| self.held_until(local));
+        let local = self.locals.at_mut(id);
+        local.map_or(Ok(()), |local| local.check(now, self.settings.idle_ms, held_until))
     }
 
-    /// Whether nothing is under way for a local connection.
+    /// Whether [`check_local`](Self::check_local) will end a connection when its output is written.
     #[must_use]
-    pub fn is_local_idle(&self, id: LocalId) -> bool {
-        self.local(id).is_none_or(Local::is_idle)
+    pub fn is_local_ending(&self, id: LocalId) -> bool {
+        self.locals.at(id).is_some_and(Local::is_ending)
+    }
+
+    /// Whether a local connection can be closed without an answer being lost that is under way. Requests that are
+    /// blocked don't count, unless its peer has [finished](Self::finish_local): then they are about to be answered.
+    #[must_use]
+    pub fn may_local_end(&self, id: LocalId) -> bool {
+        self.locals.at(id).is_none_or(Local::may_end)
     }
 
     // ---- the link
 
-    /// The link is connected. `probe_id` is asked for to learn who the server is: 32 random bytes.
+    /// The link is connected. `probe_id` may be asked for to learn who the server is: 32 random bytes.
     pub fn link_connected(&mut self, now: Time, probe_id: &[u8; 32]) {
         self.link.connect(now, probe_id);
     }
 
     /// The link is gone, or given up. Every request under way is answered DISCONNECTED.
     pub fn link_lost(&mut self, now: Time) {
-        for request in self.link.close() {
-            self.give_up(now, request);
+        for (uid, request) in self.link.close() {
+            self.give_up(now, uid, request);
         }
         self.release_waiting();
     }
@@ -248,9 +262,15 @@ impl Multiplexer {
     }
 
     /// The server took `count` bytes.
-    pub fn link_written(&mut self, count: usize) {
-        self.link.outbox.advance(count);
+    pub fn link_written(&mut self, now: Time, count: usize) {
+        self.link.written(now, count);
         self.release_waiting();
+    }
+
+    /// The agent ends in good order, and the server is told to release everything. Returns whether there is a server
+    /// that has to be told: what it has heard is known when the link is [`LinkState::Left`].
+    pub fn say_bye(&mut self, now: Time) -> bool {
+        self.link.say_bye(now)
     }
 
     /// When [`handle_timeout`](Self::handle_timeout) has to be called.
@@ -266,7 +286,8 @@ impl Multiplexer {
     /// [`LinkFault::Silent`]: the link must be closed ([`link_lost`](Self::link_lost)).
     pub fn handle_timeout(&mut self, now: Time) -> Result<(), LinkFault> {
         while let Some(request) = self.link.flight.expire(now) {
-            self.give_up(now, request);
+            // It keeps its uid, which is not looked at: only requests about sessions expire.
+            self.give_up(now, 0, request);
         }
         self.link.check(now)
     }
@@ -279,7 +300,7 @@ impl Multiplexer {
     ) -> Result<(), LinkFault> {
         while let Some(answer) = reader.next(input)? {
             if answer.head.direction == Direction::Request {
-                self.link.take_request(answer.head)?;
+                self.link.take_request(now, answer.head)?;
                 continue;
             }
             let request = self.link.flight.take(answer.head.uid).ok_or(LinkFault::Unasked)?;
@@ -288,33 +309,70 @@ impl Multiplexer {
             }
             match request.asker {
                 Asker::Local { id, uid } => {
-                    if let Some(local) = local_mut(&mut self.places, id) {
+                    if let Some(local) = self.locals.at_mut(id) {
                         local.answer(now, MessageHead { uid, ..answer.head }, answer.data);
                         self.settle(id);
                     }
                 }
-                Asker::Agent => self.link.learn(answer.head),
+                Asker::Lock => self.answer_lock(now, &answer)?,
+                Asker::Agent => self.link.learn(now, &answer)?,
                 Asker::Nobody => {}
             }
         }
         Ok(())
     }
 
-    /// Nobody will answer this request but us.
-    fn give_up(&mut self, now: Time, request: InFlight) {
-        if let Asker::Local { id, uid } = request.asker
-            && let Some(local) = local_mut(&mut self.places, id)
-        {
-            local.answer_disconnected(now, MessageHead::request(uid, request.operation));
-            self.settle(id);
+    /// The server answered a request about a lock.
+    fn answer_lock(&mut self, now: Time, message: &MessageRef<'_>) -> Result<(), LinkFault> {
+        let uid = message.head.uid;
+        let (Operation::Lock(operation), Some(request)) =
+            (message.head.operation, self.link.lock_flight.take(uid))
+        else {
+            return Err(LinkFault::Unasked);
+        };
+        let answer = LockAnswer::parse(operation, message.data)?;
+        let mut is_there = false;
+        if let Some(local) = self.locals.at_mut(request.id) {
+            is_there = local.locks.owner == request.owner;
+            local.lock_answered(now, uid, request.form, operation, &answer);
+            self.locals.attend(request.id);
         }
+        request.learn(now, &answer, is_there, &mut self.link.holdings);
+        Ok(())
+    }
+
+    /// Nobody will answer this request but us. `uid` is that on the link.
+    fn give_up(&mut self, now: Time, uid: u32, request: InFlight) {
+        match (request.asker, request.operation) {
+            (Asker::Local { id, uid }, operation) => {
+                if let Some(local) = self.locals.at_mut(id) {
+                    local.answer_disconnected(now, MessageHead::request(uid, operation));
+                    self.settle(id);
+                }
+            }
+            (Asker::Lock, Operation::Lock(operation)) => {
+                let Some(request) = self.link.lock_flight.take(uid) else { return };
+                request.give_up(&mut self.link.holdings);
+                if let Some(local) = self.locals.at_mut(request.id) {
+                    let answer = LockAnswer::Status(LockStatus::ErrorDisconnected);
+                    local.lock_answered(now, uid, request.form, operation, &answer);
+                    self.locals.attend(request.id);
+                }
+            }
+            _ => {}
+        }
+    }
+
+    /// Until when a connection holds locks; looked up only if it matters.
+    fn held_until(&self, local: &Local) -> Option<Time> {
+        if self.settings.idle_ms == 0 { None } else { self.link.holdings.held_until(local.locks.owner) }
     }
 
     /// A request of this connection has its answer.
     fn settle(&mut self, id: LocalId) {
-        if let Some(local) = local_mut(&mut self.places, id) {
+        if let Some(local) = self.locals.at_mut(id) {
             local.in_flight -= 1;
-            self.attend(id);
+            self.locals.attend(id);
         }
     }
 
@@ -325,30 +383,11 @@ impl Multiplexer {
                 return;
             }
             if let Some(id) = self.waiting_for_link.pop_front()
-                && let Some(local) = local_mut(&mut self.places, id)
+                && let Some(local) = self.locals.at_mut(id)
             {
                 local.waits_for_link = false;
-                self.attend(id);
+                self.locals.attend(id);
             }
         }
     }
-
-    /// Lists a connection for [`poll_attention`](Self::poll_attention), once.
-    fn attend(&mut self, id: LocalId) {
-        if let Some(local) = local_mut(&mut self.places, id)
-            && !std::mem::replace(&mut local.listed, true)
-        {
-            self.attention.push_back(id);
-        }
-    }
-
-    fn local(&self, id: LocalId) -> Option<&Local> {
-        let place = self.places.get(id.place()).filter(|place| place.generation == id.generation)?;
-        place.local.as_ref()
-    }
-}
-
-fn local_mut(places: &mut [LocalPlace], id: LocalId) -> Option<&mut Local> {
-    let place = places.get_mut(id.place()).filter(|place| place.generation == id.generation)?;
-    place.local.as_mut()
 }

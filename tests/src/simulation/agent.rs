@@ -9,10 +9,12 @@ use super::scenario::AgentPlan;
 use super::timeline::Mark;
 use super::trace::Note;
 use super::violation::{Remnant, Violation};
+use libdc::id::LinkId;
 use libdc::limits::LINK_OUTBOX_BYTES_MAX;
 use libdc::proto::link::{LinkFault, LinkState};
 use libdc::proto::local::{LocalFault, LocalId};
 use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::resume::Introduction;
 use libdc::time::Time;
 
 /// An agent process.
@@ -57,12 +59,16 @@ enum LocalEnd {
 impl AgentHost {
     /// An agent without connections, which will try to reach the server.
     pub(crate) fn new(number: usize, plan: AgentPlan, sabotage: Sabotage) -> Self {
-        let settings = MultiplexerSettings { timeout_ms: plan.timeout_ms, idle_ms: plan.idle_ms };
+        let settings =
+            MultiplexerSettings { timeout_ms: plan.timeout_ms, idle_ms: plan.idle_ms, locks: false };
+        let mut link_id = [0; LinkId::BYTES];
+        link_id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+        let introduction = Introduction { link_id: LinkId::new(link_id), auth_token: None };
         Self {
             number,
             plan,
             deaf: sabotage == Sabotage::DeafAgent,
-            multiplexer: Multiplexer::new(settings),
+            multiplexer: Multiplexer::new(settings, introduction),
             locals: Vec::new(),
             link: None,
             state: LinkState::Down,
@@ -117,7 +123,7 @@ impl AgentHost {
         }
         let ended = ended.map_or_else(
             || {
-                if local.finished && self.multiplexer.is_local_idle(id) {
+                if local.finished && self.multiplexer.may_local_end(id) {
                     return Some(None);
                 }
                 self.multiplexer.check_local(net.now(), id).err().map(Some)
@@ -142,7 +148,7 @@ impl AgentHost {
             net.note(Note::LocalFault { connection: local.end.connection, fault });
             net.witness(local.end.connection).fault = Some(fault);
         }
-        self.multiplexer.close_local(local.id);
+        self.multiplexer.close_local(net.now(), local.id);
         net.close(local.end);
     }
 
@@ -171,7 +177,10 @@ impl AgentHost {
             match net.read(local.end, &mut self.scratch) {
                 Incoming::Nothing => return Ok(()),
                 Incoming::Broken => return Err(LocalEnd::Lost),
-                Incoming::Finished => local.finished = true,
+                Incoming::Finished => {
+                    local.finished = true;
+                    self.multiplexer.finish_local(net.now(), local.id);
+                }
                 Incoming::Bytes(count) => {
                     local.received += count as u64;
                     local.refused = self.multiplexer.handle_local(net.now(), local.id, &self.scratch).err();
@@ -296,7 +305,7 @@ impl AgentHost {
             }
             match net.write(end, output) {
                 Ok(0) => return Ok(()),
-                Ok(count) => self.multiplexer.link_written(count),
+                Ok(count) => self.multiplexer.link_written(net.now(), count),
                 Err(_) => return Err(None),
             }
         }

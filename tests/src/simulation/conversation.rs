@@ -196,7 +196,13 @@ impl Connection {
             || match fault {
                 Some(LocalFault::WriteTimeout) => was_held || self.was_deaf,
                 Some(LocalFault::ReadTimeout) => was_held,
-                Some(LocalFault::Idle | LocalFault::Corruption(_)) | None => false,
+                Some(
+                    LocalFault::Idle
+                    | LocalFault::Corruption(_)
+                    | LocalFault::Tls
+                    | LocalFault::LineTooLong(_),
+                )
+                | None => false,
             };
         // Half a request is enough not to be idle.
         let reaches = |request: &OpenRequest| {
@@ -251,7 +257,8 @@ fn garbage(random: &mut Random) -> Vec<u8> {
     if random.chance(500) {
         let mut bytes = vec![0; random.between(1..=60) as usize];
         random.fill(&mut bytes);
-        bytes[0] |= 1;
+        // Nor a line of text.
+        bytes[0] |= 0x80;
         return bytes;
     }
     let mut bytes = have();

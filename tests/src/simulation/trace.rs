@@ -60,7 +60,10 @@ impl Note {
             Self::Link { state: LinkState::Up { patch_level: 0 }, .. } => "link up to an original",
             Self::Link { state: LinkState::Up { .. }, .. } => "link up",
             Self::LinkFault { .. } => "server found silent",
-            Self::LocalFault { fault: LocalFault::Corruption(_), .. } => "garbage refused",
+            Self::LocalFault {
+                fault: LocalFault::Corruption(_) | LocalFault::Tls | LocalFault::LineTooLong(_),
+                ..
+            } => "garbage refused",
             Self::LocalFault { fault: LocalFault::Idle, .. } => "idle applications closed",
             Self::LocalFault { fault: LocalFault::ReadTimeout, .. } => "half messages given up",
             Self::LocalFault { fault: LocalFault::WriteTimeout, .. } => "deaf applications closed",

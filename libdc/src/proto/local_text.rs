@@ -1,0 +1,67 @@
+//! What a local connection asks in lines: taken from its input, answered here or sent on.
+//!
+//! What makes no sense is answered `error` and the connection goes on; after a line that is too long, or a
+//! request that is not whole in time, `error` is the last answer. Every answer is given in its turn.
+
+use crate::proto::link::Link;
+use crate::proto::local::{Local, LocalFault, LocalId};
+use crate::proto::lock_flight::Form;
+use crate::time::Time;
+use crate::wire::line::{Lines, TextRequest};
+use crate::wire::lock::{LockAnswer, LockStatus};
+
+/// Takes every whole request from `input` for which there is room. Returns whether there was one.
+pub(crate) fn take_lines(
+    now: Time,
+    id: LocalId,
+    local: &mut Local,
+    input: &mut &[u8],
+    link: &mut Link,
+) -> bool {
+    let mut took = false;
+    loop {
+        let has_room = local.has_room() && local.locks.lines.has_room() && link.has_room();
+        local.stalled = !(input.is_empty() || has_room);
+        if local.stalled {
+            return took;
+        }
+        match Lines::next(input) {
+            Ok(Some(lines)) => {
+                took = true;
+                take_request(now, id, local, &lines, link);
+            }
+            Ok(None) => return took,
+            Err(line) => {
+                *input = &[];
+                local.end_lines(now, LocalFault::LineTooLong(line));
+                return took;
+            }
+        }
+    }
+}
+
+fn take_request(now: Time, id: LocalId, local: &mut Local, lines: &Lines<'_>, link: &mut Link) {
+    let status = match TextRequest::parse(lines) {
+        Some(TextRequest::Lock(action)) => {
+            local.ask_lock(now, id, link, Form::Line, action);
+            return;
+        }
+        Some(TextRequest::Ping) => LockStatus::Ok,
+        // Nobody has to prove anything here.
+        Some(TextRequest::Auth { .. }) | None => LockStatus::Error,
+    };
+    local.say_line(now, status);
+}
+
+impl Local {
+    fn say_line(&mut self, now: Time, status: LockStatus) {
+        self.note_answer(now);
+        self.locks.lines.say(&mut self.outbox, &LockAnswer::Status(status));
+    }
+
+    /// No more requests are taken: `error` is the last answer.
+    pub(crate) fn end_lines(&mut self, now: Time, fault: LocalFault) {
+        self.say_line(now, LockStatus::Error);
+        self.end(fault);
+    }
+}
