@@ -33,7 +33,9 @@ async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartErr
     let (listeners, limits, confined) = started.into_parts();
     let policy = SignalPolicy { killable: options.daemon.killable, detached: options.daemon.daemon };
     let mut signals = Signals::listen(policy)?;
-    let agent = Arc::new(Agent::new(settings(options), None, Clock::start())?);
+    let agent = Arc::new(
+        Agent::new(settings(options), options.auth.token()?, Clock::start())?.with_tls(options.tls.load()?),
+    );
     let link = {
         let (agent, server) = (Arc::clone(&agent), options.server.clone());
         tokio::spawn(async move { agent.keep_link(&server).await })
@@ -82,7 +84,6 @@ fn settings(options: &ClientOptions) -> AgentSettings {
         multiplexer: MultiplexerSettings {
             timeout_ms: options.timeout.as_millis() as u64,
             idle_ms: options.idle.as_millis() as u64,
-            locks: false,
         },
         retry: options.retry,
         connect_timeout: if options.timeout.is_zero() { CONNECT_TIMEOUT } else { options.timeout },

@@ -3,6 +3,7 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use libdc::id::{ConnectionId, LinkId, SessionId};
+use libdc::proto::link::LinkState;
 use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
 use libdc::proto::resume::Introduction;
 use libdc::proto::server::{ServerConnection, Turn};
@@ -92,7 +93,7 @@ fn agent(c: &mut Criterion) {
         let service = service();
         let mut connection = stored(&service);
         let mut multiplexer = Multiplexer::new(
-            MultiplexerSettings { timeout_ms: 5_000, idle_ms: 0, locks: false },
+            MultiplexerSettings { timeout_ms: 5_000, idle_ms: 0 },
             Introduction { link_id: LinkId::new([3; 16]), auth_token: None },
         );
         let mut answers = Vec::new();
@@ -106,7 +107,10 @@ fn agent(c: &mut Criterion) {
             multiplexer.link_written(NOW, multiplexer.link_output().len());
             multiplexer.handle_link(NOW, &answers).expect("good answers");
         };
+        // The probe, and then what opens the link.
         exchange(&mut multiplexer);
+        exchange(&mut multiplexer);
+        assert!(matches!(multiplexer.link_state(), LinkState::Up { .. }));
         group.throughput(Throughput::Elements(locals as u64));
         group.bench_function(BenchmarkId::new("local connections", locals), |b| {
             b.iter(|| {

@@ -31,7 +31,7 @@ struct Agent {
 
 impl Agent {
     fn new(timeout_ms: u64, idle_ms: u64) -> Self {
-        let settings = MultiplexerSettings { timeout_ms, idle_ms, locks: false };
+        let settings = MultiplexerSettings { timeout_ms, idle_ms };
         let received = MessageReader::new(Some(Direction::Request));
         let introduction = Introduction { link_id: LinkId::new([3; 16]), auth_token: None };
         let multiplexer = Multiplexer::new(settings, introduction);
@@ -50,6 +50,14 @@ impl Agent {
         let probe = self.at_server().pop().expect("a probe");
         assert_eq!((probe.head.operation, probe.data.as_slice()), (HAVE, &[7; 32][..]));
         self.answer_as(&probe, NOTOK, patch_level).expect("an answer to the probe");
+        if patch_level > 0 {
+            let opening = self.at_server();
+            let answers: [&[u8]; 2] = [&[0, 0, 0, 0x27, 0x10, 0, 0, 0, 0], OK];
+            assert_eq!(opening.len(), answers.len(), "HELLO and OPEN");
+            for (request, data) in opening.iter().zip(answers) {
+                self.answer_as(request, data, patch_level).expect("an answer to what opens the link");
+            }
+        }
         assert_eq!(self.multiplexer.link_state(), LinkState::Up { patch_level });
     }
 

@@ -258,8 +258,8 @@ fn options_of(arguments: &[Value]) -> Options {
             "--max-waiters" => options.locks.waiters_max = number(),
             "--read-timeout" => options.read_timeout_ms = 1000 * number(),
             "--auth-token" => {
-                options.auth =
-                    Some(AuthToken::new(b"s3cret").expect("a token")).filter(|_| arguments.next().is_some())
+                let token = arguments.next().expect("a token");
+                options.auth = Some(AuthToken::new(token.as_bytes()).expect("a token"));
             }
             "--auto-release-on-disconnect=false" => options.links.auto_release = false,
             // Connections are counted where they are accepted.

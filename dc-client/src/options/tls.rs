@@ -54,7 +54,6 @@ impl TlsOptions {
     }
 
     /// Reads the files; `None` if there is to be no TLS.
-    #[cfg_attr(not(test), expect(dead_code, reason = "the agent does not make handshakes yet"))]
     pub(crate) fn load(&self) -> Result<Option<ClientTls>, TlsError> {
         if !self.tls {
             return Ok(None);

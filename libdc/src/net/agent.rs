@@ -12,6 +12,7 @@ use crate::net::places::Place;
 use crate::net::socket::Socket;
 use crate::net::switchboard::{LinkEnd, LocalEnd, Switchboard};
 use crate::net::timer::Timer;
+use crate::net::tls::client::ClientTls;
 use crate::proto::link::{LinkFault, LinkState};
 use crate::proto::local::{LocalFault, LocalId};
 use crate::proto::multiplexer::{Multiplexer, MultiplexerSettings};
@@ -43,6 +44,7 @@ pub struct Agent {
     clock: Clock,
     switchboard: Mutex<Switchboard>,
     connections: AtomicU64,
+    tls: Option<ClientTls>,
     attempted: Notify,
     left: Notify,
 }
@@ -66,9 +68,16 @@ impl Agent {
             clock,
             switchboard: Mutex::new(switchboard),
             connections: AtomicU64::new(0),
+            tls: None,
             attempted: Notify::new(),
             left: Notify::new(),
         })
+    }
+
+    /// The same agent, which speaks TLS with the server.
+    #[must_use]
+    pub fn with_tls(self, tls: Option<ClientTls>) -> Self {
+        Self { tls, ..self }
     }
 
     /// From now on a local connection ends as soon as nothing is under way on it.
@@ -156,6 +165,9 @@ impl Agent {
     /// longer than the pause between attempts.
     async fn attempt(&self, upstream: &Address, lost_at: &mut Option<Time>) -> Result<bool, LinkEnd> {
         let mut socket = connect(upstream, self.settings.connect_timeout).await?;
+        if let Some(tls) = &self.tls {
+            socket = tls.connect(socket, upstream, self.settings.connect_timeout).await?;
+        }
         let mut probe_id = [0; 32];
         getrandom::fill(&mut probe_id).map_err(std::io::Error::other)?;
         let mut proven_at = None;

@@ -7,6 +7,7 @@
 use crate::limits::READ_BYTES;
 use crate::net::scratch::Scratch;
 use crate::net::socket::Socket;
+use crate::net::tls::error::TlsError;
 use crate::proto::link::{LinkFault, LinkState};
 use crate::proto::local::{LocalFault, LocalId};
 use crate::proto::multiplexer::Multiplexer;
@@ -68,6 +69,9 @@ pub(crate) enum LinkEnd {
     /// The system says it is broken.
     #[error(transparent)]
     Socket(#[from] io::Error),
+    /// There can be no TLS with the server.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
     /// The server can't be talked to.
     #[error(transparent)]
     Fault(#[from] LinkFault),

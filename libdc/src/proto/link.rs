@@ -93,7 +93,6 @@ pub enum LinkState {
 #[derive(Debug)]
 pub(crate) struct Link {
     introduction: Introduction,
-    locks: bool,
     /// How long the server may be silent although something was asked, in milliseconds.
     silence_ms_max: u64,
     pub(crate) state: LinkState,
@@ -119,14 +118,13 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(timeout_ms: u64, locks: bool, introduction: Introduction) -> Self {
+    pub(crate) fn new(timeout_ms: u64, introduction: Introduction) -> Self {
         let silence_ms_max = match timeout_ms {
             0 => LINK_SILENCE_MS_MAX,
             timeout_ms => timeout_ms.clamp(LINK_SILENCE_MS_MIN, LINK_SILENCE_MS_MAX),
         };
         Self {
             introduction,
-            locks,
             silence_ms_max,
             state: LinkState::Down,
             reader: MessageReader::link(Direction::Response),
@@ -290,7 +288,7 @@ impl Link {
                 self.resume.opened(answer.data)?;
                 self.finish_resume();
             }
-            Operation::Session(_) if self.locks && answer.head.patch_level > 0 => self.begin_resume(now),
+            Operation::Session(_) if answer.head.patch_level > 0 => self.begin_resume(now),
             Operation::Session(_) => self.state = LinkState::Up { patch_level: answer.head.patch_level },
             // That a blocked request was given up for an application that left.
             Operation::Lock(_) | Operation::Link(_) => {}

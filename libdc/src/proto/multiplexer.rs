@@ -29,20 +29,12 @@ use crate::wire::message::{MessageReader, MessageRef};
 use std::collections::VecDeque;
 
 /// What an operator chooses of the multiplexer's behaviour. Times are in milliseconds; 0 is never.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, Default)]
 pub struct MultiplexerSettings {
     /// A request that the server has not answered for this long is answered DISCONNECTED.
     pub timeout_ms: u64,
     /// A local connection that asked nothing for this long is closed.
     pub idle_ms: u64,
-    /// Whether a server that can serve locks is asked to.
-    pub locks: bool,
-}
-
-impl Default for MultiplexerSettings {
-    fn default() -> Self {
-        Self { timeout_ms: 0, idle_ms: 0, locks: true }
-    }
 }
 
 /// The agent's state: its local connections, the link, and what is under way between them.
@@ -62,7 +54,7 @@ impl Multiplexer {
         Self {
             settings,
             locals: LocalTable::default(),
-            link: Link::new(settings.timeout_ms, settings.locks, introduction),
+            link: Link::new(settings.timeout_ms, introduction),
             waiting_for_link: VecDeque::new(),
         }
     }

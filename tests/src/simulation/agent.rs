@@ -59,8 +59,7 @@ enum LocalEnd {
 impl AgentHost {
     /// An agent without connections, which will try to reach the server.
     pub(crate) fn new(number: usize, plan: AgentPlan, sabotage: Sabotage) -> Self {
-        let settings =
-            MultiplexerSettings { timeout_ms: plan.timeout_ms, idle_ms: plan.idle_ms, locks: false };
+        let settings = MultiplexerSettings { timeout_ms: plan.timeout_ms, idle_ms: plan.idle_ms };
         let mut link_id = [0; LinkId::BYTES];
         link_id[..8].copy_from_slice(&(number as u64).to_be_bytes());
         let introduction = Introduction { link_id: LinkId::new(link_id), auth_token: None };

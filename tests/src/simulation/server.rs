@@ -213,7 +213,10 @@ impl ServerHost {
                 tally: &mut tally,
             };
             serving.refused = serving.machine.handle_input(&mut turn, &self.input).err();
-            if let Some(fault) = serving.refused {
+            // A link that was made anew may be heard of before the end of the one before it.
+            if let Some(fault) = serving.refused
+                && fault != ServerFault::TakenOver
+            {
                 net.fail(Violation::BadRequest { agent: serving.agent, fault });
             }
             if self.original && self.sabotage != Sabotage::OriginalPretends {
