@@ -1,8 +1,14 @@
 //! The documents among themselves: whatever they say a program is started with, its page has.
 //!
-//! That each page has what its program takes is a test of the program. So what is compared here is text alone.
+//! That each page has what its program takes is a test of the program. So what is compared here is text alone, and
+//! what distcache-protocol(7) says of the protocols, which is no program's.
 
+use libdc::id::{Grant, LockKey, SessionId, Token};
 use libdc::limits;
+use libdc::wire::frame::{Direction, LockOperation, Operation, SessionOperation};
+use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
+use libdc::wire::message::{Message, MessageReader};
+use libdc::wire::session::{Add, Answer, Status};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -125,7 +131,7 @@ fn the_pages_refer_to_pages_that_exist() {
         let references = page.lines().filter_map(|line| line.strip_prefix(".Xr "));
         for reference in references {
             let words: Vec<&str> = reference.split(' ').collect();
-            let is_ours = words[0].starts_with("dc_") || words[0] == "distcache";
+            let is_ours = words[0].starts_with("dc_") || words[0].starts_with("distcache");
             let file = format!("{}.{}", words[0], words.get(1).unwrap_or(&""));
             assert!(!is_ours || pages.contains_key(&file), "{name} refers to {file}");
         }
@@ -137,6 +143,7 @@ fn the_pages_give_the_limits_as_they_are() {
     let pages = pages();
     let text = |name: &str| pages.get(name).expect("a page").replace('\n', " ");
     let (system, agent) = (text("distcache.8"), text("dc_client.1"));
+    let protocol = text("distcache-protocol.7");
     let seconds = |ms: u64| ms / 1000;
     let expected = [
         (&system, format!(".It {} bytes an id", limits::SESSION_ID_BYTES_MAX)),
@@ -153,8 +160,104 @@ fn the_pages_give_the_limits_as_they_are() {
         (&agent, format!("no less than {} and", seconds(limits::LINK_SILENCE_MS_MIN))),
         (&agent, format!("no more than {} seconds", seconds(limits::LINK_SILENCE_MS_MAX))),
         (&agent, format!("nothing was heard for {} seconds", seconds(limits::PING_INTERVAL_MS))),
+        (
+            &protocol,
+            format!("{} bytes with up to {}", limits::FRAME_HEADER_BYTES, limits::FRAME_DATA_BYTES_MAX),
+        ),
+        (
+            &protocol,
+            format!(
+                "at most {} frames, {} bytes",
+                limits::SESSION_FRAMES_MAX,
+                limits::SESSION_MESSAGE_BYTES_MAX
+            ),
+        ),
+        (&protocol, format!("the classes 1 and 2 at most {}.", limits::LINK_FRAMES_MAX)),
+        (&protocol, format!("no other has more than {} bytes", limits::LINK_REQUEST_BYTES_MAX)),
+        (&protocol, format!("An id has 1 to {} bytes", limits::SESSION_ID_BYTES_MAX)),
+        (&protocol, format!("timeout_ms is above {},", limits::SESSION_TIMEOUT_MS_MAX)),
+        (&protocol, format!("longer than {} bytes", limits::SESSION_BYTES_MAX)),
+        (&protocol, format!("A key is 1 to {} bytes", limits::LOCK_KEY_BYTES_MAX)),
+        (&protocol, format!("authentication has at most {} bytes", limits::AUTH_TOKEN_BYTES_MAX)),
+        (&protocol, format!("closed after {} ms", limits::AUTH_PAUSE_MS)),
+        (&protocol, format!("quiet for {} seconds", seconds(limits::PING_INTERVAL_MS))),
+        (&protocol, format!("A line has at most {} bytes", limits::LINE_BYTES_MAX)),
+        (&protocol, format!("byte {} of a line", limits::LINE_BYTES_MAX + 1)),
+        (&protocol, format!("not whole {} seconds", seconds(limits::LOCAL_READ_TIMEOUT_MS))),
+        (&protocol, format!("each ends at {} entries", limits::STATS_ENTRIES_MAX)),
+        (&protocol, format!("above {} years", limits::LOCK_MS_MAX / (366 * 86_400_000))),
     ];
     for (page, part) in expected {
         assert!(page.contains(&part), "no page says: {part}");
     }
+}
+
+/// The text of a section of a page.
+fn section<'a>(page: &'a str, name: &str) -> &'a str {
+    let (_, rest) = page.split_once(&format!("\n.Sh {name}\n")).expect("a section");
+    rest.split_once("\n.Sh ").map_or(rest, |(section, _)| section)
+}
+
+/// The items of a section that begin with a number, as they are written.
+fn numbered(section: &str) -> Vec<String> {
+    let items = section.lines().filter_map(|line| line.strip_prefix(".It "));
+    items.filter(|item| item.starts_with(|first: char| first.is_ascii_digit())).map(str::to_owned).collect()
+}
+
+#[test]
+fn the_page_of_the_protocols_has_the_operations_and_statuses_of_the_code() {
+    let pages = pages();
+    let page = &pages["distcache-protocol.7"];
+    let operations = |class: u8| -> Vec<String> {
+        let known = (0..=u8::MAX).filter_map(move |number| Operation::from_wire(class, number));
+        known.map(|operation| format!("{} {}", operation.to_wire().1, operation.name())).collect()
+    };
+    assert_eq!(numbered(section(page, "LOCKS IN FRAMES")), operations(1));
+    assert_eq!(numbered(section(page, "THE LINK")), operations(2));
+    let statuses = (0..=u8::MAX).filter_map(Status::from_wire);
+    let statuses = statuses.map(|status| format!("{} {}", status as u8, status.name()));
+    assert_eq!(numbered(section(page, "SESSIONS")), [operations(0), statuses.collect()].concat());
+    let table = numbered(section(page, "LOCKS"));
+    let heads = table.iter().map(|row| row.rsplit_once(" Ta ").expect("a meaning").0);
+    let statuses = LockStatus::ALL.map(|status| format!("{} Ta {}", status as u8, status.name()));
+    assert!(heads.eq(statuses.iter()), "{table:#?}");
+}
+
+#[test]
+fn the_examples_in_the_page_of_the_protocols_are_what_they_are_said_to_be() {
+    let pages = pages();
+    let blocks = section(&pages["distcache-protocol.7"], "EXAMPLES").split(".Bd -literal").skip(1);
+    let messages = blocks.take(2).flat_map(|block| {
+        let (block, _) = block.split_once(".Ed").expect("an end");
+        block.lines().skip(1).collect::<Vec<_>>().join(" ").split(".Pp").map(message).collect::<Vec<_>>()
+    });
+    let [add, stored, acquire, granted] = &messages.collect::<Vec<_>>()[..] else { panic!("four messages") };
+
+    assert_eq!(add.head.operation, Operation::Session(SessionOperation::Add));
+    let id = SessionId::new(&[1]).expect("an id");
+    assert_eq!(Add::parse(&add.data), Ok(Ok(Add { timeout_ms: 60_000, id, session: &[0x53] })));
+    assert_eq!(stored.head, add.head.response());
+    assert_eq!(Answer::parse(SessionOperation::Add, &stored.data), Ok(Answer::Status(Status::Ok)));
+
+    let operation = LockOperation::Acquire;
+    assert_eq!(acquire.head.operation, Operation::Lock(operation));
+    let key = LockKey::new("k").expect("a key");
+    let action = LockAction::Acquire { key, limit: 1, timeout_ms: 5000, lease_ms: 0 };
+    assert_eq!(LockRequest::parse(operation, &acquire.data), Ok(Ok(LockRequest { owner: 0, action })));
+    assert_eq!(granted.head, acquire.head.response());
+    let grant = Grant { token: Token::new(7, 0x9d2c_4177_e00b_5a13), lease_ms: 33_000 };
+    let answer = LockAnswer::Grant { status: LockStatus::Ok, grant };
+    assert_eq!(LockAnswer::parse(operation, &granted.data), Ok(answer));
+}
+
+/// The message whose bytes are written in hexadecimal.
+fn message(hex: &str) -> Message {
+    let bytes: Vec<u8> =
+        hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).expect("a byte")).collect();
+    let direction = if bytes[4] == 0 { Direction::Request } else { Direction::Response };
+    let mut input = bytes.as_slice();
+    let message =
+        MessageReader::new(Some(direction)).next(&mut input).expect("no corruption").map(Message::from);
+    assert!(input.is_empty(), "{input:?}");
+    message.expect("a whole message")
 }
