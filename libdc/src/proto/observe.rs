@@ -2,27 +2,29 @@
 //!
 //! ```text
 //!                    ┌── 0x00 ──► frames ── corruption ──► corrupt: raw bytes from here on
-//!   first byte ──────┼── a to z ► text: lines
+//!   first byte ──────┼── a to z ► text: requests of three lines, answers of one ── too long ──► raw bytes
 //!                    └── 0x16 ──► TLS: said once, then passed over
 //! ```
 //!
 //! Bytes and the time go in, [`Event`]s come out; nothing is ever answered, so it serves whoever relays or
-//! replays a connection. A response is paired with the oldest unanswered request of its uid.
+//! replays a connection. A response is paired with the oldest unanswered request of its uid, a line of text with the
+//! oldest unanswered request of all.
 //!
 //! The machine keeps the bytes of the one message that is under way in each direction, never more than
-//! came, and at most [`LINK_IN_FLIGHT_MAX`] requests. Whatever the bytes are, it does not panic.
+//! came, and at most [`LINK_IN_FLIGHT_MAX`](crate::limits::LINK_IN_FLIGHT_MAX) requests. Whatever the bytes are, it
+//! does not panic.
 
-use crate::limits::{FRAME_HEADER_BYTES, LINK_IN_FLIGHT_MAX};
-use crate::wire::display::Content;
-use crate::wire::frame::{Corruption, Direction, Expected, FrameHeader, MessageHead, Operation};
-use crate::wire::message::{MessageReader, MessageRef};
-use std::collections::{HashMap, VecDeque};
+mod asked;
+mod half;
+
+pub use self::asked::Answered;
+pub use self::half::sender_of_text;
+
+use self::half::{Found, Half, Protocol};
+use crate::wire::display::TextContent;
+use crate::wire::frame::{Corruption, Direction};
+use crate::wire::message::MessageRef;
 use std::time::Duration;
-
-/// Longest piece of text that is shown as one line.
-const LINE_BYTES_MAX: usize = 8192;
-/// Buffers that have grown beyond this are given back after their message.
-const IDLE_BUFFER_BYTES_MAX: usize = 64 << 10;
 
 /// One connection, looked on from between its two ends.
 #[derive(Debug)]
@@ -45,16 +47,19 @@ impl Observer {
             Sender::Client => (&mut self.client, &mut self.server),
             Sender::Server => (&mut self.server, &mut self.client),
         };
-        if half.protocol == Protocol::Unknown {
+        match half.protocol {
             // Both directions speak what the first byte of the connection said.
-            half.protocol = match other.protocol {
-                Protocol::Unknown => Protocol::of(*input.first()?),
-                Protocol::Corrupt | Protocol::Seeking => Protocol::Frames,
-                known => known,
-            };
-            if half.protocol == Protocol::Tls && other.protocol == Protocol::Unknown {
-                return Some(Event::Tls);
+            Protocol::Unknown => {
+                half.protocol = match other.protocol {
+                    known @ (Protocol::Frames | Protocol::Text | Protocol::Tls) => known,
+                    _ => Protocol::of(*input.first()?),
+                };
+                if half.protocol == Protocol::Tls && other.protocol != Protocol::Tls {
+                    return Some(Event::Tls);
+                }
             }
+            Protocol::Seeking => half.seek(other.protocol, input),
+            _ => {}
         }
         match half.next(input)? {
             Found::Message => {
@@ -73,33 +78,39 @@ impl Observer {
                 Some(Event::Corrupt { corruption, offset: half.offset - bytes.len() as u64, bytes })
             }
             Found::Raw => Some(Event::Raw(&half.raw)),
-            Found::Line => Some(Event::Line(&half.raw)),
+            Found::Text => {
+                let (direction, answers) = match sender {
+                    Sender::Client => {
+                        let content = TextContent::of(Direction::Request, &half.raw);
+                        half.asked.ask_in_order(&content, at);
+                        (Direction::Request, None)
+                    }
+                    Sender::Server => (Direction::Response, other.asked.answer_in_order(at)),
+                };
+                Some(Event::Text(Said { direction, raw: &half.raw, answers }))
+            }
         }
     }
 
     /// To be told when `count` bytes of `sender` passed unseen. What was under way is forgotten; messages are
-    /// found again where the input of a [`next`](Self::next) begins with a frame.
+    /// found again where the input of a [`next`](Self::next) begins with a frame, or with a line of text.
     pub fn skip(&mut self, sender: Sender, count: u64) {
-        let half = self.half_mut(sender);
-        half.offset += count;
-        half.clear();
-        half.reader = Half::reader(sender);
-        if matches!(half.protocol, Protocol::Unknown | Protocol::Frames) {
-            half.protocol = Protocol::Seeking;
+        self.half_mut(sender).skip(count);
+        if count > 0 {
+            self.client.asked.lose_order();
         }
     }
 
     /// Bytes of an unfinished message (or line) of `sender`.
     #[must_use]
     pub fn unfinished(&self, sender: Sender) -> usize {
-        let half = self.half(sender);
-        if half.done { 0 } else { half.raw.len() }
+        self.half(sender).unfinished()
     }
 
     /// How many requests of `sender` have not been answered.
     #[must_use]
     pub fn unanswered(&self, sender: Sender) -> usize {
-        self.half(sender).asked.count
+        self.half(sender).asked.count()
     }
 
     const fn half(&self, sender: Sender) -> &Half {
@@ -157,10 +168,10 @@ pub enum Event<'a> {
         /// That frame, as far as it had come.
         bytes: &'a [u8],
     },
-    /// Bytes of which nothing is known: after a corruption, or after a gap.
+    /// Bytes of which nothing is known: after a corruption, after a line that was too long, or after a gap.
     Raw(&'a [u8]),
-    /// A line of the text protocol, with its newline; a very long one comes in pieces.
-    Line(&'a [u8]),
+    /// A request or an answer of the text protocol.
+    Text(Said<'a>),
     /// The connection is encrypted. Nothing more is told about it.
     Tls,
 }
@@ -176,226 +187,27 @@ pub struct Passed<'a> {
     pub answers: Option<Answered>,
 }
 
-/// The request that a response answers.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
-    /// What was asked.
-    pub operation: Operation,
-    /// The session it was about, if it was about one.
-    pub id: Option<Box<[u8]>>,
-    /// The time from the request to the response.
-    pub took: Duration,
-}
-
-/// How the bytes of a direction are read.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-enum Protocol {
-    #[default]
-    Unknown,
-    Frames,
-    /// Frames, but bytes were missed: waiting for input that begins with one.
-    Seeking,
-    Corrupt,
-    Text,
-    Tls,
-}
-
-impl Protocol {
-    const fn of(first: u8) -> Self {
-        match first {
-            b'a'..=b'z' => Self::Text,
-            0x16 => Self::Tls,
-            // Any other wrong byte is found by the parser, which says what is wrong with it.
-            _ => Self::Frames,
-        }
-    }
-}
-
-enum Found {
-    Message,
-    Corrupt(Corruption),
-    Raw,
-    Line,
-}
-
-/// One direction.
-#[derive(Debug)]
-struct Half {
-    protocol: Protocol,
-    reader: MessageReader,
-    /// The bytes of the message or line under way, or of the last event.
-    raw: Vec<u8>,
-    /// Bytes of `raw` that the reader has used: whole frames.
-    used: usize,
-    /// Whether `raw` has been told of and is to be dropped.
-    done: bool,
-    /// Head and data of the last whole message.
-    head: Option<MessageHead>,
-    data: Vec<u8>,
-    /// Bytes of this direction so far.
-    offset: u64,
-    asked: Asked,
-}
-
-impl Half {
-    fn new(sender: Sender) -> Self {
-        Self {
-            protocol: Protocol::default(),
-            reader: Self::reader(sender),
-            raw: Vec::new(),
-            used: 0,
-            done: false,
-            head: None,
-            data: Vec::new(),
-            offset: 0,
-            asked: Asked::default(),
-        }
-    }
-
-    /// Any connection may be a link, on which the server asks too.
-    const fn reader(sender: Sender) -> MessageReader {
-        MessageReader::link(match sender {
-            Sender::Client => Direction::Request,
-            Sender::Server => Direction::Response,
-        })
-    }
-
-    fn next(&mut self, input: &mut &[u8]) -> Option<Found> {
-        if self.done {
-            self.clear();
-        }
-        if input.is_empty() {
-            return None;
-        }
-        if self.protocol == Protocol::Seeking && starts_with_frame(input) {
-            self.protocol = Protocol::Frames;
-        }
-        match self.protocol {
-            Protocol::Frames => self.next_message(input),
-            Protocol::Text => self.next_line(input),
-            Protocol::Tls => {
-                self.offset += input.len() as u64;
-                *input = &[];
-                None
-            }
-            Protocol::Unknown | Protocol::Seeking | Protocol::Corrupt => {
-                self.take(input, input.len());
-                self.done = true;
-                Some(Found::Raw)
-            }
-        }
-    }
-
-    fn next_message(&mut self, input: &mut &[u8]) -> Option<Found> {
-        while !input.is_empty() {
-            // Never beyond the frame, so that `raw` is one message and the rest stays where it is.
-            self.take(input, self.missing());
-            let mut rest = &self.raw[self.used..];
-            match self.reader.next(&mut rest) {
-                Ok(None) => self.used = self.raw.len() - rest.len(),
-                Ok(Some(message)) => {
-                    self.head = Some(message.head);
-                    self.data.extend_from_slice(message.data);
-                    self.done = true;
-                    return Some(Found::Message);
-                }
-                Err(corruption) => {
-                    self.used = self.raw.len() - rest.len();
-                    return Some(self.corrupt(corruption));
-                }
-            }
-        }
-        None
-    }
-
-    fn corrupt(&mut self, corruption: Corruption) -> Found {
-        self.protocol = Protocol::Corrupt;
-        self.done = true;
-        Found::Corrupt(corruption)
-    }
-
-    fn next_line(&mut self, input: &mut &[u8]) -> Option<Found> {
-        let newline = input.iter().position(|byte| *byte == b'\n');
-        let room = LINE_BYTES_MAX - self.raw.len();
-        let end = newline.map_or(input.len(), |at| at + 1).min(room);
-        self.take(input, end);
-        self.done = self.raw.ends_with(b"\n") || self.raw.len() == LINE_BYTES_MAX;
-        self.done.then_some(Found::Line)
-    }
-
-    /// Bytes to the end of the header or, once that is here, of the frame.
-    fn missing(&self) -> usize {
-        let frame = &self.raw[self.used..];
-        let end = match frame.first_chunk::<FRAME_HEADER_BYTES>() {
-            Some(&[.., high, low]) => FRAME_HEADER_BYTES + usize::from(u16::from_be_bytes([high, low])),
-            None => FRAME_HEADER_BYTES,
-        };
-        end - frame.len()
-    }
-
-    fn take(&mut self, input: &mut &[u8], count: usize) {
-        let (taken, rest) = input.split_at(count.min(input.len()));
-        self.raw.extend_from_slice(taken);
-        self.offset += taken.len() as u64;
-        *input = rest;
-    }
-
-    fn clear(&mut self) {
-        self.raw.clear();
-        self.data.clear();
-        self.raw.shrink_to(IDLE_BUFFER_BYTES_MAX);
-        self.data.shrink_to(IDLE_BUFFER_BYTES_MAX);
-        self.reader.reclaim();
-        self.used = 0;
-        self.done = false;
-    }
-}
-
-fn starts_with_frame(input: &[u8]) -> bool {
-    matches!(FrameHeader::parse(input, &Expected::default()), Ok(Some(_)))
-}
-
-/// The requests of one end that wait for their answers.
-#[derive(Debug, Default)]
-struct Asked {
-    by_uid: HashMap<u32, VecDeque<Request>>,
-    count: usize,
-}
-
-#[derive(Debug)]
-struct Request {
-    operation: Operation,
-    id: Option<Box<[u8]>>,
-    at: Duration,
-}
-
-impl Asked {
-    fn ask(&mut self, message: MessageRef<'_>, at: Duration) {
-        if self.count == LINK_IN_FLIGHT_MAX {
-            return;
-        }
-        let operation = message.head.operation;
-        let id = Content::of(message).id().map(Box::from);
-        self.by_uid.entry(message.head.uid).or_default().push_back(Request { operation, id, at });
-        self.count += 1;
-    }
-
-    fn answer(&mut self, uid: u32, at: Duration) -> Option<Answered> {
-        let requests = self.by_uid.get_mut(&uid)?;
-        let Request { operation, id, at: asked } = requests.pop_front()?;
-        if requests.is_empty() {
-            self.by_uid.remove(&uid);
-        }
-        self.count -= 1;
-        Some(Answered { operation, id, took: at.saturating_sub(asked) })
-    }
+/// What was said in the text protocol. [`TextContent`] takes it apart.
+#[derive(Debug, PartialEq, Eq)]
+pub struct Said<'a> {
+    /// Request or answer.
+    pub direction: Direction,
+    /// The lines as they came: three of a request, one of an answer; as much of it as came when a line became too
+    /// long. The bytes behind that are [`Event::Raw`].
+    pub raw: &'a [u8],
+    /// For an answer: the request it answers. `None` for a request, and for an answer to nothing that is known.
+    pub answers: Option<Answered>,
 }
 
 #[cfg(test)]
 mod tests {
+    use super::half::ANSWER_BYTES_MAX;
     use super::*;
-    use crate::wire::frame::{LinkOperation, SessionOperation};
-    use crate::wire::message::{Message, write_message};
+    use crate::limits::LINE_BYTES_MAX;
+    use crate::wire::display::Topic;
+    use crate::wire::frame::{LinkOperation, LockOperation, MessageHead, Operation, SessionOperation};
+    use crate::wire::line::Command;
+    use crate::wire::message::{Message, MessageReader, write_message};
     use proptest::prelude::*;
 
     const GET: &[u8] = &[0, 0x11, 0, 1, 0, 0, 0, 0, 17, 0, 1, 1, 0, 2, 0x5f, 0x0a];
@@ -407,7 +219,7 @@ mod tests {
         Message { message: Message, raw: Vec<u8>, took_ms: Option<u128> },
         Corrupt { corruption: Corruption, offset: u64, bytes: Vec<u8> },
         Raw(Vec<u8>),
-        Line(Vec<u8>),
+        Text { raw: Vec<u8>, took_ms: Option<u128> },
         Tls,
     }
 
@@ -424,7 +236,14 @@ mod tests {
                     Seen::Corrupt { corruption, offset, bytes: bytes.to_vec() }
                 }
                 Event::Raw(bytes) => Seen::Raw(bytes.to_vec()),
-                Event::Line(bytes) => Seen::Line(bytes.to_vec()),
+                Event::Text(Said { direction, raw, answers }) => {
+                    let from = if direction == Direction::Request { Sender::Client } else { Sender::Server };
+                    assert_eq!(from, sender);
+                    Seen::Text {
+                        raw: raw.to_vec(),
+                        took_ms: answers.map(|answered| answered.took.as_millis()),
+                    }
+                }
                 Event::Tls => Seen::Tls,
             };
             match (seen.last_mut(), event) {
@@ -454,8 +273,10 @@ mod tests {
         let mut input = FOUND;
         let event = observer.next(Sender::Server, at(391), &mut input);
         let answered = Answered {
-            operation: Operation::Session(SessionOperation::Get),
+            topic: Topic::Operation(Operation::Session(SessionOperation::Get)),
             id: Some([0x5f, 0x0a].into()),
+            key: None,
+            may_block: false,
             took: at(274),
         };
         let message = message_of(FOUND);
@@ -534,10 +355,10 @@ mod tests {
     fn the_first_byte_tells_the_protocols_apart() {
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
         observe(&mut observer, &mut seen, Sender::Client, 0, b"l\nkey\n1");
+        assert_eq!((seen.len(), observer.unfinished(Sender::Client)), (0, 7));
         observe(&mut observer, &mut seen, Sender::Client, 0, b"0\n");
         observe(&mut observer, &mut seen, Sender::Server, 0, b"ok t");
-        let lines = [&b"l\n"[..], b"key\n", b"10\n"];
-        assert_eq!(seen, lines.map(|line| Seen::Line(line.to_vec())));
+        assert_eq!(seen, [seen_text(b"l\nkey\n10\n", None)]);
         assert_eq!(observer.unfinished(Sender::Server), 4);
 
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
@@ -547,12 +368,141 @@ mod tests {
         assert_eq!(seen, [Seen::Tls]);
     }
 
+    fn seen_text(raw: &[u8], took_ms: Option<u128>) -> Seen {
+        Seen::Text { raw: raw.to_vec(), took_ms }
+    }
+
     #[test]
-    fn an_endless_line_is_shown_in_pieces() {
+    fn answers_of_text_are_paired_in_order() {
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
-        observe(&mut observer, &mut seen, Sender::Client, 0, &[b'x'; LINE_BYTES_MAX + 1]);
-        assert_eq!(seen, [Seen::Line(vec![b'x'; LINE_BYTES_MAX])]);
-        assert_eq!(observer.unfinished(Sender::Client), 1);
+        observe(&mut observer, &mut seen, Sender::Client, 0, b"l\na\n10\nzz\n\n\n");
+        observe(&mut observer, &mut seen, Sender::Client, 5, b"ping\n_\n\n");
+        assert_eq!((seen.len(), observer.unanswered(Sender::Client)), (3, 3));
+        seen.clear();
+        // The first waited, and what came behind it with it.
+        observe(&mut observer, &mut seen, Sender::Server, 4000, b"timeout\nerr");
+        observe(&mut observer, &mut seen, Sender::Server, 4001, b"or\nok\nok\n");
+        let expected = [
+            seen_text(b"timeout\n", Some(4000)),
+            seen_text(b"error\n", Some(4001)),
+            seen_text(b"ok\n", Some(3996)),
+            seen_text(b"ok\n", None),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn an_answer_of_text_names_command_and_key() {
+        let mut observer = Observer::new();
+        let (at, mut answers) = (Duration::from_secs, Vec::new());
+        let requests = b"sl\nclef\n10 3\nl\nk\n0\nauth\nk\nx\nfoo\nk\n1\n";
+        observe(&mut observer, &mut Vec::new(), Sender::Client, 0, requests);
+        let mut input = &b"timeout\ntimeout\nok\nerror\n"[..];
+        while let Some(Event::Text(said)) = observer.next(Sender::Server, at(2), &mut input) {
+            answers.extend(said.answers);
+        }
+        let answered = |topic, key: Option<&str>, may_block| Answered {
+            topic,
+            id: None,
+            key: key.map(Box::from),
+            may_block,
+            took: at(2),
+        };
+        let expected = [
+            answered(Topic::Command(Command::Lock), Some("clef"), true),
+            answered(Topic::Command(Command::Lock), Some("k"), false),
+            answered(Topic::Command(Command::Auth), None, false),
+            answered(Topic::Text, None, false),
+        ];
+        assert_eq!(answers, expected);
+    }
+
+    #[test]
+    fn an_acquire_is_paired_by_its_uid_long_after_others() {
+        let (mut observer, mut seen) = (Observer::new(), Vec::new());
+        let send =
+            |observer: &mut Observer, seen: &mut Vec<Seen>, sender, at_ms, uid, operation, data: &[u8]| {
+                let head = MessageHead::request(uid, operation);
+                let head = if sender == Sender::Server { head.response() } else { head };
+                let mut bytes = Vec::new();
+                write_message(&mut bytes, head, data);
+                observe(observer, seen, sender, at_ms, &bytes);
+            };
+        let acquire = Operation::Lock(LockOperation::Acquire);
+        let key = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'k', 0, 0, 0, 1];
+        let asked = [&key[..], &[0, 0, 0, 0, 0, 0, 0xff, 0xff], &[0; 8]].concat();
+        send(&mut observer, &mut seen, Sender::Client, 0, 1, acquire, &asked);
+        let ping = Operation::Link(LinkOperation::Ping);
+        for uid in 2..1000 {
+            send(&mut observer, &mut seen, Sender::Client, 10, uid, ping, &[]);
+            send(&mut observer, &mut seen, Sender::Server, 12, uid, ping, &[]);
+        }
+        seen.clear();
+        send(&mut observer, &mut seen, Sender::Server, 60_000, 1, acquire, &[3]);
+        assert!(matches!(seen[..], [Seen::Message { took_ms: Some(60_000), .. }]), "{seen:?}");
+        // That one needs no answer.
+        let mut bytes = Vec::new();
+        let go_away = Operation::Link(LinkOperation::GoAway);
+        write_message(&mut bytes, MessageHead::request(1, go_away), &[]);
+        observe(&mut observer, &mut seen, Sender::Server, 60_000, &bytes);
+        assert_eq!((observer.unanswered(Sender::Client), observer.unanswered(Sender::Server)), (0, 0));
+    }
+
+    #[test]
+    fn a_line_that_is_too_long_ends_the_text_of_its_direction() {
+        let (mut observer, mut seen) = (Observer::new(), Vec::new());
+        let long = [b"l\n", &[b'x'; LINE_BYTES_MAX + 1][..]].concat();
+        let bytes = [&long[..], b"xx\nping\n"].concat();
+        observe(&mut observer, &mut seen, Sender::Client, 0, &bytes);
+        observe(&mut observer, &mut seen, Sender::Server, 3, b"error\n");
+        let raw = Seen::Raw(b"xx\nping\n".to_vec());
+        assert_eq!(seen, [seen_text(&long, None), raw, seen_text(b"error\n", Some(3))]);
+
+        let (mut observer, mut seen) = (Observer::new(), Vec::new());
+        observe(&mut observer, &mut seen, Sender::Server, 0, &vec![b'x'; ANSWER_BYTES_MAX + 1]);
+        assert_eq!(seen, [seen_text(&vec![b'x'; ANSWER_BYTES_MAX], None), Seen::Raw(vec![b'x'])]);
+    }
+
+    #[test]
+    fn behind_a_gap_text_is_read_on_but_not_paired() {
+        let (mut observer, mut seen) = (Observer::new(), Vec::new());
+        observe(&mut observer, &mut seen, Sender::Client, 0, b"l\na\n10\nr\na");
+        observer.skip(Sender::Client, 9);
+        observe(&mut observer, &mut seen, Sender::Client, 1, b"key\n");
+        observe(&mut observer, &mut seen, Sender::Client, 2, b"ping\n_\n\n");
+        observe(&mut observer, &mut seen, Sender::Server, 3, b"ok\n");
+        let expected = [
+            seen_text(b"l\na\n10\n", None),
+            Seen::Raw(b"key\n".to_vec()),
+            seen_text(b"ping\n_\n\n", None),
+            seen_text(b"ok\n", None),
+        ];
+        assert_eq!(seen, expected);
+    }
+
+    #[test]
+    fn a_connection_that_is_picked_up_later_is_read_from_a_line_on() {
+        let (mut observer, mut seen) = (Observer::new(), Vec::new());
+        observer.skip(Sender::Server, 0);
+        observe(&mut observer, &mut seen, Sender::Server, 0, b"0123 33\n");
+        observer.skip(Sender::Client, 0);
+        observe(&mut observer, &mut seen, Sender::Client, 1, b"l\nk\n1\n");
+        observe(&mut observer, &mut seen, Sender::Server, 2, b"timeout\n");
+        let raw = Seen::Raw(b"0123 33\n".to_vec());
+        assert_eq!(seen, [raw, seen_text(b"l\nk\n1\n", None), seen_text(b"timeout\n", Some(1))]);
+        let cases = [
+            (&b"l\nk"[..], Some(Sender::Client)),
+            (b"stats\r\n", Some(Sender::Client)),
+            (b"l k\n", None),
+            (b"l", None),
+            (b"ok 1\n", Some(Sender::Server)),
+            (b"error_auth\n", Some(Sender::Server)),
+            (b"oks\n", None),
+            (b"", None),
+        ];
+        for (bytes, sender) in cases {
+            assert_eq!(sender_of_text(bytes), sender, "{}", bytes.escape_ascii());
+        }
     }
 
     #[test]
@@ -582,29 +532,37 @@ mod tests {
             }),
             1 => proptest::collection::vec(any::<u8>(), 0..40),
         ];
-        proptest::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat())
+        let line = prop_oneof![
+            4 => "(l|sl|r|auth|stats|k|10|)\r?\n",
+            1 => (250..265_usize).prop_map(|len| "x".repeat(len)),
+            1 => Just("\n".to_owned()),
+        ];
+        let text = proptest::collection::vec(line, 1..20).prop_map(|lines| lines.concat().into_bytes());
+        let frames = proptest::collection::vec(piece, 0..8).prop_map(|pieces| pieces.concat());
+        prop_oneof![frames, text]
     }
 
     proptest! {
         #[test]
         fn where_the_input_is_cut_changes_nothing(
             bytes in stream(),
+            sender in prop_oneof![Just(Sender::Client), Just(Sender::Server)],
             cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..20),
         ) {
             let (mut observer, mut whole) = (Observer::new(), Vec::new());
-            observe(&mut observer, &mut whole, Sender::Client, 0, &bytes);
-            let unfinished = observer.unfinished(Sender::Client);
+            observe(&mut observer, &mut whole, sender, 0, &bytes);
+            let unfinished = observer.unfinished(sender);
 
             let mut ends: Vec<usize> = cuts.iter().map(|cut| cut.index(bytes.len() + 1)).collect();
             ends.push(bytes.len());
             ends.sort_unstable();
             let (mut observer, mut pieces, mut start) = (Observer::new(), Vec::new(), 0);
             for end in ends {
-                observe(&mut observer, &mut pieces, Sender::Client, 0, &bytes[start..end]);
+                observe(&mut observer, &mut pieces, sender, 0, &bytes[start..end]);
                 start = end;
             }
             prop_assert_eq!(joined(pieces), joined(whole.clone()));
-            prop_assert_eq!(observer.unfinished(Sender::Client), unfinished);
+            prop_assert_eq!(observer.unfinished(sender), unfinished);
             let told: usize = whole.iter().map(Seen::len).sum();
             prop_assert!(told + unfinished == bytes.len() || whole == [Seen::Tls]);
         }
@@ -612,13 +570,9 @@ mod tests {
 
     /// The bytes of a corruption and the raw ones behind it are cut where the input was.
     fn joined(mut seen: Vec<Seen>) -> Vec<Seen> {
-        let tail = match seen.last() {
-            Some(Seen::Raw(bytes)) => bytes.clone(),
-            _ => return seen,
-        };
-        seen.pop();
-        if let Some(Seen::Corrupt { bytes, .. }) = seen.last_mut() {
-            bytes.extend(tail);
+        if let [.., Seen::Corrupt { bytes, .. }, Seen::Raw(tail)] = &mut seen[..] {
+            bytes.append(tail);
+            seen.pop();
         }
         seen
     }
@@ -627,7 +581,7 @@ mod tests {
         fn len(&self) -> usize {
             match self {
                 Self::Message { raw, .. } => raw.len(),
-                Self::Corrupt { bytes, .. } | Self::Raw(bytes) | Self::Line(bytes) => bytes.len(),
+                Self::Corrupt { bytes, .. } | Self::Raw(bytes) | Self::Text { raw: bytes, .. } => bytes.len(),
                 Self::Tls => 0,
             }
         }

@@ -5,21 +5,66 @@
 //! GET uid=17 id=5f0a…c9 (32)
 //! GET uid=17 OK session 183 bytes 8e1d04b7
 //! HAVE uid=18 NOTOK
+//! ACQUIRE uid=19 owner=7 key=nightly-backup timeout=10s lease=60s
+//! ACQUIRE uid=19 ok fence=8123 lease=60s token 3eb1
 //! ```
+//!
+//! What class 1 says is in [`lock`], class 2 in [`link`], the text protocol in [`text`].
 //!
 //! A session lets who has it resume a connection as somebody else. So it is shown as its length and the
 //! first four bytes of its SHA-256, unless the caller asks for [`Secrets::Shown`]: enough to see that two are the
 //! same and to compare with `sha256sum`, useless for getting the session back. Nothing here allocates more
 //! than the line itself, and nothing panics whatever the bytes are.
 
-use crate::id::SessionId;
+mod link;
+mod lock;
+mod text;
+
+pub use self::link::LinkContent;
+pub use self::lock::{LockRefused, Parts, short_digest, show_key};
+pub use self::text::{ShowText, TextContent};
+
+use crate::id::{LockKey, SessionId};
 use crate::limits::ADD_PREFIX_BYTES;
 use crate::wire::frame::{Corruption, Direction, MessageHead, Operation, SessionOperation};
+use crate::wire::line::Command;
+use crate::wire::lock::{LockAction, LockAnswer, LockRequest};
 use crate::wire::message::{MessageReader, MessageRef};
 use crate::wire::session::{Add, Answer, Status};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::ops::Range;
+
+/// What a message, or what is said in the text protocol, is about.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Topic {
+    /// The operation of a message.
+    Operation(Operation),
+    /// The command of the text protocol.
+    Command(Command),
+    /// Text of which that can't be told.
+    Text,
+}
+
+impl Topic {
+    /// All of them.
+    pub fn all() -> impl Iterator<Item = Self> {
+        let numbers =
+            (0..=2).flat_map(|class| (0..=u8::MAX).map_while(move |n| Operation::from_wire(class, n)));
+        let commands = Command::ALL.into_iter().map(Self::Command);
+        numbers.map(Self::Operation).chain(commands).chain(std::iter::once(Self::Text))
+    }
+
+    /// The name, as the documents write it: operations in capitals, commands in small letters.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Operation(operation) => operation.name(),
+            Self::Command(command) => command.name(),
+            Self::Text => "text",
+        }
+    }
+}
 
 /// What a message says, taken apart as far as its bytes allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -43,8 +88,14 @@ pub enum Content<'a> {
     Status(Status),
     /// The answer is a session.
     Session(&'a [u8]),
-    /// Data that is not taken apart here.
-    Opaque(&'a [u8]),
+    /// A request about a lock.
+    Lock(LockRequest<'a>),
+    /// A request about a lock that asks for what can't be.
+    LockRefused(LockRefused<'a>),
+    /// An answer about a lock.
+    LockAnswer(LockAnswer<'a>),
+    /// Something about the link itself.
+    Link(LinkContent<'a>),
     /// Data that such a message can't have.
     Malformed {
         /// What is wrong with it.
@@ -67,7 +118,19 @@ impl<'a> Content<'a> {
                 Ok(Answer::Session(session)) => Self::Session(session),
                 Err(corruption) => Self::malformed(&corruption, data),
             },
-            (Operation::Lock(_) | Operation::Link(_), _) => Self::Opaque(data),
+            (Operation::Lock(operation), Direction::Request) => match LockRequest::parse(operation, data) {
+                Ok(Ok(request)) => Self::Lock(request),
+                Ok(Err(_)) => Self::LockRefused(LockRefused::of(operation, data)),
+                Err(corruption) => Self::malformed(&corruption, data),
+            },
+            (Operation::Lock(operation), Direction::Response) => match LockAnswer::parse(operation, data) {
+                Ok(answer) => Self::LockAnswer(answer),
+                Err(corruption) => Self::malformed(&corruption, data),
+            },
+            (Operation::Link(operation), direction) => match LinkContent::of(operation, direction, data) {
+                Ok(content) => Self::Link(content),
+                Err(corruption) => Self::malformed(&corruption, data),
+            },
         }
     }
 
@@ -113,24 +176,70 @@ impl<'a> Content<'a> {
         }
     }
 
-    /// Whether this is an answer other than "done" or a session, or data that can't be.
+    /// The key that a request is about. A CLAIM has any number of them.
     #[must_use]
-    pub const fn is_failure(&self) -> bool {
+    pub fn key(&self) -> Option<LockKey<'a>> {
+        match self {
+            Self::Lock(request) => Parts::of(&request.action).key,
+            _ => None,
+        }
+    }
+
+    /// Whether the operation says it all.
+    const fn says_nothing(&self) -> bool {
+        matches!(
+            self,
+            Self::Link(LinkContent::Nothing)
+                | Self::Lock(LockRequest { owner: 0, action: LockAction::Stats })
+        )
+    }
+
+    /// Whether this is a request whose answer may be long in coming, as it waits for others.
+    #[must_use]
+    pub const fn may_block(&self) -> bool {
+        matches!(self, Self::Lock(request) if request.action.may_block())
+    }
+
+    /// The name of the status that an answer has; that of a session is OK.
+    #[must_use]
+    pub const fn status_name(&self) -> Option<&'static str> {
+        match self {
+            Self::Status(status) => Some(status.name()),
+            Self::Session(_) => Some(Status::Ok.name()),
+            Self::LockAnswer(answer) => Some(answer.status().name()),
+            Self::Link(content) => match content.status() {
+                Some(status) => Some(status.name()),
+                None => None,
+            },
+            _ => None,
+        }
+    }
+
+    /// Whether this is an answer that says no (a miss, a timeout, an error, a claim that was lost), or data that
+    /// can't be.
+    #[must_use]
+    pub fn is_failure(&self) -> bool {
         match self {
             Self::Status(status) => !matches!(status, Status::Ok),
+            Self::LockAnswer(answer) => answer.status().is_failure(),
+            Self::Link(content) => content.is_failure(),
             Self::Malformed { .. } => true,
             _ => false,
         }
     }
 
-    /// Which of the message's `data_len` bytes of data are not for everybody's eyes.
+    /// Which of the message's `data_len` bytes of data are not for everybody's eyes, in order.
     #[must_use]
-    pub const fn secret_range(&self, data_len: usize) -> Range<usize> {
+    pub fn secret_ranges(&self, data_len: usize) -> Vec<Range<usize>> {
+        let one = |range: Range<usize>| if range.is_empty() { Vec::new() } else { vec![range] };
         match self {
-            Self::Add(add) => ADD_PREFIX_BYTES + add.id.as_bytes().len()..data_len,
-            Self::AddRefused { .. } => ADD_PREFIX_BYTES..data_len,
-            Self::Session(_) | Self::Opaque(_) | Self::Malformed { .. } => 0..data_len,
-            Self::Id(_) | Self::Status(_) => 0..0,
+            Self::Add(add) => one(ADD_PREFIX_BYTES + add.id.as_bytes().len()..data_len),
+            Self::AddRefused { .. } => one(ADD_PREFIX_BYTES..data_len),
+            Self::Session(_) | Self::LockRefused(_) | Self::Malformed { .. } => one(0..data_len),
+            Self::Id(_) | Self::Status(_) => Vec::new(),
+            Self::Lock(request) => lock::secret_of_request(&request.action).into_iter().collect(),
+            Self::LockAnswer(answer) => lock::secret_of_answer(answer).into_iter().collect(),
+            Self::Link(content) => content.secret_ranges(data_len),
         }
     }
 
@@ -163,18 +272,21 @@ impl fmt::Display for ShowContent<'_> {
         let secrets = self.secrets;
         match self.content {
             Content::Add(Add { timeout_ms, id, session }) => {
-                let (timeout, session) = (show_ms(timeout_ms), show_data(session, secrets));
+                let (timeout, session) = (show_ms(timeout_ms.into()), show_data(session, secrets));
                 write!(f, "id={} timeout={timeout} session {session}", show_session_id(id))
             }
             Content::AddRefused { timeout_ms, id_len, rest_len, status } => {
-                let timeout = show_ms(timeout_ms);
+                let timeout = show_ms(timeout_ms.into());
                 write!(f, "timeout={timeout} id_len={id_len} in {} (to be answered ", bytes(rest_len))?;
                 write!(f, "{})", status.name())
             }
             Content::Id(id) => write!(f, "id={}", show_id(id)),
             Content::Status(status) => f.write_str(status.name()),
             Content::Session(session) => write!(f, "OK session {}", show_data(session, secrets)),
-            Content::Opaque(data) => write!(f, "{}", bytes(data.len())),
+            Content::Lock(request) => lock::show_request(f, &request, secrets),
+            Content::LockRefused(refused) => write!(f, "{refused}"),
+            Content::LockAnswer(answer) => lock::show_answer(f, &answer, secrets),
+            Content::Link(content) => content.show(f, secrets),
             Content::Malformed { problem, data } => {
                 write!(f, "malformed: {problem}")?;
                 match data {
@@ -203,7 +315,11 @@ pub struct ShowMessage<'a> {
 impl fmt::Display for ShowMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MessageHead { operation, uid, .. } = self.message.head;
-        write!(f, "{} uid={uid} {}", operation.name(), Content::of(self.message).show(self.secrets))
+        write!(f, "{} uid={uid}", operation.name())?;
+        match Content::of(self.message) {
+            content if content.says_nothing() => Ok(()),
+            content => write!(f, " {}", content.show(self.secrets)),
+        }
     }
 }
 
@@ -316,11 +432,11 @@ pub fn digest(data: &[u8]) -> u32 {
 }
 
 /// Milliseconds as a person writes them: `60s`, `1500ms`.
-const fn show_ms(ms: u32) -> impl fmt::Display {
+const fn show_ms(ms: u64) -> impl fmt::Display {
     ShowMs(ms)
 }
 
-struct ShowMs(u32);
+struct ShowMs(u64);
 
 impl fmt::Display for ShowMs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -343,6 +459,8 @@ impl fmt::Display for Bytes {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::wire::lock::LockStatus;
+    use crate::wire::message::Message;
     use proptest::prelude::*;
 
     /// Written as in the documents: a digit pair a byte, spaces where they help.
@@ -422,10 +540,180 @@ mod tests {
         assert_eq!(shown(no_id), "→ ADD uid=1 timeout=0s id_len=0 in 2 bytes (to be answered ID_RANGE)");
     }
 
+    /// A message of class 1 or 2 with uid 5.
+    fn lock_or_link(is_response: bool, class: u8, operation: u8, data: &str) -> String {
+        let data = unhex(data);
+        let head = format!("00110001 0{} 00000005 {class:02x} {operation:02x} 01", u8::from(is_response));
+        let data: String = data.iter().map(|byte| format!("{byte:02x}")).collect();
+        shown(&format!("{head} {:04x} {data}", data.len() / 2))
+    }
+
+    /// Owner 7 and the key "k1".
+    const START: &str = "0000000000000007 0002 6b31";
+    /// Its SHA-256 begins with 73cf.
+    const TOKEN: &str = "0000000000000007 0000000000000009";
+    const SECONDS_60: &str = "000000000000ea60";
+
     #[test]
-    fn classes_one_and_two_are_shown_by_name_and_length() {
-        assert_eq!(shown("00110001 00 00000005 01 03 01 0002  0000"), "→ RELEASE uid=5 2 bytes");
-        assert_eq!(shown("00110001 01 00000006 02 03 01 0001  00"), "← PING uid=6 1 byte");
+    fn every_lock_request_is_shown() {
+        let own = "0000000000000000 0002 6b31";
+        let cases = [
+            (
+                0,
+                format!("{START} 00000003 0000000000002710 {SECONDS_60}"),
+                "ACQUIRE uid=5 owner=7 key=k1 limit=3 timeout=10s lease=60s",
+            ),
+            (
+                0,
+                format!("{own} 00000001 0000000000000000 0000000000000000"),
+                "ACQUIRE uid=5 key=k1 timeout=0s",
+            ),
+            (1, format!("{START} 00000001 00000000000005dd"), "ENQUEUE uid=5 owner=7 key=k1 lease=1501ms"),
+            (2, format!("{START} 0000000000002710"), "WAIT uid=5 owner=7 key=k1 timeout=10s"),
+            (3, format!("{START} {TOKEN}"), "RELEASE uid=5 owner=7 key=k1 fence=7 token 73cf"),
+            (4, format!("{own} {TOKEN} {SECONDS_60}"), "RENEW uid=5 key=k1 fence=7 lease=60s token 73cf"),
+            (5, "0000000000000007 00000009".to_owned(), "CANCEL uid=5 owner=7 of uid=9"),
+            (6, "0000000000000000".to_owned(), "STATS uid=5"),
+            (6, "0000000000000007".to_owned(), "STATS uid=5 owner=7"),
+            // What can't be, and what does not add up.
+            (
+                2,
+                "0000000000000007 0002 6b20 0000000000002710".to_owned(),
+                "WAIT uid=5 owner=7 key=\"k \" which no key can be (to be answered error)",
+            ),
+            (
+                0,
+                format!("{own} 00000000 0000000000002710 {SECONDS_60}"),
+                "ACQUIRE uid=5 key=\"k1\" limit=0 (to be answered error)",
+            ),
+            (2, "000000".to_owned(), "WAIT uid=5 malformed: there is too little data (3 bytes 709e80c8)"),
+        ];
+        for (operation, data, text) in cases {
+            assert_eq!(lock_or_link(false, 1, operation, &data), format!("→ {text}"));
+        }
+        // A key is of whatever characters, but not those that a terminal obeys.
+        let odd = "0000000000000000 0006 1be280aec3a9 0000000000000000";
+        assert_eq!(lock_or_link(false, 1, 2, odd), "→ WAIT uid=5 key=\\u{1b}\\u{202e}é timeout=0s");
+    }
+
+    #[test]
+    fn every_lock_answer_is_shown() {
+        let cases = [
+            (0, format!("00 {TOKEN} {SECONDS_60}"), "ACQUIRE uid=5 ok fence=7 lease=60s token 73cf"),
+            (1, format!("01 {TOKEN} {SECONDS_60}"), "ENQUEUE uid=5 acquired fence=7 lease=60s token 73cf"),
+            (1, "02".to_owned(), "ENQUEUE uid=5 queued"),
+            (2, "0a".to_owned(), "WAIT uid=5 error_lease_expired"),
+            (3, "00".to_owned(), "RELEASE uid=5 ok"),
+            (4, format!("00 {SECONDS_60}"), "RENEW uid=5 ok lease=60s"),
+            (6, "7b7d".to_owned(), "STATS uid=5 ok 2 bytes of JSON"),
+            (0, "0e".to_owned(), "ACQUIRE uid=5 malformed: an unknown status (14)"),
+            (3, "000000".to_owned(), "RELEASE uid=5 malformed: there is too much data (3 bytes 709e80c8)"),
+            (5, String::new(), "CANCEL uid=5 malformed: there is too little data"),
+        ];
+        for (operation, data, text) in cases {
+            assert_eq!(lock_or_link(true, 1, operation, &data), format!("← {text}"));
+        }
+    }
+
+    #[test]
+    fn every_message_about_the_link_is_shown() {
+        let link_id = "07".repeat(16);
+        let claim = |owner: u8| format!("00000000000000{owner:02x} {TOKEN} 0001 6b");
+        let claims = |count: u8| (1..=count).map(claim).collect::<String>();
+        let shown_claim = |owner: u8| format!("owner={owner} key=k fence=7 token 73cf");
+        let two = format!("CLAIM uid=5 2 claims: {}, {}", shown_claim(1), shown_claim(2));
+        let many = (1..4).map(shown_claim).collect::<Vec<_>>().join(", ");
+        let requests = [
+            (0, format!("{link_id} 0006 736573616d65"), "HELLO uid=5 link d761d406 token 6 bytes d0c0"),
+            (0, format!("{link_id} 0000"), "HELLO uid=5 link d761d406"),
+            (1, claims(2), &two),
+            (1, claims(9), &format!("CLAIM uid=5 9 claims: {many} and 6 more")),
+            (1, String::new(), "CLAIM uid=5 0 claims"),
+            (1, format!("{} {TOKEN} 0001 20", "0".repeat(16)), "CLAIM uid=5 1 claim: what no key can be"),
+            (1, "000000".to_owned(), "CLAIM uid=5 malformed: there is too little data (3 bytes 709e80c8)"),
+            (2, String::new(), "OPEN uid=5"),
+            (3, String::new(), "PING uid=5"),
+            (3, "07".to_owned(), "PING uid=5 malformed: there is data (7)"),
+            (4, "0000000000000007".to_owned(), "DETACH uid=5 owner=7"),
+            (5, String::new(), "BYE uid=5"),
+            (6, String::new(), "GOAWAY uid=5"),
+        ];
+        for (operation, data, text) in requests {
+            assert_eq!(lock_or_link(false, 2, operation, &data), format!("→ {text}"));
+        }
+        let answers = [
+            (0, "00 00002710 00000002", "HELLO uid=5 ok grace=10s remembered=2"),
+            (0, "0b 00000000 00000000", "HELLO uid=5 error_auth grace=0s remembered=0"),
+            (1, "00 04 00", "CLAIM uid=5 2 ok, 1 lost"),
+            (1, "00", "CLAIM uid=5 1 ok"),
+            (2, "00", "OPEN uid=5 ok"),
+            (3, "", "PING uid=5"),
+            (4, "04", "DETACH uid=5 error"),
+            (5, "00 00 00", "BYE uid=5 malformed: the response is no status (3 bytes 709e80c8)"),
+        ];
+        for (operation, data, text) in answers {
+            assert_eq!(lock_or_link(true, 2, operation, data), format!("← {text}"));
+        }
+    }
+
+    #[test]
+    fn the_secrets_of_locks_and_links_are_written_out_only_on_request() {
+        let of = |class: u8, operation: u8, is_response: u8, data: &str| {
+            let data = unhex(data);
+            let head = [0, 0x11, 0, 1, is_response, 0, 0, 0, 5, class, operation, 1, 0, data.len() as u8];
+            [&head[..], &data].concat()
+        };
+        let link_id = "07".repeat(16);
+        let cases = [
+            (
+                of(1, 3, 0, &format!("{START} {TOKEN}")),
+                vec![20..28],
+                "owner=7 key=k1 fence=7 token 00000000000000070000000000000009",
+            ),
+            (
+                of(1, 0, 1, &format!("00 {TOKEN} {SECONDS_60}")),
+                vec![9..17],
+                "ok fence=7 lease=60s token 00000000000000070000000000000009",
+            ),
+            (
+                of(2, 0, 0, &format!("{link_id} 0006 736573616d65")),
+                vec![0..16, 18..24],
+                "link 07070707070707070707070707070707 token \"sesame\"",
+            ),
+            (
+                of(2, 1, 0, &format!("0000000000000001 {TOKEN} 0001 6b 0000000000000000 {TOKEN} 0002 6b31")),
+                vec![16..24, 43..51],
+                "2 claims: owner=1 key=k fence=7 token 00000000000000070000000000000009, key=k1 fence=7 token 00000000000000070000000000000009",
+            ),
+        ];
+        for (bytes, ranges, text) in cases {
+            let message = MessageReader::new(None).next(&mut &bytes[..]).unwrap().map(Message::from).unwrap();
+            let content = Content::of(message.as_message_ref());
+            assert_eq!(content.secret_ranges(message.data.len()), ranges);
+            assert_eq!(content.show(Secrets::Shown).to_string(), text);
+            let hidden = content.show(Secrets::Hidden).to_string();
+            assert!(
+                !hidden.contains("0000009") && !hidden.contains("sesame") && !hidden.contains("0707"),
+                "{hidden}"
+            );
+        }
+    }
+
+    #[test]
+    fn failures_are_timeouts_errors_and_what_is_lost() {
+        let is_failure = |class, operation, data: &[u8]| {
+            let operation = Operation::from_wire(class, operation).unwrap();
+            let head = MessageHead::request(1, operation).response();
+            Content::of(MessageRef { head, data }).is_failure()
+        };
+        for (number, status) in LockStatus::ALL.into_iter().enumerate() {
+            let expected = status == LockStatus::Timeout || status.name().starts_with("error");
+            assert_eq!(is_failure(1, 3, &[number as u8]), expected);
+            assert_eq!(is_failure(2, 2, &[number as u8]), expected);
+        }
+        assert!(is_failure(2, 1, &[0, 4]) && !is_failure(2, 1, &[0, 0]) && is_failure(2, 1, &[0, 99]));
+        assert!(is_failure(2, 0, &[11, 0, 0, 0, 0, 0, 0, 0, 0]));
+        assert!(!is_failure(1, 6, b"{}"));
     }
 
     #[test]
@@ -433,12 +721,12 @@ mod tests {
         let ping = "00110001 00 00000006 02 03 01 0000";
         assert_eq!(
             shown(&format!("{ping} 0011 0001 07")),
-            "→ PING uid=6 0 bytes\nmalformed at offset 18: is_response is 7, not 0 or 1"
+            "→ PING uid=6\nmalformed at offset 18: is_response is 7, not 0 or 1"
         );
         assert_eq!(shown("12"), "malformed at offset 0: byte 0 is 0x12: not version 0x0011");
         assert_eq!(
             shown(&format!("{ping} 0011 0001 00")),
-            "→ PING uid=6 0 bytes\ncut short: 5 bytes of a message at offset 14"
+            "→ PING uid=6\ncut short: 5 bytes of a message at offset 14"
         );
         assert_eq!(shown(""), "");
         let first = format!("00110001 01 00000001 00 01 00 0800 {} 0011", "ab".repeat(2048));
@@ -452,13 +740,13 @@ mod tests {
             let message = MessageReader::new(None)
                 .next(&mut &bytes[..])
                 .unwrap()
-                .map(|message| (Content::of(message).secret_range(message.data.len()), message.data.len()));
+                .map(|message| Content::of(message).secret_ranges(message.data.len()));
             message.unwrap()
         };
         let add = "00110001 00 00000010 00 00 01 0010  0000ea60 00000005 5f0a0000c9 616263";
-        assert_eq!(range(add), (13..16, 16));
-        assert_eq!(range("00110001 00 00000011 00 01 01 0002  5f0a").0, 0..0);
-        assert_eq!(range("00110001 01 00000011 00 01 01 0002  5f0a").0, 0..2);
+        assert_eq!(range(add), [13..16]);
+        assert_eq!(range("00110001 00 00000011 00 01 01 0002  5f0a"), []);
+        assert_eq!(range("00110001 01 00000011 00 01 01 0002  5f0a"), [0..2]);
     }
 
     proptest! {

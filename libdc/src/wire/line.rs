@@ -23,7 +23,7 @@
 //! What is a request but makes no sense is answered `error`, and the connection goes on; a line that is too long
 //! ends it. Nothing here panics.
 
-use crate::id::{LockKey, Token};
+use crate::id::{Grant, LockKey, Token};
 use crate::limits::{LINE_BYTES_MAX, LOCK_MS_MAX};
 use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
 use std::io::Write;
@@ -64,6 +64,78 @@ impl<'a> Lines<'a> {
     }
 }
 
+/// What a request of the text protocol asks, whatever else is in it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Command {
+    /// `l`, `sl`
+    Lock,
+    /// `e`, `se`
+    Enqueue,
+    /// `w`, `sw`
+    Wait,
+    /// `r`, `sr`
+    Release,
+    /// `n`, `sn`
+    Renew,
+    /// `auth`
+    Auth,
+    /// `stats`
+    Stats,
+    /// `ping`
+    Ping,
+}
+
+impl Command {
+    /// All of them.
+    pub const ALL: [Self; 8] = [
+        Self::Lock,
+        Self::Enqueue,
+        Self::Wait,
+        Self::Release,
+        Self::Renew,
+        Self::Auth,
+        Self::Stats,
+        Self::Ping,
+    ];
+
+    /// The command that the first line of a request names, and whether it is that of a semaphore.
+    #[inline]
+    #[must_use]
+    pub const fn read(line: &[u8]) -> Option<(Self, bool)> {
+        Some(match line {
+            b"l" => (Self::Lock, false),
+            b"e" => (Self::Enqueue, false),
+            b"w" => (Self::Wait, false),
+            b"r" => (Self::Release, false),
+            b"n" => (Self::Renew, false),
+            b"sl" => (Self::Lock, true),
+            b"se" => (Self::Enqueue, true),
+            b"sw" => (Self::Wait, true),
+            b"sr" => (Self::Release, true),
+            b"sn" => (Self::Renew, true),
+            b"auth" => (Self::Auth, false),
+            b"stats" => (Self::Stats, false),
+            b"ping" => (Self::Ping, false),
+            _ => return None,
+        })
+    }
+
+    /// Its name for people, as the documents write it.
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::Lock => "lock",
+            Self::Enqueue => "enqueue",
+            Self::Wait => "wait",
+            Self::Release => "release",
+            Self::Renew => "renew",
+            Self::Auth => "auth",
+            Self::Stats => "stats",
+            Self::Ping => "ping",
+        }
+    }
+}
+
 /// A request of the text protocol that makes sense.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum TextRequest<'a> {
@@ -82,20 +154,19 @@ impl<'a> TextRequest<'a> {
     /// What the lines ask; `None` is nothing that makes sense, to be answered `error`.
     #[must_use]
     pub fn parse(lines: &Lines<'a>) -> Option<Self> {
-        let semaphore = lines.command.len() == 2 && lines.command[0] == b's';
-        let command = if semaphore { &lines.command[1..] } else { lines.command };
+        let (command, semaphore) = Command::read(lines.command)?;
         let action = match command {
-            b"l" => Self::acquire(lines, semaphore)?,
-            b"e" => Self::enqueue(lines, semaphore)?,
-            b"w" => {
+            Command::Lock => Self::acquire(lines, semaphore)?,
+            Command::Enqueue => Self::enqueue(lines, semaphore)?,
+            Command::Wait => {
                 let [timeout] = fields(lines.argument)?;
                 LockAction::Wait { key: lines.lock_key()?, timeout_ms: milliseconds(timeout)? }
             }
-            b"r" => {
+            Command::Release => {
                 let [token] = fields(lines.argument)?;
                 LockAction::Release { key: lines.lock_key()?, token: Token::from_hex(token)? }
             }
-            b"n" => {
+            Command::Renew => {
                 let (token, lease_ms) = match fields(lines.argument) {
                     Some([token]) => (token, 0),
                     None => {
@@ -105,10 +176,9 @@ impl<'a> TextRequest<'a> {
                 };
                 LockAction::Renew { key: lines.lock_key()?, token: Token::from_hex(token)?, lease_ms }
             }
-            b"auth" => return Some(Self::Auth { token: lines.argument }),
-            b"stats" => LockAction::Stats,
-            b"ping" => return Some(Self::Ping),
-            _ => return None,
+            Command::Auth => return Some(Self::Auth { token: lines.argument }),
+            Command::Stats => LockAction::Stats,
+            Command::Ping => return Some(Self::Ping),
         };
         Some(Self::Lock(action))
     }
@@ -172,12 +242,44 @@ impl std::fmt::Debug for TextRequest<'_> {
 }
 
 impl<'a> Lines<'a> {
+    /// The command, if there is such a command; the rest may be wrong.
+    #[must_use]
+    pub const fn known_command(&self) -> Option<Command> {
+        match Command::read(self.command) {
+            Some((command, _)) => Some(command),
+            None => None,
+        }
+    }
+
     fn lock_key(&self) -> Option<LockKey<'a>> {
         LockKey::from_bytes(self.key)
     }
 }
 
-impl LockAnswer<'_> {
+impl<'a> LockAnswer<'a> {
+    /// Reads the answer in a line, with or without its newline; `None` if it is none of this protocol.
+    #[must_use]
+    pub fn parse_line(line: &'a [u8]) -> Option<Self> {
+        let line = line.strip_suffix(b"\n").unwrap_or(line);
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        let Some(space) = line.iter().position(|byte| *byte == b' ') else {
+            return LockStatus::from_name(line).map(Self::Status);
+        };
+        let (status, rest) = (LockStatus::from_name(&line[..space])?, &line[space + 1..]);
+        match (status, fields(rest)) {
+            (LockStatus::Ok, _) if rest.first() == Some(&b'{') => Some(Self::Stats(rest)),
+            (LockStatus::Ok | LockStatus::Acquired, Some([token, lease])) => {
+                let grant = Grant { token: Token::from_hex(token)?, lease_ms: milliseconds(lease)? };
+                Some(Self::Grant { status, grant })
+            }
+            (LockStatus::Ok, None) => {
+                let [lease] = fields(rest)?;
+                Some(Self::Renewed { lease_ms: milliseconds(lease)? })
+            }
+            _ => None,
+        }
+    }
+
     /// Appends the answer as a line.
     pub fn write_line(&self, out: &mut Vec<u8>) {
         match self {
@@ -269,7 +371,6 @@ fn write_seconds(out: &mut Vec<u8>, ms: u64) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::id::Grant;
 
     const TOKEN: &str = "00000000000000070000000000000009";
 
@@ -407,6 +508,30 @@ mod tests {
         assert_eq!(line(LockAnswer::Renewed { lease_ms: 90_000 }), "ok 90\n");
         assert_eq!(line(LockAnswer::Status(LockStatus::ErrorMaxWaiters)), "error_max_waiters\n");
         assert_eq!(line(LockAnswer::Stats(b"{}")), "ok {}\n");
+    }
+
+    #[test]
+    fn answers_are_read_as_they_are_written() {
+        let grant = Grant { token: token(), lease_ms: 33_000 };
+        let mut answers = vec![
+            LockAnswer::Grant { status: LockStatus::Ok, grant },
+            LockAnswer::Grant { status: LockStatus::Acquired, grant },
+            LockAnswer::Renewed { lease_ms: 90_000 },
+            LockAnswer::Stats(b"{\"locks\":[]}"),
+        ];
+        answers.extend(LockStatus::ALL.map(LockAnswer::Status));
+        for answer in answers {
+            let mut line = Vec::new();
+            answer.write_line(&mut line);
+            assert_eq!(LockAnswer::parse_line(&line), Some(answer));
+            assert_eq!(LockAnswer::parse_line(line.trim_ascii_end()), Some(answer));
+        }
+        let token = format!("ok {TOKEN}\n");
+        for line in
+            ["", "OK\n", "ok \n", "ok x\n", "ok 1 2\n", "ok 1 2 3\n", "timeout 1\n", "acquired 1\n", &token]
+        {
+            assert_eq!(LockAnswer::parse_line(line.as_bytes()), None, "{line:?}");
+        }
     }
 
     #[test]

@@ -252,6 +252,18 @@ impl LockStatus {
         Self::ALL.get(usize::from(number)).copied()
     }
 
+    /// The status with this name.
+    #[must_use]
+    pub fn from_name(name: &[u8]) -> Option<Self> {
+        Self::ALL.into_iter().find(|status| status.name().as_bytes() == name)
+    }
+
+    /// Whether it is that something was not had: a timeout or an error.
+    #[must_use]
+    pub const fn is_failure(self) -> bool {
+        !matches!(self, Self::Ok | Self::Acquired | Self::Queued)
+    }
+
     /// The word of the text protocol.
     #[must_use]
     pub const fn name(self) -> &'static str {
@@ -322,6 +334,15 @@ impl<'a> LockAnswer<'a> {
         };
         rest.end()?;
         Ok(answer)
+    }
+
+    /// The status that it is, or begins with.
+    #[must_use]
+    pub const fn status(&self) -> LockStatus {
+        match self {
+            Self::Status(status) | Self::Grant { status, .. } => *status,
+            Self::Renewed { .. } | Self::Stats(_) => LockStatus::Ok,
+        }
     }
 
     /// Appends the answer to the request with this head.
@@ -543,8 +564,11 @@ mod tests {
         for (number, status) in LockStatus::ALL.into_iter().enumerate() {
             assert_eq!(status as usize, number);
             assert_eq!(LockStatus::from_wire(number as u8), Some(status));
+            assert_eq!(LockStatus::from_name(status.name().as_bytes()), Some(status));
+            assert_eq!(status.is_failure(), status.name() == "timeout" || status.name().starts_with("error"));
         }
         assert_eq!(LockStatus::from_wire(LockStatus::ALL.len() as u8), None);
         assert_eq!(LockStatus::from_wire(b'{'), None);
+        assert_eq!(LockStatus::from_name(b"OK"), None);
     }
 }
