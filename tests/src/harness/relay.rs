@@ -36,6 +36,7 @@ struct State {
     down: Lane,
     connections: Vec<Pair>,
     accepted: usize,
+    refuses: bool,
     ended: bool,
 }
 
@@ -91,6 +92,17 @@ impl Relay {
         self.shared.cut();
     }
 
+    /// Closes every connection, and from now on each that is made, at once.
+    pub fn refuse(&self) {
+        self.shared.lock().refuses = true;
+        self.shared.cut();
+    }
+
+    /// Relays connections again that are made from now on.
+    pub fn accept_again(&self) {
+        self.shared.lock().refuses = false;
+    }
+
     /// Tells who receives what goes `way`, on every connection, that no more will come.
     pub fn half_close(&self, way: Way) {
         for pair in &self.shared.lock().connections {
@@ -122,6 +134,9 @@ impl Shared {
                 return;
             }
             let near = near.expect("a connection");
+            if self.lock().refuses {
+                continue;
+            }
             // Without its server the relay is as dead: the connection closes.
             if let Ok(far) = TcpStream::connect(self.upstream) {
                 self.join(near, far);

@@ -6,6 +6,8 @@
 //! |---|---|
 //! | `vectors` | nothing: what an original server answered, ours answers, also through an agent |
 //! | `lock_vectors` | nothing: what an original dflockd answered, ours answers, also through an agent |
+//! | `lock_links` | links with locks break, servers restart, agents end and are killed |
+//! | `lock_tls` | certificates and tokens of authentication that are right and wrong |
 //! | `fleet` | nothing: sessions stored on one host are resumed on another |
 //! | `outage` | the server is absent, killed, stopped, silent; the network between it and the agent fails |
 //! | `load` | the server is killed and restarted under load |
@@ -26,6 +28,8 @@ mod hostile;
 mod life;
 mod limits;
 mod load;
+mod lock_links;
+mod lock_tls;
 mod lock_vectors;
 mod original;
 mod outage;

@@ -1,0 +1,117 @@
+//! TLS and authentication between agents and their server: what is right works, what is wrong is named in the log, and
+//! nothing secret is.
+
+use dc_tests::harness::agent::Agent;
+use dc_tests::harness::connection::{DISCONNECTED, OK};
+use dc_tests::harness::place::Place;
+use dc_tests::harness::server::Server;
+use rcgen::{CertificateParams, KeyPair};
+use std::fs;
+use std::path::Path;
+
+const SECRET: &str = "a token that nobody knows";
+
+/// A certificate for every address of the loopback that a test server may have.
+fn write_certificate(place: &Place, name: &str, address: &str) -> (String, String) {
+    let key = KeyPair::generate().unwrap();
+    let certificate = CertificateParams::new([address.to_owned()]).unwrap().self_signed(&key).unwrap();
+    let (cert, private) = (place.file(&format!("{name}.pem")), place.file(&format!("{name}.key")));
+    fs::write(&cert, certificate.pem()).unwrap();
+    fs::write(&private, key.serialize_pem()).unwrap();
+    (text(&cert), text(&private))
+}
+
+fn text(path: &Path) -> String {
+    path.to_str().unwrap().to_owned()
+}
+
+/// A file with this token.
+fn write_token(place: &Place, name: &str, token: &str) -> String {
+    let path = place.file(name);
+    fs::write(&path, format!("{token}\n")).unwrap();
+    text(&path)
+}
+
+#[test]
+fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
+    let place = Place::new();
+    let (cert, key) = write_certificate(&place, "server", "fleet.example");
+    let (other, _) = write_certificate(&place, "other", "fleet.example");
+    let (client_cert, client_key) = write_certificate(&place, "client", "agent.example");
+    let right = write_token(&place, "right", SECRET);
+    let wrong = write_token(&place, "wrong", "a token that somebody made up");
+    let server = Server::start(&[
+        "-tls-cert",
+        &cert,
+        "-tls-key",
+        &key,
+        "-tls-client-ca",
+        &client_cert,
+        "-auth-token-file",
+        &right,
+    ]);
+    let options = |ca: &str, name: &str, token: &str| {
+        let tls = ["-tls", "-tls-ca", ca, "-tls-name", name, "-retry", "20", "-auth-token-file", token];
+        tls.map(str::to_owned).to_vec()
+    };
+    let identity = ["-tls-cert".to_owned(), client_cert, "-tls-key".to_owned(), client_key];
+    let start = |options: Vec<String>| {
+        let options: Vec<_> = options.iter().chain(&identity).map(String::as_str).collect();
+        Agent::start(server.address(), &options)
+    };
+
+    let agent = start(options(&cert, "fleet.example", &right));
+    let mut client = agent.connect();
+    assert_eq!(client.add(b"id", b"session"), OK);
+    assert_eq!(client.get(b"id"), b"session");
+    let mut locker = agent.connect();
+    assert!(locker.say("l\nk\n0\n").starts_with("ok "));
+
+    let refused = [
+        (options(&other, "fleet.example", &right), "unknown"),
+        (options(&cert, "another.example", &right), "another.example"),
+        (options(&cert, "fleet.example", &wrong), "error_auth"),
+    ];
+    for (options, complaint) in refused {
+        let agent = start(options);
+        let warnings = agent.process.log.with(" WARN ");
+        assert!(warnings.iter().any(|line| line.contains(complaint)), "{complaint}: {warnings:?}");
+        assert_eq!(agent.connect().get(b"id"), DISCONNECTED);
+        assert_eq!(agent.connect().say("l\nj\n0\n"), "error_disconnected");
+        assert!(!agent.process.log.lines().concat().contains("token that"));
+    }
+    server.process.log.expect("a wrong token of authentication");
+    assert!(!server.process.log.lines().concat().contains("token that"), "a secret in the log");
+}
+
+#[test]
+fn a_server_with_a_token_serves_nobody_who_has_none() {
+    let place = Place::new();
+    let token = write_token(&place, "token", SECRET);
+    let server = Server::start(&["-auth-token-file", &token]);
+    let agent = Agent::start(server.address(), &["-retry", "20"]);
+    assert_eq!(agent.connect().have(b"id"), DISCONNECTED);
+    server.process.log.expect("not authenticated");
+    let mut direct = server.connect();
+    assert_eq!(direct.say("l\nk\n0\n"), "error_auth");
+    assert_eq!(direct.read_to_end(), b"");
+    let mut direct = server.connect();
+    assert_eq!(direct.say(&format!("auth\n_\n{SECRET}\n")), "ok");
+    assert!(direct.say("l\nk\n0\n").starts_with("ok "));
+}
+
+#[test]
+fn a_plain_connection_to_a_port_with_tls_is_refused_and_named() {
+    let place = Place::new();
+    let (cert, key) = write_certificate(&place, "server", "fleet.example");
+    let server = Server::start(&["-tls-cert", &cert, "-tls-key", &key]);
+    let mut plain = server.connect();
+    plain.write(b"l\nk\n0\n");
+    assert_eq!(plain.read_to_end(), b"");
+    server.process.log.expect("a plain connection on a TLS port");
+    let without = Server::start(&[]);
+    let mut tls = without.connect();
+    tls.write(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0]);
+    assert_eq!(tls.read_to_end(), b"");
+    without.process.log.expect("a TLS handshake on a port without TLS");
+}
