@@ -97,6 +97,20 @@ impl ExpiryQueue {
         }
     }
 
+    /// Gives a number that is in another rank, if that is an earlier one.
+    pub(super) fn lower(&mut self, item: u32, rank: Rank) {
+        let place = self.positions[item];
+        if rank.0 < self.ranks[place] {
+            self.rise(place, rank.0, item);
+        }
+    }
+
+    /// The rank of a number that is in.
+    #[cfg(test)]
+    pub(super) fn rank(&self, item: u32) -> Rank {
+        Rank(self.ranks[self.positions[item]])
+    }
+
     /// Gives a number that is in another rank.
     pub(super) fn change(&mut self, item: u32, rank: Rank) {
         let place = self.positions[item];
@@ -200,7 +214,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_a_sorted_set(steps in prop::collection::vec((0..5u8, 0..50u64, any::<u32>()), 1..600)) {
+        fn behaves_as_a_sorted_set(steps in prop::collection::vec((0..6u8, 0..50u64, any::<u32>()), 1..600)) {
             let mut queue = ExpiryQueue::new();
             let mut model: BTreeSet<(Rank, u32)> = BTreeSet::new();
             let mut ranks: BTreeMap<u32, Rank> = BTreeMap::new();
@@ -218,6 +232,14 @@ mod tests {
                     model.remove(&(rank, item));
                     model.insert((at(ms, order as u32), item));
                     ranks.insert(item, at(ms, order as u32));
+                } else if kind == 5 {
+                    let (rank, item) = *model.iter().nth(pick as usize % model.len()).unwrap();
+                    let lower = rank.min(at(ms, order as u32));
+                    queue.lower(item, at(ms, order as u32));
+                    prop_assert_eq!(queue.rank(item), lower);
+                    model.remove(&(rank, item));
+                    model.insert((lower, item));
+                    ranks.insert(item, lower);
                 } else {
                     let nth = if kind == 2 { 0 } else { pick as usize % model.len() };
                     let (rank, item) = *model.iter().nth(nth).unwrap();

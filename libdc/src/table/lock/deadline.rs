@@ -115,8 +115,8 @@ impl Records {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Record, Stage};
     use super::*;
+    use crate::table::lock::record::{Record, Stage};
     use crate::time::Time;
     use proptest::prelude::*;
     use std::collections::BTreeSet;

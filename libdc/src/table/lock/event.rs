@@ -1,25 +1,41 @@
 //! The table of one shard: what time does, and what follows from an end of anything.
 //!
-//! Every key that is known has one place in the queue of what is due, by the soonest of: the first deadline of its
-//! records; the time at which it is forgotten, if it is idle; the end of the hold-off, if somebody waits for a slot that
-//! is free. [`LockTable::reschedule`] is called after every change of a key and keeps that so.
+//! Something of a key is due at the soonest of: the first deadline of its records; the time at which it is forgotten, if
+//! it is idle; the end of the hold-off, if somebody waits for a slot that is free. [`LockTable::reschedule`] is called
+//! after every change of a key and keeps that so.
+//!
+//! Every key has one place in the queue of what is due, at that time or before. For what becomes due later than it was
+//! is not moved until its old time has come: so a key that is taken and released over and over is hardly ever moved.
 
 use super::answer::{Effect, Outcome};
-use super::record::{Enqueued, NONE, Record, Stage};
+use super::record::{Enqueued, Links, NONE, Record, Stage};
 use super::table::{Effects, LockTable};
+use crate::limits::EXPIRY_BATCH;
 use crate::table::expiry::Rank;
 use crate::time::Time;
 
 impl LockTable {
     /// Does at most `most` of what is due, in the order of the times.
     pub(super) fn advance(&mut self, most: usize, effects: &mut Effects) {
+        let mut moves = EXPIRY_BATCH;
         for _ in 0..most {
-            match self.due.first() {
-                Some((rank, key)) if rank.time() <= self.now => {
-                    self.do_first(self.now, key, effects);
-                }
-                _ => break,
+            let Some(key) = self.first_due(&mut moves) else { break };
+            if self.do_first(self.now, key, effects) {
+                self.due.change(key, self.keys[key].soonest);
             }
+        }
+    }
+
+    /// The key of which something is due before all others; none, if it takes more than so many `moves` to know it.
+    fn first_due(&mut self, moves: &mut usize) -> Option<u32> {
+        loop {
+            let (rank, key) = self.due.first().filter(|(rank, _)| rank.time() <= self.now)?;
+            let soonest = self.keys[key].soonest;
+            if soonest == rank {
+                return Some(key);
+            }
+            *moves = moves.checked_sub(1)?;
+            self.due.change(key, soonest);
         }
     }
 
@@ -167,7 +183,7 @@ impl LockTable {
         } else {
             self.records[queue.next].queue.prev = queue.prev;
         }
-        self.records[record].queue = super::record::Links::NONE;
+        self.records[record].queue = Links::NONE;
         entry.waiters -= 1;
         self.counts.waiters -= 1;
     }
@@ -185,9 +201,9 @@ impl LockTable {
             let is_held_off = entry.waiters > 0 && entry.holders < entry.limit;
             if is_held_off { deadline.min(Rank::new(self.hold_off, 0)) } else { deadline }
         };
-        if soonest != self.keys[key].soonest {
-            self.keys[key].soonest = soonest;
-            self.due.change(key, soonest);
+        let before = std::mem::replace(&mut self.keys[key].soonest, soonest);
+        if soonest < before {
+            self.due.lower(key, soonest);
         }
     }
 
@@ -212,9 +228,8 @@ impl LockTable {
     }
 
     /// Forgets one idle key whose time has come, if it is what is due first.
-    pub(super) fn forget_an_idle_key(&mut self, now: Time) {
-        if let Some((rank, key)) = self.due.first()
-            && rank.time() <= now
+    pub(super) fn forget_an_idle_key(&mut self) {
+        if let Some(key) = self.first_due(&mut { EXPIRY_BATCH })
             && self.keys[key].is_idle()
         {
             self.forget(key);

@@ -1,18 +1,19 @@
 //! From a hash to records: the few that must be found by something else than their key or owner.
 //!
-//! Two kinds are: what an owner has enqueued for a key, and the holder of a semaphore by its fence. It grows in small
+//! There are two kinds: what an owner has enqueued for a key, and the holder of a semaphore by its fence. A finder grows in small
 //! steps, as the [`Index`] that it is made of, and takes 20 bytes for each.
 //!
-//! Invariant: what is in was inserted once for each time. Nothing here panics.
+//! A record that is under no hash is not found; one must not be inserted twice under the same. Nothing here panics.
 
 use super::record::NONE;
 use crate::table::chunks::Chunked;
 use crate::table::index::{ENTRIES_MAX, Index};
 use foldhash::SharedSeed;
-use foldhash::fast::FoldHasher;
+use foldhash::quality::FoldHasher;
 use std::hash::Hasher;
 
-/// Hashes what lock tables look for, under a secret seed: see [`Index`] for what the seed is for.
+/// Hashes what lock tables look for, under a secret seed: see [`IdHasher`](crate::table::index::IdHasher) for what that
+/// is good for.
 #[derive(Clone)]
 pub(super) struct LockHasher {
     shared: SharedSeed,
@@ -27,7 +28,7 @@ impl LockHasher {
     /// Of the bytes of a key: 64 bits, of which the lower half is for its index.
     #[inline]
     pub(super) fn bytes(&self, bytes: &[u8]) -> u64 {
-        let mut hasher = foldhash::quality::FoldHasher::with_seed(self.own, &self.shared);
+        let mut hasher = FoldHasher::with_seed(self.own, &self.shared);
         hasher.write(bytes);
         hasher.finish()
     }
@@ -38,8 +39,7 @@ impl LockHasher {
         let mut hasher = FoldHasher::with_seed(self.own, &self.shared);
         hasher.write_u64(one);
         hasher.write_u64(other);
-        let hash = hasher.finish();
-        (hash ^ hash >> 32) as u32
+        hasher.finish() as u32
     }
 }
 
@@ -106,7 +106,7 @@ mod tests {
 
     #[test]
     fn hashes_depend_on_both_numbers_and_the_seed() {
-        let hasher = LockHasher::new([1, 2]);
+        let hasher = LockHasher::new([0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03]);
         let distinct: std::collections::BTreeSet<u32> =
             (0..10_000).map(|n| hasher.numbers(n / 100, n % 100)).collect();
         assert!(distinct.len() > 9_990, "{}", distinct.len());

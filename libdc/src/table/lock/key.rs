@@ -43,7 +43,8 @@ impl Name {
     }
 }
 
-/// A key and what there is of it.
+/// A key and what there is of it, in one cache line.
+#[repr(align(64))]
 pub(super) struct Entry {
     name: Name,
     /// When something is due: a deadline of a record, the end of a hold-off, or the time to forget the key.
@@ -63,7 +64,7 @@ pub(super) struct Entry {
     pub(super) root: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() <= 64, "the memory that a key takes is documented");
+const _: () = assert!(size_of::<Entry>() == 64, "the memory that a key takes is documented");
 
 impl Default for Entry {
     fn default() -> Self {

@@ -17,4 +17,10 @@ pub use shards::Locks;
 pub use stats::{HeldLock, IdleKey, LockStats, LockTotals, UsedSemaphore};
 
 #[cfg(test)]
+mod invariants;
+#[cfg(test)]
 mod model;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod rules;

@@ -1,1 +1,609 @@
-//! Placeholder.
+//! What the lock table promises, written down in the simplest way: lists that are searched from end to end.
+
+use super::{LockSettings, LockTotals, Outcome};
+use crate::id::{ConnectionId, Owner};
+use crate::limits::EXPIRY_BATCH;
+
+/// What an operation on the model answers. Records are named by their number, which no other ever has.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Answer {
+    Granted { record: u64, fence: u64, lease_ms: u64 },
+    Waiting(u64),
+    Other(Outcome),
+}
+
+/// An answer to a blocked request: which, and its grant, or a timeout.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Told {
+    pub(super) key: usize,
+    pub(super) uid: u32,
+    pub(super) answer: Answer,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stage {
+    Queued,
+    Waiting { uid: u32, two_phase: bool },
+    Held { fence: u64, two_phase: bool, from_queue: bool, claimed: bool },
+    Lapsed,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Record {
+    number: u64,
+    key: usize,
+    owner: Owner,
+    stage: Stage,
+    lease_ms: u64,
+    /// The time, and the order of those at the same time.
+    deadline: Option<(u64, u64)>,
+}
+
+impl Record {
+    fn is_hold(&self) -> bool {
+        matches!(self.stage, Stage::Held { .. })
+    }
+
+    fn is_place(&self) -> bool {
+        matches!(self.stage, Stage::Queued | Stage::Waiting { .. })
+    }
+
+    fn is_two_phase(&self) -> bool {
+        match self.stage {
+            Stage::Queued | Stage::Lapsed => true,
+            Stage::Waiting { two_phase, .. } | Stage::Held { two_phase, .. } => two_phase,
+        }
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    key: usize,
+    limit: u32,
+    /// When it is forgotten.
+    idle: Option<(u64, u64)>,
+}
+
+/// One shard.
+#[derive(Default)]
+struct Shard {
+    keys: Vec<Known>,
+    /// In the order in which they came.
+    records: Vec<Record>,
+    /// Those with records, in the order in which they came.
+    owners: Vec<Owner>,
+    now: u64,
+    order: u64,
+}
+
+/// All shards.
+pub(super) struct Model {
+    settings: LockSettings,
+    shards: Vec<Shard>,
+    /// By key.
+    shard_of: Vec<usize>,
+    pub(super) hold_off: u64,
+    pub(super) fence: u64,
+    next: u64,
+    grants: u64,
+    expired: u64,
+    timeouts: u64,
+    pub(super) told: Vec<Told>,
+}
+
+/// Whose waiting an operation is about.
+#[derive(Clone, Copy)]
+pub(super) enum Whose {
+    Owner(Owner),
+    Connection(ConnectionId),
+}
+
+impl Whose {
+    fn is(self, owner: Owner) -> bool {
+        match self {
+            Self::Owner(other) => owner == other,
+            Self::Connection(connection) => owner.connection == connection,
+        }
+    }
+}
+
+impl Model {
+    pub(super) fn new(settings: LockSettings, shards: usize, shard_of: Vec<usize>) -> Self {
+        Self {
+            settings,
+            shards: (0..shards).map(|_| Shard::default()).collect(),
+            shard_of,
+            hold_off: 0,
+            fence: 0,
+            next: 0,
+            grants: 0,
+            expired: 0,
+            timeouts: 0,
+            told: Vec::new(),
+        }
+    }
+
+    fn has_room(&self) -> bool {
+        let known: usize = self.shards.iter().map(|shard| shard.keys.len()).sum();
+        self.settings.locks_max == 0 || (known as u64) < self.settings.locks_max
+    }
+
+    fn known(&self, key: usize) -> Option<Known> {
+        self.shards[self.shard_of[key]].keys.iter().copied().find(|known| known.key == key)
+    }
+
+    fn count(&self, key: usize, is_it: impl Fn(&Record) -> bool) -> usize {
+        let records = &self.shards[self.shard_of[key]].records;
+        records.iter().filter(|record| record.key == key && is_it(record)).count()
+    }
+
+    /// The first thing due of one key, or of all of a shard: its time, order, key, and record if it is one's.
+    fn first_due(&self, shard: usize, only: Option<usize>) -> Option<(u64, u64, usize, Option<u64>)> {
+        let all = &self.shards[shard];
+        let is_asked = |key: usize| only.is_none_or(|only| only == key);
+        let records = all.records.iter().filter(|record| is_asked(record.key));
+        let deadlines = records.filter_map(|record| {
+            record.deadline.map(|(at, order)| (at, order, record.key, Some(record.number)))
+        });
+        let keys = all.keys.iter().filter(|known| is_asked(known.key));
+        let others = keys.filter_map(|known| {
+            let is_held_off = self.count(known.key, Record::is_place) > 0
+                && self.count(known.key, Record::is_hold) < known.limit as usize;
+            let due = known.idle.or(is_held_off.then_some((self.hold_off, 0)));
+            due.map(|(at, order)| (at, order, known.key, None))
+        });
+        deadlines.chain(others).filter(|(at, ..)| *at <= all.now).min()
+    }
+
+    fn do_due(&mut self, shard: usize, (at, _, key, record): (u64, u64, usize, Option<u64>)) {
+        if let Some(number) = record {
+            let record = *self.shards[shard].records.iter().find(|record| record.number == number).unwrap();
+            match record.stage {
+                Stage::Held { two_phase: true, from_queue: true, .. } => {
+                    self.expired += 1;
+                    let lapsed = self.record(key, number);
+                    (lapsed.stage, lapsed.deadline) = (Stage::Lapsed, None);
+                }
+                Stage::Held { .. } => {
+                    self.expired += 1;
+                    self.remove(key, number);
+                }
+                Stage::Waiting { uid, .. } => {
+                    self.timeouts += 1;
+                    self.told.push(Told { key, uid, answer: Answer::Other(Outcome::Timeout) });
+                    self.remove(key, number);
+                }
+                Stage::Queued | Stage::Lapsed => unreachable!("they have no deadline"),
+            }
+        } else if self.known(key).is_some_and(|known| known.idle.is_some()) {
+            self.shards[shard].keys.retain(|known| known.key != key);
+            return;
+        }
+        self.grant_waiters(key, at);
+        self.look_whether_idle(key, at);
+    }
+
+    fn begin(&mut self, now: u64, shard: usize) -> u64 {
+        self.shards[shard].now = self.shards[shard].now.max(now);
+        self.advance_shard(shard);
+        self.shards[shard].now
+    }
+
+    fn advance_shard(&mut self, shard: usize) {
+        for _ in 0..EXPIRY_BATCH {
+            let Some(due) = self.first_due(shard, None) else { break };
+            self.do_due(shard, due);
+        }
+    }
+
+    fn settle(&mut self, key: usize) {
+        let shard = self.shard_of[key];
+        while let Some(due) = self.first_due(shard, Some(key)) {
+            self.do_due(shard, due);
+        }
+    }
+
+    fn record(&mut self, key: usize, number: u64) -> &mut Record {
+        let records = &mut self.shards[self.shard_of[key]].records;
+        records.iter_mut().find(|record| record.number == number).unwrap()
+    }
+
+    fn remove(&mut self, key: usize, number: u64) {
+        let shard = &mut self.shards[self.shard_of[key]];
+        shard.records.retain(|record| record.number != number);
+        let records = &shard.records;
+        shard.owners.retain(|owner| records.iter().any(|record| record.owner == *owner));
+    }
+
+    fn add(&mut self, key: usize, owner: Owner, stage: Stage, lease_ms: u64) -> u64 {
+        self.next += 1;
+        let number = self.next;
+        let shard = &mut self.shards[self.shard_of[key]];
+        if !shard.owners.contains(&owner) {
+            shard.owners.push(owner);
+        }
+        shard.keys.iter_mut().filter(|known| known.key == key).for_each(|known| known.idle = None);
+        shard.records.push(Record { number, key, owner, stage, lease_ms, deadline: None });
+        number
+    }
+
+    fn set_deadline(&mut self, key: usize, number: u64, at: u64) {
+        let shard = &mut self.shards[self.shard_of[key]];
+        shard.order += 1;
+        let deadline = (at, shard.order);
+        self.record(key, number).deadline = Some(deadline);
+    }
+
+    fn hold(&mut self, key: usize, number: u64, two_phase: bool, from_queue: bool) -> Answer {
+        self.fence += 1;
+        self.grants += 1;
+        let fence = self.fence;
+        let now = self.shards[self.shard_of[key]].now;
+        let record = self.record(key, number);
+        record.stage = Stage::Held { fence, two_phase, from_queue, claimed: true };
+        let lease_ms = record.lease_ms;
+        self.set_deadline(key, number, now + lease_ms);
+        Answer::Granted { record: number, fence, lease_ms }
+    }
+
+    fn grant_waiters(&mut self, key: usize, at: u64) {
+        let shard = self.shard_of[key];
+        let limit = self.known(key).unwrap().limit as usize;
+        while at >= self.hold_off && self.count(key, Record::is_hold) < limit {
+            let mut places =
+                self.shards[shard].records.iter().filter(|record| record.key == key && record.is_place());
+            let Some(first) = places.next().copied() else { break };
+            if let Stage::Waiting { uid, .. } = first.stage {
+                let answer = self.hold(key, first.number, false, true);
+                self.told.push(Told { key, uid, answer });
+            } else {
+                self.hold(key, first.number, true, true);
+            }
+        }
+    }
+
+    fn look_whether_idle(&mut self, key: usize, since: u64) {
+        if self.count(key, |_| true) > 0 {
+            return;
+        }
+        let shard = &mut self.shards[self.shard_of[key]];
+        shard.order += 1;
+        let idle = Some((since + self.settings.idle_ms, shard.order));
+        shard.keys.iter_mut().filter(|known| known.key == key).for_each(|known| known.idle = idle);
+    }
+
+    fn lease_ms(&self, lease_ms: u64) -> u64 {
+        if lease_ms == 0 { self.settings.default_lease_ms } else { lease_ms }
+    }
+
+    /// Whether there is a free slot, if there is anything to be had; what is asked for is known then.
+    fn admit(&mut self, key: usize, limit: u32, may_wait: bool) -> Result<bool, Outcome> {
+        let shard = self.shard_of[key];
+        self.settle(key);
+        let known = self.known(key);
+        if known.is_some_and(|known| known.limit != limit) {
+            return Err(Outcome::LimitMismatch);
+        }
+        if known.is_none() && !self.has_room() {
+            let due = self.first_due(shard, None);
+            let is_idle = |key| self.known(key).is_some_and(|known| known.idle.is_some());
+            if let Some(due) = due.filter(|(_, _, key, record)| record.is_none() && is_idle(*key)) {
+                self.do_due(shard, due);
+            }
+            if !self.has_room() {
+                return Err(Outcome::MaxLocks);
+            }
+        }
+        let places = self.count(key, Record::is_place);
+        let is_free = places == 0
+            && self.count(key, Record::is_hold) < limit as usize
+            && self.shards[shard].now >= self.hold_off;
+        if !is_free && !may_wait {
+            self.timeouts += 1;
+            return Err(Outcome::Timeout);
+        }
+        if !is_free && self.settings.waiters_max > 0 && places as u64 >= self.settings.waiters_max {
+            return Err(Outcome::MaxWaiters);
+        }
+        if known.is_none() {
+            self.shards[shard].keys.push(Known { key, limit, idle: None });
+        }
+        Ok(is_free)
+    }
+
+    fn with_room(&mut self, now: u64, attempt: impl Fn(&mut Self) -> Answer) -> Answer {
+        let answer = attempt(self);
+        if answer != Answer::Other(Outcome::MaxLocks) {
+            return answer;
+        }
+        for shard in 0..self.shards.len() {
+            // Its own clock may be behind, and then nothing is done: as if nobody had told it the time.
+            let before = self.shards[shard].now;
+            self.shards[shard].now = before.max(now);
+            if !self.has_room() {
+                self.advance_shard(shard);
+            }
+        }
+        if self.has_room() { attempt(self) } else { answer }
+    }
+
+    pub(super) fn acquire(
+        &mut self,
+        now: u64,
+        (owner, key, limit): (Owner, usize, u32),
+        lease_ms: u64,
+        timeout_ms: u64,
+        uid: u32,
+    ) -> Answer {
+        self.with_room(now, |model| {
+            let now = model.begin(now, model.shard_of[key]);
+            let lease_ms = model.lease_ms(lease_ms);
+            let stage = Stage::Waiting { uid, two_phase: false };
+            match model.admit(key, limit, timeout_ms > 0) {
+                Err(refused) => Answer::Other(refused),
+                Ok(true) => {
+                    let number = model.add(key, owner, stage, lease_ms);
+                    model.hold(key, number, false, false)
+                }
+                Ok(false) => {
+                    let number = model.add(key, owner, stage, lease_ms);
+                    model.set_deadline(key, number, now + timeout_ms);
+                    Answer::Waiting(number)
+                }
+            }
+        })
+    }
+
+    pub(super) fn enqueue(
+        &mut self,
+        now: u64,
+        (owner, key, limit): (Owner, usize, u32),
+        lease_ms: u64,
+    ) -> Answer {
+        self.with_room(now, |model| {
+            model.begin(now, model.shard_of[key]);
+            model.settle(key);
+            if model.count(key, |record| record.owner == owner && record.is_two_phase()) > 0 {
+                return Answer::Other(Outcome::AlreadyEnqueued);
+            }
+            let lease_ms = model.lease_ms(lease_ms);
+            match model.admit(key, limit, true) {
+                Err(refused) => Answer::Other(refused),
+                Ok(is_free) => {
+                    let number = model.add(key, owner, Stage::Queued, lease_ms);
+                    if is_free {
+                        model.hold(key, number, true, false)
+                    } else {
+                        Answer::Other(Outcome::Queued)
+                    }
+                }
+            }
+        })
+    }
+
+    pub(super) fn wait(&mut self, now: u64, owner: Owner, key: usize, timeout_ms: u64, uid: u32) -> Answer {
+        let shard = self.shard_of[key];
+        let now = self.begin(now, shard);
+        self.settle(key);
+        let mut records = self.shards[shard].records.iter();
+        let found = records
+            .find(|record| record.key == key && record.owner == owner && record.is_two_phase())
+            .copied();
+        let Some(Record { number, lease_ms, stage, .. }) = found else {
+            return Answer::Other(Outcome::NotEnqueued);
+        };
+        match stage {
+            Stage::Held { fence, claimed, .. } => {
+                let stage = Stage::Held { fence, two_phase: false, from_queue: false, claimed };
+                self.record(key, number).stage = stage;
+                self.set_deadline(key, number, now + lease_ms);
+                Answer::Granted { record: number, fence, lease_ms }
+            }
+            Stage::Queued if timeout_ms > 0 => {
+                self.record(key, number).stage = Stage::Waiting { uid, two_phase: true };
+                self.set_deadline(key, number, now + timeout_ms);
+                Answer::Waiting(number)
+            }
+            Stage::Queued | Stage::Lapsed => {
+                self.remove(key, number);
+                self.look_whether_idle(key, now);
+                let is_timeout = stage == Stage::Queued;
+                self.timeouts += u64::from(is_timeout);
+                Answer::Other(if is_timeout { Outcome::Timeout } else { Outcome::LeaseExpired })
+            }
+            Stage::Waiting { .. } => Answer::Other(Outcome::NotEnqueued),
+        }
+    }
+
+    fn give_up(&mut self, key: usize, number: u64) {
+        let now = self.shards[self.shard_of[key]].now;
+        self.remove(key, number);
+        self.grant_waiters(key, now);
+        self.look_whether_idle(key, now);
+    }
+
+    fn has(&self, key: usize, number: u64, is_it: impl Fn(&Record) -> bool) -> bool {
+        self.count(key, |record| record.number == number && is_it(record)) > 0
+    }
+
+    pub(super) fn release(&mut self, now: u64, key: usize, number: u64) -> bool {
+        self.begin(now, self.shard_of[key]);
+        self.settle(key);
+        let is_held = self.has(key, number, Record::is_hold);
+        if is_held {
+            self.give_up(key, number);
+        }
+        is_held
+    }
+
+    pub(super) fn renew(&mut self, now: u64, key: usize, number: u64, lease_ms: u64) -> Option<u64> {
+        let now = self.begin(now, self.shard_of[key]);
+        self.settle(key);
+        let lease_ms = self.lease_ms(lease_ms);
+        self.has(key, number, Record::is_hold).then(|| {
+            self.set_deadline(key, number, now + lease_ms);
+            lease_ms
+        })
+    }
+
+    pub(super) fn cancel(&mut self, now: u64, key: usize, number: u64) -> bool {
+        self.begin(now, self.shard_of[key]);
+        // What is not there any more has no key to bring up to date.
+        if self.has(key, number, |_| true) {
+            self.settle(key);
+        }
+        let is_blocked = self.has(key, number, |record| matches!(record.stage, Stage::Waiting { .. }));
+        if is_blocked {
+            self.give_up(key, number);
+        }
+        is_blocked
+    }
+
+    /// The last owner first, and of each the last record first.
+    fn all_of(&self, shard: usize, whose: Whose) -> Vec<Record> {
+        let shard = &self.shards[shard];
+        let owners = shard.owners.iter().rev().filter(|owner| whose.is(**owner));
+        owners
+            .flat_map(|owner| shard.records.iter().rev().filter(move |record| record.owner == *owner))
+            .copied()
+            .collect()
+    }
+
+    pub(super) fn forget_waiters(&mut self, now: u64, whose: Whose) {
+        for shard in 0..self.shards.len() {
+            self.begin(now, shard);
+            self.forget_places(shard, whose);
+        }
+    }
+
+    fn forget_places(&mut self, shard: usize, whose: Whose) {
+        for record in self.all_of(shard, whose) {
+            if record.is_hold() {
+                if let Stage::Held { two_phase, .. } = &mut self.record(record.key, record.number).stage {
+                    *two_phase = false;
+                }
+            } else {
+                let now = self.shards[shard].now;
+                self.remove(record.key, record.number);
+                self.look_whether_idle(record.key, now);
+            }
+        }
+    }
+
+    pub(super) fn release_all(&mut self, now: u64, whose: Whose) {
+        for shard in 0..self.shards.len() {
+            self.begin(now, shard);
+            self.forget_places(shard, whose);
+            for record in self.all_of(shard, whose) {
+                self.give_up_if(record, |_| true);
+            }
+        }
+    }
+
+    fn give_up_if(&mut self, Record { key, number, .. }: Record, applies: impl Fn(&Record) -> bool) {
+        if self.has(key, number, |_| true) {
+            self.settle(key);
+            if self.has(key, number, applies) {
+                self.give_up(key, number);
+            }
+        }
+    }
+
+    pub(super) fn begin_claims(&mut self, connection: ConnectionId) -> u32 {
+        let mut count = 0;
+        for record in self.shards.iter_mut().flat_map(|shard| &mut shard.records) {
+            if let Stage::Held { claimed, .. } = &mut record.stage
+                && record.owner.connection == connection
+            {
+                *claimed = false;
+                count += 1;
+            }
+        }
+        count
+    }
+
+    pub(super) fn claim(&mut self, now: u64, owner: Owner, key: usize, number: u64) -> bool {
+        let now = now.max(self.shards[self.shard_of[key]].now);
+        let is_theirs = self.has(key, number, |record| {
+            record.is_hold() && record.owner == owner && record.deadline.is_some_and(|(at, _)| at > now)
+        });
+        if is_theirs && let Stage::Held { claimed, .. } = &mut self.record(key, number).stage {
+            *claimed = true;
+        }
+        is_theirs
+    }
+
+    pub(super) fn end_claims(&mut self, now: u64, connection: ConnectionId) {
+        for shard in 0..self.shards.len() {
+            self.begin(now, shard);
+            for record in self.all_of(shard, Whose::Connection(connection)) {
+                self.give_up_if(record, |record| matches!(record.stage, Stage::Held { claimed: false, .. }));
+            }
+        }
+    }
+
+    pub(super) fn latest_lease(&self, now: u64, owner: Owner) -> Option<u64> {
+        let live = |shard: &Shard| {
+            let now = now.max(shard.now);
+            let holds = shard.records.iter().filter(|record| record.owner == owner && record.is_hold());
+            holds.filter_map(|record| record.deadline).map(|(at, _)| at).filter(|at| *at > now).max()
+        };
+        self.shards.iter().filter_map(live).max()
+    }
+
+    pub(super) fn advance(&mut self, now: u64) -> Option<u64> {
+        for shard in 0..self.shards.len() {
+            self.begin(now, shard);
+        }
+        let next = |shard: &Shard| {
+            let deadlines = shard.records.iter().filter_map(|record| record.deadline);
+            let idle = shard.keys.iter().filter_map(|known| known.idle);
+            deadlines.chain(idle).map(|(at, _)| at).min()
+        };
+        let held_off = self.shards.iter().flat_map(|shard| &shard.keys).any(|known| {
+            self.count(known.key, Record::is_place) > 0
+                && self.count(known.key, Record::is_hold) < known.limit as usize
+        });
+        self.shards.iter().filter_map(next).chain(held_off.then_some(self.hold_off)).min()
+    }
+
+    pub(super) fn totals(&self) -> LockTotals {
+        let keys = || self.shards.iter().flat_map(|shard| &shard.keys);
+        let records = || self.shards.iter().flat_map(|shard| &shard.records);
+        LockTotals {
+            keys: keys().count() as u64,
+            idle: keys().filter(|known| known.idle.is_some()).count() as u64,
+            holders: records().filter(|record| record.is_hold()).count() as u64,
+            waiters: records().filter(|record| record.is_place()).count() as u64,
+            owners: self.shards.iter().map(|shard| shard.owners.len() as u64).sum(),
+            grants: self.grants,
+            expired: self.expired,
+            timeouts: self.timeouts,
+        }
+    }
+
+    /// What is held: key, limit, connections of the holders, when the last lease ends, waiters.
+    pub(super) fn held(&self) -> Vec<(usize, u32, Vec<u64>, u64, u64)> {
+        let mut held = Vec::new();
+        for known in self.shards.iter().flat_map(|shard| &shard.keys) {
+            let records = &self.shards[self.shard_of[known.key]].records;
+            let holds: Vec<&Record> =
+                records.iter().filter(|record| record.key == known.key && record.is_hold()).collect();
+            let connections = holds.iter().map(|record| record.owner.connection.number()).collect();
+            let end = holds.iter().filter_map(|record| record.deadline).map(|(at, _)| at).max();
+            let waiters = self.count(known.key, Record::is_place) as u64;
+            held.extend(end.map(|end| (known.key, known.limit, connections, end, waiters)));
+        }
+        held.sort();
+        held
+    }
+
+    /// What is idle: key, limit, when it is forgotten.
+    pub(super) fn idle(&self) -> Vec<(usize, u32, u64)> {
+        let keys = self.shards.iter().flat_map(|shard| &shard.keys);
+        let mut idle: Vec<_> =
+            keys.filter_map(|known| known.idle.map(|(at, _)| (known.key, known.limit, at))).collect();
+        idle.sort_unstable();
+        idle
+    }
+}

@@ -186,8 +186,8 @@ impl Owners {
 
 #[cfg(test)]
 mod tests {
-    use super::super::record::{Record, Stage};
     use super::*;
+    use crate::table::lock::record::{Record, Stage};
 
     fn owner(connection: u64, local: u64) -> Owner {
         Owner { connection: ConnectionId::new(connection), local }
@@ -197,7 +197,7 @@ mod tests {
     fn owners_are_known_while_they_have_something() {
         let mut owners = Owners::new(LockHasher::new([1, 2]));
         let mut records = Records::new();
-        let mut give = |owners: &mut Owners, records: &mut Records, to| {
+        let give = |owners: &mut Owners, records: &mut Records, to| {
             let record = records.insert(Record { stage: Stage::Queued, ..Record::default() });
             owners.attach(records, to, record);
             record

@@ -15,7 +15,6 @@ use super::key::KeyCount;
 use super::stats::{LockStats, LockTotals};
 use super::table::{Ask, HashedKey, LockTable, Whose};
 use crate::id::{ConnectionId, LockKey, Owner, Token};
-use crate::limits::EXPIRY_BATCH;
 use crate::table::expiry::Rank;
 use crate::table::fence::Fences;
 use crate::time::Time;
@@ -194,7 +193,8 @@ impl Locks {
         self.shards.iter().filter_map(|shard| shard.lock().latest_lease(now, owner)).max()
     }
 
-    /// Does what is due, at most 64 events of each shard: when there is something to do next. That may be now.
+    /// Does what is due, at most 64 events of each shard: when to look again. That may be now, and it may turn out that
+    /// nothing is due then; but nothing is due before.
     pub fn advance(&self, now: Time, effects: &mut Vec<Effect>) -> Option<Time> {
         for shard in &self.shards {
             if shard.soonest().time() <= now {
@@ -204,7 +204,7 @@ impl Locks {
         self.soonest()
     }
 
-    /// When something is due next, without a lock.
+    /// When [`advance`](Self::advance) is to be called next; takes no lock.
     #[must_use]
     pub fn soonest(&self) -> Option<Time> {
         let soonest = self.shards.iter().map(Shard::soonest).min();
@@ -244,6 +244,26 @@ impl Locks {
         totals
     }
 
+    /// The shard that a key is in.
+    #[cfg(test)]
+    pub(super) fn shard_of(&self, key: LockKey<'_>) -> usize {
+        self.shard_number(self.hasher.bytes(key.as_bytes()))
+    }
+
+    /// How long idle keys stay known.
+    #[cfg(test)]
+    pub(super) fn idle_ms(&self) -> u64 {
+        self.shards[0].lock().settings.idle_ms
+    }
+
+    /// Looks at every shard.
+    #[cfg(test)]
+    pub(super) fn each_shard(&self, look: impl Fn(&LockTable)) {
+        for shard in &self.shards {
+            look(&shard.lock());
+        }
+    }
+
     fn each(&self, mut change: impl FnMut(&mut LockTable)) {
         for shard in &self.shards {
             shard.with(&mut change);
@@ -281,9 +301,7 @@ impl Locks {
     fn make_room(&self, now: Time, effects: &mut Vec<Effect>) -> bool {
         for shard in &self.shards {
             if !self.known.has_room() && shard.soonest().time() <= now {
-                shard.with(|table| {
-                    table.advance(EXPIRY_BATCH, effects);
-                });
+                shard.with(|table| table.begin(now, effects));
             }
         }
         self.known.has_room()

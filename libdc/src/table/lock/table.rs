@@ -71,7 +71,7 @@ pub(super) struct LockTable {
     pub(super) keys: Keys,
     pub(super) records: Records,
     pub(super) owners: Owners,
-    /// All keys, by when something of them is due.
+    /// All keys, by when something of them is due, or by an earlier time.
     pub(super) due: ExpiryQueue,
     /// What was enqueued and not waited for, by owner and key.
     pub(super) enqueued: Finder,
@@ -122,7 +122,7 @@ impl LockTable {
         }
     }
 
-    /// When something is due next.
+    /// When something is due next, or an earlier time.
     pub(super) fn soonest(&self) -> Rank {
         self.due.first().map_or(Rank::NEVER, |(rank, _)| rank)
     }
@@ -315,7 +315,7 @@ impl LockTable {
             Some(_) => return Err(Outcome::LimitMismatch),
         };
         let is_free = is_free && now >= self.hold_off;
-        if found.is_none() && !self.make_room(now) || self.is_full() {
+        if found.is_none() && !self.make_room() || self.is_full() {
             Err(Outcome::MaxLocks)
         } else if !is_free && !may_wait {
             self.counts.timeouts += 1;
@@ -337,9 +337,9 @@ impl LockTable {
     }
 
     /// Whether there is room for another key, if need be after one is forgotten whose time has come.
-    fn make_room(&mut self, now: Time) -> bool {
+    fn make_room(&mut self) -> bool {
         self.keys.has_room(&self.known) || {
-            self.forget_an_idle_key(now);
+            self.forget_an_idle_key();
             self.keys.has_room(&self.known)
         }
     }
