@@ -1,0 +1,121 @@
+//! However the bytes of applications and server are cut on their way, the same comes out.
+
+use super::scripted::{Agent, acquire, hex, key, token};
+use libdc::proto::local::LocalId;
+use libdc::wire::frame::{Direction, LockOperation, Operation};
+use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
+use libdc::wire::message::MessageReader;
+use proptest::prelude::*;
+
+/// What an application may send, in either form.
+fn requests() -> impl Strategy<Value = (bool, Vec<usize>)> {
+    (any::<bool>(), prop::collection::vec(0_usize..8, 1..30))
+}
+
+fn bytes_of(in_lines: bool, kinds: &[usize]) -> Vec<u8> {
+    if in_lines {
+        let lines = [
+            "l\nk\n5\n".to_owned(),
+            "l\r\nk\r\n0\r\n".to_owned(),
+            "ping\n_\n\n".to_owned(),
+            "zz\nk\n\n".to_owned(),
+            format!("r\nk\n{}\n", hex(1)),
+            "stats\n\n\n".to_owned(),
+            "se\nk\n2 9\n".to_owned(),
+            format!("l\n{}\n1\n", "x".repeat(300)),
+        ];
+        return kinds.iter().flat_map(|kind| lines[*kind].bytes()).collect();
+    }
+    let mut bytes = Vec::new();
+    for (uid, kind) in (0..).zip(kinds) {
+        let action = match kind {
+            0 => acquire("k", 5_000),
+            1 => acquire("k", 0),
+            2 => LockAction::Release { key: key("k"), token: token(1) },
+            3 => LockAction::Cancel { uid: 0 },
+            4 => LockAction::Stats,
+            5 => LockAction::Wait { key: key("k"), timeout_ms: 1 },
+            6 => LockAction::Enqueue { key: key("k"), limit: 2, lease_ms: 3 },
+            _ => {
+                bytes.extend_from_slice(b"\0\x11\0\x01\0garbage that is no frame");
+                continue;
+            }
+        };
+        LockRequest { owner: 0, action }.write(uid, &mut bytes);
+    }
+    bytes
+}
+
+/// The answers of the server to all requests among these bytes.
+fn answers(asked: &[u8]) -> Vec<u8> {
+    let mut reader = MessageReader::link(Direction::Request);
+    let mut input = asked;
+    let mut out = Vec::new();
+    while let Some(request) = reader.next(&mut input).expect("the agent sends well") {
+        let json = " ".repeat(3_000);
+        let json = format!("{{{json}}}");
+        let answer = match request.head.operation {
+            Operation::Lock(LockOperation::Stats) => LockAnswer::Stats(json.as_bytes()),
+            Operation::Lock(LockOperation::Enqueue) => LockAnswer::Status(LockStatus::Queued),
+            _ => LockAnswer::Status(LockStatus::Error),
+        };
+        answer.write(request.head, &mut out);
+    }
+    out
+}
+
+/// Plays until nothing more comes: what the application got, what the server got, whether there was a fault.
+fn play(stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
+    let mut agent = Agent::linked();
+    let id = agent.open();
+    let (mut got, mut asked) = (Vec::new(), Vec::new());
+    let mut fault = false;
+    let mut rest = stream;
+    let mut cuts = cuts.iter().cycle();
+    while !rest.is_empty() && !fault && agent.multiplexer.wants_input(id) {
+        let (piece, after) = rest.split_at(rest.len().min(*cuts.next().unwrap_or(&1)));
+        rest = after;
+        fault = agent.say(id, piece).is_err();
+    }
+    loop {
+        let output = agent.written(usize::MAX);
+        asked.extend_from_slice(&output);
+        let mut coming = &answers(&output)[..];
+        if coming.is_empty() {
+            break;
+        }
+        while !coming.is_empty() {
+            let (piece, after) = coming.split_at(coming.len().min(*cuts.next().unwrap_or(&1)));
+            coming = after;
+            agent.multiplexer.handle_link(agent.now, piece).expect("good answers");
+            fault |= take(&mut agent, id, &mut got);
+        }
+    }
+    fault |= take(&mut agent, id, &mut got);
+    fault |= agent.multiplexer.check_local(agent.now, id).is_err();
+    (got, asked, fault)
+}
+
+fn take(agent: &mut Agent, id: LocalId, got: &mut Vec<u8>) -> bool {
+    let mut fault = false;
+    while !agent.multiplexer.local_output(id).is_empty() {
+        let pending = agent.multiplexer.local_output(id);
+        let count = pending.len();
+        got.extend_from_slice(pending);
+        fault |= agent.multiplexer.local_written(agent.now, id, count, false).is_err();
+    }
+    fault
+}
+
+proptest! {
+    #[test]
+    fn cuts_change_nothing(
+        (in_lines, kinds) in requests(),
+        cuts in prop::collection::vec(1_usize..60, 1..20),
+    ) {
+        let stream = bytes_of(in_lines, &kinds);
+        let whole = play(&stream, &[usize::MAX]);
+        let cut = play(&stream, &cuts);
+        prop_assert_eq!(whole, cut);
+    }
+}

@@ -1,0 +1,284 @@
+//! The link's opening, its resuming after a break, and its ends.
+
+use super::scripted::{
+    Agent, BYE, CLAIM, DETACH, GET, GOAWAY, HELLO, LINK_ID, OK, OPEN, acquire, claims, hello, key, token,
+    welcome,
+};
+use libdc::limits::CLAIM_BYTES_MAX;
+use libdc::proto::link::{LinkFault, LinkState};
+use libdc::wire::frame::MessageHead;
+use libdc::wire::link::Detach;
+use libdc::wire::lock::{LockAction, LockAnswer, LockStatus};
+use libdc::wire::message::{Message, write_message};
+
+const LOST: u8 = LockStatus::Error as u8;
+
+fn operations(messages: &[Message]) -> Vec<libdc::wire::frame::Operation> {
+    messages.iter().map(|message| message.head.operation).collect()
+}
+
+#[test]
+fn a_link_is_opened_before_it_carries_anything() {
+    let mut agent = Agent::new(0, None);
+    let id = agent.open();
+    let opening = agent.begin();
+    assert_eq!(operations(&opening), [HELLO, OPEN]);
+    let hello = hello(&opening[0]);
+    assert_eq!((hello.link_id.to_bytes(), hello.auth_token), (LINK_ID, &[][..]));
+    agent.answer(&opening[0], &welcome(LockStatus::Ok)).unwrap();
+    agent.message(id, 1, GET, b"session").unwrap();
+    agent.ask(id, 2, acquire("k", 0));
+    assert_eq!(agent.frames_at(id), [(1, vec![2]), (2, vec![LockStatus::ErrorDisconnected as u8])]);
+    agent.answer(&opening[1], OK).unwrap();
+    assert_eq!(agent.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
+    agent.message(id, 3, GET, b"session").unwrap();
+    assert_eq!(agent.request().head.operation, GET);
+}
+
+#[test]
+fn who_has_a_token_says_hello_at_once() {
+    let mut agent = Agent::new(0, Some(b"s3cret"));
+    agent.multiplexer.link_connected(agent.now, &[7; 32]);
+    assert_eq!(agent.multiplexer.link_state(), LinkState::Resuming);
+    let opening = agent.at_server();
+    assert_eq!(operations(&opening), [HELLO, OPEN]);
+    assert_eq!(hello(&opening[0]).auth_token, b"s3cret");
+    assert!(!format!("{:?}", agent.multiplexer).contains("s3cret"));
+}
+
+#[test]
+fn a_refused_link_says_why() {
+    let mut agent = Agent::new(0, Some(b"wrong"));
+    agent.multiplexer.link_connected(agent.now, &[7; 32]);
+    let opening = agent.at_server();
+    let fault = agent.answer(&opening[0], &welcome(LockStatus::ErrorAuth)).unwrap_err();
+    assert_eq!(fault, LinkFault::Refused { status: LockStatus::ErrorAuth });
+    assert_eq!(
+        fault.to_string(),
+        "the server refuses the link: the token of authentication is wrong or lacking"
+    );
+    let other = LinkFault::Refused { status: LockStatus::ErrorDisconnected };
+    assert_eq!(other.to_string(), "the server refuses the link: error_disconnected");
+}
+
+#[test]
+fn what_opens_a_link_has_to_be_answered_rightly() {
+    for (place, data) in [(0, vec![0; 8]), (0, vec![99; 9]), (1, vec![LOST]), (1, vec![])] {
+        let mut agent = Agent::new(0, None);
+        let opening = agent.begin();
+        assert!(agent.answer(&opening[place], &data).is_err(), "{place} {data:?}");
+    }
+    let mut agent = Agent::linked();
+    let id = agent.open();
+    agent.hold(id, "k", 5, 60_000);
+    agent.lose_link();
+    let opening = agent.begin();
+    assert!(matches!(agent.answer(&opening[1], &[0, 0]), Err(LinkFault::Handshake { .. })));
+}
+
+#[test]
+fn a_proxy_without_locks_is_a_link_all_the_same() {
+    let mut agent = Agent::new(0, None);
+    let id = agent.open();
+    let opening = agent.begin();
+    agent.answer(&opening[0], &welcome(LockStatus::ErrorUnsupported)).unwrap();
+    agent.answer(&opening[1], OK).unwrap();
+    assert_eq!(agent.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
+    agent.message(id, 1, GET, b"session").unwrap();
+    agent.ask(id, 2, acquire("k", 0));
+    assert_eq!(agent.frames_at(id), [(2, vec![LockStatus::ErrorUnsupported as u8])]);
+    assert_eq!(operations(&agent.at_server()), [GET]);
+    agent.close(id);
+    assert_eq!(agent.at_server(), []);
+}
+
+#[test]
+fn what_is_held_is_claimed_after_a_break() {
+    let mut agent = Agent::linked();
+    let (one, other, gone) = (agent.open(), agent.open(), agent.open());
+    agent.hold(one, "a", 1, 60_000);
+    agent.hold(other, "b", 2, 60_000);
+    agent.hold(gone, "c", 3, 60_000);
+    agent.hold(one, "d", 4, 500);
+    agent.lose_link();
+    agent.close(gone);
+    agent.now = agent.now.after_ms(500);
+    let opening = agent.begin();
+    assert_eq!(operations(&opening), [HELLO, CLAIM, OPEN]);
+    assert_eq!(claims(&opening[1]), [(1, 1), (2, 2)], "neither what is over nor what left during the outage");
+    // In any order.
+    agent.answer(&opening[2], OK).unwrap();
+    agent.answer(&opening[1], &[0, LOST]).unwrap();
+    agent.answer(&opening[0], &welcome(LockStatus::Ok)).unwrap();
+    assert_eq!(agent.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
+
+    agent.lose_link();
+    let opening = agent.begin();
+    assert_eq!(claims(&opening[1]), [(1, 1)], "what was lost is claimed no more");
+}
+
+#[test]
+fn what_was_claimed_is_detached_when_its_connection_closes() {
+    let mut agent = Agent::linked();
+    let (one, other) = (agent.open(), agent.open());
+    agent.hold(one, "a", 1, 60_000);
+    agent.hold(other, "b", 2, 60_000);
+    agent.lose_link();
+    let opening = agent.begin();
+    agent.close(one);
+    let detach = agent.request();
+    assert_eq!(Detach::parse(&detach.data), Ok(Detach { owner: 1 }));
+    for (request, data) in opening.iter().zip([welcome(LockStatus::Ok), vec![0, 0], vec![0]]) {
+        agent.answer(request, &data).unwrap();
+    }
+    agent.answer(&detach, OK).unwrap();
+    agent.lose_link();
+    assert_eq!(claims(&agent.begin()[1]), [(2, 2)]);
+}
+
+#[test]
+fn renewals_and_releases_change_what_is_claimed() {
+    let mut agent = Agent::linked();
+    let id = agent.open();
+    for (fence, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
+        agent.hold(id, name, fence, 1_000);
+    }
+    let renew = |name, fence| LockAction::Renew { key: key(name), token: token(fence), lease_ms: 0 };
+    agent.ask(id, 1, renew("a", 1));
+    agent.ask(id, 2, renew("b", 2));
+    agent.ask(id, 3, renew("b", 3));
+    let asked = agent.at_server();
+    agent.reply(&asked[0], LockAnswer::Renewed { lease_ms: 60_000 });
+    agent.reply(&asked[1], LockAnswer::Status(LockStatus::Error));
+    agent.reply(&asked[2], LockAnswer::Status(LockStatus::Error));
+    agent.ask(id, 4, LockAction::Release { key: key("d"), token: token(4) });
+    let release = agent.request();
+    agent.reply(&release, LockAnswer::Status(LockStatus::Ok));
+    agent.lose_link();
+    assert_eq!(claims(&agent.begin()[1]), [(1, 1), (1, 3)], "c is not b's");
+    agent.lose_link();
+    agent.now = agent.now.after_ms(1_000);
+    assert_eq!(claims(&agent.begin()[1]), [(1, 1)]);
+}
+
+#[test]
+fn a_release_that_was_lost_is_not_claimed_against_the_holders_will() {
+    let mut agent = Agent::linked();
+    let id = agent.open();
+    agent.hold(id, "a", 1, 60_000);
+    agent.hold(id, "b", 2, 60_000);
+    agent.ask(id, 1, LockAction::Release { key: key("a"), token: token(1) });
+    agent.ask(id, 2, LockAction::Release { key: key("a"), token: token(2) });
+    agent.lose_link();
+    assert_eq!(claims(&agent.begin()[1]), [(1, 2)], "b is not released by the name of a");
+}
+
+#[test]
+fn a_grant_that_was_lost_is_not_claimed() {
+    let mut agent = Agent::linked();
+    let id = agent.open();
+    agent.ask(id, 1, acquire("a", 5_000));
+    agent.lose_link();
+    assert_eq!(agent.frames_at(id), [(1, vec![LockStatus::ErrorDisconnected as u8])]);
+    assert_eq!(operations(&agent.begin()), [HELLO, OPEN]);
+}
+
+#[test]
+fn many_claims_go_in_messages_of_bounded_size() {
+    let mut agent = Agent::linked();
+    let id = agent.open();
+    let name = "k".repeat(200);
+    let bytes = 8 + 16 + 2 + name.len();
+    let count = 40 * CLAIM_BYTES_MAX / bytes;
+    for fence in 1..=count as u64 {
+        agent.hold(id, &name, fence, 600_000);
+    }
+    agent.lose_link();
+    let opening = agent.begin();
+    let mut claimed = Vec::new();
+    for message in &opening[1..opening.len() - 1] {
+        assert!(message.data.len() <= CLAIM_BYTES_MAX);
+        claimed.extend(claims(message));
+    }
+    assert!(claimed.iter().map(|claim| claim.1).eq(1..=count as u64));
+    assert_eq!(opening.last().map(|message| message.head.operation), Some(OPEN));
+    agent.answer(&opening[0], &welcome(LockStatus::Ok)).unwrap();
+    for message in &opening[1..opening.len() - 1] {
+        agent.answer(message, &vec![0; message.data.len() / bytes]).unwrap();
+    }
+    agent.answer(opening.last().unwrap(), OK).unwrap();
+    assert_eq!(agent.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
+}
+
+#[test]
+fn a_server_that_does_not_read_claims_does_not_make_them_pile_up() {
+    let mut agent = Agent::linked();
+    let (id, leaver) = (agent.open(), agent.open());
+    let name = "k".repeat(256);
+    for fence in 1..=40_000_u64 {
+        agent.hold(if fence == 1 { leaver } else { id }, &name, fence, 600_000);
+    }
+    agent.lose_link();
+    agent.multiplexer.link_connected(agent.now, &[7; 32]);
+    agent.received = libdc::wire::message::MessageReader::link(libdc::wire::frame::Direction::Request);
+    let probe = agent.request();
+    agent.answer(&probe, &[1]).unwrap();
+    let queued = agent.multiplexer.link_output().len();
+    assert!(queued < libdc::limits::LINK_OUTBOX_BYTES_MAX + 2 * CLAIM_BYTES_MAX, "{queued} bytes");
+    // Its locks have been claimed already; the server may hear that it left only when the claims are complete.
+    agent.close(leaver);
+    let asking = agent.open();
+    agent.ask(asking, 1, acquire("k", 0));
+    assert_eq!(agent.frames_at(asking).len(), 1, "a request waited for the link");
+    let opening = agent.at_server();
+    let count: usize = opening[1..opening.len() - 2].iter().map(|message| claims(message).len()).sum();
+    assert_eq!(count, 40_000);
+    assert_eq!(operations(&opening[opening.len() - 2..]), [OPEN, DETACH]);
+}
+
+#[test]
+fn a_server_that_asks_to_reconnect_is_left_and_claims_are_made_again() {
+    let mut agent = Agent::linked();
+    let (holder, waiter) = (agent.open(), agent.open());
+    agent.hold(holder, "k", 5, 60_000);
+    agent.text(waiter, "l\nk\n60\n");
+    let blocked = agent.request();
+    agent.message(holder, 1, GET, b"session").unwrap();
+    let get = agent.request();
+    let mut bytes = Vec::new();
+    write_message(&mut bytes, get.head.response(), b"here");
+    write_message(&mut bytes, MessageHead::request(78, GOAWAY), &[]);
+    write_message(&mut bytes, blocked.head.response(), &[3]);
+    assert_eq!(agent.multiplexer.handle_link(agent.now, &bytes), Err(LinkFault::GoAway));
+    assert!(agent.multiplexer.link_output().is_empty(), "it is answered");
+    agent.lose_link();
+    assert_eq!(agent.frames_at(holder), [(1, b"here".to_vec())]);
+    assert_eq!(agent.lines_at(waiter), "error_disconnected\n");
+    assert_eq!(claims(&agent.begin()[1]), [(1, 5)]);
+}
+
+#[test]
+fn the_end_of_the_agent_is_said_and_heard() {
+    let mut agent = Agent::linked();
+    let id = agent.open();
+    agent.hold(id, "k", 5, 60_000);
+    assert!(agent.multiplexer.say_bye(agent.now));
+    assert_eq!(agent.multiplexer.link_state(), LinkState::Leaving);
+    let bye = agent.request();
+    assert_eq!((bye.head.operation, bye.data.len()), (BYE, 0));
+    agent.ask(id, 1, acquire("j", 0));
+    assert_eq!(agent.frames_at(id), [(1, vec![LockStatus::ErrorDisconnected as u8])]);
+    agent.answer(&bye, OK).unwrap();
+    assert_eq!(agent.multiplexer.link_state(), LinkState::Left);
+
+    let mut agent = Agent::new(0, None);
+    assert!(!agent.multiplexer.say_bye(agent.now), "there is nobody to tell");
+    let opening = agent.begin();
+    assert!(agent.multiplexer.say_bye(agent.now));
+    let bye = agent.request();
+    agent.answer(&opening[0], &welcome(LockStatus::Ok)).unwrap();
+    agent.answer(&opening[1], OK).unwrap();
+    assert_eq!(agent.multiplexer.link_state(), LinkState::Leaving);
+    agent.answer(&bye, OK).unwrap();
+    assert_eq!(agent.multiplexer.link_state(), LinkState::Left);
+}

@@ -1,0 +1,263 @@
+//! A multiplexer driven by hand, and the server's end of its link.
+
+use libdc::auth::AuthToken;
+use libdc::id::{Grant, LinkId, LockKey, Token};
+use libdc::proto::link::{LinkFault, LinkState};
+use libdc::proto::local::{LocalFault, LocalId};
+use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::resume::Introduction;
+use libdc::time::Time;
+use libdc::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation};
+use libdc::wire::link::{Claim, Hello, Welcome};
+use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
+use libdc::wire::message::{Message, MessageReader, write_message};
+
+pub(crate) const LINK_ID: [u8; 16] = [0x5a; 16];
+pub(crate) const GRACE_MS: u32 = 10_000;
+pub(crate) const OK: &[u8] = &[LockStatus::Ok as u8];
+
+pub(crate) const HAVE: Operation = Operation::Session(SessionOperation::Have);
+pub(crate) const GET: Operation = Operation::Session(SessionOperation::Get);
+pub(crate) const HELLO: Operation = Operation::Link(LinkOperation::Hello);
+pub(crate) const CLAIM: Operation = Operation::Link(LinkOperation::Claim);
+pub(crate) const OPEN: Operation = Operation::Link(LinkOperation::Open);
+pub(crate) const PING: Operation = Operation::Link(LinkOperation::Ping);
+pub(crate) const DETACH: Operation = Operation::Link(LinkOperation::Detach);
+pub(crate) const BYE: Operation = Operation::Link(LinkOperation::Bye);
+pub(crate) const GOAWAY: Operation = Operation::Link(LinkOperation::GoAway);
+pub(crate) const ACQUIRE: Operation = Operation::Lock(LockOperation::Acquire);
+pub(crate) const CANCEL: Operation = Operation::Lock(LockOperation::Cancel);
+pub(crate) const RELEASE: Operation = Operation::Lock(LockOperation::Release);
+
+/// A multiplexer, the stream from it to the server, and a clock.
+pub(crate) struct Agent {
+    pub(crate) multiplexer: Multiplexer,
+    pub(crate) received: MessageReader,
+    pub(crate) now: Time,
+}
+
+impl Agent {
+    pub(crate) fn new(idle_ms: u64, auth_token: Option<&[u8]>) -> Self {
+        let settings = MultiplexerSettings { timeout_ms: 2_000, idle_ms };
+        let auth_token = auth_token.map(|token| AuthToken::new(token).expect("a token"));
+        let introduction = Introduction { link_id: LinkId::new(LINK_ID), auth_token };
+        let multiplexer = Multiplexer::new(settings, introduction);
+        let received = MessageReader::link(Direction::Request);
+        Self { multiplexer, received, now: Time::from_ms(1_000) }
+    }
+
+    /// With a link to a server that serves locks.
+    pub(crate) fn linked() -> Self {
+        let mut agent = Self::new(0, None);
+        agent.connect();
+        agent
+    }
+
+    /// Makes the link, as far as HELLO, and gives what opens it.
+    pub(crate) fn begin(&mut self) -> Vec<Message> {
+        self.received = MessageReader::link(Direction::Request);
+        self.multiplexer.link_connected(self.now, &[7; 32]);
+        let probe = self.at_server().pop().expect("a probe");
+        assert_eq!(probe.head.operation, HAVE);
+        self.answer(&probe, &[1]).expect("an answer to the probe");
+        assert_eq!(self.multiplexer.link_state(), LinkState::Resuming);
+        self.at_server()
+    }
+
+    /// Opens a link on which nothing is claimed.
+    pub(crate) fn connect(&mut self) {
+        let opening = self.begin();
+        let operations: Vec<Operation> = opening.iter().map(|message| message.head.operation).collect();
+        assert_eq!(operations, [HELLO, OPEN]);
+        self.answer(&opening[0], &welcome(LockStatus::Ok)).expect("a welcome");
+        assert_eq!(self.multiplexer.link_state(), LinkState::Resuming);
+        self.answer(&opening[1], OK).expect("an open link");
+        assert_eq!(self.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
+    }
+
+    pub(crate) fn open(&mut self) -> LocalId {
+        self.multiplexer.open_local(self.now)
+    }
+
+    pub(crate) fn close(&mut self, id: LocalId) {
+        self.multiplexer.close_local(self.now, id);
+    }
+
+    pub(crate) fn lose_link(&mut self) {
+        self.multiplexer.link_lost(self.now);
+    }
+
+    /// A local connection sends these bytes.
+    pub(crate) fn say(&mut self, id: LocalId, bytes: &[u8]) -> Result<(), LocalFault> {
+        self.multiplexer.handle_local(self.now, id, bytes)
+    }
+
+    /// A local connection sends these lines.
+    pub(crate) fn text(&mut self, id: LocalId, lines: &str) {
+        self.say(id, lines.as_bytes()).expect("lines are never a fault at once");
+    }
+
+    /// A local connection asks in a frame.
+    pub(crate) fn ask(&mut self, id: LocalId, uid: u32, action: LockAction<'_>) {
+        let mut bytes = Vec::new();
+        LockRequest { owner: 0, action }.write(uid, &mut bytes);
+        self.say(id, &bytes).expect("a good request");
+    }
+
+    pub(crate) fn message(
+        &mut self,
+        id: LocalId,
+        uid: u32,
+        operation: Operation,
+        data: &[u8],
+    ) -> Result<(), LocalFault> {
+        let mut bytes = Vec::new();
+        write_message(&mut bytes, MessageHead::request(uid, operation), data);
+        self.say(id, &bytes)
+    }
+
+    /// What has been sent to the server since the last call.
+    pub(crate) fn at_server(&mut self) -> Vec<Message> {
+        let mut messages = Vec::new();
+        let output = self.written(usize::MAX);
+        let mut input = output.as_slice();
+        while let Some(message) = self.received.next(&mut input).expect("the agent sends well") {
+            messages.push(message.into());
+        }
+        assert!(input.is_empty());
+        messages
+    }
+
+    /// The one message that has been sent to the server since the last call.
+    pub(crate) fn request(&mut self) -> Message {
+        let mut messages = self.at_server();
+        let last = messages.pop().expect("a request");
+        assert_eq!(messages, []);
+        last
+    }
+
+    /// Writes so many bytes to the server, if there are as many.
+    pub(crate) fn written(&mut self, mut most: usize) -> Vec<u8> {
+        let mut out = Vec::new();
+        while !self.multiplexer.link_output().is_empty() && most > 0 {
+            let pending = self.multiplexer.link_output();
+            let count = pending.len().min(most);
+            out.extend_from_slice(&pending[..count]);
+            self.multiplexer.link_written(self.now, count);
+            most -= count;
+        }
+        out
+    }
+
+    /// The server answers.
+    pub(crate) fn answer(&mut self, request: &Message, data: &[u8]) -> Result<(), LinkFault> {
+        let mut bytes = Vec::new();
+        write_message(&mut bytes, request.head.response(), data);
+        self.multiplexer.handle_link(self.now, &bytes)
+    }
+
+    /// The server answers a request about a lock.
+    pub(crate) fn reply(&mut self, request: &Message, answer: LockAnswer<'_>) {
+        let mut bytes = Vec::new();
+        answer.write(request.head, &mut bytes);
+        self.multiplexer.handle_link(self.now, &bytes).expect("a good answer");
+    }
+
+    pub(crate) fn grant(&mut self, request: &Message, fence: u64, lease_ms: u64) {
+        let enqueue = request.head.operation == Operation::Lock(LockOperation::Enqueue);
+        let status = if enqueue { LockStatus::Acquired } else { LockStatus::Ok };
+        let grant = Grant { token: token(fence), lease_ms };
+        self.reply(request, LockAnswer::Grant { status, grant });
+    }
+
+    /// A local connection gets this lock.
+    pub(crate) fn hold(&mut self, id: LocalId, name: &str, fence: u64, lease_ms: u64) {
+        self.ask(id, 900, LockAction::Acquire { key: key(name), limit: 1, timeout_ms: 0, lease_ms });
+        let request = self.request();
+        self.grant(&request, fence, lease_ms);
+        assert_eq!(self.frames_at(id).len(), 1);
+    }
+
+    /// What a local connection has been sent since the last call.
+    pub(crate) fn at(&mut self, id: LocalId) -> Vec<u8> {
+        let mut out = Vec::new();
+        while !self.multiplexer.local_output(id).is_empty() {
+            let pending = self.multiplexer.local_output(id);
+            let count = pending.len();
+            out.extend_from_slice(pending);
+            self.multiplexer.local_written(self.now, id, count, false).expect("good requests");
+        }
+        out
+    }
+
+    pub(crate) fn lines_at(&mut self, id: LocalId) -> String {
+        String::from_utf8(self.at(id)).expect("text")
+    }
+
+    /// Uid and data of the frames that a local connection has been sent.
+    pub(crate) fn frames_at(&mut self, id: LocalId) -> Vec<(u32, Vec<u8>)> {
+        let output = self.at(id);
+        let mut reader = MessageReader::new(Some(Direction::Response));
+        let mut input = output.as_slice();
+        let mut answers = Vec::new();
+        while let Some(message) = reader.next(&mut input).expect("the agent answers well") {
+            answers.push((message.head.uid, message.data.to_vec()));
+        }
+        answers
+    }
+
+    /// Lets time pass, acting on every deadline of the link that comes.
+    pub(crate) fn pass(&mut self, ms: u64) -> Result<(), LinkFault> {
+        let end = self.now.after_ms(ms);
+        while let Some(deadline) = self.multiplexer.link_deadline().filter(|deadline| *deadline <= end) {
+            self.now = deadline.max(self.now);
+            self.multiplexer.handle_timeout(self.now)?;
+        }
+        self.now = end;
+        Ok(())
+    }
+}
+
+pub(crate) fn key(name: &str) -> LockKey<'_> {
+    LockKey::new(name).expect("a key")
+}
+
+pub(crate) fn token(fence: u64) -> Token {
+    Token::new(fence, 0xfeed)
+}
+
+/// The token in the text protocol.
+pub(crate) fn hex(fence: u64) -> String {
+    String::from_utf8(token(fence).to_hex().to_vec()).expect("digits")
+}
+
+pub(crate) fn acquire(name: &str, timeout_ms: u64) -> LockAction<'_> {
+    LockAction::Acquire { key: key(name), limit: 1, timeout_ms, lease_ms: 0 }
+}
+
+pub(crate) fn welcome(status: LockStatus) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    let welcome = Welcome { status, grace_ms: GRACE_MS, remembered: 0 };
+    welcome.write(MessageHead::request(0, HELLO), &mut bytes);
+    bytes.split_off(14)
+}
+
+/// What a message asks about a lock.
+pub(crate) fn lock(message: &Message) -> LockRequest<'_> {
+    let Operation::Lock(operation) = message.head.operation else {
+        panic!("{message:?} is not about a lock");
+    };
+    LockRequest::parse(operation, &message.data).expect("well formed").expect("sensible")
+}
+
+pub(crate) fn hello(message: &Message) -> Hello<'_> {
+    assert_eq!(message.head.operation, HELLO);
+    Hello::parse(&message.data).expect("well formed")
+}
+
+/// Owners and fences of what a message claims.
+pub(crate) fn claims(message: &Message) -> Vec<(u64, u64)> {
+    assert_eq!(message.head.operation, CLAIM);
+    let claims = Claim::parse_all(&message.data).map(|claim| claim.expect("well formed").expect("sensible"));
+    claims.map(|claim| (claim.owner, claim.token.fence())).collect()
+}
