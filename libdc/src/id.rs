@@ -3,6 +3,7 @@
 use crate::limits::{LOCK_KEY_BYTES_MAX, SESSION_ID_BYTES_MAX};
 use std::fmt;
 use std::hash::{Hash, Hasher};
+use std::sync::Arc;
 
 /// The id of a session: 1 to 64 bytes, chosen by the application that stored it.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -96,6 +97,24 @@ impl<'a> LockKey<'a> {
 impl fmt::Display for LockKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.0)
+    }
+}
+
+/// A [`LockKey`] of its own, cheap to clone.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct OwnedLockKey(Arc<str>);
+
+impl OwnedLockKey {
+    /// The key, lent.
+    #[must_use]
+    pub fn as_key(&self) -> LockKey<'_> {
+        LockKey(&self.0)
+    }
+}
+
+impl From<LockKey<'_>> for OwnedLockKey {
+    fn from(key: LockKey<'_>) -> Self {
+        Self(Arc::from(key.0))
     }
 }
 
@@ -248,6 +267,8 @@ mod tests {
             assert_eq!(LockKey::new(bad), None, "{bad:?}");
         }
         assert_eq!(LockKey::from_bytes(&[b'k', 0xff]), None);
+        let key = LockKey::new("k").unwrap();
+        assert_eq!(OwnedLockKey::from(key).as_key(), key);
     }
 
     #[test]

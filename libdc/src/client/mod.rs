@@ -26,6 +26,8 @@
 //!
 //! A client does one operation at a time. Threads and tasks have one client each, or share one behind a lock.
 //!
+//! Locks are [`lock`]'s affair: they are held over a connection of their own, which is kept.
+//!
 //! Limits: an id has 1 to 64 bytes, a session 1 to 32,760 less those of its id, and is kept for seven days at
 //! most. An answer to GET of a single byte that is the number of a status can't be told from that status, so
 //! a session of one byte is better not stored.
@@ -34,6 +36,8 @@
 mod asynchronous;
 pub mod blocking;
 mod error;
+#[cfg(feature = "tokio")]
+pub mod lock;
 mod options;
 mod request;
 #[cfg(feature = "tokio")]

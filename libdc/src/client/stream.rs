@@ -9,9 +9,11 @@ use crate::net::connect::connect;
 use crate::net::socket::Socket;
 use std::io;
 use std::os::fd::AsRawFd;
+use std::pin::Pin;
 use std::process;
+use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// A connection.
 #[derive(Debug)]
@@ -41,6 +43,23 @@ impl Stream {
     /// Reads what there is; 0 is the end.
     pub(super) async fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
         self.socket()?.read(room).await
+    }
+
+    /// Writes some of `bytes`.
+    pub(super) fn poll_send(&mut self, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
+        Pin::new(self.socket()?).poll_write(cx, bytes)
+    }
+
+    /// Hands on what was written, where the socket keeps it back.
+    pub(super) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        Pin::new(self.socket()?).poll_flush(cx)
+    }
+
+    /// Reads what there is; 0 is the end.
+    pub(super) fn poll_receive(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
+        let mut room = ReadBuf::new(room);
+        let read = Pin::new(self.socket()?).poll_read(cx, &mut room);
+        read.map_ok(|()| room.filled().len())
     }
 
     fn socket(&mut self) -> io::Result<&mut Socket> {

@@ -1,0 +1,261 @@
+//! The lock client for threads without a runtime.
+//!
+//! Somebody has to renew what is held while its holder works. So a client has one background thread, with a runtime
+//! of its own for the one connection; it ends with the last clone, [`Guard`] and [`Place`]. The methods do what those of
+//! the [asynchronous client](crate::client::lock) do, and block the calling thread; they may be called within a
+//! runtime too, which then does nothing else.
+//!
+//! A forked child has no such thread. There the methods answer [`LockError::Forked`] and the guards count as lost, while
+//! the parent goes on to hold what it held.
+//!
+//! ```no_run
+//! use libdc::client::lock::blocking::LockClient;
+//! use libdc::client::lock::{AcquireOptions, LockOptions};
+//!
+//! let client = LockClient::connect("UNIX:/tmp/scache".parse()?, LockOptions::default())?;
+//! if let Some(guard) = client.try_acquire("nightly-backup", &AcquireOptions::default())? {
+//!     // … as long as guard.is_valid_for(…)
+//!     guard.release()?;
+//! }
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+
+use crate::client::lock::boot_clock::BootClock;
+use crate::client::lock::{self, AcquireOptions, LockError, LockOptions, Loss};
+use crate::id::Token;
+use crate::net::address::Address;
+use crate::net::workers::runtime;
+use std::future::Future;
+use std::pin::pin;
+use std::sync::Arc;
+use std::task::{Context, Poll, Wake, Waker};
+use std::thread::{self, Thread};
+use std::time::{Duration, Instant};
+
+/// Takes locks over one connection to an agent or a server. Cheap to clone; all clones are one client.
+#[derive(Clone, Debug)]
+pub struct LockClient {
+    client: lock::LockClient,
+}
+
+impl LockClient {
+    /// A client of `address` that connects when it is first used.
+    ///
+    /// # Errors
+    /// [`LockError::Thread`].
+    pub fn new(address: Address, options: LockOptions) -> Result<Self, LockError> {
+        let failed = |error| LockError::Thread(Arc::new(error));
+        let runtime = runtime().map_err(failed)?;
+        let (client, driver) = lock::LockClient::with_clock(address, options, BootClock::System);
+        // It is not joined: it ends by itself when the client is dropped, and who drops it should not wait.
+        let _thread = thread::Builder::new()
+            .name("lock-client".into())
+            .spawn(move || runtime.block_on(driver.run()))
+            .map_err(failed)?;
+        Ok(Self { client })
+    }
+
+    /// A client of `address` that is connected already.
+    ///
+    /// # Errors
+    /// As [`lock::LockClient::connect`], and [`LockError::Thread`].
+    pub fn connect(address: Address, options: LockOptions) -> Result<Self, LockError> {
+        let client = Self::new(address, options)?;
+        block_on(client.client.ready())?;
+        Ok(client)
+    }
+
+    /// Takes the lock `key`, waiting for it as long as it takes.
+    ///
+    /// # Errors
+    /// As [`lock::LockClient::acquire`].
+    pub fn acquire(&self, key: &str, options: &AcquireOptions) -> Result<Guard, LockError> {
+        block_on(self.client.acquire(key, options)).map(Guard::new)
+    }
+
+    /// Takes the lock `key`, waiting for it no longer than `timeout`. `None` says that the time was over.
+    ///
+    /// # Errors
+    /// As [`lock::LockClient::acquire_within`].
+    pub fn acquire_within(
+        &self,
+        key: &str,
+        timeout: Duration,
+        options: &AcquireOptions,
+    ) -> Result<Option<Guard>, LockError> {
+        Ok(block_on(self.client.acquire_within(key, timeout, options))?.map(Guard::new))
+    }
+
+    /// Takes the lock `key` if it can be had at once. `None` says that it can't.
+    ///
+    /// # Errors
+    /// As [`lock::LockClient::try_acquire`].
+    pub fn try_acquire(&self, key: &str, options: &AcquireOptions) -> Result<Option<Guard>, LockError> {
+        Ok(block_on(self.client.try_acquire(key, options))?.map(Guard::new))
+    }
+
+    /// Takes a place in the queue of the lock `key`, or the lock itself where there is no queue.
+    ///
+    /// # Errors
+    /// As [`lock::LockClient::enqueue`].
+    pub fn enqueue(&self, key: &str, options: &AcquireOptions) -> Result<Place, LockError> {
+        Ok(Place { place: block_on(self.client.enqueue(key, options))? })
+    }
+
+    /// The state of the server's locks, as JSON.
+    ///
+    /// # Errors
+    /// As [`lock::LockClient::stats`].
+    pub fn stats(&self) -> Result<String, LockError> {
+        block_on(self.client.stats())
+    }
+
+    /// Ends the client in good order, clones included: what it holds is released, what it waits for given up.
+    pub fn close(self) {
+        block_on(self.client.close());
+    }
+}
+
+/// A lock that is held, and renewed in the background until it is released, dropped or lost. See [`lock::Guard`].
+#[derive(Debug)]
+#[must_use = "a guard that is dropped releases its lock"]
+pub struct Guard {
+    guard: lock::Guard,
+}
+
+impl Guard {
+    const fn new(guard: lock::Guard) -> Self {
+        Self { guard }
+    }
+
+    /// The lock.
+    #[must_use]
+    pub fn key(&self) -> &str {
+        self.guard.key()
+    }
+
+    /// What proves that it is held. Who has it can release the lock.
+    #[must_use]
+    pub const fn token(&self) -> Token {
+        self.guard.token()
+    }
+
+    /// A number greater than that of every grant before. See [`lock::Guard::fence`].
+    #[must_use]
+    pub const fn fence(&self) -> u64 {
+        self.guard.fence()
+    }
+
+    /// The lease that the server gave last; zero when the lock is lost.
+    #[must_use]
+    pub fn lease(&self) -> Duration {
+        self.guard.lease()
+    }
+
+    /// Whether the lock will be held for `duration` whatever happens. See [`lock::Guard::is_valid_for`].
+    #[must_use]
+    pub fn is_valid_for(&self, duration: Duration) -> bool {
+        self.guard.is_valid_for(duration)
+    }
+
+    /// How long the lock is held from now on whatever happens. See [`lock::Guard::remaining`].
+    #[must_use]
+    pub fn remaining(&self) -> Duration {
+        self.guard.remaining()
+    }
+
+    /// Why the lock is lost; `None` while it is not.
+    #[must_use]
+    pub fn loss(&self) -> Option<Loss> {
+        self.guard.loss()
+    }
+
+    /// Waits until the lock is lost, no longer than `timeout`. See [`lock::Guard::lost`].
+    #[must_use]
+    pub fn lost_within(&self, timeout: Duration) -> Option<Loss> {
+        block_on_within(self.guard.lost(), timeout)
+    }
+
+    /// Renews the lease now, as the background does by itself.
+    ///
+    /// # Errors
+    /// As [`lock::Guard::renew`].
+    pub fn renew(&self) -> Result<(), LockError> {
+        block_on(self.guard.renew())
+    }
+
+    /// Releases the lock, and waits for the server's word.
+    ///
+    /// # Errors
+    /// As [`lock::Guard::release`].
+    pub fn release(self) -> Result<(), LockError> {
+        block_on(self.guard.release())
+    }
+}
+
+/// A place in the queue of a lock, or the lock itself where there was no queue. See [`lock::Place`].
+#[derive(Debug)]
+#[must_use = "a place that is dropped is given up"]
+pub struct Place {
+    place: lock::Place,
+}
+
+impl Place {
+    /// Whether the lock was held at once: [`wait`](Self::wait) will not wait.
+    #[must_use]
+    pub const fn is_held(&self) -> bool {
+        self.place.is_held()
+    }
+
+    /// Waits for the lock, as long as it takes.
+    ///
+    /// # Errors
+    /// As [`lock::Place::wait`].
+    pub fn wait(self) -> Result<Guard, LockError> {
+        block_on(self.place.wait()).map(Guard::new)
+    }
+
+    /// Waits for the lock, no longer than `timeout`. `None` says that the time was over.
+    ///
+    /// # Errors
+    /// As [`lock::Place::wait_within`].
+    pub fn wait_within(self, timeout: Duration) -> Result<Option<Guard>, LockError> {
+        Ok(block_on(self.place.wait_within(timeout))?.map(Guard::new))
+    }
+}
+
+/// A thread that is woken when the future it waits for has got further.
+struct Parked(Thread);
+
+impl Wake for Parked {
+    fn wake(self: Arc<Self>) {
+        self.0.unpark();
+    }
+}
+
+fn block_on<F: Future>(future: F) -> F::Output {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Parked(thread::current())));
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return output;
+        }
+        thread::park();
+    }
+}
+
+fn block_on_within<F: Future>(future: F, timeout: Duration) -> Option<F::Output> {
+    let mut future = pin!(future);
+    let waker = Waker::from(Arc::new(Parked(thread::current())));
+    let end = Instant::now().checked_add(timeout);
+    loop {
+        if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
+            return Some(output);
+        }
+        match end.map(|end| end.saturating_duration_since(Instant::now())) {
+            None => thread::park(),
+            Some(left) if left.is_zero() => return None,
+            Some(left) => thread::park_timeout(left),
+        }
+    }
+}

@@ -1,0 +1,137 @@
+//! Opening the link, and what comes over it.
+
+use crate::auth::AuthToken;
+use crate::client::lock::error::{LinkFault, Loss};
+use crate::client::lock::holds::HoldId;
+use crate::client::lock::link::{Link, Purpose, State};
+use crate::client::lock::requests::{RequestId, Stage};
+use crate::time::Time;
+use crate::wire::corruption::Corruption;
+use crate::wire::frame::{Direction, LinkOperation, MessageHead, Operation};
+use crate::wire::link::{Claim, Hello, Ping, Welcome};
+use crate::wire::lock::{LockAnswer, LockStatus};
+use crate::wire::message::{MessageRef, write_message};
+
+/// Most claims in a message: fewer than a megabyte of them.
+const CLAIMS_MAX: usize = 3_000;
+
+impl Link {
+    pub(super) fn open(&mut self, now: Time) {
+        let Some(link_id) = self.link_id else { return };
+        let hello = self.take_off(now, Operation::Link(LinkOperation::Hello), Purpose::Hello, true);
+        let auth_token = self.settings.auth_token.as_ref().map_or(&[][..], AuthToken::as_bytes);
+        Hello { link_id, auth_token }.write(hello, self.outbox.buffer());
+        let mut messages: Vec<(Vec<HoldId>, Vec<u8>)> = Vec::new();
+        for chunk in self.holds.claims(now).chunks(CLAIMS_MAX) {
+            let mut data = Vec::new();
+            for (_, hold) in chunk {
+                Claim { owner: 0, token: hold.token, key: hold.key.as_key() }.write(&mut data);
+            }
+            messages.push((chunk.iter().map(|(id, _)| *id).collect(), data));
+        }
+        self.state = State::Opening(messages.len() + 2);
+        for (ids, data) in messages {
+            let operation = Operation::Link(LinkOperation::Claim);
+            let uid = self.take_off(now, operation, Purpose::Claims(ids), true);
+            write_message(self.outbox.buffer(), MessageHead::request(uid, operation), &data);
+        }
+        self.send_empty(now, LinkOperation::Open, Purpose::Open);
+    }
+
+    /// One of the answers that opening takes has come.
+    fn opened_further(&mut self, now: Time) {
+        self.state = match self.state {
+            State::Opening(left @ 2..) => State::Opening(left - 1),
+            _ => State::Up,
+        };
+        if self.state == State::Up {
+            self.unreleased = false;
+            if self.closing {
+                self.send_empty(now, LinkOperation::Bye, Purpose::Bye);
+            }
+        }
+    }
+
+    pub(super) fn handle(&mut self, now: Time, message: &MessageRef<'_>) -> Result<(), LinkFault> {
+        let head = message.head;
+        if head.direction == Direction::Request {
+            if head.operation != Operation::Link(LinkOperation::Ping) {
+                return Err(LinkFault::GoAway);
+            }
+            Ping::parse(message)?.write_response(self.outbox.buffer());
+            self.last_sent = now;
+            return Ok(());
+        }
+        let flying = self.flying.remove(&head.uid).ok_or(LinkFault::Unasked)?;
+        if flying.operation != head.operation {
+            return Err(LinkFault::OtherOperation);
+        }
+        self.prompt -= usize::from(flying.is_prompt);
+        match flying.purpose {
+            Purpose::Probe if head.patch_level == 0 => return Err(LinkFault::Unsupported),
+            Purpose::Probe => self.open(now),
+            Purpose::Hello => {
+                let welcome = Welcome::parse(message.data)?;
+                require_ok(welcome.status)?;
+                self.grace_ms = u64::from(welcome.grace_ms);
+                self.opened_further(now);
+            }
+            Purpose::Claims(holds) => self.claimed(now, &holds, message.data)?,
+            Purpose::Open => {
+                require_ok(status_of(message.data, "OPEN")?)?;
+                self.opened_further(now);
+            }
+            Purpose::Ping => self.is_pinging = false,
+            Purpose::Bye => self.bye_answered = true,
+            Purpose::Cancel => {}
+            Purpose::Request(id) => self.answered(now, id, head.operation, message.data)?,
+        }
+        Ok(())
+    }
+
+    fn claimed(&mut self, now: Time, holds: &[HoldId], data: &[u8]) -> Result<(), LinkFault> {
+        if data.len() != holds.len() {
+            let problem = "as many claims were not made";
+            return Err(Corruption::Data { operation: "CLAIM", problem }.into());
+        }
+        for (hold, status) in holds.iter().zip(data) {
+            if *status == LockStatus::Ok as u8 {
+                self.holds.claimed(*hold, now);
+            } else {
+                self.lose(*hold, Loss::Refused);
+            }
+        }
+        self.opened_further(now);
+        Ok(())
+    }
+
+    fn answered(
+        &mut self,
+        now: Time,
+        id: RequestId,
+        operation: Operation,
+        data: &[u8],
+    ) -> Result<(), LinkFault> {
+        let Operation::Lock(operation) = operation else { return Ok(()) };
+        let answer = LockAnswer::parse(operation, data)?;
+        match self.requests.get(id).map(|request| request.stage) {
+            Some(Stage::Sent { at, .. }) => self.replied(now, id, at, answer),
+            Some(Stage::Confirming { hold, at, .. }) => self.confirmed(now, id, hold, at, answer),
+            Some(Stage::Waiting(_)) | None => {}
+        }
+        Ok(())
+    }
+}
+
+/// The answer of the server that the link may not be opened, or may.
+const fn require_ok(status: LockStatus) -> Result<(), LinkFault> {
+    match status {
+        LockStatus::Ok => Ok(()),
+        status => Err(LinkFault::Refused(status)),
+    }
+}
+
+fn status_of(data: &[u8], operation: &'static str) -> Result<LockStatus, Corruption> {
+    let status = if let [byte] = data { LockStatus::from_wire(*byte) } else { None };
+    status.ok_or(Corruption::Data { operation, problem: "not a status" })
+}

@@ -1,0 +1,647 @@
+//! The link against a peer that a test plays, message by message, on a clock of the test's own.
+
+use crate::auth::AuthToken;
+use crate::client::lock::error::{LinkFault, LockError, Loss};
+use crate::client::lock::holds::HoldId;
+use crate::client::lock::link::{Event, Link, LinkSettings, Reply};
+use crate::client::lock::requests::{Ask, BLOCKED_MAX, RequestId, Until};
+use crate::id::{Grant, LinkId, LockKey, OwnedLockKey, Token};
+use crate::limits::PING_INTERVAL_MS;
+use crate::time::Time;
+use crate::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation};
+use crate::wire::link::{Claim, Hello, Ping, Welcome};
+use crate::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
+use crate::wire::message::{Message, MessageReader, write_message};
+use proptest::prelude::*;
+
+const GRACE_MS: u32 = 10_000;
+const LEASE_MS: u64 = 33_000;
+const OPENING: &[&str] = &["HELLO", "OPEN"];
+
+fn key(name: &str) -> OwnedLockKey {
+    LockKey::new(name).unwrap().into()
+}
+
+fn acquire(name: &str, until: Until) -> Ask {
+    Ask::Acquire { key: key(name), limit: 1, lease_ms: 0, until, patient: until != Until::Now }
+}
+
+fn token(fence: u64) -> Token {
+    Token::new(fence, 0xabcd)
+}
+
+/// The link, the bytes it has sent, and the clock.
+struct Bench {
+    link: Link,
+    now: Time,
+    reader: MessageReader,
+    /// What the link asked and was not looked at.
+    asked: Vec<Message>,
+    fence: u64,
+}
+
+impl Bench {
+    fn new(resumes: bool) -> Self {
+        Self::with(LinkSettings { auth_token: None, timeout_ms: 6_000, resumes })
+    }
+
+    fn with(settings: LinkSettings) -> Self {
+        let reader = MessageReader::link(Direction::Request);
+        Self { link: Link::new(settings), now: Time::from_ms(1_000), reader, asked: Vec::new(), fence: 0 }
+    }
+
+    /// One that is up.
+    fn up(resumes: bool) -> Self {
+        let mut bench = Self::new(resumes);
+        bench.connect();
+        bench.answer_opening();
+        bench
+    }
+
+    fn connect(&mut self) {
+        self.reader = MessageReader::link(Direction::Request);
+        self.asked.clear();
+        self.link.connected(self.now, LinkId::new([7; 16]), &[9; 32]);
+    }
+
+    fn answer_opening(&mut self) {
+        let probe = self.take("HAVE");
+        self.answer(probe.head, &[1]);
+        let hello = self.take("HELLO");
+        self.welcome(hello.head, LockStatus::Ok);
+        let open = self.take("OPEN");
+        self.answer(open.head, &[0]);
+        assert!(self.link.is_up());
+    }
+
+    fn welcome(&mut self, hello: MessageHead, status: LockStatus) {
+        let mut out = Vec::new();
+        Welcome { status, grace_ms: GRACE_MS, remembered: 0 }.write(hello, &mut out);
+        self.receive(&out).unwrap();
+    }
+
+    fn pass_ms(&mut self, ms: u64) {
+        self.now = self.now.after_ms(ms);
+        self.link.tick(self.now).unwrap();
+    }
+
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), LinkFault> {
+        self.link.receive(self.now, bytes)
+    }
+
+    fn answer(&mut self, request: MessageHead, data: &[u8]) {
+        let mut out = Vec::new();
+        write_message(&mut out, request.response(), data);
+        self.receive(&out).unwrap();
+    }
+
+    fn status(&mut self, operation: &str, status: LockStatus) {
+        let head = self.take(operation).head;
+        self.answer(head, &[status as u8]);
+    }
+
+    /// Answers the first request of this operation with a grant.
+    fn grant(&mut self, operation: &str) -> Token {
+        self.fence += 1;
+        let status = if operation == "ENQUEUE" { LockStatus::Acquired } else { LockStatus::Ok };
+        let grant = Grant { token: token(self.fence), lease_ms: LEASE_MS };
+        let head = self.take(operation).head;
+        let mut out = Vec::new();
+        LockAnswer::Grant { status, grant }.write(head, &mut out);
+        self.receive(&out).unwrap();
+        grant.token
+    }
+
+    fn renew(&mut self) {
+        let head = self.take("RENEW").head;
+        let mut out = Vec::new();
+        LockAnswer::Renewed { lease_ms: LEASE_MS }.write(head, &mut out);
+        self.receive(&out).unwrap();
+    }
+
+    fn look(&mut self) {
+        let bytes = self.link.outbox().pending().to_vec();
+        self.link.outbox().advance(bytes.len());
+        let mut input = bytes.as_slice();
+        while let Some(message) = self.reader.next(&mut input).unwrap() {
+            self.asked.push(message.into());
+        }
+        assert!(input.is_empty());
+    }
+
+    /// What the link has asked and was not answered, by name.
+    fn asked(&mut self) -> Vec<&'static str> {
+        self.look();
+        self.asked.iter().map(|message| message.head.operation.name()).collect()
+    }
+
+    /// The first request of this operation.
+    fn take(&mut self, operation: &str) -> Message {
+        let asked = self.asked();
+        let at = asked.iter().position(|name| *name == operation);
+        self.asked.remove(at.unwrap_or_else(|| panic!("no {operation} in {asked:?}")))
+    }
+
+    fn ask(&mut self, ask: Ask) -> RequestId {
+        self.link.ask(self.now, ask)
+    }
+
+    fn disconnect(&mut self) {
+        self.link.disconnected(self.now, &LockError::Disconnected(LinkFault::Closed));
+    }
+
+    fn event(&mut self) -> Option<Event> {
+        self.link.poll_event()
+    }
+
+    fn granted(&mut self) -> HoldId {
+        match self.event() {
+            Some(Event::Answered(_, Ok(Reply::Granted(hold)))) => hold,
+            event => panic!("not granted: {event:?}"),
+        }
+    }
+
+    fn error(&mut self) -> LockError {
+        match self.event() {
+            Some(Event::Answered(_, Err(error))) => error,
+            event => panic!("no error: {event:?}"),
+        }
+    }
+
+    fn loss(&mut self, hold: HoldId) -> Loss {
+        match self.event() {
+            Some(Event::Lost(lost, loss)) if lost == hold => loss,
+            event => panic!("not lost: {event:?}"),
+        }
+    }
+
+    /// Takes a lock.
+    fn hold(&mut self, name: &str) -> HoldId {
+        self.ask(acquire(name, Until::Forever));
+        self.grant("ACQUIRE");
+        self.granted()
+    }
+
+    fn is_valid(&self, hold: HoldId) -> bool {
+        self.link.hold(hold).is_some_and(|hold| hold.is_valid_for(self.now, 1))
+    }
+}
+
+#[test]
+fn a_link_is_probed_greeted_and_opened_before_anything_else() {
+    let mut bench = Bench::new(true);
+    bench.ask(acquire("k", Until::Forever));
+    assert!(bench.link.wants_connection() && !bench.link.is_hasty());
+    bench.connect();
+    assert_eq!(bench.asked(), ["HAVE"]);
+    let probe = bench.take("HAVE");
+    assert_eq!(probe.data, [9; 32]);
+    bench.answer(probe.head, &[1]);
+    assert_eq!(bench.asked(), OPENING);
+    let hello = bench.take("HELLO");
+    assert_eq!(Hello::parse(&hello.data), Ok(Hello { link_id: LinkId::new([7; 16]), auth_token: b"" }));
+    bench.welcome(hello.head, LockStatus::Ok);
+    assert_eq!(bench.asked(), ["OPEN"]);
+    bench.status("OPEN", LockStatus::Ok);
+    let request = bench.take("ACQUIRE");
+    let key = LockKey::new("k").unwrap();
+    let timeout_ms = crate::limits::LOCK_MS_MAX;
+    let action = LockAction::Acquire { key, limit: 1, timeout_ms, lease_ms: 0 };
+    assert_eq!(
+        LockRequest::parse(LockOperation::Acquire, &request.data),
+        Ok(Ok(LockRequest { owner: 0, action }))
+    );
+}
+
+#[test]
+fn with_a_token_there_is_no_probe() {
+    let auth_token = Some(AuthToken::new(b"secret").unwrap());
+    let mut bench = Bench::with(LinkSettings { auth_token, timeout_ms: 6_000, resumes: true });
+    bench.ask(acquire("k", Until::Forever));
+    bench.connect();
+    let hello = bench.take("HELLO");
+    assert_eq!(Hello::parse(&hello.data).unwrap().auth_token, b"secret");
+    let mut out = Vec::new();
+    Welcome { status: LockStatus::ErrorAuth, grace_ms: 0, remembered: 0 }.write(hello.head, &mut out);
+    let fault = bench.receive(&out).unwrap_err();
+    assert_eq!(fault, LinkFault::Refused(LockStatus::ErrorAuth));
+    bench.link.disconnected(bench.now, &LockError::from_fault(fault));
+    assert!(matches!(bench.error(), LockError::Auth), "nobody waits for another token");
+}
+
+#[test]
+fn a_server_of_patch_level_0_sees_no_hello() {
+    let mut bench = Bench::new(true);
+    bench.connect();
+    let mut head = bench.take("HAVE").head.response();
+    head.patch_level = 0;
+    let mut out = Vec::new();
+    write_message(&mut out, head, &[1]);
+    let fault = bench.receive(&out).unwrap_err();
+    assert_eq!(fault, LinkFault::Unsupported);
+    assert!(bench.asked().is_empty());
+    assert!(matches!(LockError::from_fault(fault), LockError::Unsupported));
+}
+
+#[test]
+fn a_lock_is_granted_renewed_and_released() {
+    let mut bench = Bench::up(true);
+    let hold = bench.hold("k");
+    assert!(bench.is_valid(hold));
+    assert_eq!(bench.link.deadline(), Some(Time::from_ms(1_000 + 3_333)), "a third of the grace");
+    bench.pass_ms(3_333);
+    let renewal = bench.take("RENEW");
+    let key = LockKey::new("k").unwrap();
+    let action = LockAction::Renew { key, token: token(1), lease_ms: LEASE_MS };
+    assert_eq!(
+        LockRequest::parse(LockOperation::Renew, &renewal.data),
+        Ok(Ok(LockRequest { owner: 0, action }))
+    );
+    bench.asked.push(renewal);
+    bench.renew();
+    assert!(bench.link.hold(hold).unwrap().is_valid_for(bench.now, 10_000));
+    bench.link.release(bench.now, hold).unwrap();
+    bench.status("RELEASE", LockStatus::Ok);
+    assert!(matches!(bench.event(), Some(Event::Answered(_, Ok(Reply::Done)))));
+    assert!(bench.event().is_none());
+}
+
+#[test]
+fn what_is_not_renewed_in_time_is_lost_before_its_end() {
+    let mut bench = Bench::up(true);
+    let hold = bench.hold("k");
+    bench.pass_ms(5_000);
+    let ping = bench.take("PING").head;
+    bench.answer(ping, &[]);
+    bench.pass_ms(2_499);
+    assert!(bench.is_valid(hold) && bench.event().is_none());
+    bench.pass_ms(1);
+    assert_eq!(bench.loss(hold), Loss::Unrenewed);
+    assert!(!bench.is_valid(hold));
+    assert_eq!(bench.link.hold(hold).unwrap().remaining_ms(bench.now), 2_500);
+    bench.renew();
+    assert!(!bench.is_valid(hold), "late");
+    bench.link.drop_hold(bench.now, hold);
+    assert_eq!(bench.asked(), ["RELEASE"], "the server may still think that it is held");
+}
+
+#[test]
+fn the_server_s_word_is_heard_at_once() {
+    let mut bench = Bench::up(true);
+    let hold = bench.hold("k");
+    bench.pass_ms(3_333);
+    bench.status("RENEW", LockStatus::Error);
+    assert_eq!(bench.loss(hold), Loss::Refused);
+    bench.link.release(bench.now, hold);
+    assert!(matches!(bench.error(), LockError::NotHeld));
+    assert!(bench.asked().is_empty());
+}
+
+#[test]
+fn an_old_grant_is_renewed_before_anybody_is_told() {
+    let mut bench = Bench::up(true);
+    bench.ask(acquire("k", Until::Forever));
+    bench.pass_ms(4_000);
+    let granted = bench.grant("ACQUIRE");
+    assert!(bench.event().is_none());
+    bench.pass_ms(100);
+    bench.renew();
+    let hold = bench.granted();
+    let held = bench.link.hold(hold).unwrap();
+    assert_eq!(held.token, granted);
+    assert_eq!(held.remaining_ms(bench.now), 9_900, "from before the renewal was sent");
+}
+
+#[test]
+fn an_old_grant_that_has_passed_is_asked_for_again() {
+    let mut bench = Bench::up(true);
+    bench.ask(acquire("k", Until::Forever));
+    bench.pass_ms(4_000);
+    bench.grant("ACQUIRE");
+    bench.status("RENEW", LockStatus::Error);
+    assert!(bench.event().is_none());
+    bench.pass_ms(250);
+    assert_eq!(bench.asked(), ["RELEASE", "ACQUIRE"]);
+}
+
+#[test]
+fn claims_bring_holds_over_a_broken_connection() {
+    let mut bench = Bench::up(true);
+    let (kept, lost) = (bench.hold("kept"), bench.hold("lost"));
+    bench.disconnect();
+    assert!(!bench.is_valid(kept) && bench.link.wants_connection());
+    bench.pass_ms(1_000);
+    bench.connect();
+    let probe = bench.take("HAVE").head;
+    bench.answer(probe, &[1]);
+    assert_eq!(bench.asked(), ["HELLO", "CLAIM", "OPEN"]);
+    let hello = bench.take("HELLO").head;
+    bench.welcome(hello, LockStatus::Ok);
+    let claim = bench.take("CLAIM");
+    let claims: Vec<_> =
+        Claim::parse_all(&claim.data).map(|it| it.unwrap().unwrap().key.as_str().to_owned()).collect();
+    assert_eq!(claims, ["kept", "lost"]);
+    bench.answer(claim.head, &[0, 4]);
+    assert_eq!(bench.loss(lost), Loss::Refused);
+    assert!(bench.is_valid(kept) && !bench.is_valid(lost));
+    bench.pass_ms(0);
+    bench.status("OPEN", LockStatus::Ok);
+    bench.renew();
+    assert!(bench.link.hold(kept).unwrap().is_valid_for(bench.now, 10_000));
+    assert!(bench.event().is_none());
+}
+
+#[test]
+fn over_an_agent_a_broken_connection_is_a_loss() {
+    let mut bench = Bench::up(false);
+    let hold = bench.hold("k");
+    bench.disconnect();
+    assert_eq!(bench.loss(hold), Loss::Disconnected);
+    assert!(!bench.link.wants_connection());
+    bench.connect();
+    bench.answer_opening();
+    assert!(bench.asked().is_empty(), "nothing is claimed, nothing released");
+}
+
+#[test]
+fn an_agent_without_a_server_is_asked_again() {
+    let mut bench = Bench::up(false);
+    let hold = bench.hold("k");
+    bench.pass_ms(3_333);
+    bench.status("RENEW", LockStatus::ErrorDisconnected);
+    assert!(!bench.is_valid(hold) && bench.event().is_none(), "not valid, nor lost");
+    bench.pass_ms(1_000);
+    bench.renew();
+    assert!(bench.is_valid(hold));
+    bench.link.release(bench.now, hold);
+    bench.status("RELEASE", LockStatus::ErrorDisconnected);
+    assert!(matches!(bench.error(), LockError::AgentDisconnected));
+    assert!(bench.asked().is_empty());
+    bench.pass_ms(250);
+    bench.status("RELEASE", LockStatus::Ok);
+    assert!(bench.event().is_none());
+}
+
+#[test]
+fn the_patient_ask_again_and_the_others_are_told() {
+    let mut bench = Bench::up(true);
+    bench.ask(acquire("patient", Until::Forever));
+    bench.ask(acquire("hasty", Until::Now));
+    assert_eq!(bench.asked(), ["ACQUIRE", "ACQUIRE"]);
+    bench.disconnect();
+    assert!(matches!(bench.error(), LockError::Disconnected(LinkFault::Closed)));
+    assert!(bench.event().is_none());
+    bench.ask(Ask::Stats);
+    assert!(bench.link.is_hasty());
+    bench.disconnect();
+    assert!(matches!(bench.error(), LockError::Disconnected(_)), "the attempt failed too");
+    bench.connect();
+    bench.answer_opening();
+    assert_eq!(bench.asked(), ["ACQUIRE"]);
+    bench.grant("ACQUIRE");
+    bench.granted();
+}
+
+#[test]
+fn the_time_to_wait_runs_without_a_connection() {
+    let mut bench = Bench::new(true);
+    bench.ask(acquire("k", Until::Time(bench.now.after_ms(500))));
+    bench.disconnect();
+    assert!(bench.event().is_none());
+    bench.pass_ms(500);
+    assert!(matches!(bench.event(), Some(Event::Answered(_, Ok(Reply::TimedOut)))));
+    assert!(!bench.link.wants_connection());
+}
+
+#[test]
+fn a_request_that_is_given_up_is_cancelled_and_a_late_grant_released() {
+    let mut bench = Bench::up(true);
+    let id = bench.ask(acquire("k", Until::Forever));
+    let head = bench.take("ACQUIRE");
+    bench.link.abandon(bench.now, id);
+    let cancel = bench.take("CANCEL");
+    let action = LockAction::Cancel { uid: head.head.uid };
+    assert_eq!(
+        LockRequest::parse(LockOperation::Cancel, &cancel.data),
+        Ok(Ok(LockRequest { owner: 0, action }))
+    );
+    bench.asked.push(head);
+    bench.grant("ACQUIRE");
+    bench.answer(cancel.head, &[LockStatus::Error as u8]);
+    assert_eq!(bench.asked(), ["RELEASE"]);
+    bench.status("RELEASE", LockStatus::Ok);
+    assert!(bench.event().is_none() && !bench.link.is_holding());
+}
+
+#[test]
+fn a_request_that_is_given_up_before_it_is_sent_is_none() {
+    let mut bench = Bench::new(true);
+    let id = bench.ask(acquire("k", Until::Forever));
+    bench.link.abandon(bench.now, id);
+    assert!(!bench.link.wants_connection());
+    bench.connect();
+    bench.answer_opening();
+    assert!(bench.asked().is_empty());
+}
+
+#[test]
+fn a_place_in_a_queue_becomes_a_lock_or_is_given_up() {
+    let mut bench = Bench::up(true);
+    let enqueue = || Ask::Enqueue { key: key("k"), limit: 1, lease_ms: 0 };
+    bench.ask(enqueue());
+    bench.status("ENQUEUE", LockStatus::Queued);
+    let Some(Event::Answered(_, Ok(Reply::Queued { connection }))) = bench.event() else {
+        panic!("not queued")
+    };
+    let wait = Ask::Wait { key: key("k"), until: Until::Forever, connection };
+    bench.ask(wait.clone());
+    bench.grant("WAIT");
+    let hold = bench.granted();
+    bench.link.drop_hold(bench.now, hold);
+    bench.status("RELEASE", LockStatus::Ok);
+    bench.link.leave(bench.now, key("k"), connection);
+    bench.grant("WAIT");
+    assert_eq!(bench.asked(), ["RELEASE"], "nobody wants it");
+    bench.disconnect();
+    bench.ask(wait.clone());
+    assert!(matches!(bench.error(), LockError::NotEnqueued));
+    bench.connect();
+    bench.answer_opening();
+    bench.link.leave(bench.now, key("k"), connection);
+    bench.ask(wait);
+    assert!(matches!(bench.error(), LockError::NotEnqueued));
+    let id = bench.ask(enqueue());
+    bench.link.abandon(bench.now, id);
+    bench.status("ENQUEUE", LockStatus::Queued);
+    assert_eq!(bench.asked(), ["WAIT"], "given up");
+}
+
+#[test]
+fn there_is_always_room_for_renewals() {
+    let mut bench = Bench::up(false);
+    let hold = bench.hold("held");
+    for number in 0..BLOCKED_MAX + 5 {
+        bench.ask(acquire(&format!("k{number}"), Until::Forever));
+    }
+    assert_eq!(bench.asked().len(), BLOCKED_MAX);
+    bench.link.drop_hold(bench.now, hold);
+    assert_eq!(bench.asked().len(), BLOCKED_MAX + 1);
+    bench.grant("ACQUIRE");
+    assert_eq!(bench.asked().len(), BLOCKED_MAX + 1, "one answered, one more asked");
+}
+
+#[test]
+fn each_status_has_its_error() {
+    for (status, text) in [
+        (LockStatus::ErrorMaxLocks, "MaxLocks"),
+        (LockStatus::ErrorMaxWaiters, "MaxWaiters"),
+        (LockStatus::ErrorLimitMismatch, "LimitMismatch"),
+        (LockStatus::ErrorUnsupported, "Unsupported"),
+        (LockStatus::ErrorAuth, "Auth"),
+        (LockStatus::Error, "Refused(Error)"),
+    ] {
+        let mut bench = Bench::up(true);
+        bench.ask(acquire("k", Until::Forever));
+        bench.status("ACQUIRE", status);
+        assert_eq!(format!("{:?}", bench.error()), text);
+    }
+}
+
+#[test]
+fn an_idle_link_is_pinged_and_a_silent_one_broken() {
+    let mut bench = Bench::up(true);
+    assert_eq!(bench.link.deadline(), Some(Time::from_ms(1_000 + PING_INTERVAL_MS)));
+    bench.pass_ms(PING_INTERVAL_MS);
+    let ping = bench.take("PING").head;
+    bench.answer(ping, &[]);
+    bench.pass_ms(PING_INTERVAL_MS);
+    assert_eq!(bench.asked(), ["PING"]);
+    bench.pass_ms(5_999);
+    bench.now = bench.now.after_ms(1);
+    assert_eq!(bench.link.tick(bench.now), Err(LinkFault::Silent { silent_ms: 6_000 }));
+}
+
+#[test]
+fn a_blocked_request_is_no_silence() {
+    let mut bench = Bench::up(true);
+    bench.ask(acquire("k", Until::Forever));
+    for _ in 0..10 {
+        bench.pass_ms(PING_INTERVAL_MS);
+        let ping = bench.take("PING").head;
+        bench.answer(ping, &[]);
+    }
+    bench.grant("ACQUIRE");
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_missed() {
+    let mut bench = Bench::up(true);
+    bench.ask(acquire("k", Until::Now));
+    bench.pass_ms(5_000);
+    let ping = bench.take("PING").head;
+    bench.answer(ping, &[]);
+    bench.pass_ms(1_000);
+    assert!(matches!(bench.error(), LockError::NoAnswer));
+    bench.grant("ACQUIRE");
+    assert_eq!(bench.asked(), ["RELEASE"]);
+}
+
+#[test]
+fn the_peer_is_answered_and_obeyed() {
+    let mut bench = Bench::up(true);
+    let mut out = Vec::new();
+    Ping { uid: 99 }.write_request(&mut out);
+    bench.receive(&out).unwrap();
+    let answered = bench.link.outbox().pending().to_vec();
+    out.clear();
+    Ping { uid: 99 }.write_response(&mut out);
+    assert_eq!(answered, out);
+    out.clear();
+    write_message(&mut out, MessageHead::request(1, Operation::Link(LinkOperation::GoAway)), &[]);
+    assert_eq!(bench.receive(&out), Err(LinkFault::GoAway));
+}
+
+#[test]
+fn what_was_not_asked_is_a_fault() {
+    let mut bench = Bench::up(true);
+    let mut out = Vec::new();
+    Ping { uid: 99 }.write_response(&mut out);
+    assert_eq!(bench.receive(&out), Err(LinkFault::Unasked));
+    let mut bench = Bench::up(true);
+    bench.ask(acquire("k", Until::Forever));
+    let uid = bench.take("ACQUIRE").head.uid;
+    out.clear();
+    Ping { uid }.write_response(&mut out);
+    assert_eq!(bench.receive(&out), Err(LinkFault::OtherOperation));
+}
+
+#[test]
+fn closing_tells_everybody_and_says_bye() {
+    let mut bench = Bench::up(true);
+    let hold = bench.hold("k");
+    bench.ask(acquire("other", Until::Forever));
+    bench.link.close(bench.now);
+    assert!(matches!(bench.error(), LockError::Closed));
+    assert_eq!(bench.loss(hold), Loss::Closed);
+    bench.ask(Ask::Stats);
+    assert!(matches!(bench.error(), LockError::Closed));
+    assert!(!bench.link.is_closed());
+    bench.status("BYE", LockStatus::Ok);
+    assert!(bench.link.is_closed());
+}
+
+proptest! {
+    /// However the bytes of the peer are cut, the same happens.
+    #[test]
+    fn cuts_change_nothing(cuts in proptest::collection::vec(1_usize..40, 1..40)) {
+        let mut bench = Bench::up(true);
+        bench.ask(acquire("a", Until::Forever));
+        bench.ask(acquire("b", Until::Now));
+        bench.ask(Ask::Stats);
+        let heads: Vec<_> = ["ACQUIRE", "ACQUIRE", "STATS"].map(|name| bench.take(name).head).into();
+        let mut bytes = Vec::new();
+        let grant = Grant { token: token(5), lease_ms: LEASE_MS };
+        LockAnswer::Stats(&[b'{'; 5_000]).write(heads[2], &mut bytes);
+        LockAnswer::Grant { status: LockStatus::Ok, grant }.write(heads[0], &mut bytes);
+        LockAnswer::Status(LockStatus::Timeout).write(heads[1], &mut bytes);
+        let mut rest = bytes.as_slice();
+        for cut in cuts.iter().cycle() {
+            if rest.is_empty() {
+                break;
+            }
+            let (piece, after) = rest.split_at(rest.len().min(*cut));
+            bench.receive(piece).unwrap();
+            rest = after;
+        }
+        let stats = bench.event();
+        let is_whole = matches!(&stats, Some(Event::Answered(_, Ok(Reply::Stats(json)))) if json.len() == 5_000);
+        prop_assert!(is_whole);
+        bench.granted();
+        prop_assert!(matches!(bench.event(), Some(Event::Answered(_, Ok(Reply::TimedOut)))));
+    }
+
+    /// Nothing that a peer sends makes the link panic.
+    #[test]
+    fn no_bytes_panic(
+        bytes in proptest::collection::vec(any::<u8>(), 0..200),
+        flips in proptest::collection::vec((0_usize..60, any::<u8>()), 0..4),
+    ) {
+        let mut bench = Bench::up(true);
+        // An error is as good as none here.
+        bench.receive(&bytes).ok();
+        let mut bench = Bench::up(true);
+        bench.ask(acquire("a", Until::Forever));
+        let head = bench.take("ACQUIRE").head;
+        let mut answer = Vec::new();
+        let grant = Grant { token: token(5), lease_ms: LEASE_MS };
+        LockAnswer::Grant { status: LockStatus::Ok, grant }.write(head, &mut answer);
+        for (at, byte) in flips {
+            if let Some(flipped) = answer.get_mut(at) {
+                *flipped = byte;
+            }
+        }
+        bench.receive(&answer).ok();
+        bench.disconnect();
+        bench.link.close(bench.now);
+    }
+}
