@@ -1,0 +1,61 @@
+//! The command: started with the lock in its environment, passed signals, and ended when it has to be.
+
+use crate::options::LockOptions;
+use crate::status::Failure;
+use libdc::client::lock::Guard;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::io;
+use std::os::unix::process::ExitStatusExt;
+use std::process::ExitStatus;
+use tokio::process::{Child, Command};
+
+/// A command that runs.
+#[derive(Debug)]
+pub(crate) struct Running(Child);
+
+impl Running {
+    /// Starts the command of the options, in the process group of this program: on a terminal it stays in the foreground.
+    ///
+    /// # Errors
+    /// [`Failure::Command`].
+    pub(crate) fn start(options: &LockOptions, guard: &Guard) -> Result<Self, Failure> {
+        let shell = options.command.as_ref().map(|line| ["sh".into(), "-c".into(), line.clone()]);
+        let words: &[OsString] = shell.as_ref().map_or(&options.words, |words| words);
+        let (program, arguments) = words.split_first().unzip();
+        let program = program.cloned().unwrap_or_default();
+        let token = String::from_utf8_lossy(&guard.token().to_hex()).into_owned();
+        let started = Command::new(&program)
+            .args(arguments.unwrap_or_default())
+            .env("DC_LOCK_KEY", guard.key())
+            .env("DC_LOCK_TOKEN", token)
+            .env("DC_LOCK_FENCE", guard.fence().to_string())
+            .spawn();
+        let failed = |source| Failure::Command { command: program.to_string_lossy().into_owned(), source };
+        started.map(Self).map_err(failed)
+    }
+
+    /// Waits for its end. Cancel-safe.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
+        self.0.wait().await
+    }
+
+    /// Sends it a signal, unless it has ended.
+    pub(crate) fn signal(&self, signal: Signal) {
+        let number = self.0.id().and_then(|id| i32::try_from(id).ok());
+        if let Some(number) = number {
+            // It may have ended without having been waited for: then the signal is lost as it would be a moment later.
+            kill(Pid::from_raw(number), signal).ok();
+        }
+    }
+}
+
+/// The status that says how a command ended, as the shell has it.
+pub(crate) fn status(ended: ExitStatus) -> u8 {
+    let status = ended.code().or_else(|| ended.signal().map(|number| 128 + number));
+    status.and_then(|status| u8::try_from(status).ok()).unwrap_or(u8::MAX)
+}

@@ -1,0 +1,160 @@
+//! Waiting for the lock, holding it while the command runs, and ending the command before the lock can be another's.
+
+use crate::command::{Running, status};
+use crate::options::{LockOptions, OnLoss, PROGRAM};
+use crate::signals::{Signals, is_of_the_terminal};
+use crate::status::{Failure, LOST};
+use libdc::client::lock::{self, AcquireOptions, Guard, LockClient, LockError, Loss};
+use libdc::net::workers::runtime;
+use nix::sys::signal::Signal;
+use std::fmt::Display;
+use std::future::pending;
+use std::io::{self, Write};
+use std::time::{Duration, Instant};
+use tokio::time::{sleep, timeout};
+
+/// How long a command has between SIGTERM and SIGKILL when the lock is lost already.
+const KILL_AFTER_LOSS: Duration = Duration::from_secs(1);
+/// The longest time to say goodbye.
+const GOODBYE_MAX: Duration = Duration::from_secs(1);
+
+/// Does what the options say. Returns the exit status.
+///
+/// # Errors
+/// Why the command was not run.
+pub(crate) fn run(options: &LockOptions) -> Result<u8, Failure> {
+    let runtime = runtime()?;
+    let status = runtime.block_on(hold(options));
+    // A look-up of a name that is still under way is nothing to wait for.
+    runtime.shutdown_background();
+    if let Err(failure) = &status
+        && failure.is_quiet()
+    {
+        if options.verbose {
+            say(failure);
+        }
+        return Ok(failure.status());
+    }
+    status
+}
+
+/// Says something on stderr, in one line.
+pub(crate) fn say(what: &impl Display) {
+    // Where nobody can be told, the status still says it.
+    writeln!(io::stderr(), "{}: {what}", PROGRAM.name).ok();
+}
+
+async fn hold(options: &LockOptions) -> Result<u8, Failure> {
+    let mut signals = Signals::listen()?;
+    let auth_token = options.auth.token()?;
+    if let Some(exposure) = auth_token.as_ref().and_then(|token| token.exposure()) {
+        say(exposure);
+    }
+    let client_options = lock::LockOptions { auth_token, ..lock::LockOptions::default() };
+    let client = LockClient::new(options.connect.clone(), client_options);
+    let guard = tokio::select! {
+        guard = take(options, &client) => guard?,
+        signal = signals.next() => return Err(Failure::Signal { number: signal as i32 as u8 }),
+    };
+    let held = hold_for(options, guard, &mut signals).await;
+    // What is left is given back with the connection.
+    timeout(GOODBYE_MAX, client.close()).await.ok();
+    held
+}
+
+async fn take(options: &LockOptions, client: &LockClient) -> Result<Guard, Failure> {
+    let start = Instant::now();
+    client.ready().await?;
+    let how = AcquireOptions { limit: options.limit, lease: options.lease, retry: true };
+    let key = &options.key;
+    let wait = options.wait();
+    let mut guard = None;
+    // The first attempt tells whether there is anything to wait for, and to say.
+    if options.verbose || wait.is_some_and(|wait| wait.is_zero()) {
+        guard = client.try_acquire(key, &how).await?;
+    }
+    if guard.is_none() && wait.is_none_or(|wait| !wait.is_zero()) {
+        if options.verbose {
+            say(&format_args!("waiting for {key}"));
+        }
+        guard = match wait {
+            None => Some(client.acquire(key, &how).await?),
+            Some(wait) => client.acquire_within(key, wait, &how).await?,
+        };
+    }
+    let guard = guard.ok_or(Failure::Conflict { status: options.conflict_exit_code })?;
+    if let Some(loss) = guard.loss() {
+        return Err(Failure::LostBefore(loss));
+    }
+    if options.verbose {
+        say(&format_args!("got {key} after {:?}, fence {}", start.elapsed(), guard.fence()));
+    }
+    Ok(guard)
+}
+
+/// Runs the command while the lock is held, and releases it.
+async fn hold_for(options: &LockOptions, guard: Guard, signals: &mut Signals) -> Result<u8, Failure> {
+    let mut command = match Running::start(options, &guard) {
+        Ok(command) => command,
+        Err(failure) => {
+            // That it was lost in this moment concerns nobody.
+            guard.release().await.ok();
+            return Err(failure);
+        }
+    };
+    let mut lost = false;
+    let mut kill_at = None;
+    let ended = loop {
+        tokio::select! {
+            ended = command.ended() => break ended?,
+            signal = signals.next() => {
+                if !is_of_the_terminal(signal) {
+                    command.signal(signal);
+                }
+            }
+            loss = guard.lost(), if !lost => {
+                lost = true;
+                kill_at = react(options, &guard, loss, &command);
+            }
+            () = reached(kill_at) => {
+                kill_at = None;
+                say(&"the command has not ended: killing it");
+                command.signal(Signal::SIGKILL);
+            }
+        }
+    };
+    let released = guard.release().await;
+    if matches!(released, Err(LockError::NotHeld)) && !lost {
+        lost = true;
+        say(&format_args!("the lock {} was lost before the command ended", options.key));
+    }
+    if options.verbose {
+        match released {
+            Ok(()) => say(&format_args!("released {}", options.key)),
+            Err(error) => say(&format_args!("{} could not be released: {error}", options.key)),
+        }
+    }
+    Ok(if lost && options.on_loss == OnLoss::Kill { LOST } else { status(ended) })
+}
+
+/// The lock is lost: says so, and asks the command to end. Returns when it is to be killed.
+fn react(options: &LockOptions, guard: &Guard, loss: Loss, command: &Running) -> Option<Instant> {
+    let key = &options.key;
+    if options.on_loss == OnLoss::Warn {
+        say(&format_args!("the lock {key} is lost: {loss}; the command runs on without it"));
+        return None;
+    }
+    say(&format_args!("the lock {key} is lost: {loss}; ending the command"));
+    command.signal(Signal::SIGTERM);
+    // A stopped command takes the signal when it goes on.
+    command.signal(Signal::SIGCONT);
+    let left = guard.remaining();
+    Some(Instant::now() + if left.is_zero() { KILL_AFTER_LOSS } else { left * 4 / 5 })
+}
+
+async fn reached(moment: Option<Instant>) {
+    match moment {
+        Some(moment) => sleep(moment.saturating_duration_since(Instant::now())).await,
+        None => pending().await,
+    }
+}

@@ -1,0 +1,355 @@
+//! `dc_lock` as a process, with an agent that the test plays.
+#![allow(clippy::unwrap_used, reason = "so a test fails")]
+
+mod agent;
+
+use agent::{Agent, FENCE};
+use libdc::id::{LinkId, LockKey};
+use libdc::wire::frame::LockOperation;
+use libdc::wire::link::Hello;
+use libdc::wire::lock::{LockAction, LockRequest, LockStatus};
+use libdc::wire::message::write_message;
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::io::{BufRead, BufReader, Read};
+use std::process::{Child, Command, Output, Stdio};
+
+/// A command that says it is there, and ends when its standard input does.
+const READY: &str = "echo ready; read x";
+
+/// A `dc_lock` that runs.
+struct Running {
+    child: Child,
+}
+
+impl Running {
+    fn start(agent: &Agent, words: &[&str]) -> Self {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_dc_lock"));
+        for (name, _) in
+            std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DC_LOCK_"))
+        {
+            command.env_remove(name);
+        }
+        command.env("DC_LOCK_CONNECT", agent.address()).args(words);
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+        Self { child: command.spawn().unwrap() }
+    }
+
+    fn signal(&self, signal: Signal) {
+        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+    }
+
+    /// Waits until the command has said that it is there.
+    fn expect_ready(&mut self) {
+        // Byte by byte: what follows is for the one who waits for the end.
+        let mut said = [0; 6];
+        self.child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
+        assert_eq!(&said, b"ready\n");
+    }
+
+    /// Ends its standard input, and waits for its end.
+    fn end(self) -> End {
+        End::of(self.child.wait_with_output().unwrap())
+    }
+
+    /// Waits for its end while its standard input stays open.
+    fn ended(mut self) -> End {
+        let input = self.child.stdin.take();
+        let end = self.end();
+        drop(input);
+        end
+    }
+}
+
+/// How it ended.
+#[derive(Debug)]
+struct End {
+    status: i32,
+    out: String,
+    err: String,
+}
+
+impl End {
+    fn of(output: Output) -> Self {
+        let text = |bytes| String::from_utf8(bytes).unwrap();
+        Self { status: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
+    }
+}
+
+/// Runs it with a lock that is granted at once.
+fn run(words: &[&str]) -> End {
+    let agent = Agent::new();
+    let running = Running::start(&agent, words);
+    let mut connection = agent.open();
+    connection.grant();
+    connection.expect_end();
+    running.end()
+}
+
+#[test]
+fn the_command_runs_with_the_lock_in_its_environment() {
+    let show = "echo $DC_LOCK_KEY $DC_LOCK_FENCE $DC_LOCK_TOKEN; exit 7";
+    let end = run(&["k", "--", "sh", "-c", show]);
+    assert_eq!(end.out, format!("k {FENCE} {FENCE:016x}0000000000000abc\n"));
+    assert_eq!((end.status, end.err.as_str()), (7, ""));
+    assert_eq!(run(&["-c", show, "k"]).status, 7);
+}
+
+#[test]
+fn the_status_is_that_of_the_shell() {
+    assert_eq!(run(&["k", "--", "true"]).status, 0);
+    assert_eq!(run(&["k", "--", "sh", "-c", "kill -KILL $$"]).status, 128 + 9);
+    let end = run(&["k", "--", "/nowhere/at-all"]);
+    assert_eq!(end.status, 127);
+    assert!(end.err.starts_with("dc_lock: can't run /nowhere/at-all: "), "{}", end.err);
+    assert_eq!(run(&["k", "--", "/dev/null"]).status, 126);
+}
+
+#[test]
+fn what_is_asked_is_what_the_options_say() {
+    for (words, action) in [
+        (&["k", "--", "true"][..], (1, libdc::limits::LOCK_MS_MAX, 0)),
+        (&["-n", "k", "--", "true"], (1, 0, 0)),
+        (&["-w", "0", "k", "--", "true"], (1, 0, 0)),
+        (&["-limit=4", "-lease", "1m", "k", "--", "true"], (4, libdc::limits::LOCK_MS_MAX, 60_000)),
+    ] {
+        let agent = Agent::new();
+        let running = Running::start(&agent, words);
+        let mut connection = agent.open();
+        let asked = connection.grant();
+        let key = LockKey::new("k").unwrap();
+        let (limit, timeout_ms, lease_ms) = action;
+        let action = LockAction::Acquire { key, limit, timeout_ms, lease_ms };
+        assert_eq!(
+            LockRequest::parse(LockOperation::Acquire, &asked),
+            Ok(Ok(LockRequest { owner: 0, action }))
+        );
+        connection.expect_end();
+        assert_eq!(running.end().status, 0);
+    }
+}
+
+#[test]
+fn a_lock_that_is_held_is_a_status_of_its_own() {
+    for (words, status) in [
+        (&["-n", "k", "--", "true"][..], 75),
+        (&["-w", "1.5", "k", "--", "true"], 75),
+        (&["-n", "-E", "0", "k", "--", "false"], 0),
+        (&["-n", "-conflict-exit-code=9", "k", "--", "true"], 9),
+    ] {
+        let agent = Agent::new();
+        let running = Running::start(&agent, words);
+        let mut connection = agent.open();
+        connection.status("ACQUIRE", LockStatus::Timeout);
+        let end = running.end();
+        assert_eq!((end.status, end.err.as_str()), (status, ""), "{words:?}");
+    }
+}
+
+#[test]
+fn it_says_what_it_does_if_asked_to() {
+    let agent = Agent::new();
+    let running = Running::start(&agent, &["-verbose", "k", "--", "true"]);
+    let mut connection = agent.open();
+    connection.status("ACQUIRE", LockStatus::Timeout);
+    connection.grant();
+    connection.expect_end();
+    let end = running.end();
+    let lines: Vec<&str> = end.err.lines().collect();
+    assert_eq!(lines[0], "dc_lock: waiting for k");
+    assert!(
+        lines[1].starts_with("dc_lock: got k after ") && lines[1].ends_with("fence 1234567"),
+        "{lines:?}"
+    );
+    assert_eq!(lines[2..], ["dc_lock: released k"]);
+}
+
+#[test]
+fn each_refusal_has_its_status() {
+    for (status, expected) in [
+        (LockStatus::ErrorMaxLocks, 69),
+        (LockStatus::ErrorMaxWaiters, 69),
+        (LockStatus::ErrorUnsupported, 69),
+        (LockStatus::ErrorLimitMismatch, 70),
+        (LockStatus::Error, 70),
+    ] {
+        let agent = Agent::new();
+        let running = Running::start(&agent, &["k", "--", "true"]);
+        let mut connection = agent.open();
+        connection.status("ACQUIRE", status);
+        let end = running.end();
+        assert_eq!(end.status, expected, "{status:?}: {}", end.err);
+        assert_eq!(end.err.lines().count(), 1);
+    }
+}
+
+#[test]
+fn a_link_that_is_not_opened_has_its_status() {
+    for (status, expected) in
+        [(LockStatus::ErrorDisconnected, 69), (LockStatus::ErrorUnsupported, 69), (LockStatus::ErrorAuth, 77)]
+    {
+        let agent = Agent::new();
+        let running = Running::start(&agent, &["k", "--", "true"]);
+        let mut connection = agent.accept();
+        let probe = connection.expect("HAVE").head;
+        connection.answer(probe, &[1]);
+        connection.welcome(status, 0);
+        assert_eq!(running.end().status, expected, "{status:?}");
+    }
+}
+
+#[test]
+fn nobody_there_and_a_server_without_locks_are_said() {
+    let agent = Agent::new();
+    let running = Running::start(&agent, &["-connect", "UNIX:/nowhere/at-all", "k", "--", "true"]);
+    let end = running.end();
+    assert_eq!(end.status, 69);
+    assert!(end.err.starts_with("dc_lock: could not connect to UNIX:/nowhere/at-all: "), "{}", end.err);
+
+    let running = Running::start(&agent, &["k", "--", "true"]);
+    let mut connection = agent.accept();
+    let mut head = connection.expect("HAVE").head.response();
+    head.patch_level = 0;
+    let mut out = Vec::new();
+    write_message(&mut out, head, &[1]);
+    connection.send(&out);
+    let end = running.end();
+    assert_eq!((end.status, end.err.as_str()), (69, "dc_lock: the server knows no locks\n"));
+}
+
+#[test]
+fn a_token_is_presented_and_never_shown() {
+    let agent = Agent::new();
+    let file = agent.file("token");
+    std::fs::write(&file, "s3cret\n").unwrap();
+    let file = file.display().to_string();
+    let running = Running::start(&agent, &["-auth-token-file", &file, "k", "--", "true"]);
+    let mut connection = agent.accept();
+    let hello = connection.welcome(LockStatus::Ok, 10_000);
+    assert_eq!(Hello::parse(&hello).unwrap().auth_token, b"s3cret");
+    assert_ne!(Hello::parse(&hello).unwrap().link_id, LinkId::new([0; 16]));
+    connection.status("OPEN", LockStatus::Ok);
+    connection.grant();
+    connection.expect_end();
+    let end = running.end();
+    assert_eq!(end.status, 0);
+    assert!(!end.err.contains("s3cret"));
+    let missing = agent.file("missing").display().to_string();
+    let end = Running::start(&agent, &["-auth-token-file", &missing, "k", "--", "true"]).end();
+    assert_eq!(end.status, 66, "{}", end.err);
+}
+
+#[test]
+fn a_signal_ends_the_wait() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
+        let agent = Agent::new();
+        let running = Running::start(&agent, &["k", "--", "echo", "ran"]);
+        let mut connection = agent.open();
+        connection.expect("ACQUIRE");
+        running.signal(signal);
+        while connection.next().is_some() {}
+        let end = running.end();
+        assert_eq!((end.status, end.out.as_str()), (128 + signal as i32, ""));
+    }
+}
+
+#[test]
+fn a_signal_is_passed_on_to_the_command() {
+    let agent = Agent::new();
+    let mut running =
+        Running::start(&agent, &["k", "--", "sh", "-c", &format!("trap 'echo ended; exit 3' TERM; {READY}")]);
+    let mut connection = agent.open();
+    connection.grant();
+    running.expect_ready();
+    running.signal(Signal::SIGTERM);
+    connection.expect_end();
+    let end = running.ended();
+    assert_eq!((end.status, end.out.as_str()), (3, "ended\n"));
+}
+
+#[test]
+fn a_lock_that_is_lost_ends_the_command() {
+    let agent = Agent::with_grace_ms(3_000);
+    let mut running =
+        Running::start(&agent, &["k", "--", "sh", "-c", &format!("trap 'echo ended; exit 0' TERM; {READY}")]);
+    let mut connection = agent.open();
+    connection.grant();
+    running.expect_ready();
+    connection.status("RENEW", LockStatus::Error);
+    connection.expect_bye();
+    let end = running.ended();
+    assert_eq!((end.status, end.out.as_str()), (76, "ended\n"));
+    assert!(end.err.contains("the lock k is lost: the server says that it is held no more"), "{}", end.err);
+}
+
+#[test]
+fn a_command_that_does_not_heed_is_killed() {
+    let agent = Agent::with_grace_ms(1_000);
+    let mut running = Running::start(&agent, &["k", "--", "sh", "-c", &format!("trap '' TERM; {READY}")]);
+    let mut connection = agent.open();
+    connection.grant();
+    running.expect_ready();
+    // No answer.
+    connection.expect("RENEW");
+    connection.expect_end();
+    let end = running.ended();
+    assert_eq!(end.status, 76);
+    let lines: Vec<&str> = end.err.lines().collect();
+    assert!(lines[0].contains("the lock k is lost: it could not be renewed in time"), "{lines:?}");
+    assert_eq!(lines[1..], ["dc_lock: the command has not ended: killing it"]);
+}
+
+#[test]
+fn an_agent_that_ends_takes_the_lock_with_it() {
+    let agent = Agent::new();
+    let mut running = Running::start(&agent, &["k", "--", "sh", "-c", READY]);
+    let mut connection = agent.open();
+    connection.grant();
+    running.expect_ready();
+    drop(connection);
+    let end = running.ended();
+    assert_eq!(end.status, 76);
+    assert!(end.err.contains("the connection to the agent was lost"), "{}", end.err);
+}
+
+#[test]
+fn with_warn_the_command_runs_on() {
+    let agent = Agent::with_grace_ms(3_000);
+    let words = ["-on-loss", "warn", "k", "--", "sh", "-c", &format!("{READY}; exit 5")];
+    let mut running = Running::start(&agent, &words);
+    let mut connection = agent.open();
+    connection.grant();
+    running.expect_ready();
+    connection.status("RENEW", LockStatus::Error);
+    let mut said = String::new();
+    BufReader::new(running.child.stderr.as_mut().unwrap()).read_line(&mut said).unwrap();
+    assert!(said.ends_with("the command runs on without it\n"), "{said}");
+    drop(running.child.stdin.take());
+    connection.expect_bye();
+    assert_eq!(running.end().status, 5);
+}
+
+#[test]
+fn a_loss_that_shows_at_the_end_is_said() {
+    let agent = Agent::new();
+    let running = Running::start(&agent, &["k", "--", "true"]);
+    let mut connection = agent.open();
+    connection.grant();
+    connection.status("RELEASE", LockStatus::Error);
+    connection.expect_bye();
+    let end = running.end();
+    assert_eq!(
+        (end.status, end.err.as_str()),
+        (76, "dc_lock: the lock k was lost before the command ended\n")
+    );
+}
+
+#[test]
+fn mistakes_and_questions_do_not_need_an_agent() {
+    let agent = Agent::new();
+    for (words, status) in
+        [(&["k"][..], 64), (&["-limit", "0", "k", "--", "true"], 64), (&["-h"], 0), (&["-version"], 0)]
+    {
+        assert_eq!(Running::start(&agent, words).end().status, status, "{words:?}");
+    }
+}
