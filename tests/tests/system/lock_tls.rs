@@ -68,7 +68,7 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
     assert!(locker.say("l\nk\n0\n").starts_with("ok "));
 
     let refused = [
-        (options(&other, "fleet.example", &right), "unknown"),
+        (options(&other, "fleet.example", &right), "signed by no CA"),
         (options(&cert, "another.example", &right), "another.example"),
         (options(&cert, "fleet.example", &wrong), "error_auth"),
     ];
