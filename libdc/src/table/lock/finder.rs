@@ -1,7 +1,7 @@
 //! From a hash to records: the few that must be found by something else than their key or owner.
 //!
-//! There are two kinds: what an owner has enqueued for a key, and the holder of a semaphore by its fence. A finder grows in small
-//! steps, as the [`Index`] that it is made of, and takes 20 bytes for each.
+//! There are two kinds: what an owner has enqueued for a key, and the holder of a semaphore by its fence. A finder grows
+//! in small steps, as the [`Index`] that it is made of, and takes 20 bytes for each.
 //!
 //! A record that is under no hash is not found; one must not be inserted twice under the same. Nothing here panics.
 

@@ -1,5 +1,6 @@
 //! The lock table: who holds what, who waits for it, and until when.
 
+mod admission;
 mod answer;
 mod deadline;
 mod departure;

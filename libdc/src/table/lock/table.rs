@@ -34,7 +34,7 @@ use crate::table::expiry::{ExpiryQueue, Rank};
 use crate::table::fence::Fences;
 use crate::time::Time;
 use rand_chacha::ChaCha12Rng;
-use rand_chacha::rand_core::{Rng, SeedableRng};
+use rand_chacha::rand_core::SeedableRng;
 use std::sync::Arc;
 
 /// The last moment at which time passes, 557 years from the start of the clock: before that of deadlines that never come.
@@ -79,8 +79,8 @@ pub(super) struct LockTable {
     pub(super) holders: Finder,
     pub(super) hasher: LockHasher,
     pub(super) known: Arc<KeyCount>,
-    fences: Fences,
-    secrets: ChaCha12Rng,
+    pub(super) fences: Fences,
+    pub(super) secrets: ChaCha12Rng,
     /// The latest time that anybody told.
     pub(super) now: Time,
     /// Nothing is granted before.
@@ -294,116 +294,6 @@ impl LockTable {
     ) -> Option<u32> {
         let key = self.keys.find(key.hash, key.name)?;
         self.settle(now, key, effects).then_some(key)
-    }
-
-    /// The key, known from now on, and whether it has a free slot; or why there is nothing to be had or waited for.
-    fn admit(
-        &mut self,
-        now: Time,
-        key: HashedKey<'_>,
-        limit: u32,
-        may_wait: bool,
-        effects: &mut Effects,
-    ) -> Result<(u32, bool), Outcome> {
-        let found = self.find_settled(now, key, effects);
-        let (waiters, is_free) = match found {
-            None => (0, true),
-            Some(key) if self.keys[key].limit == limit => {
-                let entry = &self.keys[key];
-                (entry.waiters, entry.waiters == 0 && entry.holders < limit)
-            }
-            Some(_) => return Err(Outcome::LimitMismatch),
-        };
-        let is_free = is_free && now >= self.hold_off;
-        if found.is_none() && !self.make_room() || self.is_full() {
-            Err(Outcome::MaxLocks)
-        } else if !is_free && !may_wait {
-            self.counts.timeouts += 1;
-            Err(Outcome::Timeout)
-        } else if !is_free && u64::from(waiters) >= self.waiters_max() {
-            Err(Outcome::MaxWaiters)
-        } else if let Some(key) = found {
-            Ok((key, is_free))
-        } else {
-            let key = self.insert_key(key, limit).ok_or(Outcome::MaxLocks)?;
-            Ok((key, is_free))
-        }
-    }
-
-    fn insert_key(&mut self, key: HashedKey<'_>, limit: u32) -> Option<u32> {
-        let number = self.keys.insert(&self.known, key.hash, key.name, limit)?;
-        self.due.insert(number, Rank::NEVER);
-        Some(number)
-    }
-
-    /// Whether there is room for another key, if need be after one is forgotten whose time has come.
-    fn make_room(&mut self) -> bool {
-        self.keys.has_room(&self.known) || {
-            self.forget_an_idle_key();
-            self.keys.has_room(&self.known)
-        }
-    }
-
-    /// Whether there are as many records as can be numbered.
-    fn is_full(&self) -> bool {
-        self.records.is_full() || self.enqueued.is_full() || self.holders.is_full()
-    }
-
-    const fn waiters_max(&self) -> u64 {
-        if self.settings.waiters_max == 0 { u64::MAX } else { self.settings.waiters_max }
-    }
-
-    /// Gives a slot that is free to a newcomer.
-    fn grant_new(&mut self, now: Time, key: u32, ask: Ask, enqueued: Enqueued) -> (u32, Grant) {
-        self.wake(key);
-        let lease_ms = self.settings.lease_ms(ask.lease_ms);
-        let record = self.records.insert(Record { key, lease_ms, ..Record::default() });
-        self.owners.attach(&mut self.records, ask.owner, record);
-        (record, self.hold(now, record, enqueued))
-    }
-
-    /// Gives a newcomer the last place in the queue.
-    fn queue_new(&mut self, key: u32, ask: Ask, stage: Stage) -> u32 {
-        self.wake(key);
-        let lease_ms = self.settings.lease_ms(ask.lease_ms);
-        let record = self.records.insert(Record { stage, key, lease_ms, ..Record::default() });
-        self.owners.attach(&mut self.records, ask.owner, record);
-        let entry = &mut self.keys[key];
-        let last = std::mem::replace(&mut entry.last, record);
-        if last == NONE {
-            entry.first = record;
-        } else {
-            self.records[last].queue.next = record;
-        }
-        self.records[record].queue.prev = last;
-        entry.waiters += 1;
-        self.counts.waiters += 1;
-        record
-    }
-
-    /// Makes a record that has no deadline a hold.
-    pub(super) fn hold(&mut self, now: Time, record: u32, enqueued: Enqueued) -> Grant {
-        let token = Token::new(self.fences.next(), self.secrets.next_u64());
-        let Record { key, lease_ms, .. } = self.records[record];
-        self.records[record].stage = Stage::Held { token, enqueued, claimed: true };
-        let entry = &mut self.keys[key];
-        if entry.holders == 0 {
-            *(if entry.is_lock() {
-                &mut self.counts.held_locks
-            } else {
-                &mut self.counts.held_semaphores
-            }) += 1;
-        }
-        entry.holders += 1;
-        if entry.is_lock() {
-            entry.holder = record;
-        } else {
-            self.holders.insert(self.hasher.numbers(token.fence(), 0), record);
-        }
-        self.counts.holders += 1;
-        self.counts.grants += 1;
-        self.schedule(record, now.after_ms(lease_ms));
-        Grant { token, lease_ms }
     }
 
     /// The record that holds the key with this token.
