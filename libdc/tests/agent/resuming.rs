@@ -108,8 +108,9 @@ fn what_is_held_is_claimed_after_a_break() {
     assert_eq!(claims(&opening[1]), [(1, 1), (2, 2)], "neither what is over nor what left during the outage");
     // In any order.
     agent.answer(&opening[2], OK).unwrap();
-    agent.answer(&opening[1], &[0, LOST]).unwrap();
     agent.answer(&opening[0], &welcome(LockStatus::Ok)).unwrap();
+    assert_eq!(agent.multiplexer.link_state(), LinkState::Resuming, "not all claims have been answered");
+    agent.answer(&opening[1], &[0, LOST]).unwrap();
     assert_eq!(agent.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
 
     agent.lose_link();
