@@ -9,7 +9,7 @@
 //! A row that is all dots, as the one before it, is left out; `*` stands for such rows, as in hexdump(1).
 
 use libdc::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
-use libdc::wire::display::{Content, Secrets};
+use libdc::wire::display::{Content, Secrets, TextContent};
 use libdc::wire::message::MessageRef;
 use std::fmt::Write;
 use std::ops::Range;
@@ -19,15 +19,24 @@ use std::ops::Range;
 pub(crate) enum Hidden {
     None,
     All,
-    /// In the frames of a message: this part of its data.
-    Data(Range<usize>),
+    /// In the frames of a message: these parts of its data, in order.
+    Data(Vec<Range<usize>>),
+    /// In text: these parts, in order.
+    Text(Vec<Range<usize>>),
 }
 
 impl Hidden {
     pub(crate) fn of_message(message: MessageRef<'_>, secrets: Secrets) -> Self {
         match secrets {
             Secrets::Shown => Self::None,
-            Secrets::Hidden => Self::Data(Content::of(message).secret_range(message.data.len())),
+            Secrets::Hidden => Self::Data(Content::of(message).secret_ranges(message.data.len())),
+        }
+    }
+
+    pub(crate) fn of_text(said: &[u8], content: &TextContent<'_>, secrets: Secrets) -> Self {
+        match secrets {
+            Secrets::Shown => Self::None,
+            Secrets::Hidden => Self::Text(content.secret_ranges(said)),
         }
     }
 
@@ -42,14 +51,21 @@ impl Hidden {
         match self {
             Self::None => false,
             Self::All => true,
-            Self::Data(range) => {
+            Self::Text(ranges) => is_in(ranges, offset),
+            Self::Data(ranges) => {
                 let frame = FRAME_HEADER_BYTES + FRAME_DATA_BYTES_MAX;
                 let before = offset / frame * FRAME_DATA_BYTES_MAX;
                 let within = (offset % frame).checked_sub(FRAME_HEADER_BYTES);
-                within.is_some_and(|within| range.contains(&(before + within)))
+                within.is_some_and(|within| is_in(ranges, before + within))
             }
         }
     }
+}
+
+/// Whether one of the ranges, which are in order, has this place.
+fn is_in(ranges: &[Range<usize>], place: usize) -> bool {
+    let next = ranges.partition_point(|range| range.end <= place);
+    ranges.get(next).is_some_and(|range| range.start <= place)
 }
 
 /// Appends the dump of `bytes` to `out`.
@@ -99,11 +115,15 @@ fn row_of(out: &mut String, row: &[u8], offset: usize, hidden: &Hidden) -> std::
 mod tests {
     use super::*;
 
+    fn hidden(range: Range<usize>) -> Hidden {
+        Hidden::Data(std::iter::once(range).collect())
+    }
+
     #[test]
     fn rows_are_aligned_and_secrets_dotted() {
         let bytes: Vec<u8> = (0x3a..0x3a + 18).collect();
         let mut out = String::new();
-        write(&mut out, &bytes, &Hidden::Data(1..4));
+        write(&mut out, &bytes, &hidden(1..4));
         let expected = "      0000  3a 3b 3c 3d 3e 3f 40 41  42 43 44 45 46 47 48 ··  |:;<=>?@ABCDEFGH·|\n      \
                         0010  ·· ··                                             |··|\n";
         assert_eq!(out, expected);
@@ -112,16 +132,24 @@ mod tests {
     #[test]
     fn rows_of_nothing_but_dots_are_told_once() {
         let mut out = String::new();
-        write(&mut out, &[7; 80], &Hidden::Data(0..60));
+        write(&mut out, &[7; 80], &hidden(0..60));
         let offsets: Vec<&str> = out.lines().map(|line| &line[6..line.len().min(10)]).collect();
         assert_eq!(offsets, ["0000", "0010", "*", "0040"]);
     }
 
     #[test]
     fn headers_between_secret_data_are_shown() {
-        let hidden = Hidden::Data(0..4096);
+        let hidden = hidden(0..4096);
         let shown: Vec<usize> = (0..2 * 2062).filter(|offset| !hidden.hides(*offset)).collect();
         assert_eq!(shown, (0..14).chain(2062..2076).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn each_of_several_secrets_is_dotted() {
+        let ranges = vec![1..2, 4..6];
+        let seen = |hidden: Hidden| (0..20).filter(|at| hidden.hides(*at)).collect::<Vec<_>>();
+        assert_eq!(seen(Hidden::Text(ranges.clone())), [1, 4, 5]);
+        assert_eq!(seen(Hidden::Data(ranges)), [15, 18, 19]);
     }
 
     #[test]

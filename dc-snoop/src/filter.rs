@@ -4,16 +4,20 @@
 //!
 //! | term | shows |
 //! |---|---|
-//! | `op=NAME` | messages of this operation: ADD, GET, REMOVE, HAVE, ACQUIRE … |
+//! | `op=NAME` | what is about this operation or command: ADD, GET, REMOVE, HAVE, ACQUIRE …, lock, enqueue … |
 //! | `conn=N` | what passes on connection N |
 //! | `id=HEX` | messages about a session whose id begins so, and their answers |
-//! | `status=NAME` | answers with this status: OK, NOTOK, DISCONNECTED … |
-//! | `failed` | answers that are neither OK nor a session, answers nobody asked for, and malformed bytes |
+//! | `key=PREFIX` | what is about a lock whose key begins so, and the answers |
+//! | `status=NAME` | answers with this status: OK, NOTOK, DISCONNECTED …, timeout, `error_max_locks` … |
+//! | `failed` | answers that say no, among them timeouts and errors, answers nobody asked for, and what is malformed |
 //!
 //! Terms of one kind are alternatives, different kinds must all hold: `op=GET,op=HAVE,failed` is "a GET or
-//! HAVE that failed". Of several filters one is enough. Capitals and small letters are the same.
+//! HAVE that failed". Of several filters one is enough. Capitals and small letters are the same, but in a key; so
+//! `op=wait` is the command of text as well as the operation.
 
-use libdc::wire::frame::Operation;
+use libdc::wire::display::Topic;
+use libdc::wire::link::Claim;
+use libdc::wire::lock::LockStatus;
 use libdc::wire::session::Status;
 use std::str::FromStr;
 use thiserror::Error;
@@ -25,10 +29,11 @@ pub(crate) struct Filters(Vec<Filter>);
 /// One `-filter`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter {
-    operations: Vec<Operation>,
+    operations: Vec<&'static str>,
     connections: Vec<u64>,
     ids: Vec<IdPrefix>,
-    statuses: Vec<Status>,
+    keys: Vec<String>,
+    statuses: Vec<&'static str>,
     failed: bool,
 }
 
@@ -36,10 +41,21 @@ pub(crate) struct Filter {
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct Subject<'a> {
     pub(crate) connection: u64,
-    pub(crate) operation: Option<Operation>,
+    pub(crate) topic: Option<Topic>,
     pub(crate) id: Option<&'a [u8]>,
-    pub(crate) status: Option<Status>,
+    pub(crate) key: Option<&'a str>,
+    /// The data of a CLAIM, which is about many keys.
+    pub(crate) claims: &'a [u8],
+    pub(crate) status: Option<&'static str>,
     pub(crate) failed: bool,
+}
+
+impl Subject<'_> {
+    fn has_key(&self, prefix: &str) -> bool {
+        let mut claims = Claim::parse_all(self.claims).filter_map(|claim| claim.ok().flatten());
+        self.key.is_some_and(|key| key.starts_with(prefix))
+            || claims.any(|claim| claim.key.as_str().starts_with(prefix))
+    }
 }
 
 impl Filters {
@@ -59,12 +75,17 @@ impl Filters {
 
 impl Filter {
     fn accepts(&self, subject: &Subject<'_>) -> bool {
-        among(&self.operations, |operation| subject.operation == Some(*operation))
+        among(&self.operations, |name| subject.topic.is_some_and(|topic| is_same(topic.name(), name)))
             && among(&self.connections, |connection| subject.connection == *connection)
             && among(&self.ids, |prefix| subject.id.is_some_and(|id| prefix.begins(id)))
-            && among(&self.statuses, |status| subject.status == Some(*status))
+            && among(&self.keys, |prefix| subject.has_key(prefix))
+            && among(&self.statuses, |name| subject.status.is_some_and(|status| is_same(status, name)))
             && (!self.failed || subject.failed)
     }
+}
+
+const fn is_same(name: &str, other: &str) -> bool {
+    name.eq_ignore_ascii_case(other)
 }
 
 /// No alternatives: nothing is asked.
@@ -113,6 +134,8 @@ impl Filter {
                 let digits = digits.collect::<Option<Vec<u8>>>().filter(|digits| !digits.is_empty());
                 self.ids.push(IdPrefix(digits.ok_or(FilterError::Id)?));
             }
+            "key" if value.is_empty() => return Err(FilterError::Key),
+            "key" => self.keys.push(value.to_owned()),
             "status" => self.statuses.push(status(value).ok_or(FilterError::Status)?),
             _ => return Err(FilterError::Term),
         }
@@ -120,24 +143,28 @@ impl Filter {
     }
 }
 
-fn operation(name: &str) -> Option<Operation> {
-    let mut all = (0..=2).flat_map(|class| (0..=u8::MAX).map_while(move |n| Operation::from_wire(class, n)));
-    all.find(|operation| operation.name().eq_ignore_ascii_case(name))
+fn operation(name: &str) -> Option<&'static str> {
+    Topic::all().map(Topic::name).find(|known| is_same(known, name))
 }
 
-fn status(name: &str) -> Option<Status> {
-    let mut all = (0..=u8::MAX).filter_map(Status::from_wire);
-    all.find(|status| status.name().eq_ignore_ascii_case(name))
+fn status(name: &str) -> Option<&'static str> {
+    let of_sessions = (0..=u8::MAX).filter_map(Status::from_wire).map(Status::name);
+    let of_locks = LockStatus::ALL.into_iter().map(LockStatus::name);
+    of_sessions.chain(of_locks).find(|known| is_same(known, name))
 }
 
 /// Why a text is no filter.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum FilterError {
     /// A term that is none.
-    #[error("a filter is made of op=NAME, conn=N, id=HEX, status=NAME and failed, with commas between them")]
+    #[error(
+        "a filter is made of op=NAME, conn=N, id=HEX, key=PREFIX, status=NAME and failed, with commas between them"
+    )]
     Term,
     /// No operation has this name.
-    #[error("op= takes ADD, GET, REMOVE, HAVE, or the name of a lock or link operation")]
+    #[error(
+        "op= takes ADD, GET, REMOVE, HAVE, the name of a lock or link operation, or lock, enqueue, wait, release, renew, auth, stats, ping"
+    )]
     Operation,
     /// Not the number of a connection.
     #[error("conn= takes the number of a connection")]
@@ -145,9 +172,12 @@ pub(crate) enum FilterError {
     /// Not the beginning of an id.
     #[error("id= takes the beginning of an id in hexadecimal digits")]
     Id,
+    /// No key begins with nothing.
+    #[error("key= takes the beginning of a key")]
+    Key,
     /// No status has this name.
     #[error(
-        "status= takes OK, NOTOK, DISCONNECTED, CORRUPT, MATCHING_SESSION, TIMEOUT_RANGE, ID_RANGE or DATA_RANGE"
+        "status= takes OK, NOTOK, DISCONNECTED, CORRUPT, MATCHING_SESSION, TIMEOUT_RANGE, ID_RANGE, DATA_RANGE, or the name of an answer about locks"
     )]
     Status,
 }
@@ -155,10 +185,12 @@ pub(crate) enum FilterError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libdc::wire::frame::{LockOperation, SessionOperation};
+    use libdc::id::{LockKey, Token};
+    use libdc::wire::frame::{LinkOperation, LockOperation, Operation, SessionOperation};
+    use libdc::wire::line::Command;
 
-    const GET: Option<Operation> = Some(Operation::Session(SessionOperation::Get));
-    const ADD: Option<Operation> = Some(Operation::Session(SessionOperation::Add));
+    const GET: Option<Topic> = Some(Topic::Operation(Operation::Session(SessionOperation::Get)));
+    const ADD: Option<Topic> = Some(Topic::Operation(Operation::Session(SessionOperation::Add)));
 
     fn accepts(filters: &[&str], subject: Subject<'_>) -> bool {
         Filters::new(filters.iter().map(|text| text.parse().unwrap()).collect()).accept(&subject)
@@ -171,7 +203,7 @@ mod tests {
 
     #[test]
     fn kinds_are_and_values_and_filters_are_or() {
-        let get = Subject { connection: 3, operation: GET, ..Subject::default() };
+        let get = Subject { connection: 3, topic: GET, ..Subject::default() };
         let failed = Subject { failed: true, ..get };
         assert!(accepts(&["op=get"], get));
         assert!(!accepts(&["op=ADD"], get));
@@ -180,13 +212,42 @@ mod tests {
         assert!(accepts(&["op=GET,failed"], failed));
         assert!(accepts(&["conn=4", "OP=Get, CONN=#3"], get));
         assert!(!accepts(&["op=GET,conn=4", "op=ADD,conn=3"], get));
-        let lock = Some(Operation::Lock(LockOperation::Renew));
-        assert!(accepts(&["op=renew"], Subject { operation: lock, ..Subject::default() }));
+    }
+
+    #[test]
+    fn a_command_and_an_operation_may_have_one_name() {
+        let operation = Some(Topic::Operation(Operation::Lock(LockOperation::Renew)));
+        let command = Some(Topic::Command(Command::Renew));
+        for topic in [operation, command] {
+            assert!(accepts(&["op=renew"], Subject { topic, ..Subject::default() }));
+            assert!(!accepts(&["op=lock"], Subject { topic, ..Subject::default() }));
+        }
+        let lock = Subject { topic: Some(Topic::Command(Command::Lock)), ..Subject::default() };
+        assert!(accepts(&["op=Lock"], lock) && !accepts(&["op=ACQUIRE"], lock));
+        let hello = Some(Topic::Operation(Operation::Link(LinkOperation::Hello)));
+        assert!(accepts(&["op=hello"], Subject { topic: hello, ..Subject::default() }));
+    }
+
+    #[test]
+    fn a_key_is_compared_from_its_beginning() {
+        let about = |key| Subject { key: Some(key), ..Subject::default() };
+        assert!(accepts(&["key=night"], about("nightly")));
+        assert!(accepts(&["key=a,key=nightly"], about("nightly")));
+        assert!(!accepts(&["key=Night"], about("nightly")));
+        assert!(!accepts(&["key=nightly2"], about("nightly")));
+        assert!(!accepts(&["key=n"], Subject::default()));
+        let mut claims = Vec::new();
+        for key in ["a", "nightly"] {
+            let key = LockKey::new(key).unwrap();
+            Claim { owner: 1, token: Token::new(1, 2), key }.write(&mut claims);
+        }
+        let claim = Subject { claims: &claims, ..Subject::default() };
+        assert!(accepts(&["key=night"], claim) && !accepts(&["key=b"], claim));
     }
 
     #[test]
     fn an_id_is_compared_digit_by_digit() {
-        let about = |id| Subject { id: Some(id), operation: ADD, ..Subject::default() };
+        let about = |id| Subject { id: Some(id), topic: ADD, ..Subject::default() };
         assert!(accepts(&["id=5f0"], about(&[0x5f, 0x0a])));
         assert!(accepts(&["id=5F0A"], about(&[0x5f, 0x0a])));
         assert!(!accepts(&["id=5f1"], about(&[0x5f, 0x0a])));
@@ -196,10 +257,13 @@ mod tests {
 
     #[test]
     fn a_status_is_one_of_the_names() {
-        let missed = Subject { status: Some(Status::NotOk), failed: true, ..Subject::default() };
+        let missed = Subject { status: Some(Status::NotOk.name()), failed: true, ..Subject::default() };
         assert!(accepts(&["status=notok"], missed));
         assert!(!accepts(&["status=DISCONNECTED"], missed));
         assert!(!accepts(&["status=OK"], Subject::default()));
+        let full = Subject { status: Some(LockStatus::ErrorMaxLocks.name()), ..Subject::default() };
+        assert!(accepts(&["status=timeout,status=error_max_locks"], full));
+        assert!(!accepts(&["status=error"], full));
     }
 
     #[test]
@@ -208,7 +272,8 @@ mod tests {
             ("", FilterError::Term),
             ("op", FilterError::Term),
             ("failed,", FilterError::Term),
-            ("key=a", FilterError::Term),
+            ("lock=a", FilterError::Term),
+            ("key=", FilterError::Key),
             ("op=PUT", FilterError::Operation),
             ("conn=-1", FilterError::Connection),
             ("id=", FilterError::Id),

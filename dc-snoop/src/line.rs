@@ -3,18 +3,22 @@
 //! ```text
 //! 12:00:01.204117  #3 → GET     uid=17  id=5f0a…c9 (32)
 //! 12:00:01.204391  #3 ← GET     uid=17  OK  session 183 bytes 8e1d04b7    274 µs
+//! 12:00:02.117002  #5 → lock    key=nightly-backup timeout=10s lease=60s
+//! 12:00:02.118440  #5 ← lock    ok fence=8123 lease=60s token 3eb1        1.4 ms
 //! ```
 //!
 //! A column that becomes too narrow is widened for good, so that lines next to each other stay aligned.
 
 use crate::clock::{TimeOfDay, took};
 use crate::dump::{self, Hidden};
-use crate::record::{Ending, MessageRecord, Record, What};
+use crate::record::{Ending, MessageRecord, Record, TextRecord, What};
 use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
-use libdc::proto::observe::Sender;
-use libdc::wire::display::{Content, Secrets, show_data, show_id};
+use libdc::id::LockKey;
+use libdc::proto::observe::{Answered, Sender};
+use libdc::wire::display::{Content, LinkContent, Secrets, TextContent, Topic, show_data, show_id, show_key};
 use libdc::wire::frame::{Corruption, Direction};
+use libdc::wire::lock::LockStatus;
 use libdc::wire::session::Status;
 use std::fmt::{Display, Write};
 
@@ -63,11 +67,7 @@ impl LineWriter {
                     dump::write(out, bytes, &Hidden::all(self.secrets));
                 }
             }
-            What::Line { sender, text, secret } => {
-                begin(&mut line, *sender, "text", PLAIN);
-                line.push(PLAIN, &format!("\"{}\"", text_line(text, *secret, self.secrets)));
-                line.finish();
-            }
+            What::Text(text) => self.text(line, text),
             What::Tls { sender } => {
                 begin(&mut line, *sender, "TLS", PLAIN);
                 line.push(DIM, "not decoded");
@@ -99,26 +99,54 @@ impl LineWriter {
                 line.push(status_style(Status::Ok), Status::Ok.name());
                 line.push(PLAIN, &format!("  session {}", show_data(session, self.secrets)));
             }
-            content @ (Content::Malformed { .. } | Content::AddRefused { .. }) => {
-                line.push(FAILED, &content.show(self.secrets).to_string());
+            content => {
+                line.push(content_style(&content), &content.show(self.secrets).to_string());
             }
-            content => line.push(PLAIN, &content.show(self.secrets).to_string()),
         }
-        if let Some(answered) = &record.answers {
-            if let (true, Some(id)) = (record.show_id, &answered.id) {
-                line.push(PLAIN, &format!("  id={}", show_id(id)));
-            }
-            if answered.operation != head.operation {
-                line.push(FAILED, &format!("  answers {}", answered.operation.name()));
-            }
-            self.at_end(&mut line, DIM, &took(answered.took));
-        } else if head.direction == Direction::Response {
-            self.at_end(&mut line, FAILED, "no request");
-        }
+        let topic = Topic::Operation(head.operation);
+        self.answered(&mut line, head.direction, topic, record.answers.as_ref(), record.show_subject);
         let out = line.finish();
         if let Some(raw) = &record.raw {
             dump::write(out, raw, &Hidden::of_message(message, self.secrets));
         }
+    }
+
+    fn text(&mut self, mut line: Line<'_>, record: &TextRecord) {
+        let (topic, content) = (record.topic(), record.content());
+        begin(&mut line, record.sender, topic.name(), PLAIN.bold());
+        line.push(text_style(&content), &content.show(self.secrets).to_string());
+        self.answered(&mut line, record.direction, topic, record.answers.as_ref(), record.show_subject);
+        let out = line.finish();
+        if record.dump {
+            dump::write(out, &record.raw, &Hidden::of_text(&record.raw, &content, self.secrets));
+        }
+    }
+
+    /// What an answer is to, as far as its line does not say that, and how long it took.
+    fn answered(
+        &mut self,
+        line: &mut Line<'_>,
+        direction: Direction,
+        topic: Topic,
+        answers: Option<&Answered>,
+        show_subject: bool,
+    ) {
+        let Some(answered) = answers else {
+            if direction == Direction::Response {
+                self.at_end(line, FAILED, "no request");
+            }
+            return;
+        };
+        if let (true, Some(id)) = (show_subject, &answered.id) {
+            line.push(PLAIN, &format!("  id={}", show_id(id)));
+        }
+        if let (true, Some(key)) = (show_subject, answered.key.as_deref().and_then(LockKey::new)) {
+            line.push(PLAIN, &format!("  key={}", show_key(key)));
+        }
+        if answered.topic != topic {
+            line.push(FAILED, &format!("  answers {}", answered.topic.name()));
+        }
+        self.at_end(line, DIM, &took(answered.took));
     }
 
     fn at_end(&mut self, line: &mut Line<'_>, style: Style, text: &str) {
@@ -187,29 +215,6 @@ fn spaced(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect::<Vec<_>>().join(" ")
 }
 
-/// A line of the text protocol without its newline. A token has 32 hexadecimal digits and is a secret wherever it stands.
-pub(crate) fn text_line(text: &[u8], secret: bool, secrets: Secrets) -> String {
-    let line = text.strip_suffix(b"\n").unwrap_or(text);
-    if secrets == Secrets::Shown {
-        return line.escape_ascii().to_string();
-    }
-    if secret {
-        return format!("<{}>", show_data(line, secrets));
-    }
-    let mut shown = String::new();
-    for (number, word) in line.split(|byte| *byte == b' ').enumerate() {
-        let space = if number > 0 { " " } else { "" };
-        let bare = word.strip_suffix(b"\r").unwrap_or(word);
-        let result = if bare.len() == 32 && bare.iter().all(u8::is_ascii_hexdigit) {
-            write!(shown, "{space}<{}>", show_data(bare, secrets))
-        } else {
-            write!(shown, "{space}{}", word.escape_ascii())
-        };
-        debug_assert!(result.is_ok(), "a string takes any text");
-    }
-    shown
-}
-
 const PLAIN: Style = Style::new();
 const DIM: Style = Style::new().dimmed();
 const FAILED: Style = AnsiColor::Red.on_default().bold();
@@ -220,6 +225,33 @@ const fn status_style(status: Status) -> Style {
         Status::Ok => AnsiColor::Green.on_default(),
         Status::NotOk => WARNING,
         _ => FAILED,
+    }
+}
+
+const fn lock_status_style(status: LockStatus) -> Style {
+    match status {
+        LockStatus::Ok | LockStatus::Acquired => status_style(Status::Ok),
+        LockStatus::Queued => PLAIN,
+        LockStatus::Timeout => WARNING,
+        _ => FAILED,
+    }
+}
+
+fn content_style(content: &Content<'_>) -> Style {
+    match content {
+        Content::Malformed { .. } | Content::AddRefused { .. } | Content::LockRefused(_) => FAILED,
+        Content::LockAnswer(answer) => lock_status_style(answer.status()),
+        Content::Link(LinkContent::Claimed(_)) if content.is_failure() => FAILED,
+        Content::Link(link) => link.status().map_or(PLAIN, lock_status_style),
+        _ => PLAIN,
+    }
+}
+
+const fn text_style(content: &TextContent<'_>) -> Style {
+    match content {
+        TextContent::Request(..) => PLAIN,
+        TextContent::Answer(answer) => lock_status_style(answer.status()),
+        TextContent::Malformed { .. } | TextContent::Broken { .. } | TextContent::NoAnswer(_) => FAILED,
     }
 }
 
@@ -235,14 +267,20 @@ pub(crate) struct Line<'a> {
     out: &'a mut String,
     colour: bool,
     width: usize,
+    /// Spaces before what is written next, if anything is.
+    spaces: usize,
 }
 
 impl<'a> Line<'a> {
     const fn new(out: &'a mut String, colour: bool) -> Self {
-        Self { out, colour, width: 0 }
+        Self { out, colour, width: 0, spaces: 0 }
     }
 
     fn push(&mut self, style: Style, text: &str) {
+        if text.is_empty() {
+            return;
+        }
+        self.out.extend(std::iter::repeat_n(' ', std::mem::take(&mut self.spaces)));
         self.width += text.chars().count();
         let styled: &dyn Display = if self.colour { &format_args!("{style}{text}{style:#}") } else { &text };
         let result = write!(self.out, "{styled}");
@@ -251,7 +289,7 @@ impl<'a> Line<'a> {
 
     fn pad(&mut self, count: usize) {
         self.width += count;
-        self.out.extend(std::iter::repeat_n(' ', count));
+        self.spaces += count;
     }
 
     fn finish(self) -> &'a mut String {
@@ -263,8 +301,8 @@ impl<'a> Line<'a> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libdc::proto::observe::Answered;
     use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
+    use libdc::wire::line::Command;
     use libdc::wire::message::Message;
     use std::time::Duration;
 
@@ -282,16 +320,22 @@ mod tests {
 
     fn request(uid: u32, data: &[u8]) -> MessageRecord {
         let message = Message { head: MessageHead::request(uid, GET), data: data.to_vec() };
-        MessageRecord { sender: Sender::Client, message, raw: None, answers: None, show_id: false }
+        MessageRecord { sender: Sender::Client, message, raw: None, answers: None, show_subject: false }
     }
 
     fn answer(uid: u32, data: &[u8], took: Option<Duration>) -> MessageRecord {
         let message = Message { head: MessageHead::request(uid, GET).response(), data: data.to_vec() };
-        let answers = took.map(|took| Answered { operation: GET, id: Some([0x5f, 0x0a].into()), took });
-        MessageRecord { sender: Sender::Server, message, raw: None, answers, show_id: false }
+        let answers = took.map(|took| Answered {
+            topic: Topic::Operation(GET),
+            id: Some([0x5f, 0x0a].into()),
+            key: None,
+            may_block: false,
+            took,
+        });
+        MessageRecord { sender: Sender::Server, message, raw: None, answers, show_subject: false }
     }
 
-    fn message(record: MessageRecord) -> What {
+    fn message_of(record: MessageRecord) -> What {
         What::Message(Box::new(record))
     }
 
@@ -300,9 +344,9 @@ mod tests {
         let id: Vec<u8> = [0x5f, 0x0a].into_iter().chain([7; 29]).chain([0xc9]).collect();
         let took = Some(Duration::from_micros(274));
         let whats = vec![
-            message(request(17, &id)),
-            message(answer(17, b"abc", took)),
-            message(answer(18, &[2], None)),
+            message_of(request(17, &id)),
+            message_of(answer(17, b"abc", took)),
+            message_of(answer(18, &[2], None)),
         ];
         let expected = "\
 12:00:01.204117  #3 → GET     uid=17  id=5f0a…c9 (32)
@@ -314,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_column_that_is_too_narrow_is_widened_for_good() {
-        let whats = vec![message(request(4_294_967_295, &[1])), message(request(7, &[1]))];
+        let whats = vec![message_of(request(4_294_967_295, &[1])), message_of(request(7, &[1]))];
         let expected = "\
 12:00:01.204117  #3 → GET     uid=4294967295  id=01 (1)
 12:00:01.204117  #3 → GET     uid=7           id=01 (1)
@@ -325,9 +369,9 @@ mod tests {
     #[test]
     fn an_answer_whose_request_is_not_shown_has_the_id() {
         let mut missed = answer(17, &[1], Some(Duration::from_micros(1400)));
-        missed.show_id = true;
+        missed.show_subject = true;
         let expected = "12:00:01.204117  #12 ← GET     uid=17  NOTOK  id=5f0a (2)                 1.4 ms\n";
-        assert_eq!(shown(Secrets::Hidden, 12, vec![message(missed)]), expected);
+        assert_eq!(shown(Secrets::Hidden, 12, vec![message_of(missed)]), expected);
     }
 
     #[test]
@@ -357,23 +401,106 @@ mod tests {
         assert_eq!(shown(Secrets::Hidden, 3, whats), expected);
     }
 
+    fn text(sender: Sender, said: &str, asked: Option<(Topic, Duration)>) -> TextRecord {
+        let direction = if sender == Sender::Client { Direction::Request } else { Direction::Response };
+        let answers = asked.map(|(topic, took)| Answered {
+            topic,
+            id: None,
+            key: Some("nightly-backup".into()),
+            may_block: true,
+            took,
+        });
+        let raw = said.as_bytes().to_vec();
+        TextRecord { sender, direction, raw, dump: false, answers, show_subject: false }
+    }
+
+    fn texts(records: Vec<TextRecord>) -> Vec<What> {
+        records.into_iter().map(|record| What::Text(Box::new(record))).collect()
+    }
+
+    const GRANT: &str = "ok 0000000000001fbb0000000000000009 60\n";
+
     #[test]
-    fn tokens_in_text_are_secrets() {
-        let release = b"0123456789abcdef0123456789abcdef\n";
-        assert_eq!(text_line(release, false, Secrets::Hidden), "<32 bytes 3eb1bd43>");
-        assert_eq!(
-            text_line(b"ok 0123456789ABCDEF0123456789ABCDEF 33\n", false, Secrets::Hidden),
-            "ok <32 bytes cd6c1f7d> 33"
-        );
-        assert_eq!(text_line(b"sesame\n", true, Secrets::Hidden), "<6 bytes d0c04f4b>");
-        assert_eq!(text_line(b"sesame\n", true, Secrets::Shown), "sesame");
-        assert_eq!(text_line(b"\x1b[2J\n", false, Secrets::Hidden), "\\x1b[2J");
+    fn requests_and_answers_of_text_are_lines() {
+        let lock = Topic::Command(Command::Lock);
+        let ms = Duration::from_micros;
+        let mut apart = text(Sender::Server, "timeout\n", Some((lock, ms(10_000_274))));
+        apart.show_subject = true;
+        let whats = texts(vec![
+            text(Sender::Client, "l\nnightly-backup\n10 60\n", None),
+            text(Sender::Server, GRANT, Some((lock, ms(1438)))),
+            text(Sender::Client, "ping\n_\n\n", None),
+            text(Sender::Server, "ok\n", Some((Topic::Command(Command::Ping), ms(74)))),
+            apart,
+            text(Sender::Client, "zz\n\n\n", None),
+            text(Sender::Server, "error\n", Some((Topic::Text, ms(74)))),
+            text(Sender::Server, "what?\n", None),
+        ]);
+        let expected = "\
+12:00:01.204117  #5 → lock    key=nightly-backup timeout=10s lease=60s
+12:00:01.204117  #5 ← lock    ok fence=8123 lease=60s token 80ef          1.4 ms
+12:00:01.204117  #5 → ping
+12:00:01.204117  #5 ← ping    ok                                           74 µs
+12:00:01.204117  #5 ← lock    timeout  key=nightly-backup                   10 s
+12:00:01.204117  #5 → text    malformed: an unknown command: \"zz\" \"\" \"\"
+12:00:01.204117  #5 ← text    error                                        74 µs
+12:00:01.204117  #5 ← text    malformed: no answer: \"what?\"           no request
+";
+        assert_eq!(shown(Secrets::Hidden, 5, whats), expected);
+    }
+
+    #[test]
+    fn a_dump_of_text_has_dots_for_its_secrets() {
+        let mut release = text(Sender::Client, "r\nk\n0000000000001fbb0000000000000009\n", None);
+        release.dump = true;
+        let expected = "\
+12:00:01.204117  #5 → release key=k fence=8123 token 80ef
+      0000  72 0a 6b 0a 30 30 30 30  30 30 30 30 30 30 30 30  |r.k.000000000000|
+      0010  31 66 62 62 ·· ·· ·· ··  ·· ·· ·· ·· ·· ·· ·· ··  |1fbb············|
+      0020  ·· ·· ·· ·· 0a                                    |····.|
+";
+        assert_eq!(shown(Secrets::Hidden, 5, texts(vec![release.clone()])), expected);
+        let whole = shown(Secrets::Shown, 5, texts(vec![release]));
+        assert!(whole.contains("token 0000000000001fbb0000000000000009\n"), "{whole}");
+    }
+
+    #[test]
+    fn locks_and_links_are_lines_too() {
+        let record = |number: (u8, u8), is_response: bool, data: &[u8]| {
+            let head = MessageHead::request(17, Operation::from_wire(number.0, number.1).unwrap());
+            let (head, sender) =
+                if is_response { (head.response(), Sender::Server) } else { (head, Sender::Client) };
+            let topic = Topic::Operation(head.operation);
+            let took = Duration::from_micros(1438);
+            let answers =
+                is_response.then_some(Answered { topic, id: None, key: None, may_block: false, took });
+            let message = Message { head, data: data.to_vec() };
+            message_of(MessageRecord { sender, message, raw: None, answers, show_subject: false })
+        };
+        let acquire =
+            [&[0, 0, 0, 0, 0, 0, 0, 7, 0, 1, b'k', 0, 0, 0, 1][..], &[0, 0, 0, 0, 0, 0, 0x27, 0x10], &[0; 8]];
+        let grant = [0, 0, 0, 0, 0, 0, 0, 0x1f, 0xbb, 0, 0, 0, 0, 0, 0, 0, 9, 0, 0, 0, 0, 0, 0, 0xea, 0x60];
+        let whats = vec![
+            record((1, 0), false, &acquire.concat()),
+            record((1, 0), true, &grant),
+            record((2, 1), true, &[0, 4, 0]),
+            record((2, 3), false, &[]),
+            record((2, 3), true, &[]),
+        ];
+        let expected = "\
+12:00:01.204117  #5 → ACQUIRE uid=17  owner=7 key=k timeout=10s
+12:00:01.204117  #5 ← ACQUIRE uid=17  ok fence=8123 lease=60s token 80ef  1.4 ms
+12:00:01.204117  #5 ← CLAIM   uid=17  2 ok, 1 lost                        1.4 ms
+12:00:01.204117  #5 → PING    uid=17
+12:00:01.204117  #5 ← PING    uid=17                                      1.4 ms
+";
+        assert_eq!(shown(Secrets::Hidden, 5, whats), expected);
     }
 
     #[test]
     fn colours_do_not_move_anything() {
         let took = Some(Duration::from_micros(274));
-        let record = Record { at: AT, connection: 3, what: message(answer(17, b"abc", took)) };
+        let record = Record { at: AT, connection: 3, what: message_of(answer(17, b"abc", took)) };
         let (mut plain, mut coloured) = (String::new(), String::new());
         LineWriter::new(Secrets::Hidden, TimeZone::UTC, false).write(&mut plain, &record);
         LineWriter::new(Secrets::Hidden, TimeZone::UTC, true).write(&mut coloured, &record);

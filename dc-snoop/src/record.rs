@@ -1,8 +1,9 @@
 //! What passed, kept until it is shown.
 
-use libdc::proto::observe::{Answered, Event, Passed, Sender};
-use libdc::wire::display::Content;
-use libdc::wire::frame::Corruption;
+use libdc::id::LockKey;
+use libdc::proto::observe::{Answered, Event, Passed, Said, Sender};
+use libdc::wire::display::{Content, TextContent, Topic};
+use libdc::wire::frame::{Corruption, Direction};
 use libdc::wire::message::{Message, MessageRef};
 use std::time::Duration;
 
@@ -26,8 +27,8 @@ pub(crate) enum What {
     Corrupt { sender: Sender, corruption: Corruption, offset: u64, bytes: Vec<u8> },
     /// Bytes of which nothing is known.
     Raw { sender: Sender, len: usize, bytes: Option<Vec<u8>> },
-    /// A line of text; `secret` if the whole of it is one.
-    Line { sender: Sender, text: Vec<u8>, secret: bool },
+    /// A request or an answer of the text protocol.
+    Text(Box<TextRecord>),
     /// An encrypted connection.
     Tls { sender: Sender },
     /// Bytes that are not in the capture.
@@ -45,8 +46,21 @@ pub(crate) struct MessageRecord {
     /// Its frames, if they are to be dumped.
     pub(crate) raw: Option<Vec<u8>>,
     pub(crate) answers: Option<Answered>,
-    /// Whether the line of the request, which has the id, is not shown.
-    pub(crate) show_id: bool,
+    /// Whether the line of the request, which has the id or the key, is not shown.
+    pub(crate) show_subject: bool,
+}
+
+#[derive(Clone, Debug, PartialEq)]
+pub(crate) struct TextRecord {
+    pub(crate) sender: Sender,
+    pub(crate) direction: Direction,
+    /// Its lines as they came.
+    pub(crate) raw: Vec<u8>,
+    /// Whether they are to be dumped.
+    pub(crate) dump: bool,
+    pub(crate) answers: Option<Answered>,
+    /// Whether the line of the request, which has the key, is not shown.
+    pub(crate) show_subject: bool,
 }
 
 /// How a connection ended.
@@ -70,16 +84,40 @@ impl MessageRecord {
         let asked = self.answers.as_ref().and_then(|answered| answered.id.as_deref());
         Content::of(self.as_ref()).id().or(asked)
     }
+
+    /// The lock that the message, or the request it answers, is about.
+    pub(crate) fn key(&self) -> Option<&str> {
+        let asked = self.answers.as_ref().and_then(|answered| answered.key.as_deref());
+        Content::of(self.as_ref()).key().map(LockKey::as_str).or(asked)
+    }
+}
+
+impl TextRecord {
+    pub(crate) fn content(&self) -> TextContent<'_> {
+        TextContent::of(self.direction, &self.raw)
+    }
+
+    /// The lock that it, or the request it answers, is about.
+    pub(crate) fn key(&self) -> Option<&str> {
+        let asked = self.answers.as_ref().and_then(|answered| answered.key.as_deref());
+        self.content().key().map(LockKey::as_str).or(asked)
+    }
+
+    /// What it, or the request it answers, is about.
+    pub(crate) fn topic(&self) -> Topic {
+        let asked = self.answers.as_ref().map(|answered| answered.topic);
+        self.content().command().map(Topic::Command).or(asked).unwrap_or(Topic::Text)
+    }
 }
 
 impl What {
     /// Of an event; `keep_bytes` says whether it is to be dumped.
-    pub(crate) fn new(sender: Sender, event: Event<'_>, keep_bytes: bool, show_id: bool) -> Self {
+    pub(crate) fn new(sender: Sender, event: Event<'_>, keep_bytes: bool, show_subject: bool) -> Self {
         match event {
             Event::Message(Passed { message, raw, answers }) => {
                 let raw = keep_bytes.then(|| raw.to_vec());
                 let message = Message::from(message);
-                Self::Message(Box::new(MessageRecord { sender, message, raw, answers, show_id }))
+                Self::Message(Box::new(MessageRecord { sender, message, raw, answers, show_subject }))
             }
             Event::Corrupt { corruption, offset, bytes } => {
                 Self::Corrupt { sender, corruption, offset, bytes: bytes.to_vec() }
@@ -87,7 +125,10 @@ impl What {
             Event::Raw(bytes) => {
                 Self::Raw { sender, len: bytes.len(), bytes: keep_bytes.then(|| bytes.to_vec()) }
             }
-            Event::Line(text) => Self::Line { sender, text: text.to_vec(), secret: false },
+            Event::Text(Said { direction, raw, answers }) => {
+                let (raw, dump) = (raw.to_vec(), keep_bytes);
+                Self::Text(Box::new(TextRecord { sender, direction, raw, dump, answers, show_subject }))
+            }
             Event::Tls => Self::Tls { sender },
         }
     }
@@ -103,7 +144,7 @@ impl Record {
             }
             What::Corrupt { bytes, .. } => bytes.len(),
             What::Raw { bytes, .. } => bytes.as_ref().map_or(0, Vec::len),
-            What::Line { text, .. } => text.len(),
+            What::Text(text) => size_of::<TextRecord>() + text.raw.len(),
             _ => 0,
         };
         size_of::<Self>() + held

@@ -1,14 +1,14 @@
 //! `-read`: the connections in a capture, looked on at as if they passed now.
 //!
 //! It may be a capture of ours or of tcpdump. Connections are numbered in the order they begin in it. One whose
-//! beginning is not in it is picked up at the first segment that begins with a frame, which tells the client from the
-//! server, or with a line of text, whose client is taken to be the end with the higher port.
+//! beginning is not in it is picked up at the first segment that begins with a frame or with a line of text: either
+//! tells the client from the server.
 
 use crate::capture::packet::Segment;
 use crate::capture::reassembly::{Piece, Reassembly};
 use crate::record::Ending;
 use crate::tap::Tap;
-use libdc::proto::observe::Sender;
+use libdc::proto::observe::{Sender, sender_of_text};
 use libdc::wire::frame::{Direction, Expected, FrameHeader};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -122,8 +122,7 @@ fn client_of(segment: &Segment<'_>) -> Option<SocketAddr> {
     }
     let from_client = match FrameHeader::parse(segment.data, &Expected::default()) {
         Ok(Some(header)) => header.head.direction == Direction::Request,
-        _ if segment.data.first()?.is_ascii_lowercase() => from.port() > to.port(),
-        _ => return None,
+        _ => sender_of_text(segment.data)? == Sender::Client,
     };
     Some(if from_client { from } else { to })
 }
@@ -201,6 +200,30 @@ mod tests {
     }
 
     #[test]
+    fn a_capture_of_text_without_its_beginning_is_picked_up_at_a_line() {
+        let mut conversation = Conversation::new(Ends::stand_in(1));
+        let at = Duration::from_secs;
+        let mut packets = vec![];
+        for (second, sender, offset, bytes) in [
+            (1, Sender::Client, 800, &b"key\n10\n"[..]),
+            (2, Sender::Server, 100, b"timeout\n"),
+            (3, Sender::Client, 808, b"l\nk\n10\n"),
+            (5, Sender::Server, 108, b"ok 00000000000000070000000000000009 33\n"),
+        ] {
+            packets.push((at(second), conversation.data(sender, offset, bytes).unwrap().remove(0)));
+        }
+        let took: Vec<_> = replayed(&packets)
+            .into_iter()
+            .filter_map(|record| match record.what {
+                What::Opened { from } => Some(from),
+                What::Text(it) => Some(format!("{:?} {:?}", it.sender, it.answers.map(|it| it.took))),
+                _ => None,
+            })
+            .collect();
+        assert_eq!(took, ["10.0.0.1:1025", "Server None", "Client None", "Server Some(2s)"]);
+    }
+
+    #[test]
     fn what_was_not_captured_is_a_gap() {
         let mut conversation = Conversation::new(Ends::stand_in(1));
         let at = Duration::from_secs(1);
@@ -255,6 +278,7 @@ mod tests {
             6 => (0..3_u32, 0..4000_usize).prop_map(|(uid, len)| request(uid, len)),
             6 => (0..3_u32, 0..4000_usize).prop_map(|(uid, len)| answer(uid, len)),
             1 => proptest::collection::vec(any::<u8>(), 1..40),
+            2 => "(l\nk\n10\n|ok\n|timeout\n|x)".prop_map(String::into_bytes),
             1 => Just(answer(1, 100)[..50].to_vec()),
         ];
         let sender = prop_oneof![Just(Sender::Client), Just(Sender::Server)];

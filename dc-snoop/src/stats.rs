@@ -1,11 +1,15 @@
 //! `-stats`: rates, hit ratio and latency quantiles, as a table or as an object of JSON.
+//!
+//! A request that is ready to wait for a lock may take as long as others hold it, which says nothing of the server.
+//! So those are counted in rows of their own, called `waiting`; those that only try are with the rest.
 
 use crate::clock::{TimeOfDay, rfc_3339, took};
 use hdrhistogram::Histogram;
 use jiff::tz::TimeZone;
-use libdc::proto::observe::{Passed, Sender};
-use libdc::wire::display::Content;
+use libdc::proto::observe::{Answered, Passed, Said, Sender};
+use libdc::wire::display::{Content, TextContent, Topic};
 use libdc::wire::frame::{Direction, Operation};
+use libdc::wire::lock::LockAction;
 use libdc::wire::session::Status;
 use serde::Serialize;
 use std::collections::BTreeMap;
@@ -20,14 +24,33 @@ pub(crate) struct Stats {
     opened: u64,
     malformed: u64,
     bytes: [u64; 2],
-    /// By class and number.
-    operations: BTreeMap<(u8, u8), Row>,
+    rows: BTreeMap<RowName, Row>,
+}
+
+/// What a row is about: class and number, and whether it waits.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct RowName {
+    class: u8,
+    number: u8,
+    waits: bool,
+}
+
+impl RowName {
+    const fn new(topic: Topic, waits: bool) -> Self {
+        let (class, number) = match topic {
+            Topic::Operation(operation) => operation.to_wire(),
+            // Behind the classes of frames.
+            Topic::Command(command) => (3, command as u8),
+            Topic::Text => (4, 0),
+        };
+        Self { class, number, waits }
+    }
 }
 
 /// What passed of one operation.
 #[derive(Debug)]
 struct Row {
-    operation: Operation,
+    topic: Topic,
     requests: u64,
     responses: u64,
     failed: u64,
@@ -37,9 +60,9 @@ struct Row {
 }
 
 impl Row {
-    fn new(operation: Operation) -> Option<Self> {
+    fn new(topic: Topic) -> Option<Self> {
         let took_ns = Histogram::new(SIGNIFICANT_DIGITS).ok()?;
-        Some(Self { operation, requests: 0, responses: 0, failed: 0, found: 0, missed: 0, took_ns })
+        Some(Self { topic, requests: 0, responses: 0, failed: 0, found: 0, missed: 0, took_ns })
     }
 
     fn hit_ratio(&self) -> Option<f64> {
@@ -60,7 +83,7 @@ const QUANTILES: [(f64, &str); 5] =
 
 impl Stats {
     pub(crate) const fn new(since: Duration) -> Self {
-        Self { since, opened: 0, malformed: 0, bytes: [0; 2], operations: BTreeMap::new() }
+        Self { since, opened: 0, malformed: 0, bytes: [0; 2], rows: BTreeMap::new() }
     }
 
     pub(crate) const fn opened(&mut self) {
@@ -76,25 +99,47 @@ impl Stats {
     }
 
     pub(crate) fn message(&mut self, passed: &Passed<'_>) {
-        let operation = passed.message.head.operation;
-        let Some(row) = self.row(operation) else { return };
-        if passed.message.head.direction == Direction::Request {
-            row.requests += 1;
-            return;
-        }
-        row.responses += 1;
+        let topic = Topic::Operation(passed.message.head.operation);
         let content = Content::of(passed.message);
-        row.failed += u64::from(content.is_failure());
-        match content {
-            Content::Session(_) | Content::Status(Status::Ok) => row.found += 1,
-            Content::Status(Status::NotOk) => row.missed += 1,
-            _ => {}
+        if passed.message.head.direction == Direction::Request {
+            self.request(topic, content.may_block());
+        } else if let Some(row) = self.response(topic, passed.answers.as_ref(), content.is_failure()) {
+            match content {
+                Content::Session(_) | Content::Status(Status::Ok) => row.found += 1,
+                Content::Status(Status::NotOk) => row.missed += 1,
+                _ => {}
+            }
         }
-        if let Some(answered) = &passed.answers {
+    }
+
+    pub(crate) fn text(&mut self, said: &Said<'_>) {
+        let content = TextContent::of(said.direction, said.raw);
+        self.malformed += u64::from(content.is_malformed());
+        if said.direction == Direction::Request {
+            let topic = content.command().map_or(Topic::Text, Topic::Command);
+            self.request(topic, content.action().is_some_and(LockAction::may_block));
+        } else {
+            let topic = said.answers.as_ref().map_or(Topic::Text, |answered| answered.topic);
+            self.response(topic, said.answers.as_ref(), content.is_failure());
+        }
+    }
+
+    fn request(&mut self, topic: Topic, waits: bool) {
+        if let Some(row) = self.row(topic, waits) {
+            row.requests += 1;
+        }
+    }
+
+    fn response(&mut self, topic: Topic, answers: Option<&Answered>, failed: bool) -> Option<&mut Row> {
+        let row = self.row(topic, answers.is_some_and(|answered| answered.may_block))?;
+        row.responses += 1;
+        row.failed += u64::from(failed);
+        if let Some(answered) = answers {
             let ns = u64::try_from(answered.took.as_nanos()).unwrap_or(u64::MAX);
             let recorded = row.took_ns.record(ns);
             debug_assert!(recorded.is_ok(), "a histogram that grows takes any time");
         }
+        Some(row)
     }
 
     /// Adds what `other` counted.
@@ -103,8 +148,8 @@ impl Stats {
         self.malformed += other.malformed;
         self.bytes[0] += other.bytes[0];
         self.bytes[1] += other.bytes[1];
-        for row in other.operations.values() {
-            let Some(sum) = self.row(row.operation) else { continue };
+        for (name, row) in &other.rows {
+            let Some(sum) = self.row(row.topic, name.waits) else { continue };
             sum.requests += row.requests;
             sum.responses += row.responses;
             sum.failed += row.failed;
@@ -115,10 +160,10 @@ impl Stats {
         }
     }
 
-    fn row(&mut self, operation: Operation) -> Option<&mut Row> {
-        match self.operations.entry(operation.to_wire()) {
+    fn row(&mut self, topic: Topic, waits: bool) -> Option<&mut Row> {
+        match self.rows.entry(RowName::new(topic, waits)) {
             Entry::Occupied(row) => Some(row.into_mut()),
-            Entry::Vacant(place) => Some(place.insert(Row::new(operation)?)),
+            Entry::Vacant(place) => Some(place.insert(Row::new(topic)?)),
         }
     }
 
@@ -126,8 +171,9 @@ impl Stats {
     ///
     /// ```text
     /// 12:00:05.000000  5.0 s  2 new connections  → 1.2 MB/s  ← 3.4 MB/s
-    ///   operation    rate/s     count    failed    hits       p50       p90 …
-    ///   GET          1201.4      6007        12  99.8 %    211 µs    274 µs …
+    ///   operation           rate/s     count    failed    hits       p50       p90 …
+    ///   GET                 1201.4      6007        12  99.8 %    211 µs    274 µs …
+    ///   lock waiting          20.0       100         3       -    1.4 ms     2.5 s …
     /// ```
     pub(crate) fn table(&self, now: Duration, zone: &TimeZone) -> String {
         let mut out = String::new();
@@ -146,17 +192,17 @@ impl Stats {
             write!(out, "  {} malformed", self.malformed)?;
         }
         out.push('\n');
-        write!(out, "  {:<9}{:>10}{:>10}{:>10}{:>8}", "operation", "rate/s", "count", "failed", "hits")?;
+        write!(out, "  {:<16}{:>10}{:>10}{:>10}{:>8}", "operation", "rate/s", "count", "failed", "hits")?;
         for (_, name) in QUANTILES {
             write!(out, "{name:>10}")?;
         }
         out.push('\n');
-        for row in self.operations.values() {
+        for (name, row) in &self.rows {
             let rate = row.requests as f64 / seconds;
             let counts = format!("{rate:>10.1}{:>10}{:>10}", row.requests, row.failed);
-            let hits = row.hit_ratio().filter(|_| has_hits(row.operation));
+            let hits = row.hit_ratio().filter(|_| has_hits(row.topic));
             let hits = hits.map_or_else(|| "-".to_owned(), |ratio| format!("{:.1} %", ratio * 100.0));
-            write!(out, "  {:<9}{counts}{hits:>8}", row.operation.name())?;
+            write!(out, "  {:<16}{counts}{hits:>8}", row_name(row.topic, name.waits))?;
             for (quantile, _) in QUANTILES {
                 write!(out, "{:>10}", row.quantile(quantile).map_or_else(|| "-".to_owned(), took))?;
             }
@@ -168,19 +214,19 @@ impl Stats {
     /// The same as one line of JSON.
     pub(crate) fn json(&self, now: Duration) -> String {
         let seconds = self.seconds(now);
-        let operations = self.operations.values().map(|row| {
+        let operations = self.rows.iter().map(|(name, row)| {
             let object = OperationObject {
                 count: row.requests,
                 answered: row.responses,
                 failed: row.failed,
                 rate: row.requests as f64 / seconds,
-                hit_ratio: row.hit_ratio().filter(|_| has_hits(row.operation)),
+                hit_ratio: row.hit_ratio().filter(|_| has_hits(row.topic)),
                 took_us: QUANTILES
                     .iter()
                     .filter_map(|(at, name)| Some((*name, row.quantile(*at)?.as_nanos() as f64 / 1e3)))
                     .collect(),
             };
-            (row.operation.name(), object)
+            (row_name(row.topic, name.waits), object)
         });
         let [bytes_to_server, bytes_to_client] = self.bytes;
         let object = StatsObject {
@@ -204,9 +250,13 @@ impl Stats {
     }
 }
 
-const fn has_hits(operation: Operation) -> bool {
+fn row_name(topic: Topic, waits: bool) -> String {
+    format!("{}{}", topic.name(), if waits { " waiting" } else { "" })
+}
+
+const fn has_hits(topic: Topic) -> bool {
     use libdc::wire::frame::SessionOperation::{Get, Have};
-    matches!(operation, Operation::Session(Get | Have))
+    matches!(topic, Topic::Operation(Operation::Session(Get | Have)))
 }
 
 fn byte_rate(rate: f64) -> String {
@@ -226,7 +276,7 @@ struct StatsObject {
     malformed: u64,
     bytes_to_server: u64,
     bytes_to_client: u64,
-    operations: BTreeMap<&'static str, OperationObject>,
+    operations: BTreeMap<String, OperationObject>,
 }
 
 #[derive(Serialize)]

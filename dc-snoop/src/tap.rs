@@ -3,9 +3,11 @@
 use crate::filter::{Filters, Subject};
 use crate::record::{Ending, Record, What};
 use crate::stats::Stats;
-use libdc::proto::observe::{Event, Observer, Passed, Sender};
-use libdc::wire::display::Content;
+use libdc::id::LockKey;
+use libdc::proto::observe::{Answered, Event, Observer, Passed, Said, Sender};
+use libdc::wire::display::{Content, LinkContent, TextContent, Topic};
 use libdc::wire::frame::Direction;
+use libdc::wire::lock::LockStatus;
 use std::collections::HashMap;
 use std::time::Duration;
 
@@ -27,17 +29,11 @@ pub(crate) struct TapOptions {
 #[derive(Debug)]
 pub(crate) struct Tap {
     options: TapOptions,
-    connections: HashMap<u64, Observed>,
+    connections: HashMap<u64, Observer>,
     records: Vec<Record>,
     messages: u64,
     stats: Stats,
     total: Stats,
-}
-
-#[derive(Debug, Default)]
-struct Observed {
-    observer: Observer,
-    text: TextRequest,
 }
 
 impl Tap {
@@ -49,7 +45,7 @@ impl Tap {
 
     /// A connection was accepted.
     pub(crate) fn open(&mut self, at: Duration, connection: u64, from: String) {
-        self.connections.insert(connection, Observed::default());
+        self.connections.insert(connection, Observer::new());
         self.stats.opened();
         if self.options.connections {
             self.tell(at, connection, What::Opened { from }, false);
@@ -60,14 +56,15 @@ impl Tap {
     pub(crate) fn bytes(&mut self, at: Duration, connection: u64, sender: Sender, mut bytes: &[u8]) {
         self.stats.bytes(sender, bytes.len());
         let Self { options, connections, records, messages, stats, .. } = self;
-        let Some(observed) = connections.get_mut(&connection) else { return };
-        while let Some(event) = observed.observer.next(sender, at, &mut bytes) {
+        let Some(observer) = connections.get_mut(&connection) else { return };
+        while let Some(event) = observer.next(sender, at, &mut bytes) {
             match &event {
                 Event::Message(passed) => stats.message(passed),
+                Event::Text(said) => stats.text(said),
                 Event::Corrupt { .. } => stats.malformed(),
-                _ => {}
+                Event::Raw(_) | Event::Tls => {}
             }
-            let is_message = matches!(event, Event::Message(_));
+            let is_message = matches!(event, Event::Message(_) | Event::Text(_));
             let ended = options.count.is_some_and(|count| *messages >= count);
             if ended || !options.filters.accept(&subject(connection, &event)) {
                 continue;
@@ -76,18 +73,15 @@ impl Tap {
             if options.stats {
                 continue;
             }
-            let mut what = What::new(sender, event, options.keep_bytes, options.filters.hide_requests());
-            if let What::Line { text, secret, .. } = &mut what {
-                *secret = sender == Sender::Client && observed.text.is_token(text);
-            }
+            let what = What::new(sender, event, options.keep_bytes, options.filters.hide_requests());
             records.push(Record { at, connection, what });
         }
     }
 
     /// Bytes passed that nobody has seen.
     pub(crate) fn gap(&mut self, at: Duration, connection: u64, sender: Sender, count: u64) {
-        if let Some(observed) = self.connections.get_mut(&connection) {
-            observed.observer.skip(sender, count);
+        if let Some(observer) = self.connections.get_mut(&connection) {
+            observer.skip(sender, count);
             if count > 0 {
                 self.tell(at, connection, What::Gap { sender, count }, true);
             }
@@ -102,7 +96,7 @@ impl Tap {
 
     /// A connection ended. Told of if there is something about it.
     pub(crate) fn close(&mut self, at: Duration, connection: u64, how: Ending) {
-        let Some(Observed { observer, .. }) = self.connections.remove(&connection) else { return };
+        let Some(observer) = self.connections.remove(&connection) else { return };
         let unanswered = observer.unanswered(Sender::Client) + observer.unanswered(Sender::Server);
         let unfinished = [Sender::Client, Sender::Server].map(|sender| (sender, observer.unfinished(sender)));
         let abrupt =
@@ -154,49 +148,53 @@ impl Tap {
 
 /// What a filter looks at in an event.
 fn subject<'a>(connection: u64, event: &'a Event<'_>) -> Subject<'a> {
-    let Event::Message(Passed { message, answers, .. }) = event else {
-        let failed = matches!(event, Event::Corrupt { .. } | Event::Raw(_));
-        return Subject { connection, failed, ..Subject::default() };
-    };
+    match event {
+        Event::Message(passed) => subject_of_message(connection, passed),
+        Event::Text(said) => subject_of_text(connection, said),
+        Event::Corrupt { .. } | Event::Raw(_) => Subject { connection, failed: true, ..Subject::default() },
+        Event::Tls => Subject { connection, ..Subject::default() },
+    }
+}
+
+fn subject_of_message<'a>(connection: u64, passed: &'a Passed<'_>) -> Subject<'a> {
+    let Passed { message, answers, .. } = passed;
     let content = Content::of(*message);
-    let status = match content {
-        Content::Status(status) => Some(status),
-        Content::Session(_) => Some(libdc::wire::session::Status::Ok),
-        _ => None,
-    };
     let unasked = message.head.direction == Direction::Response && answers.is_none();
     let asked_id = answers.as_ref().and_then(|answered| answered.id.as_deref());
     Subject {
         connection,
-        operation: Some(message.head.operation),
+        topic: Some(Topic::Operation(message.head.operation)),
         id: content.id().or(asked_id),
-        status,
+        key: content.key().map(LockKey::as_str).or(asked_key(answers)),
+        claims: if let Content::Link(LinkContent::Claims(data)) = content { data } else { &[] },
+        status: content.status_name(),
         failed: unasked || content.is_failure(),
     }
 }
 
-/// Where in a request of three lines (command, key, argument) the client is.
-#[derive(Clone, Copy, Debug, Default)]
-struct TextRequest {
-    lines: u8,
-    is_auth: bool,
+fn subject_of_text<'a>(connection: u64, said: &'a Said<'_>) -> Subject<'a> {
+    let Said { direction, raw, answers } = said;
+    let content = TextContent::of(*direction, raw);
+    let unasked = *direction == Direction::Response && answers.is_none();
+    let asked = answers.as_ref().map(|answered| answered.topic);
+    Subject {
+        connection,
+        topic: content.command().map(Topic::Command).or(asked).or(Some(Topic::Text)),
+        key: content.key().map(LockKey::as_str).or(asked_key(answers)),
+        status: content.status().map(LockStatus::name),
+        failed: unasked || content.is_failure(),
+        ..Subject::default()
+    }
 }
 
-impl TextRequest {
-    /// Counts the next line; whether it is the token of an `auth`.
-    fn is_token(&mut self, line: &[u8]) -> bool {
-        if self.lines == 0 {
-            self.is_auth = line.trim_ascii_end() == b"auth";
-        }
-        self.lines = (self.lines + 1) % 3;
-        self.is_auth && self.lines == 0
-    }
+fn asked_key(answers: &Option<Answered>) -> Option<&str> {
+    answers.as_ref().and_then(|answered| answered.key.as_deref())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
+    use libdc::wire::frame::{LockOperation, MessageHead, Operation, SessionOperation};
     use libdc::wire::message::write_message;
 
     const START: Duration = Duration::from_secs(1000);
@@ -289,14 +287,80 @@ mod tests {
         );
     }
 
+    /// A lock that waits and is had, one that is not, a wrong command, an answer to nothing, an ACQUIRE with its key.
+    fn pass_locks(filters: &[&str], stats: bool) -> Tap {
+        let filters = Filters::new(filters.iter().map(|text| text.parse().unwrap()).collect());
+        let mut tap = Tap::new(TapOptions { filters, stats, ..TapOptions::default() }, START);
+        tap.open(START, 1, "somebody".to_owned());
+        tap.bytes(START, 1, Sender::Client, b"l\nnightly\n10 60\nl\nother\n0\nzz\n\n\n");
+        let answers = b"ok 00000000000000070000000000000009 60\ntimeout\nerror\nok\n";
+        tap.bytes(START + Duration::from_millis(1400), 1, Sender::Server, answers);
+        tap.open(START, 2, "an agent".to_owned());
+        let head = MessageHead::request(5, Operation::Lock(LockOperation::Acquire));
+        let key = [0, 0, 0, 0, 0, 0, 0, 7, 0, 7, b'n', b'i', b'g', b'h', b't', b'l', b'y', 0, 0, 0, 1];
+        let (mut request, mut answer) = (Vec::new(), Vec::new());
+        write_message(&mut request, head, &[&key[..], &[0; 16]].concat());
+        write_message(&mut answer, head.response(), &[3]);
+        tap.bytes(START, 2, Sender::Client, &request);
+        tap.bytes(START + Duration::from_millis(2), 2, Sender::Server, &answer);
+        tap
+    }
+
     #[test]
-    fn the_token_of_an_auth_is_a_secret() {
+    fn locks_are_filtered_by_name_key_status_and_failure() {
+        let cases = [
+            (&[][..], "l l zz ok timeout error ok ACQUIRE ACQUIRE"),
+            (&["op=lock"], "l l ok timeout"),
+            (&["op=acquire"], "ACQUIRE ACQUIRE"),
+            (&["op=text"], "zz error ok"),
+            (&["key=night"], "l ok ACQUIRE ACQUIRE"),
+            (&["status=timeout"], "timeout ACQUIRE"),
+            (&["status=ok"], "ok ok"),
+            (&["failed"], "zz timeout error ok ACQUIRE"),
+            (&["key=other,failed"], "timeout"),
+            (&["conn=2,failed"], "ACQUIRE"),
+        ];
+        for (filters, expected) in cases {
+            let told = pass_locks(filters, false).take().into_iter().map(|record| match record.what {
+                What::Message(message) => message.message.head.operation.name().to_owned(),
+                What::Text(text) => {
+                    let text = String::from_utf8(text.raw).unwrap();
+                    text.split_whitespace().next().unwrap_or_default().to_owned()
+                }
+                other => format!("{other:?}"),
+            });
+            assert_eq!(told.collect::<Vec<_>>().join(" "), expected, "{filters:?}");
+        }
+    }
+
+    #[test]
+    fn those_who_may_wait_are_counted_apart() {
+        let now = START + Duration::from_secs(2);
+        let stats = pass_locks(&[], true).take_stats(now).unwrap().json(now);
+        let stats: serde_json::Value = serde_json::from_str(&stats).unwrap();
+        let counts = |name: &str| {
+            let row = &stats["operations"][name];
+            ["count", "answered", "failed"].map(|name| row[name].as_u64().unwrap_or(99))
+        };
+        assert_eq!(counts("lock waiting"), [1, 1, 0]);
+        assert_eq!(counts("lock"), [1, 1, 1]);
+        // What is wrong, and what answers it or nothing.
+        assert_eq!(counts("text"), [1, 2, 1]);
+        assert_eq!(counts("ACQUIRE"), [1, 1, 1]);
+        assert_eq!((counts("ACQUIRE waiting"), &stats["malformed"]), ([99; 3], &1.into()));
+        let took = &stats["operations"]["lock waiting"]["took_us"]["p50"];
+        assert!((took.as_f64().unwrap() / 1.4e6 - 1.0).abs() < 0.001, "{took}");
+    }
+
+    #[test]
+    fn requests_of_text_that_are_not_answered_are_told_of_at_the_end() {
         let mut tap = Tap::new(TapOptions::default(), START);
         tap.open(START, 1, "somebody".to_owned());
-        tap.bytes(START, 1, Sender::Client, b"auth\r\nx\nsesame\nl\nx\n10\n");
-        tap.bytes(START, 1, Sender::Server, b"ok\n");
-        let secret = |record: Record| matches!(record.what, What::Line { secret: true, .. });
-        let secrets: Vec<bool> = tap.take().into_iter().map(secret).collect();
-        assert_eq!(secrets, [false, false, true, false, false, false, false]);
+        tap.bytes(START, 1, Sender::Client, b"l\nk\n10\nl\n");
+        tap.take();
+        tap.close(START, 1, Ending::Orderly);
+        let unfinished = [(Sender::Client, 2), (Sender::Server, 0)];
+        let closed = What::Closed { how: Ending::Orderly, unanswered: 1, unfinished };
+        assert_eq!(tap.take(), [Record { at: START, connection: 1, what: closed }]);
     }
 }

@@ -7,6 +7,7 @@
 use crate::limits::LINK_IN_FLIGHT_MAX;
 use crate::wire::display::{Content, TextContent, Topic};
 use crate::wire::frame::{LinkOperation, Operation};
+use crate::wire::lock::LockAction;
 use crate::wire::message::MessageRef;
 use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
@@ -102,7 +103,7 @@ impl Asked {
             topic: content.command().map_or(Topic::Text, Topic::Command),
             id: None,
             key: content.key().map(|key| key.as_str().into()),
-            may_block: content.action().is_some_and(|action| action.may_block()),
+            may_block: content.action().is_some_and(LockAction::may_block),
             at,
         });
     }

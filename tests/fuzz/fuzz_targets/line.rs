@@ -1,0 +1,135 @@
+//! Any bytes as the text protocol: they are read the same however they are cut, a line that is too long is reported
+//! when its last byte arrives, what is read is written the same, and nothing of it breaks the line it is shown on.
+//!
+//! Of the input byte 0 says how many cuts of two bytes follow; the rest is the stream.
+#![no_main]
+
+use dc_fuzz::ends;
+use libdc::proto::observe::{Event, Observer, Sender};
+use libdc::wire::display::{Secrets, TextContent};
+use libdc::wire::frame::Direction;
+use libdc::wire::line::{LineTooLong, Lines, TextRequest};
+use libdc::wire::lock::{LockAction, LockAnswer, LockStatus};
+use libfuzzer_sys::fuzz_target;
+use std::time::Duration;
+
+type Reading = (Vec<[Vec<u8>; 3]>, Option<LineTooLong>);
+
+fuzz_target!(|input: &[u8]| {
+    let [cuts, rest @ ..] = input else { return };
+    let Some((cuts, stream)) = rest.split_at_checked(2 * usize::from(cuts % 16)) else { return };
+    let cuts: Vec<u16> = cuts.chunks(2).map(|cut| u16::from_be_bytes([cut[0], cut[1]])).collect();
+
+    let (at_once, _) = read(stream, std::iter::once(stream.len()));
+    let (in_pieces, _) = read(stream, ends(&cuts, stream.len()).into_iter());
+    assert_eq!(at_once, in_pieces);
+    let (by_bytes, arrived) = read(stream, 1..=stream.len());
+    assert!(stream.is_empty() || by_bytes == at_once);
+    if by_bytes.1.is_some() {
+        let line = stream[..arrived].iter().rev().take_while(|byte| **byte != b'\n').count();
+        assert!(line == 257 || line == 258, "reported after {line} bytes");
+    }
+    for [command, key, argument] in &at_once.0 {
+        request(&Lines { command, key, argument });
+    }
+    for line in stream.split_inclusive(|byte| *byte == b'\n') {
+        answer(line);
+    }
+    for sender in [Sender::Client, Sender::Server] {
+        let whole = observed(sender, stream, [stream.len()].into_iter());
+        assert_eq!(observed(sender, stream, ends(&cuts, stream.len()).into_iter()), whole);
+    }
+});
+
+fn read(stream: &[u8], ends: impl Iterator<Item = usize>) -> (Reading, usize) {
+    let (mut used, mut requests) = (0, Vec::new());
+    for end in ends {
+        let mut input = &stream[used..end];
+        loop {
+            match Lines::next(&mut input) {
+                Ok(Some(Lines { command, key, argument })) => {
+                    requests.push([command.to_vec(), key.to_vec(), argument.to_vec()]);
+                }
+                Ok(None) => break,
+                Err(too_long) => return ((requests, Some(too_long)), end),
+            }
+        }
+        used = end - input.len();
+    }
+    ((requests, None), stream.len())
+}
+
+/// What makes sense says the same when it is written in the longest form.
+fn request(lines: &Lines<'_>) {
+    let Some(request) = TextRequest::parse(lines) else { return };
+    assert!(lines.known_command().is_some());
+    let TextRequest::Lock(action) = request else { return };
+    let (command, key, argument) = match action {
+        LockAction::Acquire { key, limit, timeout_ms, lease_ms } => {
+            ("sl", key, format!("{} {limit}{}", timeout_ms / 1000, lease(lease_ms)))
+        }
+        LockAction::Enqueue { key, limit, lease_ms } => ("se", key, format!("{limit}{}", lease(lease_ms))),
+        LockAction::Wait { key, timeout_ms } => ("sw", key, format!("{}", timeout_ms / 1000)),
+        LockAction::Release { key, token } => ("sr", key, hex(&token.to_hex())),
+        LockAction::Renew { key, token, lease_ms } => {
+            ("sn", key, format!("{}{}", hex(&token.to_hex()), lease(lease_ms)))
+        }
+        LockAction::Cancel { .. } => panic!("there is no such command"),
+        LockAction::Stats => return,
+    };
+    let written = Lines { command: command.as_bytes(), key: key.as_bytes(), argument: argument.as_bytes() };
+    assert_eq!(TextRequest::parse(&written), Some(request));
+}
+
+fn lease(ms: u64) -> String {
+    if ms == 0 { String::new() } else { format!(" {}", ms / 1000) }
+}
+
+fn hex(digits: &[u8]) -> String {
+    String::from_utf8_lossy(digits).into_owned()
+}
+
+fn answer(line: &[u8]) {
+    let Some(answer) = LockAnswer::parse_line(line) else { return };
+    assert!(LockStatus::ALL.contains(&answer.status()));
+    let mut written = Vec::new();
+    answer.write_line(&mut written);
+    assert_eq!(LockAnswer::parse_line(&written), Some(answer));
+}
+
+/// What is told of a direction that speaks text: lines, and the raw bytes behind one that is too long.
+fn observed(sender: Sender, stream: &[u8], ends: impl Iterator<Item = usize>) -> (Vec<Vec<u8>>, Vec<u8>) {
+    let (mut observer, mut start) = (Observer::new(), 0);
+    let (mut lines, mut raw) = (Vec::new(), Vec::new());
+    if !stream.first().is_some_and(u8::is_ascii_lowercase) {
+        return (lines, raw);
+    }
+    for end in ends {
+        let mut piece = &stream[start..end];
+        start = end;
+        while let Some(event) = observer.next(sender, Duration::ZERO, &mut piece) {
+            match event {
+                Event::Text(said) => {
+                    let content = TextContent::of(said.direction, said.raw);
+                    assert_eq!(said.direction == Direction::Request, sender == Sender::Client);
+                    for secrets in [Secrets::Hidden, Secrets::Shown] {
+                        assert!(!content.show(secrets).to_string().contains('\n'));
+                    }
+                    let mut shown = 0;
+                    for range in content.secret_ranges(said.raw) {
+                        assert!(shown <= range.start && range.start < range.end);
+                        shown = range.end;
+                    }
+                    assert!(shown <= said.raw.len());
+                    lines.push(said.raw.to_vec());
+                }
+                Event::Raw(bytes) => raw.extend_from_slice(bytes),
+                other => panic!("{other:?} in text"),
+            }
+        }
+        assert!(piece.is_empty(), "the observer left bytes");
+    }
+    let told = lines.iter().map(Vec::len).sum::<usize>() + raw.len();
+    assert_eq!(told + observer.unfinished(sender), stream.len());
+    (lines, raw)
+}
