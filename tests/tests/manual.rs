@@ -43,12 +43,14 @@ fn programs(pages: &BTreeMap<String, String>) -> Programs {
     pages.map(|(program, page)| (program.to_owned(), options(page))).collect()
 }
 
-/// What is wrong with the words of a command, if it starts one of the programs.
+/// What is wrong with the words of a command, if it starts one of the programs. Its options end at `--`, and at what is
+/// quoted for a shell: a command that `dc_lock` is to run.
 fn wrong_command(command: &str, programs: &Programs) -> Vec<String> {
     let mut words = command.split_whitespace().skip_while(|word| word.contains('='));
     let Some(first) = words.next() else { return Vec::new() };
     let program = first.rsplit('/').next().unwrap_or(first);
     let Some(options) = programs.get(program) else { return Vec::new() };
+    let words = words.take_while(|word| *word != "--" && !word.starts_with('\''));
     let given = words.filter_map(|word| word.strip_prefix('-')).filter(|name| !name.is_empty());
     let names = given.map(|name| name.trim_start_matches('-').split('=').next().unwrap_or_default());
     let names = names.map(|name| name.trim_end_matches([',', '.', ';', ':']));
@@ -111,7 +113,7 @@ fn no_document_names_an_option_that_does_not_exist() {
 #[test]
 fn an_option_that_does_not_exist_is_seen() {
     let programs = Programs::from([("dc_it".to_owned(), BTreeSet::from(["retry".to_owned()]))]);
-    let page = ".Ic dc_it -retry Ns = Ns Ar 5\n.Bd -literal\nX=1 ls -l | target/dc_it -retry 5 \\e\n    --redo=6\n.Ed\n";
+    let page = ".Ic dc_it -retry Ns = Ns Ar 5\n.Bd -literal\nX=1 ls -l | target/dc_it -retry 5 \\e\n    --redo=6 -- ls -y\ndc_it -retry 'ls -y\n.Ed\n";
     let wrong: Vec<String> =
         commands_of_page(page).iter().flat_map(|command| wrong_command(command, &programs)).collect();
     assert_eq!(wrong.len(), 1, "{wrong:?}");
