@@ -6,7 +6,7 @@
 
 use libdc::client::{Connections, Options, blocking};
 use libdc::net::address::Address;
-use libdc::wire::frame::Direction;
+use libdc::wire::frame::{Direction, LinkOperation, LockOperation, Operation};
 use libdc::wire::message::{Message, MessageReader, write_message};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::{ForkResult, fork};
@@ -23,7 +23,9 @@ fn main() {
         let address: Address = address.parse().unwrap();
         blocking_client_forks(address.clone());
         #[cfg(feature = "tokio")]
-        asynchronous_client_forks(address);
+        asynchronous_client_forks(address.clone());
+        #[cfg(feature = "tokio")]
+        lock_client_forks(address);
         return;
     }
     let dir = std::env::temp_dir().join(format!("libdc-fork-{}", std::process::id()));
@@ -84,6 +86,32 @@ fn asynchronous_client_forks(address: Address) {
     assert_eq!(parents.block_on(client.as_mut().unwrap().get(ID)).unwrap().unwrap(), ours);
 }
 
+/// A child holds nothing, and takes nothing from its parent: not when it asks, nor when it drops what it inherited.
+#[cfg(feature = "tokio")]
+fn lock_client_forks(address: Address) {
+    use libdc::client::lock::{AcquireOptions, LockClient, LockError, LockOptions, Loss};
+    let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+    let parents = runtime();
+    let client = parents.block_on(LockClient::connect(address, LockOptions::default())).unwrap();
+    let how = AcquireOptions::default();
+    let mut guard = Some(parents.block_on(client.acquire("k", &how)).unwrap());
+    in_child(|| {
+        let held = guard.take().unwrap();
+        assert!(!held.is_valid_for(Duration::ZERO));
+        assert_eq!(held.loss(), Some(Loss::Forked));
+        let runtime = runtime();
+        assert_eq!(runtime.block_on(held.lost()), Loss::Forked);
+        assert!(matches!(runtime.block_on(held.renew()), Err(LockError::Forked)));
+        assert!(matches!(runtime.block_on(client.try_acquire("k", &how)), Err(LockError::Forked)));
+        runtime.block_on(client.clone().close());
+        drop(held);
+    });
+    let guard = guard.unwrap();
+    assert!(guard.is_valid_for(Duration::ZERO));
+    parents.block_on(guard.release()).unwrap();
+    parents.block_on(client.close());
+}
+
 /// Runs `test` in a forked child, and fails if it does.
 fn in_child(test: impl FnOnce()) {
     #[expect(unsafe_code, reason = "std can't fork")]
@@ -100,7 +128,7 @@ fn in_child(test: impl FnOnce()) {
     }
 }
 
-/// Answers every GET with the number of the connection.
+/// Answers every GET with the number of the connection, and grants every lock.
 fn serve(mut stream: UnixStream, number: usize) {
     let mut reader = MessageReader::new(Some(Direction::Request));
     let (mut input, mut buffer) = (Vec::new(), [0; 4096]);
@@ -109,7 +137,15 @@ fn serve(mut stream: UnixStream, number: usize) {
         let mut rest = input.as_slice();
         while let Some(request) = reader.next(&mut rest).unwrap().map(Message::from) {
             let mut out = Vec::new();
-            write_message(&mut out, request.head.response(), format!("connection {number}").as_bytes());
+            let data = match request.head.operation {
+                Operation::Session(_) => format!("connection {number}").into_bytes(),
+                // A grace of ten seconds.
+                Operation::Link(LinkOperation::Hello) => vec![0, 0, 0, 0x27, 0x10, 0, 0, 0, 0],
+                // A token and a lease of ten seconds.
+                Operation::Lock(LockOperation::Acquire) => [&[0; 17][..], &10_000_u64.to_be_bytes()].concat(),
+                Operation::Lock(_) | Operation::Link(_) => vec![0],
+            };
+            write_message(&mut out, request.head.response(), &data);
             stream.write_all(&out).unwrap();
         }
         input = rest.to_vec();

@@ -10,7 +10,7 @@ use std::fs;
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 
 /// What the variables begin with that the programs read.
-const VARIABLES: [&str; 4] = ["DC_SERVER_", "DC_CLIENT_", "DFLOCKD_", "RUST_LOG"];
+const VARIABLES: [&str; 5] = ["DC_SERVER_", "DC_CLIENT_", "DC_LOCK_", "DFLOCKD_", "RUST_LOG"];
 
 /// How a program is to be started: with these arguments, and nothing from the environment.
 #[derive(Clone, Debug)]

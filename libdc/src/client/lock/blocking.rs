@@ -259,3 +259,78 @@ fn block_on_within<F: Future>(future: F, timeout: Duration) -> Option<F::Output>
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::client::lock::driver_tests::{Played, Stage};
+    use crate::wire::lock::LockStatus;
+    use std::sync::mpsc;
+
+    /// A client, and a thread on which its peer does what `script` says.
+    fn played<F: Future<Output = ()>>(
+        script: impl FnOnce(Played) -> F + Send + 'static,
+    ) -> (LockClient, thread::JoinHandle<()>) {
+        let (send, address) = mpsc::channel();
+        let peer = thread::spawn(move || {
+            runtime().unwrap().block_on(async {
+                let stage = Stage::new();
+                send.send(stage.address()).unwrap();
+                script(stage.open().await).await;
+            });
+        });
+        let address = address.recv().unwrap();
+        (LockClient::connect(address, LockOptions::default()).unwrap(), peer)
+    }
+
+    #[test]
+    fn a_thread_takes_renews_and_releases_a_lock() {
+        let (client, peer) = played(|mut peer| async move {
+            peer.status("ACQUIRE", LockStatus::Timeout).await;
+            peer.grant("ACQUIRE", 5).await;
+            peer.renew().await;
+            peer.status("RELEASE", LockStatus::Ok).await;
+            peer.status("BYE", LockStatus::Ok).await;
+            assert!(peer.next().await.is_none());
+        });
+        let how = AcquireOptions::default();
+        assert!(client.try_acquire("k", &how).unwrap().is_none());
+        let guard = client.acquire("k", &how).unwrap();
+        assert_eq!((guard.key(), guard.fence(), guard.loss()), ("k", 5, None));
+        assert!(guard.is_valid_for(Duration::from_secs(1)));
+        assert_eq!(guard.lost_within(Duration::ZERO), None);
+        guard.renew().unwrap();
+        guard.release().unwrap();
+        client.close();
+        peer.join().unwrap();
+    }
+
+    #[test]
+    fn a_loss_ends_the_wait_for_it() {
+        let (client, peer) = played(|mut peer| async move {
+            peer.grant("ACQUIRE", 5).await;
+        });
+        let guard = client.acquire("k", &AcquireOptions::default()).unwrap();
+        assert_eq!(guard.lost_within(Duration::from_secs(60)), Some(Loss::Disconnected));
+        peer.join().unwrap();
+    }
+
+    #[test]
+    fn the_thread_ends_with_the_client() {
+        let (client, peer) = played(|mut peer| async move {
+            peer.status("ENQUEUE", LockStatus::Queued).await;
+            peer.status("WAIT", LockStatus::Timeout).await;
+            peer.grant("ACQUIRE", 5).await;
+            peer.status("RELEASE", LockStatus::Ok).await;
+            peer.status("BYE", LockStatus::Ok).await;
+            assert!(peer.next().await.is_none());
+        });
+        let how = AcquireOptions::default();
+        let place = client.enqueue("k", &how).unwrap();
+        assert!(!place.is_held() && place.wait_within(Duration::from_millis(1)).unwrap().is_none());
+        let guard = client.acquire_within("k", Duration::from_secs(60), &how).unwrap();
+        drop(client);
+        drop(guard);
+        peer.join().unwrap();
+    }
+}

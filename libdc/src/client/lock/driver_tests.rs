@@ -30,13 +30,13 @@ fn lock() -> AcquireOptions {
 }
 
 /// Where a played server listens.
-struct Stage {
+pub(super) struct Stage {
     listener: Option<UnixListener>,
     directory: TempDir,
 }
 
 impl Stage {
-    fn new() -> Self {
+    pub(super) fn new() -> Self {
         let mut stage = Self { listener: None, directory: tempfile::tempdir().unwrap() };
         stage.listen();
         stage
@@ -51,22 +51,26 @@ impl Stage {
         self.listener = Some(UnixListener::bind(self.path()).unwrap());
     }
 
+    pub(super) fn address(&self) -> Address {
+        format!("UNIX:{}", self.path().display()).parse().unwrap()
+    }
+
     /// A client that takes the peer for a server, or for an agent.
     fn client(&self, peer: Peer) -> LockClient {
-        let address: Address = format!("UNIX:{}", self.path().display()).parse().unwrap();
+        let address = self.address();
         let options = LockOptions { peer, ..LockOptions::default() };
         let (client, driver) = LockClient::with_clock(address, options, BootClock::Runtime(Instant::now()));
         tokio::spawn(driver.run());
         client
     }
 
-    async fn accept(&self) -> Played {
+    pub(super) async fn accept(&self) -> Played {
         let stream = self.listener.as_ref().unwrap().accept().await.unwrap().0;
         Played { stream, reader: MessageReader::link(Direction::Request), unread: Vec::new() }
     }
 
     /// A connection whose link is up, nothing claimed.
-    async fn open(&self) -> Played {
+    pub(super) async fn open(&self) -> Played {
         let mut peer = self.accept().await;
         peer.greet(GRACE_MS).await;
         peer.status("OPEN", LockStatus::Ok).await;
@@ -74,7 +78,7 @@ impl Stage {
     }
 
     /// A client, its connection, and a lock that it holds.
-    async fn hold(&self, as_peer: Peer) -> (LockClient, Played, Guard) {
+    pub(super) async fn hold(&self, as_peer: Peer) -> (LockClient, Played, Guard) {
         let client = self.client(as_peer);
         let taken = client.clone();
         let taking = tokio::spawn(async move { taken.acquire("k", &lock()).await });
@@ -85,7 +89,7 @@ impl Stage {
 }
 
 /// The server's end of a connection.
-struct Played {
+pub(super) struct Played {
     stream: UnixStream,
     reader: MessageReader,
     unread: Vec<u8>,
@@ -93,7 +97,7 @@ struct Played {
 
 impl Played {
     /// The next request, pings answered; `None` when the connection was closed.
-    async fn next(&mut self) -> Option<Message> {
+    pub(super) async fn next(&mut self) -> Option<Message> {
         let mut pings = 0;
         loop {
             let mut input = self.unread.as_slice();
@@ -116,7 +120,7 @@ impl Played {
         }
     }
 
-    async fn expect(&mut self, operation: &str) -> Message {
+    pub(super) async fn expect(&mut self, operation: &str) -> Message {
         let message = self.next().await.expect("a request");
         assert_eq!(message.head.operation.name(), operation);
         message
@@ -132,7 +136,7 @@ impl Played {
         self.send(&out).await;
     }
 
-    async fn status(&mut self, operation: &str, status: LockStatus) {
+    pub(super) async fn status(&mut self, operation: &str, status: LockStatus) {
         let head = self.expect(operation).await.head;
         self.answer(head, &[status as u8]).await;
     }
@@ -146,7 +150,7 @@ impl Played {
         self.send(&out).await;
     }
 
-    async fn grant(&mut self, operation: &str, fence: u64) {
+    pub(super) async fn grant(&mut self, operation: &str, fence: u64) {
         let head = self.expect(operation).await.head;
         self.grant_to(head, fence).await;
     }
@@ -158,7 +162,7 @@ impl Played {
         self.send(&out).await;
     }
 
-    async fn renew(&mut self) {
+    pub(super) async fn renew(&mut self) {
         let head = self.expect("RENEW").await.head;
         let mut out = Vec::new();
         LockAnswer::Renewed { lease_ms: LEASE_MS }.write(head, &mut out);
