@@ -14,7 +14,9 @@ const ADD: u8 = 0;
 const GET: u8 = 1;
 const REMOVE: u8 = 2;
 const LINK_CLASS: u8 = 2;
+const HELLO: u8 = 0;
 const PING: u8 = 3;
+const GOAWAY: u8 = 6;
 
 /// The id that a server of another kind answers nothing about until it is told to.
 pub const HELD_ID: &[u8] = b"held";
@@ -38,7 +40,7 @@ struct Shared {
 pub enum Kind {
     /// Patch level 0; closes the connection at a class that it does not know.
     Original,
-    /// Patch level 1; answers pings too.
+    /// Patch level 1; opens links and answers pings too.
     Current,
     /// Accepts connections, reads, and answers nothing.
     Silent,
@@ -88,6 +90,14 @@ impl FakeServer {
             stream.write_all(answer).expect("the link to be there");
         }
         held.len()
+    }
+
+    /// Asks every peer to reconnect.
+    pub fn say_goaway(&self) {
+        for mut stream in &self.shared.lock().open {
+            // It may be closed by now.
+            stream.write_all(&[0, 0x11, 0, 1, 0, 0, 0, 0, 1, LINK_CLASS, GOAWAY, 1, 0, 0]).ok();
+        }
     }
 
     /// Waits until it has been pinged `count` times.
@@ -181,7 +191,12 @@ impl Shared {
 
     fn answer(&self, class: u8, operation: u8, data: &[u8]) -> Vec<u8> {
         if class == LINK_CLASS {
-            return Vec::new();
+            return match operation {
+                // Fine, a grace of 10 s, and nothing is remembered.
+                HELLO => vec![0, 0, 0, 0x27, 0x10, 0, 0, 0, 0],
+                PING => Vec::new(),
+                _ => vec![0],
+            };
         }
         let sessions = &mut self.lock().sessions;
         let status = |well: bool| vec![u8::from(!well)];

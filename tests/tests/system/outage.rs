@@ -163,3 +163,20 @@ fn a_request_without_an_answer_holds_up_nobody_and_its_late_answer_reaches_nobod
     }
     assert_eq!(agent.process.log.with(" WARN "), Vec::<String>::new(), "the link was given up");
 }
+
+#[test]
+fn a_server_that_asks_to_be_reconnected_to_is_at_once() {
+    let server = FakeServer::start(Kind::Current);
+    // A pause of an hour would be noticed.
+    let agent = Agent::start(server.address(), &["-retry", "3600000"]);
+    let mut client = agent.connect();
+    assert_eq!(client.add(b"id", b"session"), OK);
+    let log = &agent.process.log;
+    for _ in 0..2 {
+        server.say_goaway();
+        log.expect("the link is made anew");
+        log.expect("the link is up");
+        assert_eq!(client.get(b"id"), b"session");
+    }
+    assert_eq!(log.with(" WARN "), Vec::<String>::new());
+}
