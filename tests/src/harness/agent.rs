@@ -12,6 +12,7 @@ pub struct Agent {
     // Ends before its directory goes.
     /// The process.
     pub process: Process,
+    launch: Launch,
     socket: PathBuf,
     place: Place,
 }
@@ -32,7 +33,14 @@ impl Agent {
         let launch = launch.with(["-listen", &unix(&socket), "-server", &format!("IP:{upstream}")]);
         let process = launch.start();
         process.log.expect("serving server=");
-        Self { process, socket, place }
+        Self { process, launch, socket, place }
+    }
+
+    /// Kills it, and starts it again on the same socket.
+    pub fn restart(&mut self) {
+        self.process.kill();
+        self.process = self.launch.start();
+        self.process.log.expect("serving server=");
     }
 
     /// The path of its socket.
