@@ -70,7 +70,7 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
     let refused = [
         (options(&other, "fleet.example", &right), "signed by no CA"),
         (options(&cert, "another.example", &right), "another.example"),
-        (options(&cert, "fleet.example", &wrong), "error_auth"),
+        (options(&cert, "fleet.example", &wrong), "the token of authentication is wrong"),
     ];
     for (options, complaint) in refused {
         let agent = start(options);
