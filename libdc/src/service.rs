@@ -1,7 +1,7 @@
 //! What a server does with a request: a message and the time in, the answer and effects on others out.
 //!
 //! The service owns the tables. About sessions the same request gives the same answer whoever asks; about locks
-//! it matters who does ([`Asker`]), and what follows for others comes out as [`Effect`](crate::table::Effect)s.
+//! it matters who does ([`Asker`]), and what follows for others comes out as [`Effect`]s.
 //! Requests of one connection are answered in their order, but for those that wait for a lock.
 
 mod links;

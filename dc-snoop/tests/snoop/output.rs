@@ -56,6 +56,46 @@ fn a_line_a_message_with_outcome_and_time() {
 }
 
 #[test]
+fn text_is_relayed_as_it_comes_and_shown_without_its_secrets() {
+    let snoop = Snoop::start(&["-hex"]);
+    let (mut client, mut server) = snoop.connect();
+    let token = "0000000000001fbb0123456789abcdef";
+    let turns = [
+        ("auth\n_\nsesame\n".to_owned(), "ok\n".to_owned()),
+        ("l\nnightly-backup\n10 60\n".to_owned(), format!("ok {token} 60\n")),
+        (format!("r\nnightly-backup\n{token}\n"), "ok\n".to_owned()),
+    ];
+    for (request, answer) in turns {
+        client.write_all(request.as_bytes()).unwrap();
+        let mut received = vec![0; request.len()];
+        server.read_exact(&mut received).unwrap();
+        assert_eq!(received, request.as_bytes());
+        server.write_all(answer.as_bytes()).unwrap();
+        let mut received = vec![0; answer.len()];
+        client.read_exact(&mut received).unwrap();
+        assert_eq!(received, answer.as_bytes());
+    }
+    let (printed, _) = snoop.interrupt();
+    let lines: Vec<&str> = printed.lines().filter(|line| line.contains('#')).collect();
+    // Without the time of day and that of the answer.
+    let said: Vec<&str> = lines.iter().map(|line| line[17..].split("   ").next().unwrap()).collect();
+    let expected = [
+        "#1 → auth",
+        "#1 ← auth",
+        "#1 → lock",
+        "#1 ← lock",
+        "#1 → release key=nightly-backup fence=8123 token a6c5",
+        "#1 ← release ok",
+    ];
+    assert_eq!(said, expected, "{printed}");
+    assert!(lines[2].ends_with("key=nightly-backup timeout=10s lease=60s"), "{printed}");
+    assert!(lines[3].contains("ok fence=8123 lease=60s token a6c5"), "{printed}");
+    for secret in ["sesame", "0123456789abcdef", "73 65 73 61", "|0123"] {
+        assert!(!printed.contains(secret), "{secret} in {printed}");
+    }
+}
+
+#[test]
 fn it_ends_after_the_count() {
     let mut snoop = Snoop::start(&["-count", "3", "-filter", "op=GET"]);
     let mut stdout = snoop.stdout();

@@ -8,7 +8,7 @@
 //!                          └── stalled, blocked ◀┘
 //! ```
 //!
-//! The first byte says what is spoken: 0x00 frames ([`frames`]), a small letter text ([`text`]). The machine
+//! The first byte says what is spoken: 0x00 frames (`frames`), a small letter text (`text`). The machine
 //! keeps what has been read and not yet used: the beginning of a request, or whole requests that wait until the
 //! peer has read earlier answers or, in text, until a lock is granted. An idle connection keeps no memory at all.
 
