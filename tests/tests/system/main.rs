@@ -6,6 +6,7 @@
 //! |---|---|
 //! | `vectors` | nothing: what an original server answered, ours answers, also through an agent |
 //! | `lock_vectors` | nothing: what an original dflockd answered, ours answers, also through an agent |
+//! | `lock_command` | `dc_lock` on two hosts, without its agent, without the server |
 //! | `lock_counter` | everything, under lockers whose counter must not lose an update |
 //! | `lock_links` | links with locks break, servers restart, agents end and are killed |
 //! | `lock_tls` | certificates and tokens of authentication that are right and wrong |
@@ -29,6 +30,7 @@ mod hostile;
 mod life;
 mod limits;
 mod load;
+mod lock_command;
 mod lock_counter;
 mod lock_links;
 mod lock_tls;

@@ -10,7 +10,7 @@ use crate::limits::OUTBOX_BYTES_MAX;
 use crate::service::{Asker, Effect, Link, LockReply, Reply, Service, late_answer};
 use crate::time::Time;
 use crate::wire::frame::{
-    Corruption, Direction, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation,
+    Corruption, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation,
 };
 use crate::wire::link::{Claim, Detach, Hello, Ping, Welcome};
 use crate::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
@@ -39,7 +39,7 @@ struct Locking {
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { reader: MessageReader::new(Some(Direction::Request)), locking: None }
+        Self { reader: MessageReader::requests(), locking: None }
     }
 }
 
