@@ -7,7 +7,7 @@ use libdc::service::{Effects, LinkSettings, Service, Tally};
 use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation};
-use libdc::wire::link::{Claim, Detach, Hello, Welcome};
+use libdc::wire::link::{Claim, Detach, Hello, Ping, Welcome};
 use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
 use libdc::wire::message::{MessageReader, write_message};
 use serde_json::Value;
@@ -167,10 +167,13 @@ impl Server {
 
     fn messages(&mut self, id: u64) -> Vec<(u32, Vec<u8>)> {
         let output = self.received(id);
-        let (mut reader, mut input) = (MessageReader::new(Some(Direction::Response)), output.as_slice());
+        let (mut reader, mut input) = (MessageReader::link(Direction::Response), output.as_slice());
         let mut messages = Vec::new();
         while let Some(answer) = reader.next(&mut input).expect("good answers") {
-            messages.push((answer.head.uid, answer.data.to_vec()));
+            // A ping of the server's is no answer.
+            if answer.head.direction == Direction::Response {
+                messages.push((answer.head.uid, answer.data.to_vec()));
+            }
         }
         messages
     }
@@ -579,6 +582,26 @@ fn a_silent_link_is_broken() {
     server.pass(1);
     assert_eq!(server.fault(link), Some(ServerFault::Silent));
     assert_eq!(server.fault(plain), None, "frames without a link may be idle");
+}
+
+#[test]
+fn an_idle_link_is_pinged_and_stays_if_it_answers() {
+    let mut server = Server::new(Options::default());
+    let (link, plain) = (server.open(), server.open());
+    server.hello(link, 1, b"");
+    let (mut question, mut answer) = (Vec::new(), Vec::new());
+    Ping { uid: 0 }.write_request(&mut question);
+    Ping { uid: 0 }.write_response(&mut answer);
+    for _ in 0..3 {
+        server.pass(READ_TIMEOUT_MS / 2 - 1);
+        assert_eq!(server.received(link), b"");
+        server.pass(READ_TIMEOUT_MS / 2 - 1);
+        assert_eq!(server.received(link), question);
+        server.send(link, &answer);
+    }
+    assert_eq!(server.fault(link), None);
+    server.send(plain, &answer);
+    assert!(matches!(server.fault(plain), Some(ServerFault::Corruption(_))), "nobody had asked it");
 }
 
 #[test]

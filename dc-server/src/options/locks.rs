@@ -24,7 +24,7 @@ pub(crate) struct LockOptions {
     /// Let at most this many wait for one key; 0 is no limit.
     #[arg(long, value_name = "N", default_value = "0", value_parser = count::<u64>(0..))]
     pub(crate) max_waiters: u64,
-    /// How often idle keys are looked for.
+    /// Accepted, and changes nothing: idle keys are forgotten when their time has come.
     #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds(1..=SECONDS_MAX))]
     pub(crate) gc_interval: Duration,
     /// Forget a key that has been idle for this long.

@@ -229,15 +229,19 @@ impl ServerConnection {
         }
         let unadmitted = (!self.peer.admitted).then_some(self.opened);
         let since = match &self.speech {
-            Speech::Unknown => None,
-            Speech::Frames(frames) => frames.last_heard(),
+            Speech::Unknown | Speech::Frames(_) => None,
             Speech::Text(text) => text.waits_since(),
         };
         let since = [unadmitted, since, self.unfinished_since].into_iter().flatten().min();
-        since.map(|since| since.after_ms(read_timeout_ms))
+        let link = match &self.speech {
+            Speech::Frames(frames) => frames.deadline(read_timeout_ms),
+            Speech::Unknown | Speech::Text(_) => None,
+        };
+        [since.map(|since| since.after_ms(read_timeout_ms)), link].into_iter().flatten().min()
     }
 
-    /// Whether the connection may go on; to be asked at its [`deadline`](Self::deadline).
+    /// Whether the connection may go on; to be asked at its [`deadline`](Self::deadline). A link that has been silent for
+    /// half of the time is pinged.
     ///
     /// # Errors
     /// The [`ServerFault`] for which it must be closed; text is told `error` before.
@@ -251,7 +255,11 @@ impl ServerConnection {
                 Err(ServerFault::NotAuthenticated("nothing came within the read timeout"))
             }
             Speech::Text(text) => text.handle_timeout(turn, self.peer.id, started, read_timeout_ms),
-            Speech::Frames(_) if !started => Err(ServerFault::Silent),
+            Speech::Frames(frames)
+                if self.unfinished_since.is_none_or(|since| since.after_ms(read_timeout_ms) > turn.now) =>
+            {
+                frames.handle_timeout(turn)
+            }
             Speech::Frames(_) | Speech::Unknown => Err(ServerFault::ReadTimeout),
         }
     }

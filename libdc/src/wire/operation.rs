@@ -3,9 +3,7 @@
 //! Class 0 is that of distcache 1.x. Classes 1 and 2 are ours, and are not sent to a peer at patch level 0,
 //! which would not know them. The numbers are those of the bytes.
 
-use crate::limits::{
-    CLAIM_BYTES_MAX, FRAME_DATA_BYTES_MAX, LINK_FRAMES_MAX, LINK_REQUEST_BYTES_MAX, SESSION_FRAMES_MAX,
-};
+use crate::limits::{FRAME_DATA_BYTES_MAX, LINK_FRAMES_MAX, LINK_REQUEST_BYTES_MAX, SESSION_FRAMES_MAX};
 
 /// What a message is about: bytes 9 and 10 of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -95,7 +93,7 @@ impl Operation {
     pub const fn request_frames_max(self) -> usize {
         match self {
             Self::Session(_) => SESSION_FRAMES_MAX,
-            Self::Link(LinkOperation::Claim) => CLAIM_BYTES_MAX / FRAME_DATA_BYTES_MAX,
+            Self::Link(LinkOperation::Claim) => LINK_FRAMES_MAX,
             Self::Lock(_) | Self::Link(_) => LINK_REQUEST_BYTES_MAX / FRAME_DATA_BYTES_MAX,
         }
     }
@@ -180,6 +178,6 @@ mod tests {
         assert_eq!(Operation::Link(LinkOperation::Claim).frames_max(), 4096);
         assert_eq!(Operation::Session(SessionOperation::Add).request_frames_max(), 16);
         assert_eq!(Operation::Lock(LockOperation::Acquire).request_frames_max(), 1);
-        assert_eq!(Operation::Link(LinkOperation::Claim).request_frames_max(), 32);
+        assert_eq!(Operation::Link(LinkOperation::Claim).request_frames_max(), 4096);
     }
 }

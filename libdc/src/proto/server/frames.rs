@@ -10,7 +10,7 @@ use crate::limits::OUTBOX_BYTES_MAX;
 use crate::service::{Asker, Effect, Link, LockReply, Reply, Service, late_answer};
 use crate::time::Time;
 use crate::wire::frame::{
-    Corruption, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation,
+    Corruption, Direction, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation,
 };
 use crate::wire::link::{Claim, Detach, Hello, Ping, Welcome};
 use crate::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
@@ -20,6 +20,8 @@ use std::sync::Arc;
 
 /// Most requests for which the store is told at once what will be asked.
 const ANNOUNCED_MAX: usize = 16;
+
+const PING: Operation = Operation::Link(LinkOperation::Ping);
 
 /// What the server knows of it.
 #[derive(Debug)]
@@ -34,12 +36,14 @@ pub(super) struct Frames {
 struct Locking {
     link: Option<Arc<Link>>,
     last_heard: Time,
+    /// It has been asked, since it was last heard of, whether it is there.
+    is_pinged: bool,
     blocked: BlockedRequests,
 }
 
 impl Default for Frames {
     fn default() -> Self {
-        Self { reader: MessageReader::requests(), locking: None }
+        Self { reader: MessageReader::server(), locking: None }
     }
 }
 
@@ -57,9 +61,23 @@ impl Frames {
             && self.locking.as_ref().is_none_or(|locking| locking.blocked.is_empty())
     }
 
-    /// When a link was last heard of.
-    pub(super) fn last_heard(&self) -> Option<Time> {
-        self.locking.as_ref().filter(|locking| locking.link.is_some()).map(|locking| locking.last_heard)
+    /// When a link has to be asked whether it is there or, if it was, given up.
+    pub(super) fn deadline(&self, read_timeout_ms: u64) -> Option<Time> {
+        let locking = self.locking.as_ref().filter(|locking| locking.link.is_some())?;
+        let silence_ms = if locking.is_pinged { read_timeout_ms } else { read_timeout_ms / 2 };
+        Some(locking.last_heard.after_ms(silence_ms))
+    }
+
+    /// Asks a link that has been silent for half of the read timeout; gives it up after all of it.
+    pub(super) fn handle_timeout(&mut self, turn: &mut Turn<'_>) -> Result<(), ServerFault> {
+        match &mut self.locking {
+            Some(locking) if !locking.is_pinged => {
+                locking.is_pinged = true;
+                Ping { uid: 0 }.write_request(turn.out);
+                Ok(())
+            }
+            _ => Err(ServerFault::Silent),
+        }
     }
 
     /// Answers requests until the output is full or the input has no whole one.
@@ -71,6 +89,7 @@ impl Frames {
     ) -> Result<(), ServerFault> {
         if let Some(locking) = &mut self.locking {
             locking.last_heard = turn.now;
+            locking.is_pinged = false;
         }
         let mut announced = 0_usize;
         let result = loop {
@@ -87,6 +106,15 @@ impl Frames {
                 Err(corruption) => break Err(corruption.into()),
             };
             peer.has_asked = true;
+            if request.head.direction == Direction::Response {
+                match self.locking.as_ref().and_then(|locking| locking.link.as_ref()) {
+                    // That it came is all that matters.
+                    Some(_) if request.head.operation == PING => continue,
+                    _ => {
+                        break Err(Corruption::Direction { direction: Direction::Response, offset: 4 }.into());
+                    }
+                }
+            }
             let answered = match request.head.operation {
                 Operation::Session(operation) if peer.admitted => session(turn, operation, &request),
                 _ if peer.admitted => locking_of(&mut self.locking, turn.now).answer(turn, peer.id, &request),
@@ -333,7 +361,12 @@ impl Locking {
 
 fn locking_of(locking: &mut Option<Box<Locking>>, now: Time) -> &mut Locking {
     locking.get_or_insert_with(|| {
-        Box::new(Locking { link: None, last_heard: now, blocked: BlockedRequests::default() })
+        Box::new(Locking {
+            link: None,
+            last_heard: now,
+            is_pinged: false,
+            blocked: BlockedRequests::default(),
+        })
     })
 }
 
