@@ -41,12 +41,14 @@ impl KeptFences {
         self.fences.clone()
     }
 
-    /// Grants nothing before `until`, if links of the run before may still hold something.
-    pub(crate) fn hold_off(&self, locks: &Locks, until: Time) {
-        if self.previous == (Previous::Unclean { links: true }) {
+    /// Grants nothing before `until`, if links of runs before may still hold something. Returns whether that is so.
+    pub(crate) fn hold_off(&self, locks: &Locks, until: Time) -> bool {
+        let holds_off = self.previous == (Previous::Unclean { links: true });
+        if holds_off {
             info!("the last run ended without releasing its locks: none is granted before the grace is over");
             locks.hold_off(until);
         }
+        holds_off
     }
 
     /// What to do before the first link is opened.

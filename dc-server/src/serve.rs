@@ -40,7 +40,8 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
         links(&options.locks),
         options.auth.token()?,
     ));
-    fences.hold_off(service.locks(), clock.now().after_ms(milliseconds(options.locks.grace)));
+    let grace_end = clock.now().after_ms(milliseconds(options.locks.grace));
+    let holds_off = fences.hold_off(service.locks(), grace_end);
     let settings = ServerSettings {
         read_timeout_ms: milliseconds(options.read_timeout),
         write_timeout_ms: milliseconds(options.write_timeout),
@@ -78,7 +79,10 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
     if let Some(workers) = Arc::into_inner(workers) {
         workers.stop();
     }
-    fences.end(server.service().locks());
+    // Before the grace is over the next run has to wait for its end too.
+    if !holds_off || server.now() >= grace_end {
+        fences.end(server.service().locks());
+    }
     info!("ended");
     Ok(serving.end()?)
 }

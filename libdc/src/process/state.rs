@@ -51,7 +51,7 @@ pub enum Previous {
     Clean,
     /// It was killed, or the host failed.
     Unclean {
-        /// Whether it had served links, whose agents may still hold locks.
+        /// Whether it had served links, whose agents may still hold locks; or was begun when that could be.
         links: bool,
     },
 }
@@ -86,7 +86,9 @@ impl State {
         let Some((fence_start, ceiling)) = reserved else {
             return Err(StateError::UsedUp { path });
         };
-        let record = Record { ceiling, run: Run::Open };
+        // Who may hold on to locks of the run before may still do so when this one is killed too.
+        let run = if previous == (Previous::Unclean { links: true }) { Run::Links } else { Run::Open };
+        let record = Record { ceiling, run };
         let mut state =
             Self { directory: directory.clone(), names, record, fence_start, previous, _lock: lock };
         state.write(record).map_err(|source| StateError::Write { path, source })?;
@@ -348,6 +350,20 @@ mod tests {
         state.note_clean().unwrap();
         let state = open(&directory, NOW_MS);
         assert_eq!((state.previous(), state.fence_start()), (Previous::Clean, ceiling));
+    }
+
+    #[test]
+    fn links_are_known_until_a_run_ends_in_good_order() {
+        let directory = directory();
+        open(&directory, NOW_MS).note_links().unwrap();
+        for _ in 0..2 {
+            // It is killed before the links of the run before have come back.
+            let state = open(&directory, NOW_MS);
+            assert_eq!(state.previous(), Previous::Unclean { links: true });
+        }
+        open(&directory, NOW_MS).note_clean().unwrap();
+        drop(open(&directory, NOW_MS));
+        assert_eq!(open(&directory, NOW_MS).previous(), Previous::Unclean { links: false });
     }
 
     #[test]
