@@ -228,7 +228,7 @@ impl Link {
     /// The bytes that were to be written have been, some of them.
     pub(crate) fn written(&mut self, now: Time, count: usize) {
         self.outbox.advance(count);
-        if self.state == LinkState::Resuming && !self.resume.is_complete {
+        if self.state == LinkState::Resuming && self.resume.is_welcome() && !self.resume.is_complete {
             self.claim_more(now);
         }
     }
@@ -278,6 +278,7 @@ impl Link {
             Operation::Link(LinkOperation::Hello) => {
                 let patch_level = answer.head.patch_level;
                 self.resume.welcomed(answer.data, patch_level)?;
+                self.claim_more(now);
                 self.finish_resume();
             }
             Operation::Link(LinkOperation::Claim) => {
@@ -341,7 +342,6 @@ impl Link {
         let uid = self.enter(now, hello, None);
         let auth_token = self.introduction.auth_token.as_ref().map_or(&[][..], |token| token.as_bytes());
         Hello { link_id: self.introduction.link_id, auth_token }.write(uid, self.outbox.buffer());
-        self.claim_more(now);
     }
 
     /// Claims what is held, as much as there is room for; after the last of it opens the link.

@@ -3,14 +3,20 @@
 //! ```text
 //!   agent                                        server
 //!     │ HELLO(link id, token of authentication)     │
+//!     ├────────────────────────────────────────────▶│
+//!     │                        ok, grace, remembered│   or why there is no link
+//!     │◀────────────────────────────────────────────┤
 //!     │ CLAIM(what is held) …                       │   all of them without waiting
 //!     │ OPEN                                        │
 //!     ├────────────────────────────────────────────▶│
-//!     │                        ok, grace, remembered│   or why there is no link
 //!     │                        yours, lost, yours … │   for each that was claimed
 //!     │                                          ok │   now the link carries requests
 //!     │◀────────────────────────────────────────────┤
 //! ```
+//!
+//! Nothing is said behind HELLO before it is answered. It may be long under way on a connection that was given up, and
+//! take the link over from the one that was made since: then that is made anew and claims again what is held, and
+//! nothing is lost. An OPEN behind it would release what was granted meanwhile.
 //!
 //! The claims are made piece by piece while there is room to write them, for they may be many. Nothing here
 //! panics.
@@ -78,6 +84,11 @@ impl Resume {
             }
             status => Err(LinkFault::Refused { status }),
         }
+    }
+
+    /// Whether the server has answered HELLO.
+    pub(crate) const fn is_welcome(&self) -> bool {
+        self.welcome.is_some()
     }
 
     /// A CLAIM was answered: what is lost is held no longer.
