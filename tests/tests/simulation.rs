@@ -3,7 +3,7 @@
 //! - `SIMULATION_SEEDS=n` runs n seeds instead of 10,000.
 //! - `SIMULATION_SEED=n` runs that one alone and prints what happened in it.
 
-use dc_tests::simulation::{Absence, Sabotage, Violation, simulate, simulate_all};
+use dc_tests::simulation::{Absence, LockViolation, Sabotage, Violation, simulate, simulate_all};
 use std::env;
 
 const SEEDS: u64 = 10_000;
@@ -42,7 +42,18 @@ fn every_answer_can_be_true() {
 }
 
 /// What is to be found somewhere among the seeds, or they do not test what they should.
-const RARE: [&str; 15] = [
+const RARE: [&str; 26] = [
+    "agents killed",
+    "agents that said goodbye",
+    "grants held off",
+    "leases expired before the wait",
+    "links taken over",
+    "lock requests cancelled",
+    "lock requests timed out",
+    "lockers that vanish",
+    "locks claimed",
+    "locks claimed in vain",
+    "locks granted to who had a place",
     "applications held back",
     "applications held back by a full link",
     "deaf applications closed",
@@ -111,6 +122,31 @@ finds! {
     finds_shortened_sessions: ShortenSession => Violation::Invented { .. },
     finds_phantoms: PhantomMatch => Violation::Phantom { .. },
     finds_sessions_removed_twice: RemoveTwice => Violation::RemovedTwice { .. },
+    finds_fences_of_the_server_before: RepeatFences
+        => Violation::Locking(LockViolation::FenceTwice { .. } | LockViolation::FencesNotInOrder { .. }),
+    finds_grants_too_soon_after_a_restart: GrantAtOnce => Violation::Locking(LockViolation::NotExclusive { .. }),
+    finds_a_grace_that_is_not_given: ForgetGrace
+        => Violation::Locking(LockViolation::LostHold { .. } | LockViolation::NotExclusive { .. }),
+    finds_locks_of_the_dead: KeepLocksOfTheDead
+        => Violation::Locking(LockViolation::NeedlessTimeout { .. } | LockViolation::Revived { .. }),
+    finds_ends_that_are_not_noticed: ForgetToClose
+        => Violation::Locking(LockViolation::NeedlessTimeout { .. } | LockViolation::Revived { .. }),
+    finds_leases_without_end: SleepOverLocks
+        => Violation::Locking(LockViolation::Unanswered { .. } | LockViolation::Overdue { .. }),
+    finds_lost_waiters: LoseGrant
+        => Violation::Locking(LockViolation::Unanswered { .. } | LockViolation::Overdue { .. }),
+    finds_releases_by_others: ReleaseOfOthers => Violation::Locking(LockViolation::LostHold { .. }),
+    finds_two_holders: ReleaseOfOthers => Violation::Locking(LockViolation::NotExclusive { .. }),
+    finds_waiters_that_overtake: HoldBackWaiters => Violation::Locking(LockViolation::Overtaken { .. }),
+    finds_claims_of_lost_locks: ClaimsAlwaysGood => Violation::Locking(
+        LockViolation::Revived { .. } | LockViolation::NotExclusive { .. } | LockViolation::LostHold { .. }
+    ),
+    finds_leases_that_come_back: RenewAlways => Violation::Locking(LockViolation::Revived { .. }),
+    finds_refusals_without_a_holder: RefuseGranted
+        => Violation::Locking(LockViolation::NeedlessTimeout { .. } | LockViolation::LostHold { .. }),
+    finds_lines_in_another_order: SwapLines => Violation::Locking(
+        LockViolation::Malformed { .. } | LockViolation::LostHold { .. } | LockViolation::NotExclusive { .. }
+    ),
     finds_panics: Panic => Violation::Panicked,
     finds_limits_exceeded: IgnoreLimits => Violation::LimitExceeded { .. },
 }

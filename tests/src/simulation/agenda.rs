@@ -23,12 +23,20 @@ pub(crate) enum Event {
     Timer(End),
     /// There is something to write to the server.
     LinkTurn(usize),
-    /// An agent tries to connect to the server.
-    Attempt(usize),
+    /// An agent, in this of its processes, tries to connect to the server.
+    Attempt(usize, u32),
     /// The attempt succeeds, if the server is there then.
-    Connected(usize),
+    Connected(usize, u32),
+    /// An agent that ends has waited long enough.
+    AgentEnds(usize, u32),
+    /// An agent that ended, or was killed, is started again.
+    AgentStart(usize),
     /// An application wants to do something.
     Application(usize),
+    /// One that wants locks does.
+    Locker(usize),
+    /// A lease or a wait of the server may be over.
+    LockTime,
     /// Something breaks.
     Fault,
     /// The killed server is started again.

@@ -1,5 +1,8 @@
 //! An agent process: the real multiplexer, driven as the agent's driver drives it, with its way of keeping a
 //! link: again at once if the server was there, after the pause of `-retry` if not.
+//!
+//! It can be killed, and end in good order: then it lets go who is not in the middle of something, later everybody,
+//! and says goodbye to the server. Started again it is another link.
 
 use super::agenda::Event;
 use super::network::{End, Network, Party};
@@ -17,9 +20,16 @@ use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
 use libdc::proto::resume::Introduction;
 use libdc::time::Time;
 
-/// An agent process.
+/// How long a process that ends waits for those who are served, and then for the server.
+const SHUTDOWN_MS: u64 = 500;
+const GOODBYE_MS: u64 = 2_000;
+
+/// An agent process, and those after it.
 pub(crate) struct AgentHost {
     number: usize,
+    process: Process,
+    /// Processes so far. What was planned for another one does not concern this one.
+    generation: u32,
     plan: AgentPlan,
     deaf: bool,
     multiplexer: Multiplexer,
@@ -30,6 +40,19 @@ pub(crate) struct AgentHost {
     losses: u64,
     link_called: bool,
     scratch: Vec<u8>,
+}
+
+/// What becomes of the process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Process {
+    /// It serves.
+    Running,
+    /// It lets connections go that are not in the middle of something.
+    Draining,
+    /// It has no connections, and waits for the server to hear that it ends.
+    Leaving,
+    /// There is none.
+    Dead,
 }
 
 #[derive(Clone, Copy)]
@@ -59,15 +82,13 @@ enum LocalEnd {
 impl AgentHost {
     /// An agent without connections, which will try to reach the server.
     pub(crate) fn new(number: usize, plan: AgentPlan, sabotage: Sabotage) -> Self {
-        let settings = MultiplexerSettings { timeout_ms: plan.timeout_ms, idle_ms: plan.idle_ms };
-        let mut link_id = [0; LinkId::BYTES];
-        link_id[..8].copy_from_slice(&(number as u64).to_be_bytes());
-        let introduction = Introduction { link_id: LinkId::new(link_id), auth_token: None };
         Self {
             number,
+            process: Process::Running,
+            generation: 0,
             plan,
             deaf: sabotage == Sabotage::DeafAgent,
-            multiplexer: Multiplexer::new(settings, introduction),
+            multiplexer: new_multiplexer(number, 0, plan),
             locals: Vec::new(),
             link: None,
             state: LinkState::Down,
@@ -87,18 +108,103 @@ impl AgentHost {
         self.multiplexer.in_flight()
     }
 
+    /// Whether applications can connect.
+    pub(crate) fn is_there(&self) -> bool {
+        self.process == Process::Running
+    }
+
+    /// Whether its link is up.
+    pub(crate) const fn is_linked(&self) -> bool {
+        matches!(self.state, LinkState::Up { .. })
+    }
+
+    /// Which process it is, of those that the agent has been.
+    pub(crate) const fn generation(&self) -> u32 {
+        self.generation
+    }
+
     /// The connection that is its link, if there is one.
     pub(crate) fn link_connection(&self) -> Option<u32> {
         self.link.map(|link| link.end.connection)
     }
 
+    // ---- the process
+
+    /// It is killed: all its connections break.
+    pub(crate) fn kill(&mut self, net: &mut Network) {
+        if self.process == Process::Dead {
+            return;
+        }
+        net.note(Note::AgentKilled { agent: self.number });
+        self.end(net);
+    }
+
+    /// It is asked to end in good order.
+    pub(crate) fn finish(&mut self, net: &mut Network) {
+        if self.process != Process::Running {
+            return;
+        }
+        net.note(Note::AgentEnds { agent: self.number });
+        self.process = Process::Draining;
+        for local in self.locals.iter().flatten() {
+            net.call(local.end);
+        }
+        net.agenda.after_ms(SHUTDOWN_MS, Event::AgentEnds(self.number, self.generation));
+    }
+
+    /// It has waited long enough for what it waits for.
+    pub(crate) fn finish_on(&mut self, net: &mut Network) {
+        match self.process {
+            Process::Draining => {
+                self.process = Process::Leaving;
+                for local in std::mem::take(&mut self.locals).into_iter().flatten() {
+                    net.cut(local.end.connection);
+                    self.close_local(net, &local, None);
+                }
+                if self.multiplexer.say_bye(net.now()) {
+                    self.call_link(net);
+                    net.agenda.after_ms(GOODBYE_MS, Event::AgentEnds(self.number, self.generation));
+                } else {
+                    self.end(net);
+                }
+            }
+            Process::Leaving => self.end(net),
+            Process::Running | Process::Dead => {}
+        }
+    }
+
+    fn end(&mut self, net: &mut Network) {
+        for local in std::mem::take(&mut self.locals).into_iter().flatten() {
+            net.cut(local.end.connection);
+            net.close(local.end);
+        }
+        if let Some(link) = self.link.take() {
+            net.cut(link.end.connection);
+            net.close(link.end);
+        }
+        self.process = Process::Dead;
+        self.generation += 1;
+        self.multiplexer = new_multiplexer(self.number, self.generation, self.plan);
+        self.note_state(net);
+        self.losses += 1;
+        self.link_called = false;
+        let pause_ms = net.random.below(2 * self.plan.retry_ms + 1);
+        net.agenda.after_ms(pause_ms, Event::AgentStart(self.number));
+    }
+
+    /// It is started again.
+    pub(crate) fn start(&mut self, net: &mut Network) {
+        self.process = Process::Running;
+        net.agenda.after_ms(0, Event::Attempt(self.number, self.generation));
+    }
+
     // ---- local connections
 
     /// An application connects.
-    pub(crate) fn accept(&mut self, net: &mut Network, application: usize, quality: [Quality; 2]) -> End {
+    pub(crate) fn accept(&mut self, net: &mut Network, application: Party, quality: [Quality; 2]) -> End {
         let id = self.multiplexer.open_local(net.now());
         let local = Party::Local { agent: self.number, id };
-        let connection = net.connect(Party::Application(application), local, quality);
+        let connection = net.connect(application, local, quality);
         let end = End { connection, side: 1 };
         let socket =
             LocalSocket { id, end, finished: false, refused: None, broken: false, received: 0, written: 0 };
@@ -122,10 +228,17 @@ impl AgentHost {
         }
         let ended = ended.map_or_else(
             || {
-                if local.finished && self.multiplexer.may_local_end(id) {
+                let ends = local.finished || self.process == Process::Draining;
+                if ends && self.multiplexer.may_local_end(id) {
                     return Some(None);
                 }
-                self.multiplexer.check_local(net.now(), id).err().map(Some)
+                let had_output = !self.multiplexer.local_output(id).is_empty();
+                let fault = self.multiplexer.check_local(net.now(), id).err();
+                if !had_output && !self.multiplexer.local_output(id).is_empty() {
+                    // A last word, before the connection ends.
+                    net.call(local.end);
+                }
+                fault.map(Some)
             },
             |end| match end {
                 LocalEnd::Lost => Some(None),
@@ -149,6 +262,9 @@ impl AgentHost {
         }
         self.multiplexer.close_local(net.now(), local.id);
         net.close(local.end);
+        if !self.multiplexer.link_output().is_empty() {
+            self.call_link(net);
+        }
     }
 
     fn serve_local(&mut self, net: &mut Network, local: &mut LocalSocket) -> Result<(), LocalEnd> {
@@ -243,10 +359,17 @@ impl AgentHost {
             else {
                 continue;
             };
-            let was_stalled = !self.multiplexer.wants_input(id);
+            let was_stalled = self.multiplexer.is_local_stalled(id);
+            let was_read = self.multiplexer.wants_input(id);
             let blocked = self.write_local(net, &mut local);
-            let readable_again = was_stalled && self.multiplexer.wants_input(id);
-            if blocked || readable_again || local.finished || local.broken || local.refused.is_some() {
+            let readable_again = (was_stalled && !self.multiplexer.is_local_stalled(id))
+                || (!was_read && self.multiplexer.wants_input(id));
+            let ends = local.finished
+                || self.process == Process::Draining
+                || local.broken
+                || local.refused.is_some()
+                || self.multiplexer.is_local_ending(id);
+            if blocked || readable_again || ends {
                 net.call(local.end);
             }
             self.locals[id.place()] = Some(local);
@@ -267,7 +390,9 @@ impl AgentHost {
 
     /// An attempt to connect failed.
     pub(crate) fn attempt_failed(&self, net: &mut Network) {
-        net.agenda.after_ms(self.plan.retry_ms, Event::Attempt(self.number));
+        if self.process != Process::Leaving {
+            net.agenda.after_ms(self.plan.retry_ms, Event::Attempt(self.number, self.generation));
+        }
     }
 
     /// The turn of the link, if there is one.
@@ -281,6 +406,11 @@ impl AgentHost {
         }
         if let Err(fault) = self.serve_link(net, link.end) {
             self.lose_link(net, fault);
+            return;
+        }
+        if self.multiplexer.link_state() == LinkState::Left {
+            net.trace.count("agents that said goodbye", 1);
+            self.lose_link(net, None);
             return;
         }
         if !self.deaf {
@@ -342,9 +472,13 @@ impl AgentHost {
         self.note_state(net);
         self.deliver(net);
         net.close(link.end);
+        if self.process == Process::Leaving {
+            self.end(net);
+            return;
+        }
         let was_there = link.proven_at.is_some_and(|since| now.ms_since(since) >= self.plan.retry_ms);
         let pause_ms = if was_there { 0 } else { self.plan.retry_ms };
-        net.agenda.after_ms(pause_ms, Event::Attempt(self.number));
+        net.agenda.after_ms(pause_ms, Event::Attempt(self.number, self.generation));
     }
 
     fn note_state(&mut self, net: &mut Network) {
@@ -371,6 +505,9 @@ impl AgentHost {
     /// What is left.
     pub(crate) fn check_idle(&self, net: &Network) -> Result<(), Remnant> {
         let agent = self.number;
+        if self.process != Process::Running {
+            return Err(Remnant::LinkDown { agent });
+        }
         let connections = self.locals.iter().flatten().count();
         if connections > 0 {
             return Err(Remnant::Locals { agent, connections });
@@ -388,4 +525,13 @@ impl AgentHost {
             (requests, _) => Err(Remnant::InFlight { agent, requests }),
         }
     }
+}
+
+/// What a process begins with. Its link has a name of its own.
+fn new_multiplexer(number: usize, generation: u32, plan: AgentPlan) -> Multiplexer {
+    let settings = MultiplexerSettings { timeout_ms: plan.timeout_ms, idle_ms: plan.idle_ms };
+    let mut link_id = [0; LinkId::BYTES];
+    link_id[..8].copy_from_slice(&(number as u64).to_be_bytes());
+    link_id[12..].copy_from_slice(&generation.to_be_bytes());
+    Multiplexer::new(settings, Introduction { link_id: LinkId::new(link_id), auth_token: None })
 }

@@ -11,7 +11,7 @@ use super::agenda::Event;
 use super::agent::AgentHost;
 use super::conversation::{Connection, Manner};
 use super::history::History;
-use super::network::Network;
+use super::network::{Network, Party};
 use super::random::Random;
 use super::request::Request;
 use super::sabotage::{Sabotage, Tamperer};
@@ -21,6 +21,8 @@ use super::violation::Violation;
 
 /// Longest time that an application does not read, in milliseconds: longer than the agent waits.
 const DEAF_MS_MAX: u64 = 20_000;
+/// Shortest pause after there was no agent, in milliseconds.
+const REFUSED_MS: u64 = 20;
 /// Longest pause after a DISCONNECTED, in milliseconds.
 const DISCOURAGED_MS: u64 = 3_000;
 
@@ -37,6 +39,8 @@ pub(crate) struct Application {
     /// A call to [`wake`](Self::wake) is on the agenda.
     called: bool,
     discouraged: bool,
+    /// The agent was not there.
+    is_refused: bool,
 }
 
 impl Application {
@@ -60,6 +64,7 @@ impl Application {
             random,
             called: true,
             discouraged: false,
+            is_refused: false,
         }
     }
 
@@ -82,9 +87,14 @@ impl Application {
         scenario: &Scenario,
     ) {
         self.called = false;
-        if self.connection.is_none() && self.left > 0 && !self.random.chance(scenario.network.refusals) {
+        self.is_refused = !agent.is_there();
+        if self.connection.is_none()
+            && self.left > 0
+            && !self.random.chance(scenario.network.refusals)
+            && agent.is_there()
+        {
             let quality = scenario.network.local(&mut net.random);
-            let end = agent.accept(net, self.number, quality);
+            let end = agent.accept(net, Party::Application(self.number), quality);
             self.connection = Some(Connection::new(end, Tamperer::new(self.sabotage)));
         }
         if self.random.chance(self.plan.misbehaves) {
@@ -135,7 +145,8 @@ impl Application {
         if self.left > 0 && may_ask && !self.called {
             self.called = true;
             let discouraged_ms = if std::mem::take(&mut self.discouraged) { DISCOURAGED_MS } else { 0 };
-            let pause_ms = self.random.between(0..=self.plan.think_ms + discouraged_ms);
+            let refused_ms = if self.is_refused { REFUSED_MS } else { 0 };
+            let pause_ms = refused_ms + self.random.between(0..=self.plan.think_ms + discouraged_ms);
             net.agenda.after_ms(pause_ms, Event::Application(self.number));
         }
     }

@@ -23,11 +23,15 @@ pub(crate) enum FaultKind {
     Stop,
     /// The clock moves ahead.
     Leap,
+    /// An agent is killed, and started again later.
+    KillAgent,
+    /// An agent ends in good order, and is started again later.
+    EndAgent,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 7] = [
+    pub(crate) const ALL: [Self; 9] = [
         Self::CutLink,
         Self::CutLocal,
         Self::StallLink,
@@ -35,6 +39,8 @@ impl FaultKind {
         Self::Kill,
         Self::Stop,
         Self::Leap,
+        Self::KillAgent,
+        Self::EndAgent,
     ];
 }
 
@@ -66,7 +72,9 @@ impl World {
                     self.server.kill(&mut self.net);
                     let killed = self.net.moment();
                     self.history.kills.push(killed);
-                    let outage_ms = self.draw_up_to(&OUTAGES_MS);
+                    // The clock goes on in any case, from which the fences may come.
+                    let outage_ms = 1 + self.draw_up_to(&OUTAGES_MS);
+                    self.locking.kills.push(killed);
                     self.net.agenda.after_ms(outage_ms, Event::Start);
                 }
             }
@@ -74,6 +82,7 @@ impl World {
                 if self.server.state() == ServerState::Running {
                     self.server.stop(&mut self.net);
                     let pause_ms = self.draw_up_to(&STALLS_MS);
+                    self.net.disturb(self.net.now().after_ms(pause_ms));
                     self.net.agenda.after_ms(pause_ms, Event::Continue);
                 }
             }
@@ -81,6 +90,15 @@ impl World {
                 let ms = self.draw_up_to(&LEAPS_MS);
                 self.net.note(Note::Leap { ms });
                 self.net.agenda.leap(ms);
+                self.net.disturb(self.net.now());
+            }
+            FaultKind::KillAgent => {
+                let agent = self.net.random.below(self.agents.len() as u64) as usize;
+                self.agents[agent].kill(&mut self.net);
+            }
+            FaultKind::EndAgent => {
+                let agent = self.net.random.below(self.agents.len() as u64) as usize;
+                self.agents[agent].finish(&mut self.net);
             }
         }
     }
@@ -109,8 +127,8 @@ impl World {
         let is_wanted = |connection: &u32| {
             let near = self.net.owner(End { connection: *connection, side: 0 });
             match near {
-                Some(Party::Link(_)) => link,
-                Some(Party::Application(_)) => !link,
+                Some(Party::Link(_) | Party::Locker { direct: true, .. }) => link,
+                Some(Party::Application(_) | Party::Locker { direct: false, .. }) => !link,
                 _ => false,
             }
         };

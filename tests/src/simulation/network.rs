@@ -36,6 +36,13 @@ impl End {
 pub(crate) enum Party {
     /// An application's.
     Application(usize),
+    /// That of an application that wants locks.
+    Locker {
+        /// Which.
+        locker: usize,
+        /// It speaks to the server itself.
+        direct: bool,
+    },
     /// An agent's, towards an application.
     Local {
         /// The agent.
@@ -47,8 +54,8 @@ pub(crate) enum Party {
     Link(usize),
     /// The server's.
     Server {
-        /// The agent at the other end.
-        agent: usize,
+        /// The agent at the other end; none if it is an application.
+        agent: Option<usize>,
     },
 }
 
@@ -56,6 +63,7 @@ impl Party {
     const fn name(self) -> &'static str {
         match self {
             Self::Application(_) => "application",
+            Self::Locker { .. } => "locker",
             Self::Local { .. } => "agent (local)",
             Self::Link(_) => "agent (link)",
             Self::Server { .. } => "server",
@@ -70,6 +78,7 @@ pub(crate) struct Network {
     pub(crate) random: Random,
     pub(crate) trace: Trace,
     connections: Vec<Connection>,
+    disturbed_until: Time,
     violation: Option<Violation>,
 }
 
@@ -83,6 +92,10 @@ struct Connection {
     /// A turn of each end is on the agenda.
     called: [bool; 2],
     cut: bool,
+    /// When it was cut, or one of its ends closed, whichever was first.
+    over: Option<Moment>,
+    /// When its ends were closed.
+    closed: [Option<Moment>; 2],
     /// Something was held up, however short.
     held: bool,
     /// How much time had been leapt over when it began, in milliseconds.
@@ -94,7 +107,14 @@ impl Network {
     /// A network without connections.
     pub(crate) fn new(mut random: Random, lines: bool) -> Self {
         let agenda = Agenda::new(random.fork());
-        Self { agenda, random, trace: Trace::new(lines), connections: Vec::new(), violation: None }
+        Self {
+            agenda,
+            random,
+            trace: Trace::new(lines),
+            connections: Vec::new(),
+            disturbed_until: Time::default(),
+            violation: None,
+        }
     }
 
     /// What the clock says.
@@ -132,6 +152,8 @@ impl Network {
             timers: [None; 2],
             called: [false; 2],
             cut: false,
+            over: None,
+            closed: [None; 2],
             held: false,
             leapt_ms: self.agenda.leapt_ms(),
             witness: Witness::default(),
@@ -185,7 +207,10 @@ impl Network {
         let until = self.now().after_ms(stalled_ms);
         self.connections[end.connection as usize].pipes[end.side].release(until);
         self.announce_again(end);
+        let closed = self.moment();
         let connection = &mut self.connections[end.connection as usize];
+        connection.over.get_or_insert(closed);
+        connection.closed[end.side].get_or_insert(closed);
         connection.ends[end.side] = None;
         connection.pipes[1 - end.side].abandon();
         if connection.ends[1 - end.side].is_none() {
@@ -200,8 +225,10 @@ impl Network {
     pub(crate) fn cut(&mut self, connection: u32) {
         self.note(Note::Cut { connection });
         let forget_unread = self.random.chance(300);
+        let cut = self.moment();
         let entry = &mut self.connections[connection as usize];
         entry.cut = true;
+        entry.over.get_or_insert(cut);
         for pipe in &mut entry.pipes {
             let keep = self.random.below(pipe.under_way() as u64 + 1) as usize;
             pipe.cut(keep, forget_unread);
@@ -215,15 +242,36 @@ impl Network {
     pub(crate) fn stall(&mut self, end: End, ms: u64) {
         self.note(Note::Stalled { connection: end.connection, side: end.side, ms });
         let until = self.now().after_ms(ms);
+        self.disturb(until);
         let connection = &mut self.connections[end.connection as usize];
         connection.held = true;
         connection.pipes[1 - end.side].hold(until);
+    }
+
+    /// Until then things may take longer than they should.
+    pub(crate) fn disturb(&mut self, until: Time) {
+        self.disturbed_until = self.disturbed_until.max(until);
+    }
+
+    /// Until when things may take longer than they should.
+    pub(crate) const fn disturbed_until(&self) -> Time {
+        self.disturbed_until
     }
 
     /// Whether one direction of the connection carries nothing now.
     pub(crate) fn is_stalled(&self, connection: u32) -> bool {
         let now = self.now();
         self.connections[connection as usize].pipes.iter().any(|pipe| pipe.is_held(now))
+    }
+
+    /// When the connection was cut, or one of its ends closed.
+    pub(crate) fn over(&self, connection: u32) -> Option<Moment> {
+        self.connections[connection as usize].over
+    }
+
+    /// When this end was closed.
+    pub(crate) fn closed(&self, end: End) -> Option<Moment> {
+        self.at(end).closed[end.side]
     }
 
     /// Whether the connection broke.

@@ -48,6 +48,32 @@ pub enum Sabotage {
     Panic,
     /// Sessions are found after the server was killed and started again.
     SurviveRestart,
+    /// Fences begin anew with every server.
+    RepeatFences,
+    /// After a restart locks are granted at once, whoever may still hold them.
+    GrantAtOnce,
+    /// The locks of a broken link are released at once.
+    ForgetGrace,
+    /// What is held over a connection stays when it is gone.
+    KeepLocksOfTheDead,
+    /// The server does not notice that a connection is gone.
+    ForgetToClose,
+    /// Leases and waits never end by themselves.
+    SleepOverLocks,
+    /// A grant to one who waits is not told.
+    LoseGrant,
+    /// Somebody else can release a lock.
+    ReleaseOfOthers,
+    /// Who came later is granted first.
+    HoldBackWaiters,
+    /// A lost lock is claimed with success.
+    ClaimsAlwaysGood,
+    /// What is not held is renewed.
+    RenewAlways,
+    /// What was granted is said to be refused.
+    RefuseGranted,
+    /// The answers of the text protocol change places.
+    SwapLines,
 }
 
 impl Sabotage {

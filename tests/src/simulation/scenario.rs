@@ -4,6 +4,7 @@
 //! everything: so some runs are all calm, and some all outage.
 
 use super::faults::FaultKind;
+use super::lock::{LockerPlan, Speech};
 use super::pipe::{Pieces, Quality};
 use super::random::Random;
 use libdc::limits::{LOCAL_IN_FLIGHT_MAX, SESSION_ID_BYTES_MAX};
@@ -15,6 +16,7 @@ pub(crate) struct Scenario {
     pub(crate) server: ServerPlan,
     pub(crate) agents: Vec<AgentPlan>,
     pub(crate) applications: Vec<ApplicationPlan>,
+    pub(crate) lockers: Vec<LockerPlan>,
     pub(crate) network: NetworkPlan,
     pub(crate) faults: FaultPlan,
     /// The ids that the applications use.
@@ -33,6 +35,9 @@ pub(crate) struct ServerPlan {
     pub(crate) original: bool,
     /// It may be another one after a restart.
     pub(crate) may_change: bool,
+    /// It keeps a state directory.
+    pub(crate) keeps_state: bool,
+    pub(crate) grace_ms: u32,
 }
 
 impl ServerPlan {
@@ -107,7 +112,11 @@ impl Scenario {
         let per_agent = if heavy { 6 } else { random.between(1..=4) };
         let busy = random.chance(500);
         let count = agents.len() * per_agent as usize;
-        let operations = random.between(150..=900) as usize / count + 1;
+        let server = ServerPlan::draw(random);
+        let locks = !heavy && !server.original && !server.may_change && random.chance(800);
+        let lockers = if locks { draw_lockers(agents.len(), random) } else { Vec::new() };
+        let most = if locks { 300 } else { 900 };
+        let operations = random.between(most / 6..=most) as usize / count + 1;
         let draw = |number: usize, random: &mut Random| {
             let plan = ApplicationPlan::draw(number % agents.len(), operations, busy, random);
             match heavy {
@@ -118,8 +127,9 @@ impl Scenario {
         };
         let applications = (0..count).map(|number| draw(number, random)).collect();
         Self {
-            server: ServerPlan::draw(random),
+            server,
             applications,
+            lockers,
             network: NetworkPlan::draw(random),
             faults: if heavy { FaultPlan::heavy() } else { FaultPlan::draw(random) },
             ids: draw_ids(random),
@@ -142,6 +152,8 @@ impl ServerPlan {
             answers_in_any_order: random.chance(300),
             original: random.chance(250),
             may_change: random.chance(300),
+            keeps_state: random.chance(600),
+            grace_ms: random.pick(&[2_000, 4_000, 10_000]),
         }
     }
 }
@@ -242,7 +254,7 @@ impl NetworkPlan {
         let capacity =
             if self.small_buffers { random.between(300..=20_000) } else { random.between(100_000..=400_000) };
         let pieces = match random.below(4) {
-            0 if self.broken_pieces => Pieces::Bytes,
+            0 if self.broken_pieces && capacity >= 2_000 => Pieces::Bytes,
             1 | 2 if self.broken_pieces => Pieces::Some,
             _ => Pieces::Whole,
         };
@@ -266,6 +278,35 @@ impl FaultPlan {
     fn heavy() -> Self {
         Self { kinds: vec![FaultKind::StallLink, FaultKind::Stop], interval_ms: 300 }
     }
+}
+
+/// A few lockers, some with an agent, some without, over keys that are few enough to be fought for.
+fn draw_lockers(agents: usize, random: &mut Random) -> Vec<LockerPlan> {
+    let count = random.between(2..=7) as usize;
+    let keys = random.pick(&[1, 1, 2, 3, 6]);
+    let operations = random.between(60..=250) as usize / count + 1;
+    let direct = random.pick(&[0, 300, 1_000]);
+    let think_ms = random.pick(&[20, 200, 1_500]);
+    let draw = |random: &mut Random| {
+        let agent = (!random.chance(direct)).then(|| random.below(agents as u64) as usize);
+        let speech = match random.below(3) {
+            0 => Speech::Text,
+            1 if agent.is_none() => Speech::Link,
+            _ => Speech::Frames,
+        };
+        LockerPlan {
+            agent,
+            speech,
+            operations,
+            depth: random.pick(&[1, 1, 3, 6]),
+            think_ms,
+            vanishes: random.pick(&[0, 0, 20, 100]),
+            keys,
+            lease_s_max: random.pick(&[2, 8, 20]),
+            timeout_s_max: random.pick(&[1, 5, 15]),
+        }
+    };
+    (0..count).map(|_| draw(random)).collect()
 }
 
 /// A few ids, of all lengths; some are the beginning of others.

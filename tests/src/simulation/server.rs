@@ -3,28 +3,28 @@
 //! It can be killed, stopped and continued, and be an *original* one, which differs in two things: its
 //! answers carry patch level 0, and what is not of class 0 must never be sent to it. Another one may send
 //! the answers to what it has read at once in any order, as the protocol allows.
+//!
+//! One that keeps a state directory knows, started again, how far the fences had come, and whether there were links:
+//! then it grants nothing before their grace is over. One without takes its fences from the clock, and knows nothing.
 
+use super::agenda::Event;
 use super::network::{End, Network};
-use super::pipe::Incoming;
 use super::sabotage::{BadStore, Sabotage};
 use super::scenario::ServerPlan;
+use super::serving::{Letter, Serving, Step};
 use super::trace::Note;
 use super::violation::{Remnant, Violation};
 use libdc::id::ConnectionId;
-use libdc::limits::FRAME_HEADER_BYTES;
-use libdc::proto::outbox::Outbox;
-use libdc::proto::server::{ServerConnection, ServerFault, Turn};
 use libdc::service::{Effects, LinkSettings, Service, Tally};
 use libdc::table::{Fences, LockSettings, Locks, SessionLimits, SessionStore, ShardedSessions};
 use libdc::time::Time;
-use libdc::wire::frame::{Direction, Operation};
-use libdc::wire::message::MessageReader;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-/// As the program's `-read-timeout` and `-write-timeout`.
-const READ_TIMEOUT_MS: u64 = 23_000;
-const WRITE_TIMEOUT_MS: u64 = 5_000;
+/// Fences for each millisecond of the clock, as the program takes them without a state directory.
+const FENCES_PER_MS_BITS: u32 = 20;
+/// With one, so many are reserved ahead.
+const FENCES_RESERVED: u64 = 1_000;
 
 /// The server process.
 pub(crate) struct ServerHost {
@@ -33,9 +33,12 @@ pub(crate) struct ServerHost {
     state: ServerState,
     original: bool,
     service: Service,
+    fences: Fences,
+    /// A link was opened in this run.
+    knows_links: bool,
     connections: BTreeMap<u32, Serving>,
-    input: Vec<u8>,
-    output: Vec<u8>,
+    /// When the next [`Event::LockTime`] comes that counts.
+    alarm: Option<Time>,
 }
 
 /// Whether the process runs.
@@ -49,28 +52,20 @@ pub(crate) enum ServerState {
     Dead,
 }
 
-/// A connection to an agent.
-struct Serving {
-    end: End,
-    agent: usize,
-    machine: ServerConnection,
-    outbox: Outbox,
-    refused: Option<ServerFault>,
-    overheard: Overheard,
-}
-
 impl ServerHost {
     /// A server that runs and stores nothing yet.
-    pub(crate) fn new(plan: ServerPlan, sabotage: Sabotage) -> Self {
+    pub(crate) fn new(plan: ServerPlan, sabotage: Sabotage, now: Time) -> Self {
+        let fences = Fences::starting_at(now.as_ms() << FENCES_PER_MS_BITS);
         Self {
-            service: new_service(&plan, sabotage),
+            service: new_service(&plan, sabotage, &fences),
+            fences,
             original: plan.original,
             plan,
             sabotage,
             state: ServerState::Running,
+            knows_links: false,
             connections: BTreeMap::new(),
-            input: Vec::new(),
-            output: Vec::new(),
+            alarm: None,
         }
     }
 
@@ -89,17 +84,31 @@ impl ServerHost {
         }
     }
 
-    /// Started again.
-    pub(crate) fn start(&mut self, net: &mut Network) {
+    /// Started again. Returns whether it grants nothing for a while.
+    pub(crate) fn start(&mut self, net: &mut Network) -> bool {
         if self.plan.may_change {
             self.original = net.random.chance(500);
         }
         net.note(Note::Started { original: self.original });
         self.state = ServerState::Running;
         self.count_evictions(net);
+        self.alarm = None;
+        self.fences = match self.sabotage {
+            Sabotage::RepeatFences => Fences::starting_at(1),
+            _ if self.plan.keeps_state => Fences::starting_at(self.fences.current() + FENCES_RESERVED),
+            _ => Fences::starting_at(net.now().as_ms() << FENCES_PER_MS_BITS),
+        };
         if self.sabotage != Sabotage::SurviveRestart {
-            self.service = new_service(&self.plan, self.sabotage);
+            self.service = new_service(&self.plan, self.sabotage, &self.fences);
         }
+        // Those of the run before may still hold something, whatever becomes of this run until the grace is over.
+        let holds_off = self.plan.keeps_state && self.knows_links && self.sabotage != Sabotage::GrantAtOnce;
+        self.knows_links = self.knows_links && self.plan.keeps_state;
+        if holds_off {
+            net.trace.count("grants held off", 1);
+            self.service.locks().hold_off(net.now().after_ms(self.plan.grace_ms.into()));
+        }
+        holds_off
     }
 
     /// Stopped, as by SIGSTOP.
@@ -116,30 +125,26 @@ impl ServerHost {
             for serving in self.connections.values() {
                 net.call(serving.end);
             }
+            self.alarm = None;
+            self.wake_at(net, Some(net.now()));
         }
     }
 
-    /// An agent connected. While the process is stopped, the system does that for it.
-    pub(crate) fn accept(&mut self, net: &mut Network, end: End, agent: usize) {
-        let serving = Serving {
-            end,
-            agent,
-            machine: ServerConnection::new(
-                net.now(),
-                ConnectionId::new(u64::from(end.connection)),
-                &self.service,
-            ),
-            outbox: Outbox::new(),
-            refused: None,
-            overheard: Overheard::default(),
-        };
-        self.connections.insert(end.connection, serving);
+    /// Somebody connected. While the process is stopped, the system does that for it.
+    pub(crate) fn accept(&mut self, net: &mut Network, end: End, agent: Option<usize>) {
+        let id = ConnectionId::new(u64::from(end.connection));
+        self.service.count_connection();
+        self.connections
+            .insert(end.connection, Serving::new(net.now(), end, agent, id, &self.service, self.sabotage));
         net.call(end);
     }
 
     /// The connections that this agent has, or has left without the server's having seen it.
     pub(crate) fn connections_of(&self, agent: usize) -> impl Iterator<Item = u32> {
-        self.connections.iter().filter(move |(_, serving)| serving.agent == agent).map(|(number, _)| *number)
+        self.connections
+            .iter()
+            .filter(move |(_, serving)| serving.agent == Some(agent))
+            .map(|(number, _)| *number)
     }
 
     /// The turn of a connection.
@@ -150,15 +155,83 @@ impl ServerHost {
         let Some(mut serving) = self.connections.remove(&end.connection) else {
             return;
         };
-        let open = self.serve(net, &mut serving) && serving.keeps_times(net);
+        let mut step = self.step();
+        let open = serving.serve(net, &mut step) && serving.keep_times(net, &mut step);
+        if !open {
+            serving.close(net.now(), &mut step);
+        }
+        let Step { effects, tally, .. } = step;
         if open {
             self.connections.insert(end.connection, serving);
         } else {
+            self.service.discount_connection();
             net.close(end);
         }
+        self.settle(net, effects, &tally, !open);
         if net.random.chance(20) {
             self.service.sessions().expire(net.now());
             self.check_limits(net);
+        }
+    }
+
+    /// Leases and waits may have ended, or links are forgotten.
+    pub(crate) fn keep_time(&mut self, net: &mut Network) {
+        if self.state != ServerState::Running || self.alarm.is_none_or(|alarm| alarm > net.now()) {
+            return;
+        }
+        self.alarm = None;
+        if self.sabotage == Sabotage::SleepOverLocks {
+            return;
+        }
+        let mut effects = Effects::new();
+        let next = self.service.advance_locks(net.now(), &mut effects);
+        self.deliver(net, effects);
+        self.wake_at(net, next);
+    }
+
+    fn step(&self) -> Step<'_> {
+        Step {
+            service: &self.service,
+            original: self.original,
+            any_order: self.plan.answers_in_any_order && !self.original,
+            effects: Effects::new(),
+            tally: Tally::default(),
+        }
+    }
+
+    /// What follows from a step is done, as the server's driver does it.
+    fn settle(&mut self, net: &mut Network, effects: Effects, tally: &Tally, closed: bool) {
+        self.service.record(tally);
+        self.knows_links |= effects.greeted;
+        self.deliver(net, effects);
+        if closed {
+            self.wake_at(net, Some(net.now()));
+        } else if tally.locking() > 0 {
+            self.wake_at(net, self.service.locks().soonest());
+        }
+    }
+
+    fn deliver(&mut self, net: &mut Network, effects: Effects) {
+        let taken = effects.taken_over.into_iter().map(|id| (id, Letter::TakenOver));
+        let answers =
+            effects.answers.into_iter().map(|answer| (answer.reply.connection, Letter::Answer(answer)));
+        for (id, letter) in taken.chain(answers) {
+            if let Some(serving) = self.connections.get_mut(&(id.number() as u32)) {
+                if self.sabotage == Sabotage::LoseGrant && net.random.chance(100) {
+                    continue;
+                }
+                serving.letters.push_back(letter);
+                net.call(serving.end);
+            }
+        }
+    }
+
+    fn wake_at(&mut self, net: &mut Network, at: Option<Time>) {
+        if let Some(at) = at
+            && self.alarm.is_none_or(|alarm| alarm > at)
+        {
+            self.alarm = Some(at);
+            net.agenda.at(at, Event::LockTime);
         }
     }
 
@@ -167,68 +240,21 @@ impl ServerHost {
     /// # Errors
     /// What is left.
     pub(crate) fn check_idle(&self, agents: usize, now: Time) -> Result<(), Remnant> {
-        if self.connections.values().any(|it| !it.machine.is_idle() || !it.outbox.is_empty()) {
+        if self.connections.values().any(|it| !it.is_idle()) {
             return Err(Remnant::Server);
         }
         if self.connections.len() > agents {
             return Err(Remnant::ServerConnections { connections: self.connections.len(), agents });
+        }
+        let locks = self.service.locks().totals();
+        if locks.holders + locks.waiters > 0 {
+            return Err(Remnant::Locks { holders: locks.holders, waiters: locks.waiters });
         }
         let sessions = self.service.sessions();
         while sessions.expire(now).sessions > 0 {}
         match sessions.totals(now).sessions {
             0 => Ok(()),
             sessions => Err(Remnant::Sessions { sessions }),
-        }
-    }
-
-    /// Reads, answers and writes until there is nothing more to do. Returns whether the connection is open.
-    fn serve(&mut self, net: &mut Network, serving: &mut Serving) -> bool {
-        loop {
-            match serving.write(net) {
-                Written::All => {}
-                Written::Blocked => return true,
-                Written::Broken => return false,
-            }
-            if serving.refused.is_some() {
-                return false;
-            }
-            self.input.clear();
-            if !serving.machine.is_stalled() {
-                match net.read(serving.end, &mut self.input) {
-                    Incoming::Bytes(_) => {}
-                    Incoming::Nothing => return true,
-                    Incoming::Finished | Incoming::Broken => return false,
-                }
-            }
-            if self.original && serving.overheard.hears_of_extensions(&self.input) {
-                net.fail(Violation::NotForOriginals { agent: serving.agent });
-            }
-            self.output.clear();
-            let (mut effects, mut tally) = (Effects::new(), Tally::default());
-            let mut turn = Turn {
-                now: net.now(),
-                service: &self.service,
-                out: &mut self.output,
-                effects: &mut effects,
-                tally: &mut tally,
-            };
-            serving.refused = serving.machine.handle_input(&mut turn, &self.input).err();
-            // A link that was made anew may be heard of before the end of the one before it.
-            if let Some(fault) = serving.refused
-                && fault != ServerFault::TakenOver
-            {
-                net.fail(Violation::BadRequest { agent: serving.agent, fault });
-            }
-            if self.original && self.sabotage != Sabotage::OriginalPretends {
-                set_patch_level_0(&mut self.output);
-            }
-            let mut answers = split_messages(&self.output);
-            if self.plan.answers_in_any_order && !self.original {
-                net.random.shuffle(&mut answers);
-            }
-            for answer in answers {
-                serving.outbox.buffer().extend_from_slice(answer);
-            }
         }
     }
 
@@ -248,69 +274,11 @@ impl ServerHost {
     }
 }
 
-enum Written {
-    All,
-    Blocked,
-    Broken,
-}
-
-impl Serving {
-    fn write(&mut self, net: &mut Network) -> Written {
-        if self.outbox.is_empty() {
-            return Written::All;
-        }
-        match net.write(self.end, self.outbox.pending()) {
-            Err(_) => return Written::Broken,
-            Ok(0) => {}
-            Ok(count) => self.outbox.advance(count),
-        }
-        if self.outbox.is_empty() {
-            Written::All
-        } else {
-            self.outbox.block(net.now());
-            Written::Blocked
-        }
-    }
-
-    fn keeps_times(&self, net: &mut Network) -> bool {
-        let read = self.machine.deadline(READ_TIMEOUT_MS);
-        let write = self.outbox.blocked_since().map(|since| since.after_ms(WRITE_TIMEOUT_MS));
-        let deadline = [read, write].into_iter().flatten().min();
-        if deadline.is_some_and(|deadline| deadline <= net.now()) {
-            return false;
-        }
-        net.set_timer(self.end, deadline);
-        true
-    }
-}
-
-/// Reads along with what an original server is sent.
-#[derive(Default)]
-struct Overheard {
-    reader: MessageReader,
-    unread: Vec<u8>,
-}
-
-impl Overheard {
-    /// Whether there is something in it that an original server does not understand.
-    fn hears_of_extensions(&mut self, bytes: &[u8]) -> bool {
-        self.unread.extend_from_slice(bytes);
-        let mut input = self.unread.as_slice();
-        let mut heard = false;
-        while let Ok(Some(message)) = self.reader.next(&mut input) {
-            let right_way = message.head.direction == Direction::Request;
-            heard |= !(right_way && matches!(message.head.operation, Operation::Session(_)));
-        }
-        let used = self.unread.len() - input.len();
-        self.unread.drain(..used);
-        heard
-    }
-}
-
-fn new_service(plan: &ServerPlan, sabotage: Sabotage) -> Service {
+fn new_service(plan: &ServerPlan, sabotage: Sabotage, fences: &Fences) -> Service {
     let settings = LockSettings { default_lease_ms: 33_000, locks_max: 0, waiters_max: 0, idle_ms: 60_000 };
-    let locks = Locks::new(1, settings, Fences::starting_at(1), [3; 32]);
-    let links = LinkSettings { grace_ms: 10_000, auto_release: true };
+    let locks = Locks::new(plan.shards, settings, fences.clone(), [3; 32]);
+    let grace_ms = if sabotage == Sabotage::ForgetGrace { 1 } else { plan.grace_ms };
+    let links = LinkSettings { grace_ms, auto_release: sabotage != Sabotage::KeepLocksOfTheDead };
     Service::new(new_store(plan, sabotage), locks, links, None)
 }
 
@@ -318,29 +286,4 @@ fn new_store(plan: &ServerPlan, sabotage: Sabotage) -> Arc<dyn SessionStore> {
     let limits = if sabotage == Sabotage::IgnoreLimits { SessionLimits::default() } else { plan.limits };
     let store = ShardedSessions::new(plan.shards, limits, plan.hash_seed);
     if sabotage.is_of_the_store() { Arc::new(BadStore::new(store, sabotage)) } else { Arc::new(store) }
-}
-
-/// Whole messages, each by itself.
-fn split_messages(messages: &[u8]) -> Vec<&[u8]> {
-    let mut split = Vec::new();
-    let (mut start, mut end) = (0, 0);
-    while let Some(header) = messages[end..].first_chunk::<FRAME_HEADER_BYTES>() {
-        end += FRAME_HEADER_BYTES + usize::from(u16::from_be_bytes([header[12], header[13]]));
-        let complete = header[11] == 1;
-        if complete {
-            split.push(&messages[start..end]);
-            start = end;
-        }
-    }
-    split
-}
-
-/// Writes patch level 0 into every frame of whole messages.
-fn set_patch_level_0(messages: &mut [u8]) {
-    let mut rest = messages;
-    while let Some((header, behind)) = rest.split_first_chunk_mut::<FRAME_HEADER_BYTES>() {
-        header[2..4].fill(0);
-        let len = usize::from(u16::from_be_bytes([header[12], header[13]]));
-        rest = &mut behind[len..];
-    }
 }

@@ -2,6 +2,7 @@
 
 use super::agenda::Event;
 use super::history::{Kind, Outcome};
+use super::lock::{Locking, Reply};
 use libdc::proto::link::{LinkFault, LinkState};
 use libdc::proto::local::LocalFault;
 use libdc::time::Time;
@@ -40,6 +41,14 @@ pub(crate) enum Note {
     Asked { application: usize, connection: u32, uid: u32, operation: usize, id: usize, kind: Kind },
     /// It knows how that ended.
     Ended { application: usize, operation: usize, outcome: Outcome },
+    /// A locker asks something.
+    LockAsked { locker: usize, connection: u32, operation: usize, key: usize, locking: Locking },
+    /// It knows how that ended.
+    LockEnded { locker: usize, operation: usize, reply: Reply },
+    /// An agent is killed.
+    AgentKilled { agent: usize },
+    /// An agent is asked to end.
+    AgentEnds { agent: usize },
     /// It does not behave.
     Misbehaves { application: usize, how: &'static str },
     /// It is done with a connection.
@@ -68,12 +77,16 @@ impl Note {
             Self::LocalFault { fault: LocalFault::ReadTimeout, .. } => "half messages given up",
             Self::LocalFault { fault: LocalFault::WriteTimeout, .. } => "deaf applications closed",
             Self::Misbehaves { how, .. } => how,
+            Self::AgentKilled { .. } => "agents killed",
+            Self::AgentEnds { .. } => "agents ended",
             Self::Event(_)
             | Self::Connected { .. }
             | Self::Continued
             | Self::Link { .. }
             | Self::Asked { .. }
             | Self::Ended { .. }
+            | Self::LockAsked { .. }
+            | Self::LockEnded { .. }
             | Self::Left { .. } => return None,
         })
     }
@@ -101,6 +114,10 @@ impl Trace {
             Note::Event(event) => event.hash(&mut self.digest),
             Note::Asked { uid, operation, id, .. } => (uid, operation, id).hash(&mut self.digest),
             Note::Ended { operation, outcome, .. } => (operation, outcome).hash(&mut self.digest),
+            Note::LockAsked { operation, key, .. } => (operation, key).hash(&mut self.digest),
+            Note::LockEnded { operation, reply, .. } => {
+                (operation, std::mem::discriminant(&reply)).hash(&mut self.digest);
+            }
             _ => {}
         }
         if let Some(label) = note.label() {
@@ -156,6 +173,15 @@ impl fmt::Display for Note {
             Self::Ended { application, operation, outcome } => {
                 write!(f, "application {application} knows: operation {operation} is {outcome:?}")
             }
+            Self::LockAsked { locker, connection, operation, key, locking } => write!(
+                f,
+                "locker {locker} asks: operation {operation} on key {key}, {locking:?} (#{connection})"
+            ),
+            Self::LockEnded { locker, operation, reply } => {
+                write!(f, "locker {locker} knows: operation {operation} is {reply:?}")
+            }
+            Self::AgentKilled { agent } => write!(f, "agent {agent} is killed"),
+            Self::AgentEnds { agent } => write!(f, "agent {agent} is asked to end"),
             Self::Misbehaves { application, how } => write!(f, "application {application} {how}"),
             Self::Left { application, connection } => {
                 write!(f, "application {application} leaves #{connection}")

@@ -1,5 +1,6 @@
 //! What must not happen.
 
+use super::lock::LockViolation;
 use libdc::proto::link::LinkFault;
 use libdc::proto::local::LocalFault;
 use thiserror::Error;
@@ -149,14 +150,17 @@ pub enum Violation {
         /// What it found.
         fault: LinkFault,
     },
-    /// The server found fault with what a good agent sent over a good network.
-    #[error("the server refused agent {agent}: {fault}")]
+    /// The server found fault with what a good agent, or locker, sent over a good network.
+    #[error("the server refused agent {agent:?}: {fault}")]
     BadRequest {
-        /// The agent.
-        agent: usize,
+        /// The agent; none if it was a locker.
+        agent: Option<usize>,
         /// What it found.
         fault: libdc::proto::server::ServerFault,
     },
+    /// About locks.
+    #[error("{0}")]
+    Locking(LockViolation),
     /// Events follow each other without end, and time does not pass.
     #[error("{events} events, and no end")]
     Endless {
@@ -240,6 +244,14 @@ pub enum Remnant {
         connections: usize,
         /// Agents.
         agents: usize,
+    },
+    /// Locks that nobody is there to hold or to wait for.
+    #[error("the server knows {holders} holders and {waiters} waiters after all are gone")]
+    Locks {
+        /// Holders.
+        holders: u64,
+        /// Waiters.
+        waiters: u64,
     },
     /// Sessions whose time is up.
     #[error("the server holds {sessions} sessions after all have expired")]

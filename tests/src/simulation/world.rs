@@ -4,6 +4,7 @@ use super::agenda::{Agenda, Event};
 use super::agent::AgentHost;
 use super::application::Application;
 use super::history::History;
+use super::lock::{Around, LockHistory, LockViolation, Locker};
 use super::network::{End, Network, Party};
 use super::random::Random;
 use super::sabotage::Sabotage;
@@ -28,8 +29,10 @@ pub(crate) struct World {
     pub(crate) net: Network,
     pub(crate) server: ServerHost,
     pub(crate) history: History,
+    pub(crate) locking: LockHistory,
     scenario: Scenario,
-    agents: Vec<AgentHost>,
+    pub(crate) agents: Vec<AgentHost>,
+    lockers: Vec<Locker>,
     applications: Vec<Application>,
     events: u64,
     faults: u64,
@@ -48,15 +51,23 @@ impl World {
             .map(|(number, plan)| Application::new(number, plan.clone(), &scenario, random.fork(), sabotage))
             .collect();
         for agent in 0..agents.len() {
-            net.agenda.after_ms(0, Event::Attempt(agent));
+            net.agenda.after_ms(0, Event::Attempt(agent, 0));
         }
         for application in 0..applications.len() {
             net.agenda.after_ms(0, Event::Application(application));
         }
+        let plans = scenario.lockers.iter().enumerate();
+        let lockers: Vec<_> = plans.map(|(number, plan)| Locker::new(number, *plan, random.fork())).collect();
+        for locker in 0..lockers.len() {
+            net.agenda.after_ms(0, Event::Locker(locker));
+        }
         net.agenda.after_ms(scenario.faults.interval_ms, Event::Fault);
+        let server = ServerHost::new(scenario.server, sabotage, net.now());
         Self {
             net,
-            server: ServerHost::new(scenario.server, sabotage),
+            server,
+            locking: LockHistory::new(scenario.server.keeps_state, scenario.server.grace_ms),
+            lockers,
             history: History::new(scenario.ids.len(), scenario.server.evicts()),
             agents,
             applications,
@@ -73,13 +84,9 @@ impl World {
     pub(crate) fn run(&mut self) -> Result<(), Violation> {
         let start = self.net.now();
         let end = |agenda: &Agenda, ms: u64| start.after_ms(ms + agenda.leapt_ms());
-        while self.applications.iter().any(|it| !it.is_done()) {
+        while !self.is_done() {
             let Some(event) = self.net.agenda.next(end(&self.net.agenda, RUN_MS_MAX)) else {
-                let remnant = || Remnant::Locals { agent: 0, connections: 1 };
-                return Err(self.history.open().map_or_else(
-                    || Violation::NotIdle(remnant()),
-                    |operation| Violation::Unanswered { operation },
-                ));
+                return Err(self.unanswered());
             };
             let breaks = event != Event::Fault || self.net.now() < end(&self.net.agenda, FAULTS_MS);
             if breaks {
@@ -88,7 +95,24 @@ impl World {
         }
         self.finish()?;
         self.server.count_evictions(&mut self.net);
-        self.history.verify()
+        self.history.verify()?;
+        self.locking.verify().map_err(Violation::Locking)
+    }
+
+    /// Whether everybody has what they wanted.
+    fn is_done(&self) -> bool {
+        self.applications.iter().all(Application::is_done) && self.lockers.iter().all(Locker::is_done)
+    }
+
+    /// What did not come to its end.
+    fn unanswered(&self) -> Violation {
+        let locking = || {
+            let operation = self.locking.open();
+            operation.map(|operation| Violation::Locking(LockViolation::Unanswered { operation }))
+        };
+        let session = self.history.open().map(|operation| Violation::Unanswered { operation });
+        let remnant = || Violation::NotIdle(Remnant::Locals { agent: 0, connections: 1 });
+        session.or_else(locking).unwrap_or_else(remnant)
     }
 
     /// What happened.
@@ -139,15 +163,35 @@ impl World {
                 }
             }
             Event::LinkTurn(agent) => self.agents[agent].turn_link(&mut self.net),
-            Event::Attempt(agent) => self.attempt(agent),
-            Event::Connected(agent) => self.connected(agent),
+            Event::Attempt(agent, generation)
+            | Event::Connected(agent, generation)
+            | Event::AgentEnds(agent, generation)
+                if generation != self.agents[agent].generation() => {}
+            Event::Attempt(agent, generation) => self.attempt(agent, generation),
+            Event::Connected(agent, _) => self.connected(agent),
+            Event::AgentEnds(agent, _) => self.agents[agent].finish_on(&mut self.net),
+            Event::AgentStart(agent) => self.agents[agent].start(&mut self.net),
+            Event::LockTime => self.server.keep_time(&mut self.net),
+            Event::Locker(locker) => {
+                let mut around = Around {
+                    net: &mut self.net,
+                    agents: &mut self.agents,
+                    server: &mut self.server,
+                    history: &mut self.locking,
+                };
+                self.lockers[locker].wake(&mut around, &self.scenario);
+            }
             Event::Application(application) => {
                 let application = &mut self.applications[application];
                 let agent = &mut self.agents[application.agent()];
                 application.wake(&mut self.net, agent, &mut self.history, &self.scenario);
             }
             Event::Fault => self.fault(),
-            Event::Start => self.server.start(&mut self.net),
+            Event::Start => {
+                if self.server.start(&mut self.net) {
+                    self.locking.held_off(self.net.moment());
+                }
+            }
             Event::Continue => self.server.go_on(&mut self.net),
         }
         self.settle();
@@ -162,6 +206,9 @@ impl World {
                 let agent = &self.agents[application.agent()];
                 application.turn(&mut self.net, agent, &mut self.history);
             }
+            Some(Party::Locker { locker, .. }) => {
+                self.lockers[locker].turn(&mut self.net, &mut self.locking);
+            }
             Some(Party::Local { agent, id }) => self.agents[agent].turn_local(&mut self.net, id),
             Some(Party::Link(agent)) => self.agents[agent].turn_link(&mut self.net),
             Some(Party::Server { .. }) => self.server.turn(&mut self.net, end),
@@ -170,25 +217,25 @@ impl World {
     }
 
     /// An agent tries to reach the server.
-    fn attempt(&mut self, agent: usize) {
+    fn attempt(&mut self, agent: usize, generation: u32) {
         let plan = self.scenario.network;
         let takes_ms = self.net.random.between(0..=plan.connect_ms);
-        self.net.agenda.after_ms(takes_ms, Event::Connected(agent));
+        self.net.agenda.after_ms(takes_ms, Event::Connected(agent, generation));
     }
 
     /// The attempt comes to its end.
     fn connected(&mut self, agent: usize) {
         let plan = self.scenario.network;
         // When nothing else happens any more, the network is good.
-        let calm = self.applications.iter().all(Application::is_done);
+        let calm = self.is_done();
         let fails = !calm && self.net.random.chance(plan.attempts_failing);
         if fails || self.server.state() == ServerState::Dead {
             self.agents[agent].attempt_failed(&mut self.net);
             return;
         }
         let quality = plan.link(&mut self.net.random);
-        let connection = self.net.connect(Party::Link(agent), Party::Server { agent }, quality);
-        self.server.accept(&mut self.net, End { connection, side: 1 }, agent);
+        let connection = self.net.connect(Party::Link(agent), Party::Server { agent: Some(agent) }, quality);
+        self.server.accept(&mut self.net, End { connection, side: 1 }, Some(agent));
         self.agents[agent].link_connected(&mut self.net, End { connection, side: 0 });
     }
 
@@ -207,7 +254,8 @@ impl World {
     /// Finds the moments from which requests that were given up have no effect any more.
     fn settle(&mut self) {
         for (number, agent) in self.agents.iter().enumerate() {
-            if !self.history.is_unsettled(number) || agent.in_flight() > 0 {
+            let unsettled = self.history.is_unsettled(number) || self.locking.is_unsettled(number);
+            if !unsettled || agent.in_flight() > 0 {
                 continue;
             }
             let link = agent.link_connection();
@@ -216,7 +264,12 @@ impl World {
                 let net = &self.net;
                 let is_gone = |connection| net.owner(End { connection, side: 1 }).is_none();
                 self.history.settle(now, number, is_gone);
+                if agent.is_linked() {
+                    self.locking.settle(now, number, is_gone);
+                }
             }
         }
+        let net = &self.net;
+        self.locking.settle_direct(|connection| net.closed(End { connection, side: 1 }));
     }
 }

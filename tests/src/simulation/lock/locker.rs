@@ -1,0 +1,436 @@
+//! An application that wants locks, and does with them what comes to its mind: it takes them, waits for them, renews and
+//! releases them, tries what it held long ago, and goes away in the middle of anything.
+//!
+//! It believes nothing but what it was told. Every lock is in the hands of one connection at a time.
+
+use super::conversation::{Conversation, KEYS, OpenRequest};
+use super::history::{LockHistory, Locking, Reply};
+use super::violation::LockViolation;
+use crate::simulation::agenda::Event;
+use crate::simulation::agent::AgentHost;
+use crate::simulation::network::{End, Network, Party};
+use crate::simulation::random::Random;
+use crate::simulation::scenario::Scenario;
+use crate::simulation::server::{ServerHost, ServerState};
+use crate::simulation::violation::Violation;
+use libdc::id::{LinkId, Token};
+use libdc::time::Time;
+use libdc::wire::lock::LockStatus;
+
+/// Longest pause after an attempt that failed or an answer that the server could not be reached, in milliseconds.
+const DISCOURAGED_MS: u64 = 2_000;
+/// How long it waits for a server over a connection that carries nothing, in milliseconds.
+const PATIENCE_MS: u64 = 20_000;
+/// Locks of former times that it remembers.
+const OLD_MAX: usize = 4;
+
+/// How a locker behaves.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LockerPlan {
+    /// Its agent; none is that it speaks to the server itself.
+    pub(crate) agent: Option<usize>,
+    pub(crate) speech: Speech,
+    /// Operations in all.
+    pub(crate) operations: usize,
+    /// Most requests that it has under way.
+    pub(crate) depth: usize,
+    /// Longest pause between two turns.
+    pub(crate) think_ms: u64,
+    /// Out of a thousand turns, how many it goes away in.
+    pub(crate) vanishes: u64,
+    /// Keys that it uses.
+    pub(crate) keys: usize,
+    /// The longest lease that it asks for, in seconds.
+    pub(crate) lease_s_max: u64,
+    /// The longest wait that it asks for, in seconds.
+    pub(crate) timeout_s_max: u64,
+}
+
+/// What a locker speaks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Speech {
+    Text,
+    Frames,
+    /// Frames, over a link of its own that it makes anew and claims what it held.
+    Link,
+}
+
+/// What a locker can get at.
+pub(crate) struct Around<'a> {
+    pub(crate) net: &'a mut Network,
+    pub(crate) agents: &'a mut [AgentHost],
+    pub(crate) server: &'a mut ServerHost,
+    pub(crate) history: &'a mut LockHistory,
+}
+
+/// An application that wants locks.
+pub(crate) struct Locker {
+    number: usize,
+    plan: LockerPlan,
+    random: Random,
+    /// Operations that it still wants to make.
+    left: usize,
+    conversation: Option<Conversation>,
+    held: Vec<Held>,
+    /// Keys that it has a place for.
+    places: Vec<usize>,
+    old: Vec<(usize, Token)>,
+    /// A call to [`wake`](Self::wake) is on the agenda.
+    called: bool,
+    discouraged: bool,
+    /// When it loses its patience with a server that does not answer.
+    patience: Option<Time>,
+    /// How often it was started: each time with a new link.
+    lives: u32,
+}
+
+#[derive(Clone, Copy)]
+struct Held {
+    key: usize,
+    token: Token,
+    /// By its own clock, from before it asked.
+    until: Time,
+    lease_ms: u64,
+    /// Something is being done with it.
+    busy: bool,
+}
+
+impl Locker {
+    /// A locker that has done nothing yet.
+    pub(crate) fn new(number: usize, plan: LockerPlan, random: Random) -> Self {
+        Self {
+            number,
+            left: plan.operations,
+            plan,
+            random,
+            conversation: None,
+            held: Vec::new(),
+            places: Vec::new(),
+            old: Vec::new(),
+            called: true,
+            discouraged: false,
+            patience: None,
+            lives: 0,
+        }
+    }
+
+    /// Whether it has all that it wanted.
+    pub(crate) const fn is_done(&self) -> bool {
+        self.left == 0 && self.conversation.is_none()
+    }
+
+    /// It is time to do something.
+    pub(crate) fn wake(&mut self, around: &mut Around<'_>, scenario: &Scenario) {
+        self.called = false;
+        if self.conversation.is_none() && self.left > 0 {
+            self.connect(around, scenario);
+        }
+        let (net, history) = (&mut *around.net, &mut *around.history);
+        if self.random.chance(self.plan.vanishes)
+            && let Some(conversation) = self.conversation.take()
+        {
+            net.trace.count("lockers that vanish", 1);
+            self.leave(net, history, conversation);
+        }
+        self.ask(net, history);
+        self.turn(net, history);
+    }
+
+    /// Reads, writes, and leaves when everything is said.
+    pub(crate) fn turn(&mut self, net: &mut Network, history: &mut LockHistory) {
+        if let Some(mut conversation) = self.conversation.take() {
+            let goes_on = self.read(net, history, &mut conversation).unwrap_or_else(|violation| {
+                net.fail(Violation::Locking(violation));
+                false
+            });
+            conversation.write(net);
+            let is_content = self.left == 0 && conversation.open.is_empty();
+            let goes_on_waiting = goes_on && self.is_patient(net, &conversation);
+            if goes_on_waiting && !is_content {
+                self.conversation = Some(conversation);
+            } else {
+                if !goes_on {
+                    self.check_abandoned(net, &conversation);
+                }
+                self.leave(net, history, conversation);
+            }
+        }
+        self.call_again(net);
+    }
+
+    /// Whether it waits on. Over a connection that carries nothing, and may never again, it does not for ever.
+    fn is_patient(&mut self, net: &mut Network, conversation: &Conversation) -> bool {
+        let connection = conversation.end.connection;
+        if self.plan.agent.is_some() || (conversation.open.is_empty() && conversation.is_open()) {
+            self.patience = None;
+            return true;
+        }
+        let deadline = *self.patience.get_or_insert(net.now().after_ms(PATIENCE_MS));
+        if deadline <= net.now() {
+            if net.is_stalled(connection) {
+                net.trace.count("lockers that lose their patience", 1);
+                return false;
+            }
+            self.patience = Some(net.now().after_ms(PATIENCE_MS));
+        }
+        net.set_timer(conversation.end, self.patience);
+        true
+    }
+
+    fn connect(&mut self, around: &mut Around<'_>, scenario: &Scenario) {
+        let (net, direct) = (&mut *around.net, self.plan.agent.is_none());
+        let party = Party::Locker { locker: self.number, direct };
+        let end = if let Some(agent) = self.plan.agent {
+            if !around.agents[agent].is_there() {
+                self.discouraged = true;
+                return;
+            }
+            let quality = scenario.network.local(&mut net.random);
+            around.agents[agent].accept(net, party, quality)
+        } else {
+            if around.server.state() == ServerState::Dead {
+                self.discouraged = true;
+                return;
+            }
+            let quality = scenario.network.link(&mut net.random);
+            let connection = net.connect(party, Party::Server { agent: None }, quality);
+            around.server.accept(net, End { connection, side: 1 }, None);
+            End { connection, side: 0 }
+        };
+        let mut conversation = Conversation::new(end, net.now(), self.plan.speech == Speech::Text);
+        let own_link = (self.plan.speech == Speech::Link).then_some(self.number);
+        around.history.connected(end.connection, self.plan.agent, own_link);
+        if own_link.is_some() {
+            let mut link_id = [0xff; LinkId::BYTES];
+            link_id[..8].copy_from_slice(&(self.number as u64).to_be_bytes());
+            link_id[8..12].copy_from_slice(&self.lives.to_be_bytes());
+            let claims = self.claims(net, around.history, end.connection);
+            conversation.open_link(LinkId::new(link_id), &claims);
+        }
+        self.conversation = Some(conversation);
+    }
+
+    /// Says what it held over its link, and may hold still.
+    fn claims(&mut self, net: &mut Network, history: &mut LockHistory, connection: u32) -> Vec<OpenRequest> {
+        let now = net.now();
+        self.held.retain(|held| held.until > now);
+        let mut claims = Vec::new();
+        for held in &mut self.held {
+            held.busy = true;
+            let locking = Locking::Claim { token: held.token };
+            let operation = history.begin(net, self.number, connection, held.key, locking);
+            claims.push(OpenRequest::new(operation, held.key, locking));
+        }
+        claims
+    }
+
+    /// Sees to it that there is a next time.
+    fn call_again(&mut self, net: &mut Network) {
+        let has_room = self.conversation.as_ref().is_none_or(|it| it.open.len() < self.plan.depth);
+        if self.left > 0 && has_room && !self.called {
+            self.called = true;
+            let discouraged = std::mem::take(&mut self.discouraged);
+            let least_ms = if discouraged { 20 } else { 0 };
+            let most_ms = self.plan.think_ms + if discouraged { DISCOURAGED_MS } else { 20 };
+            net.agenda.after_ms(self.random.between(least_ms..=most_ms), Event::Locker(self.number));
+        }
+    }
+
+    fn ask(&mut self, net: &mut Network, history: &mut LockHistory) {
+        let Some(mut conversation) = self.conversation.take() else { return };
+        let room = self.plan.depth.saturating_sub(conversation.open.len()).min(self.left).min(3);
+        if room > 0 && conversation.is_open() {
+            for _ in 0..self.random.between(1..=room as u64) {
+                let (key, locking) = self.draw(net.now(), &conversation);
+                self.left -= 1;
+                let connection = conversation.end.connection;
+                let operation = history.begin(net, self.number, connection, key, locking);
+                conversation.ask(operation, key, locking);
+            }
+        }
+        self.conversation = Some(conversation);
+    }
+
+    /// What it wants next.
+    fn draw(&mut self, now: Time, conversation: &Conversation) -> (usize, Locking) {
+        let random = &mut self.random;
+        let waits_for = |key: usize| {
+            let waits = |it: &OpenRequest| it.key == key && matches!(it.locking, Locking::Wait { .. });
+            conversation.open.iter().any(waits)
+        };
+        let whole_seconds = self.plan.speech == Speech::Text;
+        let up_to_s = |least_ms: u64, most_s: u64, random: &mut Random| {
+            if whole_seconds {
+                1_000 * random.between(least_ms.div_ceil(1_000)..=most_s)
+            } else {
+                random.between(least_ms..=1_000 * most_s)
+            }
+        };
+        if let Some(key) = self.places.iter().copied().find(|key| !waits_for(*key))
+            && random.chance(500)
+        {
+            return (key, Locking::Wait { timeout_ms: up_to_s(0, self.plan.timeout_s_max, random) });
+        }
+        let lease_ms = up_to_s(1, self.plan.lease_s_max, random);
+        let free = self.held.iter().position(|held| !held.busy);
+        if let Some(place) = free
+            && random.chance(600)
+        {
+            let held = &mut self.held[place];
+            held.busy = true;
+            let (key, token) = (held.key, held.token);
+            let mostly_releases = if held.until > now { 450 } else { 200 };
+            if random.chance(mostly_releases) {
+                return (key, Locking::Release { token });
+            }
+            // As a guard does: rather long ones.
+            return (key, Locking::Renew { token, lease_ms: lease_ms.max(held.lease_ms) });
+        }
+        if !self.old.is_empty() && random.chance(60) {
+            let (key, token) = random.pick(&self.old);
+            let renew = Locking::Renew { token, lease_ms };
+            return (key, if random.chance(700) { renew } else { Locking::Release { token } });
+        }
+        let may_cancel =
+            |it: &&OpenRequest| matches!(it.locking, Locking::Acquire { .. } | Locking::Wait { .. });
+        if !whole_seconds
+            && random.chance(80)
+            && let Some(it) = conversation.open.iter().find(may_cancel)
+        {
+            return (it.key, Locking::Cancel { operation: it.operation });
+        }
+        let key = random.below(self.plan.keys as u64) as usize % KEYS.len();
+        if random.chance(250) {
+            return (key, Locking::Enqueue { lease_ms });
+        }
+        let timeout_ms = if random.chance(250) { 0 } else { up_to_s(0, self.plan.timeout_s_max, random) };
+        (key, Locking::Acquire { timeout_ms, lease_ms })
+    }
+
+    /// Reads what there is. Returns whether the connection goes on.
+    fn read(
+        &mut self,
+        net: &mut Network,
+        history: &mut LockHistory,
+        conversation: &mut Conversation,
+    ) -> Result<bool, LockViolation> {
+        let mut answers = Vec::new();
+        let goes_on = conversation.read(net, self.number, &mut answers)?;
+        for (request, reply) in answers {
+            self.patience = None;
+            history.end(net, self.number, request.operation, reply);
+            self.learn(history, &request, reply);
+            if self.plan.agent.is_none() && conversation.open.is_empty() {
+                check_in_time(net, history, request.operation)?;
+            }
+        }
+        Ok(goes_on)
+    }
+
+    fn learn(&mut self, history: &LockHistory, request: &OpenRequest, reply: Reply) {
+        let begun = history.operations[request.operation].begun.at;
+        self.discouraged |= reply == Reply::Status(LockStatus::ErrorDisconnected);
+        match (request.locking, reply) {
+            (Locking::Renew { token, .. }, Reply::Renewed(lease_ms)) => {
+                if let Some(held) = self.held.iter_mut().find(|held| held.token == token) {
+                    *held = Held { until: begun.after_ms(lease_ms), lease_ms, busy: false, ..*held };
+                }
+            }
+            (
+                Locking::Renew { token, .. } | Locking::Release { token } | Locking::Claim { token },
+                Reply::Status(status),
+            ) => {
+                let is_kept = status == LockStatus::ErrorDisconnected
+                    || (status == LockStatus::Ok && matches!(request.locking, Locking::Claim { .. }));
+                for held in self.held.iter_mut().filter(|held| held.token == token) {
+                    held.busy = false;
+                }
+                if !is_kept {
+                    self.give_up(|held| held.token == token);
+                }
+            }
+            (locking, Reply::Granted(grant)) => {
+                let key = request.key;
+                if matches!(locking, Locking::Enqueue { .. }) && !self.places.contains(&key) {
+                    self.places.push(key);
+                } else if matches!(locking, Locking::Wait { .. }) {
+                    self.places.retain(|place| *place != key);
+                }
+                let until = begun.after_ms(grant.lease_ms);
+                let held = Held { key, token: grant.token, until, lease_ms: grant.lease_ms, busy: false };
+                match self.held.iter_mut().find(|held| held.token == grant.token) {
+                    Some(same) => *same = Held { busy: same.busy, ..held },
+                    None => self.held.push(held),
+                }
+            }
+            (Locking::Enqueue { .. }, Reply::Status(LockStatus::Queued)) => self.places.push(request.key),
+            (Locking::Wait { .. }, Reply::Status(_)) => self.places.retain(|place| *place != request.key),
+            _ => {}
+        }
+    }
+
+    /// Does not believe any more that it holds these.
+    fn give_up(&mut self, is_lost: impl Fn(&Held) -> bool) {
+        for held in self.held.extract_if(.., |held| is_lost(held)) {
+            self.old.push((held.key, held.token));
+        }
+        let surplus = self.old.len().saturating_sub(OLD_MAX);
+        self.old.drain(..surplus);
+    }
+
+    /// The connection is over, and nobody knows what became of its requests.
+    fn leave(&mut self, net: &mut Network, history: &mut LockHistory, conversation: Conversation) {
+        for request in &conversation.open {
+            history.end(net, self.number, request.operation, Reply::Lost);
+        }
+        let connection = conversation.end.connection;
+        let now = net.moment();
+        let is_kept = self.plan.speech == Speech::Link && self.left > 0 && !self.random.chance(300);
+        // Over a link of its own it holds on to what it has, until it sees that the connection is gone.
+        let over = if self.plan.speech == Speech::Link { now } else { net.over(connection).unwrap_or(now) };
+        history.left(connection, over);
+        net.close(conversation.end);
+        self.places.clear();
+        self.patience = None;
+        self.lives += u32::from(!is_kept);
+        for held in &mut self.held {
+            held.busy = false;
+        }
+        if !is_kept {
+            self.give_up(|_| true);
+        }
+        self.discouraged = true;
+    }
+
+    /// Whether the other end closed the connection without need, when something was asked.
+    fn check_abandoned(&self, net: &mut Network, conversation: &Conversation) {
+        let is_plain = self.plan.agent.is_none() && self.plan.speech != Speech::Link;
+        if let Some(request) = conversation.open.front()
+            && is_plain
+            && !net.was_cut(conversation.end.connection)
+            && net.disturbed_until() < conversation.since
+        {
+            let operation = request.operation;
+            net.fail(Violation::Locking(LockViolation::Abandoned { operation }));
+        }
+    }
+}
+
+/// So much longer than its time to wait a request may take, over a good network.
+const ANSWER_MS_MAX: u64 = 3_000;
+
+/// Whether the server answered in time what was asked of it alone, when nothing held anything up.
+fn check_in_time(net: &Network, history: &LockHistory, operation: usize) -> Result<(), LockViolation> {
+    let it = &history.operations[operation];
+    let (Locking::Acquire { timeout_ms, .. } | Locking::Wait { timeout_ms }) = it.locking else {
+        return Ok(());
+    };
+    let was_alone = history.operations[..operation]
+        .iter()
+        .all(|other| other.connection != it.connection || other.ended < it.begun);
+    let after_ms = it.ended.at.ms_since(it.begun.at);
+    if was_alone && net.disturbed_until() < it.begun.at && after_ms > timeout_ms + ANSWER_MS_MAX {
+        return Err(LockViolation::Overdue { operation, after_ms, timeout_ms });
+    }
+    Ok(())
+}

@@ -1,0 +1,496 @@
+//! Whether what the lockers saw can be true: linearizability of first-in-first-out locks with leases.
+//!
+//! In general that is NP-complete (Gibbons and Korach, "Testing Shared Memories", SIAM Journal on Computing 26(4),
+//! 1997), and a checker has to search for an order (Wing and Gong, 1993; Lowe, 2017). It is not where the history tells
+//! the order of what changes the state, as Gibbons and Korach show for registers with a known order of writes. Here it
+//! does: every grant has a fence, and the fences are the order of all grants. So nothing is searched; each rule looks
+//! at intervals.
+//!
+//! Of every grant two intervals are reckoned. It *surely* was in force while its holder could rely on it: from the
+//! answer until it sent the release, was told of the loss, its connection was gone, or the lesser of lease and (behind
+//! a link) grace was over, counted from before the request. It *may* have been in force from when it was asked for
+//! until its end was certain. An operation without an answer may have been granted and held, until it is settled.
+//!
+//! 1. Sure holds of a key overlap at most as often as it may be held ([`LockViolation::NotExclusive`]).
+//! 2. Points of time can be found for all grants in the order of their fences, each between request and answer
+//!    ([`LockViolation::FencesNotInOrder`]), and no fence comes twice.
+//! 3. Who surely waited before another asked is granted before it ([`LockViolation::Overtaken`]).
+//! 4. Nobody is refused, or waits in vain, unless as many as may hold the key may have held it
+//!    ([`LockViolation::NeedlessTimeout`]).
+//! 5. What surely is held can be renewed and released ([`LockViolation::LostHold`]); what was released, lost, over, or
+//!    held by the dead can't ([`LockViolation::Revived`]).
+
+use super::conversation::{KEYS, limit_of};
+use super::history::{LockHistory, LockOperation, Locking, Reply};
+use super::violation::{Ended, LockViolation};
+use crate::simulation::agenda::Moment;
+use libdc::id::Token;
+use libdc::time::Time;
+use libdc::wire::lock::LockStatus;
+use std::collections::BTreeMap;
+
+impl LockHistory {
+    /// Looks for answers that can't be true.
+    ///
+    /// # Errors
+    /// The first one found.
+    pub(crate) fn verify(&self) -> Result<(), LockViolation> {
+        let mut holds = self.holds()?;
+        check_fences(&holds)?;
+        for hold in &mut holds {
+            self.follow(hold)?;
+        }
+        for key in 0..KEYS.len() {
+            let of_key: Vec<&Hold> = holds.iter().filter(|hold| hold.key == key).collect();
+            check_exclusive(&of_key, limit_of(key))?;
+            self.check_order(&of_key)?;
+            self.check_timeouts(key, &of_key)?;
+        }
+        self.check_places()
+    }
+
+    /// All grants, in the order of their fences.
+    fn holds(&self) -> Result<Vec<Hold>, LockViolation> {
+        let mut by_fence: BTreeMap<u64, Hold> = BTreeMap::new();
+        for (number, it) in self.operations.iter().enumerate() {
+            let Reply::Granted(grant) = it.reply else { continue };
+            let asked = match it.locking {
+                Locking::Wait { .. } => self.enqueued_by(number).unwrap_or(number),
+                _ => number,
+            };
+            let hold = Hold::new(number, asked, it, self.operations[asked].begun, grant.token);
+            match by_fence.entry(grant.token.fence()) {
+                std::collections::btree_map::Entry::Vacant(entry) => {
+                    entry.insert(hold);
+                }
+                // The lease of what was acquired by ENQUEUE starts again with WAIT.
+                std::collections::btree_map::Entry::Occupied(entry) => {
+                    let one = entry.get();
+                    if one.token != grant.token || one.key != it.key || one.asked != asked {
+                        return Err(LockViolation::FenceTwice { one: one.granted, other: number });
+                    }
+                }
+            }
+        }
+        Ok(by_fence.into_values().collect())
+    }
+
+    /// The ENQUEUE that a WAIT belongs to.
+    fn enqueued_by(&self, wait: usize) -> Option<usize> {
+        let it = &self.operations[wait];
+        (0..wait).rev().find(|number| {
+            let other = &self.operations[*number];
+            let is_place =
+                matches!(other.reply, Reply::Granted(_) | Reply::Status(LockStatus::Queued) | Reply::Lost);
+            is_place
+                && matches!(other.locking, Locking::Enqueue { .. })
+                && (other.connection, other.key) == (it.connection, it.key)
+        })
+    }
+
+    /// How long a lease may be relied on, counted from before it was asked for, over this connection.
+    fn reliable_ms(&self, connection: u32, lease_ms: u64) -> u64 {
+        if self.routes[&connection].link { lease_ms.min(self.grace_ms) } else { lease_ms }
+    }
+
+    /// Follows a grant through all that was done with its token, and finds its two intervals.
+    fn follow(&self, hold: &mut Hold) -> Result<(), LockViolation> {
+        let mut at = Reliance::new();
+        for (number, it) in self.operations.iter().enumerate() {
+            if !it.concerns(hold) {
+                continue;
+            }
+            self.follow_one(hold, &mut at, it, number)?;
+        }
+        if at.since.is_some() {
+            hold.sure.extend(at.stop(Moment::NEVER, self.over(at.connection)));
+        }
+        // Whoever sent a release relies on nothing more, whatever is answered later.
+        let is_release =
+            |it: &&LockOperation| matches!(it.locking, Locking::Release { .. }) && it.concerns(hold);
+        let released = self.operations.iter().find(is_release).map(|it| it.begun);
+        let killed = if self.keeps_state { None } else { self.kill_after(hold.asked_at) };
+        for end in [released, killed].into_iter().flatten() {
+            hold.sure.retain_mut(|sure| {
+                sure.until = sure.until.min(end);
+                sure.since < sure.until
+            });
+        }
+        hold.may_until = self.may_until(hold);
+        Ok(())
+    }
+
+    /// One thing that was done with a token.
+    fn follow_one(
+        &self,
+        hold: &mut Hold,
+        at: &mut Reliance,
+        it: &LockOperation,
+        number: usize,
+    ) -> Result<(), LockViolation> {
+        if let Locking::Renew { lease_ms, .. } = it.locking {
+            // It may be shorter than it was.
+            at.until = at.until.min(it.begun.at.after_ms(lease_ms));
+        }
+        match (it.locking, it.reply) {
+            (_, Reply::Granted(grant)) => {
+                let until = it.begun.at.after_ms(self.reliable_ms(it.connection, grant.lease_ms));
+                let lease_end = it.begun.at.after_ms(grant.lease_ms);
+                hold.sure.extend(at.stop(it.ended, self.over(at.connection)));
+                at.rely(it.connection, it.ended, until, lease_end);
+                hold.over_at = hold.over_at.max(it.ended.at.after_ms(grant.lease_ms));
+            }
+            (Locking::Wait { .. }, _) => {}
+            (Locking::Claim { .. }, Reply::Status(LockStatus::Ok)) => {
+                self.check_alive(hold, it, number)?;
+                let until = it.begun.at.after_ms(self.grace_ms).min(at.lease_end);
+                hold.sure.extend(at.stop(it.begun, self.over(at.connection)));
+                at.rely(it.connection, it.ended, until, at.lease_end);
+            }
+            (Locking::Renew { .. }, Reply::Renewed(lease_ms)) => {
+                self.check_alive(hold, it, number)?;
+                let until = it.begun.at.after_ms(self.reliable_ms(it.connection, lease_ms));
+                if it.connection == at.connection && at.since.is_some() {
+                    hold.sure.extend(at.stop(it.ended, self.over(at.connection)));
+                    at.rely(it.connection, it.ended, until, it.begun.at.after_ms(lease_ms));
+                }
+                hold.over_at = hold.over_at.max(it.ended.at.after_ms(lease_ms));
+            }
+            (Locking::Release { .. }, reply) => {
+                if reply == Reply::Status(LockStatus::Ok) {
+                    self.check_alive(hold, it, number)?;
+                } else if reply == Reply::Status(LockStatus::Error) {
+                    self.check_lost(hold, at, it, number)?;
+                }
+                hold.sure.extend(at.stop(it.begun, self.over(at.connection)));
+                if !reply.is_unknown() {
+                    hold.end(
+                        it.ended,
+                        if reply == Reply::Status(LockStatus::Ok) { Ended::Released } else { Ended::Lost },
+                    );
+                }
+            }
+            (Locking::Renew { lease_ms, .. }, reply) if reply.is_unknown() => {
+                hold.over_at = hold.over_at.max(self.settled(it).after_ms(lease_ms));
+            }
+            (Locking::Renew { .. } | Locking::Claim { .. }, Reply::Status(_)) => {
+                self.check_lost(hold, at, it, number)?;
+                hold.sure.extend(at.stop(it.ended, self.over(at.connection)));
+                hold.end(it.ended, Ended::Lost);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    /// When a connection was over for what is held.
+    fn over(&self, connection: u32) -> Moment {
+        self.routes.get(&connection).map_or(Moment::NEVER, |route| route.over)
+    }
+
+    /// Until when a hold may have been in force.
+    fn may_until(&self, hold: &Hold) -> Time {
+        let route = &self.routes[&hold.connection];
+        // What is held over a link of a locker's own goes from connection to connection.
+        let gone = match route.own_link {
+            Some(_) => Time::from_ms(u64::MAX),
+            None => route.settled.at.after_ms(if route.link { self.grace_ms } else { 0 }),
+        };
+        let kill = self.kill_after(hold.answered).map_or(Time::from_ms(u64::MAX), |kill| kill.at);
+        let ended = hold.ended.map_or(Time::from_ms(u64::MAX), |(moment, _)| moment.at);
+        hold.over_at.min(gone).min(kill).min(ended)
+    }
+
+    /// From when an operation without an answer has no effect that is not there.
+    fn settled(&self, it: &LockOperation) -> Time {
+        it.settled.min(self.routes[&it.connection].settled).at
+    }
+
+    fn kill_after(&self, moment: Moment) -> Option<Moment> {
+        self.kills.get(self.kills.partition_point(|kill| *kill < moment)).copied()
+    }
+
+    /// An operation says that a hold is still there: can it be?
+    fn check_alive(&self, hold: &Hold, it: &LockOperation, number: usize) -> Result<(), LockViolation> {
+        let revived = |reason| Err(LockViolation::Revived { operation: number, reason });
+        if let Some((_, reason)) = hold.ended.filter(|(ended, _)| *ended < it.begun) {
+            return revived(reason);
+        }
+        if it.begun.at >= hold.over_at {
+            return revived(Ended::Expired);
+        }
+        if self.kill_after(hold.answered).is_some_and(|kill| kill < it.begun) {
+            return revived(Ended::Restarted);
+        }
+        let route = &self.routes[&hold.connection];
+        let grace_ms = if route.link { self.grace_ms } else { 0 };
+        if route.own_link.is_none() && it.begun.at > route.settled.at.after_ms(grace_ms) {
+            return revived(Ended::Dead);
+        }
+        Ok(())
+    }
+
+    /// An operation says that a hold is not there: can it be?
+    fn check_lost(
+        &self,
+        hold: &Hold,
+        at: &Reliance,
+        it: &LockOperation,
+        number: usize,
+    ) -> Result<(), LockViolation> {
+        let own_link = self.routes[&it.connection].own_link;
+        let same = it.connection == at.connection || own_link.is_some();
+        let was_sure = at.since.is_some_and(|since| since < it.begun) && it.ended.at < at.until && same;
+        let was_killed = self.kill_after(hold.asked_at).is_some_and(|kill| kill < it.ended);
+        if was_sure && !was_killed && hold.ended.is_none() {
+            return Err(LockViolation::LostHold { operation: number });
+        }
+        Ok(())
+    }
+
+    /// Whether those that waited were granted in the order in which they came.
+    fn check_order(&self, holds: &[&Hold]) -> Result<(), LockViolation> {
+        for second in holds {
+            let asked_at = self.operations[second.asked].begun;
+            // In the order of fences: whoever waited before and was granted after.
+            for first in holds.iter().filter(|first| first.token.fence() > second.token.fence()) {
+                if self.waits_since(first.asked).is_some_and(|since| since < asked_at) {
+                    return Err(LockViolation::Overtaken { first: first.asked, second: second.asked });
+                }
+            }
+            let key = self.operations[second.asked].key;
+            for (number, it) in self.operations.iter().enumerate().filter(|(_, it)| it.key == key) {
+                let Locking::Acquire { timeout_ms, .. } = it.locking else { continue };
+                let waited_on = it.reply == Reply::Status(LockStatus::Timeout)
+                    && second.answered.at < it.begun.at.after_ms(timeout_ms)
+                    && second.answered < it.ended
+                    && !self.is_cancelled(number);
+                if waited_on && self.waits_since(number).is_some_and(|since| since < asked_at) {
+                    return Err(LockViolation::Overtaken { first: number, second: second.asked });
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// From when on a request surely had its place in the queue: it was answered `queued`, or one that was sent behind it
+    /// on its connection was answered by the server.
+    fn waits_since(&self, number: usize) -> Option<Moment> {
+        let it = &self.operations[number];
+        if let Locking::Enqueue { .. } = it.locking {
+            return (it.reply == Reply::Status(LockStatus::Queued)).then_some(it.ended);
+        }
+        let behind = self.operations[number + 1..].iter().filter(|other| {
+            other.connection == it.connection
+                && matches!(
+                    other.locking,
+                    Locking::Renew { .. } | Locking::Release { .. } | Locking::Acquire { .. }
+                )
+                && !other.reply.is_unknown()
+        });
+        behind.map(|other| other.ended).min()
+    }
+
+    fn is_cancelled(&self, number: usize) -> bool {
+        let cancels = |it: &LockOperation| it.locking == Locking::Cancel { operation: number };
+        self.operations.iter().any(cancels)
+    }
+
+    /// Whether everybody who was refused, or waited in vain, may have been in the way of others.
+    fn check_timeouts(&self, key: usize, holds: &[&Hold]) -> Result<(), LockViolation> {
+        let unknown: Vec<(Moment, Time)> = self.possible(key);
+        for (number, it) in self.operations.iter().enumerate().filter(|(_, it)| it.key == key) {
+            let waits = matches!(it.locking, Locking::Acquire { .. } | Locking::Wait { .. });
+            if !waits || it.reply != Reply::Status(LockStatus::Timeout) || self.is_cancelled(number) {
+                continue;
+            }
+            let held_off = |(started, until): &(Moment, Time)| *started < it.ended && it.begun.at <= *until;
+            let may_hold = |since: Moment, until: Time| since < it.ended && until >= it.begun.at;
+            let known = holds.iter().filter(|hold| may_hold(hold.asked_at, hold.may_until)).count();
+            let others = unknown.iter().filter(|(since, until)| may_hold(*since, *until)).count();
+            if known + others < limit_of(key) as usize && !self.held_off.iter().any(held_off) {
+                return Err(LockViolation::NeedlessTimeout { operation: number });
+            }
+        }
+        Ok(())
+    }
+
+    /// Grants of a key that nobody was told of, but that may have been made: since when, and until when.
+    fn possible(&self, key: usize) -> Vec<(Moment, Time)> {
+        let of_key = self.operations.iter().enumerate().filter(|(_, it)| it.key == key);
+        let possible = |(number, it): (usize, &LockOperation)| {
+            let settled = self.settled(it);
+            match it.locking {
+                Locking::Acquire { lease_ms, .. } if it.reply.is_unknown() => {
+                    Some((it.begun, settled.after_ms(lease_ms)))
+                }
+                Locking::Enqueue { lease_ms }
+                    if it.reply.is_unknown() || it.reply == Reply::Status(LockStatus::Queued) =>
+                {
+                    let behind = self.operations[number..].iter().find(|other| {
+                        matches!(other.locking, Locking::Wait { .. })
+                            && (other.connection, other.key) == (it.connection, key)
+                            && !other.reply.is_unknown()
+                    });
+                    let consumed = behind.map_or(Time::from_ms(u64::MAX), |wait| wait.ended.at);
+                    Some((it.begun, settled.after_ms(lease_ms).min(consumed)))
+                }
+                // It may have been granted, or its lease have begun again.
+                Locking::Wait { .. } if it.reply.is_unknown() => {
+                    let enqueued = self.enqueued_by(number).map(|number| self.operations[number].locking);
+                    let Some(Locking::Enqueue { lease_ms }) = enqueued else { return None };
+                    Some((it.begun, settled.after_ms(lease_ms)))
+                }
+                _ => None,
+            }
+        };
+        of_key.filter_map(possible).collect()
+    }
+
+    /// Whether every place was found again, over connections to the server that did not break.
+    fn check_places(&self) -> Result<(), LockViolation> {
+        for (number, it) in self.operations.iter().enumerate() {
+            let lost = it.reply == Reply::Status(LockStatus::ErrorNotEnqueued);
+            if !lost || self.routes[&it.connection].agent.is_some() {
+                continue;
+            }
+            let mut before = self.operations[..number]
+                .iter()
+                .enumerate()
+                .filter(|(_, other)| (other.connection, other.key) == (it.connection, it.key))
+                .rev();
+            let last = before.find(|(_, other)| {
+                matches!(other.locking, Locking::Wait { .. } | Locking::Enqueue { .. })
+                    && other.reply != Reply::Status(LockStatus::ErrorAlreadyEnqueued)
+            });
+            if let Some((enqueued, other)) = last
+                && other.reply == Reply::Status(LockStatus::Queued)
+                && other.ended < it.begun
+            {
+                return Err(LockViolation::LostPlace { operation: number, enqueued });
+            }
+        }
+        Ok(())
+    }
+}
+
+/// A grant, and what became of it.
+#[derive(Debug)]
+struct Hold {
+    /// The operation that was answered with it.
+    granted: usize,
+    /// The operation that took the place in the queue.
+    asked: usize,
+    key: usize,
+    connection: u32,
+    token: Token,
+    asked_at: Moment,
+    answered: Moment,
+    sure: Vec<Sure>,
+    /// When its lease was surely over.
+    over_at: Time,
+    /// When its end was certain for another reason.
+    ended: Option<(Moment, Ended)>,
+    may_until: Time,
+}
+
+/// A time in which the holder could rely on it.
+#[derive(Clone, Copy, Debug)]
+struct Sure {
+    since: Moment,
+    until: Moment,
+    until_at: Time,
+}
+
+impl Hold {
+    fn new(granted: usize, asked: usize, it: &LockOperation, asked_at: Moment, token: Token) -> Self {
+        Self {
+            granted,
+            asked,
+            key: it.key,
+            connection: it.connection,
+            token,
+            asked_at,
+            answered: it.ended,
+            sure: Vec::new(),
+            over_at: Time::default(),
+            ended: None,
+            may_until: Time::default(),
+        }
+    }
+
+    fn end(&mut self, moment: Moment, reason: Ended) {
+        self.ended.get_or_insert((moment, reason));
+    }
+}
+
+impl LockOperation {
+    /// Whether it is about this hold.
+    fn concerns(&self, hold: &Hold) -> bool {
+        match self.locking {
+            Locking::Release { token } | Locking::Renew { token, .. } | Locking::Claim { token } => {
+                token == hold.token && self.key == hold.key
+            }
+            _ => matches!(self.reply, Reply::Granted(grant) if grant.token == hold.token),
+        }
+    }
+}
+
+/// On what a holder relies, as far as its history was followed.
+struct Reliance {
+    connection: u32,
+    since: Option<Moment>,
+    until: Time,
+    lease_end: Time,
+}
+
+impl Reliance {
+    fn new() -> Self {
+        Self { connection: 0, since: None, until: Time::default(), lease_end: Time::default() }
+    }
+
+    fn rely(&mut self, connection: u32, since: Moment, until: Time, lease_end: Time) {
+        *self = Self { connection, since: Some(since), until, lease_end };
+    }
+
+    /// Relies on it no longer, or anew: the time until now.
+    fn stop(&mut self, now: Moment, over: Moment) -> Option<Sure> {
+        let since = self.since.take()?;
+        let until = now.min(over);
+        (since < until && since.at < self.until).then_some(Sure { since, until, until_at: self.until })
+    }
+}
+
+/// Whether the grants can have been made in the order of their fences.
+fn check_fences(holds: &[Hold]) -> Result<(), LockViolation> {
+    let mut latest: Option<&Hold> = None;
+    for hold in holds {
+        // The earliest moment for it is after its request, and after all that have smaller fences.
+        if let Some(before) = latest.filter(|before| before.asked_at > hold.answered) {
+            return Err(LockViolation::FencesNotInOrder { earlier: before.granted, later: hold.granted });
+        }
+        if latest.is_none_or(|before| before.asked_at < hold.asked_at) {
+            latest = Some(hold);
+        }
+    }
+    Ok(())
+}
+
+/// Whether nobody could be sure of a hold while as many others as may were.
+fn check_exclusive(holds: &[&Hold], limit: u32) -> Result<(), LockViolation> {
+    for hold in holds {
+        for sure in &hold.sure {
+            let is_within = |other: &Sure| {
+                other.since < sure.since && sure.since < other.until && sure.since.at < other.until_at
+            };
+            let mut others =
+                holds.iter().filter(|other| other.token != hold.token && other.sure.iter().any(is_within));
+            if others.clone().count() >= limit as usize
+                && let Some(other) = others.next()
+            {
+                return Err(LockViolation::NotExclusive { one: other.granted, other: hold.granted });
+            }
+        }
+    }
+    Ok(())
+}
