@@ -13,6 +13,7 @@
 //! | `fleet` | nothing: sessions stored on one host are resumed on another |
 //! | `outage` | the server is absent, killed, stopped, silent; the network between it and the agent fails |
 //! | `load` | the server is killed and restarted under load |
+//! | `lock_load` | nothing, or the server; and servers that break a promise about locks |
 //! | `original` | the server is one of distcache 1.x |
 //! | `hostile` | what comes is no request; requests that never end; answers that nobody reads |
 //! | `crowd` | thousands of connections; no descriptors left; clients that vanish |
@@ -33,6 +34,7 @@ mod load;
 mod lock_command;
 mod lock_counter;
 mod lock_links;
+mod lock_load;
 mod lock_tls;
 mod lock_vectors;
 mod original;

@@ -4,7 +4,7 @@ use libdc::net::address::Address;
 use libdc::net::connect::connect;
 use libdc::net::socket::Socket;
 use libdc::wire::frame::{Corruption, Direction, MessageHead};
-use libdc::wire::message::{MessageReader, MessageRef};
+use libdc::wire::message::{MessageReader, MessageRef, MessageWriter};
 use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
@@ -43,13 +43,20 @@ impl Connection {
 
     /// Puts a request behind what is to be sent.
     pub(crate) fn queue(&mut self, head: MessageHead, write_data: impl FnOnce(&mut Vec<u8>)) {
+        self.queue_bytes(|out| {
+            let writer = MessageWriter::begin(out, head);
+            write_data(out);
+            writer.finish(out);
+        });
+    }
+
+    /// Puts a message that writes itself behind what is to be sent.
+    pub(crate) fn queue_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.written == self.output.len() {
             self.output.clear();
             self.written = 0;
         }
-        let writer = libdc::wire::message::MessageWriter::begin(&mut self.output, head);
-        write_data(&mut self.output);
-        writer.finish(&mut self.output);
+        write(&mut self.output);
     }
 
     /// Sends what is queued and reads what there is; at least one byte, or the end if it says `false`.

@@ -1,13 +1,14 @@
 //! `dc_test` checks an installation and measures it.
 //!
-//! Random operations on random sessions; each answer is held against a model of what must be stored. The first
-//! wrong answer ends the run. Exit status: 0 all was right; 1 something was wrong, or the server out of reach;
+//! Random operations on random sessions; each answer is held against a model of what must be stored. Or, with
+//! `-locks`, clients that contend for locks, and a model of who holds which. The first wrong answer ends the run. Exit status: 0 all was right; 1 something was wrong, or the server out of reach;
 //! 64 a mistake on the command line; 130 interrupted.
 
 mod connection;
 mod content;
 #[cfg(test)]
 mod fake;
+mod locks;
 mod model;
 #[cfg(test)]
 mod model_tests;

@@ -13,6 +13,7 @@
 //! A slot has at most one operation under way, so nothing depends on the order of answers.
 
 use crate::content;
+use crate::tally::Sheet;
 use crate::wrong::Wrong;
 use fastrand::Rng;
 use libdc::time::Time;
@@ -24,6 +25,21 @@ use std::ops::RangeInclusive;
 pub(crate) const MARGIN_MS: u64 = 100;
 /// Contents of a slot in doubt after which its id is given up without another look.
 const DOUBTS_MAX: usize = 8;
+
+/// How a run on sessions is counted: by [`SessionOperation`] and [`Outcome`].
+pub(crate) const SHEET: Sheet = Sheet {
+    unit: "operations",
+    rows: &["ADD", "GET", "REMOVE", "HAVE"],
+    columns: &[
+        ("ok", "ok"),
+        ("not_there", "not there"),
+        ("already_stored", "matching"),
+        ("lost", "lost"),
+        ("evicted", "evicted"),
+    ],
+    always: 3,
+    total: true,
+};
 
 /// The sessions of one client.
 #[derive(Debug)]

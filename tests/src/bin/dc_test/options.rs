@@ -5,7 +5,7 @@ use dc_options::address::{Address, address};
 use dc_options::count::count;
 use dc_options::duration::{milliseconds, seconds};
 use dc_options::{Mistake, Program};
-use libdc::limits::{SESSION_ADD_BYTES_MAX, SESSION_TIMEOUT_MS_MAX};
+use libdc::limits::{LOCAL_BLOCKED_MAX, SESSION_ADD_BYTES_MAX, SESSION_TIMEOUT_MS_MAX};
 use std::time::Duration;
 
 /// The program.
@@ -21,6 +21,11 @@ const DATA_BYTES_MAX: u64 = (SESSION_ADD_BYTES_MAX - ID_BYTES) as u64;
 /// Longest that anything takes: seven days.
 const TIMEOUT_SECONDS_MAX: u64 = SESSION_TIMEOUT_MS_MAX as u64 / 1000;
 
+/// Clients of a run on locks, unless said otherwise: alone, none would ever wait.
+const LOCKERS: u32 = 8;
+/// How much longer than it is held a lock is asked for, at least: it must not expire while its release is on its way.
+const LEASE_SPARE: Duration = Duration::from_millis(500);
+
 /// What to check and how.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
@@ -28,20 +33,38 @@ pub(crate) struct Options {
     #[arg(long, visible_alias = "server", value_name = "ADDR", required = true, value_parser = address)]
     pub(crate) connect: Address,
     /// Sessions that each client works with.
-    #[arg(long, value_name = "N", default_value = "10", value_parser = count::<u32>(1..=u64::from(u32::MAX)))]
+    #[arg(long, value_name = "N", default_value = "10", value_parser = count::<u32>(1..=u64::from(u32::MAX)), conflicts_with = "locks")]
     pub(crate) sessions: u32,
     /// Fewest bytes of a session.
-    #[arg(long, value_name = "BYTES", default_value = "50", value_parser = count::<usize>(1..=DATA_BYTES_MAX))]
+    #[arg(long, value_name = "BYTES", default_value = "50", value_parser = count::<usize>(1..=DATA_BYTES_MAX), conflicts_with = "locks")]
     pub(crate) datamin: usize,
     /// Most bytes of a session.
-    #[arg(long, value_name = "BYTES", default_value = "2100", value_parser = count::<usize>(1..=DATA_BYTES_MAX))]
+    #[arg(long, value_name = "BYTES", default_value = "2100", value_parser = count::<usize>(1..=DATA_BYTES_MAX), conflicts_with = "locks")]
     pub(crate) datamax: usize,
     /// How long sessions are kept.
-    #[arg(long, value_name = "SECS", default_value = "60", value_parser = seconds(0..=TIMEOUT_SECONDS_MAX))]
+    #[arg(long, value_name = "SECS", default_value = "60", value_parser = seconds(0..=TIMEOUT_SECONDS_MAX), conflicts_with = "locks")]
     pub(crate) timeout: Duration,
     /// Up to how much longer or shorter than that, at random.
-    #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds(0..=TIMEOUT_SECONDS_MAX))]
+    #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds(0..=TIMEOUT_SECONDS_MAX), conflicts_with = "locks")]
     pub(crate) timevar: Duration,
+    /// Check locks instead of sessions.
+    #[arg(long)]
+    pub(crate) locks: bool,
+    /// Keys that the clients contend for; takes -locks.
+    #[arg(long, value_name = "N", default_value = "4", value_parser = count::<u32>(1..=u64::from(u32::MAX)), requires = "locks")]
+    pub(crate) keys: u32,
+    /// How many may hold a key at a time; takes -locks.
+    #[arg(long, value_name = "N", default_value = "1", value_parser = count::<u32>(1..=u64::from(u32::MAX) - 1), requires = "locks")]
+    pub(crate) limit: u32,
+    /// How long a lock is asked for; takes -locks.
+    #[arg(long, value_name = "SECS", default_value = "30", value_parser = seconds(1..=TIMEOUT_SECONDS_MAX), requires = "locks")]
+    pub(crate) lease: Duration,
+    /// How long to wait for a lock; takes -locks.
+    #[arg(long, value_name = "SECS", default_value = "10", value_parser = seconds(0..=TIMEOUT_SECONDS_MAX), requires = "locks")]
+    pub(crate) wait: Duration,
+    /// How long to hold a lock before it is released; takes -locks.
+    #[arg(long, value_name = "MS", default_value = "0", value_parser = milliseconds(0..=TIMEOUT_SECONDS_MAX * 1000), requires = "locks")]
+    pub(crate) hold: Duration,
     /// Operations in all; without it and -duration, 10 x sessions x sessions.
     #[arg(long, value_name = "N", value_parser = count::<u64>(0..))]
     pub(crate) ops: Option<u64>,
@@ -54,9 +77,9 @@ pub(crate) struct Options {
     /// One connection for each client, and not one for each operation.
     #[arg(long)]
     pub(crate) persistent: bool,
-    /// Clients that work side by side, each with sessions of its own.
-    #[arg(long, value_name = "N", default_value = "1", value_parser = count::<u32>(1..=u64::from(u32::MAX)))]
-    pub(crate) clients: u32,
+    /// Clients that work side by side; without it 1, with -locks 8.
+    #[arg(long, value_name = "N", value_parser = count::<u32>(1..=u64::from(u32::MAX)))]
+    pub(crate) clients: Option<u32>,
     /// Requests that each client sends before the first is answered; takes -persistent.
     #[arg(long, value_name = "N", default_value = "1", value_parser = count::<u32>(1..=u64::from(u32::MAX)))]
     pub(crate) pipeline: u32,
@@ -71,7 +94,7 @@ pub(crate) struct Options {
     /// Take a missing session for an evicted one.
     ///
     /// For a server whose limit is smaller than what is stored, or that others use too.
-    #[arg(long)]
+    #[arg(long, conflicts_with = "locks")]
     pub(crate) tolerate_eviction: bool,
     /// Print the report as one JSON object.
     #[arg(long)]
@@ -85,6 +108,11 @@ impl Options {
         let default = if self.duration.is_some() { u64::MAX } else { 10 * sessions * sessions };
         self.ops.unwrap_or(default)
     }
+
+    /// How many clients there are.
+    pub(crate) fn clients(&self) -> u32 {
+        self.clients.unwrap_or(if self.locks { LOCKERS } else { 1 })
+    }
 }
 
 impl dc_options::Options for Options {
@@ -95,8 +123,12 @@ impl dc_options::Options for Options {
             ("timevar", "is more than -timeout")
         } else if self.timeout + self.timevar > Duration::from_secs(TIMEOUT_SECONDS_MAX) {
             ("timeout", "is, with -timevar, more than seven days")
-        } else if self.pipeline > self.sessions {
+        } else if self.pipeline > self.sessions && !self.locks {
             ("pipeline", "is more than -sessions; a session has one request at a time")
+        } else if self.pipeline > LOCAL_BLOCKED_MAX as u32 && self.locks {
+            ("pipeline", "is more than 1024; an agent lets no connection wait for more locks")
+        } else if self.hold + LEASE_SPARE > self.lease {
+            ("hold", "is not half a second less than -lease")
         } else if self.pipeline > 1 && !self.persistent {
             ("pipeline", "is more than 1; that takes -persistent")
         } else {
@@ -129,6 +161,17 @@ mod tests {
     }
 
     #[test]
+    fn locks_have_options_of_their_own() {
+        let options = parse("-locks");
+        assert_eq!((options.clients(), options.keys, options.limit), (8, 4, 1));
+        assert_eq!((options.lease.as_secs(), options.wait.as_secs(), options.hold.as_secs()), (30, 10, 0));
+        assert_eq!(options.operations(), 1000);
+        assert_eq!(parse("").clients(), 1);
+        assert_eq!(parse("-locks -clients 3").clients(), 3);
+        parse("-locks -persistent -pipeline 1024 -lease 1 -hold 500 -wait 0");
+    }
+
+    #[test]
     fn what_can_not_be_is_named() {
         for (line, option) in [
             ("-sessions 0", "sessions"),
@@ -142,6 +185,18 @@ mod tests {
             ("-pipeline 2", "pipeline"),
             ("-pipeline 11 -persistent", "pipeline"),
             ("-answer-timeout 0", "answer-timeout"),
+            ("-keys 2", "locks"),
+            ("-hold 5ms", "locks"),
+            ("-locks -sessions 5", "locks and -sessions exclude"),
+            ("-locks -datamax 5", "locks and -datamax exclude"),
+            ("-locks -timeout 5", "locks and -timeout exclude"),
+            ("-locks -tolerate-eviction", "locks and -tolerate-eviction exclude"),
+            ("-locks -limit 0", "limit"),
+            ("-locks -keys 0", "keys"),
+            ("-locks -lease 500ms", "lease"),
+            ("-locks -lease 5 -hold 4501", "hold"),
+            ("-locks -persistent -pipeline 1025", "pipeline"),
+            ("-locks -pipeline 2", "pipeline"),
         ] {
             let Err(dc_options::Stop::Mistake(message)) = try_parse(line) else {
                 panic!("{line}");

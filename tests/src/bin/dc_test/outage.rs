@@ -32,6 +32,11 @@ impl Outages {
         self.last_failure
     }
 
+    /// Whether any is tolerated.
+    pub(crate) const fn are_tolerated(&self) -> bool {
+        self.tolerated_ms > 0
+    }
+
     /// Notes a failure; whether the run may go on.
     pub(crate) fn note_failure(&mut self, now: Time) -> bool {
         let begun = self.current.map_or(now, |(begun, _)| begun);

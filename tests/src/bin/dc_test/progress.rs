@@ -19,10 +19,11 @@ pub(crate) async fn draw(run: &Run, options: &Options) -> std::convert::Infallib
     loop {
         ticks.tick().await;
         let lasted = run.elapsed();
-        let answered = run.tally.borrow().answered();
-        let operations = share(answered as f64, options.operations() as f64);
+        let done = run.done();
+        let operations = share(done as f64, options.operations() as f64);
         let time = options.duration.map_or(0.0, |all| share(lasted.as_secs_f64(), all.as_secs_f64()));
-        let line = line(operations.max(time), answered, lasted, run.tally.borrow().failed());
+        let (unit, failed) = (run.tally.borrow().sheet().unit, run.tally.borrow().failed());
+        let line = line(operations.max(time), done, unit, lasted, failed);
         eprint!("\r{line}\x1b[K");
         std::io::stderr().flush().ok();
     }
@@ -41,11 +42,11 @@ fn share(part: f64, all: f64) -> f64 {
     if all > 0.0 { (part / all).min(1.0) } else { 1.0 }
 }
 
-fn line(share: f64, answered: u64, lasted: Duration, failed: u64) -> String {
+fn line(share: f64, done: u64, unit: &str, lasted: Duration, failed: u64) -> String {
     let full = (share * BAR_CHARS as f64) as usize;
     let bar = "=".repeat(full) + &" ".repeat(BAR_CHARS - full);
-    let rate = answered as f64 / lasted.as_secs_f64().max(1e-3);
-    format!("[{bar}] {:3.0} %  {answered} operations, {rate:.0} a second, {failed} failed", share * 100.0)
+    let rate = done as f64 / lasted.as_secs_f64().max(1e-3);
+    format!("[{bar}] {:3.0} %  {done} {unit}, {rate:.0} a second, {failed} failed", share * 100.0)
 }
 
 #[cfg(test)]
@@ -54,7 +55,7 @@ mod tests {
 
     #[test]
     fn the_bar_fills() {
-        let at = |share| line(share, 500, Duration::from_secs(2), 1);
+        let at = |share| line(share, 500, "operations", Duration::from_secs(2), 1);
         assert_eq!(at(0.5), "[===============               ]  50 %  500 operations, 250 a second, 1 failed");
         assert!(at(1.0).starts_with("[==============================] 100 %"));
         assert_eq!(share(1.0, 0.0), 1.0);

@@ -1,9 +1,10 @@
 //! The report at the end of a run, as a table or as one JSON object.
 
+use crate::locks;
 use crate::options::Options;
 use crate::outage::Outages;
 use crate::run::Stop;
-use crate::tally::{OUTCOMES, OperationTally, Tally};
+use crate::tally::{OperationTally, Sheet, Tally};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use std::fmt;
@@ -27,13 +28,14 @@ impl Report<'_> {
     /// The report as one JSON object. Latencies are in microseconds.
     pub(crate) fn to_json(&self) -> Value {
         let Self { options, tally, outages, .. } = self;
-        let operations: Map<String, Value> =
-            tally.operations().iter().map(|it| (it.name().to_owned(), operation_to_json(it))).collect();
-        let (hits, lookups) = tally.hits();
-        json!({
+        let operations: Map<String, Value> = tally
+            .operations()
+            .iter()
+            .map(|it| (it.name.to_owned(), operation_to_json(it, tally.sheet())))
+            .collect();
+        let mut report = json!({
             "address": options.connect.to_string(),
-            "clients": options.clients,
-            "sessions": options.sessions,
+            "clients": options.clients(),
             "pipeline": options.pipeline,
             "persistent": options.persistent,
             "result": match self.stop {
@@ -45,11 +47,8 @@ impl Report<'_> {
             "message": self.stop.map(ToString::to_string),
             "seconds": self.lasted.as_secs_f64(),
             "answered": tally.answered(),
-            "per_second": self.per_second(),
-            "hits": hits,
-            "lookups": lookups,
+            "per_second": self.per_second(tally.answered()),
             "operations": operations,
-            "latency_us": latency_to_json(&tally.latency_ns()),
             "failures": {
                 "disconnected": tally.disconnected,
                 "unanswered": tally.unanswered,
@@ -61,11 +60,44 @@ impl Report<'_> {
                 "longest_ms": outages.longest_ms,
                 "total_ms": outages.total_ms,
             },
-        })
+        });
+        let own = if options.locks {
+            let locks = self.locks();
+            json!({
+                "keys": options.keys,
+                "limit": options.limit,
+                "locks": locks,
+                "locks_per_second": self.per_second(locks),
+            })
+        } else {
+            let (hits, lookups) = self.hits();
+            json!({
+                "sessions": options.sessions,
+                "hits": hits,
+                "lookups": lookups,
+                "latency_us": latency_to_json(&tally.latency_ns()),
+            })
+        };
+        if let (Value::Object(report), Value::Object(own)) = (&mut report, own) {
+            report.extend(own);
+        }
+        report
     }
 
-    fn per_second(&self) -> f64 {
-        self.tally.answered() as f64 / self.lasted.as_secs_f64().max(1e-9)
+    fn per_second(&self, count: u64) -> f64 {
+        count as f64 / self.lasted.as_secs_f64().max(1e-9)
+    }
+
+    /// Locks that were taken and released.
+    fn locks(&self) -> u64 {
+        self.tally.operations()[locks::RELEASE].outcomes[0]
+    }
+
+    /// GETs and HAVEs that found something, and all that were answered.
+    fn hits(&self) -> (u64, u64) {
+        use libdc::wire::frame::SessionOperation::{Get, Have};
+        let lookups = [Get, Have].map(|operation| &self.tally.operations()[operation as usize]);
+        lookups.iter().fold((0, 0), |(hits, all), it| (hits + it.outcomes[0], all + it.answered()))
     }
 
     /// A row of the table.
@@ -83,17 +115,25 @@ impl Report<'_> {
 
 impl fmt::Display for Report<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { tally, outages, lasted, .. } = self;
-        let (answered, seconds) = (tally.answered(), lasted.as_secs_f64());
-        writeln!(f, "{answered} operations in {seconds:.3} s: {:.0} a second", self.per_second())?;
+        let Self { options, tally, outages, lasted, .. } = self;
+        let (sheet, answered, seconds) = (tally.sheet(), tally.answered(), lasted.as_secs_f64());
+        if options.locks {
+            let locks = self.locks();
+            let rate = self.per_second(locks);
+            writeln!(f, "{locks} locks taken and released in {seconds:.3} s: {rate:.0} a second")?;
+        } else {
+            let rate = self.per_second(answered);
+            writeln!(f, "{answered} operations in {seconds:.3} s: {rate:.0} a second")?;
+        }
         writeln!(f)?;
         write!(f, "{:<8}{:>10}", "", "answered")?;
         // Columns of what need not happen are there only if it did.
-        let happened =
-            |outcome: usize| outcome < 3 || tally.operations().iter().any(|it| it.outcomes[outcome] > 0);
-        let columns: Vec<usize> = (0..OUTCOMES.len()).filter(|outcome| happened(*outcome)).collect();
+        let happened = |column: usize| {
+            column < sheet.always || tally.operations().iter().any(|it| it.outcomes[column] > 0)
+        };
+        let columns: Vec<usize> = (0..sheet.columns.len()).filter(|column| happened(*column)).collect();
         for column in &columns {
-            write!(f, "{:>10}", if *column == 2 { "matching" } else { OUTCOMES[*column].1 })?;
+            write!(f, "{:>10}", sheet.columns[*column].1)?;
         }
         write!(f, "{:>10}", "failed")?;
         for (name, _) in QUANTILES {
@@ -108,13 +148,17 @@ impl fmt::Display for Report<'_> {
         for it in tally.operations() {
             let row = numbers(it);
             sum.iter_mut().zip(&row).for_each(|(sum, number)| *sum += number);
-            Self::write_row(f, it.name(), &row, &quantiles(&it.latency_ns))?;
+            Self::write_row(f, it.name, &row, &quantiles(&it.latency_ns))?;
         }
-        Self::write_row(f, "all", &sum, &quantiles(&tally.latency_ns()))?;
+        if sheet.total {
+            Self::write_row(f, "all", &sum, &quantiles(&tally.latency_ns()))?;
+        }
         writeln!(f)?;
-        let (hits, lookups) = tally.hits();
-        let percent = if lookups == 0 { 0.0 } else { 100.0 * hits as f64 / lookups as f64 };
-        writeln!(f, "hits: {hits} of {lookups} GET and HAVE ({percent:.1} %)")?;
+        if !options.locks {
+            let (hits, lookups) = self.hits();
+            let percent = if lookups == 0 { 0.0 } else { 100.0 * hits as f64 / lookups as f64 };
+            writeln!(f, "hits: {hits} of {lookups} GET and HAVE ({percent:.1} %)")?;
+        }
         if tally.failed() > 0 {
             let Tally { disconnected, unanswered, connection_lost, not_connected, .. } = tally;
             writeln!(
@@ -129,11 +173,11 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-fn operation_to_json(tally: &OperationTally) -> Value {
+fn operation_to_json(tally: &OperationTally, sheet: &Sheet) -> Value {
     let mut object = Map::new();
     object.insert("answered".to_owned(), tally.answered().into());
-    for ((_, name), count) in OUTCOMES.iter().zip(tally.outcomes) {
-        object.insert(name.replace(' ', "_"), count.into());
+    for ((name, _), count) in sheet.columns.iter().zip(&tally.outcomes) {
+        object.insert((*name).to_owned(), (*count).into());
     }
     object.insert("failed".to_owned(), tally.failed.into());
     object.insert("latency_us".to_owned(), latency_to_json(&tally.latency_ns));
@@ -180,11 +224,11 @@ mod tests {
     #[test]
     fn the_report_says_what_happened() {
         let options = crate::run_tests::parse("--clients 3");
-        let mut tally = Tally::new();
-        tally.note_answer(Add, Outcome::Ok, Duration::from_micros(20));
-        tally.note_answer(Get, Outcome::Ok, Duration::from_micros(400));
-        tally.note_answer(Get, Outcome::Lost, Duration::from_millis(3));
-        tally.note_failure(Get, &Failure::Disconnected);
+        let mut tally = Tally::new(&crate::model::SHEET);
+        tally.note_answer(Add as usize, Outcome::Ok as usize, Duration::from_micros(20));
+        tally.note_answer(Get as usize, Outcome::Ok as usize, Duration::from_micros(400));
+        tally.note_answer(Get as usize, Outcome::Lost as usize, Duration::from_millis(3));
+        tally.note_failure(Get as usize, &Failure::Disconnected);
         let mut outages = Outages::new(1000);
         outages.note_failure(libdc::time::Time::from_ms(100));
         outages.close(libdc::time::Time::from_ms(512));
@@ -213,6 +257,38 @@ outages: 1, the longest 412 ms, together 412 ms
         assert_eq!(json["operations"]["HAVE"]["latency_us"], Value::Null);
         assert_eq!(json["failures"]["disconnected"], 1);
         assert_eq!(json["outages"]["longest_ms"], 412);
+    }
+
+    #[test]
+    fn the_report_of_locks_says_how_many_were_taken_and_released() {
+        let options = crate::run_tests::parse("-locks -keys 3");
+        let mut tally = Tally::new(&locks::SHEET);
+        let row = |name| locks::SHEET.rows.iter().position(|row| *row == name).unwrap();
+        tally.note_answer(row("free"), 0, Duration::from_micros(20));
+        tally.note_answer(row("try"), 1, Duration::from_micros(30));
+        tally.note_answer(row("release"), 0, Duration::from_micros(40));
+        let (outages, lasted) = (Outages::new(0), Duration::from_millis(500));
+        let report = Report { options: &options, tally: &tally, outages: &outages, lasted, stop: None };
+        let text = report.to_string();
+        let expected = "\
+1 locks taken and released in 0.500 s: 2 a second
+
+          answered        ok   timeout    queued   refused    failed      p50      p90      p99    p99.9      max
+free             1         1         0         0         0         0  20.0 µs  20.0 µs  20.0 µs  20.0 µs  20.0 µs
+busy             0         0         0         0         0         0        -        -        -        -        -
+try              1         0         1         0         0         0  30.0 µs  30.0 µs  30.0 µs  30.0 µs  30.0 µs
+enqueue          0         0         0         0         0         0        -        -        -        -        -
+wait             0         0         0         0         0         0        -        -        -        -        -
+renew            0         0         0         0         0         0        -        -        -        -        -
+release          1         1         0         0         0         0  40.0 µs  40.0 µs  40.0 µs  40.0 µs  40.0 µs
+misuse           0         0         0         0         0         0        -        -        -        -        -
+connect          0         0         0         0         0         0        -        -        -        -        -
+";
+        assert!(text.starts_with(expected), "{text}");
+        let json = report.to_json();
+        assert_eq!((&json["locks"], &json["keys"]), (&1.into(), &3.into()));
+        assert_eq!(json["locks_per_second"], 2.0);
+        assert_eq!(json["operations"]["try"]["timeout"], 1);
     }
 
     #[test]

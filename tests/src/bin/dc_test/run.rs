@@ -1,6 +1,7 @@
 //! A run: the clients, what they share, and how it ends.
 
-use crate::model::{Model, Shape};
+use crate::locks::{self, Locker};
+use crate::model::{self, Model, Shape};
 use crate::options::Options;
 use crate::outage::Outages;
 use crate::tally::{Failure, Tally};
@@ -24,10 +25,11 @@ pub(crate) struct Run {
     pub(crate) answer_timeout: Duration,
     pub(crate) tally: RefCell<Tally>,
     pub(crate) outages: RefCell<Outages>,
-    /// Every how many answers a line is printed; 0 is never.
+    /// Every how many that are done a line is printed; 0 is never.
     progress: u64,
-    /// Operations that are neither answered nor under way.
+    /// Operations, or rounds of locks, that are neither done nor under way.
     left: Cell<u64>,
+    done: Cell<u64>,
     begun: Instant,
     end: Option<Instant>,
     stopping: Cell<bool>,
@@ -67,10 +69,11 @@ impl Run {
             persistent: options.persistent,
             pipeline: options.pipeline as usize,
             answer_timeout: options.answer_timeout,
-            tally: RefCell::new(Tally::new()),
+            tally: RefCell::new(Tally::new(if options.locks { &locks::SHEET } else { &model::SHEET })),
             outages: RefCell::new(Outages::new(tolerated_ms)),
             progress: options.progress,
             left: Cell::new(options.operations()),
+            done: Cell::new(0),
             begun,
             end: options.duration.and_then(|duration| begun.checked_add(duration)),
             stopping: Cell::new(false),
@@ -85,9 +88,16 @@ impl Run {
         let mut rng = Rng::new();
         let local = LocalSet::new();
         let mut workers = JoinSet::new();
-        for _ in 0..options.clients {
-            let model = Model::new(&Shape::from(options), rng.fork());
-            workers.spawn_local_on(Worker::new(Rc::clone(self), model).work(), &local);
+        let keys = locks::Model::new(&locks::Shape::from(options), rng.u64(..));
+        let keys = Rc::new(RefCell::new(keys));
+        for _ in 0..options.clients() {
+            if options.locks {
+                let locker = Locker::new(Rc::clone(self), Rc::clone(&keys), rng.fork());
+                workers.spawn_local_on(locker.work(), &local);
+            } else {
+                let model = Model::new(&Shape::from(options), rng.fork());
+                workers.spawn_local_on(Worker::new(Rc::clone(self), model).work(), &local);
+            }
         }
         let all = async {
             while let Some(ended) = workers.join_next().await {
@@ -118,16 +128,34 @@ impl Run {
         self.left.set(self.left.get().saturating_add(1));
     }
 
-    /// Prints a line if one is due after one more answer.
+    /// Counts one that is done.
+    pub(crate) fn note_done(&self) {
+        self.done.set(self.done.get() + 1);
+    }
+
+    /// How many are done.
+    pub(crate) fn done(&self) -> u64 {
+        self.done.get()
+    }
+
+    /// Notes a failure. `Ok(true)` if the run goes on.
+    ///
+    /// # Errors
+    /// [`Stop::Failed`] if it does not.
+    pub(crate) fn suffer(&self, failure: Failure) -> Result<bool, Stop> {
+        let now = self.time(Instant::now());
+        if self.outages.borrow_mut().note_failure(now) { Ok(true) } else { Err(Stop::Failed(failure)) }
+    }
+
+    /// Prints a line if one is due after one more that is done.
     pub(crate) fn show_progress(&self) {
         if self.progress == 0 {
             return;
         }
-        let tally = self.tally.borrow();
-        let answered = tally.answered();
-        if answered.is_multiple_of(self.progress) {
+        let (done, tally) = (self.done(), self.tally.borrow());
+        if done.is_multiple_of(self.progress) {
             let seconds = self.elapsed().as_secs_f64();
-            eprintln!("{answered} operations in {seconds:.3} s, {} failed", tally.failed());
+            eprintln!("{done} {} in {seconds:.3} s, {} failed", tally.sheet().unit, tally.failed());
         }
     }
 
@@ -153,6 +181,19 @@ impl From<&Options> for Shape {
             bytes: options.datamin..=options.datamax,
             timeout_ms: ms(timeout.saturating_sub(timevar))..=ms(timeout.saturating_add(timevar)),
             eviction: options.tolerate_eviction,
+        }
+    }
+}
+
+impl From<&Options> for locks::Shape {
+    fn from(options: &Options) -> Self {
+        let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
+        Self {
+            keys: options.keys as usize,
+            limit: options.limit,
+            lease_ms: ms(options.lease),
+            wait_ms: ms(options.wait),
+            hold_ms: ms(options.hold),
         }
     }
 }

@@ -1,16 +1,15 @@
 //! What happened in a run, counted.
 
-use crate::model::Outcome;
 use hdrhistogram::Histogram;
 use libdc::net::address::Address;
-use libdc::wire::frame::{Operation, SessionOperation};
 use std::io;
 use std::time::Duration;
 
 /// The counts of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct Tally {
-    operations: [OperationTally; 4],
+    sheet: &'static Sheet,
+    operations: Vec<OperationTally>,
     /// DISCONNECTED answers.
     pub(crate) disconnected: u64,
     /// Requests that were not answered in time.
@@ -21,27 +20,33 @@ pub(crate) struct Tally {
     pub(crate) not_connected: u64,
 }
 
+/// What is counted: rows of operations, columns of outcomes.
+#[derive(Debug)]
+pub(crate) struct Sheet {
+    /// What a run has many of.
+    pub(crate) unit: &'static str,
+    /// The operations, as reported.
+    pub(crate) rows: &'static [&'static str],
+    /// The outcomes: as named in the JSON, and above the column.
+    pub(crate) columns: &'static [(&'static str, &'static str)],
+    /// The columns from this one on are shown only if they are not empty.
+    pub(crate) always: usize,
+    /// Whether the rows together mean something.
+    pub(crate) total: bool,
+}
+
 /// The counts of one operation.
 #[derive(Clone, Debug)]
 pub(crate) struct OperationTally {
     /// Which.
-    pub(crate) operation: SessionOperation,
-    /// By outcome, in the order of [`OUTCOMES`].
-    pub(crate) outcomes: [u64; OUTCOMES.len()],
+    pub(crate) name: &'static str,
+    /// By outcome, in the order of the columns.
+    pub(crate) outcomes: Vec<u64>,
     /// Without a result.
     pub(crate) failed: u64,
     /// Nanoseconds from asking to the answer, connecting included.
     pub(crate) latency_ns: Histogram<u64>,
 }
-
-/// The outcomes, as reported.
-pub(crate) const OUTCOMES: [(Outcome, &str); 5] = [
-    (Outcome::Ok, "ok"),
-    (Outcome::NotThere, "not there"),
-    (Outcome::AlreadyStored, "already stored"),
-    (Outcome::Lost, "lost"),
-    (Outcome::Evicted, "evicted"),
-];
 
 /// Why an operation has no result.
 #[derive(Debug, thiserror::Error)]
@@ -59,10 +64,14 @@ pub(crate) enum Failure {
 }
 
 impl Tally {
-    pub(crate) fn new() -> Self {
-        use SessionOperation::{Add, Get, Have, Remove};
+    pub(crate) fn new(sheet: &'static Sheet) -> Self {
         Self {
-            operations: [Add, Get, Remove, Have].map(OperationTally::new),
+            sheet,
+            operations: sheet
+                .rows
+                .iter()
+                .map(|name| OperationTally::new(name, sheet.columns.len()))
+                .collect(),
             disconnected: 0,
             unanswered: 0,
             connection_lost: 0,
@@ -70,14 +79,19 @@ impl Tally {
         }
     }
 
-    pub(crate) fn note_answer(&mut self, operation: SessionOperation, outcome: Outcome, took: Duration) {
-        let tally = self.of(operation);
-        tally.outcomes[OUTCOMES.iter().position(|(it, _)| *it == outcome).unwrap_or_default()] += 1;
+    pub(crate) const fn sheet(&self) -> &'static Sheet {
+        self.sheet
+    }
+
+    /// Counts an answer in `row` and `column` of the sheet.
+    pub(crate) fn note_answer(&mut self, row: usize, column: usize, took: Duration) {
+        let tally = &mut self.operations[row];
+        tally.outcomes[column] += 1;
         tally.latency_ns.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    pub(crate) fn note_failure(&mut self, operation: SessionOperation, failure: &Failure) {
-        self.of(operation).failed += 1;
+    pub(crate) fn note_failure(&mut self, row: usize, failure: &Failure) {
+        self.operations[row].failed += 1;
         *match failure {
             Failure::NotConnected { .. } => &mut self.not_connected,
             Failure::Broke(_) | Failure::Closed => &mut self.connection_lost,
@@ -87,7 +101,7 @@ impl Tally {
     }
 
     /// Operation by operation.
-    pub(crate) const fn operations(&self) -> &[OperationTally; 4] {
+    pub(crate) fn operations(&self) -> &[OperationTally] {
         &self.operations
     }
 
@@ -101,12 +115,6 @@ impl Tally {
         self.operations.iter().map(|it| it.failed).sum()
     }
 
-    /// GETs and HAVEs that found something, and all that were answered.
-    pub(crate) fn hits(&self) -> (u64, u64) {
-        let lookups = self.operations.iter().filter(|it| it.is_lookup());
-        lookups.fold((0, 0), |(hits, all), it| (hits + it.outcomes[0], all + it.answered()))
-    }
-
     /// The latency of all operations.
     pub(crate) fn latency_ns(&self) -> Histogram<u64> {
         let mut all = histogram();
@@ -116,27 +124,15 @@ impl Tally {
         }
         all
     }
-
-    const fn of(&mut self, operation: SessionOperation) -> &mut OperationTally {
-        &mut self.operations[operation as usize]
-    }
 }
 
 impl OperationTally {
-    fn new(operation: SessionOperation) -> Self {
-        Self { operation, outcomes: [0; OUTCOMES.len()], failed: 0, latency_ns: histogram() }
-    }
-
-    pub(crate) const fn name(&self) -> &'static str {
-        Operation::Session(self.operation).name()
+    fn new(name: &'static str, columns: usize) -> Self {
+        Self { name, outcomes: vec![0; columns], failed: 0, latency_ns: histogram() }
     }
 
     pub(crate) fn answered(&self) -> u64 {
         self.outcomes.iter().sum()
-    }
-
-    const fn is_lookup(&self) -> bool {
-        matches!(self.operation, SessionOperation::Get | SessionOperation::Have)
     }
 }
 

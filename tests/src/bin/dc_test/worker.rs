@@ -18,7 +18,7 @@ use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout_at};
 
 /// How long a client waits after a failure before it asks again.
-const PAUSE: Duration = Duration::from_millis(10);
+pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
 /// A client.
 #[derive(Debug)]
@@ -127,7 +127,7 @@ impl Worker {
             match Answer::parse(operation, message.data)? {
                 Answer::Status(Status::Disconnected) => {
                     self.give_up(&under_way.question, &Failure::Disconnected);
-                    disconnected = self.suffer(Failure::Disconnected)?;
+                    disconnected = self.run.suffer(Failure::Disconnected)?;
                 }
                 answer => self.judge(&under_way, answer, now)?,
             }
@@ -145,7 +145,8 @@ impl Worker {
         let outcome = self.model.judge(question, answer, time, outages.last_failure())?;
         outages.note_answer(question.asked, time);
         let took = now.saturating_duration_since(*begun);
-        self.run.tally.borrow_mut().note_answer(question.operation, outcome, took);
+        self.run.tally.borrow_mut().note_answer(question.operation as usize, outcome as usize, took);
+        self.run.note_done();
         self.run.show_progress();
         Ok(())
     }
@@ -155,22 +156,17 @@ impl Worker {
         for UnderWay { question, .. } in std::mem::take(&mut self.under_way).into_values() {
             self.give_up(&question, &failure);
         }
-        self.suffer(failure)
+        self.run.suffer(failure)
     }
 
     fn give_up(&mut self, question: &Question, failure: &Failure) {
         self.model.fail(question);
-        self.run.tally.borrow_mut().note_failure(question.operation, failure);
+        self.run.tally.borrow_mut().note_failure(question.operation as usize, failure);
         self.run.return_operation();
-    }
-
-    fn suffer(&self, failure: Failure) -> Result<bool, Stop> {
-        let now = self.run.time(Instant::now());
-        if self.run.outages.borrow_mut().note_failure(now) { Ok(true) } else { Err(Stop::Failed(failure)) }
     }
 }
 
-fn not_asked(head: MessageHead) -> Stop {
+pub(crate) fn not_asked(head: MessageHead) -> Stop {
     Stop::NotAsked { operation: head.operation.name(), uid: head.uid }
 }
 

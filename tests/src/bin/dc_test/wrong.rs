@@ -28,6 +28,11 @@ impl Wrong {
                 format!("{} bytes that begin with {begin} and were not stored, or not last", bytes.len())
             }
         };
+        Self::of(asked, expected, got)
+    }
+
+    /// What was asked, what was expected, what came, in words.
+    pub(crate) fn of(asked: String, expected: String, got: String) -> Box<Self> {
         Box::new(Self { asked, expected, got })
     }
 }
