@@ -9,7 +9,10 @@ use dc_tests::harness::programs::directory;
 use dc_tests::harness::server::Server;
 use dc_tests::harness::snoop::Snoop;
 use libdc::client::blocking::Client;
+use libdc::client::lock::blocking::LockClient;
+use libdc::client::lock::{AcquireOptions, LockError, LockOptions};
 use libdc::client::{Error, Options};
+use std::cell::Cell;
 use std::panic;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
@@ -22,6 +25,10 @@ const SESSIONS: [(&[u8], &[u8]); 3] = [
     (b"session-of-bob", &[0xb0; 1_172]),
     (b"session-of-carol", &[0xca; 3_080]),
 ];
+/// What both hosts want to do, and only one at a time may.
+const KEY: &str = "nightly-backup";
+/// And the other waits for it no longer than this.
+const WAIT: Duration = Duration::from_secs(60);
 /// The agents try to reach a server that is away this often, in milliseconds.
 const RETRY_MS: &str = "200";
 
@@ -40,12 +47,14 @@ fn main() -> ExitCode {
 }
 
 fn show() {
-    println!("distcache: two hosts share their TLS sessions\n");
+    println!("distcache: two hosts share their TLS sessions, and a lock\n");
     say("build", "dc_server, dc_client, dc_snoop (the first time this takes a minute or two)");
     say("", &format!("now in {}", directory().display()));
     let mut fleet = Fleet::start();
     fleet.resume();
-    fleet.watch();
+    fleet.watch("← REMOVE", "what dc_snoop saw of host B; sessions are shown as a length and a digest");
+    fleet.lock();
+    fleet.watch("← RELEASE", "what dc_snoop saw of that; of a token its fence is shown, which is no secret");
     fleet.lose_server();
     fleet.find_server();
     fleet.stop();
@@ -60,6 +69,8 @@ struct Fleet {
     agents: [Agent; 2],
     a: Client,
     b: Client,
+    /// Lines of the tap that have been looked at.
+    shown: Cell<usize>,
 }
 
 impl Fleet {
@@ -77,7 +88,7 @@ impl Fleet {
         let (agent_a, a) = start("host A", server.address());
         let (agent_b, b) = start("host B", snoop.address());
         say("", "            (this one through dc_snoop, which shows what passes)");
-        Self { server, snoop, agents: [agent_a, agent_b], a, b }
+        Self { server, snoop, agents: [agent_a, agent_b], a, b, shown: Cell::new(0) }
     }
 
     fn resume(&mut self) {
@@ -92,14 +103,61 @@ impl Fleet {
         say("remove", "host B removes one, and host A does not find it any more");
     }
 
-    fn watch(&self) {
-        self.snoop.process.log.expect("← REMOVE");
-        say("watch", "what dc_snoop saw of host B; sessions are shown as a length and a digest");
-        let lines = self.snoop.process.log.lines();
-        lines
-            .iter()
-            .filter(|line| line.contains('→') || line.contains('←'))
-            .for_each(|line| println!("    {line}"));
+    /// Shows the requests and answers that have passed since the last time, up to the answer `last`.
+    fn watch(&self, last: &str, what: &str) {
+        let log = &self.snoop.process.log;
+        let before = self.shown.get();
+        log.expect(last);
+        say("watch", what);
+        let lines = log.lines();
+        let is_of_link =
+            |line: &str| ["PING", "HELLO", "OPEN", "CLAIM"].iter().any(|name| line.contains(name));
+        let messages = lines[before..].iter().filter(|line| line.contains('→') || line.contains('←'));
+        messages.filter(|line| !is_of_link(line)).for_each(|line| println!("    {line}"));
+        self.shown.set(lines.len());
+    }
+
+    fn lock(&self) {
+        let client = |agent: &Agent| {
+            let address = unix(agent.socket()).parse().expect("the address of an agent");
+            had(LockClient::connect(address, LockOptions::default()))
+        };
+        let [a, b] = self.agents.each_ref().map(client);
+        let options = AcquireOptions::default();
+
+        let held = had(a.acquire(KEY, &options));
+        let fence = held.fence();
+        say("lock", &format!("host A takes the lock {KEY}, with fence {fence}"));
+        assert!(had(b.try_acquire(KEY, &options)).is_none(), "two hosts hold one lock");
+        let place = had(b.enqueue(KEY, &options));
+        assert!(!place.is_held(), "two hosts hold one lock");
+        say("", "host B tries and does not get it, so it queues and waits");
+        let released = Instant::now();
+        had(held.release());
+        let held = had(place.wait_within(WAIT)).expect("the lock in time");
+        let took_us = released.elapsed().as_micros();
+        let further = held.fence() - fence;
+        assert!(further > 0, "a fence did not grow");
+        say(
+            "",
+            &format!(
+                "host A releases it: host B has it within {took_us} µs, with a fence that is {further} more"
+            ),
+        );
+        had(held.release());
+
+        // Three lines of text are enough to take a lock, from a shell if need be.
+        let mut application = self.agents[0].connect();
+        let answer = application.say(&format!("l\n{KEY}\n0\n"));
+        assert!(answer.starts_with("ok "), "a free lock was not to be had: {answer}");
+        let place = had(b.enqueue(KEY, &options));
+        assert!(!place.is_held(), "two hosts hold one lock");
+        let ended = Instant::now();
+        drop(application);
+        let held = had(place.wait_within(WAIT)).expect("the lock in time");
+        let took_us = ended.elapsed().as_micros();
+        say("", &format!("an application on host A ends and holds it: host B has it within {took_us} µs"));
+        had(held.release());
     }
 
     fn lose_server(&mut self) {
@@ -165,5 +223,10 @@ fn say(step: &str, what: &str) {
 
 /// The result of an operation that must not fail.
 fn done<T>(result: Result<T, Error>) -> T {
+    result.unwrap_or_else(|error| panic!("{error}"))
+}
+
+/// The same for locks.
+fn had<T>(result: Result<T, LockError>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }

@@ -9,11 +9,16 @@ fn the_demo_shows_what_it_says() {
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}\n{shown}\n{}", output.status, stderr(&output));
     assert_eq!(stderr(&output), "");
-    let steps =
-        ["server", "host A", "host B", "store", "resume", "remove", "watch", "outage", "recovery", "stop"];
+    let steps = [
+        "server", "host A", "host B", "store", "resume", "remove", "watch", "lock", "outage", "recovery",
+        "stop",
+    ];
     let begins: Vec<&str> = shown.lines().filter_map(|line| line.get(..10)).map(str::trim).collect();
     assert!(steps.iter().all(|step| begins.contains(step)), "{shown}");
     assert!(shown.contains("← GET") && shown.ends_with("\nAll went well.\n"), "{shown}");
+    for line in ["→ ENQUEUE", "← WAIT", "host B has it within"] {
+        assert!(shown.contains(line), "{line}: {shown}");
+    }
     // What a session says is nobody's affair.
     assert!(!shown.contains("a1a1a1"), "{shown}");
 }
