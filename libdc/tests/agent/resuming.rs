@@ -25,7 +25,6 @@ fn a_link_is_opened_before_it_carries_anything() {
     assert_eq!(operations(&opening), [HELLO, OPEN]);
     let hello = hello(&opening[0]);
     assert_eq!((hello.link_id.to_bytes(), hello.auth_token), (LINK_ID, &[][..]));
-    agent.answer(&opening[0], &welcome(LockStatus::Ok)).unwrap();
     agent.message(id, 1, GET, b"session").unwrap();
     agent.ask(id, 2, acquire("k", 0));
     assert_eq!(agent.frames_at(id), [(1, vec![2]), (2, vec![LockStatus::ErrorDisconnected as u8])]);
@@ -41,7 +40,7 @@ fn who_has_a_token_says_hello_at_once() {
     agent.multiplexer.link_connected(agent.now, &[7; 32]);
     assert_eq!(agent.multiplexer.link_state(), LinkState::Resuming);
     let opening = agent.at_server();
-    assert_eq!(operations(&opening), [HELLO, OPEN]);
+    assert_eq!(operations(&opening), [HELLO]);
     assert_eq!(hello(&opening[0]).auth_token, b"s3cret");
     assert!(!format!("{:?}", agent.multiplexer).contains("s3cret"));
 }
@@ -65,8 +64,8 @@ fn a_refused_link_says_why() {
 fn what_opens_a_link_has_to_be_answered_rightly() {
     for (place, data) in [(0, vec![0; 8]), (0, vec![99; 9]), (1, vec![LOST]), (1, vec![])] {
         let mut agent = Agent::new(0, None);
-        let opening = agent.begin();
-        assert!(agent.answer(&opening[place], &data).is_err(), "{place} {data:?}");
+        let asked = if place == 0 { agent.greet() } else { agent.begin().remove(place) };
+        assert!(agent.answer(&asked, &data).is_err(), "{place} {data:?}");
     }
     let mut agent = Agent::linked();
     let id = agent.open();
@@ -80,9 +79,10 @@ fn what_opens_a_link_has_to_be_answered_rightly() {
 fn a_proxy_without_locks_is_a_link_all_the_same() {
     let mut agent = Agent::new(0, None);
     let id = agent.open();
-    let opening = agent.begin();
-    agent.answer(&opening[0], &welcome(LockStatus::ErrorUnsupported)).unwrap();
-    agent.answer(&opening[1], OK).unwrap();
+    let hello = agent.greet();
+    agent.answer(&hello, &welcome(LockStatus::ErrorUnsupported)).unwrap();
+    let open = agent.request();
+    agent.answer(&open, OK).unwrap();
     assert_eq!(agent.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
     agent.message(id, 1, GET, b"session").unwrap();
     agent.ask(id, 2, acquire("k", 0));
@@ -108,7 +108,6 @@ fn what_is_held_is_claimed_after_a_break() {
     assert_eq!(claims(&opening[1]), [(1, 1), (2, 2)], "neither what is over nor what left during the outage");
     // In any order.
     agent.answer(&opening[2], OK).unwrap();
-    agent.answer(&opening[0], &welcome(LockStatus::Ok)).unwrap();
     assert_eq!(agent.multiplexer.link_state(), LinkState::Resuming, "not all claims have been answered");
     agent.answer(&opening[1], &[0, LOST]).unwrap();
     assert_eq!(agent.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
@@ -129,7 +128,7 @@ fn what_was_claimed_is_detached_when_its_connection_closes() {
     agent.close(one);
     let detach = agent.request();
     assert_eq!(Detach::parse(&detach.data), Ok(Detach { owner: 1 }));
-    for (request, data) in opening.iter().zip([welcome(LockStatus::Ok), vec![0, 0], vec![0]]) {
+    for (request, data) in opening[1..].iter().zip([vec![0, 0], vec![0]]) {
         agent.answer(request, &data).unwrap();
     }
     agent.answer(&detach, OK).unwrap();
@@ -203,7 +202,6 @@ fn many_claims_go_in_messages_of_bounded_size() {
     }
     assert!(claimed.iter().map(|claim| claim.1).eq(1..=count as u64));
     assert_eq!(opening.last().map(|message| message.head.operation), Some(OPEN));
-    agent.answer(&opening[0], &welcome(LockStatus::Ok)).unwrap();
     for message in &opening[1..opening.len() - 1] {
         agent.answer(message, &vec![0; message.data.len() / bytes]).unwrap();
     }
@@ -220,10 +218,8 @@ fn a_server_that_does_not_read_claims_does_not_make_them_pile_up() {
         agent.hold(if fence == 1 { leaver } else { id }, &name, fence, 600_000);
     }
     agent.lose_link();
-    agent.multiplexer.link_connected(agent.now, &[7; 32]);
-    agent.received = libdc::wire::message::MessageReader::link(libdc::wire::frame::Direction::Request);
-    let probe = agent.request();
-    agent.answer(&probe, &[1]).unwrap();
+    let hello = agent.greet();
+    agent.answer(&hello, &welcome(LockStatus::Ok)).unwrap();
     let queued = agent.multiplexer.link_output().len();
     assert!(queued < libdc::limits::LINK_OUTBOX_BYTES_MAX + 2 * CLAIM_BYTES_MAX, "{queued} bytes");
     // Its locks have been claimed already; the server may hear that it left only when the claims are complete.
@@ -232,7 +228,7 @@ fn a_server_that_does_not_read_claims_does_not_make_them_pile_up() {
     agent.ask(asking, 1, acquire("k", 0));
     assert_eq!(agent.frames_at(asking).len(), 1, "a request waited for the link");
     let opening = agent.at_server();
-    let count: usize = opening[1..opening.len() - 2].iter().map(|message| claims(message).len()).sum();
+    let count: usize = opening[..opening.len() - 2].iter().map(|message| claims(message).len()).sum();
     assert_eq!(count, 40_000);
     assert_eq!(operations(&opening[opening.len() - 2..]), [OPEN, DETACH]);
 }
@@ -277,7 +273,6 @@ fn the_end_of_the_agent_is_said_and_heard() {
     let opening = agent.begin();
     assert!(agent.multiplexer.say_bye(agent.now));
     let bye = agent.request();
-    agent.answer(&opening[0], &welcome(LockStatus::Ok)).unwrap();
     agent.answer(&opening[1], OK).unwrap();
     assert_eq!(agent.multiplexer.link_state(), LinkState::Leaving);
     agent.answer(&bye, OK).unwrap();

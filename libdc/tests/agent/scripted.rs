@@ -53,15 +53,28 @@ impl Agent {
         agent
     }
 
-    /// Makes the link, as far as HELLO, and gives what opens it.
-    pub(crate) fn begin(&mut self) -> Vec<Message> {
+    /// Makes the link, as far as HELLO, and gives that.
+    pub(crate) fn greet(&mut self) -> Message {
         self.received = MessageReader::link(Direction::Request);
         self.multiplexer.link_connected(self.now, &[7; 32]);
         let probe = self.at_server().pop().expect("a probe");
         assert_eq!(probe.head.operation, HAVE);
         self.answer(&probe, &[1]).expect("an answer to the probe");
         assert_eq!(self.multiplexer.link_state(), LinkState::Resuming);
-        self.at_server()
+        let mut greeting = self.at_server();
+        assert_eq!(
+            greeting.len(),
+            1,
+            "what was held up for long must not open a link that is resumed elsewhere"
+        );
+        greeting.remove(0)
+    }
+
+    /// Makes the link, with HELLO answered, and gives what opens it: HELLO, the claims, OPEN.
+    pub(crate) fn begin(&mut self) -> Vec<Message> {
+        let hello = self.greet();
+        self.answer(&hello, &welcome(LockStatus::Ok)).expect("a welcome");
+        [vec![hello], self.at_server()].concat()
     }
 
     /// Opens a link on which nothing is claimed.
@@ -69,7 +82,6 @@ impl Agent {
         let opening = self.begin();
         let operations: Vec<Operation> = opening.iter().map(|message| message.head.operation).collect();
         assert_eq!(operations, [HELLO, OPEN]);
-        self.answer(&opening[0], &welcome(LockStatus::Ok)).expect("a welcome");
         assert_eq!(self.multiplexer.link_state(), LinkState::Resuming);
         self.answer(&opening[1], OK).expect("an open link");
         assert_eq!(self.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
