@@ -145,6 +145,7 @@ impl Played {
         let probe = self.expect("HAVE").await.head;
         self.answer(probe, &[1]).await;
         let hello = self.expect("HELLO").await.head;
+        assert!(self.unread.is_empty(), "something came behind HELLO");
         let mut out = Vec::new();
         Welcome { status: LockStatus::Ok, grace_ms, remembered: 0 }.write(hello, &mut out);
         self.send(&out).await;

@@ -1,15 +1,18 @@
 //! A lock client without its socket: bytes and the time go in, bytes, deadlines and events come out.
 //!
 //! ```text
-//!          connected            patch level ≥ 1              HELLO, CLAIM and OPEN are answered
-//!   Down ───────────▶ Probing ─────────────────▶ Opening ───────────────────────────────────────▶ Up
-//!     ▲                  │    (at once with a        │                                             │
-//!     │                  │     token)                │                                             │
-//!     └──────────────────┴───────────────────────────┴──────── disconnected ───────────────────────┘
+//!          connected          patch level ≥ 1            HELLO is answered           claims and OPEN are answered
+//!   Down ───────────▶ Probing ───────────────▶ Greeting ───────────────────▶ Opening ───────────────────────────▶ Up
+//!     ▲                  │   (at once with        │                            │                                 │
+//!     │                  │    a token)            │                            │                                 │
+//!     └──────────────────┴────────────────────────┴────────────────────────────┴────────── disconnected ─────────┘
 //! ```
 //!
 //! - A HAVE of a random id asks for the patch level of the peer: one at level 0 must not see HELLO.
-//! - HELLO, the claims of all that is held and OPEN go out in one write. Nothing else does before all are answered.
+//! - Nothing follows HELLO before it is answered. A HELLO that was long under way on a connection that was given up
+//!   takes the link over from the one made since. That costs a reconnection; an OPEN behind it would release what was
+//!   granted over that.
+//! - Then the claims of all that is held and OPEN go out in one write. Nothing else does before all are answered.
 //! - A link that says nothing is asked by PING; one that stays silent although it was asked is broken.
 //! - When the link breaks, requests fail, but for the patient ones, which are sent again over the next. What is held
 //!   is claimed then; over an agent, which has released it already, it is lost at once.
@@ -74,7 +77,9 @@ pub(super) enum Reply {
 enum State {
     Down,
     Probing,
-    /// So many of HELLO, the claims and OPEN have not been answered.
+    /// HELLO has not been answered.
+    Greeting,
+    /// So many of the claims and OPEN have not been answered.
     Opening(usize),
     Up,
 }
@@ -282,7 +287,7 @@ impl Link {
             let uid = self.take_off(now, operation, Purpose::Probe, true);
             write_message(self.outbox.buffer(), MessageHead::request(uid, operation), probe_id);
         } else {
-            self.open(now);
+            self.greet(now);
         }
     }
 

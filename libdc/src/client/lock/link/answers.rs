@@ -169,7 +169,7 @@ impl Link {
                 self.settle(now, id, Err(LockError::NotHeld));
             }
             // What is not claimed is released when the link is opened.
-            (None | Some(Loss::Unrenewed), State::Down | State::Probing) => {
+            (None | Some(Loss::Unrenewed), State::Down | State::Probing | State::Greeting) => {
                 self.settle(now, id, Err(LockError::Disconnected(LinkFault::Closed)));
             }
             (None | Some(Loss::Unrenewed), State::Opening(_) | State::Up) => self.send_waiting(now),

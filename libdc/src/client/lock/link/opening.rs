@@ -16,11 +16,17 @@ use crate::wire::message::{MessageRef, write_message};
 const CLAIMS_MAX: usize = 3_000;
 
 impl Link {
-    pub(super) fn open(&mut self, now: Time) {
+    /// Says which link this is, and nothing else yet.
+    pub(super) fn greet(&mut self, now: Time) {
         let Some(link_id) = self.link_id else { return };
         let hello = self.take_off(now, Operation::Link(LinkOperation::Hello), Purpose::Hello, true);
         let auth_token = self.settings.auth_token.as_ref().map_or(&[][..], AuthToken::as_bytes);
         Hello { link_id, auth_token }.write(hello, self.outbox.buffer());
+        self.state = State::Greeting;
+    }
+
+    /// Claims what is held now, and opens the link.
+    fn open(&mut self, now: Time) {
         let mut messages: Vec<(Vec<HoldId>, Vec<u8>)> = Vec::new();
         for chunk in self.holds.claims(now).chunks(CLAIMS_MAX) {
             let mut data = Vec::new();
@@ -29,7 +35,7 @@ impl Link {
             }
             messages.push((chunk.iter().map(|(id, _)| *id).collect(), data));
         }
-        self.state = State::Opening(messages.len() + 2);
+        self.state = State::Opening(messages.len() + 1);
         for (ids, data) in messages {
             let operation = Operation::Link(LinkOperation::Claim);
             let uid = self.take_off(now, operation, Purpose::Claims(ids), true);
@@ -38,7 +44,7 @@ impl Link {
         self.send_empty(now, LinkOperation::Open, Purpose::Open);
     }
 
-    /// One of the answers that opening takes has come.
+    /// A claim or OPEN has been answered.
     fn opened_further(&mut self, now: Time) {
         self.state = match self.state {
             State::Opening(left @ 2..) => State::Opening(left - 1),
@@ -69,12 +75,12 @@ impl Link {
         self.prompt -= usize::from(flying.is_prompt);
         match flying.purpose {
             Purpose::Probe if head.patch_level == 0 => return Err(LinkFault::Unsupported),
-            Purpose::Probe => self.open(now),
+            Purpose::Probe => self.greet(now),
             Purpose::Hello => {
                 let welcome = Welcome::parse(message.data)?;
                 require_ok(welcome.status)?;
                 self.grace_ms = u64::from(welcome.grace_ms);
-                self.opened_further(now);
+                self.open(now);
             }
             Purpose::Claims(holds) => self.claimed(now, &holds, message.data)?,
             Purpose::Open => {
