@@ -17,12 +17,13 @@ const SECOND: Duration = Duration::from_secs(1);
 pub(crate) struct Progress {
     server: Arc<Server>,
     fences: KeptFences,
-    logged: (Tally, u64, LockTotals),
+    logged: (Tally, u64),
+    logged_locks: (Tally, LockTotals),
 }
 
 impl Progress {
     pub(crate) fn new(server: Arc<Server>, fences: KeptFences) -> Self {
-        Self { server, fences, logged: Default::default() }
+        Self { server, fences, logged: Default::default(), logged_locks: Default::default() }
     }
 
     /// Once a second, and whenever as many requests were answered as `-progress` says, for ever.
@@ -44,13 +45,16 @@ impl Progress {
     fn log_changes(&mut self) {
         let totals = self.server.service().sessions().totals(self.server.now());
         let service = self.server.service();
-        let now = (service.totals(), totals.sessions, service.locks().totals());
-        if now != self.logged {
-            log(&now.0, &totals);
-            if now.0.locking() > 0 {
-                log_locks(&now.0, &now.2);
-            }
-            self.logged = now;
+        let tally = service.totals();
+        let sessions = (tally.of_sessions(), totals.sessions);
+        if sessions != self.logged {
+            log(&sessions.0, &totals);
+            self.logged = sessions;
+        }
+        let locks = (tally.of_locks(), service.locks().totals());
+        if locks != self.logged_locks {
+            log_locks(&locks.0, &locks.1);
+            self.logged_locks = locks;
         }
     }
 

@@ -29,7 +29,7 @@ pub const LINE_BYTES_MAX: usize = 256;
 /// Most bytes of a request of class 1 or 2 but CLAIM: the longest are those with a key or a token of
 /// authentication. Longer ones are refused before they are gathered.
 pub const LINK_REQUEST_BYTES_MAX: usize = FRAME_DATA_BYTES_MAX;
-/// Most bytes of a CLAIM; what does not fit goes into another.
+/// Most bytes of a CLAIM that an agent makes; what does not fit goes into another.
 pub const CLAIM_BYTES_MAX: usize = 64 << 10;
 /// Most bytes of a token of authentication.
 pub const AUTH_TOKEN_BYTES_MAX: usize = 256;

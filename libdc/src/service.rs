@@ -264,6 +264,20 @@ impl Tally {
         self.counts[2 * operation as usize + 1]
     }
 
+    /// What was counted of sessions, and nothing else.
+    #[must_use]
+    pub fn of_sessions(mut self) -> Self {
+        self.counts[Self::SESSIONS..].fill(0);
+        self
+    }
+
+    /// What was counted of locks and of authentication, and nothing else.
+    #[must_use]
+    pub fn of_locks(mut self) -> Self {
+        self.counts[..Self::SESSIONS].fill(0);
+        self
+    }
+
     /// Requests of all kinds.
     #[must_use]
     pub fn total(&self) -> u64 {

@@ -24,7 +24,9 @@ struct Running {
 
 impl Running {
     fn start(agent: &Agent, words: &[&str]) -> Self {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_dc_lock"));
+        // A shell in the background ignores some signals, and so would all that it starts.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=HUP,INT,QUIT,TERM", env!("CARGO_BIN_EXE_dc_lock")]);
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DC_LOCK_"))
         {

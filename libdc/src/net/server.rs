@@ -192,7 +192,13 @@ impl Server {
         let (Some(tls), Socket::Tcp(_)) = (&self.tls, &socket) else { return Some(socket) };
         let peer = socket.peer();
         let within = Duration::from_millis(self.settings.read_timeout_ms);
-        match handshake(tls, socket, within).await {
+        let made = tokio::select! {
+            biased;
+            made = handshake(tls, socket, within) => made,
+            // Nothing is under way yet that could be finished.
+            () = self.draining.cancelled() => return None,
+        };
+        match made {
             Ok(socket) => Some(socket),
             Err(error @ TlsError::Closed(_)) => {
                 debug!(connection = %id, peer, "lost: {error}");
