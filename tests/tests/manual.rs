@@ -182,7 +182,7 @@ fn the_pages_give_the_limits_as_they_are() {
             ),
         ),
         (&protocol, format!("the classes 1 and 2 at most {}.", limits::LINK_FRAMES_MAX)),
-        (&protocol, format!("no other has more than {} bytes", limits::LINK_REQUEST_BYTES_MAX)),
+        (&protocol, format!("only CLAIM may have more than {} bytes", limits::LINK_REQUEST_BYTES_MAX)),
         (&protocol, format!("agents make theirs of at most {} bytes each", limits::CLAIM_BYTES_MAX)),
         (&protocol, format!("More than {} requests of one connection", limits::LOCAL_BLOCKED_MAX)),
         (&protocol, format!("An id has 1 to {} bytes", limits::SESSION_ID_BYTES_MAX)),
