@@ -127,7 +127,7 @@ impl Serving {
                 net.fail(Violation::NotForOriginals { agent: self.agent.unwrap_or(usize::MAX) });
             }
             self.tampering.receive(net, self.end, &mut self.input);
-            self.act(net, step, |machine, turn, input| machine.handle_input(turn, input));
+            self.act(net, step, ServerConnection::handle_input);
         }
     }
 

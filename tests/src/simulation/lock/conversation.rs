@@ -10,7 +10,7 @@ use libdc::id::{Grant, LinkId, LockKey, Token};
 use libdc::proto::outbox::Outbox;
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation};
-use libdc::wire::link::{Claim, Hello};
+use libdc::wire::link::{Claim, Hello, Ping};
 use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
 use libdc::wire::message::{MessageReader, write_message};
 use std::collections::VecDeque;
@@ -68,7 +68,7 @@ impl Conversation {
             end,
             since,
             text,
-            reader: MessageReader::new(Some(Direction::Response)),
+            reader: MessageReader::link(Direction::Response),
             unread: Vec::new(),
             outgoing: Outbox::new(),
             uid: 0,
@@ -169,9 +169,10 @@ impl Conversation {
             }
         };
         if self.text {
-            self.read_lines(locker, answers)?
+            self.read_lines(locker, answers)?;
         } else {
-            self.read_frames(locker, answers)?
+            self.read_frames(locker, answers)?;
+            self.write(net);
         }
         Ok(incoming == Incoming::Nothing)
     }
@@ -210,6 +211,11 @@ impl Conversation {
         let mut reader = std::mem::take(&mut self.reader);
         while let Some(answer) = reader.next(&mut input).map_err(|_| LockViolation::NotAsked { locker })? {
             let uid = answer.head.uid;
+            if answer.head.direction == Direction::Request {
+                // The server asks whether the link is there. It lets nothing else come this way.
+                Ping { uid }.write_response(self.outgoing.buffer());
+                continue;
+            }
             if let Operation::Link(LinkOperation::Hello | LinkOperation::Open) = answer.head.operation {
                 self.opening = self.opening.checked_sub(1).ok_or(LockViolation::NotAsked { locker })?;
                 if answer.data.first() != Some(&(LockStatus::Ok as u8)) {

@@ -130,7 +130,7 @@ impl Locker {
             && let Some(conversation) = self.conversation.take()
         {
             net.trace.count("lockers that vanish", 1);
-            self.leave(net, history, conversation);
+            self.leave(net, history, &conversation);
         }
         self.ask(net, history);
         self.turn(net, history);
@@ -152,7 +152,7 @@ impl Locker {
                 if !goes_on {
                     self.check_abandoned(net, &conversation);
                 }
-                self.leave(net, history, conversation);
+                self.leave(net, history, &conversation);
             }
         }
         self.call_again(net);
@@ -379,7 +379,7 @@ impl Locker {
     }
 
     /// The connection is over, and nobody knows what became of its requests.
-    fn leave(&mut self, net: &mut Network, history: &mut LockHistory, conversation: Conversation) {
+    fn leave(&mut self, net: &mut Network, history: &mut LockHistory, conversation: &Conversation) {
         for request in &conversation.open {
             history.end(net, self.number, request.operation, Reply::Lost);
         }

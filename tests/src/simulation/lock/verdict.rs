@@ -140,7 +140,6 @@ impl LockHistory {
                 at.rely(it.connection, it.ended, until, lease_end);
                 hold.over_at = hold.over_at.max(it.ended.at.after_ms(grant.lease_ms));
             }
-            (Locking::Wait { .. }, _) => {}
             (Locking::Claim { .. }, Reply::Status(LockStatus::Ok)) => {
                 self.check_alive(hold, it, number)?;
                 let until = it.begun.at.after_ms(self.grace_ms).min(at.lease_end);
