@@ -192,9 +192,11 @@ impl Server {
         let (Some(tls), Socket::Tcp(_)) = (&self.tls, &socket) else { return Some(socket) };
         let peer = socket.peer();
         let within = Duration::from_millis(self.settings.read_timeout_ms);
+        // In a box: else every task would have room for a handshake as long as it lives, TLS or not.
+        let handshake = Box::pin(handshake(tls, socket, within));
         let made = tokio::select! {
             biased;
-            made = handshake(tls, socket, within) => made,
+            made = handshake => made,
             // Nothing is under way yet that could be finished.
             () = self.draining.cancelled() => return None,
         };
