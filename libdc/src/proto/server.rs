@@ -23,11 +23,10 @@ use crate::limits::{AUTH_PAUSE_MS, LINE_BYTES_MAX, OUTBOX_BYTES_MAX};
 use crate::service::{Effect, Effects, Service, Tally};
 use crate::time::Time;
 use crate::wire::frame::Corruption;
-use crate::wire::line::{FIRST_BYTES, LineTooLong};
+use crate::wire::line::LineTooLong;
+use crate::wire::opening::Opening;
 use thiserror::Error;
 
-/// The first byte of a TLS handshake.
-const TLS_HANDSHAKE: u8 = 0x16;
 /// Most bytes read ahead of a blocked request. They are read only to notice that the peer has gone.
 const AHEAD_BYTES_MAX: usize = 64 << 10;
 
@@ -281,10 +280,11 @@ impl ServerConnection {
         if matches!(self.speech, Speech::Unknown)
             && let Some(first) = input.first()
         {
-            self.speech = match first {
-                byte if FIRST_BYTES.contains(byte) => Speech::Text(Text::new(turn.now)),
-                &TLS_HANDSHAKE => return Err(ServerFault::Tls),
-                _ => Speech::Frames(Frames::default()),
+            self.speech = match Opening::of(*first) {
+                Opening::Text => Speech::Text(Text::new(turn.now)),
+                Opening::Tls => return Err(ServerFault::Tls),
+                // Of what is unknown the first frame's corruption says what is wrong.
+                Opening::Frames | Opening::Unknown(_) => Speech::Frames(Frames::default()),
             };
         }
         self.peer.has_asked = false;

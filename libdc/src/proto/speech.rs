@@ -6,10 +6,7 @@ use crate::proto::local_frames::take_frames;
 use crate::proto::local_text::take_lines;
 use crate::proto::multiplexer::MultiplexerSettings;
 use crate::time::Time;
-use crate::wire::line::FIRST_BYTES;
-
-/// The first byte of a TLS handshake.
-const TLS_FIRST_BYTE: u8 = 0x16;
+use crate::wire::opening::Opening;
 
 /// What a local connection speaks, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,13 +19,11 @@ pub(crate) enum Speech {
 impl Speech {
     /// What begins with this byte.
     pub(crate) fn of(first: u8) -> Result<Self, LocalFault> {
-        if FIRST_BYTES.contains(&first) {
-            Ok(Self::Lines)
-        } else if first == TLS_FIRST_BYTE {
-            Err(LocalFault::Tls)
-        } else {
-            // Or nothing that is known, which the first frame's corruption will say.
-            Ok(Self::Frames)
+        match Opening::of(first) {
+            Opening::Text => Ok(Self::Lines),
+            Opening::Tls => Err(LocalFault::Tls),
+            // Of what is unknown the first frame's corruption says what is wrong.
+            Opening::Frames | Opening::Unknown(_) => Ok(Self::Frames),
         }
     }
 }

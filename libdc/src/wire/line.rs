@@ -29,9 +29,6 @@ use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
 use std::io::Write;
 use thiserror::Error;
 
-/// The first bytes by which this protocol is known.
-pub const FIRST_BYTES: std::ops::RangeInclusive<u8> = b'a'..=b'z';
-
 /// A line that is longer than a line may be. The connection is of no more use.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("a line of more than {LINE_BYTES_MAX} bytes")]

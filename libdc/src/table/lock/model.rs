@@ -1,5 +1,7 @@
 //! What the lock table promises, written down in the simplest way: lists that are searched from end to end.
 
+mod departures;
+
 use super::{LockSettings, LockTotals, Outcome};
 use crate::id::{ConnectionId, Owner};
 use crate::limits::EXPIRY_BATCH;
@@ -457,89 +459,6 @@ impl Model {
             self.give_up(key, number);
         }
         is_blocked
-    }
-
-    /// The last owner first, and of each the last record first.
-    fn all_of(&self, shard: usize, whose: Whose) -> Vec<Record> {
-        let shard = &self.shards[shard];
-        let owners = shard.owners.iter().rev().filter(|owner| whose.is(**owner));
-        owners
-            .flat_map(|owner| shard.records.iter().rev().filter(move |record| record.owner == *owner))
-            .copied()
-            .collect()
-    }
-
-    pub(super) fn forget_waiters(&mut self, now: u64, whose: Whose) {
-        for shard in 0..self.shards.len() {
-            self.begin(now, shard);
-            self.forget_places(shard, whose);
-        }
-    }
-
-    fn forget_places(&mut self, shard: usize, whose: Whose) {
-        for record in self.all_of(shard, whose) {
-            if record.is_hold() {
-                if let Stage::Held { two_phase, .. } = &mut self.record(record.key, record.number).stage {
-                    *two_phase = false;
-                }
-            } else {
-                let now = self.shards[shard].now;
-                self.remove(record.key, record.number);
-                self.look_whether_idle(record.key, now);
-            }
-        }
-    }
-
-    pub(super) fn release_all(&mut self, now: u64, whose: Whose) {
-        for shard in 0..self.shards.len() {
-            self.begin(now, shard);
-            self.forget_places(shard, whose);
-            for record in self.all_of(shard, whose) {
-                self.give_up_if(record, |_| true);
-            }
-        }
-    }
-
-    fn give_up_if(&mut self, Record { key, number, .. }: Record, applies: impl Fn(&Record) -> bool) {
-        if self.has(key, number, |_| true) {
-            self.settle(key);
-            if self.has(key, number, applies) {
-                self.give_up(key, number);
-            }
-        }
-    }
-
-    pub(super) fn begin_claims(&mut self, connection: ConnectionId) -> u32 {
-        let mut count = 0;
-        for record in self.shards.iter_mut().flat_map(|shard| &mut shard.records) {
-            if let Stage::Held { claimed, .. } = &mut record.stage
-                && record.owner.connection == connection
-            {
-                *claimed = false;
-                count += 1;
-            }
-        }
-        count
-    }
-
-    pub(super) fn claim(&mut self, now: u64, owner: Owner, key: usize, number: u64) -> bool {
-        let now = now.max(self.shards[self.shard_of[key]].now);
-        let is_theirs = self.has(key, number, |record| {
-            record.is_hold() && record.owner == owner && record.deadline.is_some_and(|(at, _)| at > now)
-        });
-        if is_theirs && let Stage::Held { claimed, .. } = &mut self.record(key, number).stage {
-            *claimed = true;
-        }
-        is_theirs
-    }
-
-    pub(super) fn end_claims(&mut self, now: u64, connection: ConnectionId) {
-        for shard in 0..self.shards.len() {
-            self.begin(now, shard);
-            for record in self.all_of(shard, Whose::Connection(connection)) {
-                self.give_up_if(record, |record| matches!(record.stage, Stage::Held { claimed: false, .. }));
-            }
-        }
     }
 
     pub(super) fn latest_lease(&self, now: u64, owner: Owner) -> Option<u64> {
