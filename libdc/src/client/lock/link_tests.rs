@@ -528,23 +528,6 @@ fn there_is_always_room_for_renewals() {
     assert_eq!(bench.asked().len(), BLOCKED_MAX + 1, "one answered, one more asked");
 }
 
-#[test]
-fn each_status_has_its_error() {
-    for (status, text) in [
-        (LockStatus::ErrorMaxLocks, "MaxLocks"),
-        (LockStatus::ErrorMaxWaiters, "MaxWaiters"),
-        (LockStatus::ErrorLimitMismatch, "LimitMismatch"),
-        (LockStatus::ErrorUnsupported, "Unsupported"),
-        (LockStatus::ErrorAuth, "Auth"),
-        (LockStatus::Error, "Refused(Error)"),
-    ] {
-        let mut bench = Bench::up(true);
-        bench.ask(acquire("k", Until::Forever));
-        bench.status("ACQUIRE", status);
-        assert_eq!(format!("{:?}", bench.error()), text);
-    }
-}
-
 proptest! {
     /// However the bytes of the peer are cut, the same happens.
     #[test]

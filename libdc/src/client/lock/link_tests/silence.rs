@@ -84,3 +84,20 @@ fn closing_tells_everybody_and_says_bye() {
     bench.status("BYE", LockStatus::Ok);
     assert!(bench.link.is_closed());
 }
+
+#[test]
+fn each_status_has_its_error() {
+    for (status, text) in [
+        (LockStatus::ErrorMaxLocks, "MaxLocks"),
+        (LockStatus::ErrorMaxWaiters, "MaxWaiters"),
+        (LockStatus::ErrorLimitMismatch, "LimitMismatch"),
+        (LockStatus::ErrorUnsupported, "Unsupported"),
+        (LockStatus::ErrorAuth, "Auth"),
+        (LockStatus::Error, "Refused(Error)"),
+    ] {
+        let mut bench = Bench::up(true);
+        bench.ask(acquire("k", Until::Forever));
+        bench.status("ACQUIRE", status);
+        assert_eq!(format!("{:?}", bench.error()), text);
+    }
+}
