@@ -4,10 +4,10 @@
 
 use crate::log::LogOptions;
 use crate::mistake::Mistake;
-use crate::value::account::{SocketAccount, account, socket_account};
+use crate::socket::SocketOptions;
+use crate::value::account::account;
 use crate::value::count::count;
 use crate::value::duration::seconds;
-use crate::value::permissions::permissions;
 use clap::Args;
 use std::path::PathBuf;
 use std::time::Duration;
@@ -27,15 +27,9 @@ pub struct DaemonOptions {
     /// Become this user once listening.
     #[arg(long, value_name = "USER", value_parser = account)]
     pub user: Option<String>,
-    /// Owner of the Unix socket; without a name, the user of -user.
-    #[arg(long, value_name = "USER", num_args = 0..=1, value_parser = socket_account)]
-    pub sockowner: Option<SocketAccount>,
-    /// Group of the Unix socket; without a name, that of the user of -user.
-    #[arg(long, value_name = "GROUP", num_args = 0..=1, value_parser = socket_account)]
-    pub sockgroup: Option<SocketAccount>,
-    /// Permissions of the Unix socket.
-    #[arg(long, value_name = "OCTAL", value_parser = permissions)]
-    pub sockperms: Option<u32>,
+    /// The Unix sockets that it makes.
+    #[command(flatten)]
+    pub socket: SocketOptions,
     /// End on SIGUSR1 and SIGUSR2 instead of ignoring them.
     #[arg(long)]
     pub killable: bool,
@@ -60,13 +54,6 @@ impl DaemonOptions {
     ///
     /// `-sockowner` or `-sockgroup` means the user of `-user`, which is not given.
     pub fn check(&self) -> Result<(), Mistake> {
-        let accounts = [("sockowner", &self.sockowner), ("sockgroup", &self.sockgroup)];
-        for (option, account) in accounts {
-            if *account == Some(SocketAccount::OfUser) && self.user.is_none() {
-                let wrong = "stands for the user of -user, which is not given; give it a name, or -user one";
-                return Err(Mistake::inconsistent(option, wrong));
-            }
-        }
-        Ok(())
+        self.socket.check(self.user.as_deref())
     }
 }

@@ -1,12 +1,12 @@
 //! Starting a daemon as its options say, up to the moment when it serves.
 
-use crate::{DaemonOptions, Program, account::SocketAccount, log};
+use crate::{DaemonOptions, Program, log};
 use libdc::auth::AuthTokenError;
 use libdc::net::accept::ConnectionLimits;
 use libdc::net::address::Address;
-use libdc::net::listen::{ListenError, Listener, SocketMode, SocketPermissions};
+use libdc::net::listen::{ListenError, Listener};
 use libdc::net::tls::error::TlsError;
-use libdc::process::account::{Account, AccountError, group_id, user_id};
+use libdc::process::account::{Account, AccountError};
 use libdc::process::file_limit;
 use libdc::process::life::{Confined, Launch, LifeError};
 use libdc::process::state::StateError;
@@ -33,7 +33,7 @@ impl Started {
     /// [`StartError`], in one line. What was made is removed again.
     pub fn new(program: &Program, options: &DaemonOptions, listen: &[Address]) -> Result<Self, StartError> {
         let user = options.user.as_deref().map(Account::resolve).transpose()?;
-        let permissions = permissions(options, user.as_ref())?;
+        let permissions = options.socket.permissions(user.as_ref())?;
         let launch =
             Launch { program: program.name, detach: options.daemon, pidfile: options.pidfile.clone(), user };
         let starting = launch.begin()?;
@@ -81,21 +81,6 @@ pub async fn time_to_finish(shutdown_timeout: Duration) {
     } else {
         tokio::time::sleep(shutdown_timeout).await;
     }
-}
-
-fn permissions(options: &DaemonOptions, user: Option<&Account>) -> Result<SocketPermissions, AccountError> {
-    // The options have been checked: where the user of -user is meant, there is one.
-    let owner = match &options.sockowner {
-        Some(SocketAccount::Named(name)) => Some(user_id(name)?),
-        Some(SocketAccount::OfUser) => user.map(Account::uid),
-        None => None,
-    };
-    let group = match &options.sockgroup {
-        Some(SocketAccount::Named(name)) => Some(group_id(name)?),
-        Some(SocketAccount::OfUser) => user.map(Account::gid),
-        None => None,
-    };
-    Ok(SocketPermissions { owner, group, mode: options.sockperms.and_then(SocketMode::new) })
 }
 
 /// Why a daemon does not start.

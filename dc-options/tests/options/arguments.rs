@@ -64,14 +64,14 @@ fn an_option_may_stand_without_its_value() {
     let of_user = Some(SocketAccount::OfUser);
     let line = ["-user", "nobody", "-sockowner", "-sockgroup", "-sockperms", "660"];
     let daemon = with_server(&line, &[]).unwrap().daemon;
-    assert_eq!((daemon.sockowner, daemon.sockgroup), (of_user.clone(), of_user.clone()));
-    assert_eq!((daemon.user.as_deref(), daemon.sockperms), (Some("nobody"), Some(0o660)));
+    assert_eq!((daemon.socket.sockowner, daemon.socket.sockgroup), (of_user.clone(), of_user.clone()));
+    assert_eq!((daemon.user.as_deref(), daemon.socket.sockperms), (Some("nobody"), Some(0o660)));
     for line in [["-user", "nobody", "-sockowner"].as_slice(), &["-user", "nobody", "--sockowner="]] {
-        assert_eq!(with_server(line, &[]).unwrap().daemon.sockowner, of_user);
+        assert_eq!(with_server(line, &[]).unwrap().daemon.socket.sockowner, of_user);
     }
     let daemon = with_server(&["-sockowner", "www", "--sockgroup=ssl"], &[]).unwrap().daemon;
-    assert_eq!(daemon.sockowner, Some(SocketAccount::Named("www".to_owned())));
-    assert_eq!(daemon.sockgroup, Some(SocketAccount::Named("ssl".to_owned())));
+    assert_eq!(daemon.socket.sockowner, Some(SocketAccount::Named("www".to_owned())));
+    assert_eq!(daemon.socket.sockgroup, Some(SocketAccount::Named("ssl".to_owned())));
     assert!(mistake(&["-user", "x", "-sockowner", "-dameon"], &[]).contains("did you mean -daemon?"));
 }
 

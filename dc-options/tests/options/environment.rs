@@ -81,8 +81,8 @@ fn an_empty_variable_is_none_but_for_an_option_that_may_stand_alone() {
     let variables =
         [("DC_SAMPLE_USER", "nobody"), ("DC_SAMPLE_SOCKOWNER", ""), ("DC_SAMPLE_SOCKGROUP", "ssl")];
     let daemon = with_server(&[], &variables).unwrap().daemon;
-    assert_eq!(daemon.sockowner, Some(SocketAccount::OfUser));
-    assert_eq!(daemon.sockgroup, Some(SocketAccount::Named("ssl".to_owned())));
+    assert_eq!(daemon.socket.sockowner, Some(SocketAccount::OfUser));
+    assert_eq!(daemon.socket.sockgroup, Some(SocketAccount::Named("ssl".to_owned())));
 }
 
 #[test]
