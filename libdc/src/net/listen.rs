@@ -53,7 +53,7 @@ impl Listener {
             Address::Descriptor(number) => (inherit(address, *number)?, None),
         };
         let listener = Self { address: address.clone(), socket, file };
-        listener.set_nonblocking().map_err(|source| ListenError::failed(address, Step::Create, source))?;
+        listener.set_nonblocking(true)?;
         Ok(listener)
     }
 
@@ -103,11 +103,16 @@ impl Listener {
         (self.socket, self.file)
     }
 
-    fn set_nonblocking(&self) -> io::Result<()> {
-        match &self.socket {
-            ListenerSocket::Tcp(socket) => socket.set_nonblocking(true),
-            ListenerSocket::Unix(socket) => socket.set_nonblocking(true),
-        }
+    /// Makes the socket blocking or not, for everybody who has a duplicate of it. As it is made it is not.
+    ///
+    /// # Errors
+    /// [`ListenError::Failed`], which the system has no reason for.
+    pub fn set_nonblocking(&self, nonblocking: bool) -> Result<(), ListenError> {
+        let set = match &self.socket {
+            ListenerSocket::Tcp(socket) => socket.set_nonblocking(nonblocking),
+            ListenerSocket::Unix(socket) => socket.set_nonblocking(nonblocking),
+        };
+        set.map_err(|source| ListenError::failed(&self.address, Step::Create, source))
     }
 }
 

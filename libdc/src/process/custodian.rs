@@ -20,21 +20,15 @@
 //!
 //! Nothing here panics.
 
+use super::descriptors::close_all_but;
 use super::detach::{self, DetachError};
 use super::pidfile::PidfileLock;
 use crate::file::OwnFile;
 use nix::sys::signal::{SigSet, SigmaskHow};
-use nix::unistd;
-use std::fs;
 use std::io::{self, Read, Write};
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixStream;
 use std::process;
-
-#[cfg(target_os = "linux")]
-const OPEN_DESCRIPTORS: &str = "/proc/self/fd";
-#[cfg(not(target_os = "linux"))]
-const OPEN_DESCRIPTORS: &str = "/dev/fd";
 
 const WATCHING: u8 = b'w';
 const END: u8 = b'e';
@@ -123,19 +117,6 @@ fn watch(mut channel: UnixStream, files: Vec<OwnFile>, lock: Option<&PidfileLock
     }
     let told = !orderly || channel.write_all(&[answer]).is_ok();
     i32::from(!told || answer == FAILED)
-}
-
-/// Closes every descriptor but the standard ones and `keep`.
-fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
-    let mut open: Vec<RawFd> = Vec::new();
-    for entry in fs::read_dir(OPEN_DESCRIPTORS)? {
-        open.extend(entry?.file_name().to_str().and_then(|number| number.parse::<RawFd>().ok()));
-    }
-    for number in open.into_iter().filter(|number| *number > 2 && !keep.contains(number)) {
-        // The one that the listing itself had is closed already; nothing else can be wrong with it.
-        unistd::close(number).ok();
-    }
-    Ok(())
 }
 
 #[cfg(target_os = "linux")]

@@ -3,6 +3,7 @@
 
 pub mod account;
 pub mod custodian;
+pub mod descriptors;
 pub mod detach;
 pub mod file_limit;
 pub mod life;
