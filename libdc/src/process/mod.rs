@@ -1,5 +1,5 @@
 //! The life of a daemon: detaching, pidfile, user, leftovers, signals, what outlives it ([`state`]), and the types that put them in order
-//! ([`life`]).
+//! ([`life`]); descriptors that go from one process to another ([`passing`]).
 
 pub mod account;
 pub mod custodian;
@@ -7,6 +7,7 @@ pub mod descriptors;
 pub mod detach;
 pub mod file_limit;
 pub mod life;
+pub mod passing;
 pub mod pidfile;
 pub mod privileges;
 #[cfg(feature = "tokio")]
