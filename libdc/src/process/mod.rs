@@ -1,5 +1,6 @@
 //! The life of a daemon: detaching, pidfile, user, leftovers, signals, what outlives it ([`state`]), and the types that put them in order
-//! ([`life`]); descriptors that go from one process to another ([`passing`]).
+//! ([`life`]); descriptors that go from one process to another
+//! ([`passing`]), and what a service tells its supervisor ([`notify`]).
 
 pub mod account;
 pub mod custodian;
@@ -7,6 +8,7 @@ pub mod descriptors;
 pub mod detach;
 pub mod file_limit;
 pub mod life;
+pub mod notify;
 pub mod passing;
 pub mod pidfile;
 pub mod privileges;
