@@ -10,6 +10,7 @@ use libdc::process::account::{Account, AccountError};
 use libdc::process::file_limit;
 use libdc::process::life::{Confined, Launch, LifeError};
 use libdc::process::state::StateError;
+use std::fmt::Display;
 use std::future::pending;
 use std::io::{self, Write};
 use std::process::ExitCode;
@@ -63,7 +64,7 @@ impl Started {
 }
 
 /// Reports how a daemon ended: nothing, or one line on stderr and status 1.
-pub fn exit_code(program: &Program, end: Result<(), StartError>) -> ExitCode {
+pub fn exit_code(program: &Program, end: Result<(), impl Display>) -> ExitCode {
     match end {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {

@@ -1,0 +1,155 @@
+//! Starting a child: what it is given, and the way it takes to its command.
+//!
+//! ```text
+//! master ── fork, descriptors to their numbers, exec of this same program ──→ starter ── exec ──→ command
+//!    ↑                                             user, LISTEN_PID, PR_SET_PDEATHSIG    │
+//!    └──────────── why the command can't be executed (a pipe; nothing if it can) ←───────┘
+//! ```
+//!
+//! Between fork and exec hardly anything is allowed, and least of all to look up a user or to set a variable. So that is
+//! done by the [starter](crate::starter): this program again, in the process that will be the child.
+
+use crate::starter::{Start, Starter};
+use crate::store::Stored;
+use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
+use libdc::process::passing;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, socket};
+use nix::unistd::Pid;
+use std::ffi::OsString;
+use std::io::{self, PipeReader};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+use std::os::unix::process::CommandExt;
+use std::path::PathBuf;
+use std::process::{self, Command, Stdio};
+
+/// The first descriptor that a child is given, as systemd, einhorn and socketmaster have it.
+pub(crate) const FIRST: RawFd = 3;
+/// This program, whatever has become of its file.
+const OWN_PROGRAM: &str = "/proc/self/exe";
+/// What a socket is called in `LISTEN_FDNAMES`.
+const LISTENER_NAME: &str = "listener";
+/// What the environment may say of the master, and not of its children.
+const OF_THE_MASTER: [&str; 5] =
+    ["WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PIDFDID", "MAINPID", "NOTIFY_SOCKET"];
+
+/// How every child is started.
+#[derive(Clone, Debug)]
+pub(crate) struct Launcher {
+    /// The command, its arguments, and as whom it runs.
+    pub(crate) start: Start,
+    /// Where it runs.
+    pub(crate) directory: PathBuf,
+}
+
+/// A child that was started, if its command can be executed.
+#[derive(Debug)]
+pub(crate) struct Launched {
+    /// Its number.
+    pub(crate) pid: Pid,
+    /// What it has to say to `NOTIFY_SOCKET`.
+    pub(crate) notices: UnixDatagram,
+    /// Its standard output.
+    pub(crate) output: PipeReader,
+    /// Its standard error.
+    pub(crate) errors: PipeReader,
+    /// What the starter writes if the command can't be executed.
+    pub(crate) failure: PipeReader,
+}
+
+impl Launcher {
+    /// Starts a child with these sockets and these stored descriptors. To be called from the thread that lives as long as
+    /// the process: the system takes the end of it for the end of the master.
+    ///
+    /// # Errors
+    /// [`LaunchError`] if there can be no process. Whether it gets as far as its command, [`Launched::failure`] tells.
+    pub(crate) fn launch(&self, sockets: Vec<OwnedFd>, stored: &[Stored]) -> Result<Launched, LaunchError> {
+        let notices = notice_socket().map_err(LaunchError::Notices)?;
+        let (failure, failure_writer) = io::pipe().map_err(LaunchError::Pipe)?;
+        let (output, output_writer) = io::pipe().map_err(LaunchError::Pipe)?;
+        let (errors, errors_writer) = io::pipe().map_err(LaunchError::Pipe)?;
+
+        let listeners = sockets.len();
+        let mut descriptors = sockets;
+        for stored in stored {
+            descriptors.push(stored.descriptor.try_clone().map_err(LaunchError::Pipe)?);
+        }
+        let count = descriptors.len();
+        descriptors.push(failure_writer.into());
+        let mapping = |(place, parent_fd)| FdMapping { parent_fd, child_fd: number(place) };
+        let mapping = descriptors.into_iter().enumerate().map(mapping).collect();
+
+        let starter = Starter { start: self.start.clone(), parent: process::id(), failure: number(count) };
+        let mut command = Command::new(OWN_PROGRAM);
+        command.arg0("dc_master").args(starter.into_arguments()).current_dir(&self.directory);
+        OF_THE_MASTER.iter().for_each(|name| {
+            command.env_remove(name);
+        });
+        command.envs(environment(listeners, stored)).env("NOTIFY_SOCKET", address(&notices)?);
+        command.stdin(Stdio::null()).stdout(output_writer).stderr(errors_writer);
+        // Of its own group, so that a key of the terminal is the master's to pass on.
+        command.process_group(0).fd_mappings(mapping)?;
+        let child = command.spawn().map_err(LaunchError::Spawn)?;
+        let pid = i32::try_from(child.id()).map_err(|_| LaunchError::Spawn(Errno::EOVERFLOW.into()))?;
+        Ok(Launched { pid: Pid::from_raw(pid), notices, output, errors, failure })
+    }
+}
+
+/// The descriptor that stands at `place` in the order.
+fn number(place: usize) -> RawFd {
+    FIRST.saturating_add(RawFd::try_from(place).unwrap_or(RawFd::MAX))
+}
+
+/// What tells a child about its descriptors, but for `LISTEN_PID`.
+fn environment(listeners: usize, stored: &[Stored]) -> Vec<(OsString, OsString)> {
+    let mut names = vec![LISTENER_NAME; listeners];
+    names.extend(stored.iter().map(|stored| stored.name.as_str()));
+    let mut variables: Vec<(OsString, OsString)> = vec![
+        ("LISTEN_FDS".into(), names.len().to_string().into()),
+        ("LISTEN_FDNAMES".into(), names.join(":").into()),
+        // As socketmaster says it, which has one socket. einhorn's variables tell of all.
+        ("EINHORN_FDS".into(), FIRST.to_string().into()),
+        ("EINHORN_FD_COUNT".into(), listeners.to_string().into()),
+        ("EINHORN_MASTER_PID".into(), process::id().to_string().into()),
+    ];
+    for place in 0..listeners {
+        variables.push((format!("EINHORN_FD_{place}").into(), number(place).to_string().into()));
+    }
+    variables
+}
+
+/// A socket of its own for one child, at an abstract address that the system chooses.
+fn notice_socket() -> io::Result<UnixDatagram> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
+    passing::receive_senders(&socket)?;
+    Ok(UnixDatagram::from(socket))
+}
+
+/// The address of a socket as `NOTIFY_SOCKET` has it.
+fn address(socket: &UnixDatagram) -> Result<String, LaunchError> {
+    let name: UnixAddr =
+        getsockname(socket.as_raw_fd()).map_err(|error| LaunchError::Notices(error.into()))?;
+    let name = name.as_abstract().and_then(|name| std::str::from_utf8(name).ok());
+    let name = name.ok_or_else(|| LaunchError::Notices(Errno::EAFNOSUPPORT.into()))?;
+    Ok(format!("@{name}"))
+}
+
+/// Why there is no child.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum LaunchError {
+    /// There is no socket for what it has to say.
+    #[error("no socket for its notifications: {0}")]
+    Notices(io::Error),
+    /// There are no pipes or descriptors for it.
+    #[error("no descriptors for it: {0}")]
+    Pipe(io::Error),
+    /// Two of its descriptors would have the same number. A mistake in the program.
+    #[error(transparent)]
+    Collision(#[from] FdMappingCollision),
+    /// The system refuses another process.
+    #[error("no process for it: {0}")]
+    Spawn(io::Error),
+}

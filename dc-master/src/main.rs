@@ -1,0 +1,41 @@
+//! `dc_master`: holds the listening sockets of a server, and restarts it without losing a connection.
+//!
+//! ```text
+//! signals, notifications, ends of processes ──→ master (driver) ──→ supervisor (decides)
+//!                sockets · launch · output · store ←── does ←───────────┘ actions
+//! ```
+//!
+//! | module | owns |
+//! |---|---|
+//! | `supervisor` | the children's states, the plans, the times; pure |
+//! | `master` | the loop, the processes that run, what supervises us |
+//! | `sockets` | the listening sockets and their paths |
+//! | `launch`, `starter` | the way from a fork to the command |
+//! | `notices`, `store` | what children say, and what they leave |
+//! | `output` | what children write |
+#![forbid(unsafe_code)]
+
+mod launch;
+mod master;
+mod notices;
+mod options;
+mod output;
+mod process;
+mod run;
+mod signals;
+mod sockets;
+mod starter;
+mod store;
+mod supervisor;
+
+use options::{MasterOptions, PROGRAM};
+use starter::Starter;
+use std::process::ExitCode;
+
+fn main() -> ExitCode {
+    if let Some(starter) = Starter::from_arguments(std::env::args_os().skip(1)) {
+        return starter.run();
+    }
+    let options: MasterOptions = PROGRAM.parse();
+    dc_options::start::exit_code(&PROGRAM, run::run(options))
+}

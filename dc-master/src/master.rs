@@ -1,0 +1,346 @@
+//! The driver: tells the supervisor what happens, and does what it decides.
+
+use crate::launch::Launcher;
+use crate::notices::{Notice, StoreRequest};
+use crate::output::Output;
+use crate::process::{Process, reap};
+use crate::run::MasterError;
+use crate::signals::{Request, Signals, system_signal};
+use crate::sockets::Sockets;
+use crate::store::Store;
+use crate::supervisor::{Action, ChildId, Report, Settings, Status, Supervisor};
+use libdc::net::clock::Clock;
+use libdc::process::life::{Confined, LifeError, Serving};
+use libdc::process::notify::Notifier;
+use nix::sys::signal::Signal;
+use std::future::{pending, poll_fn};
+use std::task::{Context, Poll};
+use std::time::Instant;
+use tracing::{debug, error, info, warn};
+
+/// What the master works with.
+#[derive(Debug)]
+pub(crate) struct Parts {
+    pub(crate) launcher: Launcher,
+    pub(crate) sockets: Sockets,
+    pub(crate) output: Output,
+    pub(crate) signals: Signals,
+    pub(crate) notifier: Notifier,
+    pub(crate) confined: Confined,
+}
+
+/// The master while it runs.
+#[derive(Debug)]
+pub(crate) struct Master {
+    supervisor: Supervisor,
+    clock: Clock,
+    stop_signal: Signal,
+    restarts_max: usize,
+    launcher: Launcher,
+    sockets: Sockets,
+    store: Store,
+    processes: Vec<Process>,
+    output: Output,
+    signals: Signals,
+    notifier: Notifier,
+    watchdog_at: Option<Instant>,
+    life: Life,
+    /// Why a command could not be executed, last.
+    reason: Option<String>,
+}
+
+/// How far the master itself has come.
+#[derive(Debug)]
+enum Life {
+    /// No child has been ready yet: who started the master waits.
+    Starting(Confined),
+    /// A child has been ready.
+    Serving(Serving),
+    /// It can't go on.
+    Failed(LifeError),
+    /// On the way from one to the other.
+    Between,
+}
+
+/// Something that happens to the master.
+#[derive(Debug)]
+enum Event {
+    Request(Request),
+    Notice(ChildId, Notice),
+}
+
+impl Master {
+    /// A master that is about to start its first child. In the runtime, in the process's first thread.
+    pub(crate) fn new(settings: Settings, stop_signal: Signal, parts: Parts) -> Self {
+        let Parts { launcher, sockets, output, signals, notifier, confined } = parts;
+        let clock = Clock::start();
+        Self {
+            supervisor: Supervisor::new(clock.now(), settings),
+            clock,
+            stop_signal,
+            restarts_max: settings.restarts_max,
+            launcher,
+            sockets,
+            store: Store::default(),
+            processes: Vec::new(),
+            output,
+            signals,
+            watchdog_at: notifier.watchdog_interval().map(|_| Instant::now()),
+            notifier,
+            life: Life::Starting(confined),
+            reason: None,
+        }
+    }
+
+    /// Runs until a signal ends it, or nothing else is left to do.
+    ///
+    /// # Errors
+    /// [`MasterError`] if it ends without having been told to.
+    pub(crate) async fn run(mut self) -> Result<(), MasterError> {
+        loop {
+            while let Some(action) = self.supervisor.poll_action() {
+                if let Some(status) = self.act(action) {
+                    return self.end(status).await;
+                }
+            }
+            self.processes.retain(|process| !process.ended);
+            self.keep_alive();
+            let wait = self.next_wait();
+            tokio::select! {
+                biased;
+                event = poll_fn(|cx| Self::poll_event(&mut self.signals, &self.processes, cx)) => self.handle(event),
+                () = wait => self.supervisor.handle_time(self.clock.now()),
+            }
+        }
+    }
+
+    fn poll_event(signals: &mut Signals, processes: &[Process], cx: &mut Context<'_>) -> Poll<Event> {
+        if let Poll::Ready(request) = signals.poll(cx) {
+            return Poll::Ready(Event::Request(request));
+        }
+        for process in processes {
+            if let Poll::Ready(notice) = process.notices.poll(cx) {
+                return Poll::Ready(Event::Notice(process.id, notice));
+            }
+        }
+        Poll::Pending
+    }
+
+    /// Waits until there is something to do without an event.
+    fn next_wait(&self) -> impl Future<Output = ()> + use<> {
+        let deadline = self.supervisor.next_deadline().map(|at| self.clock.instant(at));
+        let next = deadline.into_iter().chain(self.watchdog_at).min();
+        async move {
+            match next {
+                Some(at) => tokio::time::sleep_until(at.into()).await,
+                None => pending().await,
+            }
+        }
+    }
+
+    /// Tells the supervisor of the master that it is alive, when it is time.
+    fn keep_alive(&mut self) {
+        let now = Instant::now();
+        if let (Some(interval), Some(at)) = (self.notifier.watchdog_interval(), self.watchdog_at)
+            && at <= now
+        {
+            self.notifier.watchdog();
+            self.watchdog_at = Some(now + interval / 2);
+        }
+    }
+
+    fn handle(&mut self, event: Event) {
+        let now = self.clock.now();
+        match event {
+            Event::Request(Request::Restart) => {
+                info!("a new child is asked for");
+                self.supervisor.handle_hangup(now);
+            }
+            Event::Request(Request::End(signal)) => self.supervisor.handle_end(now, signal),
+            Event::Request(Request::Pass(signal)) => {
+                info!(%signal, "passed to the children");
+                self.processes.iter().for_each(|process| process.signal(signal));
+            }
+            Event::Request(Request::Reap) => self.reap(),
+            Event::Notice(child, notice) => self.handle_notice(child, notice),
+        }
+    }
+
+    fn handle_notice(&mut self, id: ChildId, notice: Notice) {
+        let now = self.clock.now();
+        let child = self.number(id);
+        let Notice { ready, status, extension_ms, store, name, polled, descriptors } = notice;
+        match store {
+            Some(StoreRequest::Keep) => self.store.keep(child, name, descriptors, polled),
+            Some(StoreRequest::Remove) => self.store.remove(child, name.as_deref()),
+            None => {}
+        }
+        if let Some(status) = status {
+            debug!(child, status, "status");
+            self.notifier.status(&format!("process {child}: {status}"));
+        }
+        if let Some(ms) = extension_ms {
+            self.supervisor.handle_extension(now, id, ms);
+        }
+        if ready {
+            self.supervisor.handle_ready(now, id);
+        }
+    }
+
+    /// Sees off every process that has ended.
+    fn reap(&mut self) {
+        while let Some((pid, end)) = reap() {
+            let Some(place) = self.processes.iter().position(|process| process.pid == pid && !process.ended)
+            else {
+                debug!(process = pid.as_raw(), "a process that a child left behind has ended");
+                continue;
+            };
+            // What it said last is heard first.
+            while let Some(notice) = self.processes[place].notices.next() {
+                self.handle_notice(self.processes[place].id, notice);
+            }
+            let process = &mut self.processes[place];
+            process.ended = true;
+            let (id, failure) = (process.id, process.failure());
+            info!(child = pid.as_raw(), status = %end, "ended");
+            let now = self.clock.now();
+            match failure {
+                Some(reason) => {
+                    error!("can't start {reason}");
+                    self.reason = Some(reason);
+                    self.supervisor.handle_failed_start(now, id);
+                }
+                None => self.supervisor.handle_exit(now, id),
+            }
+        }
+    }
+
+    /// Does what was decided. Returns how to end, if that is it.
+    fn act(&mut self, action: Action) -> Option<Status> {
+        match action {
+            Action::Start { child } => self.start(child),
+            Action::Stop { child } => self.signal(child, self.stop_signal),
+            Action::Pass { child, signal } => self.signal(child, system_signal(signal)),
+            Action::Kill { child } => self.signal(child, Signal::SIGKILL),
+            Action::Report(report) => self.report(report),
+            Action::TellReady { child } => self.tell_ready(child),
+            Action::TellReloading => self.notifier.reloading(),
+            Action::TellRestarting { in_ms } => {
+                self.notifier.status(&format!("no child serves; the next one starts in {in_ms} ms"));
+            }
+            Action::TellStopping => self.notifier.stopping(),
+            Action::End(status) => return Some(status),
+        }
+        None
+    }
+
+    fn start(&mut self, id: ChildId) {
+        self.sockets.renew();
+        let launched = self
+            .sockets
+            .duplicates()
+            .map_err(|error| error.to_string())
+            .and_then(|sockets| {
+                self.launcher.launch(sockets, self.store.live()).map_err(|error| error.to_string())
+            })
+            .and_then(|launched| {
+                let pid = launched.pid;
+                let process = Process::new(id, launched, &mut self.output);
+                // It runs, but nobody would hear of it.
+                process.map_err(|error| {
+                    nix::sys::signal::kill(pid, Signal::SIGKILL).ok();
+                    error.to_string()
+                })
+            });
+        match launched {
+            Ok(process) => {
+                info!(child = process.pid.as_raw(), "started");
+                self.processes.push(process);
+            }
+            Err(reason) => {
+                error!("can't start the command: {reason}");
+                self.reason = Some(format!("the command: {reason}"));
+                self.supervisor.handle_failed_start(self.clock.now(), id);
+            }
+        }
+    }
+
+    fn signal(&self, id: ChildId, signal: Signal) {
+        let process = self.processes.iter().find(|process| process.id == id && !process.ended);
+        process.inspect(|process| process.signal(signal));
+    }
+
+    fn tell_ready(&mut self, id: ChildId) {
+        let now = self.clock.now();
+        self.life = match std::mem::replace(&mut self.life, Life::Between) {
+            Life::Starting(confined) => match confined.serving() {
+                Ok(serving) => Life::Serving(serving),
+                Err(error) => {
+                    self.supervisor.handle_end(now, crate::supervisor::StopSignal::Terminate);
+                    Life::Failed(error)
+                }
+            },
+            other => other,
+        };
+        if matches!(self.life, Life::Serving(_)) {
+            self.notifier.ready();
+            self.notifier.status(&format!("process {} serves", self.number(id)));
+        }
+    }
+
+    fn report(&self, report: Report) {
+        let of = |id| self.number(id);
+        match report {
+            Report::Ready { child } => info!(child = of(child), "ready"),
+            Report::Stopping { child } => {
+                info!(child = of(child), signal = %self.stop_signal, "stopping");
+            }
+            Report::Died { child } => warn!(child = of(child), "the child has died"),
+            Report::DiedEarly { child, serves_on: None } => {
+                error!(child = of(child), "the child died before it was ready");
+            }
+            Report::DiedEarly { child, serves_on: Some(old) } => {
+                let old = of(old);
+                error!(
+                    child = of(child),
+                    old, "the new child died before it was ready; the old one serves on"
+                );
+            }
+            Report::NotReady { child, serves_on: None } => {
+                error!(child = of(child), "the child was not ready in time");
+            }
+            Report::NotReady { child, serves_on: Some(old) } => {
+                let old = of(old);
+                error!(child = of(child), old, "the new child was not ready in time; the old one serves on");
+            }
+            Report::Killed { child } => warn!(child = of(child), "did not stop in time and is killed"),
+            Report::Restarting { in_ms } => info!(in_ms, "restarting"),
+            Report::TooManyRestarts => error!(limit = self.restarts_max, "too many restarts in a minute"),
+            Report::Ending { signal } => info!(signal = %system_signal(signal), "ending"),
+            Report::HangupPostponed => info!("another child starts once this one is ready or has failed"),
+            Report::HangupIgnored => info!("ending already: no new child is started"),
+        }
+    }
+
+    /// The number of a child's process, for people; 0 for one that there never was.
+    fn number(&self, id: ChildId) -> i32 {
+        let process = self.processes.iter().find(|process| process.id == id);
+        process.map_or(0, |process| process.pid.as_raw())
+    }
+
+    async fn end(self, status: Status) -> Result<(), MasterError> {
+        self.output.finish().await;
+        self.sockets.close();
+        info!("ended");
+        match self.life {
+            Life::Serving(serving) => serving.end()?,
+            Life::Failed(error) => return Err(error.into()),
+            Life::Starting(_) | Life::Between => {}
+        }
+        match status {
+            Status::Success => Ok(()),
+            Status::CommandFailed => Err(MasterError::Command(self.reason.unwrap_or_default())),
+            Status::TooManyRestarts => Err(MasterError::TooManyRestarts(self.restarts_max)),
+        }
+    }
+}

@@ -1,0 +1,196 @@
+//! What a child says on its `NOTIFY_SOCKET`.
+//!
+//! The format is that of sd_notify(3): `NAME=VALUE` lines in one datagram, with descriptors beside it. Each child has a socket
+//! of its own, and the system tells who has sent: the child and its descendants are heard, and nobody else.
+
+use libdc::process::passing::{self, ReceiveError};
+use nix::unistd::Pid;
+use std::fs;
+use std::io;
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixDatagram as StdUnixDatagram;
+use std::task::{Context, Poll, ready};
+use tokio::io::Interest;
+use tokio::net::UnixDatagram;
+use tracing::warn;
+
+/// Most bytes of one datagram, as systemd has it.
+const NOTICE_BYTES_MAX: usize = 4096;
+/// Most generations between a child and a descendant that speaks for it.
+const GENERATIONS_MAX: usize = 64;
+
+/// The socket on which one child is heard.
+#[derive(Debug)]
+pub(crate) struct Notices {
+    socket: UnixDatagram,
+    child: Pid,
+}
+
+/// What one datagram says.
+#[derive(Debug, Default)]
+pub(crate) struct Notice {
+    /// `READY=1`.
+    pub(crate) ready: bool,
+    /// `STATUS=`.
+    pub(crate) status: Option<String>,
+    /// `EXTEND_TIMEOUT_USEC=`, in milliseconds.
+    pub(crate) extension_ms: Option<u64>,
+    /// `FDSTORE=1` or `FDSTOREREMOVE=1`.
+    pub(crate) store: Option<StoreRequest>,
+    /// `FDNAME=`.
+    pub(crate) name: Option<String>,
+    /// Not `FDPOLL=0`.
+    pub(crate) polled: bool,
+    /// What came with it. Those that are not to be stored are closed with the notice: that is the answer to
+    /// `BARRIER=1`.
+    pub(crate) descriptors: Vec<OwnedFd>,
+}
+
+/// What the descriptor store is asked for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum StoreRequest {
+    /// To keep the descriptors.
+    Keep,
+    /// To forget those of the name.
+    Remove,
+}
+
+impl Notices {
+    /// Listens to `child`. In the runtime.
+    ///
+    /// # Errors
+    /// If the runtime can't watch the socket.
+    pub(crate) fn new(socket: StdUnixDatagram, child: Pid) -> io::Result<Self> {
+        Ok(Self { socket: UnixDatagram::from_std(socket)?, child })
+    }
+
+    /// The next notice. What can't be understood is logged and skipped.
+    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Notice> {
+        loop {
+            // It fails where the runtime ends.
+            if ready!(self.socket.poll_recv_ready(cx)).is_err() {
+                return Poll::Pending;
+            }
+            if let Some(notice) = self.next() {
+                return Poll::Ready(notice);
+            }
+        }
+    }
+
+    /// The next notice that is there already.
+    pub(crate) fn next(&self) -> Option<Notice> {
+        let mut buffer = [0; NOTICE_BYTES_MAX];
+        let child = self.child.as_raw();
+        loop {
+            let received = self.socket.try_io(Interest::READABLE, || {
+                match passing::receive(&self.socket, &mut buffer) {
+                    Err(ReceiveError::NothingYet) => Err(io::ErrorKind::WouldBlock.into()),
+                    Err(ReceiveError::System(error)) => Err(error),
+                    other => Ok(other),
+                }
+            });
+            let received = match received {
+                Ok(Ok(received)) => received,
+                Ok(Err(error)) => {
+                    warn!(child, "a notification was ignored: {error}");
+                    continue;
+                }
+                Err(_) => return None,
+            };
+            let sender = received.sender.and_then(|sender| i32::try_from(sender.pid).ok()).unwrap_or(0);
+            if !is_of_family(sender, child) {
+                warn!(child, sender, "a notification was ignored: its sender is not the child");
+                continue;
+            }
+            return Some(Notice::parse(&buffer[..received.bytes], received.descriptors));
+        }
+    }
+}
+
+impl Notice {
+    fn parse(text: &[u8], descriptors: Vec<OwnedFd>) -> Self {
+        let mut notice = Self { polled: true, descriptors, ..Self::default() };
+        for line in text.split(|byte| *byte == b'\n') {
+            let Some(at) = line.iter().position(|byte| *byte == b'=') else { continue };
+            let value = String::from_utf8_lossy(&line[at + 1..]);
+            match (&line[..at], &*value) {
+                (b"READY", "1") => notice.ready = true,
+                (b"STATUS", _) => notice.status = Some(value.into_owned()),
+                (b"EXTEND_TIMEOUT_USEC", us) => {
+                    notice.extension_ms = us.parse::<u64>().ok().map(|us| us / 1000);
+                }
+                (b"FDSTORE", "1") => notice.store = Some(StoreRequest::Keep),
+                (b"FDSTOREREMOVE", "1") => notice.store = Some(StoreRequest::Remove),
+                (b"FDNAME", _) => notice.name = Some(value.into_owned()),
+                (b"FDPOLL", "0") => notice.polled = false,
+                _ => {}
+            }
+        }
+        notice
+    }
+}
+
+/// Whether `process` is `child` or descends from it.
+fn is_of_family(process: i32, child: i32) -> bool {
+    let mut ancestor = process;
+    for _ in 0..GENERATIONS_MAX {
+        if ancestor == child {
+            return true;
+        }
+        match parent(ancestor) {
+            Some(parent) if parent > 1 => ancestor = parent,
+            _ => return false,
+        }
+    }
+    false
+}
+
+/// The parent of a process, from its line in `/proc` (proc(5)): number, name in parentheses, state, parent.
+fn parent(process: i32) -> Option<i32> {
+    let stat = fs::read_to_string(format!("/proc/{process}/stat")).ok()?;
+    let (_, behind_name) = stat.rsplit_once(')')?;
+    behind_name.split_whitespace().nth(1)?.parse().ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::process::{Command, Stdio};
+
+    fn parse(text: &str) -> Notice {
+        Notice::parse(text.as_bytes(), Vec::new())
+    }
+
+    #[test]
+    fn a_datagram_may_say_several_things() {
+        let notice = parse("STATUS=Loading\nREADY=1\nEXTEND_TIMEOUT_USEC=1500000\n");
+        assert!(notice.ready && notice.polled && notice.store.is_none());
+        assert_eq!((notice.status.as_deref(), notice.extension_ms), (Some("Loading"), Some(1500)));
+        let notice = parse("FDSTORE=1\nFDNAME=a=b\nFDPOLL=0");
+        assert_eq!((notice.store, notice.name.as_deref()), (Some(StoreRequest::Keep), Some("a=b")));
+        assert!(!notice.polled && !notice.ready);
+        assert_eq!(parse("FDSTOREREMOVE=1\nFDNAME=x").store, Some(StoreRequest::Remove));
+    }
+
+    #[test]
+    fn what_is_not_understood_says_nothing() {
+        for text in ["", "\n\n", "READY", "READY=0", "READY=11", "ready=1", " READY=1", "XREADY=1", "=1"] {
+            assert!(!parse(text).ready, "{text:?}");
+        }
+        assert!(!Notice::parse(b"READY=1\xff", Vec::new()).ready);
+        assert_eq!(parse("EXTEND_TIMEOUT_USEC=-1").extension_ms, None);
+    }
+
+    #[test]
+    fn a_descendant_is_of_the_family_and_a_parent_is_not() {
+        let own = i32::try_from(std::process::id()).unwrap();
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let pid = i32::try_from(child.id()).unwrap();
+        assert!(is_of_family(pid, own) && is_of_family(own, own));
+        assert!(!is_of_family(own, pid));
+        assert!(!is_of_family(0, own) && !is_of_family(-1, own) && !is_of_family(1, own));
+        drop(child.stdin.take());
+        child.wait().unwrap();
+        assert!(!is_of_family(pid, own), "nobody knows any more");
+    }
+}

@@ -1,0 +1,216 @@
+//! What children write: each line with the number of its child in front, to the master's own streams or to the log.
+//!
+//! A thread writes, since the streams of the master may be slow or stuck, and the master must not be. Between it and the
+//! readers there is room for [`CHUNKS_MAX`] pieces; when that is full the children wait for whoever reads, as they
+//! would if they wrote there themselves. A line longer than [`LINE_BYTES_MAX`] is cut into several.
+
+use nix::unistd::Pid;
+use std::io::{self, PipeReader, Write};
+use std::os::fd::OwnedFd;
+use std::thread;
+use std::time::Duration;
+use tokio::io::AsyncReadExt;
+use tokio::net::unix::pipe;
+use tokio::sync::{mpsc, oneshot};
+use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tracing::{debug, info};
+
+/// Longest line that is kept together: with its prefix a pipe takes it at once.
+const LINE_BYTES_MAX: usize = 4000;
+/// Pieces of output that wait to be written.
+const CHUNKS_MAX: usize = 64;
+/// What is read at once.
+const READ_BYTES: usize = 16 * 1024;
+/// At the end: how long the rest is waited for.
+const REST_MAX: Duration = Duration::from_secs(1);
+
+/// The output of all children.
+#[derive(Debug)]
+pub(crate) struct Output {
+    readers: JoinSet<()>,
+    sender: mpsc::Sender<Chunk>,
+    written: oneshot::Receiver<()>,
+}
+
+/// Which stream a child has written to, and where it goes.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Stream {
+    Output,
+    Errors,
+}
+
+/// Lines, with their prefix.
+#[derive(Debug)]
+struct Chunk {
+    stream: Stream,
+    lines: Vec<u8>,
+}
+
+impl Output {
+    /// Starts the thread that writes: to the log if `to_log` says so.
+    ///
+    /// # Errors
+    /// If the system refuses a thread.
+    pub(crate) fn start(to_log: bool) -> io::Result<Self> {
+        let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
+        let (done, written) = oneshot::channel();
+        thread::Builder::new().name("output".to_owned()).spawn(move || {
+            write(receiver, to_log);
+            // Nobody may be waiting any more.
+            done.send(()).ok();
+        })?;
+        Ok(Self { readers: JoinSet::new(), sender, written })
+    }
+
+    /// Reads what a child writes to `pipe`, to its end.
+    ///
+    /// # Errors
+    /// If the runtime can't watch the pipe.
+    pub(crate) fn follow(&mut self, child: Pid, stream: Stream, pipe: PipeReader) -> io::Result<()> {
+        // Those that have ended are not kept until all have.
+        while self.readers.try_join_next().is_some() {}
+        let pipe = pipe::Receiver::from_owned_fd(OwnedFd::from(pipe))?;
+        self.readers.spawn(read(child, stream, pipe, self.sender.clone()));
+        Ok(())
+    }
+
+    /// Writes the rest, if children have ended and somebody reads. A grandchild that still has the pipe is not
+    /// waited for long.
+    pub(crate) async fn finish(mut self) {
+        let rest = async { while self.readers.join_next().await.is_some() {} };
+        if timeout(REST_MAX, rest).await.is_err() {
+            debug!("a process that a child left behind may still write");
+        }
+        self.readers.shutdown().await;
+        drop(self.sender);
+        if timeout(REST_MAX, self.written).await.is_err() {
+            debug!("nobody reads the output of the children");
+        }
+    }
+}
+
+async fn read(child: Pid, stream: Stream, mut pipe: pipe::Receiver, sender: mpsc::Sender<Chunk>) {
+    let mut lines = Lines::new(child);
+    let mut buffer = vec![0; READ_BYTES];
+    loop {
+        let count = pipe.read(&mut buffer).await.unwrap_or(0);
+        let done = if count == 0 { lines.end() } else { lines.take(&buffer[..count]) };
+        // The thread that writes ends only when nobody sends any more.
+        if !done.is_empty() && sender.send(Chunk { stream, lines: done }).await.is_err() || count == 0 {
+            return;
+        }
+    }
+}
+
+fn write(mut chunks: mpsc::Receiver<Chunk>, to_log: bool) {
+    while let Some(Chunk { stream, lines }) = chunks.blocking_recv() {
+        if to_log {
+            for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
+                info!("{}", String::from_utf8_lossy(line));
+            }
+            continue;
+        }
+        let written = match stream {
+            Stream::Output => io::stdout().write_all(&lines).and_then(|()| io::stdout().flush()),
+            Stream::Errors => io::stderr().write_all(&lines),
+        };
+        if let Err(error) = written {
+            // A full disk or a reader that has gone: the children go on.
+            debug!(%error, "output of a child is lost");
+        }
+    }
+}
+
+/// Puts lines together from the pieces in which they come.
+#[derive(Debug)]
+struct Lines {
+    prefix: Vec<u8>,
+    begun: Vec<u8>,
+}
+
+impl Lines {
+    fn new(child: Pid) -> Self {
+        Self { prefix: format!("[{child}] ").into_bytes(), begun: Vec::new() }
+    }
+
+    /// The lines that `bytes` completes, with their prefix.
+    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+        let mut done = Vec::new();
+        for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
+            let (mut text, ended) = match piece.strip_suffix(b"\n") {
+                Some(text) => (text, true),
+                None => (piece, false),
+            };
+            while self.begun.len() + text.len() > LINE_BYTES_MAX {
+                let (fits, rest) = text.split_at(LINE_BYTES_MAX - self.begun.len());
+                self.begun.extend_from_slice(fits);
+                self.flush(&mut done);
+                text = rest;
+            }
+            self.begun.extend_from_slice(text);
+            if ended {
+                self.flush(&mut done);
+            }
+        }
+        done
+    }
+
+    /// What is left of a line that nobody ended.
+    fn end(&mut self) -> Vec<u8> {
+        let mut done = Vec::new();
+        if !self.begun.is_empty() {
+            self.flush(&mut done);
+        }
+        done
+    }
+
+    fn flush(&mut self, done: &mut Vec<u8>) {
+        done.extend_from_slice(&self.prefix);
+        done.append(&mut self.begun);
+        done.push(b'\n');
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use proptest::prelude::*;
+
+    fn lines(pieces: &[&[u8]]) -> Vec<u8> {
+        let mut lines = Lines::new(Pid::from_raw(7));
+        let mut done: Vec<u8> = pieces.iter().flat_map(|piece| lines.take(piece)).collect();
+        done.extend(lines.end());
+        done
+    }
+
+    #[test]
+    fn each_line_has_its_prefix() {
+        assert_eq!(lines(&[b"a\nb", b"c\n", b"\n", b"d"]), b"[7] a\n[7] bc\n[7] \n[7] d\n");
+        assert_eq!(lines(&[b"\xff\0\r\n"]), b"[7] \xff\0\r\n");
+        assert_eq!(lines(&[]), b"");
+    }
+
+    #[test]
+    fn a_long_line_is_cut() {
+        let long = b"x".repeat(2 * LINE_BYTES_MAX + 1);
+        let done = lines(&[&long, b"\n"]);
+        let lengths: Vec<usize> =
+            done.split(|byte| *byte == b'\n').map(|line| line.len().saturating_sub(4)).collect();
+        assert_eq!(lengths, [LINE_BYTES_MAX, LINE_BYTES_MAX, 1, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn how_it_comes_in_pieces_makes_no_difference(
+            text in prop::collection::vec(prop_oneof![Just(b'\n'), any::<u8>()], 0..300),
+            cuts in prop::collection::vec(0_usize..300, 0..6),
+        ) {
+            let mut cuts: Vec<usize> = cuts.into_iter().map(|cut| cut.min(text.len())).collect();
+            cuts.extend([0, text.len()]);
+            cuts.sort_unstable();
+            let pieces: Vec<&[u8]> = cuts.windows(2).map(|cut| &text[cut[0]..cut[1]]).collect();
+            prop_assert_eq!(lines(&pieces), lines(&[&text]));
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A child as a process: its number, what it says, and signals to it.
+
+use crate::launch::Launched;
+use crate::notices::Notices;
+use crate::output::{Output, Stream};
+use crate::supervisor::ChildId;
+use nix::errno::Errno;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::unistd::Pid;
+use std::fmt;
+use std::io::{self, PipeReader, Read};
+use tracing::warn;
+
+/// A child. Until it has been waited for, its number is its own.
+#[derive(Debug)]
+pub(crate) struct Process {
+    pub(crate) id: ChildId,
+    pub(crate) pid: Pid,
+    pub(crate) notices: Notices,
+    /// Whether it has been waited for, and is only still known by name.
+    pub(crate) ended: bool,
+    failure: PipeReader,
+}
+
+impl Process {
+    /// Follows what was launched.
+    ///
+    /// # Errors
+    /// If the runtime can't watch it.
+    pub(crate) fn new(id: ChildId, launched: Launched, output: &mut Output) -> io::Result<Self> {
+        let Launched { pid, notices, output: written, errors, failure } = launched;
+        output.follow(pid, Stream::Output, written)?;
+        output.follow(pid, Stream::Errors, errors)?;
+        Ok(Self { id, pid, notices: Notices::new(notices, pid)?, ended: false, failure })
+    }
+
+    /// Sends it a signal.
+    pub(crate) fn signal(&self, signal: Signal) {
+        if let Err(error) = kill(self.pid, signal) {
+            // One that has changed its user for root's.
+            warn!(child = self.pid.as_raw(), signal = signal.as_str(), %error, "can't send a signal");
+        }
+    }
+
+    /// Why its command could not be executed, now that it has ended; `None` if it could.
+    pub(crate) fn failure(&mut self) -> Option<String> {
+        let mut reason = String::new();
+        // The other end went with the starter or with its exec.
+        self.failure.read_to_string(&mut reason).ok()?;
+        (!reason.is_empty()).then_some(reason)
+    }
+}
+
+/// How a process ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// By itself, with this status.
+    Exited(i32),
+    /// By this signal.
+    Signaled(Signal),
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Exited(status) => write!(f, "{status}"),
+            Self::Signaled(signal) => f.write_str(signal.as_str()),
+        }
+    }
+}
+
+/// The next process that has ended: a child, or what one has left behind. `None` if there is none now.
+pub(crate) fn reap() -> Option<(Pid, End)> {
+    loop {
+        match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
+            Ok(WaitStatus::Exited(pid, status)) => return Some((pid, End::Exited(status))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid, End::Signaled(signal))),
+            Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
+            Ok(_) | Err(Errno::EINTR) => {}
+            Err(error) => {
+                warn!(%error, "can't wait for children");
+                return None;
+            }
+        }
+    }
+}

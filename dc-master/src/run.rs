@@ -1,0 +1,96 @@
+//! The life of the master: what is opened, started, awaited and ended, in that order.
+
+use crate::launch::Launcher;
+use crate::master::{Master, Parts};
+use crate::options::{MasterOptions, PROGRAM};
+use crate::output::Output;
+use crate::signals::Signals;
+use crate::sockets::Sockets;
+use crate::starter::Start;
+use crate::supervisor::Settings;
+use dc_options::log;
+use dc_options::start::StartError;
+use libdc::net::workers::runtime;
+use libdc::process::account::Account;
+use libdc::process::life::{Launch, LifeError};
+use libdc::process::notify::{Notifier, NotifyError};
+use std::io;
+use std::time::Duration;
+use tracing::{info, warn};
+
+/// Holds the sockets and runs the command until a signal ends it.
+pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
+    let user = options.user.as_deref().map(Account::resolve).transpose().map_err(StartError::from)?;
+    let permissions = options.socket.permissions(user.as_ref()).map_err(StartError::from)?;
+    let notifier = Notifier::from_environment()?;
+    let directory = std::env::current_dir()?;
+    let launch = Launch {
+        program: PROGRAM.name,
+        detach: options.daemon,
+        pidfile: options.pidfile.clone(),
+        // That of the children: the master keeps the right to become it.
+        user: None,
+    };
+    let starting = launch.begin()?;
+    let sockets = Sockets::open(&options.listen, permissions, options.nonblock).map_err(StartError::from)?;
+    // The sockets keep their files themselves, for one may be made anew.
+    let confined = starting.confine(Vec::new())?;
+    log::start(&options.log, PROGRAM.name).map_err(StartError::from)?;
+    if options.daemon {
+        notifier.main_pid(std::process::id());
+    }
+    for address in sockets.addresses() {
+        info!(%address, "listening");
+    }
+    if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
+        warn!(%error, "what children leave behind goes to another process");
+    }
+    let launcher = Launcher {
+        start: Start {
+            command: options.command,
+            arguments: options.arguments,
+            user: options.user,
+            orphan_signal: options.orphan_signal.0,
+        },
+        directory,
+    };
+    let settings = Settings {
+        start_ms: milliseconds(options.start),
+        ready_timeout_ms: milliseconds(options.ready_timeout),
+        stop_timeout_ms: milliseconds(options.stop_timeout),
+        restarts_max: options.max_restarts,
+    };
+    runtime()?.block_on(async {
+        let output = Output::start(options.log.syslog)?;
+        let parts = Parts { launcher, sockets, output, signals: Signals::listen()?, notifier, confined };
+        Master::new(settings, options.stop_signal, parts).run().await
+    })
+}
+
+/// All durations among the options are of a day at most.
+const fn milliseconds(duration: Duration) -> u64 {
+    duration.as_millis() as u64
+}
+
+/// Why the master does not start, or ends without having been told to.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum MasterError {
+    /// A socket, an account or the log.
+    #[error(transparent)]
+    Start(#[from] StartError),
+    /// Detaching or the pidfile.
+    #[error(transparent)]
+    Life(#[from] LifeError),
+    /// What supervises the master can't be told.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
+    /// The command can't be executed at all.
+    #[error("can't start {0}")]
+    Command(String),
+    /// Children died too often.
+    #[error("the command was restarted {0} times within a minute, and has died again")]
+    TooManyRestarts(usize),
+    /// The system refuses what the master needs to run.
+    #[error("can't start: {0}")]
+    System(#[from] io::Error),
+}

@@ -1,0 +1,71 @@
+//! The signals that the master takes.
+//!
+//! | signal | effect |
+//! |---|---|
+//! | `SIGHUP` | a new child, then the end of the old one |
+//! | `SIGINT`, `SIGTERM`, `SIGQUIT` | passed to the children; the master ends when they have |
+//! | `SIGUSR1`, `SIGUSR2` | passed to the children |
+//! | `SIGCHLD` | a process has ended |
+
+use crate::supervisor::StopSignal;
+use nix::sys::signal::Signal;
+use std::io;
+use std::task::{Context, Poll};
+use tokio::signal::unix::{self, SignalKind, signal};
+
+/// What a signal asks for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Request {
+    Restart,
+    End(StopSignal),
+    Pass(Signal),
+    Reap,
+}
+
+/// What each signal asks for. Ends of processes come first: what is decided then knows of them.
+const REQUESTS: [(Signal, Request); 7] = [
+    (Signal::SIGCHLD, Request::Reap),
+    (Signal::SIGTERM, Request::End(StopSignal::Terminate)),
+    (Signal::SIGINT, Request::End(StopSignal::Interrupt)),
+    (Signal::SIGQUIT, Request::End(StopSignal::Quit)),
+    (Signal::SIGHUP, Request::Restart),
+    (Signal::SIGUSR1, Request::Pass(Signal::SIGUSR1)),
+    (Signal::SIGUSR2, Request::Pass(Signal::SIGUSR2)),
+];
+
+/// The signals of the process, from the moment this exists.
+#[derive(Debug)]
+pub(crate) struct Signals(Vec<(Request, unix::Signal)>);
+
+impl Signals {
+    /// Takes over the signals, in the runtime. `SIGHUP` too where the process was started with it ignored.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn listen() -> io::Result<Self> {
+        let taken = REQUESTS.into_iter().map(|(number, request)| {
+            let signal = signal(SignalKind::from_raw(number as i32))?;
+            Ok((request, signal))
+        });
+        Ok(Self(taken.collect::<io::Result<_>>()?))
+    }
+
+    /// The next request. Signals of one kind that come before this is asked are one.
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Request> {
+        for (request, signal) in &mut self.0 {
+            if let Poll::Ready(Some(())) = signal.poll_recv(cx) {
+                return Poll::Ready(*request);
+            }
+        }
+        Poll::Pending
+    }
+}
+
+/// The signal of the system.
+pub(crate) const fn system_signal(signal: StopSignal) -> Signal {
+    match signal {
+        StopSignal::Interrupt => Signal::SIGINT,
+        StopSignal::Terminate => Signal::SIGTERM,
+        StopSignal::Quit => Signal::SIGQUIT,
+    }
+}

@@ -1,0 +1,107 @@
+//! The listening sockets, which the master opens once and keeps as long as it lives.
+//!
+//! Children get duplicates. `O_NONBLOCK` belongs to the socket, which all duplicates share, so it is set when the
+//! socket is opened and never afterwards: to set it for a new child would change it under the old one.
+
+use libdc::file::OwnFile;
+use libdc::net::address::Address;
+use libdc::net::listen::{ListenError, Listener, ListenerSocket, SocketPermissions};
+use nix::sys::socket::{Shutdown, shutdown};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use tracing::{error, info, warn};
+
+/// All sockets of the master, in the order in which children get them.
+#[derive(Debug)]
+pub(crate) struct Sockets {
+    held: Vec<Held>,
+    permissions: SocketPermissions,
+    nonblocking: bool,
+}
+
+/// One of them. Dropped, it removes its path.
+#[derive(Debug)]
+struct Held {
+    listener: Listener,
+    file: Option<OwnFile>,
+}
+
+impl Sockets {
+    /// Opens a socket at each of `addresses`.
+    ///
+    /// # Errors
+    /// [`ListenError`] for the first that can't be had. Those before it are closed again.
+    pub(crate) fn open(
+        addresses: &[Address],
+        permissions: SocketPermissions,
+        nonblocking: bool,
+    ) -> Result<Self, ListenError> {
+        let opened = addresses.iter().map(|address| Held::open(address, &permissions, nonblocking));
+        Ok(Self { held: opened.collect::<Result<_, _>>()?, permissions, nonblocking })
+    }
+
+    /// Where they listen.
+    pub(crate) fn addresses(&self) -> impl Iterator<Item = Address> {
+        self.held.iter().map(|held| held.listener.actual_address())
+    }
+
+    /// A duplicate of each, for a child.
+    ///
+    /// # Errors
+    /// If there are too few descriptors left.
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
+        self.held.iter().map(|held| held.descriptor().try_clone_to_owned()).collect()
+    }
+
+    /// Makes those Unix sockets anew whose path does not lead to them any more, so that the next child can be
+    /// connected to. Where that is not possible the old one is kept, with a line in the log.
+    pub(crate) fn renew(&mut self) {
+        for held in &mut self.held {
+            let lost = held.file.as_ref().is_some_and(|file| matches!(file.is_there(), Ok(false)));
+            if !lost {
+                continue;
+            }
+            let address = held.listener.address().clone();
+            match Held::open(&address, &self.permissions, self.nonblocking) {
+                Ok(new) => {
+                    warn!(%address, "the path did not lead to the socket any more: it was made anew");
+                    *held = new;
+                }
+                Err(error) => error!("the path does not lead to the socket any more: {error}"),
+            }
+        }
+    }
+
+    /// Stops listening, in children and grandchildren that still hold a socket too, so that the addresses are
+    /// free. Sockets that came from outside are left as they are.
+    pub(crate) fn close(self) {
+        for held in self.held {
+            if matches!(held.listener.address(), Address::Descriptor(_)) {
+                continue;
+            }
+            if let Err(error) = shutdown(held.descriptor().as_raw_fd(), Shutdown::Both) {
+                info!(address = %held.listener.address(), %error, "the socket can't be shut down");
+            }
+        }
+    }
+}
+
+impl Held {
+    fn open(
+        address: &Address,
+        permissions: &SocketPermissions,
+        nonblocking: bool,
+    ) -> Result<Self, ListenError> {
+        let mut listener = Listener::bind(address, permissions)?;
+        listener.set_nonblocking(nonblocking)?;
+        let file = listener.take_file();
+        Ok(Self { listener, file })
+    }
+
+    fn descriptor(&self) -> BorrowedFd<'_> {
+        match self.listener.socket() {
+            ListenerSocket::Tcp(socket) => socket.as_fd(),
+            ListenerSocket::Unix(socket) => socket.as_fd(),
+        }
+    }
+}

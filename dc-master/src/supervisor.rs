@@ -1,0 +1,297 @@
+//! What is to be done with the children, and when: the decisions of `dc_master`, as a pure machine.
+//!
+//! Events and the time come in, [`Action`]s go out by [`Supervisor::poll_action`]; the driver carries them out and
+//! says what came of it. Nothing here knows of processes, signals of the system or sockets.
+//!
+//! ```text
+//!                 ready                    another is ready
+//!   Starting ───────────────→ Serving ──────────────────────→ Stopping ──→ (killed) ──→ gone
+//!      │ not ready in time, or the master ends                    ↑
+//!      └──────────────────────────────────────────────────────────┘
+//! ```
+//!
+//! What always holds:
+//! - at most one child is starting and at most one is serving; any number may be stopping;
+//! - a serving child is told to stop only once another is ready, or when the master ends;
+//! - while the master runs there is a child that starts or serves, or a time when the next one starts.
+//!
+//! The pauses between restarts and their limit follow bifrost's: 1 s, doubling to 32 s, so many in a minute. Nothing
+//! here panics.
+
+mod action;
+mod backoff;
+mod child;
+#[cfg(test)]
+mod properties;
+#[cfg(test)]
+mod tests;
+
+pub(crate) use self::action::{Action, ChildId, Report, Status, StopSignal};
+use self::backoff::Backoff;
+use self::child::{Child, Phase};
+use libdc::time::Time;
+use std::collections::VecDeque;
+
+/// How children are started, stopped and restarted. A time of 0 is never.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Settings {
+    /// A child that has lived this long is taken for ready, in milliseconds.
+    pub(crate) start_ms: u64,
+    /// A child that is not ready by then is given up, in milliseconds.
+    pub(crate) ready_timeout_ms: u64,
+    /// A child that was told to stop is killed after this, in milliseconds.
+    pub(crate) stop_timeout_ms: u64,
+    /// Most restarts of children that died, in a minute.
+    pub(crate) restarts_max: usize,
+}
+
+/// The children, and what is planned for them.
+#[derive(Debug)]
+pub(crate) struct Supervisor {
+    settings: Settings,
+    children: Vec<Child>,
+    started: u64,
+    /// Whether a child has ever been ready.
+    was_ready: bool,
+    /// Whether another child is to be started when the one that starts is settled.
+    again: bool,
+    /// Whether who supervises the master was told that it reloads.
+    reloading: bool,
+    backoff: Backoff,
+    restart_at: Option<Time>,
+    /// How the master ends, once it does.
+    end: Option<Status>,
+    actions: VecDeque<Action>,
+}
+
+impl Supervisor {
+    /// A supervisor that starts its first child.
+    pub(crate) fn new(now: Time, settings: Settings) -> Self {
+        let mut new = Self {
+            settings,
+            children: Vec::new(),
+            started: 0,
+            was_ready: false,
+            again: false,
+            reloading: false,
+            backoff: Backoff::new(settings.restarts_max),
+            restart_at: None,
+            end: None,
+            actions: VecDeque::new(),
+        };
+        new.start(now);
+        new
+    }
+
+    /// The next thing to do.
+    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+        self.actions.pop_front()
+    }
+
+    /// When [`Supervisor::handle_time`] is to be called at the latest.
+    pub(crate) fn next_deadline(&self) -> Option<Time> {
+        let children = self.children.iter().filter_map(|child| child.deadline());
+        children.chain(self.restart_at).min()
+    }
+
+    /// A new child is wanted in place of the one that serves.
+    pub(crate) fn handle_hangup(&mut self, now: Time) {
+        if self.end.is_some() {
+            self.report(Report::HangupIgnored);
+            return;
+        }
+        if self.was_ready && !self.reloading {
+            self.reloading = true;
+            self.actions.push_back(Action::TellReloading);
+        }
+        if self.find(Phase::is_starting).is_some() {
+            self.again = true;
+            self.report(Report::HangupPostponed);
+        } else {
+            self.start(now);
+        }
+    }
+
+    /// The master is to end, when its children have. `signal` is passed to all of them, each time.
+    pub(crate) fn handle_end(&mut self, now: Time, signal: StopSignal) {
+        let first = self.end.is_none();
+        if first {
+            self.report(Report::Ending { signal });
+            self.actions.push_back(Action::TellStopping);
+        }
+        self.end_all(now, signal, Status::Success);
+    }
+
+    /// The child could not be started at all. It is gone.
+    pub(crate) fn handle_failed_start(&mut self, now: Time, id: ChildId) {
+        if !self.was_ready && self.children.len() == 1 && self.end.is_none() && self.backoff.is_unused() {
+            // Nothing has ever run: whoever starts the master is still there to be told.
+            self.end = Some(Status::CommandFailed);
+        }
+        self.handle_exit(now, id);
+    }
+
+    /// The child says that it serves. Only one that is starting can.
+    pub(crate) fn handle_ready(&mut self, now: Time, id: ChildId) {
+        let Some(child) = self.children.iter_mut().find(|child| child.id == id && child.phase.is_starting())
+        else {
+            return;
+        };
+        child.phase = Phase::Serving { since: now };
+        self.report(Report::Ready { child: id });
+        self.was_ready = true;
+        let timeout = self.settings.stop_timeout_ms;
+        for child in &mut self.children {
+            if child.id != id && matches!(child.phase, Phase::Serving { .. }) {
+                child.stop(now, timeout);
+                self.actions.push_back(Action::Stop { child: child.id });
+                self.actions.push_back(Action::Report(Report::Stopping { child: child.id }));
+            }
+        }
+        self.actions.push_back(Action::TellReady { child: id });
+        self.reloading = false;
+        self.settle(now);
+    }
+
+    /// The child says that it needs `ms` more from now on to be ready.
+    pub(crate) fn handle_extension(&mut self, now: Time, id: ChildId, ms: u64) {
+        let until = now.after_ms(ms);
+        let child = self.children.iter_mut().find(|child| child.id == id);
+        if let Some(Phase::Starting { ready_at, given_up_at }) = child.map(|child| &mut child.phase) {
+            // It says itself that to live is not yet to be ready.
+            *ready_at = None;
+            *given_up_at = given_up_at.map(|at| at.max(until));
+        }
+    }
+
+    /// The child has ended.
+    pub(crate) fn handle_exit(&mut self, now: Time, id: ChildId) {
+        let Some(place) = self.children.iter().position(|child| child.id == id) else { return };
+        let child = self.children.remove(place);
+        if let Some(status) = self.end {
+            if self.children.is_empty() {
+                self.actions.push_back(Action::End(status));
+            }
+            return;
+        }
+        match child.phase {
+            Phase::Stopping { .. } => {}
+            Phase::Starting { .. } => {
+                self.start_failed(now, |serves_on| Report::DiedEarly { child: id, serves_on })
+            }
+            Phase::Serving { since } => {
+                self.report(Report::Died { child: id });
+                self.backoff.note_run(now.ms_since(since));
+                if self.find(Phase::is_starting).is_none() {
+                    self.plan_restart(now);
+                }
+            }
+        }
+    }
+
+    /// Does what is due.
+    pub(crate) fn handle_time(&mut self, now: Time) {
+        if self.restart_at.is_some_and(|at| at <= now) {
+            self.backoff.note_restart(now);
+            self.start(now);
+        }
+        for id in self.due(now, |phase| matches!(phase, Phase::Stopping { .. })) {
+            self.actions.push_back(Action::Kill { child: id });
+            self.report(Report::Killed { child: id });
+        }
+        for id in self.due(now, Phase::is_ready_by_age) {
+            self.handle_ready(now, id);
+        }
+        for id in self.due(now, Phase::is_starting) {
+            self.give_up(now, id);
+        }
+    }
+
+    fn start(&mut self, now: Time) {
+        self.restart_at = None;
+        self.started += 1;
+        let id = ChildId(self.started);
+        self.children.push(Child::starting(id, now, &self.settings));
+        self.actions.push_back(Action::Start { child: id });
+    }
+
+    /// Children one of whose times has come, among those in a phase. The time is taken: it comes once.
+    fn due(&mut self, now: Time, among: impl Fn(&Phase) -> bool) -> Vec<ChildId> {
+        let mut due = Vec::new();
+        for child in self.children.iter_mut().filter(|child| among(&child.phase)) {
+            if child.take_due(now) {
+                due.push(child.id);
+            }
+        }
+        due
+    }
+
+    fn give_up(&mut self, now: Time, id: ChildId) {
+        if let Some(child) = self.children.iter_mut().find(|child| child.id == id) {
+            child.stop(now, self.settings.stop_timeout_ms);
+            self.actions.push_back(Action::Stop { child: id });
+            self.start_failed(now, |serves_on| Report::NotReady { child: id, serves_on });
+        }
+    }
+
+    /// The child that was starting will not serve. The one that serves goes on; where there is none, another is started
+    /// in a while.
+    fn start_failed(&mut self, now: Time, report: impl FnOnce(Option<ChildId>) -> Report) {
+        let serving = self.find(|phase| matches!(phase, Phase::Serving { .. }));
+        self.report(report(serving));
+        if let Some(child) = serving {
+            if self.reloading {
+                self.reloading = false;
+                self.actions.push_back(Action::TellReady { child });
+            }
+        } else if !self.again {
+            self.plan_restart(now);
+        }
+        self.settle(now);
+    }
+
+    /// No child is starting any more: if another was asked for meanwhile, it is its turn.
+    fn settle(&mut self, now: Time) {
+        if std::mem::take(&mut self.again) && self.end.is_none() {
+            self.handle_hangup(now);
+        }
+    }
+
+    fn plan_restart(&mut self, now: Time) {
+        match self.backoff.next_pause_ms(now) {
+            Some(pause_ms) => {
+                self.restart_at = Some(now.after_ms(pause_ms));
+                self.report(Report::Restarting { in_ms: pause_ms });
+                if self.was_ready {
+                    self.actions.push_back(Action::TellRestarting { in_ms: pause_ms });
+                }
+            }
+            None => {
+                self.report(Report::TooManyRestarts);
+                self.actions.push_back(Action::TellStopping);
+                self.end_all(now, StopSignal::Terminate, Status::TooManyRestarts);
+            }
+        }
+    }
+
+    fn end_all(&mut self, now: Time, signal: StopSignal, status: Status) {
+        let status = *self.end.get_or_insert(status);
+        self.restart_at = None;
+        self.again = false;
+        for child in &mut self.children {
+            child.stop(now, self.settings.stop_timeout_ms);
+            self.actions.push_back(Action::Pass { child: child.id, signal });
+        }
+        if self.children.is_empty() {
+            self.actions.push_back(Action::End(status));
+        }
+    }
+
+    fn find(&self, phase: impl Fn(&Phase) -> bool) -> Option<ChildId> {
+        self.children.iter().find(|child| phase(&child.phase)).map(|child| child.id)
+    }
+
+    fn report(&mut self, report: Report) {
+        self.actions.push_back(Action::Report(report));
+    }
+}

@@ -1,0 +1,142 @@
+//! What holds whatever happens: the events of a child's life, of the operator and of the time, in any order.
+
+use super::*;
+use proptest::prelude::*;
+use std::collections::HashMap;
+
+/// Something that happens. `u8` chooses one of the children that there are.
+#[derive(Clone, Copy, Debug)]
+enum Happening {
+    Hangup,
+    Ready(u8),
+    Extension(u8, u64),
+    Exit(u8),
+    FailedStart(u8),
+    End,
+    Pass(u64),
+}
+
+fn happening() -> impl Strategy<Value = Happening> {
+    prop_oneof![
+        4 => Just(Happening::Hangup),
+        5 => any::<u8>().prop_map(Happening::Ready),
+        1 => (any::<u8>(), 0..90_000_u64).prop_map(|(child, ms)| Happening::Extension(child, ms)),
+        5 => any::<u8>().prop_map(Happening::Exit),
+        1 => any::<u8>().prop_map(Happening::FailedStart),
+        1 => Just(Happening::End),
+        8 => (0..40_000_u64).prop_map(Happening::Pass),
+    ]
+}
+
+fn settings() -> impl Strategy<Value = Settings> {
+    let ms = || prop_oneof![Just(0_u64), Just(100), Just(3_000), Just(30_000)];
+    (ms(), ms(), ms(), 0..7_usize).prop_map(|(start_ms, ready_timeout_ms, stop_timeout_ms, restarts_max)| {
+        Settings { start_ms, ready_timeout_ms, stop_timeout_ms, restarts_max }
+    })
+}
+
+/// The children as an observer knows them, from what is done to them.
+#[derive(Debug, Default)]
+struct Observed {
+    /// Whether each was told to stop.
+    children: HashMap<ChildId, bool>,
+    ready: Option<ChildId>,
+    ended: Option<Status>,
+    told_to_end: bool,
+}
+
+impl Observed {
+    fn observe(&mut self, action: Action) -> Result<(), TestCaseError> {
+        prop_assert!(self.ended.is_none(), "{action:?} after the end");
+        match action {
+            Action::Start { child } => {
+                prop_assert!(!self.told_to_end, "a start while it ends");
+                prop_assert!(self.children.insert(child, false).is_none(), "{child:?} started twice");
+                let running = self.children.values().filter(|stopped| !**stopped).count();
+                prop_assert!(running <= 2, "one serves and one starts, no more");
+            }
+            Action::Stop { child } => {
+                let stopped = self.children.insert(child, true);
+                prop_assert_eq!(stopped, Some(false), "each is told once");
+                // The one that serves is told only when another is ready; one that was not ready was not serving.
+                prop_assert_ne!(Some(child), self.ready);
+            }
+            Action::Pass { child, .. } => {
+                prop_assert!(self.children.insert(child, true).is_some());
+            }
+            Action::Kill { child } => {
+                prop_assert_eq!(self.children.get(&child), Some(&true), "killed without having been told");
+            }
+            Action::Report(Report::Ready { child }) => self.ready = Some(child),
+            Action::Report(Report::TooManyRestarts | Report::Ending { .. }) => self.told_to_end = true,
+            Action::End(status) => {
+                prop_assert!(self.children.is_empty(), "the end with children");
+                self.ended = Some(status);
+            }
+            _ => {}
+        }
+        Ok(())
+    }
+
+    fn choose(&self, choice: u8) -> Option<ChildId> {
+        let mut ids: Vec<ChildId> = self.children.keys().copied().collect();
+        ids.sort_unstable();
+        (!ids.is_empty()).then(|| ids[usize::from(choice) % ids.len()])
+    }
+}
+
+fn happen(supervisor: &mut Supervisor, observed: &mut Observed, now: Time, happening: Happening) {
+    match happening {
+        Happening::Hangup => supervisor.handle_hangup(now),
+        Happening::Ready(choice) => {
+            observed.choose(choice).inspect(|id| supervisor.handle_ready(now, *id));
+        }
+        Happening::Extension(choice, ms) => {
+            observed.choose(choice).inspect(|id| supervisor.handle_extension(now, *id, ms));
+        }
+        Happening::Exit(choice) => {
+            if let Some(id) = observed.choose(choice) {
+                observed.children.remove(&id);
+                supervisor.handle_exit(now, id);
+            }
+        }
+        Happening::FailedStart(choice) => {
+            if let Some(id) = observed.choose(choice).filter(|id| observed.ready != Some(*id)) {
+                observed.children.remove(&id);
+                supervisor.handle_failed_start(now, id);
+            }
+        }
+        Happening::End => supervisor.handle_end(now, StopSignal::Terminate),
+        Happening::Pass(_) => {}
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(2_000))]
+    #[test]
+    fn what_works_is_kept_and_something_always_will(
+        settings in settings(),
+        happenings in prop::collection::vec(happening(), 1..60),
+    ) {
+        let mut now = Time::from_ms(0);
+        let mut supervisor = Supervisor::new(now, settings);
+        let mut observed = Observed::default();
+        for happening in happenings {
+            if let Happening::Pass(ms) = happening {
+                now = now.after_ms(ms);
+            }
+            happen(&mut supervisor, &mut observed, now, happening);
+            supervisor.handle_time(now);
+            while let Some(action) = supervisor.poll_action() {
+                observed.observe(action)?;
+            }
+            if observed.ended.is_some() {
+                break;
+            }
+            prop_assert!(supervisor.next_deadline().is_none_or(|at| at > now), "what is due is done");
+            let running = observed.children.values().any(|stopped| !stopped);
+            let planned = supervisor.restart_at.is_some();
+            prop_assert!(observed.told_to_end || running || planned, "nothing runs, and nothing will");
+        }
+    }
+}
