@@ -7,24 +7,48 @@ use nix::unistd::Pid;
 use std::env;
 use std::ffi::{OsStr, OsString};
 use std::fs;
+use std::os::fd::OwnedFd;
+use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
+use std::sync::Arc;
 
 /// What the variables begin with that the programs read.
-const VARIABLES: [&str; 5] = ["DC_SERVER_", "DC_CLIENT_", "DC_LOCK_", "DFLOCKD_", "RUST_LOG"];
+const VARIABLES: [&str; 10] = [
+    "DC_SERVER_",
+    "DC_CLIENT_",
+    "DC_LOCK_",
+    "DC_MASTER_",
+    "DFLOCKD_",
+    "EINHORN_",
+    "LISTEN_",
+    "NOTIFY_SOCKET",
+    "RUST_LOG",
+    "WATCHDOG_",
+];
 
 /// How a program is to be started: with these arguments, and nothing from the environment.
 #[derive(Clone, Debug)]
 pub struct Launch {
     program: &'static str,
     arguments: Vec<OsString>,
-    files_max: Option<u32>,
+    prelude: Option<String>,
+    variables: Vec<(&'static str, OsString)>,
+    directory: Option<PathBuf>,
+    stdin: Option<Arc<OwnedFd>>,
 }
 
 impl Launch {
     /// A program of ours, such as `dc_server`.
     #[must_use]
     pub const fn new(program: &'static str) -> Self {
-        Self { program, arguments: Vec::new(), files_max: None }
+        Self {
+            program,
+            arguments: Vec::new(),
+            prelude: None,
+            variables: Vec::new(),
+            directory: None,
+            stdin: None,
+        }
     }
 
     /// With further arguments.
@@ -36,8 +60,35 @@ impl Launch {
 
     /// With no more than this many open files, which it can't raise.
     #[must_use]
-    pub const fn with_files_max(mut self, files_max: u32) -> Self {
-        self.files_max = Some(files_max);
+    pub fn with_files_max(self, files_max: u32) -> Self {
+        self.after(&format!("ulimit -n {files_max} && exec \"$0\" \"$@\""))
+    }
+
+    /// By these words of a shell, in which `exec "$0" "$@"` is the program with its arguments.
+    #[must_use]
+    pub fn after(mut self, prelude: &str) -> Self {
+        self.prelude = Some(prelude.to_owned());
+        self
+    }
+
+    /// With a variable.
+    #[must_use]
+    pub fn with_variable(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.variables.push((name, value.as_ref().to_owned()));
+        self
+    }
+
+    /// In this directory.
+    #[must_use]
+    pub fn within(mut self, directory: &Path) -> Self {
+        self.directory = Some(directory.to_owned());
+        self
+    }
+
+    /// With this descriptor as its standard input.
+    #[must_use]
+    pub fn with_stdin(mut self, descriptor: OwnedFd) -> Self {
+        self.stdin = Some(Arc::new(descriptor));
         self
     }
 
@@ -60,11 +111,11 @@ impl Launch {
 
     fn command(&self) -> Command {
         let path = program(self.program);
-        let mut command = match self.files_max {
+        let mut command = match &self.prelude {
             None => Command::new(path),
-            Some(files_max) => {
+            Some(prelude) => {
                 let mut shell = Command::new("sh");
-                shell.arg("-c").arg(format!("ulimit -n {files_max} && exec \"$0\" \"$@\"")).arg(path);
+                shell.arg("-c").arg(prelude).arg(path);
                 shell
             }
         };
@@ -74,6 +125,13 @@ impl Launch {
             }
         }
         command.args(&self.arguments).stdin(Stdio::null());
+        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory);
+        }
+        if let Some(stdin) = &self.stdin {
+            command.stdin(stdin.try_clone().expect("a copy of a descriptor"));
+        }
         command
     }
 }

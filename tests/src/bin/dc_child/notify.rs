@@ -1,0 +1,49 @@
+//! What a child says to its master, in datagrams to `NOTIFY_SOCKET`. Without one it says nothing.
+
+use crate::plan::Stored;
+use nix::sys::memfd::{MFdFlags, memfd_create};
+use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
+use std::env;
+use std::fs::File;
+use std::io::{self, IoSlice, Write};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
+use std::os::unix::net::UnixDatagram;
+
+/// Says `text`.
+///
+/// # Errors
+/// Those of the system.
+pub(crate) fn say(text: &[u8]) -> io::Result<()> {
+    send(text, &[])
+}
+
+/// Has a descriptor stored. The other end of a pipe stays open until the process ends.
+///
+/// # Errors
+/// Those of the system.
+pub(crate) fn store(stored: &Stored) -> io::Result<()> {
+    let name = if stored.name.is_empty() { String::new() } else { format!("\nFDNAME={}", stored.name) };
+    let descriptor: OwnedFd = if let Some(text) = &stored.text {
+        let mut file = File::from(memfd_create(c"stored", MFdFlags::MFD_CLOEXEC)?);
+        file.write_all(text.as_bytes())?;
+        file.into()
+    } else {
+        let (reader, writer) = io::pipe()?;
+        std::mem::forget(writer);
+        reader.into()
+    };
+    send(format!("FDSTORE=1{name}").as_bytes(), &[descriptor.as_raw_fd()])
+}
+
+fn send(text: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
+    let Ok(path) = env::var("NOTIFY_SOCKET") else { return Ok(()) };
+    let address = match path.strip_prefix('@') {
+        Some(name) => UnixAddr::new_abstract(name.as_bytes())?,
+        None => UnixAddr::new(path.as_str())?,
+    };
+    let socket = UnixDatagram::unbound()?;
+    let rights = [ControlMessage::ScmRights(descriptors)];
+    let rights = if descriptors.is_empty() { &[][..] } else { &rights };
+    sendmsg(socket.as_raw_fd(), &[IoSlice::new(text)], rights, MsgFlags::empty(), Some(&address))?;
+    Ok(())
+}

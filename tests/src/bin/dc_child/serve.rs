@@ -1,0 +1,190 @@
+//! A child that serves, until it is told to end or its plan says so.
+//!
+//! Nothing that was accepted is left unanswered: accepting stops first, and what was accepted is waited for.
+
+use crate::descriptors::Listener;
+use crate::plan::{Plan, Ready};
+use crate::{LIFE_MAX, LOOK_EVERY, notify, output};
+use std::future::{pending, poll_fn};
+use std::io;
+use std::path::Path;
+use std::process;
+use std::task::Poll;
+use std::time::{Duration, Instant};
+use tokio::io::{AsyncBufReadExt, AsyncRead, AsyncWrite, AsyncWriteExt, BufReader};
+use tokio::net::{TcpListener, UnixListener};
+use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::sync::watch;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, sleep_until};
+
+/// The status of a child that its plan lets die.
+const DEAD: u8 = 3;
+
+/// Serves. Returns the status to end with.
+///
+/// # Errors
+/// Those of the system.
+pub(crate) fn serve(plan: &Plan, listeners: Vec<Listener>, started: Instant) -> io::Result<u8> {
+    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
+    runtime.block_on(async {
+        let mut signals = Signals::new()?;
+        let (stop, stopped) = watch::channel(false);
+        let mut serving = JoinSet::new();
+        for listener in listeners {
+            let socket = Socket::new(listener)?;
+            serving.spawn(accept(socket, (!plan.mute).then_some(plan.answer_after), stopped.clone()));
+        }
+        tokio::select! {
+            () = signals.told_to_end(plan.deaf) => {}
+            () = death(plan, started) => return Ok(DEAD),
+            error = readiness(plan, started) => return Err(error),
+            () = sleep(LIFE_MAX) => return Ok(DEAD),
+        }
+        stop.send_replace(true);
+        while serving.join_next().await.is_some() {}
+        if let Some(path) = &plan.linger_until {
+            appearance(path).await;
+        }
+        Ok(0)
+    })
+}
+
+/// A listening socket of either kind.
+enum Socket {
+    Tcp(TcpListener),
+    Unix(UnixListener),
+}
+
+impl Socket {
+    fn new(listener: Listener) -> io::Result<Self> {
+        Ok(match listener {
+            Listener::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            Listener::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+        })
+    }
+
+    async fn accept(&self) -> io::Result<Box<dyn Connection>> {
+        Ok(match self {
+            Self::Tcp(socket) => Box::new(socket.accept().await?.0),
+            Self::Unix(socket) => Box::new(socket.accept().await?.0),
+        })
+    }
+}
+
+/// A connection of either kind.
+trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+
+/// Accepts until it is stopped, and has answered all when it returns. Without a time to answer it accepts nothing.
+async fn accept(socket: Socket, answer_after: Option<Duration>, mut stopped: watch::Receiver<bool>) {
+    let mut answering = JoinSet::new();
+    loop {
+        tokio::select! {
+            biased;
+            _ = stopped.changed() => break,
+            Some(_) = answering.join_next() => {}
+            accepted = socket.accept(), if answer_after.is_some() => {
+                // The client may be gone again; that is its own affair.
+                if let (Ok(connection), Some(after)) = (accepted, answer_after) {
+                    answering.spawn(answer(connection, after));
+                }
+            }
+        }
+    }
+    drop(socket);
+    while answering.join_next().await.is_some() {}
+}
+
+/// Answers one line.
+///
+/// # Errors
+/// The client went away.
+async fn answer(connection: Box<dyn Connection>, after: Duration) -> io::Result<()> {
+    let mut connection = BufReader::new(connection);
+    let mut line = Vec::new();
+    connection.read_until(b'\n', &mut line).await?;
+    sleep(after).await;
+    connection.write_all(format!("child {}\n", process::id()).as_bytes()).await?;
+    connection.shutdown().await
+}
+
+/// The signals that a child heeds: the first four end it. Each one is written to standard output.
+struct Signals([(&'static str, Signal); 6]);
+
+impl Signals {
+    const ENDING: [&'static str; 4] = ["HUP", "TERM", "INT", "QUIT"];
+
+    fn new() -> io::Result<Self> {
+        Ok(Self([
+            ("HUP", signal(SignalKind::hangup())?),
+            ("TERM", signal(SignalKind::terminate())?),
+            ("INT", signal(SignalKind::interrupt())?),
+            ("QUIT", signal(SignalKind::quit())?),
+            ("USR1", signal(SignalKind::user_defined1())?),
+            ("USR2", signal(SignalKind::user_defined2())?),
+        ]))
+    }
+
+    /// Returns when it is to end; who is deaf never is.
+    async fn told_to_end(&mut self, is_deaf: bool) {
+        loop {
+            let name = self.next().await;
+            output::line(&format!("signal {name}"));
+            if Self::ENDING.contains(&name) && !is_deaf {
+                return;
+            }
+        }
+    }
+
+    async fn next(&mut self) -> &'static str {
+        poll_fn(|context| {
+            for (name, signal) in &mut self.0 {
+                if signal.poll_recv(context).is_ready() {
+                    return Poll::Ready(*name);
+                }
+            }
+            Poll::Pending
+        })
+        .await
+    }
+}
+
+/// Returns when the plan lets the child die.
+async fn death(plan: &Plan, started: Instant) {
+    let in_time = async {
+        match plan.die_after {
+            Some(after) => sleep_until((started + after).into()).await,
+            None => pending().await,
+        }
+    };
+    let by_file = async {
+        match &plan.die_when {
+            Some(path) => appearance(path).await,
+            None => pending().await,
+        }
+    };
+    tokio::select! {
+        () = in_time => {}
+        () = by_file => {}
+    }
+}
+
+/// Says that the child is ready, when its plan has it so. Returns only if that can't be said.
+async fn readiness(plan: &Plan, started: Instant) -> io::Error {
+    if let Some(Ready::After(after)) = plan.ready {
+        sleep_until((started + after).into()).await;
+        if let Err(error) = notify::say(b"READY=1") {
+            return error;
+        }
+    }
+    pending().await
+}
+
+/// Returns when there is such a file, or no directory for it any more.
+async fn appearance(path: &Path) {
+    while !path.exists() && path.parent().is_none_or(Path::exists) {
+        sleep(LOOK_EVERY).await;
+    }
+}
