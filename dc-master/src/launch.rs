@@ -16,6 +16,7 @@ use libdc::process::passing;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, socket};
 use nix::unistd::Pid;
+use std::env;
 use std::ffi::OsString;
 use std::io::{self, PipeReader};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
@@ -30,9 +31,8 @@ pub(crate) const FIRST: RawFd = 3;
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// What a socket is called in `LISTEN_FDNAMES`.
 const LISTENER_NAME: &str = "listener";
-/// What the environment may say of the master, and not of its children.
-const OF_THE_MASTER: [&str; 5] =
-    ["WATCHDOG_USEC", "WATCHDOG_PID", "LISTEN_PIDFDID", "MAINPID", "NOTIFY_SOCKET"];
+/// What variables begin with that say something of the master, or of what supervises it, and not of its children.
+const OF_THE_MASTER: [&str; 5] = ["DC_MASTER_", "EINHORN_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_"];
 
 /// How every child is started.
 #[derive(Clone, Debug)]
@@ -83,9 +83,11 @@ impl Launcher {
         let starter = Starter { start: self.start.clone(), parent: process::id(), failure: number(count) };
         let mut command = Command::new(OWN_PROGRAM);
         command.arg0("dc_master").args(starter.into_arguments()).current_dir(&self.directory);
-        OF_THE_MASTER.iter().for_each(|name| {
-            command.env_remove(name);
-        });
+        for (name, _) in env::vars_os() {
+            if OF_THE_MASTER.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+                command.env_remove(name);
+            }
+        }
         command.envs(environment(listeners, stored)).env("NOTIFY_SOCKET", address(&notices)?);
         command.stdin(Stdio::null()).stdout(output_writer).stderr(errors_writer);
         // Of its own group, so that a key of the terminal is the master's to pass on.

@@ -105,11 +105,21 @@ impl Master {
             }
             self.processes.retain(|process| !process.ended);
             self.keep_alive();
+            // Not only when nothing else happens: a child could say something all the time.
+            let now = self.clock.now();
+            if self.supervisor.next_deadline().is_some_and(|at| at <= now) {
+                self.supervisor.handle_time(now);
+                continue;
+            }
+            // Each child is heard in its turn.
+            if self.processes.len() > 1 {
+                self.processes.rotate_left(1);
+            }
             let wait = self.next_wait();
             tokio::select! {
                 biased;
                 event = poll_fn(|cx| Self::poll_event(&mut self.signals, &self.processes, cx)) => self.handle(event),
-                () = wait => self.supervisor.handle_time(self.clock.now()),
+                () = wait => {}
             }
         }
     }

@@ -1,6 +1,6 @@
 //! What a child says on its `NOTIFY_SOCKET`.
 //!
-//! The format is that of sd_notify(3): `NAME=VALUE` lines in one datagram, with descriptors beside it. Each child has a socket
+//! The format is that of `sd_notify(3)`: `NAME=VALUE` lines in one datagram, with descriptors beside it. Each child has a socket
 //! of its own, and the system tells who has sent: the child and its descendants are heard, and nobody else.
 
 use libdc::process::passing::{self, ReceiveError};
@@ -85,7 +85,11 @@ impl Notices {
             let received = self.socket.try_io(Interest::READABLE, || {
                 match passing::receive(&self.socket, &mut buffer) {
                     Err(ReceiveError::NothingYet) => Err(io::ErrorKind::WouldBlock.into()),
-                    Err(ReceiveError::System(error)) => Err(error),
+                    // To try again at once would be to try for ever.
+                    Err(ReceiveError::System(error)) => {
+                        warn!(child, %error, "a notification can't be received");
+                        Err(io::ErrorKind::WouldBlock.into())
+                    }
                     other => Ok(other),
                 }
             });

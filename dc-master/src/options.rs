@@ -34,7 +34,7 @@ const RESTARTS_MAX: u64 = 60;
 /// What to hold, and what to run.
 #[derive(clap::Args, Debug)]
 pub(crate) struct MasterOptions {
-    /// A socket to hold, such as tcp://127.0.0.1:9001 or unix:///run/app.sock.
+    /// Where to listen on behalf of the children.
     #[arg(long, value_name = "ADDR", value_parser = listen_address)]
     pub(crate) listen: Vec<Address>,
     /// The program to run.

@@ -1,4 +1,4 @@
-//! Descriptors that children left with the master for those after them (`FDSTORE=1` in sd_notify(3)).
+//! Descriptors that children left with the master for those after them (`FDSTORE=1` in `sd_notify(3)`).
 //!
 //! As under systemd: a descriptor has the name `FDNAME`, or `stored`; one whose other end has gone is dropped unless
 //! it came with `FDPOLL=0`; a socket or file without a name in a file system that is stored twice under the same name

@@ -90,7 +90,7 @@ impl Supervisor {
 
     /// When [`Supervisor::handle_time`] is to be called at the latest.
     pub(crate) fn next_deadline(&self) -> Option<Time> {
-        let children = self.children.iter().filter_map(|child| child.deadline());
+        let children = self.children.iter().filter_map(Child::deadline);
         children.chain(self.restart_at).min()
     }
 

@@ -1,4 +1,4 @@
-//! What a service tells its supervisor: systemd, `dc_master`, or another that gives it a `NOTIFY_SOCKET` (sd_notify(3)).
+//! What a service tells its supervisor: systemd, `dc_master`, or another that gives it a `NOTIFY_SOCKET` (`sd_notify(3)`).
 //!
 //! The messages are datagrams of `NAME=value` lines. A [`Notifier`] without a supervisor does nothing, so a program says what is so
 //! and need not ask who listens. It connects when it is made: afterwards the program may become another user, change its root
