@@ -13,17 +13,17 @@
 //! Nothing here panics.
 
 use super::address::{Address, Family, SocketPath, TcpAddress};
+use super::inherit::{InheritError, Inherited};
 use super::unix_socket;
 use crate::file::OwnFile;
 use nix::errno::Errno;
-use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, sockopt,
 };
 use std::fmt;
 use std::io;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 use std::str::FromStr;
 
@@ -333,68 +333,40 @@ fn bind_one(at: SocketAddr, only_v6: bool) -> Result<TcpListener, (Step, Errno)>
 }
 
 /// Takes over the listening socket that the process was started with as descriptor `number`.
-///
-/// A descriptor that is closed when a program is started can't have been inherited: it is one of ours, and a
-/// second owner of it would be a disaster. So the first use of `FD:n` also makes a second one fail.
 fn inherit(address: &Address, number: RawFd) -> Result<ListenerSocket, ListenError> {
-    let not_inherited = || ListenError::NotInherited { address: address.clone() };
     let not_listening = || ListenError::NotListening { address: address.clone() };
-    let name = match socket::getsockname::<SockaddrStorage>(number) {
-        Ok(name) => name,
-        Err(Errno::EBADF) => return Err(not_inherited()),
-        Err(Errno::ENOTSOCK) => return Err(not_listening()),
-        Err(error) => return Err(ListenError::failed(address, Step::Inherit, error)),
+    let refused = |error| match error {
+        InheritError::NotInherited => ListenError::NotInherited { address: address.clone() },
+        InheritError::System(error) => ListenError::failed(address, Step::Inherit, error),
     };
-    #[allow(unsafe_code, reason = "a number becomes a descriptor in no other way")]
-    // SAFETY: `getsockname` found it open, and it stays so until it is closed below: the checks before
-    // that admit no descriptor that a part of this process owns.
-    let inherited = unsafe { BorrowedFd::borrow_raw(number) };
+    let inherited = Inherited::find(number).map_err(refused)?;
+    let Some(name) = inherited.socket_name().copied() else { return Err(not_listening()) };
     let failed = |error: Errno| ListenError::failed(address, Step::Inherit, error);
-    let flags = FdFlag::from_bits_truncate(fcntl(inherited, FcntlArg::F_GETFD).map_err(failed)?);
-    if flags.contains(FdFlag::FD_CLOEXEC) {
-        return Err(not_inherited());
-    }
     let stream = socket::getsockopt(&inherited, sockopt::SockType).map_err(failed)? == SockType::Stream;
     if !stream || !socket::getsockopt(&inherited, sockopt::AcceptConn).map_err(failed)? {
         return Err(not_listening());
     }
-    let duplicate = inherited.as_fd().try_clone_to_owned();
-    let socket = duplicate.map_err(|source| ListenError::failed(address, Step::Inherit, source))?;
-    let socket = match name.family() {
-        Some(AddressFamily::Inet | AddressFamily::Inet6) => ListenerSocket::Tcp(TcpListener::from(socket)),
-        Some(AddressFamily::Unix) => ListenerSocket::Unix(UnixListener::from(socket)),
-        _ => return Err(not_listening()),
-    };
-    // The standard streams stay: their numbers must not go to the next file that is opened.
-    if number > 2 {
-        nix::unistd::close(number).map_err(failed)?;
+    match name.family() {
+        Some(AddressFamily::Inet | AddressFamily::Inet6) => {
+            Ok(ListenerSocket::Tcp(TcpListener::from(inherited.take().map_err(refused)?)))
+        }
+        Some(AddressFamily::Unix) => {
+            Ok(ListenerSocket::Unix(UnixListener::from(inherited.take().map_err(refused)?)))
+        }
+        _ => Err(not_listening()),
     }
-    Ok(socket)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::net::inherit::tests::{alone, inheritable};
+    use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     use std::net::TcpStream;
     use std::os::unix::net::UnixStream;
-    use std::sync::{Mutex, MutexGuard, PoisonError};
 
     fn bind(text: &str) -> Result<Listener, ListenError> {
         Listener::bind(&text.parse().unwrap(), &SocketPermissions::default())
-    }
-
-    /// Held by a test that leaves descriptors open: the number of one must not come up in another.
-    static INHERITED: Mutex<()> = Mutex::new(());
-
-    fn alone() -> MutexGuard<'static, ()> {
-        INHERITED.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-
-    /// Leaves the socket to be inherited, as a supervisor would, and returns its number.
-    fn inheritable(socket: impl Into<OwnedFd>) -> RawFd {
-        let socket = socket.into();
-        fcntl(&socket, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
-        std::os::fd::IntoRawFd::into_raw_fd(socket)
     }
 
     #[test]

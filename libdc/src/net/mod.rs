@@ -12,6 +12,8 @@ pub mod codec;
 #[cfg(feature = "tokio")]
 pub mod connect;
 #[cfg(any(feature = "tokio", feature = "daemon"))]
+pub mod inherit;
+#[cfg(any(feature = "tokio", feature = "daemon"))]
 pub mod listen;
 #[cfg(feature = "tokio")]
 pub mod places;

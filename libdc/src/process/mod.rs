@@ -1,5 +1,5 @@
 //! The life of a daemon: detaching, pidfile, user, leftovers, signals, what outlives it ([`state`]), and the types that put them in order
-//! ([`life`]); descriptors that go from one process to another
+//! ([`life`]); descriptors that a supervisor passes ([`passed`]) and that go from one process to another
 //! ([`passing`]), and what a service tells its supervisor ([`notify`]).
 
 pub mod account;
@@ -9,6 +9,7 @@ pub mod detach;
 pub mod file_limit;
 pub mod life;
 pub mod notify;
+pub mod passed;
 pub mod passing;
 pub mod pidfile;
 pub mod privileges;
