@@ -177,7 +177,7 @@ impl Supervisor {
         match child.phase {
             Phase::Stopping { .. } => {}
             Phase::Starting { .. } => {
-                self.start_failed(now, |serves_on| Report::DiedEarly { child: id, serves_on })
+                self.start_failed(now, |serves_on| Report::DiedEarly { child: id, serves_on });
             }
             Phase::Serving { since } => {
                 self.report(Report::Died { child: id });
