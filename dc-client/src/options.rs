@@ -7,6 +7,8 @@ use dc_options::address::{Address, address};
 use dc_options::duration::milliseconds;
 use dc_options::{AuthOptions, DaemonOptions, Mistake, Options, Program};
 use libdc::limits::AGENT_TIME_MS_MAX;
+use libdc::net::address::SocketPath;
+use std::path::Path;
 use std::time::Duration;
 
 /// Who this is.
@@ -17,11 +19,14 @@ pub(crate) const PROGRAM: Program = Program {
     variables: &[],
 };
 
+/// Where to listen if nothing says where: as distcache 1.x.
+const LISTEN_DEFAULT: &str = "/tmp/scache";
+
 /// What the agent was asked to do.
 #[derive(clap::Args, Debug)]
 pub(crate) struct ClientOptions {
-    /// Where to listen for applications; may be given several times.
-    #[arg(long, value_name = "ADDR", default_value = "UNIX:/tmp/scache", value_parser = address)]
+    /// Where to listen for applications, besides the sockets passed by a supervisor; without both, at UNIX:/tmp/scache.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Address>,
     /// The server.
     #[arg(long, visible_alias = "connect", value_name = "ADDR", required = true, value_parser = address)]
@@ -44,6 +49,13 @@ pub(crate) struct ClientOptions {
     /// What all daemons take.
     #[command(flatten)]
     pub(crate) daemon: DaemonOptions,
+}
+
+impl ClientOptions {
+    /// Where to listen if neither the options nor a supervisor say where.
+    pub(crate) fn listen_default() -> Option<Address> {
+        SocketPath::new(Path::new(LISTEN_DEFAULT)).ok().map(Address::from)
+    }
 }
 
 impl Options for ClientOptions {

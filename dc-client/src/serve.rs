@@ -1,16 +1,19 @@
 //! The life of the agent: what is opened, started, awaited and ended, in that order.
 
 use crate::options::{ClientOptions, PROGRAM};
+use dc_options::address::Address;
 use dc_options::start::{StartError, Started, time_to_finish};
-use libdc::net::accept::Acceptor;
+use dc_options::supervisor::Supervisor;
+use libdc::net::accept::ThrottledListener;
 use libdc::net::agent::{Agent, AgentSettings};
 use libdc::net::clock::Clock;
-use libdc::net::places::Places;
 use libdc::net::workers::runtime;
 use libdc::process::signals::{SignalPolicy, Signals};
 use libdc::proto::multiplexer::MultiplexerSettings;
+use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
+use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
@@ -25,12 +28,12 @@ const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &ClientOptions) -> Result<(), StartError> {
-    let started = Started::new(&PROGRAM, &options.daemon, &options.listen)?;
+    let started = Started::new(&PROGRAM, &options.daemon, &options.listen, ClientOptions::listen_default())?;
     runtime()?.block_on(serve(options, started))
 }
 
 async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartError> {
-    let (listeners, limits, confined) = started.into_parts();
+    let (listeners, places, confined, supervisor) = started.into_parts();
     let policy = SignalPolicy { killable: options.daemon.killable, detached: options.daemon.daemon };
     let mut signals = Signals::listen(policy)?;
     let agent = Arc::new(
@@ -45,22 +48,28 @@ async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartErr
         warn!(server = %options.server, "the server has not answered yet; serving without it");
     }
 
-    let places = Arc::new(Places::default());
     let locals = TaskTracker::new();
     let mut accepting = JoinSet::new();
     for listener in listeners {
-        let acceptor = Acceptor::new(listener, limits, Arc::clone(&places))?;
-        accepting.spawn(accept(acceptor, Arc::clone(&agent), locals.clone()));
+        let listener = ThrottledListener::new(listener, Arc::clone(&places))?;
+        accepting.spawn(accept(listener, Arc::clone(&agent), locals.clone()));
     }
     let serving = confined.serving()?;
     info!(server = %options.server, "serving");
 
-    signals.shutdown().await;
+    let mut link_is_up = agent.watch_link();
+    supervisor.serving(&status(&options.server, *link_is_up.borrow_and_update()));
+    let told = supervisor.alive_during(tell_link(&supervisor, &options.server, link_is_up));
+    tokio::select! {
+        _ = signals.shutdown() => {}
+        () = told => {}
+    }
+    supervisor.stopping();
     accepting.shutdown().await;
     agent.drain();
     locals.close();
     tokio::select! {
-        () = locals.wait() => {}
+        () = supervisor.alive_during(locals.wait()) => {}
         () = time_to_finish(options.daemon.shutdown_timeout) => warn!("connections were still busy and are closed"),
         _ = signals.shutdown() => {}
     }
@@ -72,10 +81,27 @@ async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartErr
     Ok(serving.end()?)
 }
 
-async fn accept(mut acceptor: Acceptor, agent: Arc<Agent>, locals: TaskTracker) {
+async fn accept(listener: ThrottledListener, agent: Arc<Agent>, locals: TaskTracker) {
     loop {
-        let (socket, place) = acceptor.accept().await;
+        let (socket, place) = listener.accept().await;
         locals.spawn(Arc::clone(&agent).serve_local(socket, place));
+    }
+}
+
+/// Tells the supervisor whenever the link comes or goes.
+async fn tell_link(supervisor: &Supervisor, server: &Address, mut is_up: watch::Receiver<bool>) {
+    while is_up.changed().await.is_ok() {
+        supervisor.status(&status(server, *is_up.borrow_and_update()));
+    }
+    // Only an agent that is gone says no more of it.
+    pending().await
+}
+
+fn status(server: &Address, link_is_up: bool) -> String {
+    if link_is_up {
+        format!("connected to {server}")
+    } else {
+        format!("no server at {server}; requests are answered DISCONNECTED")
     }
 }
 

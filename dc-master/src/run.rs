@@ -9,11 +9,12 @@ use crate::sockets::Sockets;
 use crate::starter::Start;
 use crate::supervisor::Settings;
 use dc_options::log;
-use dc_options::start::StartError;
+use dc_options::start::{Failure, StartError, addresses};
 use libdc::net::workers::runtime;
 use libdc::process::account::Account;
 use libdc::process::life::{Launch, LifeError};
 use libdc::process::notify::{Notifier, NotifyError};
+use libdc::process::passed::Passed;
 use std::io;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -22,6 +23,9 @@ use tracing::{info, warn};
 pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     let user = options.user.as_deref().map(Account::resolve).transpose().map_err(StartError::from)?;
     let permissions = options.socket.permissions(user.as_ref()).map_err(StartError::from)?;
+    // Before detaching: the variables are meant for the process that the supervisor started.
+    let passed = Passed::from_environment().map_err(StartError::from)?;
+    let addresses = addresses(&passed, &options.listen, None)?;
     let notifier = Notifier::from_environment()?;
     let directory = std::env::current_dir()?;
     let launch = Launch {
@@ -32,7 +36,7 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
         user: None,
     };
     let starting = launch.begin()?;
-    let sockets = Sockets::open(&options.listen, permissions, options.nonblock).map_err(StartError::from)?;
+    let sockets = Sockets::open(&addresses, permissions, options.nonblock).map_err(StartError::from)?;
     // The sockets keep their files themselves, for one may be made anew.
     let confined = starting.confine(Vec::new())?;
     log::start(&options.log, PROGRAM.name).map_err(StartError::from)?;
@@ -93,4 +97,13 @@ pub(crate) enum MasterError {
     /// The system refuses what the master needs to run.
     #[error("can't start: {0}")]
     System(#[from] io::Error),
+}
+
+impl Failure for MasterError {
+    fn status(&self) -> u8 {
+        match self {
+            Self::Start(error) => error.status(),
+            _ => 1,
+        }
+    }
 }

@@ -69,6 +69,7 @@ mod refusal;
 mod socket;
 pub mod start;
 mod stop;
+pub mod supervisor;
 mod usage;
 mod value;
 mod vocabulary;

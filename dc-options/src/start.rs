@@ -1,19 +1,23 @@
 //! Starting a daemon as its options say, up to the moment when it serves.
 
-use crate::{DaemonOptions, Program, log};
+use crate::supervisor::Supervisor;
+use crate::{DaemonOptions, Program, STATUS_MISTAKE, log};
 use libdc::auth::AuthTokenError;
-use libdc::net::accept::ConnectionLimits;
 use libdc::net::address::Address;
 use libdc::net::listen::{ListenError, Listener};
+use libdc::net::places::{ConnectionLimits, Places};
 use libdc::net::tls::error::TlsError;
 use libdc::process::account::{Account, AccountError};
 use libdc::process::file_limit;
 use libdc::process::life::{Confined, Launch, LifeError};
+use libdc::process::notify::{Notifier, NotifyError};
+use libdc::process::passed::{Passed, PassedDescriptor, PassedError};
 use libdc::process::state::StateError;
 use std::fmt::Display;
 use std::future::pending;
 use std::io::{self, Write};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 use thiserror::Error;
 use tracing::{debug, info};
@@ -23,16 +27,27 @@ use tracing::{debug, info};
 pub struct Started {
     listeners: Vec<Listener>,
     confined: Confined,
-    limits: ConnectionLimits,
+    places: Arc<Places>,
+    supervisor: Supervisor,
 }
 
 impl Started {
     /// Detaches, locks the pidfile, listens, becomes the user and starts the log, in this order. Under
     /// `-daemon` only the daemon returns. No thread may exist before.
     ///
+    /// It listens on the sockets that a supervisor passed and on `listen`; where there are neither, on `otherwise`.
+    ///
     /// # Errors
     /// [`StartError`], in one line. What was made is removed again.
-    pub fn new(program: &Program, options: &DaemonOptions, listen: &[Address]) -> Result<Self, StartError> {
+    pub fn new(
+        program: &Program,
+        options: &DaemonOptions,
+        listen: &[Address],
+        otherwise: Option<Address>,
+    ) -> Result<Self, StartError> {
+        // Before detaching: the variables are meant for the process that the supervisor started.
+        let addresses = addresses(&Passed::from_environment()?, listen, otherwise)?;
+        let supervisor = Supervisor::new(Notifier::from_environment()?, options.daemon);
         let user = options.user.as_deref().map(Account::resolve).transpose()?;
         let permissions = options.socket.permissions(user.as_ref())?;
         let launch =
@@ -40,37 +55,43 @@ impl Started {
         let starting = launch.begin()?;
         let files_max = file_limit::raise()?;
         let bind = |address| Listener::bind(address, &permissions);
-        let mut listeners = listen.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let mut listeners = addresses.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
         let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
         log::start(&options.log, program.name)?;
         debug!(files_max, "descriptors that may be open");
         for listener in &listeners {
             info!(address = %listener.actual_address(), "listening");
         }
-        let limits = ConnectionLimits {
+        let places = Arc::new(Places::new(ConnectionLimits {
             max_connections: options.max_connections,
             throttle: options.throttle,
             descriptors: file_limit::connections_max(files_max),
-        };
-        Ok(Self { listeners, confined, limits })
+        }));
+        Ok(Self { listeners, confined, places, supervisor })
     }
 
-    /// The listeners, how many connections to accept from all of them together, and what is to be told when
-    /// they are served.
+    /// The listeners, the places for the connections of all of them together, and who is to be told when
+    /// they are served: the starter of a daemon, and its supervisor.
     #[must_use]
-    pub fn into_parts(self) -> (Vec<Listener>, ConnectionLimits, Confined) {
-        (self.listeners, self.limits, self.confined)
+    pub fn into_parts(self) -> (Vec<Listener>, Arc<Places>, Confined, Supervisor) {
+        (self.listeners, self.places, self.confined, self.supervisor)
     }
 }
 
-/// Reports how a daemon ended: nothing, or one line on stderr and status 1.
-pub fn exit_code(program: &Program, end: Result<(), impl Display>) -> ExitCode {
+/// Why a program does not start, or ends in another way than it was told to.
+pub trait Failure: Display {
+    /// The exit status that says so.
+    fn status(&self) -> u8;
+}
+
+/// Reports how a program ended: nothing, or one line on stderr and the status of the failure.
+pub fn exit_code(program: &Program, end: Result<(), impl Failure>) -> ExitCode {
     match end {
         Ok(()) => ExitCode::SUCCESS,
-        Err(error) => {
+        Err(failure) => {
             // Where nobody can be told (a full disk, a closed stderr), the status still says it.
-            writeln!(io::stderr(), "{}: {error}", program.name).ok();
-            ExitCode::FAILURE
+            writeln!(io::stderr(), "{}: {failure}", program.name).ok();
+            ExitCode::from(failure.status())
         }
     }
 }
@@ -84,9 +105,36 @@ pub async fn time_to_finish(shutdown_timeout: Duration) {
     }
 }
 
+/// Where to listen: on what was passed, each once, and on `listen`; else on `otherwise`.
+///
+/// # Errors
+/// [`StartError::NoAddress`].
+pub fn addresses(
+    passed: &Passed,
+    listen: &[Address],
+    otherwise: Option<Address>,
+) -> Result<Vec<Address>, StartError> {
+    let passed: Vec<Address> = passed.as_slice().iter().map(PassedDescriptor::address).collect();
+    let further = listen.iter().filter(|address| !passed.contains(address)).cloned();
+    let mut addresses: Vec<Address> = passed.iter().cloned().chain(further).collect();
+    if addresses.is_empty() {
+        addresses.push(otherwise.ok_or(StartError::NoAddress)?);
+    }
+    Ok(addresses)
+}
+
 /// Why a daemon does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
+    /// There is nothing to listen on.
+    #[error("-listen is required, or a socket passed by a supervisor, in LISTEN_FDS or EINHORN_FDS")]
+    NoAddress,
+    /// The variables of passed sockets make no sense.
+    #[error(transparent)]
+    Passed(#[from] PassedError),
+    /// The supervisor that the environment names can be none.
+    #[error(transparent)]
+    Notify(#[from] NotifyError),
     /// A user or group is not known.
     #[error(transparent)]
     Account(#[from] AccountError),
@@ -111,4 +159,49 @@ pub enum StartError {
     /// The system refuses what the daemon needs to run.
     #[error("can't start: {0}")]
     System(#[from] io::Error),
+}
+
+impl Failure for StartError {
+    fn status(&self) -> u8 {
+        match self {
+            Self::NoAddress => STATUS_MISTAKE as u8,
+            _ => 1,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::ffi::OsString;
+
+    /// Where it is listened with these descriptors passed and these addresses given, `UNIX:/default` being the default.
+    fn listened(passed: &str, listen: &[&str], default: bool) -> Result<Vec<String>, String> {
+        let variable = |name: &str| (name == "EINHORN_FDS").then(|| OsString::from(passed));
+        let passed = Passed::from_variables(variable, 1, 1).unwrap();
+        let listen: Vec<Address> = listen.iter().map(|text| text.parse().unwrap()).collect();
+        let otherwise = default.then(|| "UNIX:/default".parse().unwrap());
+        let found = addresses(&passed, &listen, otherwise).map_err(|error| error.to_string())?;
+        Ok(found.iter().map(ToString::to_string).collect())
+    }
+
+    #[test]
+    fn what_is_passed_is_listened_on_besides_what_is_given() {
+        assert_eq!(listened("3 4", &[], true).unwrap(), ["FD:3", "FD:4"]);
+        assert_eq!(listened("3", &["IP:1"], true).unwrap(), ["FD:3", "IP:1"]);
+        assert_eq!(listened("", &["IP:1", "IP:2"], true).unwrap(), ["IP:1", "IP:2"]);
+    }
+
+    #[test]
+    fn a_passed_descriptor_that_is_also_named_is_used_once() {
+        assert_eq!(listened("3", &["FD:3"], false).unwrap(), ["FD:3"]);
+        assert_eq!(listened("3", &["FD:3", "FD:4"], false).unwrap(), ["FD:3", "FD:4"]);
+    }
+
+    #[test]
+    fn the_default_is_for_when_there_is_nothing_else() {
+        assert_eq!(listened("", &[], true).unwrap(), ["UNIX:/default"]);
+        let error = listened("", &[], false).unwrap_err();
+        assert!(error.contains("-listen") && error.contains("LISTEN_FDS"), "{error}");
+    }
 }

@@ -32,8 +32,8 @@ const SECONDS_MAX: u64 = 86_400;
 /// What the server was asked to do.
 #[derive(clap::Args, Debug)]
 pub(crate) struct ServerOptions {
-    /// Where to listen for agents; may be given several times.
-    #[arg(long, value_name = "ADDR", required = true, value_parser = address)]
+    /// Where to listen for agents, besides the sockets passed by a supervisor; required if there are none.
+    #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Address>,
     /// Keep at most this many sessions; 0 is no limit.
     #[arg(long, value_name = "N", default_value = "100000", value_parser = count::<u64>(0..))]
@@ -211,7 +211,7 @@ mod tests {
         let mut found = of(&[], &both).unwrap();
         found.sort();
         assert_eq!(found, ["IP:1", "IP:2", "IP:[::1]:6388"]);
-        assert!(of(&[], &[("DFLOCKD_HOST", "")]).unwrap_err().starts_with("-listen is required"));
+        assert_eq!(of(&[], &[("DFLOCKD_HOST", "")]).unwrap(), Vec::<String>::new());
         let wrong = of(&[], &[("DFLOCKD_HOST", "h"), ("DFLOCKD_PORT", "x")]).unwrap_err();
         assert!(wrong.starts_with("-listen (from DFLOCKD_HOST and DFLOCKD_PORT) \"IP:h:x\" "), "{wrong}");
     }

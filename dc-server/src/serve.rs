@@ -4,10 +4,8 @@ use crate::fences::KeptFences;
 use crate::options::{LockOptions, PROGRAM, ServerOptions};
 use crate::progress::Progress;
 use dc_options::start::{StartError, Started, time_to_finish};
-use libdc::net::accept::{Acceptor, ConnectionLimits};
+use libdc::net::accept::ThrottledListener;
 use libdc::net::clock::Clock;
-use libdc::net::listen::Listener;
-use libdc::net::places::Places;
 use libdc::net::server::{Server, ServerSettings};
 use libdc::net::workers::{Workers, runtime};
 use libdc::process::signals::{SignalPolicy, Signals};
@@ -24,7 +22,7 @@ const SHARDS_PER_THREAD: usize = 8;
 
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &ServerOptions) -> Result<(), StartError> {
-    let started = Started::new(&PROGRAM, &options.daemon, &options.listen)?;
+    let started = Started::new(&PROGRAM, &options.daemon, &options.listen, None)?;
     let runtime = runtime()?;
     runtime.block_on(serve(options, started))
 }
@@ -54,9 +52,10 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
     let mut signals = Signals::listen(policy)?;
 
     let mut accepting = JoinSet::new();
-    let (listeners, limits, confined) = started.into_parts();
-    for acceptor in acceptors(limits, listeners)? {
-        accepting.spawn(accept(acceptor, Arc::clone(&server), Arc::clone(&workers)));
+    let (listeners, places, confined, supervisor) = started.into_parts();
+    for listener in listeners {
+        let listener = ThrottledListener::new(listener, Arc::clone(&places))?;
+        accepting.spawn(accept(listener, Arc::clone(&server), Arc::clone(&workers)));
     }
     let housekeeping = tokio::spawn(Progress::new(Arc::clone(&server), fences.clone()).keep());
     let time = {
@@ -66,11 +65,13 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
     let serving = confined.serving()?;
     info!(threads, sessions = options.sessions, memory = options.memory, "serving");
 
-    signals.shutdown().await;
+    supervisor.serving("serving");
+    supervisor.alive_during(signals.shutdown()).await;
+    supervisor.stopping();
     accepting.shutdown().await;
     server.drain();
     tokio::select! {
-        () = workers.finished() => {}
+        () = supervisor.alive_during(workers.finished()) => {}
         () = time_to_finish(options.daemon.shutdown_timeout) => warn!("connections were still busy and are closed"),
         _ = signals.shutdown() => {}
     }
@@ -125,14 +126,9 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-fn acceptors(limits: ConnectionLimits, listeners: Vec<Listener>) -> io::Result<Vec<Acceptor>> {
-    let places = Arc::new(Places::default());
-    listeners.into_iter().map(|listener| Acceptor::new(listener, limits, Arc::clone(&places))).collect()
-}
-
-async fn accept(mut acceptor: Acceptor, server: Arc<Server>, workers: Arc<Workers>) {
+async fn accept(listener: ThrottledListener, server: Arc<Server>, workers: Arc<Workers>) {
     loop {
-        let (socket, place) = acceptor.accept().await;
+        let (socket, place) = listener.accept().await;
         let server = Arc::clone(&server);
         workers.spawn(socket, move |socket| server.serve(socket, place));
     }

@@ -1,13 +1,31 @@
-//! Accepting connections: the limits on their number, and what to do when the system has no more to give.
+//! Accepting connections, no more at a time than a limit that can be changed meanwhile, and what to do when the system has no more
+//! to give.
+//!
+//! ```no_run
+//! # use libdc::net::accept::ThrottledListener;
+//! # use libdc::net::places::{ConnectionLimits, Places};
+//! # use std::sync::Arc;
+//! # async fn example(listener: libdc::net::listen::Listener) -> std::io::Result<()> {
+//! let limits = ConnectionLimits { throttle: 1000, ..ConnectionLimits::default() };
+//! let places = Arc::new(Places::new(limits));
+//! let listener = ThrottledListener::new(listener, Arc::clone(&places))?;
+//! let (socket, place) = listener.accept().await;
+//! // From anywhere, at any time: 10 connections at most.
+//! let free = places.set_limit(10);
+//! # Ok(()) }
+//! ```
+//!
+//! Nothing here panics.
 
 use crate::file::OwnFile;
 use crate::net::listen::{Listener, ListenerSocket};
 use crate::net::places::{Place, Places};
 use crate::net::socket::{Socket, prepare_tcp};
 use std::fmt::Display;
-use std::future::ready;
+use std::future::{poll_fn, ready};
 use std::io;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, UnixListener};
 use tokio::time::{Instant, sleep};
@@ -18,70 +36,70 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Shortest time between two lines of the log about that.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// How many connections there may be. 0 is no limit.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct ConnectionLimits {
-    /// A connection beyond this is accepted and closed at once.
-    pub max_connections: usize,
-    /// While there are this many, new ones wait in the system's queue.
-    pub throttle: usize,
-    /// The same, for as many as there are descriptors besides those that the program needs for itself.
-    pub descriptors: usize,
-}
-
-/// Takes the connections of one listener.
+/// Takes the connections of one listener while there is a place for them. Several that share their [`Places`] share the limit.
+///
+/// The limit holds to the connection where those that share it run on one thread; on several each may be one beyond it.
 #[derive(Debug)]
-pub struct Acceptor {
+pub struct ThrottledListener {
     listener: RuntimeListener,
     _file: Option<OwnFile>,
     name: String,
-    limits: ConnectionLimits,
     places: Arc<Places>,
-    shortage: Shortage,
+    shortage: Mutex<Shortage>,
 }
 
-impl Acceptor {
-    /// An acceptor in the runtime that this is called in. The file of a Unix socket is removed when the
-    /// acceptor is dropped, unless it was taken out of the listener before.
+impl ThrottledListener {
+    /// Takes the connections of `listener`, in the runtime that this is called in. The file of a Unix socket is removed when this
+    /// is dropped, unless it was taken out of the listener before.
     ///
     /// # Errors
     /// If the listener can't be registered with the runtime.
-    pub fn new(listener: Listener, limits: ConnectionLimits, places: Arc<Places>) -> io::Result<Self> {
+    pub fn new(listener: Listener, places: Arc<Places>) -> io::Result<Self> {
         let name = listener.address().to_string();
         let (socket, file) = listener.into_parts();
         let listener = RuntimeListener::new(socket)?;
-        Ok(Self { listener, _file: file, name, limits, places, shortage: Shortage::default() })
+        Ok(Self { listener, _file: file, name, places, shortage: Mutex::default() })
+    }
+
+    /// From now on new connections wait while there are `limit` of them; 0 is no limit. Returns how many places are
+    /// free now; `usize::MAX` if there is no limit. This is [`Places::set_limit`], and so it is for all listeners that share
+    /// the places.
+    ///
+    /// A higher limit lets in at once who waits. A lower one closes no connection: new ones wait until enough have ended.
+    pub fn set_limit(&self, limit: usize) -> usize {
+        self.places.set_limit(limit)
     }
 
     /// The next connection, with its place. Cancel-safe: a connection that is not returned is still
     /// in the system's queue.
-    pub async fn accept(&mut self) -> (Socket, Place) {
+    pub async fn accept(&self) -> (Socket, Place) {
         loop {
-            let ConnectionLimits { max_connections, throttle, descriptors } = self.limits;
-            if throttle > 0 {
-                self.places.below(throttle).await;
-            }
-            if descriptors > 0 && self.places.taken() >= descriptors {
-                self.shortage.tell(&self.name, &"all the descriptors for connections are in use");
+            self.places.room().await;
+            if self.places.is_exhausted() {
+                self.shortage().tell(&self.name, &"all the descriptors for connections are in use");
                 self.pause().await;
                 continue;
             }
+            // Looked at when a connection is there: another listener took the last place, or the limit was lowered.
+            let filled = poll_fn(|_| if self.has_room() { Poll::Pending } else { Poll::Ready(()) });
+            let in_shortage = self.shortage().told;
             let accepted = tokio::select! {
                 biased;
+                () = filled => continue,
                 accepted = self.listener.accept() => accepted,
                 // Nobody is left waiting.
-                () = ready(()), if self.shortage.told => {
-                    self.shortage.end(&self.name);
+                () = ready(()), if in_shortage => {
+                    self.shortage().end(&self.name);
                     continue;
                 }
             };
             match accepted {
-                Ok(_) if max_connections > 0 && self.places.taken() >= max_connections => {
-                    debug!(limit = max_connections, "a connection beyond -max-connections was closed");
+                Ok(_) if self.places.is_over() => {
+                    debug!("a connection beyond -max-connections was closed");
                 }
                 Ok(socket) => return (socket, self.places.take()),
                 Err(error) if is_exhaustion(&error) => {
-                    self.shortage.tell(&self.name, &error);
+                    self.shortage().tell(&self.name, &error);
                     self.pause().await;
                 }
                 // The peer left before it was accepted, or the network failed: nothing of ours.
@@ -90,9 +108,18 @@ impl Acceptor {
         }
     }
 
+    fn has_room(&self) -> bool {
+        !self.places.is_full() && !self.places.is_exhausted()
+    }
+
+    fn shortage(&self) -> MutexGuard<'_, Shortage> {
+        // What a panic left of it is two values that are each good.
+        self.shortage.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     async fn pause(&self) {
         tokio::select! {
-            () = self.places.freed() => {}
+            () = self.places.changed() => {}
             () = sleep(PAUSE) => {}
         }
     }
@@ -154,4 +181,151 @@ fn is_exhaustion(error: &io::Error) -> bool {
     use nix::errno::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw);
     matches!(errno, Some(Errno::EMFILE | Errno::ENFILE | Errno::ENOBUFS | Errno::ENOMEM))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::net::address::{Address, SocketPath};
+    use crate::net::listen::SocketPermissions;
+    use crate::net::places::ConnectionLimits;
+    use std::os::unix::net::UnixStream;
+    use std::path::PathBuf;
+    use tempfile::TempDir;
+    use tokio::task::JoinHandle;
+
+    /// A listener on a path of its own.
+    struct Door {
+        listener: Arc<ThrottledListener>,
+        path: PathBuf,
+        _directory: TempDir,
+    }
+
+    impl Door {
+        fn open(places: &Arc<Places>) -> Self {
+            let directory = tempfile::tempdir().unwrap();
+            let path = directory.path().join("door");
+            let address = Address::from(SocketPath::new(&path).unwrap());
+            let listener = Listener::bind(&address, &SocketPermissions::default()).unwrap();
+            let listener = Arc::new(ThrottledListener::new(listener, Arc::clone(places)).unwrap());
+            Self { listener, path, _directory: directory }
+        }
+
+        fn knock(&self) -> UnixStream {
+            UnixStream::connect(&self.path).unwrap()
+        }
+
+        async fn enter(&self) -> (Socket, Place) {
+            self.listener.accept().await
+        }
+
+        /// Accepts in a task of its own.
+        fn waits(&self) -> JoinHandle<(Socket, Place)> {
+            let listener = Arc::clone(&self.listener);
+            tokio::spawn(async move { listener.accept().await })
+        }
+    }
+
+    fn limited(throttle: usize) -> Arc<Places> {
+        Arc::new(Places::new(ConnectionLimits { throttle, ..ConnectionLimits::default() }))
+    }
+
+    /// Every task learns of the connections made before this, and has its turn. One that is still not done waits.
+    async fn settle() {
+        // The runtime has to ask the system for this one, and is told of the others with it.
+        let other = Door::open(&limited(0));
+        let _peer = other.knock();
+        other.enter().await;
+        for _ in 0..3 {
+            tokio::task::yield_now().await;
+        }
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_beyond_the_limit_waits_for_one_to_end() {
+        let door = Door::open(&limited(1));
+        let _peers = (door.knock(), door.knock());
+        let first = door.enter().await;
+        let second = door.waits();
+        settle().await;
+        assert!(!second.is_finished());
+        drop(first);
+        second.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_higher_limit_lets_in_who_waits() {
+        let door = Door::open(&limited(1));
+        let _peers = [door.knock(), door.knock(), door.knock()];
+        let _first = door.enter().await;
+        let second = door.waits();
+        settle().await;
+        assert_eq!(door.listener.set_limit(2), 1);
+        let _second = second.await.unwrap();
+        let third = door.waits();
+        settle().await;
+        assert!(!third.is_finished());
+        assert_eq!(door.listener.set_limit(0), usize::MAX);
+        third.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_lower_limit_closes_none_and_waits_for_them_to_end() {
+        let places = limited(3);
+        let door = Door::open(&places);
+        let mut peers = vec![door.knock(), door.knock()];
+        let (first, second) = (door.enter().await, door.enter().await);
+        let third = door.waits();
+        settle().await;
+        // It is in the midst of accepting when the limit changes.
+        assert_eq!(door.listener.set_limit(1), 0);
+        peers.push(door.knock());
+        settle().await;
+        assert_eq!((places.taken(), places.limit()), (2, 1));
+        drop(first);
+        settle().await;
+        assert!(!third.is_finished());
+        peers[1].set_nonblocking(true).unwrap();
+        let open = std::io::Read::read(&mut peers[1], &mut [0]).unwrap_err();
+        assert_eq!(open.kind(), io::ErrorKind::WouldBlock);
+        drop(second);
+        third.await.unwrap();
+        assert_eq!(door.listener.set_limit(5), 5);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn listeners_that_share_their_places_share_the_limit() {
+        let places = limited(1);
+        let (front, back) = (Door::open(&places), Door::open(&places));
+        // Both are in the midst of accepting.
+        let (at_front, at_back) = (front.waits(), back.waits());
+        settle().await;
+        let _peers = (front.knock(), back.knock());
+        settle().await;
+        assert_eq!(places.taken(), 1);
+        let (inside, waiting) =
+            if at_front.is_finished() { (at_front, at_back) } else { (at_back, at_front) };
+        let inside = inside.await.unwrap();
+        settle().await;
+        assert!(!waiting.is_finished());
+        assert_eq!(front.listener.set_limit(1), 0);
+        drop(inside);
+        waiting.await.unwrap();
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_connection_beyond_the_most_is_closed_at_once() {
+        let places =
+            Arc::new(Places::new(ConnectionLimits { max_connections: 1, ..ConnectionLimits::default() }));
+        let door = Door::open(&places);
+        let _first_peer = door.knock();
+        let first = door.enter().await;
+        let mut beyond = door.knock();
+        let next = door.waits();
+        settle().await;
+        assert_eq!(std::io::Read::read(&mut beyond, &mut [0]).unwrap(), 0);
+        drop(first);
+        let _peer = door.knock();
+        next.await.unwrap();
+    }
 }

@@ -23,7 +23,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll};
 use std::time::Duration;
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
 /// What an operator chooses of the agent's behaviour.
@@ -45,6 +45,7 @@ pub struct Agent {
     switchboard: Mutex<Switchboard>,
     connections: AtomicU64,
     tls: Option<ClientTls>,
+    is_up: watch::Sender<bool>,
     attempted: Notify,
     left: Notify,
 }
@@ -69,6 +70,7 @@ impl Agent {
             switchboard: Mutex::new(switchboard),
             connections: AtomicU64::new(0),
             tls: None,
+            is_up: watch::Sender::new(false),
             attempted: Notify::new(),
             left: Notify::new(),
         })
@@ -89,6 +91,12 @@ impl Agent {
     #[must_use]
     pub fn link_state(&self) -> LinkState {
         self.lock().multiplexer.link_state()
+    }
+
+    /// Whether there is a link that requests go over, now and whenever that changes.
+    #[must_use]
+    pub fn watch_link(&self) -> watch::Receiver<bool> {
+        self.is_up.subscribe()
     }
 
     /// Waits until it is known whether the server can be reached: the first attempt has succeeded or failed.
@@ -175,12 +183,14 @@ impl Agent {
             proven_at = Some(self.clock.now());
             let outage_ms = lost_at.take().map_or(0, |since| self.clock.now().ms_since(since));
             info!(server = %upstream, patch_level, outage_ms, "the link is up");
+            self.is_up.send_replace(true);
             self.attempted.notify_one();
         });
         let end = end.await;
         let Some(proven_at) = proven_at else {
             return Err(end);
         };
+        self.is_up.send_replace(false);
         match end {
             LinkEnd::Left => info!(server = %upstream, "the link has ended"),
             LinkEnd::Fault(LinkFault::GoAway) => {
