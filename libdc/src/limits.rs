@@ -72,6 +72,10 @@ pub const LINK_SILENCE_MS_MAX: u64 = 2 * PING_INTERVAL_MS;
 /// Longest value of the agent's `-retry`, `-idle` and `-timeout`, in milliseconds.
 pub const AGENT_TIME_MS_MAX: u64 = 3_600_000;
 
+/// How long after its beginning a connection may ask for the first time while the program ends, in milliseconds: who
+/// connected a moment before is answered, as who connects a moment later is by the next process.
+pub const NEWCOMER_MS: u64 = 3_000;
+
 /// Most expired or surplus sessions that one step removes, so that no step takes long.
 pub const EXPIRY_BATCH: usize = 64;
 

@@ -82,7 +82,8 @@ impl Agent {
         Self { tls, ..self }
     }
 
-    /// From now on a local connection ends as soon as nothing is under way on it.
+    /// From now on a local connection ends as soon as nothing is under way on it; one that has just begun, and never asked,
+    /// within [`NEWCOMER_MS`](crate::limits::NEWCOMER_MS).
     pub fn drain(&self) {
         self.lock().drain();
     }
@@ -237,6 +238,8 @@ impl Agent {
         let idle_ms = self.settings.multiplexer.idle_ms;
         let next_look = (idle_ms > 0).then(|| now.after_ms(idle_ms));
         let deadline = switchboard.multiplexer.local_deadline(id).or(next_look);
+        let newcomer = switchboard.newcomer_deadline(now, id);
+        let deadline = deadline.into_iter().chain(newcomer).min();
         if timer.poll(cx, &self.clock, deadline) {
             cx.waker().wake_by_ref();
         }

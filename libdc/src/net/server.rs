@@ -2,7 +2,7 @@
 //! [`ServerConnection`], and keeps the times.
 
 use crate::id::ConnectionId;
-use crate::limits::READ_BYTES;
+use crate::limits::{NEWCOMER_MS, READ_BYTES};
 use crate::net::clock::Clock;
 use crate::net::places::Place;
 use crate::net::postbox::{Letter, Postbox, Postboxes};
@@ -127,9 +127,15 @@ impl Server {
         self.clock.now()
     }
 
-    /// From now on a connection ends as soon as nothing is under way on it.
+    /// From now on a connection ends as soon as nothing is under way on it; one that has just begun, and never asked, within
+    /// [`NEWCOMER_MS`].
     pub fn drain(&self) {
         self.draining.cancel();
+    }
+
+    async fn newcomers_had_their_time(&self) {
+        self.draining.cancelled().await;
+        tokio::time::sleep(Duration::from_millis(NEWCOMER_MS)).await;
     }
 
     /// Does what the time brings for locks, for ever: leases and waits that end, links that are not resumed.
@@ -197,8 +203,7 @@ impl Server {
         let made = tokio::select! {
             biased;
             made = handshake => made,
-            // Nothing is under way yet that could be finished.
-            () = self.draining.cancelled() => return None,
+            () = self.newcomers_had_their_time() => return None,
         };
         match made {
             Ok(socket) => Some(socket),
@@ -280,20 +285,24 @@ struct Connection<'a> {
     /// The input can't be read on; what was answered before is still to be written, and then perhaps a pause
     /// to be made.
     refused: Option<(ServerFault, Time)>,
+    /// Until when it may ask for the first time while the server drains. `None` once it has asked.
+    newcomer_until: Option<Time>,
     timer: Timer,
 }
 
 impl<'a> Connection<'a> {
     fn open(server: &'a Server, id: ConnectionId, socket: Socket) -> Self {
         server.service.count_connection();
+        let now = server.clock.now();
         Self {
             server,
             id,
             socket,
-            machine: ServerConnection::new(server.clock.now(), id, &server.service),
+            machine: ServerConnection::new(now, id, &server.service),
             postbox: server.postboxes.open(id),
             outbox: Outbox::new(),
             refused: None,
+            newcomer_until: Some(now.after_ms(NEWCOMER_MS)),
             timer: Timer::default(),
         }
     }
@@ -310,7 +319,8 @@ impl<'a> Connection<'a> {
                 return Poll::Ready(end);
             }
             let idle = self.machine.is_idle() && self.outbox.is_empty();
-            if idle && self.server.draining.is_cancelled() {
+            let newcomer = self.newcomer_until.is_some_and(|until| now < until);
+            if idle && !newcomer && self.server.draining.is_cancelled() {
                 return Poll::Ready(Ok(()));
             }
             if !self.poll_deadlines(cx, now)? {
@@ -356,6 +366,7 @@ impl<'a> Connection<'a> {
                 if count == 0 {
                     return Poll::Ready(Ok(None));
                 }
+                self.newcomer_until = None;
             }
             let input = &scratch.input[..count];
             let (output, effects) = (&mut scratch.output, &mut scratch.effects);
@@ -459,7 +470,9 @@ impl<'a> Connection<'a> {
             })?;
             return Ok(true);
         }
-        if self.timer.poll(cx, &self.server.clock, [read, write].into_iter().flatten().min()) {
+        let draining = self.server.draining.is_cancelled();
+        let newcomer = self.newcomer_until.filter(|until| draining && now < *until);
+        if self.timer.poll(cx, &self.server.clock, [read, write, newcomer].into_iter().flatten().min()) {
             cx.waker().wake_by_ref();
         }
         Ok(false)

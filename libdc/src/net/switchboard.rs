@@ -4,7 +4,7 @@
 //! task only when there is something left for it to do. What local connections ask is queued, and written
 //! to the server with one call when the link's task has its turn, after all that were ready before it.
 
-use crate::limits::READ_BYTES;
+use crate::limits::{NEWCOMER_MS, READ_BYTES};
 use crate::net::scratch::Scratch;
 use crate::net::socket::Socket;
 use crate::net::tls::error::TlsError;
@@ -47,6 +47,8 @@ struct LocalSocket {
     refused: Option<LocalFault>,
     /// Found by the link's task, acted upon by the local one.
     broken: Option<io::Error>,
+    /// Until when it may ask for the first time while the agent drains. `None` once it has asked.
+    newcomer_until: Option<Time>,
 }
 
 /// Why a local connection ended before its peer closed it in good order.
@@ -90,7 +92,15 @@ impl Switchboard {
         if self.locals.len() <= id.place() {
             self.locals.resize_with(id.place() + 1, || None);
         }
-        let local = LocalSocket { id, socket, task: None, finished: false, refused: None, broken: None };
+        let local = LocalSocket {
+            id,
+            socket,
+            task: None,
+            finished: false,
+            refused: None,
+            broken: None,
+            newcomer_until: Some(now.after_ms(NEWCOMER_MS)),
+        };
         self.locals[id.place()] = Some(local);
         id
     }
@@ -117,6 +127,12 @@ impl Switchboard {
         for local in self.locals.iter().flatten() {
             local.wake();
         }
+    }
+
+    /// When a connection that has asked nothing yet ends because the agent drains.
+    pub(crate) fn newcomer_deadline(&self, now: Time, id: LocalId) -> Option<Time> {
+        let local = self.locals.get(id.place()).and_then(Option::as_ref);
+        local.filter(|local| self.draining && local.is_newcomer(now))?.newcomer_until
     }
 
     /// The agent ends: no link is made any more. Returns whether there is one on which the server has to hear of it.
@@ -153,7 +169,7 @@ impl Switchboard {
             local.task = Some(cx.waker().clone());
         }
         let progress = local.poll_serve(cx, now, &mut self.multiplexer);
-        let ends = local.finished || self.draining;
+        let ends = local.finished || (self.draining && !local.is_newcomer(now));
         self.call_link();
         if let Poll::Ready(end) = progress {
             return Poll::Ready(end);
@@ -271,6 +287,10 @@ impl LinkTask {
 }
 
 impl LocalSocket {
+    fn is_newcomer(&self, now: Time) -> bool {
+        self.newcomer_until.is_some_and(|until| now < until)
+    }
+
     fn wake(&self) {
         if let Some(task) = &self.task {
             task.wake_by_ref();
@@ -342,6 +362,7 @@ impl LocalSocket {
             let mut buf = ReadBuf::new(&mut scratch.input);
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
             let input = buf.filled();
+            self.newcomer_until = None;
             self.refused = multiplexer.handle_local(now, self.id, input).err();
             Poll::Ready(Ok(input.len()))
         })

@@ -4,7 +4,7 @@ use dc_tests::harness::agent::{Agent, unix};
 use dc_tests::harness::connection::{Connection, DISCONNECTED, NOTOK, OK, request};
 use dc_tests::harness::daemon::{Daemon, stderr};
 use dc_tests::harness::place::Place;
-use dc_tests::harness::process::Launch;
+use dc_tests::harness::process::{Launch, Process};
 use dc_tests::harness::relay::{Relay, Way};
 use dc_tests::harness::server::Server;
 use libdc::wire::frame::SessionOperation;
@@ -118,6 +118,7 @@ fn an_agent_that_is_told_to_end_answers_what_is_on_its_way() {
     let mut agent = Agent::start(relay.address(), &[]);
     let (mut busy, mut idle) = (agent.connect(), agent.connect());
     assert_eq!(busy.add(b"id", b"session"), OK);
+    assert_eq!(idle.have(b"id"), OK);
     relay.hold(Way::Down);
     busy.send(SessionOperation::Get, b"id");
     relay.wait_until_held(Way::Down, 1);
@@ -129,6 +130,32 @@ fn an_agent_that_is_told_to_end_answers_what_is_on_its_way() {
     assert_eq!(busy.read_to_end(), b"");
     assert!(agent.process.wait().success());
     assert_eq!(agent.place().names(), Vec::<String>::new());
+}
+
+#[test]
+fn who_connected_just_before_the_end_is_answered() {
+    let options = ["-log", "libdc=debug,info", "-shutdown-timeout", "0"];
+    let mut server = Server::start(&options);
+    let ends = |process: &mut Process, mut newcomer: Connection, mut silent: Connection, answer: &[u8]| {
+        process.signal(Signal::SIGTERM);
+        process.log.expect("shutting down");
+        assert_eq!(newcomer.have(b"id"), answer);
+        assert_eq!(newcomer.read_to_end(), b"");
+        // Who asks nothing is not waited for as long as there is no limit to the time.
+        assert_eq!(silent.read_to_end(), b"");
+        assert!(process.wait().success());
+    };
+    let mut agent = Agent::start(server.address(), &options);
+    let (newcomer, silent) = (agent.connect(), agent.connect());
+    agent.process.log.expect("connected");
+    agent.process.log.expect("connected");
+    ends(&mut agent.process, newcomer, silent, NOTOK);
+    // Behind the agent's link.
+    server.process.log.expect("connected");
+    let (newcomer, silent) = (server.connect(), server.connect());
+    server.process.log.expect("connected");
+    server.process.log.expect("connected");
+    ends(&mut server.process, newcomer, silent, NOTOK);
 }
 
 #[test]
