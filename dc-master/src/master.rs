@@ -293,6 +293,7 @@ impl Master {
             other => other,
         };
         if matches!(self.life, Life::Serving(_)) {
+            self.notifier.main_pid(std::process::id());
             self.notifier.ready();
             self.notifier.status(&format!("process {} serves", self.number(id)));
         }

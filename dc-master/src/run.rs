@@ -40,9 +40,6 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     // The sockets keep their files themselves, for one may be made anew.
     let confined = starting.confine(Vec::new())?;
     log::start(&options.log, PROGRAM.name).map_err(StartError::from)?;
-    if options.daemon {
-        notifier.main_pid(std::process::id());
-    }
     for address in sockets.addresses() {
         info!(%address, "listening");
     }
