@@ -19,20 +19,23 @@ const VARIABLES: [&str; 10] = [
     "DC_LOCK_",
     "DC_MASTER_",
     "DFLOCKD_",
-    "EINHORN_",
-    "LISTEN_",
-    "NOTIFY_SOCKET",
     "RUST_LOG",
+    "LISTEN_",
+    "EINHORN_",
+    "NOTIFY_SOCKET",
     "WATCHDOG_",
 ];
+/// Starts the words behind it with standard input as descriptor 3. A shell keeps its number when it becomes the program.
+const PASSING: &str =
+    "[ \"$LISTEN_PID\" != own ] || export LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&0 </dev/null";
 
-/// How a program is to be started: with these arguments, and nothing from the environment.
+/// How a program is to be started: with these arguments and variables, and no others from the environment.
 #[derive(Clone, Debug)]
 pub struct Launch {
     program: &'static str,
     arguments: Vec<OsString>,
-    prelude: Option<String>,
     variables: Vec<(&'static str, OsString)>,
+    before: Vec<OsString>,
     directory: Option<PathBuf>,
     stdin: Option<Arc<OwnedFd>>,
 }
@@ -44,8 +47,8 @@ impl Launch {
         Self {
             program,
             arguments: Vec::new(),
-            prelude: None,
             variables: Vec::new(),
+            before: Vec::new(),
             directory: None,
             stdin: None,
         }
@@ -66,16 +69,8 @@ impl Launch {
 
     /// By these words of a shell, in which `exec "$0" "$@"` is the program with its arguments.
     #[must_use]
-    pub fn after(mut self, prelude: &str) -> Self {
-        self.prelude = Some(prelude.to_owned());
-        self
-    }
-
-    /// With a variable.
-    #[must_use]
-    pub fn with_variable(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
-        self.variables.push((name, value.as_ref().to_owned()));
-        self
+    pub fn after(self, prelude: &str) -> Self {
+        self.under(["sh", "-c", prelude])
     }
 
     /// In this directory.
@@ -87,9 +82,29 @@ impl Launch {
 
     /// With this descriptor as its standard input.
     #[must_use]
-    pub fn with_stdin(mut self, descriptor: OwnedFd) -> Self {
-        self.stdin = Some(Arc::new(descriptor));
+    pub fn with_stdin(mut self, descriptor: impl Into<OwnedFd>) -> Self {
+        self.stdin = Some(Arc::new(descriptor.into()));
         self
+    }
+
+    /// With a variable in its environment.
+    #[must_use]
+    pub fn with_variable(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
+        self.variables.push((name, value.as_ref().to_owned()));
+        self
+    }
+
+    /// Started by another program, whose words these are.
+    #[must_use]
+    pub fn under(mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
+        self.before = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
+        self
+    }
+
+    /// Passing it this socket as descriptor 3. Its variables are to be given; `own` as `LISTEN_PID` means the program itself.
+    #[must_use]
+    pub fn passing(self, socket: impl Into<OwnedFd>) -> Self {
+        self.with_stdin(socket).after(PASSING)
     }
 
     /// Starts it.
@@ -110,27 +125,21 @@ impl Launch {
     }
 
     fn command(&self) -> Command {
-        let path = program(self.program);
-        let mut command = match &self.prelude {
-            None => Command::new(path),
-            Some(prelude) => {
-                let mut shell = Command::new("sh");
-                shell.arg("-c").arg(prelude).arg(path);
-                shell
-            }
-        };
+        let mut words = self.before.iter().cloned().chain([program(self.program).into_os_string()]);
+        let mut command = Command::new(words.next().unwrap_or_default());
+        command.args(words);
         for (name, _) in env::vars_os() {
             if VARIABLES.iter().any(|ours| name.to_string_lossy().starts_with(ours)) {
                 command.env_remove(name);
             }
         }
-        command.args(&self.arguments).stdin(Stdio::null());
-        command.envs(self.variables.iter().map(|(name, value)| (name, value)));
+        command.args(&self.arguments).envs(self.variables.iter().cloned());
+        command.stdin(match &self.stdin {
+            None => Stdio::null(),
+            Some(descriptor) => descriptor.try_clone().expect("a copy of a descriptor").into(),
+        });
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
-        }
-        if let Some(stdin) = &self.stdin {
-            command.stdin(stdin.try_clone().expect("a copy of a descriptor"));
         }
         command
     }

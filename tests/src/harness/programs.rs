@@ -13,6 +13,8 @@ use std::sync::OnceLock;
 /// The directory with programs to be used instead of built ones.
 const PROGRAMS: &str = "DC_PROGRAMS";
 const PACKAGES: [&str; 4] = ["dc-server", "dc-client", "dc-snoop", "dc-tests"];
+/// The examples of libdc that are started too.
+const EXAMPLES: [&str; 1] = ["good_child"];
 
 /// Where the programs are. They have been built on return.
 #[must_use]
@@ -24,27 +26,50 @@ pub fn directory() -> &'static Path {
     })
 }
 
-/// The path of a program, such as `dc_server`.
+/// The path of a program, such as `dc_server`, or of an example of libdc.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let path = directory().join(name);
+    let path = if EXAMPLES.contains(&name) { example(name) } else { directory().join(name) };
     assert!(path.exists(), "there is no {}: cargo build --workspace", path.display());
     path
 }
 
+/// Where an example is. It has been built on return.
+fn example(name: &str) -> PathBuf {
+    static BUILT: OnceLock<()> = OnceLock::new();
+    if env::var_os(PROGRAMS).is_some() {
+        return directory().join(name);
+    }
+    BUILT.get_or_init(|| {
+        build_with(
+            &["--package", "libdc"]
+                .into_iter()
+                .chain(EXAMPLES.iter().flat_map(|name| ["--example", name]))
+                .collect::<Vec<_>>(),
+        );
+    });
+    directory().join("examples").join(name)
+}
+
 /// Builds all programs. Returns where they are.
 fn build() -> PathBuf {
+    let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
+    build_with(&["--bins"].into_iter().chain(packages).collect::<Vec<_>>())
+}
+
+/// Has cargo build what these arguments say. Returns where the programs are.
+fn build_with(what: &[&str]) -> PathBuf {
     let own = env::current_exe().expect("the path of this program");
     let build = Build::of(&own).unwrap_or_else(|| {
         panic!("{} is in no target directory of cargo: set {PROGRAMS} to where dc_server is", own.display())
     });
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
-    cargo.args(["build", "--quiet", "--bins", "--manifest-path"]);
+    cargo.args(["build", "--quiet", "--manifest-path"]);
     cargo.arg(concat!(env!("CARGO_MANIFEST_DIR"), "/../Cargo.toml"));
     cargo.arg("--target-dir").arg(&build.target_directory);
     cargo.arg("--profile").arg(&build.profile);
     cargo.args(build.triple.iter().flat_map(|triple| ["--target", triple]));
-    cargo.args(PACKAGES.iter().flat_map(|package| ["--package", package]));
+    cargo.args(what);
     let done = cargo.output().unwrap_or_else(|error| {
         panic!("can't run cargo: {error}; set {PROGRAMS} to the directory where dc_server is")
     });

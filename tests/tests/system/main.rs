@@ -20,6 +20,7 @@
 //! | `demo` | nothing: what a newcomer sees |
 //! | `limits` | more connections than allowed; idle ones |
 //! | `life` | starting that fails, signals, pidfiles, sockets of others |
+//! | `passed` | sockets and a supervisor from outside, and variables that make no sense |
 //! | `user` | root's rights given up (only as root) |
 
 #![allow(clippy::unwrap_used, reason = "so a test fails")]
@@ -39,5 +40,6 @@ mod lock_tls;
 mod lock_vectors;
 mod original;
 mod outage;
+mod passed;
 mod user;
 mod vectors;
