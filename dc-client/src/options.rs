@@ -25,7 +25,7 @@ const LISTEN_DEFAULT: &str = "/tmp/scache";
 /// What the agent was asked to do.
 #[derive(clap::Args, Debug)]
 pub(crate) struct ClientOptions {
-    /// Where to listen for applications, besides the sockets passed by a supervisor; without both, at UNIX:/tmp/scache.
+    /// Where to listen, besides the sockets passed by a supervisor; without either, on the Unix socket /tmp/scache.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Address>,
     /// The server.

@@ -94,7 +94,7 @@ async fn tell_link(supervisor: &Supervisor, server: &Address, mut is_up: watch::
         supervisor.status(&status(server, *is_up.borrow_and_update()));
     }
     // Only an agent that is gone says no more of it.
-    pending().await
+    pending::<()>().await;
 }
 
 fn status(server: &Address, link_is_up: bool) -> String {
