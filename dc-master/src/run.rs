@@ -9,12 +9,13 @@ use crate::sockets::Sockets;
 use crate::starter::Start;
 use crate::supervisor::Settings;
 use dc_options::log;
-use dc_options::start::{Failure, StartError, addresses};
+use dc_options::start::{Failure, StartError, further};
+use libdc::net::address::Address;
 use libdc::net::workers::runtime;
 use libdc::process::account::Account;
 use libdc::process::life::{Launch, LifeError};
 use libdc::process::notify::{Notifier, NotifyError};
-use libdc::process::passed::Passed;
+use libdc::process::passed::{Passed, PassedDescriptor};
 use std::io;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -25,7 +26,9 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     let permissions = options.socket.permissions(user.as_ref()).map_err(StartError::from)?;
     // Before detaching: the variables are meant for the process that the supervisor started.
     let passed = Passed::from_environment().map_err(StartError::from)?;
-    let addresses = addresses(&passed, &options.listen, None)?;
+    let further = further(&passed, &options.listen, None)?;
+    let passed = passed.as_slice().iter().map(PassedDescriptor::address);
+    let addresses: Vec<Address> = passed.chain(further).collect();
     let notifier = Notifier::from_environment()?;
     let directory = std::env::current_dir()?;
     let launch = Launch {

@@ -46,7 +46,8 @@ impl Started {
         otherwise: Option<Address>,
     ) -> Result<Self, StartError> {
         // Before detaching: the variables are meant for the process that the supervisor started.
-        let addresses = addresses(&Passed::from_environment()?, listen, otherwise)?;
+        let passed = Passed::from_environment()?;
+        let further = further(&passed, listen, otherwise)?;
         let supervisor = Supervisor::new(Notifier::from_environment()?, options.daemon);
         let user = options.user.as_deref().map(Account::resolve).transpose()?;
         let permissions = options.socket.permissions(user.as_ref())?;
@@ -55,7 +56,10 @@ impl Started {
         let starting = launch.begin()?;
         let files_max = file_limit::raise()?;
         let bind = |address| Listener::bind(address, &permissions);
-        let mut listeners = addresses.iter().map(bind).collect::<Result<Vec<_>, _>>()?;
+        let mut listeners = passed.listeners().map_err(StartError::PassedListener)?;
+        for address in &further {
+            listeners.push(bind(address)?);
+        }
         let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
         log::start(&options.log, program.name)?;
         debug!(files_max, "descriptors that may be open");
@@ -105,22 +109,20 @@ pub async fn time_to_finish(shutdown_timeout: Duration) {
     }
 }
 
-/// Where to listen: on what was passed, each once, and on `listen`; else on `otherwise`.
+/// Where to listen besides what was passed: at `listen`, but once on each descriptor; with neither, at `otherwise`.
 ///
 /// # Errors
 /// [`StartError::NoAddress`].
-pub fn addresses(
+pub fn further(
     passed: &Passed,
     listen: &[Address],
     otherwise: Option<Address>,
 ) -> Result<Vec<Address>, StartError> {
     let passed: Vec<Address> = passed.as_slice().iter().map(PassedDescriptor::address).collect();
-    let further = listen.iter().filter(|address| !passed.contains(address)).cloned();
-    let mut addresses: Vec<Address> = passed.iter().cloned().chain(further).collect();
-    if addresses.is_empty() {
-        addresses.push(otherwise.ok_or(StartError::NoAddress)?);
+    if passed.is_empty() && listen.is_empty() {
+        return Ok(vec![otherwise.ok_or(StartError::NoAddress)?]);
     }
-    Ok(addresses)
+    Ok(listen.iter().filter(|address| !passed.contains(address)).cloned().collect())
 }
 
 /// Why a daemon does not start.
@@ -132,6 +134,9 @@ pub enum StartError {
     /// The variables of passed sockets make no sense.
     #[error(transparent)]
     Passed(#[from] PassedError),
+    /// A passed descriptor can't be listened on.
+    #[error("passed by a supervisor, {0}")]
+    PassedListener(ListenError),
     /// The supervisor that the environment names can be none.
     #[error(transparent)]
     Notify(#[from] NotifyError),
@@ -175,27 +180,27 @@ mod tests {
     use super::*;
     use std::ffi::OsString;
 
-    /// Where it is listened with these descriptors passed and these addresses given, `UNIX:/default` being the default.
+    /// Where it is listened besides the passed descriptors, with these passed and these addresses given, `UNIX:/default` being the default.
     fn listened(passed: &str, listen: &[&str], default: bool) -> Result<Vec<String>, String> {
         let variable = |name: &str| (name == "EINHORN_FDS").then(|| OsString::from(passed));
         let passed = Passed::from_variables(variable, 1, 1).unwrap();
         let listen: Vec<Address> = listen.iter().map(|text| text.parse().unwrap()).collect();
         let otherwise = default.then(|| "UNIX:/default".parse().unwrap());
-        let found = addresses(&passed, &listen, otherwise).map_err(|error| error.to_string())?;
+        let found = further(&passed, &listen, otherwise).map_err(|error| error.to_string())?;
         Ok(found.iter().map(ToString::to_string).collect())
     }
 
     #[test]
     fn what_is_passed_is_listened_on_besides_what_is_given() {
-        assert_eq!(listened("3 4", &[], true).unwrap(), ["FD:3", "FD:4"]);
-        assert_eq!(listened("3", &["IP:1"], true).unwrap(), ["FD:3", "IP:1"]);
+        assert_eq!(listened("3 4", &[], true).unwrap(), Vec::<String>::new());
+        assert_eq!(listened("3", &["IP:1"], true).unwrap(), ["IP:1"]);
         assert_eq!(listened("", &["IP:1", "IP:2"], true).unwrap(), ["IP:1", "IP:2"]);
     }
 
     #[test]
     fn a_passed_descriptor_that_is_also_named_is_used_once() {
-        assert_eq!(listened("3", &["FD:3"], false).unwrap(), ["FD:3"]);
-        assert_eq!(listened("3", &["FD:3", "FD:4"], false).unwrap(), ["FD:3", "FD:4"]);
+        assert_eq!(listened("3", &["FD:3"], false).unwrap(), Vec::<String>::new());
+        assert_eq!(listened("3", &["FD:3", "FD:4"], false).unwrap(), ["FD:4"]);
     }
 
     #[test]

@@ -193,6 +193,7 @@ mod tests {
     use std::path::PathBuf;
     use tempfile::TempDir;
     use tokio::task::JoinHandle;
+    use tokio::time::timeout;
 
     /// A listener on a path of its own.
     struct Door {
@@ -216,7 +217,7 @@ mod tests {
         }
 
         async fn enter(&self) -> (Socket, Place) {
-            self.listener.accept().await
+            soon(self.listener.accept()).await
         }
 
         /// Accepts in a task of its own.
@@ -228,6 +229,11 @@ mod tests {
 
     fn limited(throttle: usize) -> Arc<Places> {
         Arc::new(Places::new(ConnectionLimits { throttle, ..ConnectionLimits::default() }))
+    }
+
+    /// What happens at once, or else not at all: the clock stands still while something does.
+    async fn soon<T>(event: impl Future<Output = T>) -> T {
+        timeout(Duration::from_secs(1), event).await.unwrap()
     }
 
     /// Every task learns of the connections made before this, and has its turn. One that is still not done waits.
@@ -250,7 +256,7 @@ mod tests {
         settle().await;
         assert!(!second.is_finished());
         drop(first);
-        second.await.unwrap();
+        soon(second).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -261,12 +267,12 @@ mod tests {
         let second = door.waits();
         settle().await;
         assert_eq!(door.listener.set_limit(2), 1);
-        let _second = second.await.unwrap();
+        let _second = soon(second).await.unwrap();
         let third = door.waits();
         settle().await;
         assert!(!third.is_finished());
         assert_eq!(door.listener.set_limit(0), usize::MAX);
-        third.await.unwrap();
+        soon(third).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -289,7 +295,7 @@ mod tests {
         let open = std::io::Read::read(&mut peers[1], &mut [0]).unwrap_err();
         assert_eq!(open.kind(), io::ErrorKind::WouldBlock);
         drop(second);
-        third.await.unwrap();
+        soon(third).await.unwrap();
         assert_eq!(door.listener.set_limit(5), 5);
     }
 
@@ -305,12 +311,12 @@ mod tests {
         assert_eq!(places.taken(), 1);
         let (inside, waiting) =
             if at_front.is_finished() { (at_front, at_back) } else { (at_back, at_front) };
-        let inside = inside.await.unwrap();
+        let inside = soon(inside).await.unwrap();
         settle().await;
         assert!(!waiting.is_finished());
         assert_eq!(front.listener.set_limit(1), 0);
         drop(inside);
-        waiting.await.unwrap();
+        soon(waiting).await.unwrap();
     }
 
     #[tokio::test(start_paused = true)]
@@ -326,6 +332,6 @@ mod tests {
         assert_eq!(std::io::Read::read(&mut beyond, &mut [0]).unwrap(), 0);
         drop(first);
         let _peer = door.knock();
-        next.await.unwrap();
+        soon(next).await.unwrap();
     }
 }
