@@ -11,7 +11,7 @@ use dc_tests::harness::supervisor::Supervisor;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use std::fs;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::{Path, PathBuf};
@@ -225,10 +225,12 @@ fn the_example_of_a_child_answers_what_it_has_accepted_and_leaves_the_rest_to_th
         let launch = socket.to("good_child").with_variable("NOTIFY_SOCKET", supervisor.path());
         let mut child = launch.start();
         assert_eq!(supervisor.hears(), "READY=1");
-        let (busy, line) = answered(&socket.path());
+        let (mut busy, line) = answered(&socket.path());
         assert_eq!(line, format!("answered by process {}", child.pid()));
         child.signal(signal);
         assert_eq!(supervisor.hears(), "STOPPING=1");
+        // More than the system holds: somebody has to read it.
+        busy.get_mut().write_all(&vec![0; 1 << 24]).unwrap();
         drop(busy);
         assert!(child.wait().success());
         // Who comes now is in the queue.

@@ -6,11 +6,12 @@ use dc_tests::harness::daemon::Daemon;
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::{Launch, status};
 use dc_tests::harness::server::Server;
+use dc_tests::harness::supervisor::Supervisor;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{User, geteuid};
 use std::fs;
-use std::os::unix::fs::{FileTypeExt, MetadataExt};
+use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 
 /// The user to become, where that is possible; says so where not.
 fn nobody() -> Option<User> {
@@ -79,4 +80,19 @@ fn a_user_that_root_became_can_be_replaced_by_the_next() {
     let last = Daemon::start(&launch, &place.file("pid"));
     last.end(Signal::SIGTERM);
     assert_eq!(place.names(), Vec::<String>::new());
+}
+
+#[test]
+fn the_supervisor_of_root_is_told_by_who_became_a_user() {
+    let Some(_) = nobody() else { return };
+    let (place, supervisor) = (Place::new(), Supervisor::start());
+    // The user alone could not connect to it.
+    fs::set_permissions(supervisor.path(), fs::Permissions::from_mode(0o600)).unwrap();
+    let server = format!("IP:{}", Server::start(&[]).address());
+    let launch = launch(&place, &server).with_variable("NOTIFY_SOCKET", supervisor.path());
+    let daemon = Daemon::start(&launch, &place.file("pid"));
+    supervisor.expect("READY=1");
+    let pid = daemon.pid();
+    assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+    supervisor.expect("STOPPING=1");
 }
