@@ -4,10 +4,11 @@
 //! an option that takes a value is its value, whatever it looks like; only an option that may stand
 //! alone leaves a word with a dash to be the next option. A switch takes no word behind it, but may have 1, yes, true or on,
 //! or 0, no, false or off behind `=`. `--` ends the options. A request for help
-//! counts wherever it stands, even behind a mistake. Nothing here panics.
+//! counts wherever it stands, even behind a mistake; one for completions where nothing else is wrong. Nothing here panics.
 
+use crate::completions::Shell;
 use crate::environment::{SWITCH_TAKES, is_on};
-use crate::mistake::{Mistake, Place, printable};
+use crate::mistake::{BadValue, Mistake, Place, printable};
 use crate::vocabulary::{self, Known, Shape, Vocabulary};
 use clap::Arg;
 use std::ffi::{OsStr, OsString};
@@ -20,6 +21,8 @@ pub(crate) enum Line<'c> {
     Help,
     /// Show the version.
     Version,
+    /// Show the completions for this shell.
+    Completions(Shell),
     /// Run.
     Run(Words<'c>),
 }
@@ -64,7 +67,8 @@ pub(crate) fn read<'c>(
     vocabulary: Vocabulary<'c>,
     args: impl IntoIterator<Item = OsString>,
 ) -> Result<Line<'c>, Mistake> {
-    let mut reader = Reader { vocabulary, words: Words::default(), help: false, version: false };
+    let words = Words::default();
+    let mut reader = Reader { vocabulary, words, help: false, version: false, completions: None };
     let mut first_mistake = None;
     let mut args = args.into_iter().peekable();
     while let Some(word) = args.next() {
@@ -80,7 +84,7 @@ pub(crate) fn read<'c>(
         _ if reader.help => Ok(Line::Help),
         _ if reader.version => Ok(Line::Version),
         Some(mistake) => Err(mistake),
-        None => Ok(Line::Run(reader.words)),
+        None => Ok(reader.completions.map_or(Line::Run(reader.words), Line::Completions)),
     }
 }
 
@@ -89,6 +93,7 @@ struct Reader<'c> {
     words: Words<'c>,
     help: bool,
     version: bool,
+    completions: Option<Shell>,
 }
 
 impl<'c> Reader<'c> {
@@ -107,6 +112,10 @@ impl<'c> Reader<'c> {
         match name.as_str() {
             "h" | "help" | "?" => self.help = true,
             "version" => self.version = true,
+            "completions" => {
+                let value = value.or_else(|| following.next()).unwrap_or_default();
+                self.completions = Some(shell(name, &value)?);
+            }
             _ => self.option(name, value, following)?,
         }
         Ok(())
@@ -150,6 +159,16 @@ fn switched(known: Known<'_>, name: &str, value: &OsStr) -> Result<OsString, Mis
         value: wrong,
     })?;
     Ok(OsString::from(if on != known.negated { "true" } else { "false" }))
+}
+
+/// The shell that `value`, given to the option `name`, is called.
+fn shell(name: String, value: &OsStr) -> Result<Shell, Mistake> {
+    let place = Place { option: name, variable: None };
+    if value.is_empty() {
+        return Err(Mistake::MissingValue { place, takes: Some(Shell::TAKES.to_owned()) });
+    }
+    let wrong = || BadValue::new("is not a shell known here", Shell::TAKES);
+    Shell::named(value).ok_or_else(|| Mistake::Value { place, shown: Some(printable(value)), value: wrong() })
 }
 
 /// The name of the option that `word` is and the value behind `=`; `None` if it is no option.

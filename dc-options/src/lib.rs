@@ -45,6 +45,7 @@
 //! - an option has one dash or two, its value behind `=` or as the next word;
 //! - it has an environment variable, and the command line wins;
 //! - `-h`, `-help`, `-?` print one page of usage, `-version` the version, whatever else is there;
+//! - `-completions SHELL` prints what makes bash, zsh or fish complete the options (`completions`);
 //! - a mistake is one line on stderr and exit status 64.
 //!
 //! How an option is declared: the doc comment's first paragraph is its help, `value_name` its metavariable. One
@@ -59,6 +60,7 @@
 
 mod arguments;
 mod auth;
+mod completions;
 mod daemon;
 mod environment;
 pub mod log;

@@ -30,7 +30,7 @@ const SECTIONS: [&str; 11] = [
     "SEE ALSO",
 ];
 /// The items that every program has besides its options.
-const ALWAYS: [&str; 2] = ["Fl h , Fl help , Fl \\&?", "Fl version"];
+const ALWAYS: [&str; 3] = ["Fl h , Fl help , Fl \\&?", "Fl version", "Fl completions Ar SHELL"];
 /// The exit statuses that every program has.
 const STATUSES: [&str; 3] = [".It 0", ".It 1", ".It 64"];
 
@@ -57,11 +57,14 @@ pub fn differences(page: &str, program: &Program, options: &[OptionInfo]) -> Vec
         found.push(format!("\"{always}\" is not among the options"));
     }
     for name in page.0.iter().flat_map(|line| flags(line)) {
-        if !known(name) && !["h", "help", "\\&?", "version"].contains(&name) {
+        if !known(name) && !["h", "help", "\\&?", "version", "completions"].contains(&name) {
             found.push(format!("-{name} is mentioned and is not an option"));
         }
     }
     found.extend(page.wrong_synopsis(options));
+    for always in ALWAYS.iter().filter(|always| !page.shows(always)) {
+        found.push(format!("SYNOPSIS does not show \"{always}\""));
+    }
     found.extend(page.wrong_environment(program, options));
     found
 }
@@ -120,6 +123,12 @@ impl<'p> Page<'p> {
         wrong.map(|option| format!("SYNOPSIS does not show -{} as it is", option.names[0])).collect()
     }
 
+    /// Whether SYNOPSIS has the first name of the item `head`, in a line for itself or with its others.
+    fn shows(&self, head: &str) -> bool {
+        let first = flags_of(head).next();
+        self.section("SYNOPSIS").any(|line| first.is_some_and(|first| flags(line).any(|name| name == first)))
+    }
+
     /// ENVIRONMENT names the prefix and the further variables, and no variable that is not there.
     fn wrong_environment(&self, program: &Program, options: &[OptionInfo]) -> Vec<String> {
         let named: Vec<&str> = self.0.iter().flat_map(|line| arguments(line, "Ev")).collect();
@@ -153,8 +162,7 @@ struct Item<'p> {
 
 impl<'p> Item<'p> {
     fn new(head: &'p str) -> Self {
-        let names = head.split(" , ").filter_map(|part| part.strip_prefix("Fl ")?.split(' ').next());
-        Self { head, names: names.map(str::to_owned).collect(), body: Vec::new() }
+        Self { head, names: flags_of(head).map(str::to_owned).collect(), body: Vec::new() }
     }
 
     fn differences(&self, option: &OptionInfo) -> Vec<String> {
@@ -199,6 +207,11 @@ fn range(takes: &str) -> Option<&str> {
     })?;
     let text = found.join(" ");
     takes.find(&text).map(|at| &takes[at..at + text.len()])
+}
+
+/// The names in the head of an item.
+fn flags_of(head: &str) -> impl Iterator<Item = &str> {
+    head.split(" , ").filter_map(|part| part.strip_prefix("Fl ")?.split(' ').next())
 }
 
 /// The options that a line of mdoc names, without their dashes.
@@ -257,6 +270,9 @@ mod tests {
 .Op Fl retry Ar MS
 .Op Fl owner Op Ar OWNER
 .Op Fl log Ar LOG
+.Fl h | help | \\&?
+.Fl version
+.Fl completions Ar SHELL
 .Sh DESCRIPTION
 .Sh OPTIONS
 .Fl retry Ns = Ns Ar 5
@@ -278,6 +294,7 @@ May be given several times, as
 .Fl server , retry .
 .It Fl h , Fl help , Fl \\&?
 .It Fl version
+.It Fl completions Ar SHELL
 .El
 .Sh ENVIRONMENT
 .It Ev DC_IT_ Ns Ar OPTION
@@ -319,6 +336,8 @@ As
             ("several times", "once", "-log: may it be repeated?"),
             (".Fl server , retry .", ".Fl server , nothing .", "-nothing is mentioned"),
             (".It Fl version\n", "", "\"Fl version\" is not among the options"),
+            (".It Fl completions Ar SHELL\n", "", "\"Fl completions Ar SHELL\" is not among the options"),
+            (".Fl completions Ar SHELL\n", "", "SYNOPSIS does not show \"Fl completions Ar SHELL\""),
             (".Op Fl retry Ar MS\n", "", "SYNOPSIS does not show -retry"),
             (".Fl server Ar SERVER\n.Op", ".Op Fl server Ar SERVER\n.Op", "SYNOPSIS does not show -server"),
             (".It Ev DC_IT_ Ns", ".It Ev DC_ Ns", "the prefix DC_IT_"),

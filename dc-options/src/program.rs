@@ -9,7 +9,7 @@ use crate::environment::{Environment, Rank, Variable};
 use crate::mistake::{Mistake, Place};
 use crate::usage::{self, OptionInfo};
 use crate::vocabulary::{self, Shape, Vocabulary};
-use crate::{refusal, stop::Stop};
+use crate::{completions, refusal, stop::Stop};
 use clap::Command;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -88,6 +88,9 @@ impl Program {
         let line = match arguments::read(vocabulary, args) {
             Ok(Line::Help) => return Err(Stop::Answer(usage::page(self, &command))),
             Ok(Line::Version) => return Err(Stop::Answer(format!("{} {VERSION}\n", self.name))),
+            Ok(Line::Completions(shell)) => {
+                return Err(Stop::Answer(completions::script(self, &command, shell)));
+            }
             Ok(Line::Run(words)) => Ok(words),
             Err(mistake) => Err(mistake),
         };

@@ -11,7 +11,7 @@ const STATUS_UNPRINTED: i32 = 1;
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Stop {
-    /// The answer to `-help` or `-version`, for stdout; status 0.
+    /// The answer to `-help`, `-version` or `-completions`, for stdout; status 0.
     Answer(String),
     /// A mistake, one line for stderr; status 64.
     Mistake(String),

@@ -68,7 +68,7 @@ impl<'c> Vocabulary<'c> {
     /// The option whose name is the most like `name`, if one is near enough to have been meant.
     pub(crate) fn nearest(self, name: &str) -> Option<String> {
         let all = self.options().flat_map(|option| names(option).collect::<Vec<_>>());
-        nearest(name, all.chain(["help".to_owned(), "version".to_owned()]))
+        nearest(name, all.chain(["help", "version", "completions"].map(str::to_owned)))
     }
 
     /// Whether the program has declared that `a` and `b` may not be given together.

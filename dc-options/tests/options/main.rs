@@ -3,6 +3,8 @@
 #[cfg(test)]
 mod arguments;
 #[cfg(test)]
+mod completions;
+#[cfg(test)]
 mod environment;
 #[cfg(test)]
 mod mistake;
