@@ -169,7 +169,9 @@ impl Master {
             Event::Request(Request::End(signal)) => self.supervisor.handle_end(now, signal),
             Event::Request(Request::Pass(signal)) => {
                 info!(%signal, "passed to the children");
-                self.processes.iter().for_each(|process| process.signal(signal));
+                // One that starts may not have set up what it does on it, and it would be its death.
+                let heeds = |process: &&Process| !self.supervisor.is_starting(process.id);
+                self.processes.iter().filter(heeds).for_each(|process| process.signal(signal));
             }
             Event::Request(Request::Reap) => self.reap(),
             Event::Notice(child, notice) => self.handle_notice(child, notice),
@@ -215,11 +217,7 @@ impl Master {
             info!(child = pid.as_raw(), status = %end, "ended");
             let now = self.clock.now();
             match failure {
-                Some(reason) => {
-                    error!("can't start {reason}");
-                    self.reason = Some(reason);
-                    self.supervisor.handle_failed_start(now, id);
-                }
+                Some(reason) => self.failed_start(id, reason),
                 None => self.supervisor.handle_exit(now, id),
             }
         }
@@ -267,12 +265,17 @@ impl Master {
                 info!(child = process.pid.as_raw(), "started");
                 self.processes.push(process);
             }
-            Err(reason) => {
-                error!("can't start the command: {reason}");
-                self.reason = Some(format!("the command: {reason}"));
-                self.supervisor.handle_failed_start(self.clock.now(), id);
-            }
+            Err(reason) => self.failed_start(id, format!("the command: {reason}")),
         }
+    }
+
+    fn failed_start(&mut self, id: ChildId, reason: String) {
+        self.supervisor.handle_failed_start(self.clock.now(), id);
+        // Where the master ends for it, that says why, once.
+        if !self.supervisor.is_ending() {
+            error!("can't start {reason}");
+        }
+        self.reason = Some(reason);
     }
 
     fn signal(&self, id: ChildId, signal: Signal) {

@@ -94,6 +94,16 @@ impl Supervisor {
         children.chain(self.restart_at).min()
     }
 
+    /// Whether the child is not ready yet.
+    pub(crate) fn is_starting(&self, id: ChildId) -> bool {
+        self.children.iter().any(|child| child.id == id && child.phase.is_starting())
+    }
+
+    /// Whether the master ends.
+    pub(crate) const fn is_ending(&self) -> bool {
+        self.end.is_some()
+    }
+
     /// A new child is wanted in place of the one that serves.
     pub(crate) fn handle_hangup(&mut self, now: Time) {
         if self.end.is_some() {
