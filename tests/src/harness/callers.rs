@@ -8,7 +8,6 @@ use libdc::client::blocking::Client;
 use libdc::client::{Connections, Error, Options};
 use libdc::net::address::Address;
 use nix::unistd::Pid;
-use socket2::SockRef;
 use std::collections::BTreeMap;
 use std::io::{self, ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
@@ -162,6 +161,14 @@ impl Callers {
         self.wait(&format!("an answer of child {pid}"), |tally| tally.by_child.contains_key(&pid));
     }
 
+    /// Waits for an answer of a child other than these. Returns its number.
+    #[must_use]
+    pub fn wait_for_another(&self, known: &[Pid]) -> Pid {
+        let another = |tally: &Tally| tally.by_child.keys().find(|child| !known.contains(child)).copied();
+        self.wait(&format!("an answer of another child than {known:?}"), |tally| another(tally).is_some());
+        another(&self.shared.tally()).expect("it has answered")
+    }
+
     /// Waits for an answer of this child that has not come yet.
     pub fn wait_for_more_of(&self, pid: Pid) {
         let had = self.shared.tally().by_child.get(&pid).copied().unwrap_or_default();
@@ -238,8 +245,6 @@ impl Tally {
 
 fn tcp(address: SocketAddr) -> Result<TcpStream, (FailureKind, String)> {
     let stream = TcpStream::connect_timeout(&address, ANSWER_MAX).map_err(failed)?;
-    // Whole answers have been read to their end, so nothing is lost; and the port is free at once for another call.
-    SockRef::from(&stream).set_linger(Some(Duration::ZERO)).map_err(failed)?;
     stream.set_read_timeout(Some(ANSWER_MAX)).map_err(failed)?;
     Ok(stream)
 }
@@ -258,7 +263,8 @@ fn talk(mut stream: impl Read + Write, question: &[u8]) -> Result<Answer, (Failu
         return Err((FailureKind::Unanswered, "closed without an answer".to_owned()));
     }
     let text = String::from_utf8_lossy(&answer);
-    let digits = text.split_once("child").map(|(_, rest)| rest.trim_start_matches([' ', '/', '=', ':']));
+    let named = ["child", "process"].iter().find_map(|word| text.split_once(word));
+    let digits = named.map(|(_, rest)| rest.trim_start_matches([' ', '/']));
     let digits = digits.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default());
     Ok(Answer::From(digits.and_then(|digits| digits.parse().ok()).map(Pid::from_raw)))
 }

@@ -58,6 +58,16 @@ impl Log {
         })
     }
 
+    /// Waits for a line with `text` wherever it is: of two that write, neither is behind the other.
+    pub fn wait_for(&self, text: &str) -> String {
+        let what = format!("a line with {text:?}");
+        self.wait(&what, |state| {
+            let found = state.lines.iter().find(|line| line.contains(text)).cloned();
+            assert!(found.is_some() || state.open > 0, "the process ended without {what}");
+            found
+        })
+    }
+
     /// Lines that have been read and that [`expect`](Self::expect) has passed over or not seen are behind it now.
     pub fn skip(&self) {
         let mut state = self.lock();

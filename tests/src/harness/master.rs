@@ -1,14 +1,18 @@
 //! `dc_master`, with children of the tests or others.
 
 use crate::harness::loopback::own_loopback;
+use crate::harness::patience::PATIENCE;
 use crate::harness::place::Place;
 use crate::harness::process::{Launch, Process};
 use crate::harness::programs::program;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
+use std::fmt::Debug;
 use std::fs;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
+use std::thread;
+use std::time::Instant;
 
 /// A running master, and the child that serves.
 #[derive(Debug)]
@@ -93,6 +97,11 @@ impl Master {
         self.process.log.expect(&format!("ended child={child} "))
     }
 
+    /// Waits until a child has written a line that begins so.
+    pub fn written(&self, child: Pid, text: &str) {
+        self.process.log.wait_for(&format!("[{child}] {text}"));
+    }
+
     /// Waits for a line of the log.
     pub fn expect(&self, text: &str) -> String {
         self.process.log.expect(text)
@@ -107,10 +116,33 @@ impl Master {
         text.split_whitespace().map(|number| Pid::from_raw(number.parse().expect("a number"))).collect()
     }
 
+    /// Waits until these are its only children, zombies counted.
+    pub fn wait_for_children(&self, wanted: &[Pid]) {
+        watch("its children", || self.children(), |children| children == wanted);
+    }
+
+    /// Waits until it has no more descriptors than this.
+    pub fn wait_for_descriptors(&self, most: usize) {
+        watch("its descriptors", || self.descriptors(), |count| *count <= most);
+    }
+
     /// How many descriptors it has open.
     #[must_use]
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.process.pid())).expect("its descriptors").count()
+    }
+}
+
+/// Looks until what is seen is right. For what the system has and tells nobody of.
+fn watch<T: Debug>(what: &str, see: impl Fn() -> T, is_right: impl Fn(&T) -> bool) {
+    let began = Instant::now();
+    loop {
+        let seen = see();
+        if is_right(&seen) {
+            return;
+        }
+        assert!(began.elapsed() < PATIENCE, "{what} are {seen:?}");
+        thread::yield_now();
     }
 }
 

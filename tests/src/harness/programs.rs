@@ -12,7 +12,7 @@ use std::sync::OnceLock;
 
 /// The directory with programs to be used instead of built ones.
 const PROGRAMS: &str = "DC_PROGRAMS";
-const PACKAGES: [&str; 4] = ["dc-server", "dc-client", "dc-snoop", "dc-tests"];
+const PACKAGES: [&str; 5] = ["dc-server", "dc-client", "dc-master", "dc-snoop", "dc-tests"];
 /// The examples of libdc that are started too.
 const EXAMPLES: [&str; 1] = ["good_child"];
 

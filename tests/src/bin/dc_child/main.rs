@@ -40,6 +40,7 @@ fn main() -> ExitCode {
 fn run(plan: &Plan, started: Instant) -> io::Result<ExitCode> {
     if let Some(path) = &plan.report {
         report::write(path)?;
+        output::line("reported");
     }
     if plan.helper {
         return help();
@@ -74,7 +75,7 @@ fn run(plan: &Plan, started: Instant) -> io::Result<ExitCode> {
     for name in &plan.remove {
         notify::say(format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes())?;
     }
-    let helper = match plan.ready {
+    let helper = match &plan.ready {
         Some(Ready::ByHelper) => Some(own(&["helper"]).stdin(Stdio::piped()).spawn()?),
         _ => None,
     };

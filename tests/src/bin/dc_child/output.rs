@@ -17,9 +17,7 @@ pub(crate) fn write(is_asked: bool) -> io::Result<()> {
     stdout.write_all(&[&vec![b'x'; LONG][..], b"the end of x\n"].concat())?;
     stdout.write_all(b"binary \x00\xff\x1b[31m\r\n\nplain\n")?;
     stdout.flush()?;
-    io::stderr().write_all(b"to stderr\n")?;
-    stdout.write_all(b"without an end")?;
-    stdout.flush()
+    io::stderr().write_all(b"to stderr\nwithout an end")
 }
 
 /// Writes a line, and does not mind if nobody reads it: the master may be gone.

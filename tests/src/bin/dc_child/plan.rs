@@ -3,12 +3,13 @@
 //! | word | |
 //! |---|---|
 //! | `@FILE` | the words in this file, one a line; for a plan that changes while the master runs |
-//! | `report=FILE` | write to FILE what was found at the start: see `report` |
+//! | `report=FILE` | write to FILE what was found at the start, see `report`, and then the line `reported` |
 //! | `output` | write lines that are long, binary, and not ended |
 //! | `die=STATUS` | end at once |
 //! | `start-after=MS` | do nothing for so long |
 //! | `extend=MS` | ask for so much more time to start |
 //! | `ready`, `ready-after=MS` | say that it is ready, when it serves or so long after its start |
+//! | `ready-when=FILE` | say so when there is such a file |
 //! | `ready-by-helper` | have a process say so that it starts |
 //! | `mute` | accept nothing |
 //! | `answer-after=MS` | answer each connection only so long after its request |
@@ -53,10 +54,12 @@ pub(crate) struct Plan {
 }
 
 /// Who says `READY=1`, and when.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum Ready {
     /// The child, so long after its start, but not before it serves.
     After(Duration),
+    /// The child, when there is such a file.
+    When(PathBuf),
     /// A process that it has started.
     ByHelper,
 }
@@ -99,6 +102,7 @@ impl Plan {
             "extend" => self.extend = Some(milliseconds(word, value)?),
             "ready" => self.ready = Some(Ready::After(Duration::ZERO)),
             "ready-after" => self.ready = Some(Ready::After(milliseconds(word, value)?)),
+            "ready-when" => self.ready = Some(Ready::When(value.into())),
             "ready-by-helper" => self.ready = Some(Ready::ByHelper),
             "mute" => self.mute = true,
             "answer-after" => self.answer_after = milliseconds(word, value)?,

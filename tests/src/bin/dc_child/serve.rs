@@ -173,11 +173,13 @@ async fn death(plan: &Plan, started: Instant) {
 
 /// Says that the child is ready, when its plan has it so. Returns only if that can't be said.
 async fn readiness(plan: &Plan, started: Instant) -> io::Error {
-    if let Some(Ready::After(after)) = plan.ready {
-        sleep_until((started + after).into()).await;
-        if let Err(error) = notify::say(b"READY=1") {
-            return error;
-        }
+    match &plan.ready {
+        Some(Ready::After(after)) => sleep_until((started + *after).into()).await,
+        Some(Ready::When(path)) => appearance(path).await,
+        Some(Ready::ByHelper) | None => return pending().await,
+    }
+    if let Err(error) = notify::say(b"READY=1") {
+        return error;
     }
     pending().await
 }

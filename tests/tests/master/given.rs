@@ -1,0 +1,132 @@
+//! What a child has from its master, exactly, and what it says to it.
+
+use crate::load::under_load;
+use dc_tests::harness::loopback::own_loopback;
+use dc_tests::harness::master::{Found, Master};
+use dc_tests::harness::place::Place;
+use dc_tests::harness::process::Launch;
+use dc_tests::harness::programs::program;
+use nix::sys::signal::Signal;
+use std::path::PathBuf;
+
+/// A master with two sockets whose first child has reported.
+struct Reported {
+    master: Master,
+    report: PathBuf,
+    place: Place,
+}
+
+impl Reported {
+    fn start(options: &[&str]) -> Self {
+        let place = Place::new();
+        let report = place.file("report");
+        let socket = format!("unix://{}", place.file("socket").display());
+        let listen = format!("tcp://{}:0", own_loopback());
+        // Descriptors of the master's own are to be inherited by nobody, nor is what it was told to ignore, as by nohup.
+        let launch = Launch::new("dc_master").after("trap '' HUP; exec \"$0\" \"$@\" 7</dev/null 9<&0");
+        let launch = launch.within(place.path()).with_variable("MARK", "left alone");
+        let launch = launch.with(["-listen", &listen, "-listen", &socket, "-start", "0"]).with(options);
+        let launch = launch.with(["-command", program("dc_child").to_str().unwrap(), "--", "ready"]);
+        let master = Master::launch(&launch.with([format!("report={}", report.display())]));
+        Self { master, report, place }
+    }
+
+    fn found(&self) -> Found {
+        let found = Found::read(&self.report);
+        assert_eq!(found.one("pid"), self.master.child().to_string());
+        found
+    }
+
+    /// The descriptors of the child, with pipes and sockets without their numbers.
+    fn descriptors(&self) -> Vec<String> {
+        let found = self.found();
+        let nameless = |line: &&str| {
+            let (before, rest) = line.split_once(":[").unwrap_or((line, ""));
+            format!("{before}{}", rest.split_once(']').map_or("", |(_, flags)| flags))
+        };
+        found.all("descriptor").iter().map(nameless).collect()
+    }
+}
+
+#[test]
+fn a_child_has_its_sockets_and_nothing_else() {
+    let mut reported = Reported::start(&[]);
+    assert_eq!(reported.descriptors(), ["0 /dev/null", "1 pipe", "2 pipe", "3 socket", "4 socket"]);
+    // The children of these tests set the flag, which is the socket's and not the descriptor's. Nobody may clear it
+    // while they serve.
+    under_load(&mut reported.master, |master, _| master.restart());
+    let second = ["0 /dev/null", "1 pipe", "2 pipe", "3 socket nonblock", "4 socket nonblock"];
+    assert_eq!(reported.descriptors(), second);
+}
+
+#[test]
+fn sockets_are_non_blocking_where_that_is_asked_for() {
+    let reported = Reported::start(&["-nonblock"]);
+    let expected = ["0 /dev/null", "1 pipe", "2 pipe", "3 socket nonblock", "4 socket nonblock"];
+    assert_eq!(reported.descriptors(), expected);
+}
+
+#[test]
+fn a_child_is_told_what_it_has() {
+    let mut reported = Reported::start(&[]);
+    let mut addresses = Vec::new();
+    for _ in 0..2 {
+        let (found, master) = (reported.found(), &reported.master);
+        let (pid, master_pid) = (master.child().to_string(), master.process.pid().to_string());
+        for (name, value) in [
+            ("LISTEN_FDS", "2"),
+            ("LISTEN_PID", &pid),
+            ("LISTEN_FDNAMES", "listener:listener"),
+            ("EINHORN_FDS", "3"),
+            ("EINHORN_FD_COUNT", "2"),
+            ("EINHORN_FD_0", "3"),
+            ("EINHORN_FD_1", "4"),
+            ("EINHORN_MASTER_PID", &master_pid),
+            ("MARK", "left alone"),
+        ] {
+            assert_eq!(found.variable(name), Some(value), "{name}");
+        }
+        assert_eq!(found.one("parent"), master_pid);
+        assert_eq!(found.one("directory"), reported.place.path().to_str().unwrap());
+        assert_eq!(found.all("argument")[0], "ready");
+        let status = found.all("status");
+        for field in ["SigBlk:\t0000000000000000", "Name:\tdc_child"] {
+            assert!(status.contains(&field), "{field} in {status:?}");
+        }
+        let ignored = status.iter().find_map(|line| line.strip_prefix("SigIgn:\t")).unwrap();
+        let ignored = u64::from_str_radix(ignored, 16).unwrap();
+        for signal in [
+            Signal::SIGHUP,
+            Signal::SIGINT,
+            Signal::SIGQUIT,
+            Signal::SIGUSR1,
+            Signal::SIGTERM,
+            Signal::SIGCHLD,
+        ] {
+            assert_eq!(ignored >> (signal as i32 - 1) & 1, 0, "{signal} is ignored");
+        }
+        addresses.push(found.variable("NOTIFY_SOCKET").unwrap().to_owned());
+        reported.master.restart();
+    }
+    assert!(addresses.iter().all(|address| address.starts_with('@')), "{addresses:?}");
+    assert_ne!(addresses[0], addresses[1], "a child has the address of another");
+}
+
+#[test]
+fn what_a_child_writes_has_its_number() {
+    let mut master = Master::start(&["-start", "0"], &["output", "ready"]);
+    let child = master.child();
+    let own = format!("[{child}] ");
+    master.restart();
+    let lines = master.process.stop();
+    let written: Vec<&str> = lines.iter().filter_map(|line| line.strip_prefix(&own)).collect();
+    let count = written.iter().map(|line| line.bytes().filter(|byte| *byte == b'x').count()).sum::<usize>();
+    assert_eq!(count, 300_001, "of the long line something is lost");
+    assert!(written.iter().any(|line| line.ends_with("the end of x")));
+    assert!(written.iter().any(|line| line.starts_with("binary ")), "{written:?}");
+    for line in ["plain", "to stderr", "without an end", "signal HUP"] {
+        assert!(written.contains(&line), "{line}");
+    }
+    let strays = lines.iter().filter(|line| line.contains("xxx") && !line.starts_with('['));
+    assert_eq!(strays.count(), 0, "lines without a number");
+}

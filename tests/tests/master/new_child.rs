@@ -1,0 +1,154 @@
+//! What is started fails, in each way that there is: the old child serves on.
+
+use crate::load::under_load;
+use dc_tests::harness::master::{Found, Master, PlanFile, number};
+use dc_tests::harness::place::Place;
+use nix::sys::socket::{MsgFlags, UnixAddr, sendto};
+use std::fs;
+use std::os::fd::AsRawFd;
+use std::os::unix::net::UnixDatagram;
+
+const DIED: &str = "the new child died before it was ready; the old one serves on";
+const NOT_READY: &str = "the new child was not ready in time; the old one serves on";
+
+/// Under load, a child with `plan` fails as the line `says`, and the old one serves on; the next one that is good
+/// takes over.
+fn fails(options: &[&str], plan: &[&str], says: &str) {
+    let place = Place::new();
+    let plan_file = PlanFile::new(&place, &["ready"]);
+    let mut master = Master::start(options, &[plan_file.word()]);
+    let old = master.child();
+    under_load(&mut master, |master, callers| {
+        plan_file.set(plan);
+        master.hup();
+        let new = master.started();
+        let line = master.expect(says);
+        assert_eq!(number(&line), new, "{line}");
+        assert!(line.contains(&format!("old={old}")), "{line}");
+        master.process.log.wait_for(&format!("ended child={new} "));
+        callers.wait_for_more_of(old);
+        // Nothing of it stays: the next is started and takes over.
+        plan_file.set(&["ready"]);
+        master.restart();
+        callers.wait_for_child(master.child());
+    });
+    assert_eq!(master.process.log.with("stopping child=").len(), 1);
+    assert_eq!(master.process.log.with("restarting").len(), 0);
+    master.process.stop();
+}
+
+#[test]
+fn one_that_dies_at_once_changes_nothing() {
+    fails(&["-start", "0"], &["die=7"], DIED);
+    // Nor when it is time alone that makes one ready.
+    fails(&["-start", "60000"], &["die=0"], DIED);
+}
+
+#[test]
+fn one_that_dies_after_a_second_changes_nothing() {
+    fails(&["-start", "60000"], &["mute", "die-after=1000"], DIED);
+}
+
+#[test]
+fn one_that_is_never_ready_is_given_up() {
+    fails(&["-start", "0", "-ready-timeout", "1"], &[], NOT_READY);
+}
+
+#[test]
+fn one_that_is_never_ready_and_deaf_is_killed() {
+    let place = Place::new();
+    let plan = PlanFile::new(&place, &["ready"]);
+    let options = ["-start", "0", "-ready-timeout", "1", "-stop-timeout", "1"];
+    let mut master = Master::start(&options, &[plan.word()]);
+    let old = master.child();
+    under_load(&mut master, |master, callers| {
+        plan.set(&["mute", "deaf"]);
+        master.hup();
+        let new = master.started();
+        master.expect(NOT_READY);
+        master.expect(&format!("killed child={new}"));
+        master.ended(new);
+        callers.wait_for_more_of(old);
+    });
+}
+
+#[test]
+fn one_that_dies_when_it_is_ready_is_replaced_while_the_old_one_drains() {
+    let place = Place::new();
+    let (death, end) = (place.file("death"), place.file("end"));
+    let plan = PlanFile::new(&place, &["ready", &format!("linger-until={}", end.display())]);
+    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let old = master.child();
+    under_load(&mut master, |master, callers| {
+        plan.set(&["ready", "mute", &format!("die-when={}", death.display())]);
+        master.hup();
+        let new = master.ready();
+        master.expect(&format!("stopping child={old}"));
+        plan.set(&["ready"]);
+        fs::write(&death, "").unwrap();
+        master.ended(new);
+        master.expect("restarting in_ms=1000");
+        // Who connects now waits for this one.
+        let next = master.ready();
+        callers.wait_for_child(next);
+        assert!(master.children().contains(&old), "the old one was not left to drain");
+        fs::write(&end, "").unwrap();
+        master.ended(old);
+    });
+}
+
+#[test]
+fn one_may_ask_for_more_time() {
+    let place = Place::new();
+    let plan = PlanFile::new(&place, &["ready"]);
+    let mut master = Master::start(&["-start", "0", "-ready-timeout", "1"], &[plan.word()]);
+    under_load(&mut master, |master, callers| {
+        plan.set(&["extend=30000", "ready-after=1500"]);
+        master.restart();
+        callers.wait_for_child(master.child());
+    });
+    assert_eq!(master.process.log.with("not ready in time").len(), 0);
+}
+
+#[test]
+fn one_is_ready_when_a_process_of_its_own_says_so() {
+    let mut master = Master::start(&["-start", "0"], &["ready-by-helper"]);
+    under_load(&mut master, |master, _| master.restart());
+}
+
+#[test]
+fn one_is_not_ready_because_a_stranger_says_so() {
+    let place = Place::new();
+    let (report, ready) = (place.file("report"), place.file("ready"));
+    let plan = PlanFile::new(&place, &["ready"]);
+    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let old = master.child();
+    under_load(&mut master, |master, _| {
+        let report_word = format!("report={}", report.display());
+        plan.set(&[&report_word, &format!("ready-when={}", ready.display())]);
+        master.hup();
+        let new = master.started();
+        master.written(new, "reported");
+        let found = Found::read(&report);
+        let address = found.variable("NOTIFY_SOCKET").and_then(|path| path.strip_prefix('@')).unwrap();
+        let address = UnixAddr::new_abstract(address.as_bytes()).unwrap();
+        let socket = UnixDatagram::unbound().unwrap();
+        sendto(socket.as_raw_fd(), b"READY=1", &address, MsgFlags::empty()).unwrap();
+        master.expect("its sender is not the child");
+        fs::write(&ready, "").unwrap();
+        assert_eq!(master.ready(), new);
+        master.ended(old);
+    });
+    let order: Vec<String> = master.process.log.lines();
+    let at = |text: &str| order.iter().rposition(|line| line.contains(text)).unwrap();
+    assert!(at("its sender is not the child") < at("ready child="), "a stranger made it ready");
+}
+
+#[test]
+fn one_that_says_nothing_is_ready_by_its_age() {
+    let mut master = Master::start(&["-start", "50"], &[]);
+    under_load(&mut master, |master, callers| {
+        master.restart();
+        callers.wait_for_child(master.child());
+    });
+}

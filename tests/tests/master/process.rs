@@ -1,0 +1,144 @@
+//! The master as a process: its file, its daemon, its user, and as the first of a container.
+
+use crate::command::copy_child;
+use crate::load::under_load;
+use dc_tests::harness::callers::Callers;
+use dc_tests::harness::daemon::{Daemon, stderr};
+use dc_tests::harness::loopback::own_loopback;
+use dc_tests::harness::master::{Found, Master};
+use dc_tests::harness::place::Place;
+use dc_tests::harness::process::{Launch, status};
+use dc_tests::harness::programs::program;
+use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::WaitStatus;
+use nix::unistd::{Pid, User, geteuid};
+use std::fs;
+use std::net::{SocketAddr, TcpListener};
+use std::os::unix::fs::MetadataExt;
+use std::process::Command;
+
+/// A launch on an address of its own, which is said: nobody logs it.
+fn launch(place: &Place) -> (Launch, SocketAddr) {
+    let port = TcpListener::bind((own_loopback(), 0)).unwrap();
+    let address = port.local_addr().unwrap();
+    let pidfile = place.file("pid");
+    let launch = Launch::new("dc_master").with(["-listen", &format!("tcp://{address}"), "-start", "0"]);
+    let launch = launch.with(["-pidfile", pidfile.to_str().unwrap()]);
+    let command = program("dc_child");
+    (launch.with(["-daemon", "-command", command.to_str().unwrap(), "--", "ready"]), address)
+}
+
+#[test]
+fn a_daemon_keeps_its_number_while_its_children_change() {
+    let place = Place::new();
+    let (launch, address) = launch(&place);
+    let daemon = Daemon::start(&launch, &place.file("pid"));
+    let callers = Callers::of_child(address);
+    let mut children = vec![callers.wait_for_another(&[])];
+    for _ in 0..3 {
+        kill(daemon.pid(), Signal::SIGHUP).unwrap();
+        children.push(callers.wait_for_another(&children));
+    }
+    assert!(!children.contains(&daemon.pid()));
+    callers.finish().all_answered(4);
+    assert_eq!(fs::read_to_string(place.file("pid")).unwrap(), format!("{}\n", daemon.pid()));
+    // A second one is refused, and changes nothing.
+    let output = launch.output();
+    let said = stderr(&output);
+    let running = format!("another instance is running as process {}", daemon.pid());
+    assert!(said.contains(&running) || said.contains("in use"), "{said}");
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    let pid = daemon.pid();
+    assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+    assert_eq!(place.names(), Vec::<String>::new());
+}
+
+/// The user to become, where that is possible; says so where not.
+fn nobody() -> Option<User> {
+    let nobody = geteuid().is_root().then(|| User::from_name("nobody").unwrap()).flatten();
+    if nobody.is_none() {
+        eprintln!("skipped: not root, or there is no user nobody");
+    }
+    nobody
+}
+
+#[test]
+fn children_are_another_user_and_the_master_stays_who_it_is() {
+    let Some(nobody) = nobody() else { return };
+    let place = Place::new();
+    let (command, report, path) = (place.file("app"), place.file("report"), place.file("socket"));
+    // Where that user may go.
+    copy_child(&command);
+    let tcp = format!("tcp://{}:0", own_loopback());
+    let launch = Launch::new("dc_master").with(["-listen", &tcp, "-start", "0", "-user", "nobody"]);
+    let launch = launch.with(["-listen", &format!("unix://{}", path.display()), "-sockowner"]);
+    let launch = launch.with(["-command", command.to_str().unwrap(), "--", "ready"]);
+    let mut master = Master::launch(&launch.with([format!("report={}", report.display())]));
+    for _ in 0..2 {
+        let four = |id: u32| [id.to_string(), id.to_string(), id.to_string(), id.to_string()].join("\t");
+        let found = Found::read(&report);
+        let says = found.all("status");
+        for (field, id) in [("Uid", nobody.uid.as_raw()), ("Gid", nobody.gid.as_raw())] {
+            let expected = format!("{field}:\t{}", four(id));
+            assert!(says.contains(&expected.as_str()), "{expected} in {says:?}");
+        }
+        assert_eq!(status(master.process.pid(), "Uid"), four(0));
+        // The report is that user's; the next child can't replace another's in this directory.
+        under_load(&mut master, |master, _| master.restart());
+    }
+    assert_eq!(fs::metadata(&path).unwrap().uid(), nobody.uid.as_raw());
+    master.process.stop();
+    assert!(!path.exists());
+}
+
+#[test]
+fn a_user_that_does_not_exist_is_an_error_at_the_start() {
+    let launch = Launch::new("dc_master").with(["-listen", "tcp://127.0.0.1:0", "-command", "true"]);
+    let output = launch.with(["-user", "no-such-user"]).output();
+    let said = stderr(&output);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+    assert!(said.contains("no-such-user"), "{said}");
+}
+
+#[test]
+fn it_can_be_the_first_process_of_a_container() {
+    let unshare = ["-pf", "--mount-proc"];
+    let works = Command::new("unshare").args(unshare).arg("true").output();
+    if !works.is_ok_and(|output| output.status.success()) {
+        eprintln!("skipped: no new space for processes can be had");
+        return;
+    }
+    let place = Place::new();
+    let report = place.file("report");
+    let launch = Launch::new("dc_master").after("exec unshare -pf --kill-child --mount-proc \"$0\" \"$@\"");
+    let launch = launch.with(["-listen", &format!("tcp://{}:0", own_loopback()), "-start", "0"]);
+    let launch = launch.with(["-command", program("dc_child").to_str().unwrap(), "--"]);
+    let mut master =
+        Master::launch(&launch.with(["ready", "orphans=5", &format!("report={}", report.display())]));
+    // The process that was started waits for the first one of the container, whose number here is another.
+    let children = master.children();
+    let [first] = children[..] else { panic!("{children:?}") };
+    for _ in 0..3 {
+        let callers = Callers::of_child(master.address());
+        let old = master.child();
+        kill(first, Signal::SIGHUP).unwrap();
+        let new = master.ready();
+        master.ended(old);
+        callers.wait_for_child(new);
+        callers.finish().all_answered(1);
+    }
+    assert_eq!(Found::read(&report).one("parent"), "1");
+    wait_for_children_of(first, 1);
+    kill(first, Signal::SIGTERM).unwrap();
+    assert!(master.process.wait().success());
+}
+
+/// Waits until a process has so many children, zombies counted.
+fn wait_for_children_of(pid: Pid, count: usize) {
+    let children = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+    let began = std::time::Instant::now();
+    while children().split_whitespace().count() != count {
+        assert!(began.elapsed() < dc_tests::harness::patience::PATIENCE, "{}", children());
+        std::thread::yield_now();
+    }
+}

@@ -1,0 +1,104 @@
+//! Fifty restarts of servers of several kinds, and nobody notices.
+
+use dc_tests::harness::agent::unix;
+use dc_tests::harness::callers::{Callers, Tally};
+use dc_tests::harness::master::Master;
+use dc_tests::harness::place::Place;
+use dc_tests::harness::process::Launch;
+use dc_tests::harness::programs::program;
+use dc_tests::harness::server::Server;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+const RESTARTS: usize = 50;
+
+/// Restarts a master's program fifty times. Its own number stays.
+fn fifty_times(master: &mut Master) {
+    let pid = master.process.pid();
+    (0..RESTARTS).for_each(|_| master.restart());
+    assert_eq!(master.process.pid(), pid);
+    let ready = master.process.log.with("ready child=");
+    assert_eq!(ready.len(), RESTARTS + 1);
+}
+
+/// The interpreter of Python, if there is one; says so where not.
+fn python() -> Option<PathBuf> {
+    // Not what starts it elsewhere, by way of a shell.
+    let asked = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
+    let path = asked.ok().filter(|output| output.status.success()).map(|output| output.stdout);
+    let path = path.and_then(|path| String::from_utf8(path).ok()).map(|path| PathBuf::from(path.trim()));
+    if path.is_none() {
+        eprintln!("skipped: there is no python3");
+    }
+    path
+}
+
+fn http_server() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/master/http_server.py")
+}
+
+fn almost_all_served(tally: &Tally) {
+    tally.all_answered(500);
+    // Not all answers are of the first, or the last: each child has its time.
+    assert!(tally.by_child.len() > RESTARTS / 2, "{:?}", tally.by_child);
+}
+
+#[test]
+fn a_server_in_python() {
+    let Some(python) = python() else { return };
+    let place = Place::new();
+    std::fs::write(place.file("index.html"), "hello\n").unwrap();
+    let launch = Launch::new("dc_master").within(place.path()).with(["-listen", "tcp://127.0.0.1:0"]);
+    let launch = launch.with(["-start", "0", "-command", python.to_str().unwrap(), "--"]);
+    let mut master = Master::launch(&launch.with([http_server()]));
+    let callers = Callers::of_http(master.address());
+    fifty_times(&mut master);
+    callers.wait_for(100);
+    almost_all_served(&callers.finish());
+    master.process.stop();
+}
+
+#[test]
+fn the_server_in_python_is_that_of_the_manual() {
+    let page = std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../man/dc_master.1"));
+    let code = std::fs::read_to_string(http_server()).unwrap().replace('\\', "\\e");
+    assert!(page.unwrap().contains(&code), "the manual shows another");
+}
+
+#[test]
+fn a_server_with_libdc() {
+    let mut master = Master::of(&program("good_child"), &["-start", "0"], &[]);
+    let callers = Callers::of_child(master.address());
+    fifty_times(&mut master);
+    callers.wait_for(100);
+    callers.finish().all_answered(500);
+    master.process.stop();
+}
+
+#[test]
+fn a_server_of_sessions() {
+    let mut master = Master::of(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
+    let callers = Callers::of_sessions(format!("IP:{}", master.address()).parse().unwrap());
+    fifty_times(&mut master);
+    callers.wait_for(100);
+    callers.finish().all_answered(500);
+    master.process.stop();
+}
+
+#[test]
+fn an_agent() {
+    let server = Server::start(&[]);
+    let place = Place::new();
+    let path = place.file("agent");
+    let upstream = format!("IP:{}", server.address());
+    let launch = Launch::new("dc_master").with(["-listen", "tcp://127.0.0.1:0"]);
+    let launch = launch.with(["-listen", &format!("unix://{}", path.display()), "-start", "0"]);
+    let agent = program("dc_client");
+    let launch = launch.with(["-command", agent.to_str().unwrap(), "--", "-server", &upstream]);
+    let mut master = Master::launch(&launch.with(["-log", "warn"]));
+    let callers = Callers::of_sessions(unix(&path).parse().unwrap());
+    fifty_times(&mut master);
+    callers.wait_for(100);
+    callers.finish().all_answered(500);
+    master.process.stop();
+}

@@ -1,0 +1,187 @@
+//! Signals, when they come and when they should not.
+
+use crate::load::under_load;
+use dc_tests::harness::master::{Master, PlanFile};
+use dc_tests::harness::place::Place;
+use nix::sys::signal::Signal;
+use std::fs;
+
+/// What the log says of a SIGHUP that waits.
+const KEPT: &str = "another child starts once this one is ready or has failed";
+
+#[test]
+fn many_hangups_while_a_child_starts_are_one_more() {
+    let place = Place::new();
+    let ready = place.file("ready");
+    let plan = PlanFile::new(&place, &["ready"]);
+    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let first = master.child();
+    under_load(&mut master, |master, callers| {
+        plan.set(&[&format!("ready-when={}", ready.display())]);
+        master.hup();
+        let second = master.started();
+        for _ in 0..3 {
+            master.hup();
+            master.expect(KEPT);
+        }
+        callers.wait_for_more_of(first);
+        assert_eq!(master.process.log.with("started child=").len(), 2);
+        fs::write(&ready, "").unwrap();
+        assert_eq!(master.ready(), second);
+        let third = master.ready();
+        master.ended(second);
+        callers.wait_for_child(third);
+    });
+    let lines = master.process.stop();
+    let started = lines.iter().filter(|line| line.contains("started child=")).count();
+    assert_eq!(started, 3, "{lines:#?}");
+}
+
+#[test]
+fn a_hangup_that_was_kept_is_heeded_when_the_child_it_came_upon_fails() {
+    let place = Place::new();
+    let death = place.file("death");
+    let plan = PlanFile::new(&place, &["ready"]);
+    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let first = master.child();
+    under_load(&mut master, |master, callers| {
+        let report = format!("report={}", place.file("report").display());
+        plan.set(&[&report, &format!("die-when={}", death.display()), "mute"]);
+        master.hup();
+        let second = master.started();
+        // It has read its plan.
+        master.written(second, "reported");
+        master.hup();
+        master.expect(KEPT);
+        plan.set(&["ready"]);
+        fs::write(&death, "").unwrap();
+        master.ended(second);
+        callers.wait_for_child(master.ready());
+        master.ended(first);
+    });
+}
+
+#[test]
+fn a_hangup_ends_a_pause_and_is_no_restart_that_counts() {
+    let place = Place::new();
+    let plan = PlanFile::new(&place, &[]);
+    let mut deaths = (0..3).map(|number| place.file(&format!("death-{number}")));
+    let mut death = deaths.next().unwrap();
+    plan.set(&["ready", "mute", &format!("die-when={}", death.display())]);
+    // A second restart would be one too many, so none of these children was started when the pause was over.
+    let mut master = Master::start(&["-start", "0", "-max-restarts", "1"], &[plan.word()]);
+    for next in deaths {
+        plan.set(&["ready", "mute", &format!("die-when={}", next.display())]);
+        fs::write(&death, "").unwrap();
+        master.ended(master.child());
+        master.expect("restarting in_ms=");
+        master.hup();
+        master.ready();
+        death = next;
+    }
+    plan.set(&["ready"]);
+    master.restart();
+    under_load(&mut master, |master, _| master.restart());
+    let lines = master.process.stop();
+    let started = lines.iter().filter(|line| line.contains("started child=")).count();
+    assert_eq!(started, 5, "{lines:#?}");
+}
+
+#[test]
+fn a_hangup_during_the_end_is_ignored() {
+    let place = Place::new();
+    let end = place.file("end");
+    let linger = format!("linger-until={}", end.display());
+    let mut master = Master::start(&["-start", "0"], &["ready", &linger]);
+    let child = master.child();
+    master.process.signal(Signal::SIGTERM);
+    master.written(child, "signal TERM");
+    master.hup();
+    master.expect("ending already: no new child is started");
+    fs::write(&end, "").unwrap();
+    master.ended(child);
+    assert!(master.process.wait().success());
+    assert_eq!(master.process.log.with("started child=").len(), 1);
+}
+
+#[test]
+fn what_ends_the_master_is_passed_to_all_children_and_it_ends_behind_them() {
+    for (signal, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGINT, "INT"), (Signal::SIGQUIT, "QUIT")] {
+        let place = Place::new();
+        let end = place.file("end");
+        let plan = PlanFile::new(&place, &["ready", &format!("linger-until={}", end.display())]);
+        let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+        let old = master.child();
+        master.hup();
+        let new = master.ready();
+        master.written(old, "signal HUP");
+        master.process.signal(signal);
+        master.written(new, &format!("signal {name}"));
+        assert_eq!(master.children().len(), 2);
+        fs::write(&end, "").unwrap();
+        assert!(master.process.wait().success());
+        let lines = master.process.log.lines();
+        for child in [old, new] {
+            assert!(lines.iter().any(|line| line.contains(&format!("ended child={child} "))), "{lines:#?}");
+        }
+        assert!(lines.last().is_some_and(|line| line.ends_with(" ended")), "{lines:#?}");
+    }
+}
+
+#[test]
+fn a_child_that_has_not_started_yet_is_ended_too() {
+    let place = Place::new();
+    let never = format!("ready-when={}", place.file("never").display());
+    let plan = PlanFile::new(&place, &["ready"]);
+    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    plan.set(&[&format!("report={}", place.file("report").display()), &never]);
+    master.hup();
+    let new = master.started();
+    master.written(new, "reported");
+    let lines = master.process.stop();
+    assert!(lines.iter().any(|line| line.contains(&format!("ended child={new} "))), "{lines:#?}");
+    assert!(lines.last().is_some_and(|line| line.ends_with(" ended")), "{lines:#?}");
+}
+
+#[test]
+fn user_signals_are_passed_on() {
+    let mut master = Master::start(&["-start", "0"], &["ready"]);
+    let child = master.child();
+    for (signal, name) in [(Signal::SIGUSR1, "USR1"), (Signal::SIGUSR2, "USR2")] {
+        master.process.signal(signal);
+        master.written(child, &format!("signal {name}"));
+    }
+    under_load(&mut master, |master, _| master.restart());
+}
+
+#[test]
+fn user_signals_do_not_kill_a_child_that_starts() {
+    let place = Place::new();
+    let ready = place.file("ready");
+    let plan = PlanFile::new(&place, &["ready"]);
+    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let first = master.child();
+    // It heeds no signal before it serves, as any program.
+    plan.set(&["start-after=300", &format!("ready-when={}", ready.display())]);
+    master.hup();
+    let second = master.started();
+    master.process.signal(Signal::SIGUSR1);
+    master.written(first, "signal USR1");
+    fs::write(&ready, "").unwrap();
+    assert_eq!(master.ready(), second);
+}
+
+#[test]
+fn the_old_one_gets_the_signal_that_was_asked_for() {
+    for written in ["QUIT", "SIGQUIT", "3"] {
+        let mut master = Master::start(&["-start", "0", "-stop-signal", written], &["ready"]);
+        let old = master.child();
+        under_load(&mut master, |master, _| {
+            master.restart();
+        });
+        let told = master.process.log.with(&format!("[{old}] signal"));
+        assert!(told.len() == 1 && told[0].ends_with("signal QUIT"), "{told:?}");
+        let stopping = master.process.log.with(&format!("stopping child={old} signal="));
+        assert!(stopping.len() == 1 && stopping[0].ends_with("QUIT"), "{stopping:?}");
+    }
+}

@@ -1,0 +1,83 @@
+//! Descriptors that children leave to their successors.
+
+use crate::load::under_load;
+use dc_tests::harness::master::{Found, Master, PlanFile};
+use dc_tests::harness::place::Place;
+use nix::sys::signal::{Signal, kill};
+use std::path::PathBuf;
+
+/// A master whose children report what they find, with a plan that can be changed.
+struct Storing {
+    master: Master,
+    plan: PlanFile,
+    report: PathBuf,
+    _place: Place,
+}
+
+impl Storing {
+    fn start(first: &[&str]) -> Self {
+        let place = Place::new();
+        let report = place.file("report");
+        let plan = PlanFile::new(&place, first);
+        let word = format!("report={}", report.display());
+        let master = Master::start(&["-start", "0"], &[&word, "ready", plan.word()]);
+        Self { master, plan, report, _place: place }
+    }
+
+    /// What the child that serves has of others: name and content, in order.
+    fn found(&self) -> Vec<(String, String)> {
+        let found = Found::read(&self.report);
+        assert_eq!(found.one("pid"), self.master.child().to_string());
+        let names: Vec<&str> = found.variable("LISTEN_FDNAMES").unwrap().split(':').collect();
+        assert_eq!(found.variable("LISTEN_FDS"), Some(names.len().to_string().as_str()));
+        assert_eq!(names[0], "listener");
+        assert_eq!(found.variable("EINHORN_FD_COUNT"), Some("1"), "those of einhorn are sockets");
+        // No more descriptors than are named.
+        assert_eq!(found.all("descriptor").len(), 3 + names.len(), "{found:?}");
+        let contents = found.all("stored");
+        let content = |number: usize| {
+            let mine = contents.iter().find_map(|line| line.strip_prefix(&format!("{number} ")));
+            mine.unwrap_or_default().to_owned()
+        };
+        let stored = names.iter().enumerate().skip(1);
+        stored.map(|(place, name)| ((*name).to_owned(), content(3 + place))).collect()
+    }
+}
+
+fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
+    expected.iter().map(|(name, content)| ((*name).to_owned(), (*content).to_owned())).collect()
+}
+
+#[test]
+fn what_is_stored_is_there_until_it_is_removed() {
+    let mut storing = Storing::start(&["store=state:hello", "store=:nameless", "store=state:again"]);
+    assert_eq!(storing.found(), []);
+    storing.plan.set(&["remove=state"]);
+    let all = pairs(&[("state", "hello"), ("stored", "nameless"), ("state", "again")]);
+    under_load(&mut storing.master, |master, _| master.restart());
+    assert_eq!(storing.found(), all);
+    storing.plan.set(&[]);
+    storing.master.restart();
+    let left = pairs(&[("stored", "nameless")]);
+    assert_eq!(storing.found(), left);
+    // Nobody need be there for it to stay.
+    kill(storing.master.child(), Signal::SIGKILL).unwrap();
+    storing.master.expect("restarting");
+    storing.master.ready();
+    assert_eq!(storing.found(), left);
+    storing.master.process.stop();
+}
+
+#[test]
+fn what_is_closed_at_its_other_end_goes_by_itself() {
+    let mut storing = Storing::start(&["store-closed=pipe", "store=kept:yes"]);
+    let first = storing.master.child();
+    storing.plan.set(&[]);
+    storing.master.hup();
+    storing.master.ready();
+    assert_eq!(storing.found(), pairs(&[("pipe", ""), ("kept", "yes")]));
+    storing.master.ended(first);
+    // The first had the other end.
+    storing.master.restart();
+    assert_eq!(storing.found(), pairs(&[("kept", "yes")]));
+}
