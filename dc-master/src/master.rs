@@ -169,8 +169,10 @@ impl Master {
             Event::Request(Request::End(signal)) => self.supervisor.handle_end(now, signal),
             Event::Request(Request::Pass(signal)) => {
                 info!(%signal, "passed to the children");
-                // One that starts may not have set up what it does on it, and it would be its death.
-                let heeds = |process: &&Process| !self.supervisor.is_starting(process.id);
+                // One that starts may not be prepared for it yet, and it would be its death.
+                let heeds = |process: &&Process| {
+                    !self.supervisor.is_starting(process.id) || process.is_prepared_for(signal)
+                };
                 self.processes.iter().filter(heeds).for_each(|process| process.signal(signal));
             }
             Event::Request(Request::Reap) => self.reap(),

@@ -9,6 +9,7 @@ use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
 use std::fmt;
+use std::fs;
 use std::io::{self, PipeReader, Read};
 use tracing::warn;
 
@@ -41,6 +42,16 @@ impl Process {
             // One that has changed its user for root's.
             warn!(child = self.pid.as_raw(), signal = signal.as_str(), %error, "can't send a signal");
         }
+    }
+
+    /// Whether it catches or ignores a signal. One that does neither dies of it.
+    pub(crate) fn is_prepared_for(&self, signal: Signal) -> bool {
+        let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
+        let masks = status
+            .lines()
+            .filter_map(|line| line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigIgn:")));
+        let bit = 1_u64 << (signal as i32 - 1);
+        masks.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask & bit != 0)
     }
 
     /// Why its command could not be executed, now that it has ended; `None` if it could.

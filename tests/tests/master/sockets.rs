@@ -6,9 +6,12 @@ use dc_tests::harness::connection::Connection;
 use dc_tests::harness::daemon::stderr;
 use dc_tests::harness::loopback::own_loopback;
 use dc_tests::harness::master::{Found, Master};
+use dc_tests::harness::patience::patiently;
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::Launch;
 use dc_tests::harness::programs::program;
+use nix::sys::prctl::set_child_subreaper;
+use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use std::fs;
 use std::net::{TcpListener, TcpStream};
@@ -53,10 +56,14 @@ fn a_path_that_a_dead_process_left_is_taken() {
     let place = Place::new();
     let path = place.file("socket");
     drop(UnixListener::bind(&path).unwrap());
+    // Orphans are this process's, so that their end can be seen.
+    set_child_subreaper(true).unwrap();
     let mut first = with_path(&path, &[]);
-    assert_eq!(child_at(&path), first.child());
-    // It has no chance to remove it, and leaves it to the next.
+    let child = first.child();
+    assert_eq!(child_at(&path), child);
+    // It has no chance to remove it, and leaves it to the next: dead, when its child has ended.
     first.process.kill();
+    patiently("the end of an orphan", move || waitpid(child, None)).unwrap();
     let second = with_path(&path, &[]);
     assert_eq!(child_at(&path), second.child());
 }
