@@ -3,10 +3,13 @@
 use crate::load::under_load;
 use dc_tests::harness::master::{Found, Master, PlanFile, number};
 use dc_tests::harness::place::Place;
+use dc_tests::harness::programs::program;
 use nix::sys::socket::{MsgFlags, UnixAddr, sendto};
 use std::fs;
 use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
+use std::path::Path;
+use std::process::Command;
 
 const DIED: &str = "the new child died before it was ready; the old one serves on";
 const NOT_READY: &str = "the new child was not ready in time; the old one serves on";
@@ -114,6 +117,20 @@ fn one_may_ask_for_more_time() {
 fn one_is_ready_when_a_process_of_its_own_says_so() {
     let mut master = Master::start(&["-start", "0"], &["ready-by-helper"]);
     under_load(&mut master, |master, _| master.restart());
+}
+
+#[test]
+fn one_that_is_a_script_may_have_systemd_notify_say_so() {
+    if Command::new("systemd-notify").arg("--version").output().is_err() {
+        eprintln!("skipped: there is no systemd-notify");
+        return;
+    }
+    let script = format!("systemd-notify --ready && exec {}", program("dc_child").display());
+    let mut master = Master::of(Path::new("/bin/sh"), &["-start", "0"], &["-c", &script]);
+    under_load(&mut master, |master, callers| {
+        callers.wait_for_child(master.child());
+        master.restart();
+    });
 }
 
 #[test]
