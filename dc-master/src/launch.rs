@@ -9,18 +9,16 @@
 //! Between fork and exec hardly anything is allowed, and least of all to look up a user or to set a variable. So that is
 //! done by the [starter](crate::starter): this program again, in the process that will be the child.
 
+use crate::notify_socket::{NotifySocket, NotifySockets};
 use crate::starter::{Start, Starter};
 use crate::store::Stored;
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
-use libdc::process::passing;
 use nix::errno::Errno;
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, socket};
 use nix::unistd::Pid;
 use std::env;
 use std::ffi::OsString;
 use std::io::{self, PipeReader};
-use std::os::fd::{AsRawFd, OwnedFd, RawFd};
-use std::os::unix::net::UnixDatagram;
+use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
@@ -35,12 +33,14 @@ const LISTENER_NAME: &str = "listener";
 const OF_THE_MASTER: [&str; 5] = ["DC_MASTER_", "EINHORN_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_"];
 
 /// How every child is started.
-#[derive(Clone, Debug)]
+#[derive(Debug)]
 pub(crate) struct Launcher {
     /// The command, its arguments, and as whom it runs.
     pub(crate) start: Start,
     /// Where it runs.
     pub(crate) directory: PathBuf,
+    /// Where it says that it is ready.
+    pub(crate) notify_sockets: NotifySockets,
 }
 
 /// A child that was started, if its command can be executed.
@@ -49,7 +49,7 @@ pub(crate) struct Launched {
     /// Its number.
     pub(crate) pid: Pid,
     /// What it has to say to `NOTIFY_SOCKET`.
-    pub(crate) notices: UnixDatagram,
+    pub(crate) notices: NotifySocket,
     /// Its standard output.
     pub(crate) output: PipeReader,
     /// Its standard error.
@@ -64,8 +64,12 @@ impl Launcher {
     ///
     /// # Errors
     /// [`LaunchError`] if there can be no process. Whether it gets as far as its command, [`Launched::failure`] tells.
-    pub(crate) fn launch(&self, sockets: Vec<OwnedFd>, stored: &[Stored]) -> Result<Launched, LaunchError> {
-        let notices = notice_socket().map_err(LaunchError::Notices)?;
+    pub(crate) fn launch(
+        &mut self,
+        sockets: Vec<OwnedFd>,
+        stored: &[Stored],
+    ) -> Result<Launched, LaunchError> {
+        let notices = self.notify_sockets.open().map_err(LaunchError::Notices)?;
         let (failure, failure_writer) = io::pipe().map_err(LaunchError::Pipe)?;
         let (output, output_writer) = io::pipe().map_err(LaunchError::Pipe)?;
         let (errors, errors_writer) = io::pipe().map_err(LaunchError::Pipe)?;
@@ -88,7 +92,7 @@ impl Launcher {
                 command.env_remove(name);
             }
         }
-        command.envs(environment(listeners, stored)).env("NOTIFY_SOCKET", address(&notices)?);
+        command.envs(environment(listeners, stored)).env("NOTIFY_SOCKET", &notices.address);
         command.stdin(Stdio::null()).stdout(output_writer).stderr(errors_writer);
         // Of its own group, so that a key of the terminal is the master's to pass on.
         command.process_group(0).fd_mappings(mapping)?;
@@ -119,24 +123,6 @@ fn environment(listeners: usize, stored: &[Stored]) -> Vec<(OsString, OsString)>
         variables.push((format!("EINHORN_FD_{place}").into(), number(place).to_string().into()));
     }
     variables
-}
-
-/// A socket of its own for one child, at an abstract address that the system chooses.
-fn notice_socket() -> io::Result<UnixDatagram> {
-    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-    bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
-    passing::receive_senders(&socket)?;
-    Ok(UnixDatagram::from(socket))
-}
-
-/// The address of a socket as `NOTIFY_SOCKET` has it.
-fn address(socket: &UnixDatagram) -> Result<String, LaunchError> {
-    let name: UnixAddr =
-        getsockname(socket.as_raw_fd()).map_err(|error| LaunchError::Notices(error.into()))?;
-    let name = name.as_abstract().and_then(|name| std::str::from_utf8(name).ok());
-    let name = name.ok_or_else(|| LaunchError::Notices(Errno::EAFNOSUPPORT.into()))?;
-    Ok(format!("@{name}"))
 }
 
 /// Why there is no child.

@@ -11,13 +11,14 @@
 //! | `master` | the loop, the processes that run, what supervises us |
 //! | `sockets` | the listening sockets and their paths |
 //! | `launch`, `starter` | the way from a fork to the command |
-//! | `notices`, `store` | what children say, and what they leave |
+//! | `notify_socket`, `notices`, `store` | where and what children say, and what they leave |
 //! | `output` | what children write |
 #![forbid(unsafe_code)]
 
 mod launch;
 mod master;
 mod notices;
+mod notify_socket;
 mod options;
 mod output;
 mod process;

@@ -3,12 +3,13 @@
 //! The format is that of `sd_notify(3)`: `NAME=VALUE` lines in one datagram, with descriptors beside it. Each child has a socket
 //! of its own, and the system tells who has sent: the child and its descendants are heard, and nobody else.
 
+use crate::notify_socket::NotifySocket;
+use libdc::file::OwnFile;
 use libdc::process::passing::{self, ReceiveError};
 use nix::unistd::Pid;
 use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
-use std::os::unix::net::UnixDatagram as StdUnixDatagram;
 use std::task::{Context, Poll, ready};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
@@ -24,6 +25,8 @@ const GENERATIONS_MAX: usize = 64;
 pub(crate) struct Notices {
     socket: UnixDatagram,
     child: Pid,
+    /// Removes the path of the socket.
+    _file: Option<OwnFile>,
 }
 
 /// What one datagram says.
@@ -60,8 +63,9 @@ impl Notices {
     ///
     /// # Errors
     /// If the runtime can't watch the socket.
-    pub(crate) fn new(socket: StdUnixDatagram, child: Pid) -> io::Result<Self> {
-        Ok(Self { socket: UnixDatagram::from_std(socket)?, child })
+    pub(crate) fn new(opened: NotifySocket, child: Pid) -> io::Result<Self> {
+        let NotifySocket { socket, file, .. } = opened;
+        Ok(Self { socket: UnixDatagram::from_std(socket)?, child, _file: file })
     }
 
     /// The next notice. What can't be understood is logged and skipped.

@@ -2,6 +2,7 @@
 
 use crate::launch::Launcher;
 use crate::master::{Master, Parts};
+use crate::notify_socket::NotifySockets;
 use crate::options::{MasterOptions, PROGRAM};
 use crate::output::Output;
 use crate::signals::Signals;
@@ -57,6 +58,7 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
             orphan_signal: options.orphan_signal.0,
         },
         directory,
+        notify_sockets: NotifySockets::new(),
     };
     let settings = Settings {
         start_ms: milliseconds(options.start),

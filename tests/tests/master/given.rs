@@ -7,7 +7,7 @@ use dc_tests::harness::place::Place;
 use dc_tests::harness::process::Launch;
 use dc_tests::harness::programs::program;
 use nix::sys::signal::Signal;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 /// A master with two sockets whose first child has reported.
 struct Reported {
@@ -108,8 +108,11 @@ fn a_child_is_told_what_it_has() {
         addresses.push(found.variable("NOTIFY_SOCKET").unwrap().to_owned());
         reported.master.restart();
     }
-    assert!(addresses.iter().all(|address| address.starts_with('@')), "{addresses:?}");
+    assert!(addresses.iter().all(|address| address.starts_with('/')), "{addresses:?}");
     assert_ne!(addresses[0], addresses[1], "a child has the address of another");
+    reported.master.process.stop();
+    let left = |address: &String| Path::new(address).parent().unwrap().exists();
+    assert!(!addresses.iter().any(left), "the directory of {addresses:?} was left");
 }
 
 #[test]

@@ -1,0 +1,164 @@
+//! Where children say that they are ready: a socket for each, which `NOTIFY_SOCKET` names.
+//!
+//! As systemd's it is a path: abstract addresses are not known to all that speak `sd_notify(3)`, and end at the border of a network
+//! namespace. The paths are in a directory of the master's own, which others may pass through, since a child may be another
+//! user; who has sent a notification is told by the system, so who else can reach it makes no difference. Where there is no place for
+//! a directory (a root file system that is read-only, say) the address is abstract.
+
+use libdc::file::OwnFile;
+use libdc::process::passing;
+use nix::errno::Errno;
+use nix::fcntl::AT_FDCWD;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, socket};
+use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use std::env;
+use std::ffi::OsString;
+use std::fs::Permissions;
+use std::io;
+use std::os::fd::{AsRawFd, OwnedFd};
+use std::os::unix::ffi::OsStringExt;
+use std::os::unix::fs::PermissionsExt;
+use std::os::unix::net::UnixDatagram;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+use tracing::debug;
+
+/// What the name of the directory begins with.
+const PREFIX: &str = "dc_master-";
+/// Others may pass through, and not look.
+const DIRECTORY_MODE: u32 = 0o711;
+/// To send takes the permission to write.
+const SOCKET_MODE: Mode = Mode::from_bits_truncate(0o666);
+
+/// The directory of the sockets, if there can be one. Removed when dropped.
+#[derive(Debug)]
+pub(crate) struct NotifySockets {
+    directory: Option<TempDir>,
+    opened: u64,
+}
+
+/// The socket of one child. Its path is removed when it is dropped.
+#[derive(Debug)]
+pub(crate) struct NotifySocket {
+    pub(crate) socket: UnixDatagram,
+    /// As `NOTIFY_SOCKET` has it.
+    pub(crate) address: OsString,
+    /// Removes the path.
+    pub(crate) file: Option<OwnFile>,
+}
+
+impl NotifySockets {
+    /// A directory in the first of the usual places where one can be made.
+    pub(crate) fn new() -> Self {
+        let directory = places().find_map(|place| make_directory(&place));
+        if directory.is_none() {
+            debug!("no place for a directory: children notify at abstract addresses");
+        }
+        Self { directory, opened: 0 }
+    }
+
+    /// A socket for a child.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn open(&mut self) -> io::Result<NotifySocket> {
+        self.opened += 1;
+        let path = self.directory.as_ref().map(|directory| directory.path().join(self.opened.to_string()));
+        // The directory may have been swept away by now.
+        let opened = path.map(|path| open_at(&path)).filter(Result::is_ok);
+        opened.unwrap_or_else(open_abstract)
+    }
+}
+
+/// Where a service keeps what is gone when it ends.
+fn places() -> impl Iterator<Item = PathBuf> {
+    let of_systemd = env::var_os("RUNTIME_DIRECTORY").map(|paths| {
+        let first = paths.into_vec().split(|byte| *byte == b':').next().map(<[u8]>::to_vec);
+        PathBuf::from(OsString::from_vec(first.unwrap_or_default()))
+    });
+    let of_user = env::var_os("XDG_RUNTIME_DIR").map(PathBuf::from);
+    let named = of_systemd.into_iter().chain([PathBuf::from("/run")]).chain(of_user);
+    named.chain([env::temp_dir()]).filter(|place| place.is_absolute())
+}
+
+fn make_directory(place: &Path) -> Option<TempDir> {
+    let permissions = Permissions::from_mode(DIRECTORY_MODE);
+    let directory =
+        tempfile::Builder::new().prefix(PREFIX).permissions(permissions.clone()).tempdir_in(place).ok()?;
+    // The umask has no say in it.
+    std::fs::set_permissions(directory.path(), permissions).ok()?;
+    // One that no socket can have the path of is of no use.
+    UnixAddr::new(&directory.path().join(u64::MAX.to_string())).ok()?;
+    Some(directory)
+}
+
+fn open_at(path: &Path) -> io::Result<NotifySocket> {
+    let socket = new_socket()?;
+    bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
+    let file = OwnFile::claim(path)?;
+    fchmodat(AT_FDCWD, path, SOCKET_MODE, FchmodatFlags::NoFollowSymlink)?;
+    Ok(NotifySocket { socket: socket.into(), address: path.into(), file: Some(file) })
+}
+
+/// The system chooses the address.
+fn open_abstract() -> io::Result<NotifySocket> {
+    let socket = new_socket()?;
+    bind(socket.as_raw_fd(), &UnixAddr::new_unnamed())?;
+    let name: UnixAddr = getsockname(socket.as_raw_fd())?;
+    let name = name.as_abstract().ok_or(Errno::EAFNOSUPPORT)?;
+    let address = OsString::from_vec([b"@", name].concat());
+    Ok(NotifySocket { socket: socket.into(), address, file: None })
+}
+
+fn new_socket() -> io::Result<OwnedFd> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
+    passing::receive_senders(&socket)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::SocketAddr;
+
+    fn is_heard(receiver: &UnixDatagram, send: impl FnOnce(&UnixDatagram)) {
+        send(&UnixDatagram::unbound().unwrap());
+        let received = passing::receive(receiver, &mut [0; 16]).unwrap();
+        assert_eq!((received.bytes, received.sender.unwrap().pid), (7, std::process::id()));
+    }
+
+    #[test]
+    fn each_child_has_a_path_of_its_own_while_it_lives() {
+        let mut sockets = NotifySockets::new();
+        let directory = sockets.directory.as_ref().unwrap().path().to_owned();
+        let (first, second) = (sockets.open().unwrap(), sockets.open().unwrap());
+        assert_ne!(first.address, second.address);
+        assert!(Path::new(&first.address).starts_with(&directory));
+        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        assert_eq!((mode(&directory), mode(first.address.as_ref())), (0o711, 0o666));
+        is_heard(&second.socket, |sender| {
+            sender.send_to(b"READY=1", &second.address).unwrap();
+        });
+        drop(first);
+        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+        drop((second, sockets));
+        assert!(!directory.exists());
+    }
+
+    #[test]
+    fn without_a_directory_the_address_is_abstract() {
+        let mut sockets = NotifySockets { directory: None, opened: 0 };
+        let opened = sockets.open().unwrap();
+        let address = opened.address.into_string().unwrap();
+        let name = SocketAddr::from_abstract_name(address.strip_prefix('@').unwrap()).unwrap();
+        is_heard(&opened.socket, |sender| {
+            sender.send_to_addr(b"READY=1", &name).unwrap();
+        });
+
+        let mut sockets = NotifySockets::new();
+        std::fs::remove_dir(sockets.directory.as_ref().unwrap().path()).unwrap();
+        assert!(sockets.open().unwrap().address.to_string_lossy().starts_with('@'), "it was swept away");
+    }
+}
