@@ -312,6 +312,12 @@ impl Master {
                 info!(child = of(child), signal = %self.stop_signal, "stopping");
             }
             Report::Died { child } => warn!(child = of(child), "the child has died"),
+            // There is no process, and what prevented it has been said.
+            Report::DiedEarly { child, serves_on } if of(child) == 0 => {
+                serves_on.inspect(|old| {
+                    error!(old = of(*old), "no new child could be started; the old one serves on");
+                });
+            }
             Report::DiedEarly { child, serves_on: None } => {
                 error!(child = of(child), "the child died before it was ready");
             }

@@ -163,6 +163,7 @@ fn parent(process: i32) -> Option<i32> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use proptest::prelude::*;
     use std::process::{Command, Stdio};
 
     fn parse(text: &str) -> Notice {
@@ -187,6 +188,20 @@ mod tests {
         }
         assert!(!Notice::parse(b"READY=1\xff", Vec::new()).ready);
         assert_eq!(parse("EXTEND_TIMEOUT_USEC=-1").extension_ms, None);
+    }
+
+    proptest! {
+        #[test]
+        fn any_datagram_is_a_notice_and_only_one_line_makes_ready(
+            lines in prop::collection::vec(prop_oneof![
+                4 => prop::collection::vec(any::<u8>(), 0..20),
+                1 => Just(b"READY=1".to_vec()),
+            ], 0..5),
+        ) {
+            let text = lines.join(&b"\n"[..]);
+            let says_so = text.split(|byte| *byte == b'\n').any(|line| line == b"READY=1");
+            prop_assert_eq!(Notice::parse(&text, Vec::new()).ready, says_so);
+        }
     }
 
     #[test]

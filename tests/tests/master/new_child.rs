@@ -46,6 +46,30 @@ fn one_that_dies_at_once_changes_nothing() {
 }
 
 #[test]
+fn one_for_which_there_are_no_descriptors_changes_nothing() {
+    let mut master = Master::start(&["-start", "0"], &["ready"]);
+    let old = master.child();
+    let allow = |master: &Master, files: usize| {
+        let pid = master.process.pid().to_string();
+        let limit = format!("--nofile={files}:4096");
+        assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
+    };
+    under_load(&mut master, |master, callers| {
+        allow(master, master.descriptors() + 3);
+        for _ in 0..3 {
+            master.hup();
+            let line = master.expect("no new child could be started; the old one serves on");
+            assert!(line.ends_with(&format!("old={old}")), "{line}");
+        }
+        callers.wait_for_more_of(old);
+        allow(master, 1024);
+        master.restart();
+        callers.wait_for_child(master.child());
+    });
+    master.process.stop();
+}
+
+#[test]
 fn one_that_dies_after_a_second_changes_nothing() {
     fails(&["-start", "60000"], &["mute", "die-after=1000"], DIED);
 }
