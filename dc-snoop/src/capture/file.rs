@@ -11,7 +11,7 @@ use pcap_file::pcapng::blocks::interface_description::{
 };
 use pcap_file::pcapng::blocks::section_header::{SectionHeaderBlock, SectionHeaderOption};
 use pcap_file::pcapng::{Block, PcapNgReader, PcapNgWriter};
-use pcap_file::{DataLink, PcapError, TsResolution};
+use pcap_file::{DataLink, Endianness, PcapError, TsResolution};
 use std::borrow::Cow;
 use std::io::{Cursor, Read};
 use std::time::Duration;
@@ -31,6 +31,7 @@ impl Blocks {
     pub(crate) fn new(description: &str) -> Result<Self, PcapError> {
         let program = concat!("dc_snoop ", env!("CARGO_PKG_VERSION"));
         let section = SectionHeaderBlock {
+            endianness: Endianness::Big,
             options: vec![SectionHeaderOption::UserApplication(Cow::Borrowed(program))],
             ..SectionHeaderBlock::default()
         };

@@ -179,13 +179,29 @@ impl Output {
         let result = self.file.write_all(&bytes);
         match &result {
             Ok(()) => self.len += bytes.len() as u64,
-            // Back to the end of the last block, for whoever appends.
+            // Back to the end of the last block that is whole, for whoever appends. A pipe has no position.
             Err(_) => {
+                let written = self.file.stream_position().unwrap_or(self.len) - self.len;
+                self.len += whole_blocks(&bytes, written);
                 self.file.seek(io::SeekFrom::Start(self.len)).ok();
             }
         }
         result
     }
+}
+
+/// How many of the first `written` bytes of some blocks are whole blocks. A block has its length behind its type.
+fn whole_blocks(blocks: &[u8], written: u64) -> u64 {
+    let mut rest = &blocks[..blocks.len().min(usize::try_from(written).unwrap_or(usize::MAX))];
+    let mut whole = 0;
+    while let Some(length) = rest.get(4..8).and_then(|length| length.try_into().ok()).map(u32::from_be_bytes)
+        && let Some(further) = rest.get(length as usize..)
+        && length > 0
+    {
+        whole += u64::from(length);
+        rest = further;
+    }
+    whole
 }
 
 fn into_io(error: PcapError) -> io::Error {
@@ -197,4 +213,32 @@ fn into_io(error: PcapError) -> io::Error {
 
 fn invalid(error: PacketError) -> io::Error {
     io::Error::new(io::ErrorKind::InvalidInput, error)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_was_written_of_a_block_does_not_count_until_it_is_whole() {
+        let block = |length: u32| {
+            let mut block = vec![0; length as usize];
+            block[4..8].copy_from_slice(&length.to_be_bytes());
+            block
+        };
+        let blocks = [block(12), block(40), block(8)].concat();
+        for (written, whole) in
+            [(0, 0), (7, 0), (11, 0), (12, 12), (51, 12), (52, 52), (59, 52), (60, 60), (99, 60)]
+        {
+            assert_eq!(whole_blocks(&blocks, written), whole, "{written}");
+        }
+        assert_eq!(whole_blocks(&[0; 16], 16), 0, "that is no block");
+
+        let mut blocks = Blocks::new("of the test").unwrap();
+        blocks.packet(Duration::from_secs(1), b"packet", None).unwrap();
+        let bytes = blocks.take();
+        let length = bytes.len() as u64;
+        assert_eq!(whole_blocks(&bytes, length), length, "all are whole");
+        assert!((1..length).contains(&whole_blocks(&bytes, length - 1)), "all but the last are");
+    }
 }
