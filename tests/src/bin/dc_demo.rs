@@ -4,8 +4,10 @@
 //! status is 0 if all went as it says, and 1 otherwise.
 
 use dc_tests::harness::agent::{Agent, unix};
+use dc_tests::harness::callers::Callers;
+use dc_tests::harness::master::Master;
 use dc_tests::harness::process::Process;
-use dc_tests::harness::programs::directory;
+use dc_tests::harness::programs::{directory, program};
 use dc_tests::harness::server::Server;
 use dc_tests::harness::snoop::Snoop;
 use libdc::client::blocking::Client;
@@ -31,6 +33,9 @@ const KEY: &str = "nightly-backup";
 const WAIT: Duration = Duration::from_secs(60);
 /// The agents try to reach a server that is away this often, in milliseconds.
 const RETRY_MS: &str = "200";
+/// How often a program is restarted while it is called, and the fewest calls meanwhile that show something.
+const RESTARTS: usize = 5;
+const CALLS_MIN: u64 = 100;
 
 fn main() -> ExitCode {
     // What can't go on panics; to who watches that is one line, below what the programs had to say.
@@ -48,7 +53,7 @@ fn main() -> ExitCode {
 
 fn show() {
     println!("distcache: two hosts share their TLS sessions, and a lock\n");
-    say("build", "dc_server, dc_client, dc_snoop (the first time this takes a minute or two)");
+    say("build", "dc_server, dc_client, dc_snoop, dc_master (the first time this takes a minute or two)");
     say("", &format!("now in {}", directory().display()));
     let mut fleet = Fleet::start();
     fleet.resume();
@@ -57,6 +62,7 @@ fn show() {
     fleet.watch("← RELEASE", "what dc_snoop saw of that; of a token its fence is shown, which is no secret");
     fleet.lose_server();
     fleet.find_server();
+    fleet.restart_unnoticed();
     fleet.stop();
     println!("\nAll went well.");
 }
@@ -190,6 +196,27 @@ impl Fleet {
         );
         self.store_and_resume();
         say("", "sessions are stored and resumed again; no application had to reconnect");
+    }
+
+    fn restart_unnoticed(&self) {
+        let upstream = format!("IP:{}", self.server.address());
+        let agent = ["-server", &upstream, "-log", "warn"];
+        let mut master = Master::of(&program("dc_client"), &["-start", "0"], &agent);
+        say("host C", &format!("dc_master   -listen tcp://{} -command dc_client", master.address()));
+        let address = format!("IP:{}", master.address()).parse().expect("the address of a master");
+        let callers = Callers::of_sessions(address);
+        (0..RESTARTS).for_each(|_| master.restart());
+        callers.wait_for(CALLS_MIN);
+        let tally = callers.finish();
+        tally.all_answered(CALLS_MIN);
+        let calls = tally.answered;
+        say(
+            "restart",
+            &format!(
+                "SIGHUP {RESTARTS} times: the agent was replaced each time, and {calls} calls meanwhile all got their answer"
+            ),
+        );
+        Process::stop(&mut master.process);
     }
 
     fn store_and_resume(&mut self) {
