@@ -102,3 +102,24 @@ fn an_agent() {
     callers.finish().all_answered(500);
     master.process.stop();
 }
+
+#[test]
+fn an_agent_and_its_server_in_turn() {
+    let mut server = Master::of(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
+    let upstream = format!("IP:{}", server.address());
+    let plan = ["-server", &upstream, "-retry", "20", "-log", "warn"];
+    let mut agent = Master::of(&program("dc_client"), &["-start", "0"], &plan);
+    let callers = Callers::of_sessions(format!("IP:{}", agent.address()).parse().unwrap());
+    for _ in 0..RESTARTS / 2 {
+        server.restart();
+        callers.wait_for(1);
+        agent.restart();
+        callers.wait_for(1);
+    }
+    let tally = callers.finish();
+    // An agent says so at once while it has no server, which is an answer: the client makes a new session.
+    println!("{} answers, {} of them that the server is away", tally.answered, tally.disconnected);
+    assert!(tally.failures.is_empty() && tally.answered > 200, "{tally:?}");
+    agent.process.stop();
+    server.process.stop();
+}
