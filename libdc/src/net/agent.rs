@@ -26,6 +26,10 @@ use std::time::Duration;
 use tokio::sync::{Notify, watch};
 use tracing::{debug, info, warn};
 
+/// The pause before the attempt that follows on a link that was up for less than the pause between attempts. It doubles with every
+/// such link: a server may be restarted again and again, and one that always fails in the same way is not to be pressed.
+const BRIEF_PAUSE_MIN: Duration = Duration::from_millis(10);
+
 /// What an operator chooses of the agent's behaviour.
 #[derive(Clone, Copy, Debug)]
 pub struct AgentSettings {
@@ -140,11 +144,20 @@ impl Agent {
     pub async fn keep_link(&self, upstream: &Address) {
         let mut lost_at = None;
         let mut said = String::new();
+        let mut brief = BRIEF_PAUSE_MIN;
         loop {
-            let proven = match self.attempt(upstream, &mut lost_at).await {
-                Ok(proven) => {
+            let pause = match self.attempt(upstream, &mut lost_at).await {
+                // A server that was there for a while may be again at once, and is where it was restarted on the same socket.
+                Ok(lasted) if lasted >= self.settings.retry => {
                     said.clear();
-                    proven
+                    brief = BRIEF_PAUSE_MIN;
+                    Duration::ZERO
+                }
+                Ok(_) => {
+                    said.clear();
+                    let pause = brief.min(self.settings.retry);
+                    brief = pause * 2;
+                    pause
                 }
                 Err(error) => {
                     let error = error.to_string();
@@ -154,7 +167,7 @@ impl Agent {
                         warn!(server = %upstream, "{error}; requests are answered DISCONNECTED");
                         said = error;
                     }
-                    false
+                    self.settings.retry
                 }
             };
             lost_at.get_or_insert_with(|| self.clock.now());
@@ -163,16 +176,12 @@ impl Agent {
                 self.left.notify_one();
                 return;
             }
-            // A server that was there a moment ago may be again; one that was not gets its pause.
-            if !proven {
-                tokio::time::sleep(self.settings.retry).await;
-            }
+            tokio::time::sleep(pause).await;
         }
     }
 
-    /// One attempt to have a link, and all of the link's life. Returns whether the server was there for
-    /// longer than the pause between attempts.
-    async fn attempt(&self, upstream: &Address, lost_at: &mut Option<Time>) -> Result<bool, LinkEnd> {
+    /// One attempt to have a link, and all of the link's life. Returns how long it was up.
+    async fn attempt(&self, upstream: &Address, lost_at: &mut Option<Time>) -> Result<Duration, LinkEnd> {
         let mut socket = connect(upstream, self.settings.connect_timeout).await?;
         if let Some(tls) = &self.tls {
             socket = tls.connect(socket, upstream, self.settings.connect_timeout).await?;
@@ -196,11 +205,11 @@ impl Agent {
             LinkEnd::Left => info!(server = %upstream, "the link has ended"),
             LinkEnd::Fault(LinkFault::GoAway) => {
                 info!(server = %upstream, "the link is made anew: {end}");
-                return Ok(true);
+                return Ok(self.settings.retry);
             }
             end => warn!(server = %upstream, "the link is lost: {end}; requests are answered DISCONNECTED"),
         }
-        Ok(self.clock.now().ms_since(proven_at) >= self.settings.retry.as_millis() as u64)
+        Ok(Duration::from_millis(self.clock.now().ms_since(proven_at)))
     }
 
     async fn serve_link(

@@ -1,7 +1,8 @@
 //! Fifty restarts of servers of several kinds, and nobody notices.
 
-use dc_tests::harness::agent::unix;
+use dc_tests::harness::agent::{Agent, unix};
 use dc_tests::harness::callers::{Callers, Tally};
+use dc_tests::harness::connection::NOTOK;
 use dc_tests::harness::master::Master;
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::Launch;
@@ -118,8 +119,21 @@ fn an_agent_and_its_server_in_turn() {
     }
     let tally = callers.finish();
     // An agent says so at once while it has no server, which is an answer: the client makes a new session.
-    println!("{} answers, {} of them that the server is away", tally.answered, tally.disconnected);
+    println!("{} answers, and {} that the server is away", tally.answered, tally.disconnected);
     assert!(tally.failures.is_empty() && tally.answered > 200, "{tally:?}");
     agent.process.stop();
+    server.process.stop();
+}
+
+#[test]
+fn an_agent_is_back_at_once_when_its_server_was_restarted() {
+    let mut server = Master::of(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
+    // The first attempt that fails would be the last one of this test.
+    let agent = Agent::start(server.address(), &["-retry", "3600000"]);
+    for _ in 0..5 {
+        server.restart();
+        agent.process.log.expect("the link is up");
+    }
+    assert_eq!(agent.connect().have(b"id"), NOTOK);
     server.process.stop();
 }
