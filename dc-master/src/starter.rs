@@ -11,7 +11,7 @@ use crate::options::signal;
 use libdc::process::account::{Account, AccountError};
 use libdc::process::descriptors::close_all_but;
 use libdc::process::privileges::{PrivilegeError, become_user};
-use nix::sys::prctl::set_pdeathsig;
+use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
 use std::ffi::OsString;
@@ -82,6 +82,8 @@ impl Starter {
 
     /// Runs the command in the place of this program. Returns only if that is not possible.
     pub(crate) fn run(self) -> ExitCode {
+        // It was started by another name; for whoever looks, and nothing depends on it.
+        set_name(c"dc_master").ok();
         let pipe = self.failure_pipe();
         let prepared =
             pipe.as_ref().map_or(Ok(()), |pipe| self.close_all_but_own(pipe)).and_then(|()| self.prepare());
