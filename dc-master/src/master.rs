@@ -191,7 +191,10 @@ impl Master {
         }
         if let Some(status) = status {
             debug!(child, status, "status");
-            self.notifier.status(&format!("process {child}: {status}"));
+            // What an old one does last is not the state of the service.
+            if self.supervisor.is_ending() || !self.supervisor.is_stopping(id) {
+                self.notifier.status(&format!("process {child}: {status}"));
+            }
         }
         if let Some(ms) = extension_ms {
             self.supervisor.handle_extension(now, id, ms);

@@ -99,6 +99,11 @@ impl Supervisor {
         self.children.iter().any(|child| child.id == id && child.phase.is_starting())
     }
 
+    /// Whether the child was told to stop.
+    pub(crate) fn is_stopping(&self, id: ChildId) -> bool {
+        self.children.iter().any(|child| child.id == id && matches!(child.phase, Phase::Stopping { .. }))
+    }
+
     /// Whether the master ends.
     pub(crate) const fn is_ending(&self) -> bool {
         self.end.is_some()
