@@ -2,7 +2,7 @@
 """Measures restarts beside those of Server::Starter: `restarts.py BIN`.
 
 BIN holds dc_master and examples/good_child (target/release). The same child runs under dc_master, with and without
-READY=1, and under start_server (Debian: libserver-starter-perl), each in turn: 50 restarts while four callers connect, ask and
+READY=1, and under start_server (Debian: libserver-starter-perl), each in turn: 20 restarts while four callers connect, ask and
 close. Prints the calls and those that failed, how long a call took, from SIGHUP to the new child's first answer, the
 supervisor's processor time for each restart, and its memory. Supervisor and child run on core 0, the callers on core 1.
 """
@@ -18,12 +18,12 @@ import time
 
 BIN = os.path.abspath(sys.argv[1])
 CHILD = BIN + "/examples/good_child"
-RESTARTS = 50
+RESTARTS = 20
 CALLERS = 4
 # Where the descriptor is, as systemd would say it.
 SHELL = 'fd=${SERVER_STARTER_PORT##*=}; export LISTEN_PID=$$ LISTEN_FDS=1; exec "$0" 3<&$fd'
-# The pause of a supervisor that has no other way to know that a child is ready, in milliseconds.
-PAUSE_MS = 100
+# The pause of a supervisor that has no other way to know that a child is ready: the shortest of start_server, in seconds.
+PAUSE = 1
 
 
 def free_port():
@@ -33,12 +33,13 @@ def free_port():
 
 
 def supervisors():
+    """A name, the time until the next SIGHUP, and the command."""
     master = [BIN + "/dc_master", "-log", "warn", "-listen", "tcp://127.0.0.1:{port}", "-command"]
-    yield "dc_master, READY=1", master + [CHILD, "-start", "0"]
-    yield f"dc_master, -start {PAUSE_MS}", master + [
-        "env", "-start", str(PAUSE_MS), "--", "-u", "NOTIFY_SOCKET", CHILD]
-    yield f"start_server, --interval {PAUSE_MS / 1000}", [
-        "start_server", "--port=127.0.0.1:{port}", f"--interval={PAUSE_MS / 1000}", "--signal-on-hup=HUP", "--",
+    yield "dc_master, READY=1", 0.2, master + [CHILD, "-start", "0"]
+    yield f"dc_master, -start {PAUSE}s", 2.5 * PAUSE, master + [
+        "env", "-start", f"{PAUSE}s", "--", "-u", "NOTIFY_SOCKET", CHILD]
+    yield f"start_server, --interval {PAUSE}", 2.5 * PAUSE, [
+        "start_server", "--port=127.0.0.1:{port}", f"--interval={PAUSE}", "--signal-on-hup=HUP", "--",
         "sh", "-c", SHELL, CHILD]
 
 
@@ -63,7 +64,7 @@ def usage(pid):
     return ticks * 1000 / os.sysconf("SC_CLK_TCK"), int(rss.split()[1])
 
 
-def measure(name, command):
+def measure(name, pause, command):
     port = free_port()
     command = [word.format(port=port) if "{port}" in word else word for word in command]
     supervisor = subprocess.Popen(["taskset", "-c", "0"] + command, stderr=subprocess.DEVNULL)
@@ -88,6 +89,8 @@ def measure(name, command):
             call(port)
             break
         except OSError:
+            if supervisor.poll() is not None:
+                raise SystemExit(f"{name}: it does not start")
             time.sleep(0.02)
     os.sched_setaffinity(0, {1})
     callers = [threading.Thread(target=caller) for _ in range(CALLERS)]
@@ -106,7 +109,7 @@ def measure(name, command):
                 raise SystemExit(f"{name}: no new child")
         restarts.append(time.perf_counter() - began)
         # A supervisor may take no second SIGHUP before it has seen off the old child.
-        time.sleep(2 * PAUSE_MS / 1000)
+        time.sleep(pause)
     after, memory = usage(supervisor.pid)
     over.set()
     for thread in callers:
@@ -123,5 +126,5 @@ def measure(name, command):
     )
 
 
-for name, command in supervisors():
-    measure(name, command)
+for name, pause, command in supervisors():
+    measure(name, pause, command)
