@@ -198,12 +198,12 @@ impl Server {
         let (Some(tls), Socket::Tcp(_)) = (&self.tls, &socket) else { return Some(socket) };
         let peer = socket.peer();
         let within = Duration::from_millis(self.settings.read_timeout_ms);
-        // In a box: else every task would have room for a handshake as long as it lives, TLS or not.
+        // In boxes: else every task would have room for a handshake as long as it lives, TLS or not.
         let handshake = Box::pin(handshake(tls, socket, within));
         let made = tokio::select! {
             biased;
             made = handshake => made,
-            () = self.newcomers_had_their_time() => return None,
+            () = Box::pin(self.newcomers_had_their_time()) => return None,
         };
         match made {
             Ok(socket) => Some(socket),
