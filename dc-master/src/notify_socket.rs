@@ -4,6 +4,9 @@
 //! namespace. The paths are in a directory of the master's own, which others may pass through, since a child may be another
 //! user; who has sent a notification is told by the system, so who else can reach it makes no difference. Where there is no place for
 //! a directory (a root file system that is read-only, say) the address is abstract.
+//!
+//! A master that is killed leaves its directory behind. Each holds a lock (flock(2)) in its own, so the next one that
+//! starts knows which are nobody's, and removes them.
 
 use libdc::file::OwnFile;
 use libdc::process::passing;
@@ -11,20 +14,26 @@ use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, socket};
 use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
+use nix::unistd::geteuid;
 use std::env;
 use std::ffi::OsString;
-use std::fs::Permissions;
+use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::PermissionsExt;
+use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use tempfile::TempDir;
 use tracing::debug;
 
 /// What the name of the directory begins with.
 const PREFIX: &str = "dc_master-";
+/// The file that is locked. The directory itself is, for a moment, by whoever removes a file of his own from it.
+const LOCK: &str = "lock";
+/// How old a directory is before it counts as left behind: its master may be about to lock it.
+const AGE_MIN: Duration = Duration::from_secs(60);
 /// Others may pass through, and not look.
 const DIRECTORY_MODE: u32 = 0o711;
 /// To send takes the permission to write.
@@ -33,7 +42,7 @@ const SOCKET_MODE: Mode = Mode::from_bits_truncate(0o666);
 /// The directory of the sockets, if there can be one. Removed when dropped.
 #[derive(Debug)]
 pub(crate) struct NotifySockets {
-    directory: Option<TempDir>,
+    directory: Option<(TempDir, File)>,
     opened: u64,
 }
 
@@ -50,7 +59,15 @@ pub(crate) struct NotifySocket {
 impl NotifySockets {
     /// A directory in the first of the usual places where one can be made.
     pub(crate) fn new() -> Self {
-        let directory = places().find_map(|place| make_directory(&place));
+        Self::within(places())
+    }
+
+    fn within(places: impl IntoIterator<Item = PathBuf>) -> Self {
+        let directory = places.into_iter().find_map(|place| {
+            let made = make_directory(&place)?;
+            sweep(&place, made.0.path());
+            Some(made)
+        });
         if directory.is_none() {
             debug!("no place for a directory: children notify at abstract addresses");
         }
@@ -63,7 +80,8 @@ impl NotifySockets {
     /// Those of the system.
     pub(crate) fn open(&mut self) -> io::Result<NotifySocket> {
         self.opened += 1;
-        let path = self.directory.as_ref().map(|directory| directory.path().join(self.opened.to_string()));
+        let path =
+            self.directory.as_ref().map(|(directory, _)| directory.path().join(self.opened.to_string()));
         // The directory may have been swept away by now.
         let opened = path.map(|path| open_at(&path)).filter(Result::is_ok);
         opened.unwrap_or_else(open_abstract)
@@ -81,15 +99,36 @@ fn places() -> impl Iterator<Item = PathBuf> {
     named.chain([env::temp_dir()]).filter(|place| place.is_absolute())
 }
 
-fn make_directory(place: &Path) -> Option<TempDir> {
+fn make_directory(place: &Path) -> Option<(TempDir, File)> {
     let permissions = Permissions::from_mode(DIRECTORY_MODE);
     let directory =
         tempfile::Builder::new().prefix(PREFIX).permissions(permissions.clone()).tempdir_in(place).ok()?;
     // The umask has no say in it.
-    std::fs::set_permissions(directory.path(), permissions).ok()?;
+    fs::set_permissions(directory.path(), permissions).ok()?;
     // One that no socket can have the path of is of no use.
     UnixAddr::new(&directory.path().join(u64::MAX.to_string())).ok()?;
-    Some(directory)
+    let lock = File::create_new(directory.path().join(LOCK)).ok()?;
+    lock.try_lock().ok()?;
+    Some((directory, lock))
+}
+
+/// Removes directories of masters that are gone from `place`. What can't be looked at or removed is another user's.
+fn sweep(place: &Path, own: &Path) {
+    let entries = fs::read_dir(place).into_iter().flatten().flatten();
+    let ours = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()));
+    for path in ours.map(|entry| entry.path()).filter(|path| path != own) {
+        if is_left_behind(&path).unwrap_or(false) {
+            debug!(path = %path.display(), "left by a master that was killed");
+            fs::remove_dir_all(&path).ok();
+        }
+    }
+}
+
+fn is_left_behind(path: &Path) -> io::Result<bool> {
+    let metadata = fs::symlink_metadata(path)?;
+    let is_old = metadata.modified()?.elapsed().is_ok_and(|age| age >= AGE_MIN);
+    let is_own = metadata.is_dir() && metadata.uid() == geteuid().as_raw();
+    Ok(is_own && is_old && File::open(path.join(LOCK))?.try_lock().is_ok())
 }
 
 fn open_at(path: &Path) -> io::Result<NotifySocket> {
@@ -122,6 +161,7 @@ mod tests {
     use super::*;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::SocketAddr;
+    use std::time::SystemTime;
 
     fn is_heard(receiver: &UnixDatagram, send: impl FnOnce(&UnixDatagram)) {
         send(&UnixDatagram::unbound().unwrap());
@@ -132,17 +172,17 @@ mod tests {
     #[test]
     fn each_child_has_a_path_of_its_own_while_it_lives() {
         let mut sockets = NotifySockets::new();
-        let directory = sockets.directory.as_ref().unwrap().path().to_owned();
+        let directory = sockets.directory.as_ref().unwrap().0.path().to_owned();
         let (first, second) = (sockets.open().unwrap(), sockets.open().unwrap());
         assert_ne!(first.address, second.address);
         assert!(Path::new(&first.address).starts_with(&directory));
-        let mode = |path: &Path| std::fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory), mode(first.address.as_ref())), (0o711, 0o666));
         is_heard(&second.socket, |sender| {
             sender.send_to(b"READY=1", &second.address).unwrap();
         });
         drop(first);
-        assert_eq!(std::fs::read_dir(&directory).unwrap().count(), 1);
+        assert_eq!(fs::read_dir(&directory).unwrap().count(), 2, "the other socket, and the lock");
         drop((second, sockets));
         assert!(!directory.exists());
     }
@@ -158,7 +198,39 @@ mod tests {
         });
 
         let mut sockets = NotifySockets::new();
-        std::fs::remove_dir(sockets.directory.as_ref().unwrap().path()).unwrap();
+        fs::remove_dir_all(sockets.directory.as_ref().unwrap().0.path()).unwrap();
         assert!(sockets.open().unwrap().address.to_string_lossy().starts_with('@'), "it was swept away");
+    }
+
+    #[test]
+    fn what_a_killed_master_left_is_removed_and_what_a_live_one_has_is_not() {
+        let place = tempfile::tempdir().unwrap();
+        let within = || NotifySockets::within([place.path().to_owned()]);
+        let names = || {
+            let entries = fs::read_dir(place.path()).unwrap();
+            let mut names: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();
+            names.sort();
+            names
+        };
+        let age =
+            |path: &Path| File::open(path).unwrap().set_modified(SystemTime::now() - 2 * AGE_MIN).unwrap();
+        let make = |name: &str| {
+            let path = place.path().join(name);
+            fs::create_dir(&path).unwrap();
+            fs::write(path.join("1"), "").unwrap();
+            fs::write(path.join(LOCK), "").unwrap();
+            path
+        };
+        let live = within();
+        let live_path = live.directory.as_ref().unwrap().0.path().to_owned();
+        let (left, young, another) = (make("dc_master-left"), make("dc_master-young"), make("another"));
+        [&live_path, &left, &another].into_iter().for_each(|path| age(path));
+
+        let mut next = within();
+        let mut expected =
+            vec![another, young, live_path, next.directory.as_ref().unwrap().0.path().to_owned()];
+        expected.sort();
+        assert_eq!(names(), expected);
+        next.open().unwrap();
     }
 }

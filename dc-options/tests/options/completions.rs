@@ -59,7 +59,12 @@ fn lines(shell: &str, arguments: &[&str], line: &str) -> Option<Vec<String>> {
 
 fn run(shell: &str, arguments: &[&str], script: &Path, line: &str) -> Command {
     let mut command = Command::new(shell);
-    command.args(arguments).arg(script).arg(line).env("TERM", "dumb").env("HOME", "/nonexistent");
+    // Where nobody's own configuration is, and what a shell leaves there goes with the script.
+    let home = script.parent().unwrap_or(script);
+    command.args(arguments).arg(script).arg(line).env("TERM", "dumb").env("HOME", home);
+    for name in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"] {
+        command.env_remove(name);
+    }
     command
 }
 
