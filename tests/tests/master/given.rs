@@ -6,7 +6,9 @@ use dc_tests::harness::master::{Found, Master};
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::Launch;
 use dc_tests::harness::programs::program;
+use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
+use std::io::{self, PipeReader, PipeWriter, Write};
 use std::path::{Path, PathBuf};
 
 /// A master with two sockets whose first child has reported.
@@ -132,4 +134,25 @@ fn what_a_child_writes_has_its_number() {
     }
     let strays = lines.iter().filter(|line| line.contains("xxx") && !line.starts_with('['));
     assert_eq!(strays.count(), 0, "lines without a number");
+}
+
+/// A pipe that takes no more.
+fn full_pipe() -> (PipeReader, PipeWriter) {
+    let (reader, mut writer) = io::pipe().unwrap();
+    let capacity = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
+    writer.write_all(&vec![b'\n'; usize::try_from(capacity).unwrap()]).unwrap();
+    (reader, writer)
+}
+
+#[test]
+fn what_children_write_and_nobody_reads_holds_the_master_up_in_nothing() {
+    // Open, or it would be an error to write.
+    let (unread, full) = full_pipe();
+    let launch = Launch::new("dc_master").with_stdin(full).after("exec \"$0\" \"$@\" >&0 </dev/null");
+    let launch = launch.with(["-listen", &format!("tcp://{}:0", own_loopback()), "-start", "0"]);
+    let launch = launch.with(["-command", program("dc_child").to_str().unwrap(), "--", "ready", "chatter"]);
+    let mut master = Master::launch(&launch);
+    under_load(&mut master, |master, _| (0..5).for_each(|_| master.restart()));
+    master.process.stop();
+    drop(unread);
 }

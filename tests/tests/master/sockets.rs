@@ -11,6 +11,7 @@ use dc_tests::harness::place::Place;
 use dc_tests::harness::process::Launch;
 use dc_tests::harness::programs::program;
 use nix::sys::prctl::set_child_subreaper;
+use nix::sys::stat::fstat;
 use nix::sys::wait::waitpid;
 use nix::unistd::Pid;
 use std::fs;
@@ -119,11 +120,11 @@ fn a_path_that_was_replaced_is_the_others_at_the_end() {
     assert_eq!(place.names(), ["socket"], "the socket of another was removed");
 }
 
-fn passing(listener: &TcpListener, report: &Path) -> Launch {
+fn passing(listener: &TcpListener, options: &[&str], report: &Path) -> Launch {
     let launch = Launch::new("dc_master").passing(listener.try_clone().unwrap());
     let launch = launch.with_variable("LISTEN_FDS", "1").with_variable("LISTEN_PID", "own");
     let launch = launch.with(["-start", "0", "-command", program("dc_child").to_str().unwrap()]);
-    launch.with(["--", "ready", &format!("report={}", report.display())])
+    launch.with(options).with(["--", "ready", &format!("report={}", report.display())])
 }
 
 #[test]
@@ -132,7 +133,7 @@ fn a_socket_that_was_passed_in_is_passed_on_and_stays_open() {
     let report = place.file("report");
     let listener = TcpListener::bind((own_loopback(), 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let mut master = Master::launch(&passing(&listener, &report));
+    let mut master = Master::launch(&passing(&listener, &[], &report));
     assert_eq!(master.address(), address);
     under_load(&mut master, |master, _| master.restart());
     let found = Found::read(&report);
@@ -145,10 +146,31 @@ fn a_socket_that_was_passed_in_is_passed_on_and_stays_open() {
 }
 
 #[test]
+fn sockets_that_were_passed_in_come_before_others() {
+    let place = Place::new();
+    let report = place.file("report");
+    let listener = TcpListener::bind((own_loopback(), 0)).unwrap();
+    let passed = format!("3 socket:[{}]", fstat(&listener).unwrap().st_ino);
+    let another = format!("tcp://{}:0", own_loopback());
+    let mut master = Master::launch(&passing(&listener, &["-listen", &another], &report));
+    for _ in 0..2 {
+        let found = Found::read(&report);
+        let descriptors = found.all("descriptor");
+        assert_eq!(descriptors.len(), 5, "{found:?}");
+        // Flags may stand behind it.
+        assert!(descriptors[3].starts_with(&passed), "{passed} is not in {descriptors:?}");
+        assert!(descriptors[4].starts_with("4 socket:"), "{descriptors:?}");
+        under_load(&mut master, |master, _| master.restart());
+    }
+    assert_eq!(master.address(), listener.local_addr().unwrap());
+    master.process.stop();
+}
+
+#[test]
 fn sockets_for_another_process_are_not_taken() {
     let place = Place::new();
     let listener = TcpListener::bind((own_loopback(), 0)).unwrap();
-    let not_ours = passing(&listener, &place.file("report")).with_variable("LISTEN_PID", "1");
+    let not_ours = passing(&listener, &[], &place.file("report")).with_variable("LISTEN_PID", "1");
     let output = not_ours.output();
     let said = stderr(&output);
     assert!(!output.status.success() && said.lines().count() == 1, "{said}");

@@ -81,3 +81,16 @@ fn what_is_closed_at_its_other_end_goes_by_itself() {
     storing.master.restart();
     assert_eq!(storing.found(), pairs(&[("kept", "yes")]));
 }
+
+#[test]
+fn what_is_not_to_be_polled_stays_when_it_is_closed_at_its_other_end() {
+    let mut storing = Storing::start(&["store-closed=pipe", "store-unpolled=other"]);
+    storing.plan.set(&[]);
+    // The first, which had the other ends, has ended before the third is started.
+    storing.master.restart();
+    for _ in 0..2 {
+        storing.master.restart();
+        assert_eq!(storing.found(), pairs(&[("other", "")]));
+    }
+    storing.master.process.stop();
+}

@@ -55,6 +55,9 @@ fn run(plan: &Plan, started: Instant) -> io::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     output::write(plan.output)?;
+    if plan.chatter {
+        output::chatter()?;
+    }
     if let Some(status) = plan.die {
         return Ok(ExitCode::from(status));
     }

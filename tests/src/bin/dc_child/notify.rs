@@ -32,7 +32,8 @@ pub(crate) fn store(stored: &Stored) -> io::Result<()> {
         std::mem::forget(writer);
         reader.into()
     };
-    send(format!("FDSTORE=1{name}").as_bytes(), &[descriptor.as_raw_fd()])
+    let poll = if stored.polled { "" } else { "\nFDPOLL=0" };
+    send(format!("FDSTORE=1{name}{poll}").as_bytes(), &[descriptor.as_raw_fd()])
 }
 
 fn send(text: &[u8], descriptors: &[RawFd]) -> io::Result<()> {

@@ -5,6 +5,7 @@
 //! | `@FILE` | the words in this file, one a line; for a plan that changes while the master runs |
 //! | `report=FILE` | write to FILE what was found at the start, see `report`, and then the line `reported` |
 //! | `output` | write lines that are long, binary, and not ended |
+//! | `chatter` | write lines for ever, and no others: for a standard output that nobody reads |
 //! | `die=STATUS` | end at once |
 //! | `start-after=MS` | do nothing for so long |
 //! | `extend=MS` | ask for so much more time to start |
@@ -20,6 +21,7 @@
 //! | `orphans=N` | leave N processes behind, which end at once |
 //! | `store=NAME:TEXT` | store a descriptor with this text behind it; NAME may be empty |
 //! | `store-closed=NAME` | store a descriptor whose other end is closed when the child ends |
+//! | `store-unpolled=NAME` | the same, and have it kept nevertheless |
 //! | `remove=NAME` | remove what was stored |
 //! | `helper`, `left-behind=FILE`, `leave-orphan` | it is a process that one of the above started |
 
@@ -34,6 +36,7 @@ use std::time::Duration;
 pub(crate) struct Plan {
     pub(crate) report: Option<PathBuf>,
     pub(crate) output: bool,
+    pub(crate) chatter: bool,
     pub(crate) die: Option<u8>,
     pub(crate) start_after: Duration,
     pub(crate) extend: Option<Duration>,
@@ -70,6 +73,8 @@ pub(crate) struct Stored {
     pub(crate) name: String,
     /// What is behind it; a pipe whose other end the child has where it is `None`.
     pub(crate) text: Option<String>,
+    /// Whether it goes when its other end does.
+    pub(crate) polled: bool,
 }
 
 impl Plan {
@@ -97,6 +102,7 @@ impl Plan {
         match name {
             "report" => self.report = Some(value.into()),
             "output" => self.output = true,
+            "chatter" => self.chatter = true,
             "die" => self.die = Some(number(word, value)?),
             "start-after" => self.start_after = milliseconds(word, value)?,
             "extend" => self.extend = Some(milliseconds(word, value)?),
@@ -114,9 +120,12 @@ impl Plan {
             "orphans" => self.orphans = number(word, value)?,
             "store" => {
                 let (name, text) = value.split_once(':').ok_or_else(|| wrong(word))?;
-                self.store.push(Stored { name: name.to_owned(), text: Some(text.to_owned()) });
+                self.store.push(Stored { name: name.to_owned(), text: Some(text.to_owned()), polled: true });
             }
-            "store-closed" => self.store.push(Stored { name: value.to_owned(), text: None }),
+            "store-closed" | "store-unpolled" => {
+                let polled = name == "store-closed";
+                self.store.push(Stored { name: value.to_owned(), text: None, polled });
+            }
             "remove" => self.remove.push(value.to_owned()),
             "helper" => self.helper = true,
             "left-behind" => self.left_behind = Some(value.into()),

@@ -36,7 +36,7 @@ pub(crate) fn serve(plan: &Plan, listeners: Vec<Listener>, started: Instant) -> 
             serving.spawn(accept(socket, (!plan.mute).then_some(plan.answer_after), stopped.clone()));
         }
         tokio::select! {
-            () = signals.told_to_end(plan.deaf) => {}
+            () = signals.told_to_end(plan) => {}
             () = death(plan, started) => return Ok(DEAD),
             error = readiness(plan, started) => return Err(error),
             () = sleep(LIFE_MAX) => return Ok(DEAD),
@@ -127,12 +127,14 @@ impl Signals {
         ]))
     }
 
-    /// Returns when it is to end; who is deaf never is.
-    async fn told_to_end(&mut self, is_deaf: bool) {
+    /// Returns when it is to end; who is deaf never is. Who chatters would wait with the line.
+    async fn told_to_end(&mut self, plan: &Plan) {
         loop {
             let name = self.next().await;
-            output::line(&format!("signal {name}"));
-            if Self::ENDING.contains(&name) && !is_deaf {
+            if !plan.chatter {
+                output::line(&format!("signal {name}"));
+            }
+            if Self::ENDING.contains(&name) && !plan.deaf {
                 return;
             }
         }
