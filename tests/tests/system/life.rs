@@ -135,27 +135,30 @@ fn an_agent_that_is_told_to_end_answers_what_is_on_its_way() {
 #[test]
 fn who_connected_just_before_the_end_is_answered() {
     let options = ["-log", "libdc=debug,info", "-shutdown-timeout", "0"];
-    let mut server = Server::start(&options);
-    let ends = |process: &mut Process, mut newcomer: Connection, mut silent: Connection, answer: &[u8]| {
+    let ends = |process: &mut Process, connect: &dyn Fn() -> Connection| {
+        let (mut newcomer, mut silent) = (connect(), connect());
+        process.log.expect("connected");
+        process.log.expect("connected");
+        // Whoever asked before goes at once. It came last, so of those before it has been decided when it has gone.
+        let mut other = connect();
+        assert_eq!(other.have(b"id"), NOTOK);
         process.signal(Signal::SIGTERM);
         process.log.expect("shutting down");
-        assert_eq!(newcomer.have(b"id"), answer);
+        assert_eq!(other.read_to_end(), b"");
+        assert_eq!(newcomer.have(b"id"), NOTOK);
         assert_eq!(newcomer.read_to_end(), b"");
         // Who asks nothing is not waited for as long as there is no limit to the time.
         assert_eq!(silent.read_to_end(), b"");
         assert!(process.wait().success());
     };
+    let mut server = Server::start(&[&options[..], &["-threads", "1"]].concat());
     let mut agent = Agent::start(server.address(), &options);
-    let (newcomer, silent) = (agent.connect(), agent.connect());
-    agent.process.log.expect("connected");
-    agent.process.log.expect("connected");
-    ends(&mut agent.process, newcomer, silent, NOTOK);
+    let socket = agent.socket().to_owned();
+    ends(&mut agent.process, &|| Connection::unix(&socket));
     // Behind the agent's link.
     server.process.log.expect("connected");
-    let (newcomer, silent) = (server.connect(), server.connect());
-    server.process.log.expect("connected");
-    server.process.log.expect("connected");
-    ends(&mut server.process, newcomer, silent, NOTOK);
+    let address = server.address();
+    ends(&mut server.process, &|| Connection::tcp(address));
 }
 
 #[test]
