@@ -3,17 +3,21 @@
 //! Thirty-two lockers behind four agents read the counter, and write it back one greater if their guard says that the
 //! lock is theirs for long enough. The store of the counter refuses a fence that is smaller than one it has seen. No
 //! update may be lost, and none that was made while the guard held true may be refused.
+//!
+//! Who holds the lock for a moment is hardly ever caught by a fault. So before the worst of them a locker is asked to keep
+//! it until its guard says that it is lost, or somebody else has written: of these the first must be first.
 
 use dc_tests::harness::agent::{Agent, unix};
 use dc_tests::harness::patience::PATIENCE;
 use dc_tests::harness::place::Place;
 use dc_tests::harness::relay::{Relay, Way};
 use dc_tests::harness::server::Server;
-use libdc::client::lock::{AcquireOptions, LockClient, LockOptions};
+use libdc::client::lock::{AcquireOptions, Guard, LockClient, LockOptions};
 use libdc::net::address::Address;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::time::{Duration, Instant};
+use tokio::sync::Notify;
 
 const HOSTS: usize = 4;
 const LOCKERS_OF_A_HOST: usize = 8;
@@ -27,6 +31,7 @@ const UPDATES: u64 = 40;
 struct Store {
     counter: Mutex<Counter>,
     changed: Condvar,
+    written: Notify,
 }
 
 #[derive(Default)]
@@ -35,6 +40,8 @@ struct Counter {
     fence: u64,
     /// Writes that came with a fence smaller than another's before, from who could not know better.
     stale: u64,
+    /// How often the lock was kept.
+    kept: u64,
 }
 
 impl Store {
@@ -60,19 +67,41 @@ impl Store {
         (counter.value, counter.fence) = (value, fence);
         drop(counter);
         self.changed.notify_all();
+        self.written.notify_waiters();
+    }
+
+    /// Keeps the lock until it is lost, or somebody else has written.
+    async fn keep(&self, guard: &Guard) {
+        let written = self.written.notified();
+        self.counter.lock().unwrap_or_else(PoisonError::into_inner).kept += 1;
+        self.changed.notify_all();
+        tokio::select! {
+            _ = guard.lost() => {}
+            () = written => {}
+        }
     }
 
     /// Waits until there were so many updates more.
     fn wait_for_updates(&self, count: u64) {
+        self.wait_for_more(count, "the counter", |counter| counter.value);
+    }
+
+    /// Has a locker of a host keep the lock from now on.
+    fn have_kept(&self, keep: &AtomicBool) {
+        keep.store(true, Ordering::Relaxed);
+        self.wait_for_more(1, "who is to keep the lock", |counter| counter.kept);
+    }
+
+    fn wait_for_more(&self, count: u64, what: &str, number: impl Fn(&Counter) -> u64) {
         let counter = self.counter.lock().unwrap_or_else(PoisonError::into_inner);
-        let goal = counter.value + count;
-        let waited = self.changed.wait_timeout_while(counter, PATIENCE, |counter| counter.value < goal);
+        let goal = number(&counter) + count;
+        let waited = self.changed.wait_timeout_while(counter, PATIENCE, |counter| number(counter) < goal);
         let (counter, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert!(!timeout.timed_out(), "the counter stands still at {} of {goal}", counter.value);
+        assert!(!timeout.timed_out(), "{what} stands still at {} of {goal}", number(&counter));
     }
 }
 
-async fn count(address: Address, store: Arc<Store>, over: Arc<AtomicBool>) {
+async fn count(address: Address, store: Arc<Store>, keep: Arc<AtomicBool>, over: Arc<AtomicBool>) {
     let quick = LockOptions { retry: Duration::from_millis(50), ..LockOptions::default() };
     let client = LockClient::new(address, quick);
     let options = AcquireOptions { lease: Some(Duration::from_secs(3)), ..AcquireOptions::default() };
@@ -80,7 +109,11 @@ async fn count(address: Address, store: Arc<Store>, over: Arc<AtomicBool>) {
         // While its agent is away, or cut off, a locker tries again.
         let Ok(Some(guard)) = client.acquire_within("counter", PATIENCE, &options).await else { continue };
         let value = store.read();
-        tokio::task::yield_now().await;
+        if keep.swap(false, Ordering::Relaxed) {
+            store.keep(&guard).await;
+        } else {
+            tokio::task::yield_now().await;
+        }
         let promised = Instant::now();
         if guard.is_valid_for(NEEDED) {
             store.write(guard.fence(), value + 1, promised);
@@ -95,6 +128,8 @@ struct Fleet {
     server: Server,
     relays: Vec<Relay>,
     agents: Vec<Agent>,
+    /// For each host, whether one of its lockers is to keep the lock when it has it next.
+    keeps: Vec<Arc<AtomicBool>>,
     _state: Place,
 }
 
@@ -106,7 +141,8 @@ impl Fleet {
         let relays: Vec<_> = (0..HOSTS).map(|_| Relay::to(server.address())).collect();
         let options = ["-retry", "50", "-timeout", "1000"];
         let agents = relays.iter().map(|relay| Agent::start(relay.address(), &options)).collect();
-        Self { server, relays, agents, _state: state }
+        let keeps = (0..HOSTS).map(|_| Arc::default()).collect();
+        Self { server, relays, agents, keeps, _state: state }
     }
 
     /// Everything that can break, one thing after the other; between two of them the counter has to go on.
@@ -129,13 +165,18 @@ impl Fleet {
                 store.wait_for_updates(UPDATES);
                 self.relays[host + 1].release(way);
             }
-            // A host that is away for longer than the grace.
-            self.relays[host].refuse();
-            store.wait_for_updates(UPDATES);
-            self.server.restart();
-            store.wait_for_updates(UPDATES);
-            self.relays[host].accept_again();
-            store.wait_for_updates(UPDATES);
+            // A host that has the lock, and is away for longer than the grace; of a server that knows it and of one that
+            // was restarted.
+            for restarts in [false, true] {
+                store.have_kept(&self.keeps[host]);
+                self.relays[host].refuse();
+                if restarts {
+                    self.server.restart();
+                }
+                store.wait_for_updates(UPDATES);
+                self.relays[host].accept_again();
+                store.wait_for_updates(UPDATES);
+            }
         }
     }
 }
@@ -146,10 +187,11 @@ fn no_update_is_lost_whatever_breaks() {
     let (store, over) = (Arc::new(Store::default()), Arc::new(AtomicBool::new(false)));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut lockers = tokio::task::JoinSet::new();
-    for agent in &fleet.agents {
+    for (agent, keep) in fleet.agents.iter().zip(&fleet.keeps) {
         for _ in 0..LOCKERS_OF_A_HOST {
             let address: Address = unix(agent.socket()).parse().unwrap();
-            lockers.spawn_on(count(address, Arc::clone(&store), Arc::clone(&over)), runtime.handle());
+            let locker = count(address, Arc::clone(&store), Arc::clone(keep), Arc::clone(&over));
+            lockers.spawn_on(locker, runtime.handle());
         }
     }
     fleet.suffer(&store);
