@@ -146,3 +146,19 @@ fn after_a_crash_nothing_is_granted_before_links_have_lost_what_they_held() {
     server.restart();
     assert!(server.connect().say("l\nj\n0\n").starts_with("ok "), "after an orderly end nobody has to wait");
 }
+
+#[test]
+fn an_orderly_end_takes_the_locks_from_nobody() {
+    let state = Place::new();
+    // Of a grace of ten minutes nobody sees the end.
+    let options = ["-state", state.path().to_str().unwrap(), "-grace", "600"];
+    let mut server = Server::start(&options);
+    let agent = Agent::start(server.address(), &EAGER);
+    let mut holder = agent.connect();
+    let held = holder.say("l\nk\n0 600\n");
+    assert!(fence(&held) > 0);
+    server.process.stop();
+    server.restart();
+    let mut direct = server.connect();
+    assert_eq!(direct.say("l\nk\n0\n"), "timeout", "its agent may believe that it holds it");
+}

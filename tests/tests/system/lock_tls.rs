@@ -36,7 +36,7 @@ fn write_token(place: &Place, name: &str, token: &str) -> String {
 fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
     let place = Place::new();
     let (cert, key) = write_certificate(&place, "server", "fleet.example");
-    let (other, _) = write_certificate(&place, "other", "fleet.example");
+    let (other, other_key) = write_certificate(&place, "other", "fleet.example");
     let (client_cert, client_key) = write_certificate(&place, "client", "agent.example");
     let right = write_token(&place, "right", SECRET);
     let wrong = write_token(&place, "wrong", "a token that somebody made up");
@@ -54,13 +54,14 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
         let tls = ["-tls", "-tls-ca", ca, "-tls-name", name, "-retry", "20", "-auth-token-file", token];
         tls.map(str::to_owned).to_vec()
     };
-    let identity = ["-tls-cert".to_owned(), client_cert, "-tls-key".to_owned(), client_key];
-    let start = |options: Vec<String>| {
+    let identity = |cert: &str, key: &str| ["-tls-cert", cert, "-tls-key", key].map(str::to_owned).to_vec();
+    let own = || identity(&client_cert, &client_key);
+    let start = |options: Vec<String>, identity: Vec<String>| {
         let options: Vec<_> = options.iter().chain(&identity).map(String::as_str).collect();
         Agent::start(server.address(), &options)
     };
 
-    let agent = start(options(&cert, "fleet.example", &right));
+    let agent = start(options(&cert, "fleet.example", &right), own());
     let mut client = agent.connect();
     assert_eq!(client.add(b"id", b"session"), OK);
     assert_eq!(client.get(b"id"), b"session");
@@ -68,12 +69,18 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
     assert!(locker.say("l\nk\n0\n").starts_with("ok "));
 
     let refused = [
-        (options(&other, "fleet.example", &right), "signed by no CA"),
-        (options(&cert, "another.example", &right), "another.example"),
-        (options(&cert, "fleet.example", &wrong), "the token of authentication is wrong"),
+        (options(&other, "fleet.example", &right), own(), "signed by no CA"),
+        (options(&cert, "another.example", &right), own(), "another.example"),
+        (options(&cert, "fleet.example", &right), Vec::new(), "requires a certificate of the client"),
+        (
+            options(&cert, "fleet.example", &right),
+            identity(&other, &other_key),
+            "does not trust the certificate",
+        ),
+        (options(&cert, "fleet.example", &wrong), own(), "the token of authentication is wrong"),
     ];
-    for (options, complaint) in refused {
-        let agent = start(options);
+    for (options, identity, complaint) in refused {
+        let agent = start(options, identity);
         let warnings = agent.process.log.with(" WARN ");
         assert!(warnings.iter().any(|line| line.contains(complaint)), "{complaint}: {warnings:?}");
         assert_eq!(agent.connect().get(b"id"), DISCONNECTED);
