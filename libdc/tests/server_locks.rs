@@ -24,6 +24,8 @@ struct Server {
     read_timeout_ms: u64,
     connections: BTreeMap<u64, Served>,
     opened: u64,
+    /// Whether connections are told only later that they were taken over, as if each had its own thread.
+    tells_late: bool,
 }
 
 struct Served {
@@ -65,6 +67,7 @@ impl Server {
             read_timeout_ms: options.read_timeout_ms,
             connections: BTreeMap::new(),
             opened: 0,
+            tells_late: false,
         }
     }
 
@@ -155,7 +158,8 @@ impl Server {
     }
 
     fn deliver(&mut self, effects: Effects) {
-        for id in effects.taken_over {
+        let told_now = if self.tells_late { Vec::new() } else { effects.taken_over };
+        for id in told_now {
             self.step(id.number(), |_, _| Err(ServerFault::TakenOver));
         }
         for answer in effects.answers {
@@ -626,4 +630,77 @@ fn with_auto_release_off_leases_outlive_their_link() {
     assert_eq!(server.ask(b, "l\nk\n0\n"), "timeout");
     server.pass(1);
     assert!(server.ask(b, "l\nk\n0\n").starts_with("ok "));
+}
+
+#[test]
+fn with_auto_release_off_a_link_need_not_claim() {
+    let links = LinkSettings { auto_release: false, grace_ms: GRACE_MS };
+    let mut server = Server::new(Options { links, ..Options::default() });
+    let (a, b) = (server.open(), server.open());
+    server.hello(a, 1, b"");
+    assert!(server.acquire(a, 2, 5, "k", 0).is_some());
+    server.close(a);
+    let again = server.open();
+    assert_eq!(server.hello(again, 1, b"").remembered, 1);
+    assert_eq!(server.link(again, LinkOperation::Open, &[]), [LockStatus::Ok as u8]);
+    assert_eq!(server.ask(b, "l\nk\n0\n"), "timeout");
+}
+
+#[test]
+fn a_uid_that_waits_is_taken() {
+    let mut server = Server::new(Options::default());
+    let (a, b) = (server.open(), server.open());
+    let token = server.acquire(a, 1, 0, "k", 0).expect("free");
+    assert_eq!(server.acquire(b, 2, 0, "k", 60_000), None);
+    let again = LockAction::Acquire { key: key("k"), limit: 1, timeout_ms: 60_000, lease_ms: 0 };
+    assert_eq!(server.request(b, 2, 0, again), Some(vec![LockStatus::Error as u8]));
+    assert_eq!(server.request(a, 3, 0, release("k", token)), Some(vec![LockStatus::Ok as u8]));
+    let answers = server.messages(b);
+    assert_eq!(
+        answers.iter().map(|(uid, data)| (*uid, data[0])).collect::<Vec<_>>(),
+        [(2, LockStatus::Ok as u8)]
+    );
+}
+
+#[test]
+fn a_link_that_is_cut_or_taken_over_waits_for_nothing() {
+    for is_taken_over in [false, true] {
+        let mut server = Server::new(Options::default());
+        let (old, new, other) = (server.open(), server.open(), server.open());
+        server.hello(old, 1, b"");
+        let token = server.lock(other, "l\nk\n0\n");
+        assert_eq!(server.acquire(old, 2, 5, "k", 60_000), None);
+        if is_taken_over {
+            server.hello(new, 1, b"");
+        }
+        server.close(old);
+        assert_eq!(server.ask(other, &format!("r\nk\n{token}\n")), "ok");
+        let answer = server.ask(other, "l\nk\n0\n");
+        assert!(answer.starts_with("ok "), "granted to a request that nobody remembers: {answer}");
+    }
+}
+
+#[test]
+fn a_connection_that_was_taken_over_does_nothing_more_before_it_knows() {
+    for act in [act_of_lock, act_of_link] {
+        let mut server = Server::new(Options::default());
+        let (old, new) = (server.open(), server.open());
+        server.hello(old, 1, b"");
+        let held = server.acquire(old, 2, 5, "k", 0).expect("free");
+        server.tells_late = true;
+        server.hello(new, 1, b"");
+        assert_eq!(server.fault(old), None);
+        act(&mut server, old, held);
+        assert_eq!(server.fault(old), Some(ServerFault::TakenOver));
+        assert_eq!(server.claim(new, 5, "k", held), LockStatus::Ok, "the link has what it had");
+    }
+}
+
+fn act_of_lock(server: &mut Server, id: u64, token: Token) {
+    assert_eq!(server.request(id, 3, 5, release("k", token)), None);
+}
+
+fn act_of_link(server: &mut Server, id: u64, _: Token) {
+    // Nothing is claimed yet, so nothing would be left.
+    assert_eq!(server.link(id, LinkOperation::Open, &[]), b"");
 }
