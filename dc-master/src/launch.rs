@@ -13,6 +13,7 @@ use crate::notify_socket::{NotifySocket, NotifySockets};
 use crate::starter::{Start, Starter};
 use crate::store::Stored;
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
+use libdc::process::passed::PASSED_FIRST;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use std::env;
@@ -23,8 +24,6 @@ use std::os::unix::process::CommandExt;
 use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
 
-/// The first descriptor that a child is given, as systemd, einhorn and socketmaster have it.
-pub(crate) const FIRST: RawFd = 3;
 /// This program, whatever has become of its file.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// What a socket is called in `LISTEN_FDNAMES`.
@@ -104,7 +103,7 @@ impl Launcher {
 
 /// The descriptor that stands at `place` in the order.
 fn number(place: usize) -> RawFd {
-    FIRST.saturating_add(RawFd::try_from(place).unwrap_or(RawFd::MAX))
+    PASSED_FIRST.saturating_add(RawFd::try_from(place).unwrap_or(RawFd::MAX))
 }
 
 /// What tells a child about its descriptors, but for `LISTEN_PID`.
@@ -115,7 +114,7 @@ fn environment(listeners: usize, stored: &[Stored]) -> Vec<(OsString, OsString)>
         ("LISTEN_FDS".into(), names.len().to_string().into()),
         ("LISTEN_FDNAMES".into(), names.join(":").into()),
         // As socketmaster says it, which has one socket. einhorn's variables tell of all.
-        ("EINHORN_FDS".into(), FIRST.to_string().into()),
+        ("EINHORN_FDS".into(), PASSED_FIRST.to_string().into()),
         ("EINHORN_FD_COUNT".into(), listeners.to_string().into()),
         ("EINHORN_MASTER_PID".into(), process::id().to_string().into()),
     ];

@@ -6,10 +6,10 @@
 //!
 //! It is called by [`Launcher`](crate::launch::Launcher) alone, with arguments that are no options.
 
-use crate::launch::FIRST;
 use crate::options::signal;
 use libdc::process::account::{Account, AccountError};
 use libdc::process::descriptors::close_all_but;
+use libdc::process::passed::PASSED_FIRST;
 use libdc::process::privileges::{PrivilegeError, become_user};
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
@@ -125,7 +125,7 @@ impl Starter {
     }
 
     fn close_all_but_own(&self, pipe: &File) -> Result<(), StarterError> {
-        let own: Vec<RawFd> = (FIRST..self.failure).chain([pipe.as_raw_fd()]).collect();
+        let own: Vec<RawFd> = (PASSED_FIRST..self.failure).chain([pipe.as_raw_fd()]).collect();
         close_all_but(&own).map_err(StarterError::System)
     }
 }

@@ -4,6 +4,7 @@
 //! it came with `FDPOLL=0`; a socket or file without a name in a file system that is stored twice under the same name
 //! is kept once. Here that it has gone is found out when the next child starts.
 
+use libdc::process::notify::is_stored_name;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 use std::os::fd::{AsFd, OwnedFd};
@@ -13,8 +14,6 @@ use tracing::{info, warn};
 const STORED_MAX: usize = 256;
 /// The name of what was stored without one.
 const NAME_DEFAULT: &str = "stored";
-/// The longest name, in bytes, as systemd has it.
-const NAME_BYTES_MAX: usize = 255;
 
 /// The descriptors that are kept, in the order in which they came.
 #[derive(Debug, Default)]
@@ -35,7 +34,7 @@ impl Store {
     /// Keeps what `child` left. What there is no room for is closed.
     pub(crate) fn keep(&mut self, child: i32, name: Option<String>, descriptors: Vec<OwnedFd>, polled: bool) {
         let name = name.unwrap_or_else(|| NAME_DEFAULT.to_owned());
-        if !is_name(&name) {
+        if !is_stored_name(&name) {
             warn!(child, "descriptors were not stored: their name is none");
             return;
         }
@@ -66,12 +65,6 @@ impl Store {
         self.stored.retain(|stored| !stored.polled || !has_gone(&stored.descriptor));
         &self.stored
     }
-}
-
-/// Whether it can be one of the names between colons in `LISTEN_FDNAMES`.
-fn is_name(name: &str) -> bool {
-    let plain = name.bytes().all(|byte| byte.is_ascii() && !byte.is_ascii_control() && byte != b':');
-    plain && !name.is_empty() && name.len() <= NAME_BYTES_MAX
 }
 
 /// What is the same for two descriptors of one thing, and for no two things. `None` where there is no such.

@@ -618,14 +618,20 @@ fn what_belongs_to_a_link_needs_one() {
     }
 }
 
-#[test]
-fn with_auto_release_off_leases_outlive_their_link() {
+/// A server whose link 1 held `k` for owner 5 and was cut, and a connection that may ask for it.
+fn a_link_is_cut_with_auto_release_off() -> (Server, u64) {
     let links = LinkSettings { auto_release: false, grace_ms: GRACE_MS };
     let mut server = Server::new(Options { links, ..Options::default() });
     let (a, b) = (server.open(), server.open());
     server.hello(a, 1, b"");
     assert!(server.acquire(a, 2, 5, "k", 0).is_some());
     server.close(a);
+    (server, b)
+}
+
+#[test]
+fn with_auto_release_off_leases_outlive_their_link() {
+    let (mut server, b) = a_link_is_cut_with_auto_release_off();
     server.pass(29_999);
     assert_eq!(server.ask(b, "l\nk\n0\n"), "timeout");
     server.pass(1);
@@ -634,12 +640,7 @@ fn with_auto_release_off_leases_outlive_their_link() {
 
 #[test]
 fn with_auto_release_off_a_link_need_not_claim() {
-    let links = LinkSettings { auto_release: false, grace_ms: GRACE_MS };
-    let mut server = Server::new(Options { links, ..Options::default() });
-    let (a, b) = (server.open(), server.open());
-    server.hello(a, 1, b"");
-    assert!(server.acquire(a, 2, 5, "k", 0).is_some());
-    server.close(a);
+    let (mut server, b) = a_link_is_cut_with_auto_release_off();
     let again = server.open();
     assert_eq!(server.hello(again, 1, b"").remembered, 1);
     assert_eq!(server.link(again, LinkOperation::Open, &[]), [LockStatus::Ok as u8]);

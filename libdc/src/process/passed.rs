@@ -38,8 +38,8 @@ use std::process;
 /// Most descriptors that may be passed.
 pub const PASSED_MAX: usize = 4096;
 
-/// The first descriptor behind the standard streams.
-const FIRST: RawFd = 3;
+/// The first descriptor that is passed, behind the standard streams, as systemd, einhorn and socketmaster have it.
+pub const PASSED_FIRST: RawFd = 3;
 /// The name of a descriptor that was given none, as systemd has it.
 const UNNAMED: &str = "unknown";
 
@@ -152,7 +152,7 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         if count > 0 && names.len() != count {
             return Err(PassedError::Names { names: names.len(), descriptors: count });
         }
-        let numbered = names.into_iter().take(count).zip(FIRST..);
+        let numbered = names.into_iter().take(count).zip(PASSED_FIRST..);
         Ok(Some(numbered.map(|(name, number)| PassedDescriptor { number, name }).collect()))
     }
 
@@ -203,7 +203,7 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
 
 /// The descriptor that `word`, of the variable `variable`, names.
 fn unnamed(variable: &str, word: &str) -> Result<PassedDescriptor, PassedError> {
-    let number = digits(word).and_then(|digits| digits.parse().ok()).filter(|number| *number >= FIRST);
+    let number = digits(word).and_then(|digits| digits.parse().ok()).filter(|number| *number >= PASSED_FIRST);
     let number = number.ok_or_else(|| PassedError::NotADescriptor {
         variable: variable.to_owned(),
         value: word.to_owned(),
@@ -235,7 +235,7 @@ pub enum PassedError {
         value: String,
     },
     /// A variable names what can be no passed descriptor.
-    #[error("{variable}: {value:?} is no descriptor; one that is passed is a number from {FIRST} on")]
+    #[error("{variable}: {value:?} is no descriptor; one that is passed is a number from {PASSED_FIRST} on")]
     NotADescriptor {
         /// The variable.
         variable: String,
