@@ -269,6 +269,32 @@ fn a_signal_is_passed_on_to_the_command() {
     assert_eq!((end.status, end.out.as_str()), (3, "ended\n"));
 }
 
+/// Kills `dc_lock`, and returns what its command has still to say: nothing if it is killed with it.
+fn said_after_kill(words: &[&str]) -> String {
+    let agent = Agent::new();
+    let mut running = Running::start(&agent, words);
+    let mut connection = agent.open();
+    connection.grant();
+    running.expect_ready();
+    let input = running.child.stdin.take();
+    running.signal(Signal::SIGKILL);
+    while connection.next().is_some() {}
+    running.child.wait().unwrap();
+    drop(input);
+    // Until the last of those who can write has ended.
+    let mut said = String::new();
+    running.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
+    said
+}
+
+#[test]
+fn a_command_is_killed_with_its_dc_lock() {
+    let outlives = format!("trap '' TERM HUP; {READY}; echo outlived");
+    assert_eq!(said_after_kill(&["k", "--", "sh", "-c", &outlives]), "");
+    assert_eq!(said_after_kill(&["k", "-c", &outlives]), "");
+    assert_eq!(said_after_kill(&["-on-loss", "warn", "k", "-c", &outlives]), "outlived\n");
+}
+
 #[test]
 fn a_lock_that_is_lost_ends_the_command() {
     let agent = Agent::with_grace_ms(3_000);

@@ -1,12 +1,13 @@
 //! The command: started with the lock in its environment, passed signals, and ended when it has to be.
 
-use crate::options::LockOptions;
+use crate::options::{LockOptions, OnLoss};
 use crate::status::Failure;
+use crate::tether::Tether;
 use libdc::client::lock::Guard;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsString;
-use std::io;
+use std::io::{self, ErrorKind};
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use tokio::process::{Child, Command};
@@ -25,13 +26,25 @@ impl Running {
         let words: &[OsString] = shell.as_ref().map_or(&options.words, |words| words);
         let (program, arguments) = words.split_first().unzip();
         let program = program.cloned().unwrap_or_default();
-        let token = String::from_utf8_lossy(&guard.token().to_hex()).into_owned();
-        let started = Command::new(&program)
-            .args(arguments.unwrap_or_default())
-            .env("DC_LOCK_KEY", guard.key())
-            .env("DC_LOCK_TOKEN", token)
-            .env("DC_LOCK_FENCE", guard.fence().to_string())
-            .spawn();
+        let arguments = arguments.unwrap_or_default();
+        let with_the_lock = |mut command: Command| {
+            let token = String::from_utf8_lossy(&guard.token().to_hex()).into_owned();
+            command.env("DC_LOCK_KEY", guard.key()).env("DC_LOCK_TOKEN", token);
+            command.env("DC_LOCK_FENCE", guard.fence().to_string()).spawn()
+        };
+        let alone = || {
+            let mut command = Command::new(&program);
+            command.args(arguments);
+            with_the_lock(command)
+        };
+        let started = match options.on_loss {
+            OnLoss::Warn => alone(),
+            OnLoss::Kill => match with_the_lock(Tether::command(&program, arguments).into()) {
+                // Without /proc there is no tether.
+                Err(error) if error.kind() == ErrorKind::NotFound => alone(),
+                started => started,
+            },
+        };
         let failed = |source| Failure::Command { command: program.to_string_lossy().into_owned(), source };
         started.map(Self).map_err(failed)
     }

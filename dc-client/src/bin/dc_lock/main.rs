@@ -5,11 +5,21 @@ mod options;
 mod run;
 mod signals;
 mod status;
+mod tether;
 
 use options::{LockOptions, PROGRAM};
+use status::Failure;
+use std::env;
 use std::process::ExitCode;
+use tether::Tether;
 
 fn main() -> ExitCode {
+    if let Some(tether) = Tether::from_arguments(env::args_os().skip(1)) {
+        let source = tether.run();
+        let failure = Failure::Command { command: tether.program().to_string_lossy().into_owned(), source };
+        run::say(&failure);
+        return ExitCode::from(failure.status());
+    }
     let options: LockOptions = PROGRAM.parse();
     let status = run::run(&options).unwrap_or_else(|failure| {
         run::say(&failure);
