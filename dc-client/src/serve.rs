@@ -16,6 +16,7 @@ use std::time::Duration;
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
+use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 use tracing::{info, warn};
 
@@ -49,10 +50,11 @@ async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartErr
     }
 
     let locals = TaskTracker::new();
+    let closing = CancellationToken::new();
     let mut accepting = JoinSet::new();
     for listener in listeners {
         let listener = ThrottledListener::new(listener, Arc::clone(&places))?;
-        accepting.spawn(accept(listener, Arc::clone(&agent), locals.clone()));
+        accepting.spawn(accept(listener, Arc::clone(&agent), locals.clone(), closing.clone()));
     }
     let serving = confined.serving()?;
     info!(server = %options.server, "serving");
@@ -65,7 +67,8 @@ async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartErr
         () = told => {}
     }
     supervisor.stopping();
-    accepting.shutdown().await;
+    closing.cancel();
+    while accepting.join_next().await.is_some() {}
     agent.drain();
     locals.close();
     tokio::select! {
@@ -81,11 +84,19 @@ async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartErr
     Ok(serving.end()?)
 }
 
-async fn accept(listener: ThrottledListener, agent: Arc<Agent>, locals: TaskTracker) {
-    loop {
-        let (socket, place) = listener.accept().await;
+async fn accept(
+    listener: ThrottledListener,
+    agent: Arc<Agent>,
+    locals: TaskTracker,
+    closing: CancellationToken,
+) {
+    let serve = |(socket, place)| {
         locals.spawn(Arc::clone(&agent).serve_local(socket, place));
+    };
+    while let Some(connection) = closing.run_until_cancelled(listener.accept()).await {
+        serve(connection);
     }
+    listener.finish().into_iter().for_each(serve);
 }
 
 /// Tells the supervisor whenever the link comes or goes.

@@ -15,6 +15,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 /// Shards of the tables for each thread, so that threads seldom meet.
@@ -51,11 +52,12 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
     let policy = SignalPolicy { killable: options.daemon.killable, detached: options.daemon.daemon };
     let mut signals = Signals::listen(policy)?;
 
+    let closing = CancellationToken::new();
     let mut accepting = JoinSet::new();
     let (listeners, places, confined, supervisor) = started.into_parts();
     for listener in listeners {
         let listener = ThrottledListener::new(listener, Arc::clone(&places))?;
-        accepting.spawn(accept(listener, Arc::clone(&server), Arc::clone(&workers)));
+        accepting.spawn(accept(listener, Arc::clone(&server), Arc::clone(&workers), closing.clone()));
     }
     let housekeeping = tokio::spawn(Progress::new(Arc::clone(&server), fences.clone()).keep());
     let time = {
@@ -68,7 +70,8 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
     supervisor.serving("serving");
     supervisor.alive_during(signals.shutdown()).await;
     supervisor.stopping();
-    accepting.shutdown().await;
+    closing.cancel();
+    while accepting.join_next().await.is_some() {}
     server.drain();
     tokio::select! {
         () = supervisor.alive_during(workers.finished()) => {}
@@ -126,10 +129,18 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
     Ok(bytes)
 }
 
-async fn accept(listener: ThrottledListener, server: Arc<Server>, workers: Arc<Workers>) {
-    loop {
-        let (socket, place) = listener.accept().await;
+async fn accept(
+    listener: ThrottledListener,
+    server: Arc<Server>,
+    workers: Arc<Workers>,
+    closing: CancellationToken,
+) {
+    let serve = |(socket, place)| {
         let server = Arc::clone(&server);
         workers.spawn(socket, move |socket| server.serve(socket, place));
+    };
+    while let Some(connection) = closing.run_until_cancelled(listener.accept()).await {
+        serve(connection);
     }
+    listener.finish().into_iter().for_each(serve);
 }

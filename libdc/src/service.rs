@@ -21,7 +21,7 @@ use crate::wire::message::MessageWriter;
 use crate::wire::session::{Add, Status};
 use std::ops::AddAssign;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 
 /// Answers requests from the tables.
 pub struct Service {
@@ -30,6 +30,7 @@ pub struct Service {
     links: Links,
     auth: Option<AuthToken>,
     connections: AtomicU64,
+    ends: AtomicBool,
     totals: [AtomicU64; Tally::KINDS],
 }
 
@@ -67,8 +68,30 @@ impl Service {
         links: LinkSettings,
         auth: Option<AuthToken>,
     ) -> Self {
-        let totals = std::array::from_fn(|_| AtomicU64::new(0));
-        Self { sessions, locks, links: Links::new(links), auth, connections: AtomicU64::new(0), totals }
+        Self {
+            sessions,
+            locks,
+            links: Links::new(links),
+            auth,
+            connections: AtomicU64::new(0),
+            ends: AtomicBool::new(false),
+            totals: std::array::from_fn(|_| AtomicU64::new(0)),
+        }
+    }
+
+    /// The server is about to end: from now on nothing is granted, since it would be lost with the server at once. Who asks for
+    /// a lock is answered `error_disconnected`. Requests that wait stay where they are, until their connections
+    /// [give them up](crate::proto::server::ServerConnection::give_up_waiting).
+    pub fn end(&self) {
+        // In this order: who has asked before waits, and finds out when it is looked at again.
+        self.locks.hold_off(Time::from_ms(u64::MAX));
+        self.ends.store(true, Ordering::SeqCst);
+    }
+
+    /// Whether the server is about to end.
+    #[must_use]
+    pub fn ends(&self) -> bool {
+        self.ends.load(Ordering::SeqCst)
     }
 
     /// The links.

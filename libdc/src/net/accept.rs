@@ -18,7 +18,8 @@
 //! Nothing here panics.
 
 use crate::file::OwnFile;
-use crate::net::listen::{Listener, ListenerSocket};
+use crate::net::address::Address;
+use crate::net::listen::{BACKLOG, Listener, ListenerSocket};
 use crate::net::places::{Place, Places};
 use crate::net::socket::{Socket, prepare_tcp};
 use std::fmt::Display;
@@ -27,7 +28,7 @@ use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::Poll;
 use std::time::Duration;
-use tokio::net::{TcpListener, UnixListener};
+use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
@@ -44,6 +45,8 @@ pub struct ThrottledListener {
     listener: RuntimeListener,
     _file: Option<OwnFile>,
     name: String,
+    /// Another process may have it, too.
+    was_passed: bool,
     places: Arc<Places>,
     shortage: Mutex<Shortage>,
 }
@@ -56,9 +59,10 @@ impl ThrottledListener {
     /// If the listener can't be registered with the runtime.
     pub fn new(listener: Listener, places: Arc<Places>) -> io::Result<Self> {
         let name = listener.address().to_string();
+        let was_passed = matches!(listener.address(), Address::Descriptor(_));
         let (socket, file) = listener.into_parts();
         let listener = RuntimeListener::new(socket)?;
-        Ok(Self { listener, _file: file, name, places, shortage: Mutex::default() })
+        Ok(Self { listener, _file: file, name, was_passed, places, shortage: Mutex::default() })
     }
 
     /// From now on new connections wait while there are `limit` of them; 0 is no limit. Returns how many places are
@@ -106,6 +110,31 @@ impl ThrottledListener {
                 Err(error) => debug!(listener = self.name, %error, "a connection was not made"),
             }
         }
+    }
+
+    /// Closes the listener. Returns the connections that were waiting in the system's queue, as far as there is room: those who
+    /// made them know of nothing else, and would see them reset. The queue of a socket that was passed is left to
+    /// the process that has it next.
+    #[must_use]
+    pub fn finish(self) -> Vec<(Socket, Place)> {
+        let mut last = Vec::new();
+        if self.was_passed {
+            return last;
+        }
+        let Ok(listener) = self.listener.into_std() else { return last };
+        // Others may come as quickly as these are taken.
+        for _ in 0..BACKLOG {
+            if self.places.is_full() || self.places.is_exhausted() || self.places.is_over() {
+                break;
+            }
+            match accept_now(&listener) {
+                Ok(socket) => last.push((socket, self.places.take())),
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_exhaustion(&error) => break,
+                // It left before it was accepted.
+                Err(_) => {}
+            }
+        }
+        last
     }
 
     fn has_room(&self) -> bool {
@@ -163,6 +192,13 @@ impl RuntimeListener {
         })
     }
 
+    fn into_std(self) -> io::Result<ListenerSocket> {
+        Ok(match self {
+            Self::Tcp(listener) => ListenerSocket::Tcp(listener.into_std()?),
+            Self::Unix(listener) => ListenerSocket::Unix(listener.into_std()?),
+        })
+    }
+
     /// Cancel-safe.
     async fn accept(&self) -> io::Result<Socket> {
         match self {
@@ -172,6 +208,24 @@ impl RuntimeListener {
                 Ok(Socket::Tcp(stream))
             }
             Self::Unix(listener) => Ok(Socket::Unix(listener.accept().await?.0)),
+        }
+    }
+}
+
+/// Accepts a connection that waits. The runtime is not asked: it may not know of it yet.
+fn accept_now(listener: &ListenerSocket) -> io::Result<Socket> {
+    match listener {
+        ListenerSocket::Tcp(listener) => {
+            let (stream, _) = listener.accept()?;
+            stream.set_nonblocking(true)?;
+            let stream = TcpStream::from_std(stream)?;
+            prepare_tcp(&stream)?;
+            Ok(Socket::Tcp(stream))
+        }
+        ListenerSocket::Unix(listener) => {
+            let (stream, _) = listener.accept()?;
+            stream.set_nonblocking(true)?;
+            Ok(Socket::Unix(UnixStream::from_std(stream)?))
         }
     }
 }
@@ -186,7 +240,7 @@ fn is_exhaustion(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::address::{Address, SocketPath};
+    use crate::net::address::SocketPath;
     use crate::net::listen::SocketPermissions;
     use crate::net::places::ConnectionLimits;
     use std::os::unix::net::UnixStream;
@@ -333,5 +387,43 @@ mod tests {
         drop(first);
         let _peer = door.knock();
         soon(next).await.unwrap();
+    }
+
+    fn listening_on(path: &std::path::Path) -> Listener {
+        let address = Address::from(SocketPath::new(path).unwrap());
+        Listener::bind(&address, &SocketPermissions::default()).unwrap()
+    }
+
+    #[tokio::test]
+    async fn at_the_end_those_who_wait_are_taken_as_far_as_there_is_room() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("door");
+        for (throttle, room) in [(0, 3), (2, 2)] {
+            let listener = ThrottledListener::new(listening_on(&path), limited(throttle)).unwrap();
+            let mut peers = [(); 3].map(|()| UnixStream::connect(&path).unwrap());
+            let mut last = listener.finish();
+            assert_eq!(last.len(), room);
+            // Each is served as any other.
+            let Socket::Unix(first) = &mut last[0].0 else { panic!("not a Unix socket") };
+            tokio::io::AsyncWriteExt::write_all(first, b"x").await.unwrap();
+            std::io::Read::read_exact(&mut peers[0], &mut [0]).unwrap();
+            assert_eq!(UnixStream::connect(&path).unwrap_err().kind(), io::ErrorKind::NotFound);
+        }
+    }
+
+    #[tokio::test]
+    async fn who_waits_at_a_passed_socket_is_left_to_the_next_process() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("door");
+        let (socket, _file) = listening_on(&path).into_parts();
+        let ListenerSocket::Unix(socket) = socket else { panic!("not a Unix socket") };
+        let passed = nix::unistd::dup(&socket).unwrap();
+        let address = Address::Descriptor(std::os::fd::AsRawFd::as_raw_fd(&passed));
+        let listener = Listener::bind(&address, &SocketPermissions::default()).unwrap();
+        std::mem::forget(passed);
+        let listener = ThrottledListener::new(listener, limited(0)).unwrap();
+        let _peer = UnixStream::connect(&path).unwrap();
+        assert!(listener.finish().is_empty());
+        socket.accept().unwrap();
     }
 }

@@ -28,7 +28,7 @@ use std::os::unix::net::UnixListener;
 use std::str::FromStr;
 
 /// Connections that may wait to be accepted.
-const BACKLOG: i32 = 4096;
+pub(super) const BACKLOG: i32 = 4096;
 
 /// A listening socket, and the file that it made.
 #[derive(Debug)]

@@ -128,8 +128,9 @@ impl Server {
     }
 
     /// From now on a connection ends as soon as nothing is under way on it; one that has just begun, and never asked, within
-    /// [`NEWCOMER_MS`].
+    /// [`NEWCOMER_MS`]. No lock is granted any more, and who waits for one is told at once.
     pub fn drain(&self) {
+        self.service.end();
         self.draining.cancel();
     }
 
@@ -318,10 +319,15 @@ impl<'a> Connection<'a> {
             if let Poll::Ready(end) = self.poll_serve(cx, now) {
                 return Poll::Ready(end);
             }
-            let idle = self.machine.is_idle() && self.outbox.is_empty();
-            let newcomer = self.newcomer_until.is_some_and(|until| now < until);
-            if idle && !newcomer && self.server.draining.is_cancelled() {
-                return Poll::Ready(Ok(()));
+            if self.server.service.ends() {
+                if self.refused.is_none() && self.give_up_waiting(cx, now)? {
+                    continue;
+                }
+                let idle = self.machine.is_idle() && self.outbox.is_empty();
+                let newcomer = self.newcomer_until.is_some_and(|until| now < until);
+                if idle && !newcomer {
+                    return Poll::Ready(Ok(()));
+                }
             }
             if !self.poll_deadlines(cx, now)? {
                 return Poll::Pending;
@@ -390,6 +396,21 @@ impl<'a> Connection<'a> {
             }
             Ok(some)
         })
+    }
+
+    /// Answers what waits for a lock: the server ends. Returns whether there was something.
+    fn give_up_waiting(&mut self, cx: &mut Context<'_>, now: Time) -> io::Result<bool> {
+        let mut some = false;
+        Scratch::lend(|scratch| {
+            let (output, effects) = (&mut scratch.output, &mut scratch.effects);
+            self.step(cx, now, output, effects, |machine, turn| {
+                let given_up = machine.give_up_waiting(turn);
+                // A fault has to be dealt with, too.
+                some = given_up != Ok(false);
+                given_up.map(drop)
+            })
+        })?;
+        Ok(some)
     }
 
     /// One step of the machine, and what follows from it.

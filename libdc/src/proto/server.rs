@@ -187,6 +187,25 @@ impl ServerConnection {
         }
     }
 
+    /// Answers `error_disconnected` to the requests of this connection that wait for a lock; to be called when the
+    /// [service ends](Service::end), as often as there may be some. Returns whether there were any.
+    ///
+    /// # Errors
+    /// As [`handle_input`](Self::handle_input): requests that were held back are taken now.
+    pub fn give_up_waiting(&mut self, turn: &mut Turn<'_>) -> Result<bool, ServerFault> {
+        match &mut self.speech {
+            Speech::Unknown => Ok(false),
+            Speech::Frames(frames) => Ok(frames.give_up_waiting(turn)),
+            Speech::Text(text) => {
+                let some = text.give_up_waiting(turn);
+                if some {
+                    self.handle_input(turn, &[])?;
+                }
+                Ok(some)
+            }
+        }
+    }
+
     /// Whether answers from elsewhere may come for this connection.
     #[must_use]
     pub fn expects_answers(&self) -> bool {

@@ -42,6 +42,7 @@ impl Service {
         let locks = self.locks();
         let who = |key| Claimant { owner: asker.owner, key };
         let reply = match *action {
+            _ if action.may_grant() && self.ends() => word(LockStatus::ErrorDisconnected),
             LockAction::Acquire { key, limit, timeout_ms, lease_ms } => reply(
                 locks.acquire(now, who(key), limit, lease_ms, timeout_ms, asker.reply, effects),
                 LockStatus::Ok,

@@ -186,6 +186,12 @@ impl LockAction<'_> {
         }
     }
 
+    /// Whether the answer may be a grant.
+    #[must_use]
+    pub const fn may_grant(&self) -> bool {
+        matches!(self, Self::Acquire { .. } | Self::Enqueue { .. } | Self::Wait { .. })
+    }
+
     /// Whether the answer may be long in coming.
     #[must_use]
     pub const fn may_block(&self) -> bool {

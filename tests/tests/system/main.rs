@@ -10,6 +10,7 @@
 //! | `lock_counter` | everything, under lockers whose counter must not lose an update |
 //! | `lock_links` | links with locks break, servers restart, agents end and are killed |
 //! | `lock_tls` | certificates and tokens of authentication that are right and wrong |
+//! | `ending` | the server, and an agent, are told to end while others wait for locks, or have only just connected |
 //! | `fleet` | nothing: sessions stored on one host are resumed on another |
 //! | `outage` | the server is absent, killed, stopped, silent; the network between it and the agent fails |
 //! | `load` | the server is killed and restarted under load |
@@ -27,6 +28,7 @@
 
 mod crowd;
 mod demo;
+mod ending;
 mod fleet;
 mod hostile;
 mod life;

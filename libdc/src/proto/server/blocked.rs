@@ -51,6 +51,11 @@ impl BlockedRequests {
         Some(blocked)
     }
 
+    /// Those of all owners, in the order of these.
+    pub(super) fn uids(&self) -> Vec<u32> {
+        self.by_owner.iter().map(|&(_, uid)| uid).collect()
+    }
+
     /// Removes a request of this owner, if there is one.
     pub(super) fn remove_one_of(&mut self, local: u64) -> Option<(u32, Blocked)> {
         let &(_, uid) = self.by_owner.range((local, 0)..=(local, u32::MAX)).next()?;

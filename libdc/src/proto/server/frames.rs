@@ -139,6 +139,16 @@ impl Frames {
         }
     }
 
+    /// Answers what waits for a lock, and will not get it. Returns whether there was something.
+    pub(super) fn give_up_waiting(&mut self, turn: &mut Turn<'_>) -> bool {
+        let Some(locking) = &mut self.locking else { return false };
+        let mut some = false;
+        for uid in locking.blocked.uids() {
+            some |= locking.take_back(turn, uid, LockStatus::ErrorDisconnected);
+        }
+        some
+    }
+
     /// The connection is gone. Returns whether it had to do with locks.
     pub(super) fn close(self, turn: &mut Turn<'_>, id: ConnectionId) -> bool {
         let Some(locking) = self.locking else { return false };
@@ -235,16 +245,22 @@ impl Locking {
     }
 
     fn cancel(&mut self, turn: &mut Turn<'_>, head: MessageHead, uid: u32) {
-        let cancelled = self.blocked.get(uid).filter(|blocked| {
+        let cancelled = self.take_back(turn, uid, LockStatus::Timeout);
+        turn.tally.count_lock(LockOperation::Cancel, cancelled);
+        let status = if cancelled { LockStatus::Ok } else { LockStatus::Error };
+        LockAnswer::Status(status).write(head, turn.out);
+    }
+
+    /// Takes a request out of its queue and answers it so. Returns whether it was there: its answer may be on its way.
+    fn take_back(&mut self, turn: &mut Turn<'_>, uid: u32, status: LockStatus) -> bool {
+        let waited = self.blocked.get(uid).filter(|blocked| {
             turn.service.locks().cancel(turn.now, blocked.ticket, &mut turn.effects.answers)
         });
-        if let Some(blocked) = cancelled {
+        if let Some(blocked) = waited {
             self.blocked.remove(uid);
-            LockAnswer::Status(LockStatus::Timeout).write(blocked.request(uid), turn.out);
+            LockAnswer::Status(status).write(blocked.request(uid), turn.out);
         }
-        turn.tally.count_lock(LockOperation::Cancel, cancelled.is_some());
-        let status = if cancelled.is_some() { LockStatus::Ok } else { LockStatus::Error };
-        LockAnswer::Status(status).write(head, turn.out);
+        waited.is_some()
     }
 
     fn answer_link(

@@ -79,6 +79,20 @@ impl Text {
         true
     }
 
+    /// Answers what waits for a lock, and will not get it. Returns whether requests behind it can go on.
+    pub(super) fn give_up_waiting(&mut self, turn: &mut Turn<'_>) -> bool {
+        let answers = &mut turn.effects.answers;
+        // Else the answer is on its way.
+        let waited =
+            self.blocked.filter(|&ticket| turn.service.locks().cancel(turn.now, ticket, answers)).is_some();
+        if waited {
+            self.blocked = None;
+            self.waits_since = turn.now;
+            LockStatus::ErrorDisconnected.write_line(turn.out);
+        }
+        waited
+    }
+
     /// The read timeout is over. Whoever holds something is not told off for being idle.
     pub(super) fn handle_timeout(
         &mut self,

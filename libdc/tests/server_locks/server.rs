@@ -1,0 +1,258 @@
+//! A server without sockets, driven by hand: bytes in, bytes out, the time as told.
+
+use libdc::auth::AuthToken;
+use libdc::id::{ConnectionId, LinkId, LockKey, Token};
+use libdc::proto::server::{ServerConnection, ServerFault, Turn};
+use libdc::service::{Effect, Effects, LinkSettings, Service, Tally};
+use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
+use libdc::time::Time;
+use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation};
+use libdc::wire::link::{Claim, Hello, Welcome};
+use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
+use libdc::wire::message::{MessageReader, write_message};
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+pub(crate) const READ_TIMEOUT_MS: u64 = 23_000;
+pub(crate) const GRACE_MS: u32 = 10_000;
+
+/// A server with its connections, on a clock that stands still until it is told otherwise.
+pub(crate) struct Server {
+    pub(crate) service: Service,
+    pub(crate) now: Time,
+    pub(crate) read_timeout_ms: u64,
+    pub(crate) connections: BTreeMap<u64, Served>,
+    pub(crate) opened: u64,
+    /// Whether connections are told only later that they were taken over, as if each had its own thread.
+    pub(crate) tells_late: bool,
+    /// Whether answers to blocked requests wait for [`Server::deliver_held`].
+    pub(crate) holds_answers: bool,
+    held: Vec<Effect>,
+}
+
+pub(crate) struct Served {
+    pub(crate) machine: ServerConnection,
+    output: Vec<u8>,
+    fault: Option<ServerFault>,
+}
+
+pub(crate) struct Options {
+    pub(crate) locks: LockSettings,
+    pub(crate) links: LinkSettings,
+    pub(crate) auth: Option<AuthToken>,
+    pub(crate) read_timeout_ms: u64,
+}
+
+impl Default for Options {
+    fn default() -> Self {
+        Self {
+            locks: LockSettings {
+                default_lease_ms: 33_000,
+                locks_max: 1024,
+                waiters_max: 0,
+                idle_ms: 60_000,
+            },
+            links: LinkSettings { grace_ms: GRACE_MS, auto_release: true },
+            auth: None,
+            read_timeout_ms: READ_TIMEOUT_MS,
+        }
+    }
+}
+
+impl Server {
+    pub(crate) fn new(options: Options) -> Self {
+        let sessions = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
+        let locks = Locks::new(4, options.locks, Fences::starting_at(1), [3; 32]);
+        Self {
+            service: Service::new(Arc::new(sessions), locks, options.links, options.auth),
+            now: Time::from_ms(1_000_000),
+            read_timeout_ms: options.read_timeout_ms,
+            connections: BTreeMap::new(),
+            opened: 0,
+            tells_late: false,
+            holds_answers: false,
+            held: Vec::new(),
+        }
+    }
+
+    pub(crate) fn open(&mut self) -> u64 {
+        self.opened += 1;
+        self.service.count_connection();
+        let machine = ServerConnection::new(self.now, ConnectionId::new(self.opened), &self.service);
+        self.connections.insert(self.opened, Served { machine, output: Vec::new(), fault: None });
+        self.opened
+    }
+
+    pub(crate) fn send(&mut self, id: u64, bytes: &[u8]) {
+        self.step(id, |machine, turn| machine.handle_input(turn, bytes));
+    }
+
+    /// What has been answered since it was last looked at.
+    pub(crate) fn received(&mut self, id: u64) -> Vec<u8> {
+        std::mem::take(&mut self.connections.get_mut(&id).expect("open").output)
+    }
+
+    pub(crate) fn line(&mut self, id: u64) -> String {
+        let text = String::from_utf8(self.received(id)).expect("text");
+        text.strip_suffix('\n').unwrap_or(&text).to_owned()
+    }
+
+    pub(crate) fn ask(&mut self, id: u64, request: &str) -> String {
+        self.send(id, request.as_bytes());
+        self.line(id)
+    }
+
+    /// The token of the lock that was got.
+    pub(crate) fn lock(&mut self, id: u64, request: &str) -> String {
+        let answer = self.ask(id, request);
+        let mut words = answer.split(' ');
+        assert!(matches!(words.next(), Some("ok" | "acquired")), "{answer}");
+        words.next().expect("a token").to_owned()
+    }
+
+    pub(crate) fn fault(&self, id: u64) -> Option<ServerFault> {
+        self.connections[&id].fault
+    }
+
+    pub(crate) fn close(&mut self, id: u64) {
+        self.service.discount_connection();
+        self.step(id, |machine, turn| {
+            machine.close(turn);
+            Ok(())
+        });
+        self.connections.remove(&id);
+    }
+
+    pub(crate) fn pass(&mut self, ms: u64) {
+        let end = self.now.after_ms(ms);
+        loop {
+            let mut effects = Effects::new();
+            let next = self.service.advance_locks(self.now, &mut effects);
+            self.deliver(effects);
+            let timeout_ms = self.read_timeout_ms;
+            let deadlines = self.connections.values().filter(|served| served.fault.is_none());
+            let read = deadlines.filter_map(|served| served.machine.deadline(timeout_ms)).min();
+            let Some(next) = [next, read].into_iter().flatten().min().filter(|next| *next <= end) else {
+                break;
+            };
+            self.now = self.now.max(next);
+            for id in self.connections.keys().copied().collect::<Vec<_>>() {
+                if self.connections[&id].fault.is_none() {
+                    self.step(id, |machine, turn| machine.handle_timeout(turn, timeout_ms));
+                }
+            }
+        }
+        self.now = end;
+    }
+
+    pub(crate) fn step(
+        &mut self,
+        id: u64,
+        act: impl FnOnce(&mut ServerConnection, &mut Turn<'_>) -> Result<(), ServerFault>,
+    ) {
+        let Some(served) = self.connections.get_mut(&id) else { return };
+        let (mut effects, mut tally) = (Effects::new(), Tally::default());
+        let (now, service, out) = (self.now, &self.service, &mut served.output);
+        let mut turn = Turn { now, service, out, effects: &mut effects, tally: &mut tally };
+        if served.fault.is_none() {
+            served.fault = act(&mut served.machine, &mut turn).err();
+        }
+        self.service.record(&tally);
+        self.deliver(effects);
+    }
+
+    pub(crate) fn deliver(&mut self, effects: Effects) {
+        let told_now = if self.tells_late { Vec::new() } else { effects.taken_over };
+        for id in told_now {
+            self.step(id.number(), |_, _| Err(ServerFault::TakenOver));
+        }
+        if self.holds_answers {
+            self.held.extend(effects.answers);
+            return;
+        }
+        for answer in effects.answers {
+            self.step(answer.reply.connection.number(), |machine, turn| machine.handle_answer(turn, &answer));
+        }
+    }
+
+    pub(crate) fn deliver_held(&mut self) {
+        self.holds_answers = false;
+        let answers = std::mem::take(&mut self.held);
+        self.deliver(Effects { answers, ..Effects::new() });
+    }
+
+    // ---- frames
+
+    pub(crate) fn messages(&mut self, id: u64) -> Vec<(u32, Vec<u8>)> {
+        let output = self.received(id);
+        let (mut reader, mut input) = (MessageReader::link(Direction::Response), output.as_slice());
+        let mut messages = Vec::new();
+        while let Some(answer) = reader.next(&mut input).expect("good answers") {
+            // A ping of the server's is no answer.
+            if answer.head.direction == Direction::Response {
+                messages.push((answer.head.uid, answer.data.to_vec()));
+            }
+        }
+        messages
+    }
+
+    /// Asks for something about locks; the answer, if it came at once.
+    pub(crate) fn request(
+        &mut self,
+        id: u64,
+        uid: u32,
+        owner: u64,
+        action: LockAction<'_>,
+    ) -> Option<Vec<u8>> {
+        let mut bytes = Vec::new();
+        LockRequest { owner, action }.write(uid, &mut bytes);
+        self.send(id, &bytes);
+        let messages = self.messages(id);
+        messages.into_iter().find(|(answered, _)| *answered == uid).map(|(_, data)| data)
+    }
+
+    pub(crate) fn acquire(
+        &mut self,
+        id: u64,
+        uid: u32,
+        owner: u64,
+        name: &str,
+        timeout_ms: u64,
+    ) -> Option<Token> {
+        let action = LockAction::Acquire { key: key(name), limit: 1, timeout_ms, lease_ms: 30_000 };
+        let data = self.request(id, uid, owner, action)?;
+        match LockAnswer::parse(action.operation(), &data) {
+            Ok(LockAnswer::Grant { grant, .. }) => Some(grant.token),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn hello(&mut self, id: u64, link: u8, auth_token: &[u8]) -> Welcome {
+        let mut bytes = Vec::new();
+        Hello { link_id: LinkId::new([link; 16]), auth_token }.write(1, &mut bytes);
+        self.send(id, &bytes);
+        Welcome::parse(&self.messages(id)[0].1).expect("a welcome")
+    }
+
+    pub(crate) fn link(&mut self, id: u64, operation: LinkOperation, data: &[u8]) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        write_message(&mut bytes, MessageHead::request(77, Operation::Link(operation)), data);
+        self.send(id, &bytes);
+        let answer = self.messages(id).into_iter().find(|(uid, _)| *uid == 77);
+        answer.map(|(_, data)| data).unwrap_or_default()
+    }
+
+    pub(crate) fn claim(&mut self, id: u64, owner: u64, name: &str, token: Token) -> LockStatus {
+        let mut data = Vec::new();
+        Claim { owner, token, key: key(name) }.write(&mut data);
+        LockStatus::from_wire(self.link(id, LinkOperation::Claim, &data)[0]).expect("a status")
+    }
+}
+
+pub(crate) fn key(name: &str) -> LockKey<'_> {
+    LockKey::new(name).expect("a key")
+}
+
+pub(crate) fn release(name: &str, token: Token) -> LockAction<'_> {
+    LockAction::Release { key: key(name), token }
+}
