@@ -24,8 +24,8 @@ impl Supervisor {
         if self.detached {
             self.notifier.main_pid(process::id());
         }
-        self.notifier.status(status);
         self.notifier.ready();
+        self.notifier.status(status);
     }
 
     /// What the daemon is doing, in a line.

@@ -2,8 +2,9 @@
 //!
 //! The messages are datagrams of `NAME=value` lines. A [`Notifier`] without a supervisor does nothing, so a program says what is so
 //! and need not ask who listens. It connects when it is made: afterwards the program may become another user, change its root
-//! or fork. A supervisor that is away, or too slow to take a message, is no reason to fail or to hang: one line of the log
-//! says so, and the next message tries again.
+//! or fork. A supervisor that is away, or too slow to take a message, is no reason to fail or to hang: a line of the log
+//! says so, and the message is sent again until it is taken, before any that is said later. What was not taken
+//! when the [`Notifier`] is dropped is logged.
 //!
 //! ```no_run
 //! # use libdc::process::notify::Notifier;
@@ -14,26 +15,26 @@
 //! # Ok::<(), libdc::process::notify::NotifyError>(())
 //! ```
 //!
+//! While a message has to be sent again there is a thread for that, so nothing is to be said before the program has forked.
+//!
 //! The crate sd-notify takes no abstract address, connects anew for each message and waits without a limit: hence this. Nothing
 //! here panics.
 
-use crate::process::passing::{DESCRIPTORS_MAX, send_with};
-use nix::sys::socket::MsgFlags;
+mod channel;
+mod delivery;
+
+use self::channel::Channel;
+use self::delivery::{Delivery, Word};
+use crate::process::passing::DESCRIPTORS_MAX;
 use nix::time::{ClockId, clock_gettime};
 use std::env;
-use std::ffi::{OsStr, OsString};
+use std::ffi::OsString;
 use std::io;
-use std::os::fd::{AsFd, BorrowedFd};
-use std::os::linux::net::SocketAddrExt;
-use std::os::unix::ffi::OsStrExt;
-use std::os::unix::net::{SocketAddr, UnixDatagram};
+use std::os::fd::BorrowedFd;
 use std::process;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use tracing::{debug, warn};
+use tracing::warn;
 
-/// Longest wait for a supervisor to take a message that it must not miss.
-const PATIENCE: Duration = Duration::from_secs(1);
 /// Longest status; the rest is cut off. systemd takes 4096 bytes a message.
 const STATUS_BYTES_MAX: usize = 1024;
 /// Longest name of a stored descriptor.
@@ -42,7 +43,7 @@ const NAME_BYTES_MAX: usize = 255;
 /// The way to the supervisor, if there is one.
 #[derive(Debug)]
 pub struct Notifier {
-    channel: Option<Channel>,
+    delivery: Option<Delivery>,
     watchdog: Option<Duration>,
 }
 
@@ -64,54 +65,57 @@ impl Notifier {
         pid: u32,
     ) -> Result<Self, NotifyError> {
         let Some(name) = variable("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
-            return Ok(Self { channel: None, watchdog: None });
+            return Ok(Self { delivery: None, watchdog: None });
         };
-        Ok(Self { channel: Some(Channel::open(&name)?), watchdog: watchdog(variable, pid)? })
+        let delivery = Delivery::new(Channel::open(&name)?);
+        Ok(Self { delivery: Some(delivery), watchdog: watchdog(variable, pid)? })
     }
 
     /// Whether there is a supervisor.
     #[must_use]
     pub const fn is_supervised(&self) -> bool {
-        self.channel.is_some()
+        self.delivery.is_some()
     }
 
-    /// The service serves: `READY=1`. Waits up to a second for the supervisor to take it.
+    /// The service serves: `READY=1`.
     pub fn ready(&self) {
-        self.tell("READY=1", Haste::Wait);
+        self.tell("READY", "1");
     }
 
-    /// The service ends: `STOPPING=1`. Waits up to a second for the supervisor to take it.
+    /// The service ends: `STOPPING=1`.
     pub fn stopping(&self) {
-        self.tell("STOPPING=1", Haste::Wait);
+        self.tell("STOPPING", "1");
     }
 
-    /// The service reads its configuration anew, until it is [ready](Self::ready) again: `RELOADING=1`. Waits up to a second.
+    /// The service reads its configuration anew, until it is [ready](Self::ready) again: `RELOADING=1`.
     pub fn reloading(&self) {
         match clock_gettime(ClockId::CLOCK_MONOTONIC) {
             Ok(now) => {
                 let usec = Duration::from(now).as_micros();
-                self.tell(&format!("RELOADING=1\nMONOTONIC_USEC={usec}"), Haste::Wait);
+                self.tell("RELOADING", &format!("1\nMONOTONIC_USEC={usec}"));
             }
             Err(error) => warn!(%error, "the supervisor is not told of the reload: no clock"),
         }
     }
 
-    /// The service's main process is `pid`, which is not the one that the supervisor started. Waits up to a second. systemd takes it
-    /// from that process only with `NotifyAccess=all`.
+    /// The service's main process is `pid`, which is not the one that the supervisor started. systemd takes it from that process only
+    /// with `NotifyAccess=all`.
     pub fn main_pid(&self, pid: u32) {
-        self.tell(&format!("MAINPID={pid}"), Haste::Wait);
+        self.tell("MAINPID", &pid.to_string());
     }
 
-    /// What the service is doing, in a line for an operator. Never waits: it is lost where the supervisor takes no
-    /// message now.
+    /// What the service is doing, in a line for an operator.
     pub fn status(&self, text: &str) {
         let text = &text[..text.floor_char_boundary(STATUS_BYTES_MAX)];
-        self.tell(&format!("STATUS={}", text.replace(char::is_control, " ")), Haste::Lose);
+        self.tell("STATUS", &text.replace(char::is_control, " "));
     }
 
-    /// The service is alive: `WATCHDOG=1`, to be said at least once in [`Notifier::watchdog_interval`]. Never waits.
+    /// The service is alive: `WATCHDOG=1`, to be said at least once in [`Notifier::watchdog_interval`]. It is lost where the
+    /// supervisor takes no message now.
     pub fn watchdog(&self) {
-        self.tell("WATCHDOG=1", Haste::Lose);
+        if let Some(delivery) = &self.delivery {
+            delivery.mention("WATCHDOG=1");
+        }
     }
 
     /// In which time the supervisor wants to hear that the service is alive; half of it is a good pace. `None` if it does
@@ -129,9 +133,9 @@ impl Notifier {
     /// [`StoreError`]. Some may have been stored then.
     pub fn store(&self, name: &str, descriptors: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
         let message = format!("FDSTORE=1\nFDNAME={}", checked(name)?);
-        let Some(channel) = &self.channel else { return Ok(()) };
+        let Some(delivery) = &self.delivery else { return Ok(()) };
         for some in descriptors.chunks(DESCRIPTORS_MAX) {
-            channel.send(&message, some, Haste::Wait).map_err(StoreError::Send)?;
+            delivery.channel().send(&message, some, Haste::Wait).map_err(StoreError::Send)?;
         }
         Ok(())
     }
@@ -142,21 +146,13 @@ impl Notifier {
     /// [`StoreError`].
     pub fn remove_stored(&self, name: &str) -> Result<(), StoreError> {
         let message = format!("FDSTOREREMOVE=1\nFDNAME={}", checked(name)?);
-        let Some(channel) = &self.channel else { return Ok(()) };
-        channel.send(&message, &[], Haste::Wait).map_err(StoreError::Send)
+        let Some(delivery) = &self.delivery else { return Ok(()) };
+        delivery.channel().send(&message, &[], Haste::Wait).map_err(StoreError::Send)
     }
 
-    fn tell(&self, message: &str, haste: Haste) {
-        let Some(channel) = &self.channel else { return };
-        match channel.send(message, &[], haste) {
-            Ok(()) if channel.failing.swap(false, Ordering::Relaxed) => {
-                debug!("the supervisor takes notifications again");
-            }
-            Ok(()) => {}
-            Err(error) if channel.failing.swap(true, Ordering::Relaxed) => {
-                debug!(message, %error, "the supervisor still can't be notified");
-            }
-            Err(error) => warn!(message, %error, "the supervisor can't be notified"),
+    fn tell(&self, name: &'static str, value: &str) {
+        if let Some(delivery) = &self.delivery {
+            delivery.tell(Word { name, message: format!("{name}={value}") });
         }
     }
 }
@@ -173,54 +169,6 @@ pub fn is_stored_name(name: &str) -> bool {
 enum Haste {
     Wait,
     Lose,
-}
-
-#[derive(Debug)]
-struct Channel {
-    socket: UnixDatagram,
-    supervisor: SocketAddr,
-    /// Whether the last message was lost.
-    failing: AtomicBool,
-}
-
-impl Channel {
-    fn open(name: &OsStr) -> Result<Self, NotifyError> {
-        let unusable = |source| NotifyError::Unusable { name: name.to_owned(), source };
-        let address = match name.as_bytes() {
-            [b'/', ..] => SocketAddr::from_pathname(name),
-            [b'@', rest @ ..] if !rest.is_empty() => SocketAddr::from_abstract_name(rest),
-            _ => return Err(NotifyError::NoAddress { name: name.to_owned() }),
-        };
-        let supervisor = address.map_err(unusable)?;
-        let socket = UnixDatagram::unbound().map_err(unusable)?;
-        socket.set_write_timeout(Some(PATIENCE)).map_err(unusable)?;
-        match socket.connect_addr(&supervisor) {
-            Ok(()) => {}
-            Err(error) if is_absence(&error) => debug!(%error, "the supervisor is not there"),
-            Err(error) => return Err(unusable(error)),
-        }
-        Ok(Self { socket, supervisor, failing: AtomicBool::new(false) })
-    }
-
-    /// Sends a message; to a supervisor that was away, or has been replaced, over a new connection.
-    fn send(&self, message: &str, descriptors: &[BorrowedFd<'_>], haste: Haste) -> io::Result<()> {
-        let flags = if haste == Haste::Lose { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
-        let send = || send_with(self.socket.as_fd(), message.as_bytes(), descriptors, flags);
-        match send() {
-            Err(error) if is_absence(&error) => {
-                self.socket.connect_addr(&self.supervisor)?;
-                send()
-            }
-            sent => sent,
-        }
-        .map(drop)
-    }
-}
-
-/// Whether there is nobody at the other end, which may change.
-fn is_absence(error: &io::Error) -> bool {
-    use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotConnected, NotFound};
-    matches!(error.kind(), ConnectionRefused | ConnectionReset | NotConnected | NotFound)
 }
 
 fn checked(name: &str) -> Result<&str, StoreError> {
@@ -286,8 +234,10 @@ pub enum StoreError {
 mod tests {
     use super::*;
     use crate::process::passing::receive;
+    use std::os::fd::AsFd;
+    use std::os::linux::net::SocketAddrExt;
+    use std::os::unix::net::{SocketAddr, UnixDatagram};
     use std::path::Path;
-    use std::thread;
     use tempfile::TempDir;
 
     /// A supervisor and a service, whose process has the number 7.
@@ -399,13 +349,13 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let service = service(&[("NOTIFY_SOCKET", path.to_str().unwrap())]).unwrap();
-        service.ready();
         for _ in 0..2 {
+            service.ready();
             let supervisor = bind(&path);
             service.status("serving");
+            assert_eq!(heard(&supervisor).as_deref(), Some("READY=1"));
             assert_eq!(heard(&supervisor).as_deref(), Some("STATUS=serving"));
             drop(supervisor);
-            service.status("nobody hears it");
             std::fs::remove_file(&path).unwrap();
         }
     }
@@ -420,18 +370,57 @@ mod tests {
         assert_eq!(pair.hears().as_deref(), Some("READY=1"));
     }
 
-    #[test]
-    fn a_supervisor_that_reads_nothing_holds_nobody_up() {
-        let pair = Pair::new();
-        let service = pair.service();
-        // More than any queue of the system takes.
+    /// Says more than any queue of the system takes.
+    fn fill(service: &Notifier) {
         for _ in 0..10_000 {
             service.watchdog();
         }
-        thread::scope(|scope| {
-            scope.spawn(|| service.ready());
-            while pair.hears().as_deref() != Some("READY=1") {}
-        });
+    }
+
+    #[test]
+    fn what_is_not_taken_is_kept_for_a_supervisor_that_reads_again() {
+        let pair = Pair::new();
+        let service = pair.service();
+        fill(&service);
+        service.status("starting");
+        service.main_pid(42);
+        service.ready();
+        service.status("serving");
+        service.reloading();
+        service.ready();
+        // Nothing else is said: the notifier itself tries again.
+        pair.supervisor.set_nonblocking(false).unwrap();
+        pair.supervisor.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+        let mut said = std::iter::from_fn(|| pair.hears()).filter(|said| said != "WATCHDOG=1");
+        assert_eq!(said.next().as_deref(), Some("MAINPID=42"));
+        assert_eq!(said.next().as_deref(), Some("STATUS=serving"));
+        assert!(said.next().unwrap().starts_with("RELOADING=1\n"));
+        assert_eq!(said.next().as_deref(), Some("READY=1"));
+        service.stopping();
+        assert_eq!(said.next().as_deref(), Some("STOPPING=1"));
+    }
+
+    #[test]
+    fn the_end_waits_for_no_supervisor() {
+        let pair = Pair::new();
+        let service = pair.service();
+        fill(&service);
+        service.stopping();
+        drop(service);
+        while let Some(said) = pair.hears() {
+            assert_eq!(said, "WATCHDOG=1");
+        }
+    }
+
+    #[test]
+    fn what_is_not_taken_is_offered_once_more_at_the_end() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("notify");
+        let service = service(&[("NOTIFY_SOCKET", path.to_str().unwrap())]).unwrap();
+        service.ready();
+        let supervisor = bind(&path);
+        drop(service);
+        assert_eq!(heard(&supervisor).as_deref(), Some("READY=1"));
     }
 
     #[test]

@@ -28,6 +28,13 @@ impl Supervisor {
         self.place.file("notify")
     }
 
+    /// Leaves no room for another message, until somebody hears these.
+    pub fn overwhelm(&self) {
+        let sender = UnixDatagram::unbound().expect("a socket");
+        sender.set_nonblocking(true).expect("an option of a socket");
+        while sender.send_to(b"X_NOTHING=1", self.path()).is_ok() {}
+    }
+
     /// The next message.
     #[must_use]
     pub fn hears(&self) -> String {

@@ -71,8 +71,8 @@ fn a_server_serves_a_passed_socket_and_tells_its_supervisor() {
     let pidfile = socket.place.file("pid");
     let launch = socket.to("dc_server").with(["-pidfile", pidfile.to_str().unwrap()]);
     let mut server = launch.with_variable("NOTIFY_SOCKET", supervisor.path()).start();
-    assert_eq!(supervisor.hears(), "STATUS=serving");
     assert_eq!(supervisor.hears(), "READY=1");
+    assert_eq!(supervisor.hears(), "STATUS=serving");
     assert_eq!(fs::read_to_string(pidfile).unwrap(), format!("{}\n", server.pid()));
     let mut connection = Connection::unix(&socket.path());
     assert_eq!((connection.add(b"id", b"session"), connection.have(b"id")), (OK.to_vec(), OK.to_vec()));
@@ -94,11 +94,11 @@ fn an_agent_serves_a_passed_socket_without_a_server_too_and_says_which() {
     let launch = launch.with_variable("EINHORN_FDS", "3");
     let launch = launch.with_variable("EINHORN_MASTER_PID", process::id().to_string());
     let mut agent = launch.with_variable("NOTIFY_SOCKET", supervisor.path()).start();
+    assert_eq!(supervisor.hears(), "READY=1");
     assert_eq!(
         supervisor.hears(),
         format!("STATUS=no server at {server}; requests are answered DISCONNECTED")
     );
-    assert_eq!(supervisor.hears(), "READY=1");
     let mut connection = Connection::unix(&socket.path());
     assert_eq!(connection.have(b"id"), DISCONNECTED);
 
@@ -141,6 +141,20 @@ fn a_supervisor_that_has_gone_is_no_obstacle() {
     server.log.expect("the supervisor can't be notified");
     assert_eq!(Connection::unix(&socket.path()).have(b"id"), NOTOK);
     server.stop();
+}
+
+#[test]
+fn a_supervisor_that_has_no_time_is_told_when_it_has() {
+    let (socket, supervisor) = (Socket::new(), Supervisor::start());
+    supervisor.overwhelm();
+    let mut server = socket.to("dc_server").with_variable("NOTIFY_SOCKET", supervisor.path()).start();
+    server.log.expect("the supervisor can't be notified");
+    assert_eq!(Connection::unix(&socket.path()).have(b"id"), NOTOK);
+    supervisor.expect("READY=1");
+    assert_eq!(supervisor.hears(), "STATUS=serving");
+    supervisor.overwhelm();
+    server.stop();
+    server.log.expect("the supervisor was never notified notifications=\"STOPPING=1 ");
 }
 
 #[test]
