@@ -91,8 +91,19 @@ impl OwnFile {
         self.pin.as_ref()
     }
 
+    /// Removes the file, as when it is dropped, within a turn that the caller has: who has one would wait in vain for
+    /// another.
+    pub(crate) fn discard(mut self, _turn: &DirectoryLock) {
+        self.released = true;
+        self.log_failure(self.remove_in_turn());
+    }
+
     fn remove_now(&self) -> io::Result<bool> {
         let _turn = DirectoryLock::of(&self.path);
+        self.remove_in_turn()
+    }
+
+    fn remove_in_turn(&self) -> io::Result<bool> {
         if !self.is_there()? {
             return Ok(false);
         }
@@ -102,6 +113,12 @@ impl OwnFile {
             Err(error) => Err(error),
         }
     }
+
+    fn log_failure(&self, removed: io::Result<bool>) {
+        if let Err(error) = removed {
+            tracing::warn!(path = %self.path.display(), %error, "can't remove a file of ours");
+        }
+    }
 }
 
 impl Drop for OwnFile {
@@ -109,9 +126,7 @@ impl Drop for OwnFile {
         if mem::replace(&mut self.released, true) {
             return;
         }
-        if let Err(error) = self.remove_now() {
-            tracing::warn!(path = %self.path.display(), %error, "can't remove a file of ours");
-        }
+        self.log_failure(self.remove_now());
     }
 }
 
@@ -174,8 +189,17 @@ fn pin(_path: &Path) -> io::Result<Option<File>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use super::*;
+    use nix::sys::resource::{UsageWho, getrusage};
+
+    /// Whether `work` waits for a turn in a directory until it gives up: then it sleeps once for each attempt.
+    pub(crate) fn waits_in_vain(work: impl FnOnce()) -> bool {
+        let pauses = || getrusage(UsageWho::RUSAGE_THREAD).unwrap().voluntary_context_switches();
+        let before = pauses();
+        work();
+        pauses() - before > i64::from(TURN_ATTEMPTS / 2)
+    }
 
     #[test]
     fn a_file_is_removed_while_it_is_ours() {
@@ -213,6 +237,19 @@ mod tests {
         assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
         drop(turn);
         other.lock().unwrap();
+    }
+
+    #[test]
+    fn who_has_the_turn_removes_a_file_at_once() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("ours");
+        let turn = DirectoryLock::of(&path);
+        for (discarded, waits) in [(true, false), (false, true)] {
+            fs::write(&path, "").unwrap();
+            let file = OwnFile::claim(&path).unwrap();
+            assert_eq!(waits_in_vain(|| if discarded { file.discard(&turn) } else { drop(file) }), waits);
+            assert!(!path.exists());
+        }
     }
 
     #[test]

@@ -35,9 +35,22 @@ pub(super) fn bind(
 ) -> Result<(UnixListener, OwnFile), ListenError> {
     let failed = |step, source: io::Error| ListenError::failed(address, step, source);
     let path = path.as_path();
-    let _turn = DirectoryLock::of(path);
+    let turn = DirectoryLock::of(path);
     let socket = bind_at(address, path)?;
     let file = OwnFile::claim(path).map_err(|source| failed(Step::Inspect, source))?;
+    let permitted = permit(address, path, permissions);
+    match permitted.and_then(|()| listen_at(address, socket, &file)) {
+        Ok(socket) => Ok((socket, file)),
+        Err(error) => {
+            file.discard(&turn);
+            Err(error)
+        }
+    }
+}
+
+/// Gives the socket its owner, group and mode.
+fn permit(address: &Address, path: &Path, permissions: &SocketPermissions) -> Result<(), ListenError> {
+    let failed = |step, source: io::Error| ListenError::failed(address, step, source);
     if permissions.owner.is_some() || permissions.group.is_some() {
         lchown(path, permissions.owner, permissions.group).map_err(|source| failed(Step::Own, source))?;
     }
@@ -47,8 +60,7 @@ pub(super) fn bind(
         fchmodat(AT_FDCWD, path, mode, FchmodatFlags::NoFollowSymlink)
             .map_err(|error| failed(Step::Mode, error.into()))?;
     }
-    let socket = listen_at(address, socket, &file)?;
-    Ok((socket, file))
+    Ok(())
 }
 
 /// A socket with the path as its address, which does not listen yet.
@@ -123,6 +135,7 @@ enum Life {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::file::tests::waits_in_vain;
     use crate::net::listen::{Listener, SocketMode};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::os::unix::net::{UnixDatagram, UnixStream};
@@ -258,6 +271,7 @@ mod tests {
             println!("not root: another owner can only be refused");
             assert!(matches!(bound, Err(ListenError::Failed { step: Step::Own, .. })));
             assert!(!path.exists());
+            assert!(!waits_in_vain(|| drop(bind(&path, &permissions))));
         }
     }
 
