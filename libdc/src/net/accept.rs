@@ -58,7 +58,7 @@ impl ThrottledListener {
     /// # Errors
     /// If the listener can't be registered with the runtime.
     pub fn new(listener: Listener, places: Arc<Places>) -> io::Result<Self> {
-        let name = listener.address().to_string();
+        let name = listener.actual_address().to_string();
         let was_passed = matches!(listener.address(), Address::Descriptor(_));
         let (socket, file) = listener.into_parts();
         let listener = RuntimeListener::new(socket)?;
@@ -248,6 +248,15 @@ mod tests {
     use tempfile::TempDir;
     use tokio::task::JoinHandle;
     use tokio::time::timeout;
+
+    #[tokio::test]
+    async fn a_listener_is_called_as_it_can_be_reached() {
+        let address = "IP:127.0.0.1:0".parse().unwrap();
+        let listener = Listener::bind(&address, &SocketPermissions::default()).unwrap();
+        let reached = listener.local_address().unwrap();
+        let listener = ThrottledListener::new(listener, limited(0)).unwrap();
+        assert_eq!(listener.name, format!("IP:{reached}"));
+    }
 
     /// A listener on a path of its own.
     struct Door {
