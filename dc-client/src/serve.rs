@@ -2,13 +2,12 @@
 
 use crate::options::{ClientOptions, PROGRAM};
 use dc_options::address::Address;
-use dc_options::start::{StartError, Started, time_to_finish};
+use dc_options::start::{Parts, StartError, Started, time_to_finish};
 use dc_options::supervisor::Supervisor;
 use libdc::net::accept::ThrottledListener;
 use libdc::net::agent::{Agent, AgentSettings};
 use libdc::net::clock::Clock;
 use libdc::net::workers::runtime;
-use libdc::process::signals::{SignalPolicy, Signals};
 use libdc::proto::multiplexer::MultiplexerSettings;
 use std::future::pending;
 use std::sync::Arc;
@@ -34,9 +33,7 @@ pub(crate) fn run(options: &ClientOptions) -> Result<(), StartError> {
 }
 
 async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartError> {
-    let (listeners, places, confined, supervisor) = started.into_parts();
-    let policy = SignalPolicy { killable: options.daemon.killable, detached: options.daemon.daemon };
-    let mut signals = Signals::listen(policy)?;
+    let Parts { listeners, places, mut signals, confined, supervisor } = started.into_parts()?;
     let agent = Arc::new(
         Agent::new(settings(options), options.auth.token()?, Clock::start())?.with_tls(options.tls.load()?),
     );

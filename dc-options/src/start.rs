@@ -12,6 +12,7 @@ use libdc::process::file_limit;
 use libdc::process::life::{Confined, Launch, LifeError};
 use libdc::process::notify::{Notifier, NotifyError};
 use libdc::process::passed::{Passed, PassedDescriptor, PassedError};
+use libdc::process::signals::{HeldSignals, SignalPolicy, Signals};
 use libdc::process::state::StateError;
 use std::fmt::Display;
 use std::future::pending;
@@ -29,11 +30,28 @@ pub struct Started {
     confined: Confined,
     places: Arc<Places>,
     supervisor: Supervisor,
+    signals: HeldSignals,
+    policy: SignalPolicy,
+}
+
+/// What a daemon serves with.
+#[derive(Debug)]
+pub struct Parts {
+    /// The listeners.
+    pub listeners: Vec<Listener>,
+    /// The places for the connections of all listeners together.
+    pub places: Arc<Places>,
+    /// The signals; those too that have come since the start.
+    pub signals: Signals,
+    /// Who is told when it serves.
+    pub confined: Confined,
+    /// The supervisor, to be told when the daemon has been opened.
+    pub supervisor: Supervisor,
 }
 
 impl Started {
-    /// Detaches, locks the pidfile, listens, becomes the user and starts the log, in this order. Under
-    /// `-daemon` only the daemon returns. No thread may exist before.
+    /// Detaches, holds signals back, locks the pidfile, listens, becomes the user and starts the log, in this order. Under
+    /// `-daemon` only the daemon returns. No thread may exist before, nor be started until [`Started::into_parts`].
     ///
     /// It listens on the sockets that a supervisor passed and on `listen`; where there are neither, on `otherwise`.
     ///
@@ -53,7 +71,9 @@ impl Started {
         let permissions = options.socket.permissions(user.as_ref())?;
         let launch =
             Launch { program: program.name, detach: options.daemon, pidfile: options.pidfile.clone(), user };
-        let starting = launch.begin()?;
+        let detached = launch.detach()?;
+        let signals = HeldSignals::hold()?;
+        let starting = detached.lock()?;
         let files_max = file_limit::raise()?;
         let bind = |address| Listener::bind(address, &permissions);
         let mut listeners = passed.listeners().map_err(StartError::PassedListener)?;
@@ -71,14 +91,21 @@ impl Started {
             throttle: options.throttle,
             descriptors: file_limit::connections_max(files_max),
         }));
-        Ok(Self { listeners, confined, places, supervisor })
+        let policy = SignalPolicy { killable: options.killable, detached: options.daemon };
+        Ok(Self { listeners, confined, places, supervisor, signals, policy })
     }
 
-    /// The listeners, the places for the connections of all of them together, and who is to be told when
-    /// they are served: the starter of a daemon, and its supervisor.
-    #[must_use]
-    pub fn into_parts(self) -> (Vec<Listener>, Arc<Places>, Confined, Supervisor) {
-        (self.listeners, self.places, self.confined, self.supervisor)
+    /// Takes over the signals, and returns what to serve with. In the runtime, before anything else.
+    ///
+    /// # Errors
+    /// Those of the system, for the signals.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn into_parts(self) -> io::Result<Parts> {
+        let Self { listeners, confined, places, supervisor, signals, policy } = self;
+        let signals = signals.listen(policy)?;
+        Ok(Parts { listeners, places, signals, confined, supervisor })
     }
 }
 

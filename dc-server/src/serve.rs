@@ -3,12 +3,11 @@
 use crate::fences::KeptFences;
 use crate::options::{LockOptions, PROGRAM, ServerOptions};
 use crate::progress::Progress;
-use dc_options::start::{StartError, Started, time_to_finish};
+use dc_options::start::{Parts, StartError, Started, time_to_finish};
 use libdc::net::accept::ThrottledListener;
 use libdc::net::clock::Clock;
 use libdc::net::server::{Server, ServerSettings};
 use libdc::net::workers::{Workers, runtime};
-use libdc::process::signals::{SignalPolicy, Signals};
 use libdc::service::{LinkSettings, Service};
 use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
 use std::io;
@@ -29,6 +28,7 @@ pub(crate) fn run(options: &ServerOptions) -> Result<(), StartError> {
 }
 
 async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartError> {
+    let Parts { listeners, places, mut signals, confined, supervisor } = started.into_parts()?;
     let threads = options.threads();
     let tls = options.tls.load()?;
     let clock = Clock::start();
@@ -49,12 +49,9 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
     let server = Server::new(service, clock, settings).with_tls(tls);
     let server = Arc::new(server.before_first_link(fences.note_links()));
     let workers = Arc::new(Workers::start(&tokio::runtime::Handle::current(), threads)?);
-    let policy = SignalPolicy { killable: options.daemon.killable, detached: options.daemon.daemon };
-    let mut signals = Signals::listen(policy)?;
 
     let closing = CancellationToken::new();
     let mut accepting = JoinSet::new();
-    let (listeners, places, confined, supervisor) = started.into_parts();
     for listener in listeners {
         let listener = ThrottledListener::new(listener, Arc::clone(&places))?;
         accepting.spawn(accept(listener, Arc::clone(&server), Arc::clone(&workers), closing.clone()));

@@ -1,11 +1,10 @@
 //! A daemon from start to end, each state a type, so that nothing is done too early or twice.
 //!
 //! ```text
-//! Launch ──begin──→ Starting ──confine──→ Confined ──serving──→ Serving ──end──→
-//!   options          detached,             the user,             pidfile written,
-//!                    pidfile locked        leftovers known       starter told
-//!            (bind listeners)      (start threads, runtime,
-//!                                   signals, connect)
+//! Launch ──detach──→ Detached ──lock──→ Starting ──confine──→ Confined ──serving──→ Serving ──end──→
+//!   options                              pidfile locked        the user,             pidfile written,
+//!                                                              leftovers known       starter told
+//!        (hold signals back)     (bind listeners)       (runtime, signals, threads, connect)
 //! ```
 //!
 //! No thread may exist before [`Starting::confine`] has returned. A program that gives up at any point drops what
@@ -36,14 +35,40 @@ pub struct Launch {
 }
 
 impl Launch {
-    /// Detaches if that is wanted, and locks the pidfile. Under `-daemon` only the daemon returns.
+    /// Detaches if that is wanted. Under `-daemon` only the daemon returns.
+    ///
+    /// # Errors
+    /// [`LifeError`].
+    pub fn detach(self) -> Result<Detached, LifeError> {
+        let readiness = if self.detach { Some(detach(self.program)?) } else { None };
+        Ok(Detached { pidfile: self.pidfile, readiness, user: self.user })
+    }
+
+    /// Detaches if that is wanted, and locks the pidfile.
     ///
     /// # Errors
     /// [`LifeError`].
     pub fn begin(self) -> Result<Starting, LifeError> {
-        let readiness = if self.detach { Some(detach(self.program)?) } else { None };
+        self.detach()?.lock()
+    }
+}
+
+/// The process that is to serve, and has made nothing: the time to hold signals back, which must reach the starter still.
+#[derive(Debug)]
+pub struct Detached {
+    pidfile: Option<PathBuf>,
+    readiness: Option<Readiness>,
+    user: Option<Account>,
+}
+
+impl Detached {
+    /// Locks the pidfile.
+    ///
+    /// # Errors
+    /// [`LifeError`].
+    pub fn lock(self) -> Result<Starting, LifeError> {
         let pidfile = self.pidfile.as_deref().map(Pidfile::lock).transpose()?;
-        Ok(Starting { pidfile, readiness, user: self.user })
+        Ok(Starting { pidfile, readiness: self.readiness, user: self.user })
     }
 }
 

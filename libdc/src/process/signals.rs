@@ -7,13 +7,20 @@
 //! | `SIGUSR1`, `SIGUSR2` | ignored; with `-killable`: as `SIGTERM` |
 //! | `SIGPIPE` | ignored, as every Rust program does from its start: a closed peer is an error of the write |
 //!
-//! What is ignored is logged, `SIGPIPE` apart. Nothing here panics.
+//! What is ignored is logged, `SIGPIPE` apart. While a program starts, from before it makes its first file until it can take
+//! signals, they are held back ([`HeldSignals`]): otherwise one in that time would end it and leave its files. Nothing
+//! here panics.
 
+use nix::sys::signal::Signal::{self, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use nix::sys::signal::{SigSet, SigmaskHow};
 use std::fs;
 use std::future::poll_fn;
 use std::io;
 use std::task::{Context, Poll};
-use tokio::signal::unix::{Signal, SignalKind, signal};
+use tokio::signal::unix::{self, SignalKind};
+
+/// What is taken over, and so held back before.
+const TAKEN: [Signal; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 
 /// How a program takes those signals that it may take in two ways.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -22,6 +29,40 @@ pub struct SignalPolicy {
     pub killable: bool,
     /// `-daemon`: `SIGHUP` does not end the program.
     pub detached: bool,
+}
+
+/// The signals of this module, held back from the moment this exists: one that comes waits until they are taken over. A process that
+/// gives up before that has been told nothing.
+#[derive(Debug)]
+#[must_use = "signals are held back until they are listened to"]
+pub struct HeldSignals {
+    /// The mask of before.
+    mask: SigSet,
+}
+
+impl HeldSignals {
+    /// Holds the signals back, from this thread and from those that it starts: so in a process's only thread.
+    ///
+    /// # Errors
+    /// Those of the system, which has no reason for any.
+    pub fn hold() -> io::Result<Self> {
+        let taken: SigSet = TAKEN.into_iter().collect();
+        Ok(Self { mask: taken.thread_swap_mask(SigmaskHow::SIG_BLOCK)? })
+    }
+
+    /// Takes over the signals, those that came meanwhile too. In the thread that has held them back, within a tokio runtime, before
+    /// other threads are started.
+    ///
+    /// # Errors
+    /// Those of the system.
+    ///
+    /// # Panics
+    /// Outside a tokio runtime.
+    pub fn listen(self, policy: SignalPolicy) -> io::Result<Signals> {
+        let signals = Signals::listen(policy)?;
+        self.mask.thread_set_mask()?;
+        Ok(signals)
+    }
 }
 
 /// The signals of the process, from the moment this exists.
@@ -41,8 +82,8 @@ pub struct Shutdown {
 
 #[derive(Debug)]
 struct Source {
-    name: &'static str,
     signal: Signal,
+    received: unix::Signal,
     ends: bool,
 }
 
@@ -55,17 +96,18 @@ impl Signals {
     /// # Panics
     /// Outside a tokio runtime.
     pub fn listen(policy: SignalPolicy) -> io::Result<Self> {
-        let hangup_ends = !policy.detached && !hangup_is_ignored();
-        let sources = [
-            ("SIGTERM", SignalKind::terminate(), true),
-            ("SIGINT", SignalKind::interrupt(), true),
-            ("SIGHUP", SignalKind::hangup(), hangup_ends),
-            ("SIGUSR1", SignalKind::user_defined1(), policy.killable),
-            ("SIGUSR2", SignalKind::user_defined2(), policy.killable),
-        ]
-        .into_iter()
-        .map(|(name, kind, ends)| Ok(Source { name, signal: signal(kind)?, ends }))
-        .collect::<io::Result<_>>()?;
+        let ends = |signal| match signal {
+            SIGHUP => !policy.detached && !hangup_is_ignored(),
+            SIGUSR1 | SIGUSR2 => policy.killable,
+            _ => true,
+        };
+        let source = |taken: Signal| {
+            // Its handler undoes that it is ignored, so that is looked at first.
+            let ends = ends(taken);
+            let received = unix::signal(SignalKind::from_raw(taken as i32))?;
+            Ok(Source { signal: taken, received, ends })
+        };
+        let sources = TAKEN.into_iter().map(source).collect::<io::Result<_>>()?;
         Ok(Self { sources, ending: false })
     }
 
@@ -78,13 +120,13 @@ impl Signals {
     /// As [`Signals::shutdown`], for a driver that polls.
     pub fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<Shutdown> {
         for source in &mut self.sources {
-            while let Poll::Ready(Some(())) = source.signal.poll_recv(context) {
+            while let Poll::Ready(Some(())) = source.received.poll_recv(context) {
                 if source.ends {
                     let now = std::mem::replace(&mut self.ending, true);
-                    tracing::info!(signal = source.name, now, "shutting down");
+                    tracing::info!(signal = source.signal.as_str(), now, "shutting down");
                     return Poll::Ready(Shutdown { now });
                 }
-                tracing::info!(signal = source.name, "ignored");
+                tracing::info!(signal = source.signal.as_str(), "ignored");
             }
         }
         Poll::Pending
