@@ -33,7 +33,7 @@ pub(crate) fn run(options: &ClientOptions) -> Result<(), StartError> {
 }
 
 async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartError> {
-    let Parts { listeners, places, mut signals, confined, supervisor } = started.into_parts()?;
+    let Parts { listeners, places, mut signals, opening, supervisor } = started.into_parts()?;
     let agent = Arc::new(
         Agent::new(settings(options), options.auth.token()?, Clock::start())?.with_tls(options.tls.load()?),
     );
@@ -53,7 +53,7 @@ async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartErr
         let listener = ThrottledListener::new(listener, Arc::clone(&places))?;
         accepting.spawn(accept(listener, Arc::clone(&agent), locals.clone(), closing.clone()));
     }
-    let serving = confined.serving()?;
+    let serving = opening.serving()?;
     info!(server = %options.server, "serving");
 
     let mut link_is_up = agent.watch_link();

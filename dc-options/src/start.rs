@@ -9,7 +9,7 @@ use libdc::net::places::{ConnectionLimits, Places};
 use libdc::net::tls::error::TlsError;
 use libdc::process::account::{Account, AccountError};
 use libdc::process::file_limit;
-use libdc::process::life::{Confined, Launch, LifeError};
+use libdc::process::life::{Confined, Launch, LifeError, Serving};
 use libdc::process::notify::{Notifier, NotifyError};
 use libdc::process::passed::{Passed, PassedDescriptor, PassedError};
 use libdc::process::signals::{HeldSignals, SignalPolicy, Signals};
@@ -44,7 +44,7 @@ pub struct Parts {
     /// The signals; those too that have come since the start.
     pub signals: Signals,
     /// Who is told when it serves.
-    pub confined: Confined,
+    pub opening: Opening,
     /// The supervisor, to be told when the daemon has been opened.
     pub supervisor: Supervisor,
 }
@@ -83,9 +83,6 @@ impl Started {
         let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
         log::start(&options.log, program.name)?;
         debug!(files_max, "descriptors that may be open");
-        for listener in &listeners {
-            info!(address = %listener.actual_address(), "listening");
-        }
         let places = Arc::new(Places::new(ConnectionLimits {
             max_connections: options.max_connections,
             throttle: options.throttle,
@@ -105,7 +102,30 @@ impl Started {
     pub fn into_parts(self) -> io::Result<Parts> {
         let Self { listeners, confined, places, supervisor, signals, policy } = self;
         let signals = signals.listen(policy)?;
-        Ok(Parts { listeners, places, signals, confined, supervisor })
+        let addresses = listeners.iter().map(Listener::actual_address).collect();
+        Ok(Parts { listeners, places, signals, opening: Opening { confined, addresses }, supervisor })
+    }
+}
+
+/// A daemon that is about to serve.
+#[derive(Debug)]
+#[must_use = "who started the daemon waits"]
+pub struct Opening {
+    confined: Confined,
+    addresses: Vec<Address>,
+}
+
+impl Opening {
+    /// It serves: writes the pidfile, logs where it listens, and lets the starter of a daemon go.
+    ///
+    /// # Errors
+    /// [`LifeError`]. The files are removed then, and nothing is logged.
+    pub fn serving(self) -> Result<Serving, LifeError> {
+        self.confined.serving_after(|| {
+            for address in &self.addresses {
+                info!(%address, "listening");
+            }
+        })
     }
 }
 

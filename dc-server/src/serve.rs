@@ -28,7 +28,7 @@ pub(crate) fn run(options: &ServerOptions) -> Result<(), StartError> {
 }
 
 async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartError> {
-    let Parts { listeners, places, mut signals, confined, supervisor } = started.into_parts()?;
+    let Parts { listeners, places, mut signals, opening, supervisor } = started.into_parts()?;
     let threads = options.threads();
     let tls = options.tls.load()?;
     let clock = Clock::start();
@@ -61,7 +61,7 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
         let server = Arc::clone(&server);
         tokio::spawn(async move { server.keep_time().await })
     };
-    let serving = confined.serving()?;
+    let serving = opening.serving()?;
     info!(threads, sessions = options.sessions, memory = options.memory, "serving");
 
     supervisor.serving("serving");

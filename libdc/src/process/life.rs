@@ -117,10 +117,20 @@ impl Confined {
     ///
     /// # Errors
     /// [`LifeError`]. The files are removed then.
-    pub fn serving(mut self) -> Result<Serving, LifeError> {
+    pub fn serving(self) -> Result<Serving, LifeError> {
+        self.serving_after(|| {})
+    }
+
+    /// As [`Confined::serving`], and does `announce` in between: when nothing is left that a user could have to put right, and
+    /// who started the daemon still reads what it says.
+    ///
+    /// # Errors
+    /// The same.
+    pub fn serving_after(mut self, announce: impl FnOnce()) -> Result<Serving, LifeError> {
         if let Some(lock) = &mut self.lock {
             lock.write()?;
         }
+        announce();
         if let Some(readiness) = self.readiness {
             readiness.serving().map_err(LifeError::Ready)?;
         }

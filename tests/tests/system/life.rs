@@ -86,6 +86,26 @@ fn what_prevents_a_start_is_said_in_one_line_under_daemon_too() {
 }
 
 #[test]
+fn what_is_found_missing_after_listening_is_said_in_one_line_too() {
+    for further in [&[][..], &["-daemon"]] {
+        let place = Place::new();
+        let absent = place.file("absent");
+        let absent = absent.to_str().unwrap();
+        let server = server_in(&place).with(further);
+        for options in [["-state", absent].as_slice(), &["-tls-cert", absent, "-tls-key", absent]] {
+            fails(&server.clone().with(options), "No such file or directory");
+        }
+        let agent = agent_in(&place).with(further);
+        for launch in [server.clone(), agent] {
+            fails(&launch.with(["-auth-token-file", absent]), "No such file or directory");
+        }
+        // Nothing can be written to a file, but to the pipes of the test.
+        fails(&server.after("trap '' XFSZ; ulimit -f 0 && exec \"$0\" \"$@\""), "File too large");
+        assert_eq!(place.names(), Vec::<String>::new());
+    }
+}
+
+#[test]
 fn a_signal_during_the_start_is_heeded_when_it_serves() {
     for launch in [server_in, agent_in] {
         for (signal, ends) in [(Signal::SIGTERM, true), (Signal::SIGUSR1, false)] {
