@@ -159,7 +159,7 @@ pub async fn time_to_finish(shutdown_timeout: Duration) {
 /// Where to listen besides what was passed: at `listen`, but once on each descriptor; with neither, at `otherwise`.
 ///
 /// # Errors
-/// [`StartError::NoAddress`].
+/// [`StartError::NoAddress`], [`StartError::Twice`].
 pub fn further(
     passed: &Passed,
     listen: &[Address],
@@ -169,7 +169,14 @@ pub fn further(
     if passed.is_empty() && listen.is_empty() {
         return Ok(vec![otherwise.ok_or(StartError::NoAddress)?]);
     }
-    Ok(listen.iter().filter(|address| !passed.contains(address)).cloned().collect())
+    let further: Vec<Address> = listen.iter().filter(|address| !passed.contains(address)).cloned().collect();
+    for (place, address) in further.iter().enumerate() {
+        // The system chooses another port each time for port 0.
+        if address.port() != Some(0) && further[..place].contains(address) {
+            return Err(StartError::Twice { address: address.clone() });
+        }
+    }
+    Ok(further)
 }
 
 /// Why a daemon does not start.
@@ -178,6 +185,12 @@ pub enum StartError {
     /// There is nothing to listen on.
     #[error("-listen is required, or a socket passed by a supervisor, in LISTEN_FDS or EINHORN_FDS")]
     NoAddress,
+    /// There can be one listener at an address.
+    #[error("-listen \"{address}\" is given twice")]
+    Twice {
+        /// The address.
+        address: Address,
+    },
     /// The variables of passed sockets make no sense.
     #[error(transparent)]
     Passed(#[from] PassedError),
@@ -216,7 +229,7 @@ pub enum StartError {
 impl Failure for StartError {
     fn status(&self) -> u8 {
         match self {
-            Self::NoAddress => STATUS_MISTAKE as u8,
+            Self::NoAddress | Self::Twice { .. } => STATUS_MISTAKE as u8,
             _ => 1,
         }
     }
@@ -248,6 +261,16 @@ mod tests {
     fn a_passed_descriptor_that_is_also_named_is_used_once() {
         assert_eq!(listened("3", &["FD:3"], false).unwrap(), Vec::<String>::new());
         assert_eq!(listened("3", &["FD:3", "FD:4"], false).unwrap(), ["FD:4"]);
+    }
+
+    #[test]
+    fn an_address_that_is_given_twice_is_a_mistake() {
+        for address in ["FD:3", "UNIX:/s", "IP:9001"] {
+            let error = listened("", &[address, "IP:1", address], false).unwrap_err();
+            assert_eq!(error, format!("-listen \"{address}\" is given twice"));
+        }
+        assert_eq!(listened("", &["IP:0", "IP:0"], false).unwrap(), ["IP:0", "IP:0"]);
+        assert_eq!(listened("3", &["FD:3", "FD:3"], false).unwrap(), Vec::<String>::new());
     }
 
     #[test]
