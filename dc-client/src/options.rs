@@ -3,7 +3,7 @@
 mod tls;
 
 use self::tls::TlsOptions;
-use dc_options::address::{Address, address};
+use dc_options::address::{Address, address, peer_address};
 use dc_options::duration::milliseconds;
 use dc_options::{AuthOptions, DaemonOptions, Mistake, Options, Program};
 use libdc::limits::AGENT_TIME_MS_MAX;
@@ -29,7 +29,7 @@ pub(crate) struct ClientOptions {
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Address>,
     /// The server.
-    #[arg(long, visible_alias = "connect", value_name = "ADDR", required = true, value_parser = address)]
+    #[arg(long, visible_alias = "connect", value_name = "ADDR", required = true, value_parser = peer_address)]
     pub(crate) server: Address,
     /// Pause between two attempts to reach the server.
     #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds(1..=AGENT_TIME_MS_MAX))]
@@ -60,9 +60,6 @@ impl ClientOptions {
 
 impl Options for ClientOptions {
     fn check(&self) -> Result<(), Mistake> {
-        if matches!(self.server, Address::Descriptor(_)) {
-            return Err(Mistake::inconsistent("server", "takes an address to connect to, not a descriptor"));
-        }
         self.tls.check(&self.server)?;
         self.daemon.check()
     }
@@ -87,6 +84,16 @@ mod tests {
             assert_eq!(stop.status(), 64);
             stop.text().trim_end().strip_prefix("dc_client: ").unwrap_or_default().to_owned()
         })
+    }
+
+    #[test]
+    fn a_server_is_where_something_can_listen() {
+        for server in ["FD:3", "IP:0", "IP:127.0.0.1:0"] {
+            let line = ["-server", server].map(Into::into);
+            let stop = PROGRAM.try_parse::<ClientOptions>(line, |_| None).unwrap_err();
+            assert_eq!(stop.status(), 64);
+            assert!(stop.text().starts_with(&format!("dc_client: -server \"{server}\" ")), "{}", stop.text());
+        }
     }
 
     #[test]

@@ -1,7 +1,7 @@
 //! The options of `dc_snoop`, and what they ask for.
 
 use crate::filter::Filter;
-use dc_options::address::{Address, address};
+use dc_options::address::{Address, address, peer_address};
 use dc_options::count::count;
 use dc_options::duration::seconds;
 use dc_options::{BadValue, Mistake, Options, Program};
@@ -23,7 +23,7 @@ pub(crate) struct SnoopOptions {
     #[arg(long, value_name = "ADDR", value_parser = address)]
     listen: Option<Address>,
     /// Where every connection that is accepted is relayed to.
-    #[arg(long, visible_alias = "connect", value_name = "ADDR", value_parser = address)]
+    #[arg(long, visible_alias = "connect", value_name = "ADDR", value_parser = peer_address)]
     server: Option<Address>,
     /// Show what is in a capture (pcapng or pcap, - is the standard input) instead of relaying.
     #[arg(long, value_name = "FILE")]
@@ -77,12 +77,6 @@ pub(crate) struct View {
 
 impl Options for SnoopOptions {
     fn check(&self) -> Result<(), Mistake> {
-        if matches!(self.server, Some(Address::Descriptor(_))) {
-            return Err(Mistake::inconsistent(
-                "server",
-                "is an inherited listener, to which nobody can connect",
-            ));
-        }
         if self.stats.is_some_and(|time| time.is_zero()) {
             return Err(Mistake::inconsistent("stats", "is 0, which is no time"));
         }
@@ -151,7 +145,8 @@ mod tests {
             ("-read x -listen IP:1", "-listen does not go with -read"),
             ("-read x -server IP:1", "-server does not go with -read"),
             ("-read x -write y", "-write does not go with -read"),
-            ("-listen IP:1 -server FD:3", "-server is an inherited listener"),
+            ("-listen IP:1 -server FD:3", "-server \"FD:3\" is a descriptor"),
+            ("-listen IP:1 -server IP:0", "-server \"IP:0\" has port 0"),
             ("-read x -stats 0", "-stats is 0"),
             ("-read x -count 0", "-count"),
             ("-read x -filter op=PUT", "op= takes ADD, GET"),

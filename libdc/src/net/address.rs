@@ -351,7 +351,7 @@ impl SocketPath {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
     /// There is no colon in it.
-    #[error("no scheme; an address is IP:port, IP:host:port, UNIX:/path or FD:n")]
+    #[error("no scheme, such as IP: or UNIX:")]
     NoScheme,
     /// What stands before the colon is none of the schemes.
     #[error("unknown scheme; an address begins with IP:, IPv4:, IPv6:, UNIX: or FD:")]

@@ -1,6 +1,6 @@
 //! The options of `dc_lock`.
 
-use dc_options::address::{Address, address};
+use dc_options::address::{Address, peer_address};
 use dc_options::count::count;
 use dc_options::duration::seconds;
 use dc_options::{AuthOptions, BadValue, Mistake, Options, Program};
@@ -25,7 +25,7 @@ const SECONDS_MAX: u64 = 8_640_000;
 #[derive(clap::Args, Debug)]
 pub(crate) struct LockOptions {
     /// The agent, or the server.
-    #[arg(long, visible_alias = "server", value_name = "ADDR", default_value = "UNIX:/tmp/scache", value_parser = address)]
+    #[arg(long, visible_alias = "server", value_name = "ADDR", default_value = "UNIX:/tmp/scache", value_parser = peer_address)]
     pub(crate) connect: Address,
     /// Wait for the lock no longer than this; 0 is as -nonblock. Without it, for ever.
     #[arg(long, short = 'w', value_name = "SECS", value_parser = seconds(0..=SECONDS_MAX))]
@@ -73,9 +73,6 @@ pub(crate) enum OnLoss {
 
 impl Options for LockOptions {
     fn check(&self) -> Result<(), Mistake> {
-        if matches!(self.connect, Address::Descriptor(_)) {
-            return Err(Mistake::inconsistent("connect", "takes an address to connect to, not a descriptor"));
-        }
         match (&self.command, self.words.is_empty()) {
             (Some(_), false) => {
                 Err(Mistake::inconsistent("command", "and a command behind -- exclude each other"))
@@ -147,7 +144,7 @@ mod tests {
             (&["-on-loss", "cry", "k", "--", "a"], "it takes kill or warn"),
             (&["a b", "--", "true"], "is not a key"),
             (&["--", "true"], "KEY"),
-            (&["-connect", "FD:3", "k", "--", "a"], "not a descriptor"),
+            (&["-connect", "FD:3", "k", "--", "a"], "-connect \"FD:3\" is a descriptor"),
         ] {
             let text = parse(line).map(|_| String::new()).unwrap_or_else(|text| text);
             assert!(text.contains(says) && text.lines().count() == 1, "{line:?}: {text:?}");

@@ -1,7 +1,7 @@
 //! The options of `dc_test`.
 
 use crate::content::ID_BYTES;
-use dc_options::address::{Address, address};
+use dc_options::address::{Address, peer_address};
 use dc_options::count::count;
 use dc_options::duration::{milliseconds, seconds};
 use dc_options::{Mistake, Program};
@@ -30,7 +30,7 @@ const LEASE_SPARE: Duration = Duration::from_millis(500);
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct Options {
     /// The agent or server to check.
-    #[arg(long, visible_alias = "server", value_name = "ADDR", required = true, value_parser = address)]
+    #[arg(long, visible_alias = "server", value_name = "ADDR", required = true, value_parser = peer_address)]
     pub(crate) connect: Address,
     /// Sessions that each client works with.
     #[arg(long, value_name = "N", default_value = "10", value_parser = count::<u32>(1..=u64::from(u32::MAX)), conflicts_with = "locks")]
