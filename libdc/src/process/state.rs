@@ -236,8 +236,8 @@ pub enum StateError {
         /// Why not.
         source: io::Error,
     },
-    /// There is something else in its place.
-    #[error("{} is not a file of dc_server's state; name another directory", path.display())]
+    /// There is something else in its place, or what was there has been overwritten.
+    #[error("{} is not a file of dc_server's state: name another directory, or restore it, or remove it and let fences begin at the time of day", path.display())]
     Foreign {
         /// The file.
         path: PathBuf,
@@ -402,12 +402,17 @@ mod tests {
         for (content, says) in [
             (&good[..good.len() - 1], "is broken"),
             (b"distcache fence", "is not a file of dc_server's state"),
-            (b"", "is not a file of dc_server's state"),
+            (b"", "is broken"),
+            (b"\0\0", "is broken"),
             (b"[server]\nname = x\n", "is not a file of dc_server's state"),
         ] {
             fs::write(&path, content).unwrap();
             let text = error(&directory).to_string();
             assert!(text.starts_with(&format!("{} {says}", path.display())), "{text}");
+            assert!(
+                text.ends_with("restore it, or remove it and let fences begin at the time of day"),
+                "{text}"
+            );
             assert_eq!(fs::read(&path).unwrap(), content);
         }
         fs::remove_file(&path).unwrap();

@@ -49,6 +49,10 @@ impl Record {
 
     /// Reads the text of a file.
     pub(super) fn parse(text: &[u8]) -> Result<Self, BadRecord> {
+        // What a file system makes of what was not written yet when the host failed.
+        if text.iter().all(|byte| *byte == 0) {
+            return Err(BadRecord::Broken);
+        }
         let text = std::str::from_utf8(text).map_err(|_| BadRecord::Foreign)?;
         let Some(rest) = text.strip_prefix(FORMAT) else { return Err(BadRecord::Foreign) };
         let Some((version, rest)) = rest.split_once('\n') else { return Err(BadRecord::Broken) };
@@ -94,7 +98,7 @@ pub(super) enum BadRecord {
     Foreign,
     /// It is of a version that is not known here.
     Version,
-    /// It was cut short or changed.
+    /// It was cut short, emptied or changed.
     Broken,
 }
 
@@ -132,7 +136,8 @@ mod tests {
     fn what_is_something_else_is_told_from_what_is_broken() {
         let signed = |body: &str| format!("{body}{}", checksum(body));
         let cases = [
-            ("", BadRecord::Foreign),
+            ("", BadRecord::Broken),
+            ("\0\0", BadRecord::Broken),
             ("#!/bin/sh\n", BadRecord::Foreign),
             ("distcache fence 1", BadRecord::Broken),
             ("distcache fence 1\nceiling 1\nrun open\n", BadRecord::Broken),
