@@ -199,7 +199,8 @@ impl Master {
         if let Some(ms) = extension_ms {
             self.supervisor.handle_extension(now, id, ms);
         }
-        if ready {
+        // One that has ended serves nobody, whatever it has said before.
+        if ready && self.processes.iter().any(|process| process.id == id && process.lives()) {
             self.supervisor.handle_ready(now, id);
         }
     }

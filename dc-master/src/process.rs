@@ -6,7 +6,7 @@ use crate::output::{Output, Stream};
 use crate::supervisor::ChildId;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
-use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid, waitpid};
 use nix::unistd::Pid;
 use std::fmt;
 use std::fs;
@@ -52,6 +52,12 @@ impl Process {
             .filter_map(|line| line.strip_prefix("SigCgt:").or_else(|| line.strip_prefix("SigIgn:")));
         let bit = 1_u64 << (signal as i32 - 1);
         masks.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask & bit != 0)
+    }
+
+    /// Whether it runs. One that has ended is left to be reaped.
+    pub(crate) fn lives(&self) -> bool {
+        let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        matches!(waitid(Id::Pid(self.pid), flags), Ok(WaitStatus::StillAlive))
     }
 
     /// Why its command could not be executed, now that it has ended; `None` if it could.

@@ -3,7 +3,7 @@
 use crate::harness::loopback::own_loopback;
 use crate::harness::patience::PATIENCE;
 use crate::harness::place::Place;
-use crate::harness::process::{Launch, Process};
+use crate::harness::process::{Launch, Process, status};
 use crate::harness::programs::program;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
@@ -119,6 +119,11 @@ impl Master {
     /// Waits until these are its only children, zombies counted.
     pub fn wait_for_children(&self, wanted: &[Pid]) {
         watch("its children", || self.children(), |children| children == wanted);
+    }
+
+    /// Waits until a child of it has ended that it has not waited for, as while it is stopped.
+    pub fn wait_for_zombie(&self, child: Pid) {
+        watch("its states", || status(child, "State"), |state| state.starts_with('Z'));
     }
 
     /// Waits until it has no more descriptors than this.

@@ -4,6 +4,7 @@ use crate::load::under_load;
 use dc_tests::harness::master::{Found, Master, PlanFile, number};
 use dc_tests::harness::place::Place;
 use dc_tests::harness::programs::program;
+use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
 use std::path::Path;
@@ -72,6 +73,32 @@ fn one_for_which_there_are_no_descriptors_changes_nothing() {
 #[test]
 fn one_that_dies_after_a_second_changes_nothing() {
     fails(&["-start", "60000"], &["mute", "die-after=1000"], DIED);
+}
+
+#[test]
+fn one_that_has_said_that_it_is_ready_and_died_changes_nothing() {
+    let place = Place::new();
+    let go = place.file("go");
+    let plan = PlanFile::new(&place, &["ready"]);
+    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let old = master.child();
+    under_load(&mut master, |master, callers| {
+        plan.set(&["mute", "last-word", &format!("ready-when={}", go.display())]);
+        master.hup();
+        let new = master.started();
+        // The master finds both at once.
+        master.process.signal(Signal::SIGSTOP);
+        fs::write(&go, "").unwrap();
+        master.wait_for_zombie(new);
+        master.process.signal(Signal::SIGCONT);
+        let line = master.expect(DIED);
+        assert!(line.contains(&format!("child={new} old={old}")), "{line}");
+        callers.wait_for_more_of(old);
+        plan.set(&["ready"]);
+        master.restart();
+    });
+    assert_eq!(master.process.log.with("ready child=").len(), 2);
+    master.process.stop();
 }
 
 #[test]

@@ -11,6 +11,8 @@
 //! | `extend=MS` | ask for so much more time to start |
 //! | `ready`, `ready-after=MS` | say that it is ready, when it serves or so long after its start |
 //! | `ready-when=FILE` | say so when there is such a file |
+//! | `last-word` | end with status 3 as soon as it has said so |
+//! | `said=FILE` | make FILE then |
 //! | `ready-by-helper` | have a process say so that it starts |
 //! | `mute` | accept nothing |
 //! | `answer-after=MS` | answer each connection only so long after its request |
@@ -41,6 +43,8 @@ pub(crate) struct Plan {
     pub(crate) start_after: Duration,
     pub(crate) extend: Option<Duration>,
     pub(crate) ready: Option<Ready>,
+    pub(crate) last_word: bool,
+    pub(crate) said: Option<PathBuf>,
     pub(crate) mute: bool,
     pub(crate) answer_after: Duration,
     pub(crate) die_after: Option<Duration>,
@@ -109,6 +113,8 @@ impl Plan {
             "ready" => self.ready = Some(Ready::After(Duration::ZERO)),
             "ready-after" => self.ready = Some(Ready::After(milliseconds(word, value)?)),
             "ready-when" => self.ready = Some(Ready::When(value.into())),
+            "last-word" => self.last_word = true,
+            "said" => self.said = Some(value.into()),
             "ready-by-helper" => self.ready = Some(Ready::ByHelper),
             "mute" => self.mute = true,
             "answer-after" => self.answer_after = milliseconds(word, value)?,

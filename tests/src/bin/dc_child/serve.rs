@@ -6,6 +6,7 @@ use crate::descriptors::Listener;
 use crate::plan::{Plan, Ready};
 use crate::{LIFE_MAX, LOOK_EVERY, notify, output};
 use std::future::{pending, poll_fn};
+use std::fs;
 use std::io;
 use std::path::Path;
 use std::process;
@@ -181,6 +182,14 @@ async fn readiness(plan: &Plan, started: Instant) -> io::Error {
         Some(Ready::ByHelper) | None => return pending().await,
     }
     if let Err(error) = notify::say(b"READY=1") {
+        return error;
+    }
+    if plan.last_word {
+        process::exit(i32::from(DEAD));
+    }
+    if let Some(path) = &plan.said
+        && let Err(error) = fs::write(path, "")
+    {
         return error;
     }
     pending().await
