@@ -16,7 +16,11 @@ use nix::sys::signal::Signal;
 use std::future::{pending, poll_fn};
 use std::task::{Context, Poll};
 use std::time::Instant;
+use tokio::task::yield_now;
 use tracing::{debug, error, info, warn};
+
+/// Most notices of one child that are heard at once: more than its socket holds, unless somebody goes on sending.
+const NOTICES_MAX: usize = 1024;
 
 /// What the master works with.
 #[derive(Debug)]
@@ -108,6 +112,7 @@ impl Master {
             // Not only when nothing else happens: a child could say something all the time.
             let now = self.clock.now();
             if self.supervisor.next_deadline().is_some_and(|at| at <= now) {
+                self.catch_up().await;
                 self.supervisor.handle_time(now);
                 continue;
             }
@@ -134,6 +139,30 @@ impl Master {
             }
         }
         Poll::Pending
+    }
+
+    /// Hears what has happened before the time is looked at: where the master was held up, a child may have died or
+    /// become ready in time.
+    async fn catch_up(&mut self) {
+        // The runtime looks for signals meanwhile.
+        yield_now().await;
+        while let Poll::Ready(request) = poll_fn(|cx| Poll::Ready(self.signals.poll(cx))).await {
+            self.handle(Event::Request(request));
+        }
+        for place in 0..self.processes.len() {
+            self.hear(place);
+        }
+        self.reap();
+    }
+
+    /// Hears what a child has said already.
+    fn hear(&mut self, place: usize) {
+        for _ in 0..NOTICES_MAX {
+            let process = &self.processes[place];
+            let (id, notice) = (process.id, process.notices.next());
+            let Some(notice) = notice else { return };
+            self.handle_notice(id, notice);
+        }
     }
 
     /// Waits until there is something to do without an event.
@@ -214,9 +243,7 @@ impl Master {
                 continue;
             };
             // What it said last is heard first.
-            while let Some(notice) = self.processes[place].notices.next() {
-                self.handle_notice(self.processes[place].id, notice);
-            }
+            self.hear(place);
             let process = &mut self.processes[place];
             process.ended = true;
             let (id, failure) = (process.id, process.failure());

@@ -75,35 +75,30 @@ impl Notices {
             if ready!(self.socket.poll_recv_ready(cx)).is_err() {
                 return Poll::Pending;
             }
-            if let Some(notice) = self.next() {
+            let next = || self.next().ok_or_else(|| io::ErrorKind::WouldBlock.into());
+            if let Ok(notice) = self.socket.try_io(Interest::READABLE, next) {
                 return Poll::Ready(notice);
             }
         }
     }
 
-    /// The next notice that is there already.
+    /// The next notice that is there already, whether or not the runtime knows of it.
     pub(crate) fn next(&self) -> Option<Notice> {
         let mut buffer = [0; NOTICE_BYTES_MAX];
         let child = self.child.as_raw();
         loop {
-            let received = self.socket.try_io(Interest::READABLE, || {
-                match passing::receive(&self.socket, &mut buffer) {
-                    Err(ReceiveError::NothingYet) => Err(io::ErrorKind::WouldBlock.into()),
-                    // To try again at once would be to try for ever.
-                    Err(ReceiveError::System(error)) => {
-                        warn!(child, %error, "a notification can't be received");
-                        Err(io::ErrorKind::WouldBlock.into())
-                    }
-                    other => Ok(other),
+            let received = match passing::receive(&self.socket, &mut buffer) {
+                Ok(received) => received,
+                Err(ReceiveError::NothingYet) => return None,
+                // To try again at once would be to try for ever.
+                Err(ReceiveError::System(error)) => {
+                    warn!(child, %error, "a notification can't be received");
+                    return None;
                 }
-            });
-            let received = match received {
-                Ok(Ok(received)) => received,
-                Ok(Err(error)) => {
+                Err(error) => {
                     warn!(child, "a notification was ignored: {error}");
                     continue;
                 }
-                Err(_) => return None,
             };
             let sender = received.sender.and_then(|sender| i32::try_from(sender.pid).ok()).unwrap_or(0);
             if !is_of_family(sender, child) {

@@ -151,6 +151,11 @@ fn watch<T: Debug>(what: &str, see: impl Fn() -> T, is_right: impl Fn(&T) -> boo
     }
 }
 
+/// Waits until a child has made this file.
+pub fn wait_for_file(path: &Path) {
+    watch("the files", || path.exists(), |exists| *exists);
+}
+
 /// The number behind `child=` in a line.
 #[must_use]
 pub fn number(line: &str) -> Pid {

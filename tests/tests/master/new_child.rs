@@ -1,7 +1,7 @@
 //! What is started fails, in each way that there is: the old child serves on.
 
 use crate::load::under_load;
-use dc_tests::harness::master::{Found, Master, PlanFile, number};
+use dc_tests::harness::master::{Found, Master, PlanFile, number, wait_for_file};
 use dc_tests::harness::place::Place;
 use dc_tests::harness::programs::program;
 use nix::sys::signal::Signal;
@@ -147,6 +147,48 @@ fn one_that_dies_when_it_is_ready_is_replaced_while_the_old_one_drains() {
         fs::write(&end, "").unwrap();
         master.ended(old);
     });
+}
+
+#[test]
+fn one_that_dies_while_the_master_is_held_up_was_not_ready() {
+    let place = Place::new();
+    let plan = PlanFile::new(&place, &["ready"]);
+    let mut master = Master::start(&["-start", "1000"], &[plan.word()]);
+    let old = master.child();
+    under_load(&mut master, |master, callers| {
+        // It is dead for certain when its time is over.
+        plan.set(&["mute", "die-after=1200"]);
+        master.hup();
+        let new = master.started();
+        master.process.signal(Signal::SIGSTOP);
+        master.wait_for_zombie(new);
+        master.process.signal(Signal::SIGCONT);
+        let line = master.expect(DIED);
+        assert!(line.contains(&format!("child={new} old={old}")), "{line}");
+        callers.wait_for_more_of(old);
+    });
+    master.process.stop();
+}
+
+#[test]
+fn one_that_is_ready_while_the_master_is_held_up_is_heard_before_its_time_is_over() {
+    let place = Place::new();
+    let said = place.file("said");
+    let plan = PlanFile::new(&place, &["ready"]);
+    let mut master = Master::start(&["-start", "0", "-ready-timeout", "1"], &[plan.word()]);
+    let old = master.child();
+    under_load(&mut master, |master, _| {
+        plan.set(&["ready-after=1200", &format!("said={}", said.display())]);
+        master.hup();
+        let new = master.started();
+        master.process.signal(Signal::SIGSTOP);
+        wait_for_file(&said);
+        master.process.signal(Signal::SIGCONT);
+        assert_eq!(master.ready(), new);
+        master.ended(old);
+    });
+    assert_eq!(master.process.log.with("not ready in time").len(), 0);
+    master.process.stop();
 }
 
 #[test]

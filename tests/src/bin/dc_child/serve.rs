@@ -5,8 +5,8 @@
 use crate::descriptors::Listener;
 use crate::plan::{Plan, Ready};
 use crate::{LIFE_MAX, LOOK_EVERY, notify, output};
-use std::future::{pending, poll_fn};
 use std::fs;
+use std::future::{pending, poll_fn};
 use std::io;
 use std::path::Path;
 use std::process;
