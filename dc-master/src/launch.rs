@@ -10,6 +10,7 @@
 //! done by the [starter](crate::starter): this program again, in the process that will be the child.
 
 use crate::notify_socket::{NotifySocket, NotifySockets};
+use crate::options::PROGRAM;
 use crate::starter::{Start, Starter};
 use crate::store::Stored;
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
@@ -17,7 +18,7 @@ use libdc::process::passed::PASSED_FIRST;
 use nix::errno::Errno;
 use nix::unistd::Pid;
 use std::env;
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 use std::io::{self, PipeReader};
 use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
@@ -28,8 +29,27 @@ use std::process::{self, Command, Stdio};
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// What a socket is called in `LISTEN_FDNAMES`.
 const LISTENER_NAME: &str = "listener";
-/// What variables begin with that say something of the master, or of what supervises it, and not of its children.
-const OF_THE_MASTER: [&str; 5] = ["DC_MASTER_", "EINHORN_", "LISTEN_", "NOTIFY_SOCKET", "WATCHDOG_"];
+/// The options of the master.
+const OPTION_PREFIX: &str = PROGRAM.env_prefix;
+/// The variables in which systemd and einhorn speak to the master, and not to its children. What an application calls
+/// by a like name is its own.
+const OF_THE_MASTER: [&str; 13] = [
+    "EINHORN_CHILD_INDEX",
+    "EINHORN_FDS",
+    "EINHORN_FD_COUNT",
+    "EINHORN_MASTER_PID",
+    "EINHORN_SOCK_FD",
+    "EINHORN_SOCK_PATH",
+    "LISTEN_FDNAMES",
+    "LISTEN_FDS",
+    "LISTEN_PID",
+    "LISTEN_PIDFDID",
+    "NOTIFY_SOCKET",
+    "WATCHDOG_PID",
+    "WATCHDOG_USEC",
+];
+/// einhorn's variable of one descriptor, before its place.
+const EINHORN_DESCRIPTOR: &str = "EINHORN_FD_";
 
 /// How every child is started.
 #[derive(Debug)]
@@ -87,7 +107,7 @@ impl Launcher {
         let mut command = Command::new(OWN_PROGRAM);
         command.arg0("dc_master").args(starter.into_arguments()).current_dir(&self.directory);
         for (name, _) in env::vars_os() {
-            if OF_THE_MASTER.iter().any(|prefix| name.as_encoded_bytes().starts_with(prefix.as_bytes())) {
+            if is_of_the_master(&name) {
                 command.env_remove(name);
             }
         }
@@ -99,6 +119,15 @@ impl Launcher {
         let pid = i32::try_from(child.id()).map_err(|_| LaunchError::Spawn(Errno::EOVERFLOW.into()))?;
         Ok(Launched { pid: Pid::from_raw(pid), notices, output, errors, failure })
     }
+}
+
+/// Whether a variable says something of the master, or of what supervises it.
+fn is_of_the_master(name: &OsStr) -> bool {
+    let Some(name) = name.to_str() else { return false };
+    let is_place = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
+    OF_THE_MASTER.contains(&name)
+        || name.starts_with(OPTION_PREFIX)
+        || name.strip_prefix(EINHORN_DESCRIPTOR).is_some_and(is_place)
 }
 
 /// The descriptor that stands at `place` in the order.
@@ -139,4 +168,30 @@ pub(crate) enum LaunchError {
     /// The system refuses another process.
     #[error("no process for it: {0}")]
     Spawn(io::Error),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_systemd_einhorn_and_the_options_say_is_for_the_master() {
+        for name in ["LISTEN_FDS", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "EINHORN_FD_COUNT"] {
+            assert!(is_of_the_master(name.as_ref()), "{name}");
+        }
+        for name in ["EINHORN_FD_0", "EINHORN_FD_12", "DC_MASTER_COMMAND", "DC_MASTER_"] {
+            assert!(is_of_the_master(name.as_ref()), "{name}");
+        }
+    }
+
+    #[test]
+    fn what_an_application_calls_alike_is_its_own() {
+        for name in ["LISTEN_ADDR", "LISTEN_FDS_START", "WATCHDOG_INTERVAL", "NOTIFY_SOCKET_GROUP", "LISTEN"]
+        {
+            assert!(!is_of_the_master(name.as_ref()), "{name}");
+        }
+        for name in ["EINHORN_FD_", "EINHORN_FD_0_NAME", "EINHORN_HOME", "DC_SERVER_LISTEN", "DC_MASTER"] {
+            assert!(!is_of_the_master(name.as_ref()), "{name}");
+        }
+    }
 }

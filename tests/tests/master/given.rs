@@ -27,6 +27,7 @@ impl Reported {
         // Descriptors of the master's own are to be inherited by nobody, nor is what it was told to ignore, as by nohup.
         let launch = Launch::new("dc_master").after("trap '' HUP; exec \"$0\" \"$@\" 7</dev/null 9<&0");
         let launch = launch.within(place.path()).with_variable("MARK", "left alone");
+        let launch = launch.with_variable("LISTEN_ADDR", "its own").with_variable("WATCHDOG_PID", "1");
         let launch = launch.with(["-listen", &listen, "-listen", &socket, "-start", "0"]).with(options);
         let launch = launch.with(["-command", program("dc_child").to_str().unwrap(), "--", "ready"]);
         let master = Master::launch(&launch.with([format!("report={}", report.display())]));
@@ -85,9 +86,11 @@ fn a_child_is_told_what_it_has() {
             ("EINHORN_FD_1", "4"),
             ("EINHORN_MASTER_PID", &master_pid),
             ("MARK", "left alone"),
+            ("LISTEN_ADDR", "its own"),
         ] {
             assert_eq!(found.variable(name), Some(value), "{name}");
         }
+        assert_eq!(found.variable("WATCHDOG_PID"), None);
         assert_eq!(found.one("parent"), master_pid);
         assert_eq!(found.one("directory"), reported.place.path().to_str().unwrap());
         assert_eq!(found.all("argument")[0], "ready");
