@@ -1,9 +1,10 @@
 //! Descriptors that children left with the master for those after them (`FDSTORE=1` in `sd_notify(3)`).
 //!
 //! As under systemd: a descriptor has the name `FDNAME`, or `stored`; one whose other end has gone is dropped unless
-//! it came with `FDPOLL=0`; a socket or file without a name in a file system that is stored twice under the same name
-//! is kept once. Here that it has gone is found out when the next child starts.
+//! it came with `FDPOLL=0`; one that is stored twice under the same name is kept once. Here that it has gone is found out
+//! when the next child starts, or there is no room for another.
 
+use libdc::process::descriptors::are_duplicates;
 use libdc::process::notify::is_stored_name;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
@@ -27,7 +28,16 @@ pub(crate) struct Stored {
     pub(crate) name: String,
     pub(crate) descriptor: OwnedFd,
     polled: bool,
-    identity: Option<(u64, u64)>,
+    inode: Option<Inode>,
+}
+
+/// What a descriptor stands for. Duplicates have the same.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Inode {
+    device: u64,
+    number: u64,
+    /// Whether no two things have the same.
+    is_unique: bool,
 }
 
 impl Store {
@@ -38,18 +48,25 @@ impl Store {
             warn!(child, "descriptors were not stored: their name is none");
             return;
         }
+        if self.stored.len() + descriptors.len() > STORED_MAX {
+            self.prune();
+        }
+        let mut refused = 0_usize;
         for descriptor in descriptors {
-            let identity = identity(&descriptor);
-            let known = |stored: &Stored| stored.identity.is_some() && stored.identity == identity;
-            if self.stored.iter().any(|stored| stored.name == name && known(stored)) {
+            let new = Stored { name: name.clone(), inode: inode(&descriptor), descriptor, polled };
+            if self.stored.iter().any(|stored| stored.is_duplicate(&new)) {
                 continue;
             }
             if self.stored.len() >= STORED_MAX {
-                warn!(child, name, limit = STORED_MAX, "a descriptor was not stored: there are too many");
+                refused += 1;
                 continue;
             }
             info!(child, name, "stored a descriptor");
-            self.stored.push(Stored { name: name.clone(), descriptor, polled, identity });
+            self.stored.push(new);
+        }
+        if refused > 0 {
+            let limit = STORED_MAX;
+            warn!(child, name, refused, limit, "descriptors were not stored: there are too many");
         }
     }
 
@@ -62,18 +79,33 @@ impl Store {
 
     /// What the next child gets.
     pub(crate) fn live(&mut self) -> &[Stored] {
-        self.stored.retain(|stored| !stored.polled || !has_gone(&stored.descriptor));
+        self.prune();
         &self.stored
+    }
+
+    fn prune(&mut self) {
+        self.stored.retain(|stored| !stored.polled || !has_gone(&stored.descriptor));
     }
 }
 
-/// What is the same for two descriptors of one thing, and for no two things. `None` where there is no such.
-fn identity(descriptor: &OwnedFd) -> Option<(u64, u64)> {
+impl Stored {
+    /// Whether `new` is a duplicate of this one, under the same name.
+    fn is_duplicate(&self, new: &Self) -> bool {
+        let Some(inode) = self.inode.filter(|inode| self.name == new.name && Some(*inode) == new.inode)
+        else {
+            return false;
+        };
+        // Where the system does not tell, two of one thing that has no name elsewhere are taken for the same.
+        are_duplicates(&self.descriptor, &new.descriptor).unwrap_or(inode.is_unique)
+    }
+}
+
+fn inode(descriptor: &OwnedFd) -> Option<Inode> {
     let stat = fstat(descriptor).ok()?;
     let kind = SFlag::from_bits_truncate(stat.st_mode & SFlag::S_IFMT.bits());
     // A file with a name may be open several times, each with its own position.
-    let one_of_a_kind = kind == SFlag::S_IFSOCK || kind == SFlag::S_IFREG && stat.st_nlink == 0;
-    one_of_a_kind.then_some((stat.st_dev, stat.st_ino))
+    let is_unique = kind == SFlag::S_IFSOCK || kind == SFlag::S_IFREG && stat.st_nlink == 0;
+    Some(Inode { device: stat.st_dev, number: stat.st_ino, is_unique })
 }
 
 fn has_gone(descriptor: &OwnedFd) -> bool {
@@ -86,6 +118,7 @@ fn has_gone(descriptor: &OwnedFd) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use nix::sys::eventfd::EventFd;
     use std::fs::File;
     use std::os::unix::net::UnixStream;
 
@@ -120,6 +153,38 @@ mod tests {
         keep(&mut store, "a", File::open("/dev/null").unwrap());
         keep(&mut store, "a", File::open("/dev/null").unwrap());
         assert_eq!(names(&mut store), ["a", "b", "a", "a"], "each has its own position");
+    }
+
+    #[test]
+    fn what_a_child_stores_again_is_kept_once_whatever_it_is() {
+        let null = File::open("/dev/null").unwrap();
+        if are_duplicates(&null, &null).is_err() {
+            eprintln!("skipped: the system does not tell what is a duplicate");
+            return;
+        }
+        let (reader, writer) = std::io::pipe().unwrap();
+        let file = File::open("/proc/self/exe").unwrap();
+        // They share an inode with all others of their kind.
+        let event = || OwnedFd::from(EventFd::new().unwrap());
+        let first: Vec<OwnedFd> =
+            vec![reader.into(), writer.into(), file.into(), null.into(), event(), event()];
+        let mut store = Store::default();
+        for _ in 0..3 {
+            let again = first.iter().map(|descriptor| descriptor.try_clone().unwrap()).collect();
+            store.keep(1, Some("a".to_owned()), again, true);
+        }
+        assert_eq!(names(&mut store).len(), first.len());
+    }
+
+    #[test]
+    fn what_has_gone_gives_way_where_there_is_no_room() {
+        let mut store = Store::default();
+        for _ in 0..STORED_MAX {
+            keep(&mut store, "gone", UnixStream::pair().unwrap().0);
+        }
+        let (near, _far) = UnixStream::pair().unwrap();
+        keep(&mut store, "live", near);
+        assert_eq!(names(&mut store), ["live"]);
     }
 
     #[test]
