@@ -22,12 +22,13 @@ pub(crate) enum Request {
     Reap,
 }
 
-/// What each signal asks for. Ends of processes come first: what is decided then knows of them.
+/// What each signal asks for. The end comes first: where children got the signal too, their deaths are no failures. Then
+/// ends of processes: what is decided behind them knows of them.
 const REQUESTS: [(Signal, Request); 7] = [
-    (Signal::SIGCHLD, Request::Reap),
     (Signal::SIGTERM, Request::End(StopSignal::Terminate)),
     (Signal::SIGINT, Request::End(StopSignal::Interrupt)),
     (Signal::SIGQUIT, Request::End(StopSignal::Quit)),
+    (Signal::SIGCHLD, Request::Reap),
     (Signal::SIGHUP, Request::Restart),
     (Signal::SIGUSR1, Request::Pass(Signal::SIGUSR1)),
     (Signal::SIGUSR2, Request::Pass(Signal::SIGUSR2)),

@@ -3,7 +3,7 @@
 use crate::load::under_load;
 use dc_tests::harness::master::{Master, PlanFile};
 use dc_tests::harness::place::Place;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{Signal, kill};
 use std::fs;
 
 /// What the log says of a SIGHUP that waits.
@@ -128,6 +128,20 @@ fn what_ends_the_master_is_passed_to_all_children_and_it_ends_behind_them() {
         }
         assert!(lines.last().is_some_and(|line| line.ends_with(" ended")), "{lines:#?}");
     }
+}
+
+#[test]
+fn children_that_are_told_to_end_with_the_master_have_not_died() {
+    let mut master = Master::start(&["-start", "0", "-max-restarts", "0"], &["ready"]);
+    let child = master.child();
+    // As a supervisor that signals all processes of a service. The master finds both at once.
+    master.process.signal(Signal::SIGSTOP);
+    kill(child, Signal::SIGTERM).unwrap();
+    master.wait_for_zombie(child);
+    master.process.signal(Signal::SIGTERM);
+    master.process.signal(Signal::SIGCONT);
+    assert!(master.process.wait().success(), "{:#?}", master.process.log.lines());
+    assert_eq!(master.process.log.with("has died").len(), 0);
 }
 
 #[test]
