@@ -16,13 +16,15 @@ use crate::store::Stored;
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
 use libdc::process::passed::PASSED_FIRST;
 use nix::errno::Errno;
+use nix::fcntl::{OFlag, open};
+use nix::sys::stat::Mode;
 use nix::unistd::Pid;
 use std::env;
 use std::ffi::{OsStr, OsString};
+use std::fs;
 use std::io::{self, PipeReader};
-use std::os::fd::{OwnedFd, RawFd};
+use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
-use std::path::PathBuf;
 use std::process::{self, Command, Stdio};
 
 /// This program, whatever has become of its file.
@@ -56,10 +58,30 @@ const EINHORN_DESCRIPTOR: &str = "EINHORN_FD_";
 pub(crate) struct Launcher {
     /// The command, its arguments, and as whom it runs.
     pub(crate) start: Start,
-    /// Where it runs.
-    pub(crate) directory: PathBuf,
+    /// Where it runs, if that is not where the master is.
+    pub(crate) directory: Option<Directory>,
     /// Where it says that it is ready.
     pub(crate) notify_sockets: NotifySockets,
+}
+
+/// A directory, by a descriptor: one that is moved or removed stays the same.
+#[derive(Debug)]
+pub(crate) struct Directory(OwnedFd);
+
+impl Directory {
+    /// The one in which this process is.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn current() -> io::Result<Self> {
+        let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
+        Ok(Self(open(".", flags, Mode::empty())?))
+    }
+
+    /// A path that leads there, in this process and in what it forks.
+    fn path(&self) -> String {
+        format!("/proc/self/fd/{}", self.0.as_raw_fd())
+    }
 }
 
 /// A child that was started, if its command can be executed.
@@ -105,7 +127,10 @@ impl Launcher {
 
         let starter = Starter { start: self.start.clone(), parent: process::id(), failure: number(count) };
         let mut command = Command::new(OWN_PROGRAM);
-        command.arg0("dc_master").args(starter.into_arguments()).current_dir(&self.directory);
+        command.arg0("dc_master").args(starter.into_arguments());
+        if let Some(directory) = &self.directory {
+            command.current_dir(directory.path());
+        }
         for (name, _) in env::vars_os() {
             if is_of_the_master(&name) {
                 command.env_remove(name);
@@ -115,7 +140,7 @@ impl Launcher {
         command.stdin(Stdio::null()).stdout(output_writer).stderr(errors_writer);
         // Of its own group, so that a key of the terminal is the master's to pass on.
         command.process_group(0).fd_mappings(mapping)?;
-        let child = command.spawn().map_err(LaunchError::Spawn)?;
+        let child = command.spawn().map_err(LaunchError::from_spawn)?;
         let pid = i32::try_from(child.id()).map_err(|_| LaunchError::Spawn(Errno::EOVERFLOW.into()))?;
         Ok(Launched { pid: Pid::from_raw(pid), notices, output, errors, failure })
     }
@@ -168,6 +193,15 @@ pub(crate) enum LaunchError {
     /// The system refuses another process.
     #[error("no process for it: {0}")]
     Spawn(io::Error),
+    /// This program can't be executed anew.
+    #[error("no process for it: {OWN_PROGRAM} does not lead to this program, so there is no /proc: {0}")]
+    NoProc(io::Error),
+}
+
+impl LaunchError {
+    fn from_spawn(error: io::Error) -> Self {
+        if fs::metadata(OWN_PROGRAM).is_err() { Self::NoProc(error) } else { Self::Spawn(error) }
+    }
 }
 
 #[cfg(test)]

@@ -1,6 +1,6 @@
 //! The life of the master: what is opened, started, awaited and ended, in that order.
 
-use crate::launch::Launcher;
+use crate::launch::{Directory, Launcher};
 use crate::master::{Master, Parts};
 use crate::notify_socket::NotifySockets;
 use crate::options::{MasterOptions, PROGRAM};
@@ -31,7 +31,8 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     let passed = passed.as_slice().iter().map(PassedDescriptor::address);
     let addresses: Vec<Address> = passed.chain(further).collect();
     let notifier = Notifier::from_environment()?;
-    let directory = std::env::current_dir()?;
+    // A daemon leaves it, and children start there.
+    let directory = options.daemon.then(Directory::current).transpose()?;
     let launch = Launch {
         program: PROGRAM.name,
         detach: options.daemon,

@@ -53,6 +53,36 @@ fn a_daemon_keeps_its_number_while_its_children_change() {
     assert_eq!(place.names(), Vec::<String>::new());
 }
 
+#[test]
+fn children_start_where_the_master_did_wherever_that_is_by_then() {
+    let place = Place::new();
+    let (before, after) = (place.file("before"), place.file("after"));
+    let report = place.file("report");
+    let word = format!("report={}", report.display());
+
+    fs::create_dir(&before).unwrap();
+    let child = program("dc_child");
+    let listen = format!("tcp://{}:0", own_loopback());
+    let here = Launch::new("dc_master").within(&before).with(["-start", "0", "-listen", &listen]);
+    let mut master = Master::launch(&here.with(["-command", child.to_str().unwrap(), "--", "ready", &word]));
+    assert_eq!(Found::read(&report).one("directory"), before.to_str().unwrap());
+    fs::rename(&before, &after).unwrap();
+    master.restart();
+    assert_eq!(Found::read(&report).one("directory"), after.to_str().unwrap());
+    master.process.stop();
+
+    let (launch, address) = launch(&place);
+    let daemon = Daemon::start(&launch.within(&after).with([&word]), &place.file("pid"));
+    let callers = Callers::of_child(address);
+    let first = callers.wait_for_another(&[]);
+    assert_eq!(Found::read(&report).one("directory"), after.to_str().unwrap());
+    fs::rename(&after, &before).unwrap();
+    kill(daemon.pid(), Signal::SIGHUP).unwrap();
+    callers.wait_for_another(&[first]);
+    assert_eq!(Found::read(&report).one("directory"), before.to_str().unwrap());
+    callers.finish().all_answered(2);
+}
+
 /// The user to become, where that is possible; says so where not.
 fn nobody() -> Option<User> {
     let nobody = geteuid().is_root().then(|| User::from_name("nobody").unwrap()).flatten();
