@@ -37,7 +37,7 @@ use std::collections::VecDeque;
 pub(crate) struct Settings {
     /// A child that has lived this long is taken for ready, in milliseconds.
     pub(crate) start_ms: u64,
-    /// A child that is not ready by then is given up, in milliseconds.
+    /// A child that is not ready by then is given up, in milliseconds. Less than `start_ms` is as much as that.
     pub(crate) ready_timeout_ms: u64,
     /// A child that was told to stop is killed after this, in milliseconds.
     pub(crate) stop_timeout_ms: u64,

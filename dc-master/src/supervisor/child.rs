@@ -35,7 +35,9 @@ pub(super) enum Phase {
 impl Child {
     pub(super) fn starting(id: ChildId, now: Time, settings: &Settings) -> Self {
         let ready_at = after(now, settings.start_ms);
-        let given_up_at = after(now, settings.ready_timeout_ms);
+        // It would be given up before its age can make it ready, always.
+        let given_up_at =
+            after(now, settings.ready_timeout_ms).map(|at| ready_at.map_or(at, |ready_at| at.max(ready_at)));
         Self { id, phase: Phase::Starting { ready_at, given_up_at } }
     }
 
@@ -70,14 +72,9 @@ impl Phase {
         matches!(self, Self::Starting { .. })
     }
 
-    /// Whether the next that happens to it is that it is taken for ready.
-    pub(super) fn is_ready_by_age(&self) -> bool {
-        match self {
-            Self::Starting { ready_at: Some(ready_at), given_up_at } => {
-                given_up_at.is_none_or(|given_up_at| *ready_at <= given_up_at)
-            }
-            _ => false,
-        }
+    /// Whether the next that happens to it is that it is taken for ready, which is never later than that it is given up.
+    pub(super) const fn is_ready_by_age(&self) -> bool {
+        matches!(self, Self::Starting { ready_at: Some(_), .. })
     }
 }
 

@@ -78,6 +78,15 @@ fn a_child_is_ready_when_it_says_so_or_has_lived_long_enough() {
 }
 
 #[test]
+fn a_child_has_as_long_to_be_ready_as_its_age_takes_to_make_it_so() {
+    let mut supervisor = renewing(Settings { start_ms: 60_000, ..SETTINGS }, 0);
+    supervisor.handle_time(at(59_999));
+    assert_eq!(done(&mut supervisor), []);
+    supervisor.handle_time(at(60_000));
+    assert_eq!(done(&mut supervisor), [stop(1)]);
+}
+
+#[test]
 fn an_old_child_that_does_not_stop_is_killed_once() {
     let mut supervisor = renewing(SETTINGS, 0);
     supervisor.handle_ready(at(10), ChildId(2));
@@ -122,10 +131,7 @@ fn a_new_child_that_is_not_ready_in_time_is_told_to_stop_and_the_old_one_is_not(
 }
 
 #[test]
-fn a_start_longer_than_the_timeout_is_no_start() {
-    let mut supervisor = renewing(Settings { start_ms: 40_000, ..SETTINGS }, 0);
-    supervisor.handle_time(at(100_000));
-    assert_eq!(done(&mut supervisor), [stop(2)]);
+fn without_an_age_and_a_timeout_nothing_is_due() {
     let mut supervisor = renewing(Settings { start_ms: 0, ready_timeout_ms: 0, ..SETTINGS }, 0);
     assert_eq!(supervisor.next_deadline(), None);
     supervisor.handle_time(at(1_000_000));
