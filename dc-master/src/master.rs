@@ -8,7 +8,7 @@ use crate::run::MasterError;
 use crate::signals::{Request, Signals, system_signal};
 use crate::sockets::Sockets;
 use crate::store::Store;
-use crate::supervisor::{Action, ChildId, Report, Settings, Status, Supervisor};
+use crate::supervisor::{Action, ChildId, Report, Setback, Settings, Status, Supervisor};
 use libdc::net::clock::Clock;
 use libdc::process::life::{Confined, LifeError, Serving};
 use libdc::process::notify::Notifier;
@@ -224,6 +224,9 @@ impl Master {
             if self.supervisor.is_ending() || !self.supervisor.is_stopping(id) {
                 self.notifier.status(&format!("process {child}: {status}"));
             }
+            if let Some(process) = self.processes.iter_mut().find(|process| process.id == id) {
+                process.status = Some(status);
+            }
         }
         if let Some(ms) = extension_ms {
             self.supervisor.handle_extension(now, id, ms);
@@ -265,6 +268,7 @@ impl Master {
             Action::Kill { child } => self.signal(child, Signal::SIGKILL),
             Action::Report(report) => self.report(report),
             Action::TellReady { child } => self.tell_ready(child),
+            Action::TellServesOn { child, after } => self.tell_serves_on(child, after),
             Action::TellReloading => self.notifier.reloading(),
             Action::TellRestarting { in_ms } => {
                 self.notifier.status(&format!("no child serves; the next one starts in {in_ms} ms"));
@@ -331,8 +335,23 @@ impl Master {
         if matches!(self.life, Life::Serving(_)) {
             self.notifier.main_pid(std::process::id());
             self.notifier.ready();
-            self.notifier.status(&format!("process {} serves", self.number(id)));
+            let child = self.number(id);
+            let own = self.processes.iter().find(|process| process.id == id);
+            match own.and_then(|process| process.status.as_deref()) {
+                Some(status) => self.notifier.status(&format!("process {child}: {status}")),
+                None => self.notifier.status(&format!("process {child} serves")),
+            }
         }
+    }
+
+    fn tell_serves_on(&self, id: ChildId, after: Setback) {
+        let why = match after {
+            Setback::DiedEarly { child } if self.number(child) == 0 => "no new child could be started",
+            Setback::DiedEarly { .. } => "the new child died before it was ready",
+            Setback::NotReady { .. } => "the new child was not ready in time",
+        };
+        self.notifier.ready();
+        self.notifier.status(&format!("process {} serves on: {why}", self.number(id)));
     }
 
     fn report(&self, report: Report) {
@@ -344,34 +363,39 @@ impl Master {
             }
             Report::Died { child } => warn!(child = of(child), "the child has died"),
             // There is no process, and what prevented it has been said.
-            Report::DiedEarly { child, serves_on } if of(child) == 0 => {
+            Report::Failed { setback: Setback::DiedEarly { child }, serves_on } if of(child) == 0 => {
                 serves_on.inspect(|old| {
                     error!(old = of(*old), "no new child could be started; the old one serves on");
                 });
             }
-            Report::DiedEarly { child, serves_on: None } => {
-                error!(child = of(child), "the child died before it was ready");
-            }
-            Report::DiedEarly { child, serves_on: Some(old) } => {
-                let old = of(old);
-                error!(
-                    child = of(child),
-                    old, "the new child died before it was ready; the old one serves on"
-                );
-            }
-            Report::NotReady { child, serves_on: None } => {
-                error!(child = of(child), "the child was not ready in time");
-            }
-            Report::NotReady { child, serves_on: Some(old) } => {
-                let old = of(old);
-                error!(child = of(child), old, "the new child was not ready in time; the old one serves on");
-            }
+            Report::Failed { setback, serves_on } => self.report_setback(setback, serves_on.map(of)),
             Report::Killed { child } => warn!(child = of(child), "did not stop in time and is killed"),
             Report::Restarting { in_ms } => info!(in_ms, "restarting"),
             Report::TooManyRestarts => error!(limit = self.restarts_max, "too many restarts in a minute"),
             Report::Ending { signal } => info!(signal = %system_signal(signal), "ending"),
             Report::HangupPostponed => info!("another child starts once this one is ready or has failed"),
             Report::HangupIgnored => info!("ending already: no new child is started"),
+        }
+    }
+
+    fn report_setback(&self, setback: Setback, old: Option<i32>) {
+        let of = |id| self.number(id);
+        match (setback, old) {
+            (Setback::DiedEarly { child }, None) => {
+                error!(child = of(child), "the child died before it was ready");
+            }
+            (Setback::DiedEarly { child }, Some(old)) => {
+                error!(
+                    child = of(child),
+                    old, "the new child died before it was ready; the old one serves on"
+                );
+            }
+            (Setback::NotReady { child }, None) => {
+                error!(child = of(child), "the child was not ready in time");
+            }
+            (Setback::NotReady { child }, Some(old)) => {
+                error!(child = of(child), old, "the new child was not ready in time; the old one serves on");
+            }
         }
     }
 

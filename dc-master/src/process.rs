@@ -19,6 +19,8 @@ pub(crate) struct Process {
     pub(crate) id: ChildId,
     pub(crate) pid: Pid,
     pub(crate) notices: Notices,
+    /// What it has said of its state, last.
+    pub(crate) status: Option<String>,
     /// Whether it has been waited for, and is only still known by name.
     pub(crate) ended: bool,
     failure: PipeReader,
@@ -33,7 +35,7 @@ impl Process {
         let Launched { pid, notices, output: written, errors, failure } = launched;
         output.follow(pid, Stream::Output, written)?;
         output.follow(pid, Stream::Errors, errors)?;
-        Ok(Self { id, pid, notices: Notices::new(notices, pid)?, ended: false, failure })
+        Ok(Self { id, pid, notices: Notices::new(notices, pid)?, status: None, ended: false, failure })
     }
 
     /// Sends it a signal.

@@ -26,7 +26,7 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::action::{Action, ChildId, Report, Status, StopSignal};
+pub(crate) use self::action::{Action, ChildId, Report, Setback, Status, StopSignal};
 use self::backoff::Backoff;
 use self::child::{Child, Phase};
 use libdc::time::Time;
@@ -192,7 +192,7 @@ impl Supervisor {
         match child.phase {
             Phase::Stopping { .. } => {}
             Phase::Starting { .. } => {
-                self.start_failed(now, |serves_on| Report::DiedEarly { child: id, serves_on });
+                self.start_failed(now, Setback::DiedEarly { child: id });
             }
             Phase::Serving { since } => {
                 self.report(Report::Died { child: id });
@@ -245,19 +245,19 @@ impl Supervisor {
         if let Some(child) = self.children.iter_mut().find(|child| child.id == id) {
             child.stop(now, self.settings.stop_timeout_ms);
             self.actions.push_back(Action::Stop { child: id });
-            self.start_failed(now, |serves_on| Report::NotReady { child: id, serves_on });
+            self.start_failed(now, Setback::NotReady { child: id });
         }
     }
 
     /// The child that was starting will not serve. The one that serves goes on; where there is none, another is started
     /// in a while.
-    fn start_failed(&mut self, now: Time, report: impl FnOnce(Option<ChildId>) -> Report) {
+    fn start_failed(&mut self, now: Time, setback: Setback) {
         let serving = self.find(|phase| matches!(phase, Phase::Serving { .. }));
-        self.report(report(serving));
+        self.report(Report::Failed { setback, serves_on: serving });
         if let Some(child) = serving {
             if self.reloading {
                 self.reloading = false;
-                self.actions.push_back(Action::TellReady { child });
+                self.actions.push_back(Action::TellServesOn { child, after: setback });
             }
         } else if !self.again {
             self.plan_restart(now);

@@ -36,6 +36,13 @@ pub(crate) enum Action {
         /// Which.
         child: ChildId,
     },
+    /// Tell who supervises the master that a reload is over, and an old child serves on.
+    TellServesOn {
+        /// Which.
+        child: ChildId,
+        /// What became of the new one.
+        after: Setback,
+    },
     /// Tell who supervises the master that it reloads.
     TellReloading,
     /// Tell who supervises the master that no child serves, and when the next one starts.
@@ -47,6 +54,21 @@ pub(crate) enum Action {
     TellStopping,
     /// End: no child is left.
     End(Status),
+}
+
+/// What became of a child that was to serve.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Setback {
+    /// It died, or could not be started.
+    DiedEarly {
+        /// Which.
+        child: ChildId,
+    },
+    /// It was not ready in time, and is told to stop.
+    NotReady {
+        /// Which.
+        child: ChildId,
+    },
 }
 
 /// A signal that ends the master.
@@ -89,17 +111,10 @@ pub(crate) enum Report {
         /// Which.
         child: ChildId,
     },
-    /// A child died before it was ready.
-    DiedEarly {
-        /// Which.
-        child: ChildId,
-        /// The one that goes on serving.
-        serves_on: Option<ChildId>,
-    },
-    /// A child was not ready in time, and is told to stop.
-    NotReady {
-        /// Which.
-        child: ChildId,
+    /// A child that was to serve will not.
+    Failed {
+        /// Why.
+        setback: Setback,
         /// The one that goes on serving.
         serves_on: Option<ChildId>,
     },

@@ -22,6 +22,7 @@ fn is_talk(action: &Action) -> bool {
         action,
         Action::Report(_)
             | Action::TellReady { .. }
+            | Action::TellServesOn { .. }
             | Action::TellReloading
             | Action::TellRestarting { .. }
             | Action::TellStopping
@@ -308,9 +309,11 @@ fn who_supervises_the_master_is_told_of_each_state() {
     assert_eq!(told(&mut supervisor), [ready(1), Action::TellReloading]);
     supervisor.handle_hangup(at(3));
     supervisor.handle_exit(at(4), ChildId(2));
+    let after = Setback::DiedEarly { child: ChildId(2) };
+    let serves_on = Action::TellServesOn { child: ChildId(1), after };
     assert_eq!(
         told(&mut supervisor),
-        [ready(1), Action::TellReloading],
+        [serves_on, Action::TellReloading],
         "the reload failed, and one more begins"
     );
     supervisor.handle_ready(at(5), ChildId(3));

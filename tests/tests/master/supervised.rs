@@ -42,6 +42,15 @@ impl Supervised {
         }
     }
 
+    /// The next word about the state.
+    fn hear_status(&self) -> String {
+        loop {
+            if let Some(status) = value(&self.hear_any(), "STATUS") {
+                return status.to_owned();
+            }
+        }
+    }
+
     fn hear_any(&self) -> Vec<(String, String)> {
         let text = self.supervisor.hears();
         let pair = |line: &str| line.split_once('=').map(|(name, value)| (name.to_owned(), value.to_owned()));
@@ -90,6 +99,26 @@ fn a_reload_that_fails_is_over_too() {
     supervised.master.expect("the old one serves on");
     assert_eq!(value(&supervised.hear(), "RELOADING"), Some("1"));
     assert_eq!(value(&supervised.hear(), "READY"), Some("1"));
+}
+
+#[test]
+fn the_status_is_that_of_the_child_that_serves() {
+    let place = Place::new();
+    let plan = dc_tests::harness::master::PlanFile::new(&place, &["ready", "status=of its own"]);
+    let mut supervised = Supervised::start("", &[], &[plan.word()]);
+    let first = supervised.master.child();
+    let own = format!("process {first}: of its own");
+    // Once from the child, once when it is ready.
+    assert_eq!([supervised.hear_status(), supervised.hear_status()], [own.as_str(), own.as_str()]);
+
+    plan.set(&["die=1"]);
+    supervised.master.hup();
+    let serves_on = format!("process {first} serves on: the new child died before it was ready");
+    assert_eq!(supervised.hear_status(), serves_on);
+
+    plan.set(&["ready"]);
+    supervised.master.restart();
+    assert_eq!(supervised.hear_status(), format!("process {} serves", supervised.master.child()));
 }
 
 #[test]

@@ -11,6 +11,7 @@
 //! | `extend=MS` | ask for so much more time to start |
 //! | `ready`, `ready-after=MS` | say that it is ready, when it serves or so long after its start |
 //! | `ready-when=FILE` | say so when there is such a file |
+//! | `status=TEXT` | say so of its state then, in the same datagram |
 //! | `last-word` | end with status 3 as soon as it has said so |
 //! | `said=FILE` | make FILE then |
 //! | `ready-by-helper` | have a process say so that it starts |
@@ -43,6 +44,7 @@ pub(crate) struct Plan {
     pub(crate) start_after: Duration,
     pub(crate) extend: Option<Duration>,
     pub(crate) ready: Option<Ready>,
+    pub(crate) status: Option<String>,
     pub(crate) last_word: bool,
     pub(crate) said: Option<PathBuf>,
     pub(crate) mute: bool,
@@ -113,6 +115,7 @@ impl Plan {
             "ready" => self.ready = Some(Ready::After(Duration::ZERO)),
             "ready-after" => self.ready = Some(Ready::After(milliseconds(word, value)?)),
             "ready-when" => self.ready = Some(Ready::When(value.into())),
+            "status" => self.status = Some(value.to_owned()),
             "last-word" => self.last_word = true,
             "said" => self.said = Some(value.into()),
             "ready-by-helper" => self.ready = Some(Ready::ByHelper),

@@ -181,7 +181,8 @@ async fn readiness(plan: &Plan, started: Instant) -> io::Error {
         Some(Ready::When(path)) => appearance(path).await,
         Some(Ready::ByHelper) | None => return pending().await,
     }
-    if let Err(error) = notify::say(b"READY=1") {
+    let status = plan.status.as_ref().map(|text| format!("\nSTATUS={text}"));
+    if let Err(error) = notify::say(format!("READY=1{}", status.unwrap_or_default()).as_bytes()) {
         return error;
     }
     if plan.last_word {
