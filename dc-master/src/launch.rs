@@ -11,6 +11,7 @@
 
 use crate::notify_socket::{NotifySocket, NotifySockets};
 use crate::options::PROGRAM;
+use crate::sockets::Handed;
 use crate::starter::{Start, Starter};
 use crate::store::Stored;
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
@@ -29,8 +30,6 @@ use std::process::{self, Command, Stdio};
 
 /// This program, whatever has become of its file.
 const OWN_PROGRAM: &str = "/proc/self/exe";
-/// What a socket is called in `LISTEN_FDNAMES`.
-const LISTENER_NAME: &str = "listener";
 /// The options of the master.
 const OPTION_PREFIX: &str = PROGRAM.env_prefix;
 /// The variables in which systemd and einhorn speak to the master, and not to its children. What an application calls
@@ -107,7 +106,7 @@ impl Launcher {
     /// [`LaunchError`] if there can be no process. Whether it gets as far as its command, [`Launched::failure`] tells.
     pub(crate) fn launch(
         &mut self,
-        sockets: Vec<OwnedFd>,
+        sockets: Vec<Handed>,
         stored: &[Stored],
     ) -> Result<Launched, LaunchError> {
         let notices = self.notify_sockets.open().map_err(LaunchError::Notices)?;
@@ -115,8 +114,8 @@ impl Launcher {
         let (output, output_writer) = io::pipe().map_err(LaunchError::Pipe)?;
         let (errors, errors_writer) = io::pipe().map_err(LaunchError::Pipe)?;
 
-        let listeners = sockets.len();
-        let mut descriptors = sockets;
+        let variables = environment(&sockets, stored);
+        let mut descriptors: Vec<OwnedFd> = sockets.into_iter().map(|socket| socket.descriptor).collect();
         for stored in stored {
             descriptors.push(stored.descriptor.try_clone().map_err(LaunchError::Pipe)?);
         }
@@ -136,7 +135,7 @@ impl Launcher {
                 command.env_remove(name);
             }
         }
-        command.envs(environment(listeners, stored)).env("NOTIFY_SOCKET", &notices.address);
+        command.envs(variables).env("NOTIFY_SOCKET", &notices.address);
         command.stdin(Stdio::null()).stdout(output_writer).stderr(errors_writer);
         // Of its own group, so that a key of the terminal is the master's to pass on.
         command.process_group(0).fd_mappings(mapping)?;
@@ -161,9 +160,10 @@ fn number(place: usize) -> RawFd {
 }
 
 /// What tells a child about its descriptors, but for `LISTEN_PID`.
-fn environment(listeners: usize, stored: &[Stored]) -> Vec<(OsString, OsString)> {
-    let mut names = vec![LISTENER_NAME; listeners];
+fn environment(sockets: &[Handed], stored: &[Stored]) -> Vec<(OsString, OsString)> {
+    let mut names: Vec<&str> = sockets.iter().map(|socket| socket.name.as_str()).collect();
     names.extend(stored.iter().map(|stored| stored.name.as_str()));
+    let listeners = sockets.len();
     let mut variables: Vec<(OsString, OsString)> = vec![
         ("LISTEN_FDS".into(), names.len().to_string().into()),
         ("LISTEN_FDNAMES".into(), names.join(":").into()),

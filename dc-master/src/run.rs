@@ -6,17 +6,16 @@ use crate::notify_socket::NotifySockets;
 use crate::options::{MasterOptions, PROGRAM};
 use crate::output::Output;
 use crate::signals::Signals;
-use crate::sockets::Sockets;
+use crate::sockets::{Place, Sockets};
 use crate::starter::Start;
 use crate::supervisor::Settings;
 use dc_options::log;
 use dc_options::start::{Failure, StartError, further};
-use libdc::net::address::Address;
 use libdc::net::workers::runtime;
 use libdc::process::account::Account;
 use libdc::process::life::{Launch, LifeError};
 use libdc::process::notify::{Notifier, NotifyError};
-use libdc::process::passed::{Passed, PassedDescriptor};
+use libdc::process::passed::Passed;
 use std::io;
 use std::time::Duration;
 use tracing::{info, warn};
@@ -28,8 +27,8 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     // Before detaching: the variables are meant for the process that the supervisor started.
     let passed = Passed::from_environment().map_err(StartError::from)?;
     let further = further(&passed, &options.listen, None)?;
-    let passed = passed.as_slice().iter().map(PassedDescriptor::address);
-    let addresses: Vec<Address> = passed.chain(further).collect();
+    let passed = passed.as_slice().iter().map(Place::from);
+    let places: Vec<Place> = passed.chain(further.into_iter().map(Place::from)).collect();
     let notifier = Notifier::from_environment()?;
     // A daemon leaves it, and children start there.
     let directory = options.daemon.then(Directory::current).transpose()?;
@@ -41,7 +40,7 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
         user: None,
     };
     let starting = launch.begin()?;
-    let sockets = Sockets::open(&addresses, permissions, options.nonblock).map_err(StartError::from)?;
+    let sockets = Sockets::open(&places, permissions, options.nonblock).map_err(StartError::from)?;
     // The sockets keep their files themselves, for one may be made anew.
     let confined = starting.confine(Vec::new())?;
     log::start(&options.log, PROGRAM.name).map_err(StartError::from)?;

@@ -6,10 +6,30 @@
 use libdc::file::OwnFile;
 use libdc::net::address::Address;
 use libdc::net::listen::{ListenError, Listener, ListenerSocket, SocketPermissions};
+use libdc::process::passed::{PassedDescriptor, UNNAMED};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use tracing::{error, info, warn};
+
+/// What a socket is called that was given no name.
+const NAME_DEFAULT: &str = "listener";
+
+/// Where to listen, and what children know the socket by.
+#[derive(Clone, Debug)]
+pub(crate) struct Place {
+    address: Address,
+    name: String,
+}
+
+/// A socket for a child.
+#[derive(Debug)]
+pub(crate) struct Handed {
+    /// Its name in `LISTEN_FDNAMES`.
+    pub(crate) name: String,
+    /// A duplicate of its own.
+    pub(crate) descriptor: OwnedFd,
+}
 
 /// All sockets of the master, in the order in which children get them.
 #[derive(Debug)]
@@ -22,21 +42,36 @@ pub(crate) struct Sockets {
 /// One of them. Dropped, it removes its path.
 #[derive(Debug)]
 struct Held {
+    name: String,
     listener: Listener,
     file: Option<OwnFile>,
 }
 
+impl From<Address> for Place {
+    fn from(address: Address) -> Self {
+        Self { address, name: NAME_DEFAULT.to_owned() }
+    }
+}
+
+impl From<&PassedDescriptor> for Place {
+    /// It keeps the name that it was given.
+    fn from(passed: &PassedDescriptor) -> Self {
+        let name = if passed.name == UNNAMED { NAME_DEFAULT } else { &passed.name };
+        Self { address: passed.address(), name: name.to_owned() }
+    }
+}
+
 impl Sockets {
-    /// Opens a socket at each of `addresses`.
+    /// Opens a socket at each of `places`.
     ///
     /// # Errors
     /// [`ListenError`] for the first that can't be had. Those before it are closed again.
     pub(crate) fn open(
-        addresses: &[Address],
+        places: &[Place],
         permissions: SocketPermissions,
         nonblocking: bool,
     ) -> Result<Self, ListenError> {
-        let opened = addresses.iter().map(|address| Held::open(address, &permissions, nonblocking));
+        let opened = places.iter().map(|place| Held::open(place, &permissions, nonblocking));
         Ok(Self { held: opened.collect::<Result<_, _>>()?, permissions, nonblocking })
     }
 
@@ -49,8 +84,12 @@ impl Sockets {
     ///
     /// # Errors
     /// If there are too few descriptors left.
-    pub(crate) fn duplicates(&self) -> io::Result<Vec<OwnedFd>> {
-        self.held.iter().map(|held| held.descriptor().try_clone_to_owned()).collect()
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<Handed>> {
+        let duplicate = |held: &Held| {
+            let descriptor = held.descriptor().try_clone_to_owned()?;
+            Ok(Handed { name: held.name.clone(), descriptor })
+        };
+        self.held.iter().map(duplicate).collect()
     }
 
     /// Makes those Unix sockets anew whose path does not lead to them any more, so that the next child can be
@@ -62,7 +101,8 @@ impl Sockets {
                 continue;
             }
             let address = held.listener.address().clone();
-            match Held::open(&address, &self.permissions, self.nonblocking) {
+            let place = Place { address: address.clone(), name: held.name.clone() };
+            match Held::open(&place, &self.permissions, self.nonblocking) {
                 Ok(new) => {
                     warn!(%address, "the path did not lead to the socket any more: it was made anew");
                     *held = new;
@@ -87,15 +127,11 @@ impl Sockets {
 }
 
 impl Held {
-    fn open(
-        address: &Address,
-        permissions: &SocketPermissions,
-        nonblocking: bool,
-    ) -> Result<Self, ListenError> {
-        let mut listener = Listener::bind(address, permissions)?;
+    fn open(place: &Place, permissions: &SocketPermissions, nonblocking: bool) -> Result<Self, ListenError> {
+        let mut listener = Listener::bind(&place.address, permissions)?;
         listener.set_nonblocking(nonblocking)?;
         let file = listener.take_file();
-        Ok(Self { listener, file })
+        Ok(Self { name: place.name.clone(), listener, file })
     }
 
     fn descriptor(&self) -> BorrowedFd<'_> {

@@ -41,7 +41,7 @@ pub const PASSED_MAX: usize = 4096;
 /// The first descriptor that is passed, behind the standard streams, as systemd, einhorn and socketmaster have it.
 pub const PASSED_FIRST: RawFd = 3;
 /// The name of a descriptor that was given none, as systemd has it.
-const UNNAMED: &str = "unknown";
+pub const UNNAMED: &str = "unknown";
 
 /// What was passed, in the order of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]

@@ -152,9 +152,11 @@ fn sockets_that_were_passed_in_come_before_others() {
     let listener = TcpListener::bind((own_loopback(), 0)).unwrap();
     let passed = format!("3 socket:[{}]", fstat(&listener).unwrap().st_ino);
     let another = format!("tcp://{}:0", own_loopback());
-    let mut master = Master::launch(&passing(&listener, &["-listen", &another], &report));
+    let launch = passing(&listener, &["-listen", &another], &report).with_variable("LISTEN_FDNAMES", "web");
+    let mut master = Master::launch(&launch);
     for _ in 0..2 {
         let found = Found::read(&report);
+        assert_eq!(found.variable("LISTEN_FDNAMES"), Some("web:listener"), "it keeps its name");
         let descriptors = found.all("descriptor");
         assert_eq!(descriptors.len(), 5, "{found:?}");
         // Flags may stand behind it.
