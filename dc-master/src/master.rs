@@ -19,9 +19,6 @@ use std::time::Instant;
 use tokio::task::yield_now;
 use tracing::{debug, error, info, warn};
 
-/// Most notices of one child that are heard at once: more than its socket holds, unless somebody goes on sending.
-const NOTICES_MAX: usize = 1024;
-
 /// What the master works with.
 #[derive(Debug)]
 pub(crate) struct Parts {
@@ -123,13 +120,13 @@ impl Master {
             let wait = self.next_wait();
             tokio::select! {
                 biased;
-                event = poll_fn(|cx| Self::poll_event(&mut self.signals, &self.processes, cx)) => self.handle(event),
+                event = poll_fn(|cx| Self::poll_event(&mut self.signals, &mut self.processes, cx)) => self.handle(event),
                 () = wait => {}
             }
         }
     }
 
-    fn poll_event(signals: &mut Signals, processes: &[Process], cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_event(signals: &mut Signals, processes: &mut [Process], cx: &mut Context<'_>) -> Poll<Event> {
         if let Poll::Ready(request) = signals.poll(cx) {
             return Poll::Ready(Event::Request(request));
         }
@@ -157,10 +154,8 @@ impl Master {
 
     /// Hears what a child has said already.
     fn hear(&mut self, place: usize) {
-        for _ in 0..NOTICES_MAX {
-            let process = &self.processes[place];
-            let (id, notice) = (process.id, process.notices.next());
-            let Some(notice) = notice else { return };
+        let (id, mut looked_at) = (self.processes[place].id, 0);
+        while let Some(notice) = self.processes[place].notices.next(&mut looked_at) {
             self.handle_notice(id, notice);
         }
     }

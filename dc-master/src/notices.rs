@@ -11,12 +11,17 @@ use std::fs;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::task::{Context, Poll, ready};
+use std::time::{Duration, Instant};
 use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tracing::warn;
 
 /// Most bytes of one datagram, as systemd has it.
 const NOTICE_BYTES_MAX: usize = 4096;
+/// Most datagrams that are looked at in one go, whoever sends them.
+const DATAGRAMS_MAX: usize = 512;
+/// Between two lines of the log about what is ignored.
+const IGNORED_PAUSE: Duration = Duration::from_secs(1);
 /// Most generations between a child and a descendant that speaks for it.
 const GENERATIONS_MAX: usize = 64;
 
@@ -25,6 +30,7 @@ const GENERATIONS_MAX: usize = 64;
 pub(crate) struct Notices {
     socket: UnixDatagram,
     child: Pid,
+    ignored: Ignored,
     /// Removes the path of the socket.
     _file: Option<OwnFile>,
 }
@@ -65,49 +71,109 @@ impl Notices {
     /// If the runtime can't watch the socket.
     pub(crate) fn new(opened: NotifySocket, child: Pid) -> io::Result<Self> {
         let NotifySocket { socket, file, .. } = opened;
-        Ok(Self { socket: UnixDatagram::from_std(socket)?, child, _file: file })
+        Ok(Self { socket: UnixDatagram::from_std(socket)?, child, ignored: Ignored::default(), _file: file })
     }
 
     /// The next notice. What can't be understood is logged and skipped.
-    pub(crate) fn poll(&self, cx: &mut Context<'_>) -> Poll<Notice> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Notice> {
         loop {
             // It fails where the runtime ends.
             if ready!(self.socket.poll_recv_ready(cx)).is_err() {
                 return Poll::Pending;
             }
-            let next = || self.next().ok_or_else(|| io::ErrorKind::WouldBlock.into());
-            if let Ok(notice) = self.socket.try_io(Interest::READABLE, next) {
-                return Poll::Ready(notice);
+            let Self { socket, child, ignored, .. } = self;
+            let mut looked_at = 0;
+            let next = || match receive(socket, *child, ignored, &mut looked_at) {
+                None if looked_at < DATAGRAMS_MAX => Err(io::ErrorKind::WouldBlock.into()),
+                notice => Ok(notice),
+            };
+            match socket.try_io(Interest::READABLE, next) {
+                Ok(Some(notice)) => return Poll::Ready(notice),
+                // There may be more, and it is the turn of others.
+                Ok(None) => {
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
+                }
+                Err(_) => {}
             }
         }
     }
 
-    /// The next notice that is there already, whether or not the runtime knows of it.
-    pub(crate) fn next(&self) -> Option<Notice> {
-        let mut buffer = [0; NOTICE_BYTES_MAX];
+    /// The next notice that is there already, whether or not the runtime knows of it. `looked_at` counts datagrams, from 0
+    /// on: there is none where it has come to as many as are looked at in one go.
+    pub(crate) fn next(&mut self, looked_at: &mut usize) -> Option<Notice> {
+        receive(&self.socket, self.child, &mut self.ignored, looked_at)
+    }
+}
+
+impl Drop for Notices {
+    fn drop(&mut self) {
         let child = self.child.as_raw();
-        loop {
-            let received = match passing::receive(&self.socket, &mut buffer) {
-                Ok(received) => received,
-                Err(ReceiveError::NothingYet) => return None,
-                // To try again at once would be to try for ever.
-                Err(ReceiveError::System(error)) => {
-                    warn!(child, %error, "a notification can't be received");
-                    return None;
-                }
-                Err(error) => {
-                    warn!(child, "a notification was ignored: {error}");
-                    continue;
-                }
-            };
-            let sender = received.sender.and_then(|sender| i32::try_from(sender.pid).ok()).unwrap_or(0);
-            if !is_of_family(sender, child) {
-                warn!(child, sender, "a notification was ignored: its sender is not the child");
-                continue;
-            }
-            return Some(Notice::parse(&buffer[..received.bytes], received.descriptors));
+        if self.ignored.unsaid > 0 {
+            warn!(child, more = self.ignored.unsaid, "notifications were ignored");
         }
     }
+}
+
+/// What is ignored, for the log: a line in a while, whoever sends how much.
+#[derive(Debug, Default)]
+struct Ignored {
+    said_at: Option<Instant>,
+    /// How many were ignored since.
+    unsaid: u64,
+}
+
+impl Ignored {
+    /// Notes one, and has it said if it is time, with the number of those before it that were not said.
+    fn note(&mut self, now: Instant, say: impl FnOnce(Option<u64>)) {
+        if self.said_at.is_some_and(|at| now.saturating_duration_since(at) < IGNORED_PAUSE) {
+            self.unsaid += 1;
+            return;
+        }
+        self.said_at = Some(now);
+        let unsaid = std::mem::take(&mut self.unsaid);
+        say((unsaid > 0).then_some(unsaid));
+    }
+}
+
+/// The next notice that is there, unless as many datagrams were looked at as are in one go.
+fn receive(
+    socket: &UnixDatagram,
+    child: Pid,
+    ignored: &mut Ignored,
+    looked_at: &mut usize,
+) -> Option<Notice> {
+    let mut buffer = [0; NOTICE_BYTES_MAX];
+    let child = child.as_raw();
+    while *looked_at < DATAGRAMS_MAX {
+        *looked_at += 1;
+        let received = match passing::receive(socket, &mut buffer) {
+            Ok(received) => received,
+            Err(ReceiveError::NothingYet) => {
+                *looked_at -= 1;
+                return None;
+            }
+            // To try again at once would be to try for ever.
+            Err(ReceiveError::System(error)) => {
+                *looked_at -= 1;
+                warn!(child, %error, "a notification can't be received");
+                return None;
+            }
+            Err(error) => {
+                ignored
+                    .note(Instant::now(), |more| warn!(child, more, "a notification was ignored: {error}"));
+                continue;
+            }
+        };
+        let sender = received.sender.and_then(|sender| i32::try_from(sender.pid).ok()).unwrap_or(0);
+        if is_of_family(sender, child) {
+            return Some(Notice::parse(&buffer[..received.bytes], received.descriptors));
+        }
+        ignored.note(Instant::now(), |more| {
+            warn!(child, sender, more, "a notification was ignored: its sender is not the child");
+        });
+    }
+    None
 }
 
 impl Notice {
@@ -197,6 +263,18 @@ mod tests {
             let says_so = text.split(|byte| *byte == b'\n').any(|line| line == b"READY=1");
             prop_assert_eq!(Notice::parse(&text, Vec::new()).ready, says_so);
         }
+    }
+
+    #[test]
+    fn what_is_ignored_is_said_now_and_then() {
+        let mut ignored = Ignored::default();
+        let start = Instant::now();
+        let mut said = Vec::new();
+        for ms in [0, 1, 500, 999, 1_000, 2_500, 2_600] {
+            ignored.note(start + Duration::from_millis(ms), |more| said.push((ms, more)));
+        }
+        assert_eq!(said, [(0, None), (1_000, Some(3)), (2_500, None)]);
+        assert_eq!(ignored.unsaid, 1);
     }
 
     #[test]

@@ -1,9 +1,9 @@
 //! Where children say that they are ready: a socket for each, which `NOTIFY_SOCKET` names.
 //!
 //! As systemd's it is a path: abstract addresses are not known to all that speak `sd_notify(3)`, and end at the border of a network
-//! namespace. The paths are in a directory of the master's own, which others may pass through, since a child may be another
-//! user; who has sent a notification is told by the system, so who else can reach it makes no difference. Where there is no place for
-//! a directory (a root file system that is read-only, say) the address is abstract.
+//! namespace. The paths are in a directory of the master's own, and reach no further than children do: see [`Senders`]. Who has
+//! sent a notification is told by the system, so nobody else is believed who can reach it. Where there is no place for a
+//! directory (a root file system that is read-only, say) the address is abstract, and anybody can.
 //!
 //! A master that is killed leaves its directory behind. Each holds a lock (flock(2)) in its own, so the next one that
 //! starts knows which are nobody's, and removes them.
@@ -21,7 +21,7 @@ use std::fs::{self, File, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
-use std::os::unix::fs::{MetadataExt, PermissionsExt};
+use std::os::unix::fs::{MetadataExt, PermissionsExt, lchown};
 use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
@@ -34,15 +34,49 @@ const PREFIX: &str = "dc_master-";
 const LOCK: &str = "lock";
 /// How old a directory is before it counts as left behind: its master may be about to lock it.
 const AGE_MIN: Duration = Duration::from_secs(60);
-/// Others may pass through, and not look.
-const DIRECTORY_MODE: u32 = 0o711;
-/// To send takes the permission to write.
-const SOCKET_MODE: Mode = Mode::from_bits_truncate(0o666);
+/// Who can send to the sockets.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Senders {
+    /// This user.
+    Own,
+    /// The user that children are started as.
+    User(u32),
+    /// Anybody: the children are root's, and may become any user.
+    Any,
+}
+
+impl Senders {
+    /// Those that children may be, if they are started as `user`.
+    pub(crate) fn of(user: Option<u32>) -> Self {
+        match user {
+            Some(user) => Self::User(user),
+            None if geteuid().is_root() => Self::Any,
+            None => Self::Own,
+        }
+    }
+
+    /// Others may pass through if they must, and never look.
+    const fn directory_mode(self) -> u32 {
+        match self {
+            Self::Own => 0o700,
+            Self::User(_) | Self::Any => 0o711,
+        }
+    }
+
+    /// To send takes the permission to write.
+    const fn socket_mode(self) -> Mode {
+        match self {
+            Self::Own | Self::User(_) => Mode::from_bits_truncate(0o600),
+            Self::Any => Mode::from_bits_truncate(0o666),
+        }
+    }
+}
 
 /// The directory of the sockets, if there can be one. Removed when dropped.
 #[derive(Debug)]
 pub(crate) struct NotifySockets {
     directory: Option<(TempDir, File)>,
+    senders: Senders,
     opened: u64,
 }
 
@@ -58,20 +92,20 @@ pub(crate) struct NotifySocket {
 
 impl NotifySockets {
     /// A directory in the first of the usual places where one can be made.
-    pub(crate) fn new() -> Self {
-        Self::within(places())
+    pub(crate) fn new(senders: Senders) -> Self {
+        Self::within(places(), senders)
     }
 
-    fn within(places: impl IntoIterator<Item = PathBuf>) -> Self {
+    fn within(places: impl IntoIterator<Item = PathBuf>, senders: Senders) -> Self {
         let directory = places.into_iter().find_map(|place| {
-            let made = make_directory(&place)?;
+            let made = make_directory(&place, senders)?;
             sweep(&place, made.0.path());
             Some(made)
         });
         if directory.is_none() {
             debug!("no place for a directory: children notify at abstract addresses");
         }
-        Self { directory, opened: 0 }
+        Self { directory, senders, opened: 0 }
     }
 
     /// A socket for a child.
@@ -83,7 +117,7 @@ impl NotifySockets {
         let path =
             self.directory.as_ref().map(|(directory, _)| directory.path().join(self.opened.to_string()));
         // The directory may have been swept away by now.
-        let opened = path.map(|path| open_at(&path)).filter(Result::is_ok);
+        let opened = path.map(|path| open_at(&path, self.senders)).filter(Result::is_ok);
         opened.unwrap_or_else(open_abstract)
     }
 }
@@ -99,8 +133,8 @@ fn places() -> impl Iterator<Item = PathBuf> {
     named.chain([env::temp_dir()]).filter(|place| place.is_absolute())
 }
 
-fn make_directory(place: &Path) -> Option<(TempDir, File)> {
-    let permissions = Permissions::from_mode(DIRECTORY_MODE);
+fn make_directory(place: &Path, senders: Senders) -> Option<(TempDir, File)> {
+    let permissions = Permissions::from_mode(senders.directory_mode());
     let directory =
         tempfile::Builder::new().prefix(PREFIX).permissions(permissions.clone()).tempdir_in(place).ok()?;
     // The umask has no say in it.
@@ -131,11 +165,14 @@ fn is_left_behind(path: &Path) -> io::Result<bool> {
     Ok(is_own && is_old && File::open(path.join(LOCK))?.try_lock().is_ok())
 }
 
-fn open_at(path: &Path) -> io::Result<NotifySocket> {
+fn open_at(path: &Path, senders: Senders) -> io::Result<NotifySocket> {
     let socket = new_socket()?;
     bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
     let file = OwnFile::claim(path)?;
-    fchmodat(AT_FDCWD, path, SOCKET_MODE, FchmodatFlags::NoFollowSymlink)?;
+    if let Senders::User(user) = senders {
+        lchown(path, Some(user), None)?;
+    }
+    fchmodat(AT_FDCWD, path, senders.socket_mode(), FchmodatFlags::NoFollowSymlink)?;
     Ok(NotifySocket { socket: socket.into(), address: path.into(), file: Some(file) })
 }
 
@@ -171,7 +208,7 @@ mod tests {
 
     #[test]
     fn each_child_has_a_path_of_its_own_while_it_lives() {
-        let mut sockets = NotifySockets::new();
+        let mut sockets = NotifySockets::new(Senders::Any);
         let directory = sockets.directory.as_ref().unwrap().0.path().to_owned();
         let (first, second) = (sockets.open().unwrap(), sockets.open().unwrap());
         assert_ne!(first.address, second.address);
@@ -188,8 +225,31 @@ mod tests {
     }
 
     #[test]
+    fn nobody_reaches_a_socket_who_is_no_child() {
+        let place = tempfile::tempdir().unwrap();
+        let own = geteuid().as_raw();
+        let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
+        for (senders, expected) in [(Senders::Own, (0o700, 0o600)), (Senders::User(own), (0o711, 0o600))] {
+            let mut sockets = NotifySockets::within([place.path().to_owned()], senders);
+            let socket = sockets.open().unwrap();
+            let path = Path::new(&socket.address);
+            assert_eq!((mode(path.parent().unwrap()), mode(path)), expected, "{senders:?}");
+        }
+        assert_eq!(Senders::of(Some(7)), Senders::User(7));
+        if !geteuid().is_root() {
+            assert_eq!(Senders::of(None), Senders::Own);
+            eprintln!("skipped: only root gives a socket away");
+            return;
+        }
+        assert_eq!(Senders::of(None), Senders::Any);
+        let mut sockets = NotifySockets::within([place.path().to_owned()], Senders::User(65_534));
+        let socket = sockets.open().unwrap();
+        assert_eq!(fs::metadata(&socket.address).unwrap().uid(), 65_534);
+    }
+
+    #[test]
     fn without_a_directory_the_address_is_abstract() {
-        let mut sockets = NotifySockets { directory: None, opened: 0 };
+        let mut sockets = NotifySockets { directory: None, senders: Senders::Any, opened: 0 };
         let opened = sockets.open().unwrap();
         let address = opened.address.into_string().unwrap();
         let name = SocketAddr::from_abstract_name(address.strip_prefix('@').unwrap()).unwrap();
@@ -197,7 +257,7 @@ mod tests {
             sender.send_to_addr(b"READY=1", &name).unwrap();
         });
 
-        let mut sockets = NotifySockets::new();
+        let mut sockets = NotifySockets::new(Senders::Own);
         fs::remove_dir_all(sockets.directory.as_ref().unwrap().0.path()).unwrap();
         assert!(sockets.open().unwrap().address.to_string_lossy().starts_with('@'), "it was swept away");
     }
@@ -205,7 +265,7 @@ mod tests {
     #[test]
     fn what_a_killed_master_left_is_removed_and_what_a_live_one_has_is_not() {
         let place = tempfile::tempdir().unwrap();
-        let within = || NotifySockets::within([place.path().to_owned()]);
+        let within = || NotifySockets::within([place.path().to_owned()], Senders::Own);
         let names = || {
             let entries = fs::read_dir(place.path()).unwrap();
             let mut names: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();

@@ -2,7 +2,7 @@
 
 use crate::launch::{Directory, Launcher};
 use crate::master::{Master, Parts};
-use crate::notify_socket::NotifySockets;
+use crate::notify_socket::{NotifySockets, Senders};
 use crate::options::{MasterOptions, PROGRAM};
 use crate::output::Output;
 use crate::signals::Signals;
@@ -58,7 +58,7 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
             orphan_signal: options.orphan_signal.0,
         },
         directory,
-        notify_sockets: NotifySockets::new(),
+        notify_sockets: NotifySockets::new(Senders::of(user.as_ref().map(Account::uid))),
     };
     let settings = Settings {
         start_ms: milliseconds(options.start),
