@@ -147,7 +147,7 @@ fn receive(
     let child = child.as_raw();
     while *looked_at < DATAGRAMS_MAX {
         *looked_at += 1;
-        let received = match passing::receive(socket, &mut buffer) {
+        let received = match passing::receive_in_part(socket, &mut buffer) {
             Ok(received) => received,
             Err(ReceiveError::NothingYet) => {
                 *looked_at -= 1;
@@ -167,6 +167,9 @@ fn receive(
         };
         let sender = received.sender.and_then(|sender| i32::try_from(sender.pid).ok()).unwrap_or(0);
         if is_of_family(sender, child) {
+            if received.descriptors_lost {
+                warn!(child, "descriptors of a notification were lost: there was no room for them");
+            }
             return Some(Notice::parse(&buffer[..received.bytes], received.descriptors));
         }
         ignored.note(Instant::now(), |more| {

@@ -16,12 +16,20 @@ use libdc::process::account::Account;
 use libdc::process::life::{Launch, LifeError};
 use libdc::process::notify::{Notifier, NotifyError};
 use libdc::process::passed::Passed;
+use nix::sys::signal::SigSet;
+use std::fs::File;
 use std::io;
 use std::time::Duration;
 use tracing::{info, warn};
 
+/// Descriptors that there must be besides the sockets: seven for the runtime, and most of those for a first child, whose start
+/// says itself when it has too few.
+const DESCRIPTORS_MIN: usize = 16;
+
 /// Holds the sockets and runs the command until a signal ends it.
 pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
+    // One that is blocked is never heard, and children would inherit that.
+    SigSet::empty().thread_set_mask().map_err(io::Error::from)?;
     let user = options.user.as_deref().map(Account::resolve).transpose().map_err(StartError::from)?;
     let permissions = options.socket.permissions(user.as_ref()).map_err(StartError::from)?;
     // Before detaching: the variables are meant for the process that the supervisor started.
@@ -50,6 +58,7 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
         warn!(%error, "what children leave behind goes to another process");
     }
+    check_descriptors()?;
     let launcher = Launcher {
         start: Start {
             command: options.command,
@@ -71,6 +80,13 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
         let parts = Parts { launcher, sockets, output, signals: Signals::listen()?, notifier, confined };
         Master::new(settings, options.stop_signal, parts).run().await
     })
+}
+
+/// Makes sure that the master can open what it needs. The runtime panics where it can't.
+fn check_descriptors() -> io::Result<()> {
+    let null = File::open("/dev/null")?;
+    let opened: io::Result<Vec<File>> = (1..DESCRIPTORS_MIN).map(|_| null.try_clone()).collect();
+    opened.map(drop)
 }
 
 /// All durations among the options are of a day at most.

@@ -43,11 +43,14 @@ struct Inode {
 impl Store {
     /// Keeps what `child` left. What there is no room for is closed.
     pub(crate) fn keep(&mut self, child: i32, name: Option<String>, descriptors: Vec<OwnedFd>, polled: bool) {
-        let name = name.unwrap_or_else(|| NAME_DEFAULT.to_owned());
-        if !is_stored_name(&name) {
-            warn!(child, "descriptors were not stored: their name is none");
-            return;
-        }
+        let named = name.filter(|name| {
+            let is_good = is_stored_name(name);
+            if !is_good {
+                warn!(child, "what can't be a name of descriptors was ignored");
+            }
+            is_good
+        });
+        let name = named.unwrap_or_else(|| NAME_DEFAULT.to_owned());
         if self.stored.len() + descriptors.len() > STORED_MAX {
             self.prune();
         }
@@ -204,7 +207,7 @@ mod tests {
         for name in ["", "a:b", "a\nb", "ä", &"x".repeat(256)] {
             keep(&mut store, name, File::open("/dev/null").unwrap());
         }
-        assert_eq!(names(&mut store).len(), 0);
+        assert_eq!(names(&mut store), [NAME_DEFAULT; 5]);
         for _ in 0..STORED_MAX + 3 {
             keep(&mut store, "x", File::open("/dev/null").unwrap());
         }

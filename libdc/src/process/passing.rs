@@ -5,7 +5,7 @@
 //! read never goes beyond the bytes that came with them, but it may end before. What arrives is close-on-exec from the
 //! first moment, and is owned or closed: none is left open by an error.
 //!
-//! A message may carry [`DESCRIPTORS_MAX`] descriptors (Linux takes 253). The control messages are read as the
+//! A message that is sent here carries up to [`DESCRIPTORS_MAX`] descriptors; what is received, as many as Linux takes, 253. The control messages are read as the
 //! kernel of Linux writes them, cmsg(3):
 //!
 //! ```text
@@ -20,7 +20,7 @@ use nix::sys::socket::{self, ControlMessage, MsgFlags, sockopt};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Most descriptors that a message carries.
+/// Most descriptors that a message carries that is sent here.
 pub const DESCRIPTORS_MAX: usize = 250;
 
 /// A word of the kernel: control messages begin at multiples of it.
@@ -29,8 +29,12 @@ const WORD: usize = size_of::<usize>();
 const HEADER: usize = WORD + 8;
 /// Number, user and group of a process.
 const CREDENTIALS: usize = 12;
+/// Most descriptors that the kernel lets a message carry: `SCM_MAX_FD`.
+const DESCRIPTORS_SENT_MAX: usize = 253;
 /// Room for the control messages of the largest message.
-const CONTROL: usize = HEADER + aligned(DESCRIPTORS_MAX * size_of::<RawFd>()) + HEADER + aligned(CREDENTIALS);
+const CONTROL: usize =
+    HEADER + aligned(DESCRIPTORS_SENT_MAX * size_of::<RawFd>()) + HEADER + aligned(CREDENTIALS);
+const _: () = assert!(DESCRIPTORS_MAX <= DESCRIPTORS_SENT_MAX);
 
 const SOL_SOCKET: i32 = 1;
 const SCM_RIGHTS: i32 = 1;
@@ -45,6 +49,14 @@ pub struct Received {
     pub descriptors: Vec<OwnedFd>,
     /// Who sent it, if [`receive_senders`] was called before.
     pub sender: Option<Sender>,
+    /// Whether further descriptors came that could not be received. Only [`receive_in_part`] returns such a message.
+    pub descriptors_lost: bool,
+}
+
+impl Received {
+    fn complete(self) -> Result<Self, ReceiveError> {
+        if self.descriptors_lost { Err(ReceiveError::DescriptorsLost) } else { Ok(self) }
+    }
 }
 
 /// The process that sent a message, as the kernel vouches for it.
@@ -93,6 +105,14 @@ pub(super) fn send_with(
 /// # Errors
 /// [`ReceiveError`].
 pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, ReceiveError> {
+    receive_with(socket.as_fd(), buffer, CONTROL).and_then(Received::complete)
+}
+
+/// As [`receive`], and a message is returned too some of whose descriptors could not be received: with those that were.
+///
+/// # Errors
+/// [`ReceiveError`], but for [`ReceiveError::DescriptorsLost`].
+pub fn receive_in_part(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, ReceiveError> {
     receive_with(socket.as_fd(), buffer, CONTROL)
 }
 
@@ -119,16 +139,18 @@ fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], control: usize) -> Re
         Errno::EAGAIN => ReceiveError::NothingYet,
         other => ReceiveError::System(other.into()),
     })?;
-    let mut received = Received { bytes, descriptors: Vec::new(), sender: None };
+    let mut received = Received {
+        bytes,
+        descriptors: Vec::new(),
+        sender: None,
+        descriptors_lost: flags.contains(MsgFlags::MSG_CTRUNC),
+    };
     for message in control_messages(&control) {
         match message {
             (SOL_SOCKET, SCM_RIGHTS, content) => received.descriptors.extend(descriptors(content)),
             (SOL_SOCKET, SCM_CREDENTIALS, content) => received.sender = sender(content),
             _ => {}
         }
-    }
-    if flags.contains(MsgFlags::MSG_CTRUNC) {
-        return Err(ReceiveError::DescriptorsLost);
     }
     if flags.contains(MsgFlags::MSG_TRUNC) {
         return Err(ReceiveError::TooLong);
@@ -264,11 +286,27 @@ mod tests {
     }
 
     #[test]
+    fn as_many_are_received_as_the_kernel_lets_a_peer_send() {
+        let (near, far) = datagrams();
+        receive_senders(&far).unwrap();
+        let numbers = vec![near.as_raw_fd(); DESCRIPTORS_SENT_MAX];
+        let rights = [ControlMessage::ScmRights(&numbers)];
+        let content = [IoSlice::new(b"abc")];
+        socket::sendmsg::<()>(near.as_raw_fd(), &content, &rights, MsgFlags::empty(), None).unwrap();
+        let received = receive(&far, &mut [0; 8]).unwrap();
+        assert_eq!((received.bytes, received.descriptors.len()), (3, DESCRIPTORS_SENT_MAX));
+        assert!(received.sender.is_some());
+    }
+
+    #[test]
     fn what_arrived_of_too_many_is_closed() {
         let (near, far) = datagrams();
         for (copies, room) in [(3, HEADER + 8), (1, HEADER), (250, CONTROL / 2)] {
             let mut reader = send_writers(&near, copies);
-            let error = receive_with(far.as_fd(), &mut [0; 8], room).unwrap_err();
+            let received = receive_with(far.as_fd(), &mut [0; 8], room).unwrap();
+            assert!(received.descriptors_lost && received.bytes == 3, "{copies} in {room}");
+            assert!(received.descriptors.len() < copies);
+            let error = received.complete().unwrap_err();
             assert!(matches!(error, ReceiveError::DescriptorsLost), "{error}");
             assert!(all_closed(&mut reader), "{copies} in {room}");
         }

@@ -9,7 +9,7 @@ use dc_tests::harness::master::{Found, Master};
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::{Launch, status};
 use dc_tests::harness::programs::program;
-use nix::sys::signal::{Signal, kill};
+use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, User, geteuid};
 use std::fs;
@@ -128,6 +128,30 @@ fn a_user_that_does_not_exist_is_an_error_at_the_start() {
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     assert!(said.contains("no-such-user"), "{said}");
+}
+
+#[test]
+fn too_few_descriptors_are_an_error_at_the_start() {
+    for files_max in [8, 9, 12, 16] {
+        let launch = Launch::new("dc_master").with(["-log", "error", "-listen"]);
+        let launch = launch.with([&format!("tcp://{}:0", own_loopback()), "-command", "true"]);
+        let output = launch.with_files_max(files_max).output();
+        let said = stderr(&output);
+        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{files_max}: {said}");
+        assert!(said.contains("Too many open files"), "{said}");
+    }
+}
+
+#[test]
+fn signals_that_were_blocked_are_heard() {
+    let signals = [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCHLD];
+    let blocked: SigSet = signals.into_iter().collect();
+    // A process that is started has the mask of the thread that starts it, and this thread starts no other.
+    blocked.thread_block().unwrap();
+    let mut master = Master::start(&["-start", "0"], &["ready"]);
+    blocked.thread_unblock().unwrap();
+    master.restart();
+    master.process.stop();
 }
 
 #[test]
