@@ -15,9 +15,12 @@ use libdc::process::notify::Notifier;
 use nix::sys::signal::Signal;
 use std::future::{pending, poll_fn};
 use std::task::{Context, Poll};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 use tokio::task::yield_now;
 use tracing::{debug, error, info, warn};
+
+/// How long a child must live on that has said that it is ready. One that fails right then is gone after that.
+const BELIEVED_AFTER: Duration = Duration::from_millis(50);
 
 /// What the master works with.
 #[derive(Debug)]
@@ -99,6 +102,7 @@ impl Master {
     /// [`MasterError`] if it ends without having been told to.
     pub(crate) async fn run(mut self) -> Result<(), MasterError> {
         loop {
+            self.believe();
             while let Some(action) = self.supervisor.poll_action() {
                 if let Some(status) = self.act(action) {
                     return self.end(status).await;
@@ -163,7 +167,8 @@ impl Master {
     /// Waits until there is something to do without an event.
     fn next_wait(&self) -> impl Future<Output = ()> + use<> {
         let deadline = self.supervisor.next_deadline().map(|at| self.clock.instant(at));
-        let next = deadline.into_iter().chain(self.watchdog_at).min();
+        let believed = self.processes.iter().filter_map(|process| process.believed_at);
+        let next = deadline.into_iter().chain(self.watchdog_at).chain(believed).min();
         async move {
             match next {
                 Some(at) => tokio::time::sleep_until(at.into()).await,
@@ -226,9 +231,23 @@ impl Master {
         if let Some(ms) = extension_ms {
             self.supervisor.handle_extension(now, id, ms);
         }
-        // One that has ended serves nobody, whatever it has said before.
-        if ready && self.processes.iter().any(|process| process.id == id && process.lives()) {
-            self.supervisor.handle_ready(now, id);
+        if ready && self.supervisor.is_starting(id) {
+            if let Some(process) = self.processes.iter_mut().find(|process| process.id == id) {
+                process.believed_at.get_or_insert(Instant::now() + BELIEVED_AFTER);
+            }
+            // Its time is not over meanwhile.
+            self.supervisor.handle_extension(now, id, 2 * BELIEVED_AFTER.as_millis() as u64);
+        }
+    }
+
+    /// Takes children for ready that have said so, and still live a moment later. One that has ended serves nobody,
+    /// whatever it has said before.
+    fn believe(&mut self) {
+        let now = Instant::now();
+        for process in &mut self.processes {
+            if process.believed_at.take_if(|at| *at <= now).is_some() && process.lives() {
+                self.supervisor.handle_ready(self.clock.now(), process.id);
+            }
         }
     }
 

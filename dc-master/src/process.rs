@@ -11,6 +11,7 @@ use nix::unistd::Pid;
 use std::fmt;
 use std::fs;
 use std::io::{self, PipeReader, Read};
+use std::time::Instant;
 use tracing::warn;
 
 /// A child. Until it has been waited for, its number is its own.
@@ -21,6 +22,8 @@ pub(crate) struct Process {
     pub(crate) notices: Notices,
     /// What it has said of its state, last.
     pub(crate) status: Option<String>,
+    /// When it is believed that it is ready, once it has said so.
+    pub(crate) believed_at: Option<Instant>,
     /// Whether it has been waited for, and is only still known by name.
     pub(crate) ended: bool,
     failure: PipeReader,
@@ -35,7 +38,15 @@ impl Process {
         let Launched { pid, notices, output: written, errors, failure } = launched;
         output.follow(pid, Stream::Output, written)?;
         output.follow(pid, Stream::Errors, errors)?;
-        Ok(Self { id, pid, notices: Notices::new(notices, pid)?, status: None, ended: false, failure })
+        Ok(Self {
+            id,
+            pid,
+            notices: Notices::new(notices, pid)?,
+            status: None,
+            believed_at: None,
+            ended: false,
+            failure,
+        })
     }
 
     /// Sends it a signal.
