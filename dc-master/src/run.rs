@@ -5,7 +5,7 @@ use crate::master::{Master, Parts};
 use crate::notify_socket::{NotifySockets, Senders};
 use crate::options::{MasterOptions, PROGRAM};
 use crate::output::Output;
-use crate::signals::Signals;
+use crate::signals::HeldSignals;
 use crate::sockets::{Place, Sockets};
 use crate::starter::Start;
 use crate::supervisor::Settings;
@@ -16,7 +16,6 @@ use libdc::process::account::Account;
 use libdc::process::life::{Launch, LifeError};
 use libdc::process::notify::{Notifier, NotifyError};
 use libdc::process::passed::Passed;
-use nix::sys::signal::SigSet;
 use std::fs::File;
 use std::io;
 use std::time::Duration;
@@ -28,8 +27,6 @@ const DESCRIPTORS_MIN: usize = 16;
 
 /// Holds the sockets and runs the command until a signal ends it.
 pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
-    // One that is blocked is never heard, and children would inherit that.
-    SigSet::empty().thread_set_mask().map_err(io::Error::from)?;
     let user = options.user.as_deref().map(Account::resolve).transpose().map_err(StartError::from)?;
     let permissions = options.socket.permissions(user.as_ref()).map_err(StartError::from)?;
     // Before detaching: the variables are meant for the process that the supervisor started.
@@ -47,7 +44,9 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
         // That of the children: the master keeps the right to become it.
         user: None,
     };
-    let starting = launch.begin()?;
+    let detached = launch.detach()?;
+    let signals = HeldSignals::hold()?;
+    let starting = detached.lock()?;
     let sockets = Sockets::open(&places, permissions, options.nonblock).map_err(StartError::from)?;
     // The sockets keep their files themselves, for one may be made anew.
     let confined = starting.confine(Vec::new())?;
@@ -76,8 +75,9 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
         restarts_max: options.max_restarts,
     };
     runtime()?.block_on(async {
+        let signals = signals.listen()?;
         let output = Output::start(options.log.syslog)?;
-        let parts = Parts { launcher, sockets, output, signals: Signals::listen()?, notifier, confined };
+        let parts = Parts { launcher, sockets, output, signals, notifier, confined };
         Master::new(settings, options.stop_signal, parts).run().await
     })
 }

@@ -8,7 +8,7 @@
 //! | `SIGCHLD` | a process has ended |
 
 use crate::supervisor::StopSignal;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
 use std::io;
 use std::task::{Context, Poll};
 use tokio::signal::unix::{self, SignalKind, signal};
@@ -38,12 +38,41 @@ const REQUESTS: [(Signal, Request); 7] = [
 #[derive(Debug)]
 pub(crate) struct Signals(Vec<(Request, unix::Signal)>);
 
+/// The signals held back, from the moment this exists: one that came before they are taken over would end the process, and leave its
+/// files.
+#[derive(Debug)]
+#[must_use = "signals are held back until they are listened to"]
+pub(crate) struct HeldSignals(());
+
+impl HeldSignals {
+    /// Holds the signals back, from this thread and from those that it starts: so in the process's only thread.
+    ///
+    /// # Errors
+    /// Those of the system, which has no reason for any.
+    pub(crate) fn hold() -> io::Result<Self> {
+        let taken: SigSet = REQUESTS.into_iter().map(|(number, _)| number).collect();
+        taken.thread_set_mask()?;
+        Ok(Self(()))
+    }
+
+    /// Takes over the signals, those that came meanwhile too, in the runtime. None is blocked then, whatever was when the process was
+    /// started: one that is blocked is never heard, and children would inherit that.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn listen(self) -> io::Result<Signals> {
+        let signals = Signals::listen()?;
+        SigSet::empty().thread_set_mask()?;
+        Ok(signals)
+    }
+}
+
 impl Signals {
     /// Takes over the signals, in the runtime. `SIGHUP` too where the process was started with it ignored.
     ///
     /// # Errors
     /// Those of the system.
-    pub(crate) fn listen() -> io::Result<Self> {
+    fn listen() -> io::Result<Self> {
         let taken = REQUESTS.into_iter().map(|(number, request)| {
             let signal = signal(SignalKind::from_raw(number as i32))?;
             Ok((request, signal))

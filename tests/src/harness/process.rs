@@ -1,16 +1,19 @@
 //! A program as a process.
 
 use crate::harness::log::Log;
+use crate::harness::patience::patiently;
+use crate::harness::place::Place;
 use crate::harness::programs::program;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::env;
 use std::ffi::{OsStr, OsString};
-use std::fs;
+use std::fs::{self, File};
 use std::os::fd::OwnedFd;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
+use std::thread;
 
 /// What the variables begin with that the programs read.
 const VARIABLES: [&str; 10] = [
@@ -116,6 +119,23 @@ impl Launch {
         child.stdout.take().into_iter().for_each(|pipe| log.follow(pipe));
         child.stderr.take().into_iter().for_each(|pipe| log.follow(pipe));
         Process { name: self.program, child, log, ended: None }
+    }
+
+    /// Starts it and sends it a signal while it is about to make a socket in `place`, and has made its pidfile there.
+    #[must_use]
+    pub fn start_amid(&self, signal: Signal, place: &Place, pidfile: &str) -> Process {
+        // Who makes a socket waits for its turn in the directory.
+        let turn = File::open(place.path()).expect("a directory");
+        turn.lock().expect("a turn");
+        let process = self.start();
+        let pidfile = place.file(pidfile);
+        patiently("the pidfile", move || {
+            while !pidfile.exists() {
+                thread::yield_now();
+            }
+        });
+        process.signal(signal);
+        process
     }
 
     /// Runs it to its end: for what fails to start, or detaches.

@@ -3,6 +3,7 @@
 use crate::load::under_load;
 use dc_tests::harness::master::{Master, PlanFile};
 use dc_tests::harness::place::Place;
+use dc_tests::harness::process::Launch;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
 
@@ -35,6 +36,22 @@ fn many_hangups_while_a_child_starts_are_one_more() {
     let lines = master.process.stop();
     let started = lines.iter().filter(|line| line.contains("started child=")).count();
     assert_eq!(started, 3, "{lines:#?}");
+}
+
+#[test]
+fn a_signal_that_comes_during_the_start_is_heeded_and_nothing_is_left() {
+    for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
+        let place = Place::new();
+        let listen = format!("unix://{}", place.file("socket").display());
+        let pidfile = place.file("pid");
+        let command = ["-command", "/bin/sleep", "--", "600"];
+        let launch =
+            Launch::new("dc_master").with(["-listen", &listen, "-pidfile", pidfile.to_str().unwrap()]);
+        let mut master = launch.with(command).start_amid(signal, &place, "pid");
+        master.log.expect(&format!("ending signal={signal}"));
+        assert_eq!(master.wait().code(), Some(0));
+        assert_eq!(place.names(), Vec::<String>::new());
+    }
 }
 
 #[test]

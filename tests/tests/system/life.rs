@@ -3,7 +3,6 @@
 use dc_tests::harness::agent::{Agent, unix};
 use dc_tests::harness::connection::{Connection, DISCONNECTED, NOTOK, OK, request};
 use dc_tests::harness::daemon::{Daemon, stderr};
-use dc_tests::harness::patience::patiently;
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::{Launch, Process};
 use dc_tests::harness::relay::{Relay, Way};
@@ -11,10 +10,9 @@ use dc_tests::harness::server::Server;
 use libdc::wire::frame::SessionOperation;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
-use std::fs::{self, File};
+use std::fs;
 use std::io::ErrorKind;
 use std::os::unix::net::UnixListener;
-use std::thread;
 
 /// A server on sockets in `place`, with its pidfile there.
 fn server_in(place: &Place) -> Launch {
@@ -110,18 +108,7 @@ fn a_signal_during_the_start_is_heeded_when_it_serves() {
     for launch in [server_in, agent_in] {
         for (signal, ends) in [(Signal::SIGTERM, true), (Signal::SIGUSR1, false)] {
             let place = Place::new();
-            // Who makes a socket waits for its turn in the directory, and has a pidfile by then.
-            let turn = File::open(place.path()).unwrap();
-            turn.lock().unwrap();
-            let mut program = launch(&place).start();
-            let pidfile = place.file("pid");
-            patiently("the pidfile", move || {
-                while !pidfile.exists() {
-                    thread::yield_now();
-                }
-            });
-            program.signal(signal);
-            drop(turn);
+            let mut program = launch(&place).start_amid(signal, &place, "pid");
             program.log.expect("serving");
             if ends {
                 program.log.expect("shutting down signal=\"SIGTERM\"");
