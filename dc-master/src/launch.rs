@@ -13,7 +13,7 @@ use crate::notify_socket::{NotifySocket, NotifySockets};
 use crate::options::PROGRAM;
 use crate::sockets::Handed;
 use crate::starter::{Start, Starter};
-use crate::store::Stored;
+use crate::store::{STORED_MAX, Stored};
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
 use libdc::process::passed::PASSED_FIRST;
 use nix::errno::Errno;
@@ -167,6 +167,8 @@ fn environment(sockets: &[Handed], stored: &[Stored]) -> Vec<(OsString, OsString
     let mut variables: Vec<(OsString, OsString)> = vec![
         ("LISTEN_FDS".into(), names.len().to_string().into()),
         ("LISTEN_FDNAMES".into(), names.join(":").into()),
+        // As systemd says how many descriptors may be left with it.
+        ("FDSTORE".into(), STORED_MAX.to_string().into()),
         // As socketmaster says it, which has one socket. einhorn's variables tell of all.
         ("EINHORN_FDS".into(), PASSED_FIRST.to_string().into()),
         ("EINHORN_FD_COUNT".into(), listeners.to_string().into()),

@@ -12,7 +12,7 @@ use std::os::fd::{AsFd, OwnedFd};
 use tracing::{info, warn};
 
 /// Most descriptors that are kept.
-const STORED_MAX: usize = 256;
+pub(crate) const STORED_MAX: usize = 256;
 /// The name of what was stored without one.
 const NAME_DEFAULT: &str = "stored";
 

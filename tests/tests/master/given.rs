@@ -80,6 +80,7 @@ fn a_child_is_told_what_it_has() {
             ("LISTEN_FDS", "2"),
             ("LISTEN_PID", &pid),
             ("LISTEN_FDNAMES", "listener:listener"),
+            ("FDSTORE", "256"),
             ("EINHORN_FDS", "3"),
             ("EINHORN_FD_COUNT", "2"),
             ("EINHORN_FD_0", "3"),
