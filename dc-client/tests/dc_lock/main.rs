@@ -25,8 +25,13 @@ struct Running {
 impl Running {
     fn start(agent: &Agent, words: &[&str]) -> Self {
         // A shell in the background ignores some signals, and so would all that it starts.
-        let mut command = Command::new("env");
-        command.args(["--default-signal=HUP,INT,QUIT,TERM", env!("CARGO_BIN_EXE_dc_lock")]);
+        Self::start_under(&["env", "--default-signal=HUP,INT,QUIT,TERM"], agent, words)
+    }
+
+    /// Starts it by other words, which become it.
+    fn start_under(by: &[&str], agent: &Agent, words: &[&str]) -> Self {
+        let mut command = Command::new(by[0]);
+        command.args(&by[1..]).arg(env!("CARGO_BIN_EXE_dc_lock"));
         for (name, _) in
             std::env::vars_os().filter(|(name, _)| name.to_string_lossy().starts_with("DC_LOCK_"))
         {
@@ -105,6 +110,22 @@ fn the_status_is_that_of_the_shell() {
     assert_eq!(end.status, 127);
     assert!(end.err.starts_with("dc_lock: can't run /nowhere/at-all: "), "{}", end.err);
     assert_eq!(run(&["k", "--", "/dev/null"]).status, 126);
+}
+
+#[test]
+fn a_parent_that_ignores_the_ends_of_children_changes_nothing() {
+    for on_loss in ["kill", "warn"] {
+        let agent = Agent::new();
+        let words = ["-on-loss", on_loss, "k", "--", "sh", "-c", &format!("{READY}; exit 7")];
+        let mut running = Running::start_under(&["env", "--ignore-signal=CHLD"], &agent, &words);
+        let mut connection = agent.open();
+        connection.grant();
+        running.expect_ready();
+        drop(running.child.stdin.take());
+        connection.expect_end();
+        let end = running.end();
+        assert_eq!((end.status, end.err.as_str()), (7, ""), "{on_loss}");
+    }
 }
 
 #[test]

@@ -7,7 +7,7 @@ use libdc::client::lock::Guard;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::ffi::OsString;
-use std::io::{self, ErrorKind};
+use std::io::ErrorKind;
 use std::os::unix::process::ExitStatusExt;
 use std::process::ExitStatus;
 use tokio::process::{Child, Command};
@@ -52,9 +52,9 @@ impl Running {
     /// Waits for its end. Cancel-safe.
     ///
     /// # Errors
-    /// Those of the system.
-    pub(crate) async fn ended(&mut self) -> io::Result<ExitStatus> {
-        self.0.wait().await
+    /// [`Failure::Wait`].
+    pub(crate) async fn ended(&mut self) -> Result<ExitStatus, Failure> {
+        self.0.wait().await.map_err(Failure::Wait)
     }
 
     /// Sends it a signal, unless it has ended.

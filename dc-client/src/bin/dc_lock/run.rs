@@ -21,7 +21,7 @@ const GOODBYE_MAX: Duration = Duration::from_secs(1);
 /// Does what the options say. Returns the exit status.
 ///
 /// # Errors
-/// Why the command was not run.
+/// Why there is no status of the command.
 pub(crate) fn run(options: &LockOptions) -> Result<u8, Failure> {
     let runtime = runtime()?;
     let status = runtime.block_on(hold(options));

@@ -1,6 +1,7 @@
 //! The signals that `dc_lock` takes on behalf of its command.
 //!
-//! One that is ignored from the start, as under nohup(1), stays ignored, for the command too.
+//! One that is ignored from the start, as under nohup(1), stays ignored, for the command too. But SIGCHLD: while that is ignored
+//! nobody can be told how a child has ended, and the command has it by default, as under flock(1).
 
 use nix::sys::signal::Signal as Number;
 use nix::unistd::{getpgrp, tcgetpgrp};
@@ -16,7 +17,11 @@ const PASSED_ON: [Number; 6] =
 
 /// The signals of the process, from the moment this exists.
 #[derive(Debug)]
-pub(crate) struct Signals(Vec<(Number, Signal)>);
+pub(crate) struct Signals {
+    passed_on: Vec<(Number, Signal)>,
+    /// Kept, so that children that end are not forgotten.
+    _child: Signal,
+}
 
 impl Signals {
     /// Takes them over.
@@ -27,13 +32,13 @@ impl Signals {
         let ignored = ignored();
         let taken = PASSED_ON.into_iter().filter(|number| ignored >> (*number as i32 - 1) & 1 == 0);
         let listening = taken.map(|number| Ok((number, signal(SignalKind::from_raw(number as i32))?)));
-        Ok(Self(listening.collect::<io::Result<_>>()?))
+        Ok(Self { passed_on: listening.collect::<io::Result<_>>()?, _child: signal(SignalKind::child())? })
     }
 
     /// The next one. Cancel-safe.
     pub(crate) async fn next(&mut self) -> Number {
         poll_fn(|cx| {
-            let came = self.0.iter_mut().find_map(|(number, signal)| match signal.poll_recv(cx) {
+            let came = self.passed_on.iter_mut().find_map(|(number, signal)| match signal.poll_recv(cx) {
                 Poll::Ready(Some(())) => Some(*number),
                 Poll::Ready(None) | Poll::Pending => None,
             });

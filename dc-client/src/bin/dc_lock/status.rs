@@ -8,7 +8,7 @@ use thiserror::Error;
 /// The lock was lost while the command ran (`EX_PROTOCOL`).
 pub(crate) const LOST: u8 = 76;
 
-/// Why the command was not run.
+/// Why there is no status of a command.
 #[derive(Debug, Error)]
 pub(crate) enum Failure {
     /// There is no lock to be had.
@@ -40,6 +40,9 @@ pub(crate) enum Failure {
         /// Why not.
         source: io::Error,
     },
+    /// The command runs or has run, and the system does not say how it ended.
+    #[error("can't tell how the command has ended: {0}")]
+    Wait(io::Error),
     /// The system refuses what is needed to run.
     #[error("can't start: {0}")]
     System(#[from] io::Error),
@@ -59,7 +62,7 @@ impl Failure {
                 ErrorKind::WouldBlock | ErrorKind::OutOfMemory => 71,
                 _ => 126,
             },
-            Self::System(_) => 71,
+            Self::Wait(_) | Self::System(_) => 71,
         }
     }
 
