@@ -5,10 +5,10 @@ use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation};
 use libdc::wire::link::Welcome;
 use libdc::wire::lock::{LockAnswer, LockStatus};
 use libdc::wire::message::{Message, MessageReader, write_message};
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use tempfile::TempDir;
 
 /// Longer than anything takes.
@@ -86,14 +86,27 @@ impl Connection {
                 Some(message) => return Some(message),
                 None => {
                     let mut bytes = [0; 4096];
-                    let count = self.stream.read(&mut bytes).unwrap();
-                    if count == 0 {
-                        return None;
+                    match self.stream.read(&mut bytes) {
+                        Ok(0) => return None,
+                        Ok(count) => self.unread.extend_from_slice(&bytes[..count]),
+                        // A read with a time limit is not begun again by the system.
+                        Err(error) => assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}"),
                     }
-                    self.unread.extend_from_slice(&bytes[..count]);
                 }
             }
         }
+    }
+
+    /// Nothing comes for this long.
+    pub(crate) fn expect_silence(&mut self, span: Duration) {
+        assert!(self.unread.is_empty());
+        let end = Instant::now() + span;
+        while let Some(left) = end.checked_duration_since(Instant::now()).filter(|left| !left.is_zero()) {
+            self.stream.set_read_timeout(Some(left)).unwrap();
+            let error = self.stream.read(&mut [0]).unwrap_err();
+            assert!(matches!(error.kind(), ErrorKind::WouldBlock | ErrorKind::Interrupted), "{error}");
+        }
+        self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
     }
 
     /// The next request, which is of this operation.

@@ -10,9 +10,13 @@ use libdc::wire::link::Hello;
 use libdc::wire::lock::{LockAction, LockRequest, LockStatus};
 use libdc::wire::message::write_message;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use std::io::{BufRead, BufReader, Read};
+use std::io::{BufRead, BufReader, Read, Write};
+use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
+use std::thread;
+use std::time::Duration;
 
 /// A command that says it is there, and ends when its standard input does.
 const READY: &str = "echo ready; read x";
@@ -38,6 +42,8 @@ impl Running {
             command.env_remove(name);
         }
         command.env("DC_LOCK_CONNECT", agent.address()).args(words);
+        // A group of its own, whose parent is of another: the system discards SIGTSTP to an orphaned one.
+        command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         Self { child: command.spawn().unwrap() }
     }
@@ -288,6 +294,56 @@ fn a_signal_is_passed_on_to_the_command() {
     connection.expect_end();
     let end = running.ended();
     assert_eq!((end.status, end.out.as_str()), (3, "ended\n"));
+}
+
+/// Has it stopped by SIGTSTP, which is sent to it alone. Returns the state of its command, whose number it reads.
+fn stop_alone(running: &mut Running) -> String {
+    let mut number = String::new();
+    BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut number).unwrap();
+    running.signal(Signal::SIGTSTP);
+    let pid = Pid::from_raw(i32::try_from(running.child.id()).unwrap());
+    let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
+    assert_eq!(stopped, WaitStatus::Stopped(pid, Signal::SIGSTOP));
+    let status = std::fs::read_to_string(format!("/proc/{}/status", number.trim())).unwrap();
+    status.lines().find_map(|line| line.strip_prefix("State:")).unwrap().trim().to_owned()
+}
+
+#[test]
+fn a_stop_is_passed_on_and_the_command_goes_on_with_it() {
+    let agent = Agent::new();
+    let mut running = Running::start(&agent, &["k", "--", "sh", "-c", "echo $$; read x; exit 5"]);
+    let mut connection = agent.open();
+    connection.grant();
+    assert_eq!(stop_alone(&mut running), "T (stopped)");
+    running.signal(Signal::SIGCONT);
+    drop(running.child.stdin.take());
+    connection.expect_end();
+    assert_eq!(running.end().status, 5);
+}
+
+#[test]
+fn a_command_whose_lease_passed_while_it_was_stopped_does_not_go_on() {
+    const GRACE_MS: u32 = 3_000;
+    for (on_loss, status, out) in [("kill", 76, "ended\n"), ("warn", 0, "went on\n")] {
+        let agent = Agent::with_grace_ms(GRACE_MS);
+        let command = "trap 'echo ended; exit 0' TERM; echo $$; read x; echo went on";
+        let mut running = Running::start(&agent, &["-on-loss", on_loss, "k", "--", "sh", "-c", command]);
+        let mut connection = agent.open();
+        connection.grant();
+        stop_alone(&mut running);
+        connection.expect_silence(Duration::from_millis(GRACE_MS.into()));
+        running.child.stdin.as_mut().unwrap().write_all(b"x\n").unwrap();
+        running.signal(Signal::SIGCONT);
+        let ended = thread::spawn(move || running.ended());
+        // Whether it asks for a lease before it gives the lock back does not matter.
+        while let Some(request) = connection.next() {
+            let status =
+                if request.head.operation.name() == "RENEW" { LockStatus::Error } else { LockStatus::Ok };
+            connection.answer(request.head, &[status as u8]);
+        }
+        let end = ended.join().unwrap();
+        assert_eq!((end.status, end.out.as_str()), (status, out), "{on_loss}: {}", end.err);
+    }
 }
 
 /// Kills `dc_lock`, and returns what its command has still to say: nothing if it is killed with it.

@@ -5,6 +5,7 @@ use crate::status::Failure;
 use crate::tether::Tether;
 use libdc::client::lock::Guard;
 use nix::sys::signal::{Signal, kill};
+use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
 use nix::unistd::Pid;
 use std::ffi::OsString;
 use std::io::ErrorKind;
@@ -59,11 +60,20 @@ impl Running {
 
     /// Sends it a signal, unless it has ended.
     pub(crate) fn signal(&self, signal: Signal) {
-        let number = self.0.id().and_then(|id| i32::try_from(id).ok());
-        if let Some(number) = number {
+        if let Some(pid) = self.pid() {
             // It may have ended without having been waited for: then the signal is lost as it would be a moment later.
-            kill(Pid::from_raw(number), signal).ok();
+            kill(pid, signal).ok();
         }
+    }
+
+    /// Whether it is stopped.
+    pub(crate) fn is_stopped(&self) -> bool {
+        let look = WaitPidFlag::WSTOPPED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
+        self.pid().is_some_and(|pid| matches!(waitid(Id::Pid(pid), look), Ok(WaitStatus::Stopped(..))))
+    }
+
+    fn pid(&self) -> Option<Pid> {
+        self.0.id().and_then(|id| i32::try_from(id).ok()).map(Pid::from_raw)
     }
 }
 

@@ -1,6 +1,7 @@
 //! `dc_lock`: holds a lock while a command runs, like flock(1) for a fleet.
 
 mod command;
+mod hold;
 mod options;
 mod run;
 mod signals;

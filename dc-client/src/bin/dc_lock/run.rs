@@ -1,20 +1,17 @@
-//! Waiting for the lock, holding it while the command runs, and ending the command before the lock can be another's.
+//! Waiting for the lock, holding it while the command runs, and giving it back.
 
-use crate::command::{Running, status};
+use crate::command::status;
+use crate::hold::Holding;
 use crate::options::{LockOptions, OnLoss, PROGRAM};
-use crate::signals::{Signals, is_of_the_terminal};
+use crate::signals::Signals;
 use crate::status::{Failure, LOST};
-use libdc::client::lock::{self, AcquireOptions, Guard, LockClient, LockError, Loss};
+use libdc::client::lock::{self, AcquireOptions, Guard, LockClient, LockError};
 use libdc::net::workers::runtime;
-use nix::sys::signal::Signal;
 use std::fmt::Display;
-use std::future::pending;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 
-/// How long a command has between SIGTERM and SIGKILL when the lock is lost already.
-const KILL_AFTER_LOSS: Duration = Duration::from_secs(1);
 /// The longest time to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
@@ -54,7 +51,7 @@ async fn hold(options: &LockOptions) -> Result<u8, Failure> {
     let client = LockClient::new(options.connect.clone(), client_options);
     let guard = tokio::select! {
         guard = take(options, &client) => guard?,
-        signal = signals.next() => return Err(Failure::Signal { number: signal as i32 as u8 }),
+        signal = signals.ending() => return Err(Failure::Signal { number: signal as i32 as u8 }),
     };
     let held = hold_for(options, guard, &mut signals).await;
     // What is left is given back with the connection.
@@ -94,35 +91,16 @@ async fn take(options: &LockOptions, client: &LockClient) -> Result<Guard, Failu
 
 /// Runs the command while the lock is held, and releases it.
 async fn hold_for(options: &LockOptions, guard: Guard, signals: &mut Signals) -> Result<u8, Failure> {
-    let mut command = match Running::start(options, &guard) {
-        Ok(command) => command,
+    signals.listen_for_stops()?;
+    let holding = match Holding::start(options, &guard) {
+        Ok(holding) => holding,
         Err(failure) => {
             // That it was lost in this moment concerns nobody.
             guard.release().await.ok();
             return Err(failure);
         }
     };
-    let mut lost = false;
-    let mut kill_at = None;
-    let ended = loop {
-        tokio::select! {
-            ended = command.ended() => break ended?,
-            signal = signals.next() => {
-                if !is_of_the_terminal(signal) {
-                    command.signal(signal);
-                }
-            }
-            loss = guard.lost(), if !lost => {
-                lost = true;
-                kill_at = react(options, &guard, loss, &command);
-            }
-            () = reached(kill_at) => {
-                kill_at = None;
-                say(&"the command has not ended: killing it");
-                command.signal(Signal::SIGKILL);
-            }
-        }
-    };
+    let (ended, mut lost) = holding.end(signals).await?;
     let released = guard.release().await;
     if matches!(released, Err(LockError::NotHeld)) && !lost {
         lost = true;
@@ -135,26 +113,4 @@ async fn hold_for(options: &LockOptions, guard: Guard, signals: &mut Signals) ->
         }
     }
     Ok(if lost && options.on_loss == OnLoss::Kill { LOST } else { status(ended) })
-}
-
-/// The lock is lost: says so, and asks the command to end. Returns when it is to be killed.
-fn react(options: &LockOptions, guard: &Guard, loss: Loss, command: &Running) -> Option<Instant> {
-    let key = &options.key;
-    if options.on_loss == OnLoss::Warn {
-        say(&format_args!("the lock {key} is lost: {loss}; the command runs on without it"));
-        return None;
-    }
-    say(&format_args!("the lock {key} is lost: {loss}; ending the command"));
-    command.signal(Signal::SIGTERM);
-    // A stopped command takes the signal when it goes on.
-    command.signal(Signal::SIGCONT);
-    let left = guard.remaining();
-    Some(Instant::now() + if left.is_zero() { KILL_AFTER_LOSS } else { left * 4 / 5 })
-}
-
-async fn reached(moment: Option<Instant>) {
-    match moment {
-        Some(moment) => sleep(moment.saturating_duration_since(Instant::now())).await,
-        None => pending().await,
-    }
 }

@@ -3,7 +3,7 @@
 //! One that is ignored from the start, as under nohup(1), stays ignored, for the command too. But SIGCHLD: while that is ignored
 //! nobody can be told how a child has ended, and the command has it by default, as under flock(1).
 
-use nix::sys::signal::Signal as Number;
+use nix::sys::signal::{Signal as Number, raise};
 use nix::unistd::{getpgrp, tcgetpgrp};
 use std::fs::{self, File};
 use std::future::poll_fn;
@@ -15,42 +15,82 @@ use tokio::signal::unix::{Signal, SignalKind, signal};
 const PASSED_ON: [Number; 6] =
     [Number::SIGTERM, Number::SIGINT, Number::SIGHUP, Number::SIGQUIT, Number::SIGUSR1, Number::SIGUSR2];
 
+/// What the process is told.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Event {
+    /// This signal came.
+    Signal(Number),
+    /// A child has ended, was stopped, or goes on.
+    Child,
+}
+
 /// The signals of the process, from the moment this exists.
 #[derive(Debug)]
 pub(crate) struct Signals {
-    passed_on: Vec<(Number, Signal)>,
-    /// Kept, so that children that end are not forgotten.
-    _child: Signal,
+    ignored: u64,
+    taken: Vec<(Number, Signal)>,
+    /// Without it children that end are forgotten, where nobody wants to know.
+    child: Signal,
 }
 
 impl Signals {
-    /// Takes them over.
+    /// Takes those over that end a process.
     ///
     /// # Errors
     /// Those of the system.
     pub(crate) fn listen() -> io::Result<Self> {
-        let ignored = ignored();
-        let taken = PASSED_ON.into_iter().filter(|number| ignored >> (*number as i32 - 1) & 1 == 0);
-        let listening = taken.map(|number| Ok((number, signal(SignalKind::from_raw(number as i32))?)));
-        Ok(Self { passed_on: listening.collect::<io::Result<_>>()?, _child: signal(SignalKind::child())? })
+        let mut signals = Self { ignored: ignored(), taken: Vec::new(), child: signal(SignalKind::child())? };
+        PASSED_ON.into_iter().try_for_each(|number| signals.take(number))?;
+        Ok(signals)
     }
 
-    /// The next one. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Number {
+    /// Takes SIGTSTP over, too: before there is a command, the system does what is to be done.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn listen_for_stops(&mut self) -> io::Result<()> {
+        self.take(Number::SIGTSTP)
+    }
+
+    /// What comes next. Cancel-safe.
+    pub(crate) async fn next(&mut self) -> Event {
         poll_fn(|cx| {
-            let came = self.passed_on.iter_mut().find_map(|(number, signal)| match signal.poll_recv(cx) {
-                Poll::Ready(Some(())) => Some(*number),
+            let came = self.taken.iter_mut().find_map(|(number, signal)| match signal.poll_recv(cx) {
+                Poll::Ready(Some(())) => Some(Event::Signal(*number)),
                 Poll::Ready(None) | Poll::Pending => None,
             });
+            let came = came.or_else(|| self.child.poll_recv(cx).is_ready().then_some(Event::Child));
             came.map_or(Poll::Pending, Poll::Ready)
         })
         .await
     }
+
+    /// The next signal that was taken over. Cancel-safe.
+    pub(crate) async fn ending(&mut self) -> Number {
+        loop {
+            if let Event::Signal(number) = self.next().await {
+                return number;
+            }
+        }
+    }
+
+    fn take(&mut self, number: Number) -> io::Result<()> {
+        if self.ignored >> (number as i32 - 1) & 1 == 0 {
+            self.taken.push((number, signal(SignalKind::from_raw(number as i32))?));
+        }
+        Ok(())
+    }
+}
+
+/// Stops this process. Returns when it goes on.
+pub(crate) fn stop_self() {
+    // No system refuses this one.
+    raise(Number::SIGSTOP).ok();
 }
 
 /// Whether the terminal sends this signal to the command too, which is of the same process group.
 pub(crate) fn is_of_the_terminal(number: Number) -> bool {
-    let is_key = matches!(number, Number::SIGINT | Number::SIGQUIT);
+    let is_key = matches!(number, Number::SIGINT | Number::SIGQUIT | Number::SIGTSTP);
     is_key && File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(&terminal) == Ok(getpgrp()))
 }
 
