@@ -404,6 +404,43 @@ fn a_command_that_does_not_heed_is_killed() {
     assert_eq!(lines[1..], ["dc_lock: the command has not ended: killing it"]);
 }
 
+/// Runs until one that waits as long as any for an answer, and has none, would have given up. Returns whether it is through before.
+fn is_sooner_than_the_patient(agent: &Agent, run: impl FnOnce()) -> bool {
+    let mut patient = Running::start(agent, &["k", "--", "true"]);
+    run();
+    let is_sooner = patient.child.try_wait().unwrap().is_none();
+    patient.child.kill().unwrap();
+    patient.child.wait().unwrap();
+    is_sooner
+}
+
+#[test]
+fn who_does_not_wait_is_soon_told_that_nobody_answers() {
+    for words in [&["-n", "k", "--", "true"][..], &["-w", "1", "k", "--", "true"]] {
+        let agent = Agent::new();
+        let running = Running::start(&agent, words);
+        // Whose connections nobody accepts.
+        let is_sooner = is_sooner_than_the_patient(&agent, || {
+            let end = running.end();
+            assert_eq!((end.status, end.err.as_str()), (69, "dc_lock: no answer in time\n"));
+        });
+        assert!(is_sooner, "{words:?}");
+    }
+}
+
+#[test]
+fn the_server_is_not_waited_for_once_the_lock_is_lost() {
+    let agent = Agent::with_grace_ms(1_000);
+    let mut running = Running::start(&agent, &["k", "--", "sh", "-c", READY]);
+    let mut connection = agent.open();
+    connection.grant();
+    running.expect_ready();
+    connection.expect("RENEW");
+    connection.expect("RELEASE");
+    // Neither is answered.
+    assert!(is_sooner_than_the_patient(&agent, || assert_eq!(running.ended().status, 76)));
+}
+
 #[test]
 fn an_agent_that_ends_takes_the_lock_with_it() {
     let agent = Agent::new();

@@ -14,6 +14,8 @@ use tokio::time::timeout;
 
 /// The longest time to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
+/// How long after the time to wait an answer may come: time enough to connect and to ask once.
+const ANSWER_MAX: Duration = Duration::from_secs(2);
 
 /// Does what the options say. Returns the exit status.
 ///
@@ -60,11 +62,20 @@ async fn hold(options: &LockOptions) -> Result<u8, Failure> {
 }
 
 async fn take(options: &LockOptions, client: &LockClient) -> Result<Guard, Failure> {
+    let taking = wait_for(options, client);
+    match options.wait() {
+        None => taking.await,
+        Some(wait) => timeout(wait + ANSWER_MAX, taking).await.map_err(|_| LockError::NoAnswer)?,
+    }
+}
+
+async fn wait_for(options: &LockOptions, client: &LockClient) -> Result<Guard, Failure> {
     let start = Instant::now();
     client.ready().await?;
     let how = AcquireOptions { limit: options.limit, lease: options.lease, retry: true };
     let key = &options.key;
-    let wait = options.wait();
+    // The time to connect is of the time to wait.
+    let wait = options.wait().map(|wait| wait.saturating_sub(start.elapsed()));
     let mut guard = None;
     // The first attempt tells whether there is anything to wait for, and to say.
     if options.verbose || wait.is_some_and(|wait| wait.is_zero()) {
@@ -101,15 +112,20 @@ async fn hold_for(options: &LockOptions, guard: Guard, signals: &mut Signals) ->
         }
     };
     let (ended, mut lost) = holding.end(signals).await?;
-    let released = guard.release().await;
-    if matches!(released, Err(LockError::NotHeld)) && !lost {
-        lost = true;
-        say(&format_args!("the lock {} was lost before the command ended", options.key));
-    }
-    if options.verbose {
-        match released {
-            Ok(()) => say(&format_args!("released {}", options.key)),
-            Err(error) => say(&format_args!("{} could not be released: {error}", options.key)),
+    if lost {
+        // What is left of it is given back in saying goodbye: a server that hangs is not waited for.
+        drop(guard);
+    } else {
+        let released = guard.release().await;
+        if matches!(released, Err(LockError::NotHeld)) {
+            lost = true;
+            say(&format_args!("the lock {} was lost before the command ended", options.key));
+        }
+        if options.verbose {
+            match released {
+                Ok(()) => say(&format_args!("released {}", options.key)),
+                Err(error) => say(&format_args!("{} could not be released: {error}", options.key)),
+            }
         }
     }
     Ok(if lost && options.on_loss == OnLoss::Kill { LOST } else { status(ended) })
