@@ -119,6 +119,23 @@ fn the_status_is_that_of_the_shell() {
 }
 
 #[test]
+fn a_script_without_a_first_line_is_run_by_the_shell() {
+    for on_loss in ["kill", "warn"] {
+        let agent = Agent::new();
+        let script = agent.file("script").display().to_string();
+        // Written by another process: nothing executes a file that some child of ours may have open.
+        let write = "echo 'echo $DC_LOCK_FENCE \"$@\"; exit 7' > \"$0\" && chmod 755 \"$0\"";
+        assert!(Command::new("sh").args(["-c", write, &script]).status().unwrap().success());
+        let running = Running::start(&agent, &["-on-loss", on_loss, "k", "--", &script, "a b", "-c", "--"]);
+        let mut connection = agent.open();
+        connection.grant();
+        connection.expect_end();
+        let end = running.end();
+        assert_eq!((end.status, end.out), (7, format!("{FENCE} a b -c --\n")), "{on_loss}: {}", end.err);
+    }
+}
+
+#[test]
 fn a_parent_that_ignores_the_ends_of_children_changes_nothing() {
     for on_loss in ["kill", "warn"] {
         let agent = Agent::new();

@@ -1,6 +1,7 @@
 //! The command: started with the lock in its environment, passed signals, and ended when it has to be.
 
 use crate::options::{LockOptions, OnLoss};
+use crate::script;
 use crate::status::Failure;
 use crate::tether::Tether;
 use libdc::client::lock::Guard;
@@ -36,7 +37,12 @@ impl Running {
         let alone = || {
             let mut command = Command::new(&program);
             command.args(arguments);
-            with_the_lock(command)
+            match with_the_lock(command) {
+                Err(error) if script::may_be_script(&error) => {
+                    with_the_lock(script::command(&program, arguments).into())
+                }
+                started => started,
+            }
         };
         let started = match options.on_loss {
             OnLoss::Warn => alone(),

@@ -4,6 +4,7 @@ mod command;
 mod hold;
 mod options;
 mod run;
+mod script;
 mod signals;
 mod status;
 mod tether;

@@ -5,6 +5,7 @@
 //! safe call. So this program is started again where the command will run, asks, and executes the command in its place.
 
 use crate::options::PROGRAM;
+use crate::script;
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;
@@ -59,7 +60,11 @@ impl Tether {
         if u32::try_from(getppid().as_raw()) != Ok(self.parent) {
             return io::Error::other("dc_lock has ended, and the lock with it");
         }
-        Command::new(&self.program).args(&self.arguments).exec()
+        let error = Command::new(&self.program).args(&self.arguments).exec();
+        if script::may_be_script(&error) {
+            return script::command(&self.program, &self.arguments).exec();
+        }
+        error
     }
 }
 
