@@ -29,6 +29,9 @@ const ERROR_NOT_ENQUEUED: u8 = 9;
 /// One in so many times a promise is broken that is broken now and then.
 const NOW_AND_THEN: u64 = 10;
 
+/// When a lease ends that ends too early.
+const EARLY: Duration = Duration::from_millis(300);
+
 /// What a server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockConduct {
@@ -48,6 +51,10 @@ pub enum LockConduct {
     LosesLocks,
     /// A renewed lease is shorter than asked.
     RenewsForLess,
+    /// A renewal is answered and changes nothing.
+    RenewsNothing,
+    /// A lease ends long before it should.
+    ExpiresEarly,
     /// A lease never ends.
     NeverExpires,
     /// The limit that others hold with does not matter.
@@ -296,7 +303,9 @@ impl State {
         if conduct == LockConduct::RenewsForLess {
             lease /= 2;
         }
-        key.holders[at].ends = Instant::now() + lease;
+        if conduct != LockConduct::RenewsNothing {
+            key.holders[at].ends = Instant::now() + lease;
+        }
         Some([&[OK][..], &milliseconds(lease)].concat())
     }
 
@@ -308,7 +317,8 @@ impl State {
         let mut token = [7; TOKEN_BYTES];
         token[..8].copy_from_slice(&fence.to_be_bytes());
         let Waiter { connection, lease, header } = *waiter;
-        let ends = Instant::now() + lease;
+        let ends =
+            Instant::now() + if conduct == LockConduct::ExpiresEarly { EARLY.min(lease) } else { lease };
         let unclaimed = header.is_none();
         let key = self.keys.entry(name.to_vec()).or_default();
         key.holders.push(Holder { token, connection, lease, ends, unclaimed });

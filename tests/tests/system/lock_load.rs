@@ -79,6 +79,20 @@ fn a_broken_promise_about_locks_is_found() {
 }
 
 #[test]
+fn a_lease_that_ends_too_early_is_found() {
+    for (conduct, manner) in [
+        // Found by the first renewal that the machine is not too busy for.
+        (LockConduct::RenewsNothing, &["-persistent", "-pipeline", "4", "-duration", "60"][..]),
+        (LockConduct::ExpiresEarly, &["-hold", "400"]),
+    ] {
+        let server = FakeLockServer::start(conduct);
+        let output = check(&format!("IP:{}", server.address()), manner);
+        let told = stderr(&output);
+        assert!(told.contains("ok, as it was held; got error"), "{conduct:?}: {} {told}", output.status);
+    }
+}
+
+#[test]
 fn a_load_of_locks_goes_through_outages() {
     let mut server = Server::start(&[]);
     let agent = Agent::start(server.address(), &["-retry", "200"]);

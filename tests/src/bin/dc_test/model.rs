@@ -10,7 +10,8 @@
 //!   to be stored are. After the next answer the id is not used again;
 //! - a session whose ADD was asked before an outage was over may be lost; under `-tolerate-eviction`, any may.
 //!
-//! A slot has at most one operation under way, so nothing depends on the order of answers.
+//! A slot has at most one operation under way, so nothing depends on the order of answers. Some are left alone until what they
+//! store must have expired: the others are stored anew long before.
 
 use crate::content;
 use crate::tally::Sheet;
@@ -45,6 +46,8 @@ pub(crate) const SHEET: Sheet = Sheet {
 #[derive(Debug)]
 pub(crate) struct Model {
     slots: Vec<Slot>,
+    /// So many of them, the first, are asked about what they store only once that must have expired.
+    aging: usize,
     rng: Rng,
     bytes: RangeInclusive<usize>,
     timeout_ms: RangeInclusive<u32>,
@@ -56,6 +59,8 @@ pub(crate) struct Model {
 pub(crate) struct Shape {
     /// How many.
     pub(crate) sessions: usize,
+    /// How many of them are left alone while they may be stored.
+    pub(crate) aging: usize,
     /// Their bytes.
     pub(crate) bytes: RangeInclusive<usize>,
     /// How long they are kept, in milliseconds.
@@ -136,15 +141,15 @@ enum Miss {
 impl Model {
     pub(crate) fn new(shape: &Shape, mut rng: Rng) -> Self {
         let slots = (0..shape.sessions).map(|_| Slot::fresh(rng.u64(..))).collect();
-        let Shape { bytes, timeout_ms, eviction, .. } = shape.clone();
-        Self { slots, rng, bytes, timeout_ms, eviction }
+        let Shape { aging, bytes, timeout_ms, eviction, .. } = shape.clone();
+        Self { slots, aging, rng, bytes, timeout_ms, eviction }
     }
 
-    /// The next operation, on a session that has none under way; `None` if all have.
+    /// The next operation, on a session that has none under way and is not left alone; `None` if there is none.
     pub(crate) fn ask(&mut self, now: Time) -> Option<Question> {
         use SessionOperation::{Add, Get, Have, Remove};
         let start = self.rng.usize(..self.slots.len());
-        let slot = (start..self.slots.len()).chain(0..start).find(|slot| !self.slots[*slot].asked)?;
+        let slot = (start..self.slots.len()).chain(0..start).find(|slot| self.is_free(*slot, now))?;
         let operation = [Add, Get, Remove, Have][self.rng.usize(..4)];
         let content = (operation == Add).then(|| Content {
             seed: self.rng.u64(..),
@@ -155,6 +160,12 @@ impl Model {
         });
         self.slots[slot].asked = true;
         Some(Question { slot, id: self.slots[slot].id, operation, content, asked: now })
+    }
+
+    fn is_free(&self, slot: usize, now: Time) -> bool {
+        let Slot { asked, contents, in_doubt, .. } = &self.slots[slot];
+        let is_left_alone = slot < self.aging && !in_doubt && contents.iter().any(|it| it.may_live(now));
+        !asked && !is_left_alone
     }
 
     /// Judges the answer to `question`. `outage` is the time of the last failure seen.
@@ -208,6 +219,12 @@ impl Model {
             *slot = Slot::fresh(self.rng.u64(..));
         }
         Ok(outcome)
+    }
+
+    /// Whether it is about a session that will be left alone.
+    #[cfg(test)]
+    pub(crate) const fn is_aging(&self, question: &Question) -> bool {
+        question.slot < self.aging
     }
 
     /// Takes a question back that was never asked.

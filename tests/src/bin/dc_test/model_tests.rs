@@ -20,7 +20,7 @@ const fn at(ms: u64) -> Time {
 }
 
 fn shape(sessions: usize) -> Shape {
-    Shape { sessions, bytes: 5..=40, timeout_ms: TIMEOUT_MS..=TIMEOUT_MS, eviction: false }
+    Shape { sessions, aging: 0, bytes: 5..=40, timeout_ms: TIMEOUT_MS..=TIMEOUT_MS, eviction: false }
 }
 
 /// A model of one session.
@@ -283,4 +283,32 @@ proptest! {
             now_ms += 1;
         }
     }
+}
+
+#[test]
+fn one_that_ages_is_asked_about_once_it_must_have_expired() {
+    let mut model = Model::new(&Shape { aging: 1, ..shape(2) }, Rng::with_seed(1));
+    let aged = loop {
+        let question = ask(&mut model, Add, at(0));
+        if model.is_aging(&question) {
+            break question;
+        }
+        model.forget(&question);
+    };
+    assert_eq!(model.judge(&aged, OK, at(0), None), Ok(Outcome::Ok));
+    let expired = u64::from(TIMEOUT_MS) + MARGIN_MS;
+    for now in [0, 1, expired] {
+        let other = model.ask(at(now)).unwrap();
+        assert_ne!(other.id, aged.id);
+        assert!(model.ask(at(now)).is_none());
+        model.forget(&other);
+    }
+    let question = loop {
+        let question = model.ask(at(expired + 1)).unwrap();
+        if question.id == aged.id && question.operation == Have {
+            break question;
+        }
+        model.forget(&question);
+    };
+    model.judge(&question, OK, at(expired + 1), None).unwrap_err();
 }

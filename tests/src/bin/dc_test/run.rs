@@ -16,6 +16,9 @@ use std::rc::Rc;
 use std::time::{Duration, Instant};
 use tokio::task::{JoinSet, LocalSet};
 
+/// One in so many sessions is left alone until it must have expired.
+const AGING: usize = 10;
+
 /// What the clients of a run share. All is on one thread.
 #[derive(Debug)]
 pub(crate) struct Run {
@@ -176,8 +179,11 @@ impl From<&Options> for Shape {
         // Checked: none is longer than seven days.
         let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         let (timeout, timevar) = (options.timeout, options.timevar);
+        let (sessions, pipeline) = (options.sessions as usize, options.pipeline as usize);
         Self {
-            sessions: options.sessions as usize,
+            sessions,
+            // So that as many requests as are wanted are under way all the same.
+            aging: (sessions / AGING).min(sessions.saturating_sub(pipeline)),
             bytes: options.datamin..=options.datamax,
             timeout_ms: ms(timeout.saturating_sub(timevar))..=ms(timeout.saturating_add(timevar)),
             eviction: options.tolerate_eviction,

@@ -45,6 +45,8 @@ struct Locker {
     queued: bool,
     seat: Option<u64>,
     token: Option<Token>,
+    /// Since when it holds its lock.
+    had: Option<Instant>,
     asked: Option<Asked>,
     /// Does nothing before.
     wakes: Option<Instant>,
@@ -108,7 +110,7 @@ impl Client {
             let queues = |it: &Locker| it.queued && it.round.as_ref().is_some_and(|round| round.key == key);
             let freedom = Freedom {
                 may_queue: !self.lockers.iter().any(queues),
-                may_expire: model.take_expiry(self.run.time(now)),
+                lapse: model.take_lapse(self.run.time(now)),
                 persistent: self.run.persistent,
                 pipeline: self.run.pipeline,
             };
@@ -189,6 +191,14 @@ impl Client {
                     return false;
                 }
                 Some(Step::Hold) => model.shape().hold_ms,
+                Some(Step::HoldUntil(after_ms)) => {
+                    let until = locker.had.map(|had| had + Duration::from_millis(after_ms));
+                    locker.wakes = until.filter(|until| now < *until);
+                    if locker.wakes.is_some() {
+                        return false;
+                    }
+                    0
+                }
                 Some(Step::Outlive) => {
                     round.steps.push_front(Step::Expire);
                     let ends = locker.seat.and_then(|seat| model.ends(round.key, seat));
@@ -286,6 +296,7 @@ impl Client {
         match verdict.outcome {
             Outcome::Held(token) => {
                 locker.token = Some(token);
+                locker.had = Some(now);
                 round.skip_wait();
             }
             Outcome::TimedOut | Outcome::Lost => {

@@ -16,6 +16,7 @@
 
 use super::key::{Holder, Key, MARGIN_MS, Place, Rivalry, SETTLE_MS};
 use super::question::{Act, Outcome, Question, Verdict};
+use super::round::Lapse;
 use crate::wrong::Wrong;
 use libdc::id::Grant;
 use libdc::time::Time;
@@ -25,8 +26,9 @@ use std::rc::Rc;
 
 /// How long after a failure a server may hold locks of whom nobody knows, or grant none.
 const RECOVERY_MS: u64 = 60_000;
-/// How often a lock is left to expire.
+/// How often a lock is left to expire, and how often one is held beyond its first lease: each takes a sixth of one key's time.
 const EXPIRY_INTERVAL_MS: u64 = 2000;
+const RENEWAL_INTERVAL_MS: u64 = 5000;
 
 /// The keys of a run.
 #[derive(Debug)]
@@ -38,8 +40,8 @@ pub(crate) struct Model {
     /// The greatest fence seen.
     fence: u64,
     connections: u64,
-    /// No lock is left to expire before.
-    expiry_due: Time,
+    /// No short lease is asked for before.
+    lapses: [(Lapse, Time); 2],
 }
 
 /// What the locks are like.
@@ -73,7 +75,8 @@ impl Model {
     /// Keys that no other run has, as far as `seed` is random.
     pub(crate) fn new(shape: &Shape, seed: u64) -> Self {
         let keys = (0..shape.keys).map(|number| Key::new(format!("dc_test-{seed:016x}-{number}"))).collect();
-        Self { keys, shape: *shape, tick: 0, fence: 0, connections: 0, expiry_due: Time::from_ms(0) }
+        let lapses = [Lapse::Expires, Lapse::IsRenewed].map(|lapse| (lapse, Time::from_ms(0)));
+        Self { keys, shape: *shape, tick: 0, fence: 0, connections: 0, lapses }
     }
 
     pub(super) const fn shape(&self) -> &Shape {
@@ -86,13 +89,14 @@ impl Model {
         self.connections
     }
 
-    /// Whether it is time to let a lock expire. Each takes so long that few are enough.
-    pub(super) fn take_expiry(&mut self, now: Time) -> bool {
-        let is_due = self.expiry_due <= now;
-        if is_due {
-            self.expiry_due = now.after_ms(EXPIRY_INTERVAL_MS);
-        }
-        is_due
+    /// The short lease for which it is time. Each takes so long that few are enough.
+    pub(super) fn take_lapse(&mut self, now: Time) -> Option<Lapse> {
+        let (lapse, due) = self.lapses.iter_mut().find(|(_, due)| *due <= now)?;
+        *due = now.after_ms(match lapse {
+            Lapse::Expires => EXPIRY_INTERVAL_MS,
+            Lapse::IsRenewed => RENEWAL_INTERVAL_MS,
+        });
+        Some(*lapse)
     }
 
     /// Asks something.

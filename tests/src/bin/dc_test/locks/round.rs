@@ -1,6 +1,7 @@
 //! A round: what one locker does with one lock, from asking to giving back. Most are plain; some do what must be refused,
-//! let the lease pass, or are gone without a word.
+//! let the lease pass, hold the lock for longer than the first lease, or are gone without a word.
 
+use super::key::MARGIN_MS;
 use super::model::Shape;
 use super::question::Act;
 use fastrand::Rng;
@@ -9,6 +10,13 @@ use std::time::Duration;
 
 /// The lease of a lock that is left to expire: longer than any margin, and no longer than needed.
 const EXPIRING_LEASE_MS: u64 = 250;
+/// The lease of a lock that is held for longer by a renewal: long enough that a busy machine does not make a difference.
+const RENEWED_LEASE_MS: u64 = 750;
+/// When it is renewed, after it was had.
+const RENEWED_AFTER_MS: u64 = RENEWED_LEASE_MS / 2;
+/// When it is released: the first lease has certainly ended, and the second is far from it.
+const RENEWED_UNTIL_MS: u64 = RENEWED_LEASE_MS + MARGIN_MS;
+const _: () = assert!(RENEWED_UNTIL_MS + 2 * MARGIN_MS <= RENEWED_AFTER_MS + RENEWED_LEASE_MS);
 /// A locker that goes without a word does so within this time.
 const LEAVE_WITHIN_MS: u64 = 4;
 /// One in so many rounds ends without a word, where connections are kept.
@@ -32,6 +40,8 @@ pub(super) enum Step {
     Ask(Act),
     /// Hold the lock.
     Hold,
+    /// Hold it until so many milliseconds after it was had.
+    HoldUntil(u64),
     /// Hold it until its lease has ended.
     Outlive,
     /// The lease has ended.
@@ -42,13 +52,22 @@ pub(super) enum Step {
     Leave,
 }
 
+/// What is done with a short lease until it has ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Lapse {
+    /// Nothing.
+    Expires,
+    /// It is renewed in time, and so the lock is held still.
+    IsRenewed,
+}
+
 /// What a client is free to do.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Freedom {
     /// The key has no place of this connection that was queued for.
     pub(super) may_queue: bool,
-    /// A lock may be left to expire.
-    pub(super) may_expire: bool,
+    /// A short lease is to end.
+    pub(super) lapse: Option<Lapse>,
     /// The connection is kept.
     pub(super) persistent: bool,
     /// Lockers of the connection.
@@ -58,21 +77,24 @@ pub(super) struct Freedom {
 impl Round {
     /// A round about `key`.
     pub(super) fn draw(rng: &mut Rng, shape: &Shape, key: usize, freedom: Freedom) -> Self {
-        let Freedom { may_queue, may_expire, persistent, pipeline } = freedom;
+        let Freedom { may_queue, lapse, persistent, pipeline } = freedom;
         let leavers = if persistent { LEAVERS.saturating_mul(pipeline) } else { LEAVERS_OF_ONE };
-        let leaves_after = (rng.usize(..leavers) == 0 && !may_expire)
+        let leaves_after = (rng.usize(..leavers) == 0 && lapse.is_none())
             .then(|| Duration::from_millis(rng.u64(..=LEAVE_WITHIN_MS)));
         let wait = Step::Ask(Act::Wait { timeout_ms: shape.wait_ms });
         let mut steps = VecDeque::new();
         match rng.u8(..10) {
             0 => steps.push_back(Step::Ask(Act::Acquire { timeout_ms: 0 })),
-            1 | 2 if may_queue && !may_expire => steps.extend([Step::Ask(Act::Enqueue), wait]),
+            1 | 2 if may_queue && lapse.is_none() => steps.extend([Step::Ask(Act::Enqueue), wait]),
             _ => steps.push_back(Step::Ask(Act::Acquire { timeout_ms: shape.wait_ms })),
         }
         let ended = Step::Ask(if rng.bool() { Act::ReleaseEnded } else { Act::RenewEnded });
         if leaves_after.is_some() {
             steps.push_back(Step::Rest);
-        } else if may_expire {
+        } else if lapse == Some(Lapse::IsRenewed) {
+            steps.extend([Step::HoldUntil(RENEWED_AFTER_MS), Step::Ask(Act::Renew)]);
+            steps.extend([Step::HoldUntil(RENEWED_UNTIL_MS), Step::Ask(Act::Release)]);
+        } else if lapse == Some(Lapse::Expires) {
             steps.extend([Step::Outlive, ended]);
         } else {
             let one_in = |rng: &mut Rng, rounds: u8| rng.u8(..rounds) == 0;
@@ -84,7 +106,11 @@ impl Round {
         if !persistent {
             steps.push_back(Step::Leave);
         }
-        let lease_ms = if may_expire { EXPIRING_LEASE_MS } else { shape.lease_ms };
+        let lease_ms = match lapse {
+            Some(Lapse::Expires) => EXPIRING_LEASE_MS,
+            Some(Lapse::IsRenewed) => RENEWED_LEASE_MS,
+            None => shape.lease_ms,
+        };
         Self { key, steps, lease_ms, leaves_after }
     }
 
