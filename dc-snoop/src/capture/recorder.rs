@@ -10,8 +10,9 @@ use super::packet::{Ends, PacketError};
 use libdc::proto::observe::Sender;
 use pcap_file::PcapError;
 use std::collections::HashMap;
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io::{self, Seek, Write};
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -25,6 +26,9 @@ const QUEUED_BYTES_MAX: usize = 64 << 20;
 const QUEUED_EVENTS_MAX: usize = 1 << 16;
 /// Blocks are written when there is this much of them, or nothing else to do.
 const WRITE_BYTES: usize = 256 << 10;
+
+/// The permissions of a file that was not there.
+const MODE: u32 = 0o600;
 
 /// Something that happened on a connection, to be written down.
 #[derive(Debug)]
@@ -54,7 +58,7 @@ pub(crate) struct Recorder {
 }
 
 impl Recorder {
-    /// Makes the file, in the place of one that is there, writes its header and starts the thread.
+    /// Makes the file for its owner alone, or empties the one that is there, writes its header and starts the thread.
     ///
     /// # Errors
     /// If the file can't be made or written.
@@ -109,7 +113,8 @@ struct Output {
 
 impl Output {
     fn new(path: &Path, description: &str) -> io::Result<Self> {
-        let file = File::create(path)?;
+        // All that passes is in it, session data too.
+        let file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)?;
         let blocks = Blocks::new(description).map_err(into_io)?;
         let (path, conversations) = (path.to_owned(), HashMap::new());
         let mut output = Self { path, file, blocks, len: 0, failed: false, conversations };
@@ -218,6 +223,21 @@ fn invalid(error: PacketError) -> io::Error {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::fs::{Permissions, metadata, set_permissions};
+    use std::os::unix::fs::PermissionsExt;
+
+    #[test]
+    fn a_new_file_is_for_its_owner_alone() {
+        let directory = tempfile::tempdir().unwrap();
+        let path = directory.path().join("out.pcapng");
+        let mode_after_start = || {
+            Recorder::start(&path, "test").unwrap().finish();
+            metadata(&path).unwrap().permissions().mode() & 0o777
+        };
+        assert_eq!(mode_after_start(), MODE);
+        set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
+        assert_eq!(mode_after_start(), 0o640, "one that is there keeps its permissions");
+    }
 
     #[test]
     fn what_was_written_of_a_block_does_not_count_until_it_is_whole() {
