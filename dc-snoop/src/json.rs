@@ -6,7 +6,7 @@
 
 use crate::clock::rfc_3339;
 use crate::line::end_name;
-use crate::record::{Ending, MessageRecord, Record, TextRecord, What};
+use crate::record::{Ending, MessageRecord, Record, TextRecord, What, shown_of_corrupt};
 use libdc::id::{LockKey, Token};
 use libdc::proto::observe::{Answered, Sender};
 use libdc::wire::display::{
@@ -145,7 +145,7 @@ fn object_of(record: &Record, secrets: Secrets) -> Object<'_> {
         What::Corrupt { sender, corruption, offset, bytes } => Object {
             offset: Some(offset + corruption.offset() as u64),
             reason: Some(corruption.to_string()),
-            data: Some(Bytes::new(bytes, Secrets::Shown)),
+            data: Some(Bytes::new(shown_of_corrupt(bytes, *corruption, secrets), Secrets::Shown)),
             ..of("corrupt", Some(end_name(*sender)))
         },
         What::Raw { sender, len, bytes } => {
@@ -386,9 +386,11 @@ mod tests {
     fn what_is_no_message_is_an_object_too() {
         let sender = Sender::Client;
         let corruption = Corruption::IsResponse { value: 7 };
-        let corrupt = What::Corrupt { sender, corruption, offset: 14, bytes: vec![0, 0x11, 0, 1, 7] };
-        let object = parsed(corrupt, Secrets::Hidden);
-        assert_eq!((&object["offset"], &object["data"]["hex"]), (&json!(18), &json!("0011000107")));
+        let corrupt = What::Corrupt { sender, corruption, offset: 14, bytes: vec![0, 0x11, 0, 1, 7, 0x73] };
+        for (secrets, hex) in [(Secrets::Hidden, "0011000107"), (Secrets::Shown, "001100010773")] {
+            let object = parsed(corrupt.clone(), secrets);
+            assert_eq!((&object["offset"], &object["data"]["hex"]), (&json!(18), &json!(hex)));
+        }
         let unfinished = [(Sender::Client, 6), (Sender::Server, 1)];
         let closed = What::Closed { how: Ending::Reset(sender), unanswered: 2, unfinished };
         let object = parsed(closed, Secrets::Hidden);

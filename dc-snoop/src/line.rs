@@ -11,7 +11,7 @@
 
 use crate::clock::{TimeOfDay, took};
 use crate::dump::{self, Hidden};
-use crate::record::{Ending, MessageRecord, Record, TextRecord, What};
+use crate::record::{Ending, MessageRecord, Record, TextRecord, What, shown_of_corrupt};
 use anstyle::{AnsiColor, Style};
 use jiff::tz::TimeZone;
 use libdc::id::LockKey;
@@ -56,7 +56,8 @@ impl LineWriter {
             What::Corrupt { sender, corruption, offset, bytes } => {
                 begin(&mut line, *sender, "corrupt", FAILED);
                 line.push(PLAIN, &malformed(*corruption, *offset));
-                line.push(DIM, &format!("  [{}]", spaced(bytes)));
+                let shown = shown_of_corrupt(bytes, *corruption, self.secrets);
+                line.push(DIM, &format!("  [{}]", spaced(shown)));
                 line.finish();
             }
             What::Raw { sender, len, bytes } => {
@@ -381,7 +382,7 @@ mod tests {
         let unfinished = [(Sender::Client, 6), (Sender::Server, 0)];
         let whats = vec![
             What::Opened { from: "127.0.0.1:5000".to_owned() },
-            What::Corrupt { sender, corruption, offset: 14, bytes: vec![0, 0x11, 0, 1, 7] },
+            What::Corrupt { sender, corruption, offset: 14, bytes: vec![0, 0x11, 0, 1, 7, 0x73] },
             What::Raw { sender, len: 1, bytes: Some(vec![7]) },
             What::Gap { sender: Sender::Server, count: 100 },
             What::Tls { sender },

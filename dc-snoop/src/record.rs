@@ -2,7 +2,7 @@
 
 use libdc::id::LockKey;
 use libdc::proto::observe::{Answered, Event, Passed, Said, Sender};
-use libdc::wire::display::{Content, TextContent, Topic};
+use libdc::wire::display::{Content, Secrets, TextContent, Topic};
 use libdc::wire::frame::{Corruption, Direction};
 use libdc::wire::message::{Message, MessageRef};
 use std::time::Duration;
@@ -61,6 +61,16 @@ pub(crate) struct TextRecord {
     pub(crate) answers: Option<Answered>,
     /// Whether the line of the request, which has the key, is not shown.
     pub(crate) show_subject: bool,
+}
+
+/// Those of the `bytes` of a header that may be shown where the frames of a stream are lost: behind the one that shows it
+/// there may be session data.
+pub(crate) fn shown_of_corrupt(bytes: &[u8], corruption: Corruption, secrets: Secrets) -> &[u8] {
+    let shown = match secrets {
+        Secrets::Shown => bytes.len(),
+        Secrets::Hidden => bytes.len().min(corruption.offset() + 1),
+    };
+    &bytes[..shown]
 }
 
 /// How a connection ended.
