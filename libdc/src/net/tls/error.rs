@@ -288,13 +288,19 @@ fn is_ca(error: &(impl std::ops::Deref<Target = dyn std::error::Error + Send + S
 /// The names that a peer's certificate has, fit for a line of a log.
 fn shown(names: &[String]) -> Option<String> {
     let one = |name: &String| -> String {
-        name.chars().take(NAME_CHARS_MAX).flat_map(char::escape_debug).collect()
+        bare(name).chars().take(NAME_CHARS_MAX).flat_map(char::escape_debug).collect()
     };
     let mut shown: Vec<String> = names.iter().take(NAMES_MAX).map(one).collect();
     if names.len() > NAMES_MAX {
         shown.push("others".to_owned());
     }
     (!shown.is_empty()).then(|| shown.join(", "))
+}
+
+/// A name without its kind: rustls has `DnsName("a.example")` and `IpAddress(127.0.0.1)`.
+fn bare(name: &str) -> &str {
+    let of_kind = |kind| name.strip_prefix(kind)?.strip_prefix('(')?.strip_suffix(')');
+    of_kind("DnsName").or_else(|| of_kind("IpAddress")).map_or(name, |bare| bare.trim_matches('"'))
 }
 
 fn since(seconds: Option<u64>, direction: &str) -> String {

@@ -120,11 +120,9 @@ async fn a_wrong_name_is_told_with_the_right_one() {
     let ca = Authority::new();
     let (far, near) = meet(&server(&ca.issue("a.example"), None), &client(&ca, None), "IP:b.example:1").await;
     let text = near.unwrap_err().to_string();
-    assert!(
-        text.starts_with("the certificate of the server is not for the name b.example but for "),
-        "{text}"
-    );
-    assert!(text.contains("a.example"), "{text}");
+    let expected = "the certificate of the server is not for the name b.example but for ";
+    let names = text.strip_prefix(expected).unwrap_or_else(|| panic!("{text}"));
+    assert!(names.split(", ").any(|name| name == "a.example"), "{text}");
     let text = far.unwrap_err().to_string();
     assert!(text.starts_with("the client does not trust the certificate of this side"), "{text}");
 }
