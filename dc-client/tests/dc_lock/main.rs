@@ -286,6 +286,22 @@ fn a_token_is_presented_and_never_shown() {
 }
 
 #[test]
+fn who_is_closed_out_without_an_answer_is_told_that_a_token_may_be_lacking() {
+    let agent = Agent::new();
+    let running = Running::start(&agent, &["k", "--", "true"]);
+    let mut connection = agent.accept();
+    connection.expect("HAVE");
+    drop(connection);
+    let end = running.end();
+    assert_eq!(end.status, 69);
+    assert!(
+        end.err.ends_with("closed by the peer without an answer; does the server ask for a token?\n"),
+        "{}",
+        end.err
+    );
+}
+
+#[test]
 fn a_signal_ends_the_wait() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
         let agent = Agent::new();

@@ -188,7 +188,7 @@ impl Driver {
             return Ok(Step::Wait);
         };
         if read == 0 {
-            return Err(LinkFault::Closed);
+            return Err(link.closed());
         }
         link.receive(now, &self.buffer[..read])?;
         if link.is_up() {

@@ -108,6 +108,9 @@ pub enum LinkFault {
     /// The peer closed it.
     #[error("closed by the peer")]
     Closed,
+    /// The peer closed it and had answered nothing. So does a server that asks for a token to who has none.
+    #[error("closed by the peer without an answer; does the server ask for a token?")]
+    Unanswered,
     /// It broke, or could not be opened.
     #[error("{0}")]
     Io(io::ErrorKind),

@@ -25,6 +25,11 @@ impl Link {
         self.state = State::Greeting;
     }
 
+    /// What it means that the peer has closed the connection.
+    pub(in crate::client::lock) fn closed(&self) -> LinkFault {
+        if self.state == State::Probing { LinkFault::Unanswered } else { LinkFault::Closed }
+    }
+
     /// Claims what is held now, and opens the link.
     fn open(&mut self, now: Time) {
         let mut messages: Vec<(Vec<HoldId>, Vec<u8>)> = Vec::new();
