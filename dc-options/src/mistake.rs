@@ -61,6 +61,16 @@ pub enum Mistake {
         /// What is wrong with it.
         value: BadValue,
     },
+    /// A word that is no option is not what is taken there.
+    #[error("{name} \"{shown}\" {value}")]
+    Operand {
+        /// What stands for it in the usage.
+        name: String,
+        /// The word.
+        shown: String,
+        /// What is wrong with it.
+        value: BadValue,
+    },
     /// An option that must be given is not there.
     #[error("{option} is required{}", also(takes.as_ref().map(|takes| format!("it takes {takes}"))))]
     MissingOption {
@@ -70,10 +80,12 @@ pub enum Mistake {
         takes: Option<String>,
     },
     /// An option that another one calls for is not there.
-    #[error("{option} is needed with what else is given")]
+    #[error("{option} is needed with {}", with.as_ref().map_or_else(|| "what else is given".to_owned(), Place::to_string))]
     MissingCompanion {
         /// The option.
         option: String,
+        /// The one that calls for it, where that is known.
+        with: Option<Place>,
     },
     /// Two options may not be given together.
     #[error("{place} and {other} exclude each other")]

@@ -137,6 +137,9 @@ impl Program {
         for given in &given {
             has_value(command, given)?;
         }
+        for (operand, word) in vocabulary.operands().zip(&words.operands) {
+            refusal::is_text_operand(operand, word)?;
+        }
         let line = std::iter::once(OsString::from(self.name))
             .chain(given.iter().map(|given| vocabulary::for_clap(given.option, &given.value)))
             .chain(words.operands)

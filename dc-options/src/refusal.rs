@@ -30,13 +30,20 @@ pub(crate) fn mistake(error: &clap::Error, command: &Command, given: &[Given<'_>
     match error.kind() {
         ErrorKind::ValueValidation | ErrorKind::InvalidValue => {
             let value = string(error.get(ContextKind::InvalidValue)).unwrap_or_default();
+            if option.is_positional() {
+                let shown = printable(OsStr::new(value));
+                return Mistake::Operand { name: all_names(option), shown, value: reason(error) };
+            }
             let shown = (!vocabulary::is_secret(option)).then(|| printable(OsStr::new(value)));
             Mistake::Value { place: place_of(option, Some(value), given), shown, value: reason(error) }
         }
         ErrorKind::MissingRequiredArgument if option.is_required_set() => {
             Mistake::MissingOption { option: all_names(option), takes: takes(command, option) }
         }
-        ErrorKind::MissingRequiredArgument => Mistake::MissingCompanion { option: all_names(option) },
+        ErrorKind::MissingRequiredArgument => {
+            let with = given.iter().find(|given| calls_for(command, given, option)).map(place);
+            Mistake::MissingCompanion { option: all_names(option), with }
+        }
         ErrorKind::ArgumentConflict => {
             let prior = self::shown(error.get(ContextKind::PriorArg));
             match prior.first().and_then(|prior| vocabulary.find_shown(prior)) {
@@ -49,6 +56,15 @@ pub(crate) fn mistake(error: &clap::Error, command: &Command, given: &[Given<'_>
         }
         _ => refused(),
     }
+}
+
+/// Whether `given` takes `option` to be there, too: what clap says when it is given alone.
+fn calls_for(command: &Command, given: &Given<'_>, option: &Arg) -> bool {
+    let words = [OsString::from(command.get_name()), vocabulary::for_clap(given.option, &given.value)];
+    command.clone().try_get_matches_from(words).is_err_and(|error| {
+        error.kind() == ErrorKind::MissingRequiredArgument
+            && shown(error.get(ContextKind::InvalidArg)).contains(&option.to_string().as_str())
+    })
 }
 
 /// What `option` takes, from the parser of its values or, if that takes anything, its metavariable;
@@ -76,14 +92,33 @@ pub(crate) fn takes(command: &Command, option: &Arg) -> Option<String> {
 ///
 /// The value that is not UTF-8.
 pub(crate) fn is_text(given: &Given<'_>) -> Result<(), Mistake> {
-    let takes = given.option.get_value_parser().type_id();
-    let any_bytes = takes == TypeId::of::<PathBuf>() || takes == TypeId::of::<OsString>();
-    if vocabulary::shape(given.option) == Shape::Flag || any_bytes || given.value.to_str().is_some() {
+    if vocabulary::shape(given.option) == Shape::Flag || may_be(given.option, &given.value) {
         return Ok(());
     }
     let shown = (!vocabulary::is_secret(given.option)).then(|| printable(&given.value));
-    let value = BadValue { wrong: "is not UTF-8".into(), takes: None };
-    Err(Mistake::Value { place: place(given), shown, value })
+    Err(Mistake::Value { place: place(given), shown, value: not_text() })
+}
+
+/// The same of a word that is no option.
+///
+/// # Errors
+///
+/// The word that is not UTF-8.
+pub(crate) fn is_text_operand(operand: &Arg, word: &OsStr) -> Result<(), Mistake> {
+    if may_be(operand, word) {
+        return Ok(());
+    }
+    Err(Mistake::Operand { name: all_names(operand), shown: printable(word), value: not_text() })
+}
+
+/// Whether `value` is UTF-8, or need not be.
+fn may_be(option: &Arg, value: &OsStr) -> bool {
+    let takes = option.get_value_parser().type_id();
+    takes == TypeId::of::<PathBuf>() || takes == TypeId::of::<OsString>() || value.to_str().is_some()
+}
+
+fn not_text() -> BadValue {
+    BadValue { wrong: "is not UTF-8".into(), takes: None }
 }
 
 fn reason(error: &clap::Error) -> BadValue {

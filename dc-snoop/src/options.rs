@@ -78,7 +78,7 @@ pub(crate) struct View {
 impl Options for SnoopOptions {
     fn check(&self) -> Result<(), Mistake> {
         if self.stats.is_some_and(|time| time.is_zero()) {
-            return Err(Mistake::inconsistent("stats", "is 0, which is no time"));
+            return Err(Mistake::inconsistent("stats", "is 0, which is no time; it takes 1ms to 24h"));
         }
         match (&self.read, &self.listen, &self.server, &self.write) {
             (None, None, _, _) => Err(Mistake::inconsistent("listen", "is missing (or -read)")),

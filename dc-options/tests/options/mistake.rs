@@ -106,7 +106,11 @@ fn a_secret_is_not_shown() {
 #[test]
 fn an_option_that_is_missing() {
     assert_eq!(told(parse(&[], &[])), format!("-server or -connect is required; {ADDRESS}"));
-    assert_eq!(mistake(&["-tls-cert", "c"], &[]), "-tls-key is needed with what else is given");
+    assert_eq!(mistake(&["-tls-cert", "c"], &[]), "-tls-key is needed with -tls-cert");
+    assert_eq!(
+        mistake(&["-retry", "5"], &[("DC_SAMPLE_TLS_CERT", "c")]),
+        "-tls-key is needed with -tls-cert (from DC_SAMPLE_TLS_CERT)"
+    );
 }
 
 #[test]

@@ -106,6 +106,14 @@ fn on_loss(text: &str) -> Result<OnLoss, BadValue> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::os::unix::ffi::OsStringExt;
+
+    #[test]
+    fn a_key_that_is_no_text_is_named() {
+        let words = [OsString::from_vec(vec![b'k', 0xff]), "--".into(), "true".into()];
+        let stop = PROGRAM.try_parse::<LockOptions>(words, |_| None).unwrap_err();
+        assert_eq!(stop.text(), "dc_lock: KEY \"k\u{fffd}\" is not UTF-8\n");
+    }
 
     fn parse(line: &[&str]) -> Result<LockOptions, String> {
         let words = line.iter().map(OsString::from);
@@ -142,7 +150,7 @@ mod tests {
             (&["-lease", "0.5", "k", "--", "a"], "-lease \"0.5\" is too small"),
             (&["-limit", "0", "k", "--", "a"], "-limit \"0\" is too small"),
             (&["-on-loss", "cry", "k", "--", "a"], "it takes kill or warn"),
-            (&["a b", "--", "true"], "is not a key"),
+            (&["a b", "--", "true"], "dc_lock: KEY \"a b\" is not a key; it takes 1 to 256 bytes"),
             (&["--", "true"], "KEY"),
             (&["-connect", "FD:3", "k", "--", "a"], "-connect \"FD:3\" is a descriptor"),
         ] {
