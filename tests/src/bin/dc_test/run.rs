@@ -178,13 +178,13 @@ impl From<&Options> for Shape {
     fn from(options: &Options) -> Self {
         // Checked: none is longer than seven days.
         let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
-        let (timeout, timevar) = (options.timeout, options.timevar);
+        let (timeout, timevar) = (options.timeout, options.timevar());
         let (sessions, pipeline) = (options.sessions as usize, options.pipeline as usize);
         Self {
             sessions,
             // So that as many requests as are wanted are under way all the same.
             aging: (sessions / AGING).min(sessions.saturating_sub(pipeline)),
-            bytes: options.datamin..=options.datamax,
+            bytes: options.bytes(),
             timeout_ms: ms(timeout.saturating_sub(timevar))..=ms(timeout.saturating_add(timevar)),
             eviction: options.tolerate_eviction,
         }
