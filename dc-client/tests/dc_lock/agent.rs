@@ -1,5 +1,6 @@
 //! An agent that a test plays, message by message, on a Unix socket of its own.
 
+use crate::patience::{PATIENCE, patiently};
 use libdc::id::{Grant, Token};
 use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation};
 use libdc::wire::link::Welcome;
@@ -10,9 +11,6 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::path::PathBuf;
 use std::time::{Duration, Instant};
 use tempfile::TempDir;
-
-/// Longer than anything takes.
-const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The fence of every grant.
 pub(crate) const FENCE: u64 = 1_234_567;
@@ -47,7 +45,8 @@ impl Agent {
     }
 
     pub(crate) fn accept(&self) -> Connection {
-        let stream = self.listener.accept().unwrap().0;
+        let listener = self.listener.try_clone().unwrap();
+        let stream = patiently("a connection", move || listener.accept().unwrap().0);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let reader = MessageReader::link(Direction::Request);
         Connection { stream, reader, unread: Vec::new() }

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, reason = "so a test fails")]
 
 mod agent;
+mod patience;
 
 use agent::{Agent, FENCE};
 use libdc::id::{LinkId, LockKey};
@@ -12,6 +13,7 @@ use libdc::wire::message::write_message;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
+use patience::Deadline;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
@@ -21,9 +23,10 @@ use std::time::Duration;
 /// A command that says it is there, and ends when its standard input does.
 const READY: &str = "echo ready; read x";
 
-/// A `dc_lock` that runs.
+/// A `dc_lock` that runs, but not for ever.
 struct Running {
     child: Child,
+    deadline: Deadline,
 }
 
 impl Running {
@@ -45,11 +48,13 @@ impl Running {
         // A group of its own, whose parent is of another: the system discards SIGTSTP to an orphaned one.
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-        Self { child: command.spawn().unwrap() }
+        let child = command.spawn().unwrap();
+        let deadline = Deadline::of(pid_of(&child));
+        Self { child, deadline }
     }
 
     fn signal(&self, signal: Signal) {
-        kill(Pid::from_raw(i32::try_from(self.child.id()).unwrap()), signal).unwrap();
+        kill(pid_of(&self.child), signal).unwrap();
     }
 
     /// Waits until the command has said that it is there.
@@ -62,7 +67,10 @@ impl Running {
 
     /// Ends its standard input, and waits for its end.
     fn end(self) -> End {
-        End::of(self.child.wait_with_output().unwrap())
+        let Self { child, deadline } = self;
+        let output = child.wait_with_output().unwrap();
+        drop(deadline);
+        End::of(output)
     }
 
     /// Waits for its end while its standard input stays open.
@@ -72,6 +80,10 @@ impl Running {
         drop(input);
         end
     }
+}
+
+fn pid_of(child: &Child) -> Pid {
+    Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
 
 /// How it ended.
@@ -334,7 +346,7 @@ fn stop_alone(running: &mut Running) -> String {
     let mut number = String::new();
     BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut number).unwrap();
     running.signal(Signal::SIGTSTP);
-    let pid = Pid::from_raw(i32::try_from(running.child.id()).unwrap());
+    let pid = pid_of(&running.child);
     let stopped = waitpid(pid, Some(WaitPidFlag::WUNTRACED)).unwrap();
     assert_eq!(stopped, WaitStatus::Stopped(pid, Signal::SIGSTOP));
     let status = std::fs::read_to_string(format!("/proc/{}/status", number.trim())).unwrap();
