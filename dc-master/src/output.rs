@@ -4,8 +4,10 @@
 //! readers there is room for [`CHUNKS_MAX`] pieces; when that is full the children wait for whoever reads, as they
 //! would if they wrote there themselves. A line longer than [`LINE_BYTES_MAX`] is cut into several.
 
+use dc_options::log::{Log, Standard, WRITE_BYTES_MAX};
 use nix::unistd::Pid;
-use std::io::{self, PipeReader, Write};
+use std::io::{self, PipeReader};
+use std::iter;
 use std::os::fd::OwnedFd;
 use std::thread;
 use std::time::Duration;
@@ -16,8 +18,10 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info};
 
-/// Longest line that is kept together: with its prefix a pipe takes it at once.
+/// Longest line that is kept together.
 const LINE_BYTES_MAX: usize = 4000;
+// With its prefix, of which the number has ten digits at most, a pipe takes it at once.
+const _: () = assert!("[] \n".len() + 10 + LINE_BYTES_MAX <= WRITE_BYTES_MAX);
 /// Pieces of output that wait to be written.
 const CHUNKS_MAX: usize = 64;
 /// What is read at once.
@@ -52,11 +56,11 @@ impl Output {
     ///
     /// # Errors
     /// If the system refuses a thread.
-    pub(crate) fn start(to_log: bool) -> io::Result<Self> {
+    pub(crate) fn start(log: Log, to_log: bool) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
         let (done, written) = oneshot::channel();
         thread::Builder::new().name("output".to_owned()).spawn(move || {
-            write(receiver, to_log);
+            write(receiver, &log, to_log);
             // Nobody may be waiting any more.
             done.send(()).ok();
         })?;
@@ -103,7 +107,7 @@ async fn read(child: Pid, stream: Stream, mut pipe: pipe::Receiver, sender: mpsc
     }
 }
 
-fn write(mut chunks: mpsc::Receiver<Chunk>, to_log: bool) {
+fn write(mut chunks: mpsc::Receiver<Chunk>, log: &Log, to_log: bool) {
     while let Some(Chunk { stream, lines }) = chunks.blocking_recv() {
         if to_log {
             for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
@@ -111,15 +115,28 @@ fn write(mut chunks: mpsc::Receiver<Chunk>, to_log: bool) {
             }
             continue;
         }
-        let written = match stream {
-            Stream::Output => io::stdout().write_all(&lines).and_then(|()| io::stdout().flush()),
-            Stream::Errors => io::stderr().write_all(&lines),
+        let standard = match stream {
+            Stream::Output => Standard::Output,
+            Stream::Errors => Standard::Errors,
         };
-        if let Err(error) = written {
-            // A full disk or a reader that has gone: the children go on.
-            debug!(%error, "output of a child is lost");
+        for piece in pieces(&lines) {
+            if let Err(error) = log.pass(standard, piece) {
+                // A full disk or a reader that has gone: the children go on.
+                debug!(%error, "output of a child is lost");
+            }
         }
     }
+}
+
+/// Lines as they can be written at once: as many as a pipe takes.
+fn pieces(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
+    iter::from_fn(move || {
+        let fits = &lines[..lines.len().min(WRITE_BYTES_MAX)];
+        let end = fits.iter().rposition(|byte| *byte == b'\n').map_or(fits.len(), |place| place + 1);
+        let (piece, rest) = lines.split_at(end);
+        lines = rest;
+        (!piece.is_empty()).then_some(piece)
+    })
 }
 
 /// Puts lines together from the pieces in which they come.
@@ -198,6 +215,16 @@ mod tests {
         let lengths: Vec<usize> =
             done.split(|byte| *byte == b'\n').map(|line| line.len().saturating_sub(4)).collect();
         assert_eq!(lengths, [LINE_BYTES_MAX, LINE_BYTES_MAX, 1, 0]);
+    }
+
+    #[test]
+    fn a_piece_is_of_whole_lines() {
+        let line = |bytes: usize| [vec![b'x'; bytes - 1], b"\n".to_vec()].concat();
+        let lines = [line(96), line(4000), line(1), line(4000), line(4000), line(7)].concat();
+        let lengths: Vec<usize> = pieces(&lines).map(<[u8]>::len).collect();
+        assert_eq!(lengths, [4096, 4001, 4007]);
+        assert_eq!(pieces(&lines).collect::<Vec<_>>().concat(), lines);
+        assert_eq!(pieces(b"").count(), 0);
     }
 
     proptest! {

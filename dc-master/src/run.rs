@@ -50,7 +50,7 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     let sockets = Sockets::open(&places, permissions, options.nonblock).map_err(StartError::from)?;
     // The sockets keep their files themselves, for one may be made anew.
     let confined = starting.confine(Vec::new())?;
-    log::start(&options.log, PROGRAM.name).map_err(StartError::from)?;
+    let log = log::start(&options.log, PROGRAM.name, options.daemon).map_err(StartError::from)?;
     for address in sockets.addresses() {
         info!(%address, "listening");
     }
@@ -76,7 +76,7 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     };
     runtime()?.block_on(async {
         let signals = signals.listen()?;
-        let output = Output::start(options.log.syslog)?;
+        let output = Output::start(log, options.log.syslog)?;
         let parts = Parts { launcher, sockets, output, signals, notifier, confined };
         Master::new(settings, options.stop_signal, parts).run().await
     })

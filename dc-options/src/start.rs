@@ -81,7 +81,7 @@ impl Started {
             listeners.push(bind(address)?);
         }
         let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
-        log::start(&options.log, program.name)?;
+        log::start(&options.log, program.name, options.daemon)?;
         debug!(files_max, "descriptors that may be open");
         let places = Arc::new(Places::new(ConnectionLimits {
             max_connections: options.max_connections,

@@ -13,8 +13,10 @@
 mod line;
 mod options;
 mod stderr;
+mod stream;
 mod subscriber;
 mod syslog;
 
 pub use options::{LogFilter, LogFormat, LogOptions};
-pub use subscriber::{LogError, start};
+pub use stream::{Standard, WRITE_BYTES_MAX};
+pub use subscriber::{Log, LogError, start};

@@ -3,9 +3,10 @@
 use super::line::Milliseconds;
 use super::options::{LogFormat, LogOptions};
 use super::stderr::Stderr;
+use super::stream::{Standard, Streams};
 use super::syslog::{SYSLOG_PATH, Syslog};
 use std::ffi::OsStr;
-use std::io::IsTerminal;
+use std::io::{self, IsTerminal};
 use thiserror::Error;
 use tracing::Subscriber;
 use tracing_subscriber::fmt::{MakeWriter, layer};
@@ -19,21 +20,41 @@ pub enum LogError {
     Started,
 }
 
+/// The log of this process, and the standard streams beside it.
+#[derive(Clone, Debug)]
+pub struct Log {
+    streams: Streams,
+}
+
 /// Starts the log of this process, `program` being its name. From then on the events of `tracing` are logged as
-/// `options` say. A program that detaches may call it before or after.
+/// `options` say. A program that `detaches` may call it before or after, but not only then: it lets go of its streams.
 ///
 /// # Errors
 ///
 /// The process has a log already. That a syslog is away is no error.
-pub fn start(options: &LogOptions, program: &'static str) -> Result<(), LogError> {
+pub fn start(options: &LogOptions, program: &'static str, detaches: bool) -> Result<Log, LogError> {
+    let streams = Streams::standard(detaches);
     if options.syslog {
         let writer = Syslog::new(SYSLOG_PATH, program);
-        return global(subscriber(options, Look::Syslog, writer));
+        global(subscriber(options, Look::Syslog, writer))?;
+        return Ok(Log { streams });
     }
     let colour = options.format == LogFormat::Text
-        && coloured(std::io::stderr().is_terminal(), |name| std::env::var_os(name));
-    let writer = Stderr::new(std::io::stderr(), options.format, colour);
-    global(subscriber(options, if colour { Look::Colour } else { Look::Plain }, writer))
+        && coloured(io::stderr().is_terminal(), |name| std::env::var_os(name));
+    let writer = Stderr::new(streams.clone(), options.format, colour);
+    global(subscriber(options, if colour { Look::Colour } else { Look::Plain }, writer))?;
+    Ok(Log { streams })
+}
+
+impl Log {
+    /// Writes lines to a standard stream as they are, [`WRITE_BYTES_MAX`](super::WRITE_BYTES_MAX) bytes at most, and
+    /// waits until there is room. Lines of the log don't wait for it, nor do they come in between.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub fn pass(&self, standard: Standard, lines: &[u8]) -> io::Result<()> {
+        self.streams.put_patiently(standard, lines)
+    }
 }
 
 /// How a line of text looks.
@@ -172,7 +193,7 @@ mod tests {
     fn what_a_peer_sent_makes_no_line_of_its_own() {
         let (mut reader, writer) = io::pipe().unwrap();
         let options = options("info", LogFormat::Text, false);
-        let writer = Stderr::new(writer, LogFormat::Text, false);
+        let writer = Stderr::new(Streams::to(writer), LogFormat::Text, false);
         tracing::subscriber::with_default(subscriber(&options, Look::Plain, writer), || {
             tracing::info!(key = %"a\n2026-01-01T00:00:00.000Z  INFO forged\u{1b}[31m", "locked");
         });

@@ -17,8 +17,9 @@ fn program() {
     let args: Vec<_> = line.split_whitespace().map(Into::into).collect();
     let options: Sample =
         PROGRAM.try_parse(args, |name| std::env::var_os(name)).unwrap_or_else(|stop| stop.exit());
-    log::start(&options.daemon.log, PROGRAM.name).unwrap();
-    assert_eq!(log::start(&options.daemon.log, PROGRAM.name), Err(log::LogError::Started));
+    log::start(&options.daemon.log, PROGRAM.name, false).unwrap();
+    let again = log::start(&options.daemon.log, PROGRAM.name, false);
+    assert_eq!(again.map(drop), Err(log::LogError::Started));
     for number in 0..3000 {
         tracing::info!(number, "a line that is long enough to fill a pipe soon");
         tracing::debug!(number, "seen only with -debug");

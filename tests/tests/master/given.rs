@@ -3,12 +3,13 @@
 use crate::load::under_load;
 use dc_tests::harness::loopback::own_loopback;
 use dc_tests::harness::master::{Found, Master};
+use dc_tests::harness::patience::patiently;
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::Launch;
 use dc_tests::harness::programs::program;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
-use std::io::{self, PipeReader, PipeWriter, Write};
+use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::path::{Path, PathBuf};
 
 /// A master with two sockets whose first child has reported.
@@ -158,5 +159,28 @@ fn what_children_write_and_nobody_reads_holds_the_master_up_in_nothing() {
     let mut master = Master::launch(&launch);
     under_load(&mut master, |master, _| (0..5).for_each(|_| master.restart()));
     master.process.stop();
+    drop(unread);
+}
+
+#[test]
+fn a_reader_that_stops_halfway_holds_the_master_up_in_nothing() {
+    // The log and what the children write go to the same pipe, of which little is read, and then nothing.
+    let (mut unread, full) = full_pipe();
+    let launch = Launch::new("dc_master").with_stdin(full).after("exec \"$0\" \"$@\" >&0 2>&0 </dev/null");
+    let place = Place::new();
+    let socket = place.file("socket");
+    let launch = launch.with(["-listen", &format!("unix://{}", socket.display()), "-start", "0"]);
+    let launch = launch.with(["-command", "sh", "--", "-c", "exec \"$0\" ready chatter >&2"]);
+    let mut master = launch.with([program("dc_child")]).start();
+    let mut page = [0; 4096];
+    while !page.contains(&b'[') {
+        unread.read_exact(&mut page).unwrap();
+    }
+    for _ in 0..1000 {
+        unread.read_exact(&mut page).unwrap();
+        // It logs that it passes these on, most likely while the lines of a child wait for room.
+        (0..20).for_each(|_| master.signal(Signal::SIGUSR1));
+    }
+    patiently("the end of the master", move || master.stop());
     drop(unread);
 }
