@@ -111,7 +111,7 @@ fn write(mut chunks: mpsc::Receiver<Chunk>, log: &Log, to_log: bool) {
     while let Some(Chunk { stream, lines }) = chunks.blocking_recv() {
         if to_log {
             for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                info!("{}", String::from_utf8_lossy(line));
+                log.patiently(|| info!("{}", String::from_utf8_lossy(line)));
             }
             continue;
         }

@@ -6,13 +6,14 @@ use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 const TAKES: &str = "error, warn, info, debug, trace or off, or TARGET=LEVEL, separated by commas";
+const DEFAULT: &str = "info";
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
 /// What is logged, how and where to.
 #[derive(Args, Clone, Debug)]
 pub struct LogOptions {
     /// What to log: a level, or TARGET=LEVEL, separated by commas.
-    #[arg(id = "log_filter", long = "log", value_name = "FILTER", default_value = "info", value_parser = LogFilter::parse)]
+    #[arg(id = "log_filter", long = "log", value_name = "FILTER", default_value = DEFAULT, value_parser = LogFilter::parse)]
     pub filter: LogFilter,
     /// How to write a line of the log: text or json.
     #[arg(id = "log_format", long = "log-format", value_name = "FORMAT", default_value = "text")]
@@ -67,6 +68,12 @@ impl LogFilter {
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
+    }
+}
+
+impl Default for LogFilter {
+    fn default() -> Self {
+        Self(DEFAULT.to_owned())
     }
 }
 

@@ -1,14 +1,14 @@
 //! Starting the log.
 
 use super::line::Milliseconds;
-use super::options::{LogFormat, LogOptions};
+use super::options::{LogFilter, LogFormat, LogOptions};
 use super::stderr::Stderr;
 use super::stream::{Standard, Streams};
-use super::syslog::{SYSLOG_PATH, Syslog};
+use super::syslog::{PATIENCE, SYSLOG_PATH, Syslog};
 use std::ffi::OsStr;
 use std::io::{self, IsTerminal};
 use thiserror::Error;
-use tracing::Subscriber;
+use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::fmt::{MakeWriter, layer};
 use tracing_subscriber::layer::SubscriberExt;
 
@@ -24,6 +24,7 @@ pub enum LogError {
 #[derive(Clone, Debug)]
 pub struct Log {
     streams: Streams,
+    patient: Option<Dispatch>,
 }
 
 /// Starts the log of this process, `program` being its name. From then on the events of `tracing` are logged as
@@ -36,14 +37,16 @@ pub fn start(options: &LogOptions, program: &'static str, detaches: bool) -> Res
     let streams = Streams::standard(detaches);
     if options.syslog {
         let writer = Syslog::new(SYSLOG_PATH, program);
+        let all = LogOptions { filter: LogFilter::default(), debug: false, ..options.clone() };
+        let patient = Dispatch::new(subscriber(&all, Look::Syslog, writer.patient(PATIENCE)));
         global(subscriber(options, Look::Syslog, writer))?;
-        return Ok(Log { streams });
+        return Ok(Log { streams, patient: Some(patient) });
     }
     let colour = options.format == LogFormat::Text
         && coloured(io::stderr().is_terminal(), |name| std::env::var_os(name));
     let writer = Stderr::new(streams.clone(), options.format, colour);
     global(subscriber(options, if colour { Look::Colour } else { Look::Plain }, writer))?;
-    Ok(Log { streams })
+    Ok(Log { streams, patient: None })
 }
 
 impl Log {
@@ -54,6 +57,15 @@ impl Log {
     /// What the system says.
     pub fn pass(&self, standard: Standard, lines: &[u8]) -> io::Result<()> {
         self.streams.put_patiently(standard, lines)
+    }
+
+    /// Has the events that `tell` makes in this thread wait where they go to a syslog, each for a second at most, and go
+    /// there from level info on whatever `-log` says. To be called where waiting harms nobody.
+    pub fn patiently<T>(&self, tell: impl FnOnce() -> T) -> T {
+        match &self.patient {
+            Some(patient) => tracing::dispatcher::with_default(patient, tell),
+            None => tell(),
+        }
     }
 }
 

@@ -3,18 +3,23 @@
 //! The facility is daemon, the severity that of the event's level. Datagrams go to the socket by its path, so a
 //! syslog that was restarted is found again without a word; they never wait. What the system's own
 //! `syslog` function and the crates built on it or beside it do not promise is just that: their
-//! sends wait for a syslog that is stopped, and with it every thread that logs.
+//! sends wait for a syslog that is stopped, and with it every thread that logs. A line that may wait
+//! does so for [`PATIENCE`] at most.
 
 use super::line::{Lost, cut, one_line};
 use jiff::Zoned;
 use std::io::{self, Write};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Where the local syslog listens.
 pub(super) const SYSLOG_PATH: &str = "/dev/log";
+/// How long a line waits that may.
+pub(super) const PATIENCE: Duration = Duration::from_secs(1);
 /// Most bytes of one datagram: what the usual daemons take.
 const DATAGRAM_BYTES_MAX: usize = 8192;
 /// The facility `daemon`, in the bits of a priority.
@@ -26,14 +31,22 @@ pub(super) struct Syslog {
     socket: Option<UnixDatagram>,
     path: PathBuf,
     program: &'static str,
-    lost: Lost,
+    lost: Arc<Lost>,
 }
 
 impl Syslog {
     /// The syslog that listens at `path`, for `program`. It need not be there, now or ever.
     pub(super) fn new(path: impl Into<PathBuf>, program: &'static str) -> Self {
         let socket = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
-        Self { socket: socket.ok(), path: path.into(), program, lost: Lost::default() }
+        Self { socket: socket.ok(), path: path.into(), program, lost: Arc::default() }
+    }
+
+    /// The same syslog for lines each of which waits for `patience` at most. What either loses, the other tells, too.
+    pub(super) fn patient(&self, patience: Duration) -> Self {
+        let socket = UnixDatagram::unbound();
+        let socket = socket.and_then(|socket| socket.set_write_timeout(Some(patience)).map(|()| socket));
+        let (path, lost) = (self.path.clone(), Arc::clone(&self.lost));
+        Self { socket: socket.ok(), path, program: self.program, lost }
     }
 
     fn message(&self, level: Level, message: &str) {
@@ -169,6 +182,47 @@ mod tests {
         while daemon.recv(&mut buffer).is_ok() {}
         syslog.message(Level::INFO, "awake");
         assert!(received(&daemon).ends_with(&Lost::message(lost)));
+        assert!(received(&daemon).ends_with(": awake"));
+    }
+
+    #[test]
+    fn who_may_wait_loses_nothing_while_somebody_reads() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        let syslog = Syslog::new(&path, "dc_client").patient(Duration::from_secs(60));
+        // More than any queue holds, and who reads begins when it is full.
+        let fills = UnixDatagram::unbound().unwrap();
+        fills.set_nonblocking(true).unwrap();
+        while fills.send_to(b"before", &path).is_ok() {}
+        let writes = std::thread::spawn(move || {
+            (0..5000).for_each(|number| syslog.message(Level::INFO, &format!("line {number}")));
+            syslog.lost.take()
+        });
+        let mut lines = std::iter::repeat_with(|| received(&daemon)).filter(|line| line != "before");
+        for number in 0..5000 {
+            assert!(lines.next().unwrap().ends_with(&format!(": line {number}")));
+        }
+        assert_eq!(writes.join().unwrap(), 0);
+    }
+
+    #[test]
+    fn who_may_wait_does_not_wait_for_ever_and_either_tells_what_is_lost() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let daemon = UnixDatagram::bind(&path).unwrap();
+        let syslog = Syslog::new(&path, "dc_client");
+        let patient = syslog.patient(Duration::from_millis(1));
+        while syslog.lost.take() == 0 {
+            syslog.message(Level::INFO, "before");
+        }
+        for _ in 0..3 {
+            patient.message(Level::INFO, "nobody reads");
+        }
+        daemon.set_nonblocking(true).unwrap();
+        while daemon.recv(&mut [0; 256]).is_ok() {}
+        syslog.message(Level::INFO, "awake");
+        assert!(received(&daemon).ends_with(&Lost::message(3)));
         assert!(received(&daemon).ends_with(": awake"));
     }
 

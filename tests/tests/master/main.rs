@@ -28,3 +28,4 @@ mod signals;
 mod sockets;
 mod store;
 mod supervised;
+mod syslog;
