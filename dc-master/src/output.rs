@@ -9,6 +9,8 @@ use nix::unistd::Pid;
 use std::io::{self, PipeReader};
 use std::iter;
 use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::thread;
 use std::time::Duration;
 use tokio::io::AsyncReadExt;
@@ -16,7 +18,7 @@ use tokio::net::unix::pipe;
 use tokio::sync::{mpsc, oneshot};
 use tokio::task::JoinSet;
 use tokio::time::timeout;
-use tracing::{debug, info};
+use tracing::{debug, info, warn};
 
 /// Longest line that is kept together.
 const LINE_BYTES_MAX: usize = 4000;
@@ -34,7 +36,26 @@ const REST_MAX: Duration = Duration::from_secs(1);
 pub(crate) struct Output {
     readers: JoinSet<()>,
     sender: mpsc::Sender<Chunk>,
+    pending: Pending,
     written: oneshot::Receiver<()>,
+}
+
+/// How many bytes have been read and are not written yet.
+#[derive(Clone, Debug, Default)]
+struct Pending(Arc<AtomicUsize>);
+
+impl Pending {
+    fn add(&self, bytes: usize) {
+        self.0.fetch_add(bytes, Ordering::Relaxed);
+    }
+
+    fn remove(&self, bytes: usize) {
+        self.0.fetch_sub(bytes, Ordering::Relaxed);
+    }
+
+    fn bytes(&self) -> usize {
+        self.0.load(Ordering::Relaxed)
+    }
 }
 
 /// Which stream a child has written to, and where it goes.
@@ -59,12 +80,14 @@ impl Output {
     pub(crate) fn start(log: Log, to_log: bool) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
         let (done, written) = oneshot::channel();
+        let pending = Pending::default();
+        let of_thread = pending.clone();
         thread::Builder::new().name("output".to_owned()).spawn(move || {
-            write(receiver, &log, to_log);
+            write(receiver, &of_thread, &log, to_log);
             // Nobody may be waiting any more.
             done.send(()).ok();
         })?;
-        Ok(Self { readers: JoinSet::new(), sender, written })
+        Ok(Self { readers: JoinSet::new(), sender, pending, written })
     }
 
     /// Reads what a child writes to `pipe`, to its end.
@@ -75,7 +98,7 @@ impl Output {
         // Those that have ended are not kept until all have.
         while self.readers.try_join_next().is_some() {}
         let pipe = pipe::Receiver::from_owned_fd(OwnedFd::from(pipe))?;
-        self.readers.spawn(read(child, stream, pipe, self.sender.clone()));
+        self.readers.spawn(read(child, stream, pipe, self.sender.clone(), self.pending.clone()));
         Ok(())
     }
 
@@ -88,18 +111,30 @@ impl Output {
         }
         self.readers.shutdown().await;
         drop(self.sender);
-        if timeout(REST_MAX, self.written).await.is_err() {
-            debug!("nobody reads the output of the children");
+        let written = timeout(REST_MAX, self.written).await;
+        // Either nobody reads, or it was too much for whoever does. What is left in the pipes is not among it.
+        let bytes = self.pending.bytes();
+        if bytes > 0 {
+            warn!(bytes, "the last output of the children is lost");
+        } else if written.is_err() {
+            debug!("the thread that writes has not ended");
         }
     }
 }
 
-async fn read(child: Pid, stream: Stream, mut pipe: pipe::Receiver, sender: mpsc::Sender<Chunk>) {
+async fn read(
+    child: Pid,
+    stream: Stream,
+    mut pipe: pipe::Receiver,
+    sender: mpsc::Sender<Chunk>,
+    pending: Pending,
+) {
     let mut lines = Lines::new(child);
     let mut buffer = vec![0; READ_BYTES];
     loop {
         let count = pipe.read(&mut buffer).await.unwrap_or(0);
         let done = if count == 0 { lines.end() } else { lines.take(&buffer[..count]) };
+        pending.add(done.len());
         // The thread that writes ends only when nobody sends any more.
         if !done.is_empty() && sender.send(Chunk { stream, lines: done }).await.is_err() || count == 0 {
             return;
@@ -107,11 +142,14 @@ async fn read(child: Pid, stream: Stream, mut pipe: pipe::Receiver, sender: mpsc
     }
 }
 
-fn write(mut chunks: mpsc::Receiver<Chunk>, log: &Log, to_log: bool) {
+fn write(mut chunks: mpsc::Receiver<Chunk>, pending: &Pending, log: &Log, to_log: bool) {
+    let mut fails = false;
     while let Some(Chunk { stream, lines }) = chunks.blocking_recv() {
         if to_log {
-            for line in lines.split(|byte| *byte == b'\n').filter(|line| !line.is_empty()) {
-                log.patiently(|| info!("{}", String::from_utf8_lossy(line)));
+            for line in lines.split_inclusive(|byte| *byte == b'\n') {
+                let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
+                log.patiently(|| info!("{text}"));
+                pending.remove(line.len());
             }
             continue;
         }
@@ -120,9 +158,14 @@ fn write(mut chunks: mpsc::Receiver<Chunk>, log: &Log, to_log: bool) {
             Stream::Errors => Standard::Errors,
         };
         for piece in pieces(&lines) {
-            if let Err(error) = log.pass(standard, piece) {
+            let passed = log.pass(standard, piece);
+            pending.remove(piece.len());
+            let failed_before = std::mem::replace(&mut fails, passed.is_err());
+            if let Err(error) = passed
+                && !failed_before
+            {
                 // A full disk or a reader that has gone: the children go on.
-                debug!(%error, "output of a child is lost");
+                warn!(%error, "output of the children is lost");
             }
         }
     }

@@ -158,7 +158,10 @@ fn what_children_write_and_nobody_reads_holds_the_master_up_in_nothing() {
     let launch = launch.with(["-command", program("dc_child").to_str().unwrap(), "--", "ready", "chatter"]);
     let mut master = Master::launch(&launch);
     under_load(&mut master, |master, _| (0..5).for_each(|_| master.restart()));
-    master.process.stop();
+    let lines = master.process.stop();
+    let told =
+        lines.iter().filter(|line| line.contains(" WARN the last output of the children is lost bytes="));
+    assert_eq!(told.count(), 1, "how much is lost is told");
     drop(unread);
 }
 
