@@ -40,31 +40,24 @@ pub enum LogFormat {
 pub struct LogFilter(String);
 
 impl LogFilter {
-    /// The filter that `text` is.
+    /// The filter that `text` is. Blanks around its words mean nothing.
     ///
     /// # Errors
     ///
-    /// It is not a filter. A word that is nearly a level is not taken for the name of a target.
+    /// It is not a filter. A target without a level is none: most often it is a level with a slip.
     pub fn parse(text: &str) -> Result<Self, BadValue> {
-        for word in text.split(',').map(str::trim) {
-            let lower = word.to_lowercase();
-            if LEVELS.contains(&lower.as_str()) {
-                continue;
-            }
-            if let Some(level) = nearest(&lower, LEVELS.map(str::to_owned)) {
-                return Err(BadValue::new(format!("is not a filter: \"{level}\" may be meant"), TAKES));
-            }
+        let words: Vec<&str> = text.split(',').map(str::trim).collect();
+        for word in &words {
+            check(word)?;
         }
-        if text.trim().is_empty() {
-            return Err(BadValue::new("is not a filter", TAKES));
-        }
-        match EnvFilter::builder().parse(text) {
-            Ok(_) => Ok(Self(text.to_owned())),
-            Err(_) => Err(BadValue::new("is not a filter", TAKES)),
+        let text = words.join(",");
+        match EnvFilter::builder().parse(&text) {
+            Ok(_) => Ok(Self(text)),
+            Err(_) => Err(wrong()),
         }
     }
 
-    /// The filter as it was written.
+    /// The filter as it was written, without blanks.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -86,6 +79,32 @@ impl LogOptions {
     }
 }
 
+/// A word is a level, or a target with a level.
+fn check(word: &str) -> Result<(), BadValue> {
+    let (target, level) = match word.rsplit_once('=') {
+        Some((target, level)) => (Some(target), level.to_lowercase()),
+        None => (None, word.to_lowercase()),
+    };
+    if let Some(target) = target {
+        // The fields of a span may have blanks.
+        let name = target.split('[').next().unwrap_or_default();
+        if target.is_empty() || name.contains(char::is_whitespace) || target.ends_with(char::is_whitespace) {
+            return Err(wrong());
+        }
+    }
+    if LEVELS.contains(&level.as_str()) {
+        return Ok(());
+    }
+    match nearest(&level, LEVELS.map(str::to_owned)) {
+        Some(level) => Err(BadValue::new(format!("is not a filter: \"{level}\" may be meant"), TAKES)),
+        None => Err(wrong()),
+    }
+}
+
+fn wrong() -> BadValue {
+    BadValue::new("is not a filter", TAKES)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -93,15 +112,41 @@ mod tests {
     #[test]
     fn levels_and_targets_are_filters() {
         for text in
-            ["info", "WARN", "off", "libdc::net=debug,info", "dc_client", "warn,[request{uid=7}]=trace"]
+            ["info", "WARN", "off", "libdc::net=debug,info", "dc_client=off", "warn,[request{uid=7}]=trace"]
         {
             assert_eq!(LogFilter::parse(text).map(|filter| filter.as_str().to_owned()), Ok(text.to_owned()));
         }
     }
 
     #[test]
+    fn blanks_around_words_mean_nothing() {
+        let filter = LogFilter::parse(" info , libdc=debug ").unwrap();
+        assert_eq!(filter.as_str(), "info,libdc=debug");
+    }
+
+    #[test]
     fn a_filter_that_is_wrong_says_what_it_takes() {
-        for text in ["", " ", "libdc=loud", "=", "a=b=c"] {
+        for text in [
+            "",
+            " ",
+            ",",
+            "info,",
+            ",info",
+            "info,,libdc=debug",
+            "libdc=loud",
+            "=",
+            "=info",
+            "libdc=",
+            "a=b=c",
+            "verbose",
+            "notice",
+            "quiet",
+            "dc_client",
+            "info,dc_client",
+            "[request{uid=7}]",
+            "info libdc=debug",
+            "libdc =debug",
+        ] {
             let error = LogFilter::parse(text).unwrap_err().to_string();
             assert_eq!(error, format!("is not a filter; it takes {TAKES}"), "{text}");
         }
@@ -109,7 +154,13 @@ mod tests {
 
     #[test]
     fn a_level_with_a_slip_is_not_a_target() {
-        for (text, level) in [("inof", "info"), ("warning", "warn"), ("libdc=debug,tarce", "trace")] {
+        for (text, level) in [
+            ("inof", "info"),
+            ("warning", "warn"),
+            ("libdc=debug,tarce", "trace"),
+            ("libdc=inof", "info"),
+            ("libdc= debug", "debug"),
+        ] {
             let error = LogFilter::parse(text).unwrap_err().to_string();
             assert!(
                 error.starts_with(&format!("is not a filter: \"{level}\" may be meant")),
