@@ -28,7 +28,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 /// Most bytes of one write: what a pipe that is ready takes at once (`PIPE_BUF`), all of them or none.
 pub const WRITE_BYTES_MAX: usize = 4096;
@@ -123,7 +123,7 @@ impl Both {
 
 /// One stream.
 #[derive(Debug)]
-struct Stream {
+pub(super) struct Stream {
     descriptor: Descriptor,
     way: Way,
     /// What could not be written of a line that was begun.
@@ -142,6 +142,28 @@ enum Way {
 }
 
 impl Stream {
+    /// A socket of our own.
+    pub(super) fn own(socket: OwnedFd) -> Self {
+        Self::new(Descriptor::Own(Arc::new(socket)), false)
+    }
+
+    /// Writes as [`Streams::put`], and waits for room, but not longer than `patience`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] where there was no room, and what the system says.
+    pub(super) fn put_within(&mut self, lines: &[u8], patience: Duration) -> io::Result<()> {
+        let until = Instant::now() + patience;
+        loop {
+            let end = self.put(lines);
+            let left = until.saturating_duration_since(Instant::now());
+            let refused = end.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            if !refused || left.is_zero() {
+                return end;
+            }
+            self.descriptor.has_room(PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        }
+    }
+
     fn new(given: Descriptor, anew: bool) -> Self {
         let (way, descriptor) = match given.kind() {
             Kind::Socket => (Way::Send, given),

@@ -32,11 +32,17 @@ pub struct Log {
 ///
 /// # Errors
 ///
-/// The process has a log already. That a syslog is away is no error.
+/// The process has a log already. That a syslog is away is no error, but said on standard error.
 pub fn start(options: &LogOptions, program: &'static str, detaches: bool) -> Result<Log, LogError> {
     let streams = Streams::standard(detaches);
     if options.syslog {
         let writer = Syslog::new(SYSLOG_PATH, program);
+        if let Err(error) = writer.look() {
+            let text =
+                format!("{program}: there is no log until a syslog listens at {SYSLOG_PATH}: {error}\n");
+            // There is nowhere else to say it.
+            streams.put(Standard::Errors, text.as_bytes()).ok();
+        }
         let all = LogOptions { filter: LogFilter::default(), debug: false, ..options.clone() };
         let patient = Dispatch::new(subscriber(&all, Look::Syslog, writer.patient(PATIENCE)));
         global(subscriber(options, Look::Syslog, writer))?;

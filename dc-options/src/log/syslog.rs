@@ -5,13 +5,20 @@
 //! `syslog` function and the crates built on it or beside it do not promise is just that: their
 //! sends wait for a syslog that is stopped, and with it every thread that logs. A line that may wait
 //! does so for [`PATIENCE`] at most.
+//!
+//! A syslog that takes no datagrams but connections has its lines over one, each with a NUL behind it, as the system's
+//! function sends them.
 
 use super::line::{Lost, cut, one_line};
+use super::stream::Stream;
 use jiff::Zoned;
+use nix::errno::Errno;
+use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
 use std::io::{self, Write};
+use std::os::fd::AsRawFd;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
@@ -31,6 +38,10 @@ pub(super) struct Syslog {
     socket: Option<UnixDatagram>,
     path: PathBuf,
     program: &'static str,
+    /// How long a line waits.
+    patience: Duration,
+    /// To a syslog that takes connections.
+    connection: Mutex<Option<Stream>>,
     lost: Arc<Lost>,
 }
 
@@ -38,15 +49,35 @@ impl Syslog {
     /// The syslog that listens at `path`, for `program`. It need not be there, now or ever.
     pub(super) fn new(path: impl Into<PathBuf>, program: &'static str) -> Self {
         let socket = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
-        Self { socket: socket.ok(), path: path.into(), program, lost: Arc::default() }
+        Self {
+            socket: socket.ok(),
+            path: path.into(),
+            program,
+            patience: Duration::ZERO,
+            connection: Mutex::default(),
+            lost: Arc::default(),
+        }
     }
 
     /// The same syslog for lines each of which waits for `patience` at most. What either loses, the other tells, too.
     pub(super) fn patient(&self, patience: Duration) -> Self {
         let socket = UnixDatagram::unbound();
         let socket = socket.and_then(|socket| socket.set_write_timeout(Some(patience)).map(|()| socket));
-        let (path, lost) = (self.path.clone(), Arc::clone(&self.lost));
-        Self { socket: socket.ok(), path, program: self.program, lost }
+        Self {
+            socket: socket.ok(),
+            patience,
+            lost: Arc::clone(&self.lost),
+            ..Self::new(&self.path, self.program)
+        }
+    }
+
+    /// Finds out whether a syslog is there. Does not wait.
+    ///
+    /// # Errors
+    /// What the system says where there is none.
+    pub(super) fn look(&self) -> io::Result<()> {
+        let datagrams = UnixDatagram::unbound()?.connect(&self.path);
+        if datagrams.as_ref().is_err_and(takes_connections) { self.connect().map(drop) } else { datagrams }
     }
 
     fn message(&self, level: Level, message: &str) {
@@ -71,8 +102,43 @@ impl Syslog {
             std::process::id()
         );
         cut(&mut datagram, DATAGRAM_BYTES_MAX);
-        self.socket.as_ref().is_some_and(|socket| socket.send_to(datagram.as_bytes(), &self.path).is_ok())
+        let Some(socket) = &self.socket else { return false };
+        match socket.send_to(datagram.as_bytes(), &self.path) {
+            Err(error) if takes_connections(&error) => self.streamed(datagram),
+            sent => sent.is_ok(),
+        }
     }
+
+    /// Whether `record` was sent over a connection: the one that is there, or a new one if that is broken.
+    fn streamed(&self, mut record: String) -> bool {
+        record.push('\0');
+        let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
+        let broken =
+            match connection.as_mut().map(|stream| stream.put_within(record.as_bytes(), self.patience)) {
+                Some(Ok(())) => return true,
+                Some(Err(error)) => error.kind() != io::ErrorKind::WouldBlock,
+                None => true,
+            };
+        if broken {
+            *connection = self.connect().ok();
+            let again = connection.as_mut().map(|stream| stream.put_within(record.as_bytes(), self.patience));
+            return again.is_some_and(|end| end.is_ok());
+        }
+        false
+    }
+
+    /// A connection, without waiting for it to be accepted.
+    fn connect(&self) -> io::Result<Stream> {
+        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+        let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
+        connect(socket.as_raw_fd(), &UnixAddr::new(&self.path)?)?;
+        Ok(Stream::own(socket))
+    }
+}
+
+/// Whether an error says that a socket is of the kind that takes connections.
+fn takes_connections(error: &io::Error) -> bool {
+    error.raw_os_error() == Some(Errno::EPROTOTYPE as i32)
 }
 
 /// The severity of an event, as RFC 3164 numbers them.
@@ -119,6 +185,8 @@ impl Write for Message<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::{BufRead, BufReader};
+    use std::os::unix::net::UnixListener;
 
     fn received(socket: &UnixDatagram) -> String {
         let mut buffer = vec![0; 2 * DATAGRAM_BYTES_MAX];
@@ -224,6 +292,53 @@ mod tests {
         syslog.message(Level::INFO, "awake");
         assert!(received(&daemon).ends_with(&Lost::message(3)));
         assert!(received(&daemon).ends_with(": awake"));
+    }
+
+    #[test]
+    fn a_syslog_that_takes_connections_is_connected_to_and_found_again() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let syslog = Syslog::new(&path, "dc_client");
+        assert!(syslog.look().is_err());
+        for round in 0..2 {
+            let daemon = UnixListener::bind(&path).unwrap();
+            syslog.message(Level::INFO, "first");
+            syslog.message(Level::INFO, "second");
+            let mut records = BufReader::new(daemon.accept().unwrap().0).split(0);
+            for expected in ["first", "second"] {
+                let record = String::from_utf8(records.next().unwrap().unwrap()).unwrap();
+                assert!(
+                    record.starts_with("<30>") && record.ends_with(&format!("]: {expected}")),
+                    "{record}"
+                );
+            }
+            assert!(syslog.look().is_ok(), "{round}");
+            std::fs::remove_file(&path).unwrap();
+        }
+        assert_eq!(syslog.lost.take(), 0);
+    }
+
+    #[test]
+    fn a_connection_that_nobody_reads_costs_lines_but_who_waits_and_is_read() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let daemon = UnixListener::bind(&path).unwrap();
+        let syslog = Syslog::new(&path, "dc_client");
+        for _ in 0..100_000 {
+            syslog.message(Level::INFO, "again");
+        }
+        assert!(syslog.lost.take() > 0);
+        let patient = syslog.patient(Duration::from_secs(60));
+        drop(daemon.accept().unwrap());
+        let writes = std::thread::spawn(move || {
+            (0..20_000).for_each(|number| patient.message(Level::INFO, &format!("line {number}")));
+            patient.lost.take()
+        });
+        let records = BufReader::new(daemon.accept().unwrap().0).split(0).map(Result::unwrap);
+        for (number, record) in records.enumerate() {
+            assert!(String::from_utf8(record).unwrap().ends_with(&format!(": line {number}")));
+        }
+        assert_eq!(writes.join().unwrap(), 0);
     }
 
     #[test]
