@@ -8,5 +8,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let options: ClientOptions = PROGRAM.parse();
-    dc_options::start::exit_code(&PROGRAM, serve::run(&options))
+    dc_options::start::exit_code(&PROGRAM, &options.daemon.log, serve::run(&options))
 }

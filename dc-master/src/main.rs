@@ -38,5 +38,6 @@ fn main() -> ExitCode {
         return starter.run();
     }
     let options: MasterOptions = PROGRAM.parse();
-    dc_options::start::exit_code(&PROGRAM, run::run(options))
+    let log = options.log.clone();
+    dc_options::start::exit_code(&PROGRAM, &log, run::run(options))
 }

@@ -1,7 +1,7 @@
 //! Starting a daemon as its options say, up to the moment when it serves.
 
 use crate::supervisor::Supervisor;
-use crate::{DaemonOptions, Program, STATUS_MISTAKE, log};
+use crate::{DaemonOptions, LogOptions, Program, STATUS_MISTAKE, log};
 use libdc::auth::AuthTokenError;
 use libdc::net::address::Address;
 use libdc::net::listen::{ListenError, Listener};
@@ -135,13 +135,15 @@ pub trait Failure: Display {
     fn status(&self) -> u8;
 }
 
-/// Reports how a program ended: nothing, or one line on stderr and the status of the failure.
-pub fn exit_code(program: &Program, end: Result<(), impl Failure>) -> ExitCode {
+/// Reports how a program ended: nothing, or one line on stderr, and in the syslog where it logs there, and the status of
+/// the failure.
+pub fn exit_code(program: &Program, log: &LogOptions, end: Result<(), impl Failure>) -> ExitCode {
     match end {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
             // Where nobody can be told (a full disk, a closed stderr), the status still says it.
             writeln!(io::stderr(), "{}: {failure}", program.name).ok();
+            log::tell_syslog(log, program.name, &failure);
             ExitCode::from(failure.status())
         }
     }

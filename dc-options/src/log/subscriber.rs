@@ -6,6 +6,7 @@ use super::stderr::Stderr;
 use super::stream::{Standard, Streams};
 use super::syslog::{PATIENCE, SYSLOG_PATH, Syslog};
 use std::ffi::OsStr;
+use std::fmt::Display;
 use std::io::{self, IsTerminal};
 use thiserror::Error;
 use tracing::{Dispatch, Subscriber};
@@ -53,6 +54,15 @@ pub fn start(options: &LogOptions, program: &'static str, detaches: bool) -> Res
     let writer = Stderr::new(streams.clone(), options.format, colour);
     global(subscriber(options, if colour { Look::Colour } else { Look::Plain }, writer))?;
     Ok(Log { streams, patient: None })
+}
+
+/// Tells the syslog that the program fails, where `options` say to log there. The log need not have been started.
+pub fn tell_syslog(options: &LogOptions, program: &'static str, failure: &impl Display) {
+    if options.syslog {
+        let writer = Syslog::new(SYSLOG_PATH, program).patient(PATIENCE);
+        let last = Dispatch::new(subscriber(options, Look::Syslog, writer));
+        tracing::dispatcher::with_default(&last, || tracing::error!("{failure}"));
+    }
 }
 
 impl Log {

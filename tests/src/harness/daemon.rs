@@ -26,6 +26,12 @@ impl Daemon {
         nix::sys::prctl::set_child_subreaper(true).expect("to be the reaper of orphans");
         let output = launch.output();
         assert!(output.status.success(), "{}: {}", output.status, stderr(&output));
+        Self::of_pidfile(pidfile)
+    }
+
+    /// The daemon that has written this pidfile, where the test has become the reaper of orphans before it was started.
+    #[must_use]
+    pub fn of_pidfile(pidfile: &Path) -> Self {
         let content = fs::read_to_string(pidfile).expect("a pidfile");
         let pid = content.strip_suffix('\n').and_then(|number| number.parse().ok());
         Self { pid: Pid::from_raw(pid.unwrap_or_else(|| panic!("{content:?} in the pidfile"))), ended: false }

@@ -1,27 +1,36 @@
 //! What goes to the local syslog: the log, and what children write.
 
+use dc_tests::harness::daemon::{Daemon, stderr};
 use dc_tests::harness::loopback::own_loopback;
 use dc_tests::harness::patience::{PATIENCE, patiently};
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::Launch;
 use dc_tests::harness::programs::program;
+use nix::sys::signal::Signal;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
 /// A `/dev` of its own for the program, in which `/dev/log` is the socket `log` of this directory.
-const OWN_DEV: &str = "exec unshare -m sh -c 'mkdir dev && mount -t tmpfs tmpfs dev && \
+const OWN_DEV: &str = "exec unshare -m sh -c 'mkdir -p dev && mount -t tmpfs tmpfs dev && \
     cp -a /dev/null /dev/urandom dev/ && ln -s \"$PWD/log\" dev/log && mount --bind dev /dev && exec \"$0\" \"$@\"' \"$0\" \"$@\"";
 
-/// A syslog, and the launch of a master that takes it for the system's. `None`, with a word, where that is not possible.
-fn with_syslog(place: &Place) -> Option<(UnixDatagram, Launch)> {
+/// A syslog in `place`.
+fn syslog(place: &Place) -> UnixDatagram {
+    let syslog = UnixDatagram::bind(place.file("log")).unwrap();
+    syslog.set_read_timeout(Some(PATIENCE)).unwrap();
+    syslog
+}
+
+/// The launch of a master that takes what is in `place` for the system's. `None`, with a word, where that is not possible.
+fn launch(place: &Place) -> Option<Launch> {
     let works = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: nothing can be mounted in a space of its own");
         return None;
     }
-    let syslog = UnixDatagram::bind(place.file("log")).unwrap();
-    syslog.set_read_timeout(Some(PATIENCE)).unwrap();
-    Some((syslog, Launch::new("dc_master").within(place.path()).after(OWN_DEV).with(["-syslog"])))
+    let launch =
+        Launch::new("dc_master").within(place.path()).after(OWN_DEV).with(["-syslog", "-start", "0"]);
+    Some(launch.with(["-listen", &format!("tcp://{}:0", own_loopback())]))
 }
 
 /// The next message, without time and number of the process.
@@ -46,11 +55,10 @@ fn messages_until(syslog: &UnixDatagram, end: &str) -> Vec<String> {
 #[test]
 fn what_children_write_is_all_there_whatever_is_logged() {
     let place = Place::new();
-    let Some((syslog, launch)) = with_syslog(&place) else { return };
-    let launch = launch.with(["-log", "error", "-start", "0"]);
-    let launch = launch.with(["-listen", &format!("tcp://{}:0", own_loopback())]);
-    let launch = launch.with(["-command", program("dc_child").to_str().unwrap(), "--", "output", "ready"]);
-    let mut master = launch.start();
+    let Some(launch) = launch(&place) else { return };
+    let syslog = syslog(&place);
+    let launch = launch.with(["-log", "error", "-command", program("dc_child").to_str().unwrap()]);
+    let mut master = launch.with(["--", "output", "ready"]).start();
     let mut messages = messages_until(&syslog, "] plain");
     // Standard error comes when it comes.
     let is_there = |messages: &[String]| messages.iter().any(|message| message.ends_with("] to stderr"));
@@ -64,4 +72,38 @@ fn what_children_write_is_all_there_whatever_is_logged() {
     assert_eq!(count, 300_001, "of the long line something is lost");
     let strays: Vec<&String> = messages.iter().filter(|message| !message.starts_with('[')).collect();
     assert!(strays.is_empty(), "{strays:?}");
+}
+
+#[test]
+fn why_it_does_not_start_is_said_on_both_ways() {
+    let place = Place::new();
+    let Some(launch) = launch(&place) else { return };
+    let syslog = syslog(&place);
+    for further in [&[][..], &["-daemon"]] {
+        let output = launch.clone().with(further).with(["-command", "/no/such/command"]).output();
+        let said = stderr(&output);
+        let reason = said.strip_prefix("dc_master: ").unwrap();
+        assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
+        assert!(reason.contains("/no/such/command"), "{said}");
+        messages_until(&syslog, reason.trim_end());
+    }
+}
+
+#[test]
+fn a_syslog_that_is_missing_is_told_of_before_the_daemon_lets_go_of_its_streams() {
+    let place = Place::new();
+    let Some(launch) = launch(&place) else { return };
+    let pidfile = place.file("pid");
+    let launch = launch.with(["-daemon", "-pidfile", pidfile.to_str().unwrap()]);
+    let launch = launch.with(["-command", program("dc_child").to_str().unwrap(), "--", "ready"]);
+    nix::sys::prctl::set_child_subreaper(true).unwrap();
+    let output = launch.output();
+    let said = stderr(&output);
+    assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{said}");
+    assert!(said.starts_with("dc_master: there is no log until a syslog listens at /dev/log: "), "{said}");
+    let daemon = Daemon::of_pidfile(&pidfile);
+    // It is found when it comes.
+    let syslog = syslog(&place);
+    daemon.end(Signal::SIGTERM);
+    messages_until(&syslog, "ended");
 }
