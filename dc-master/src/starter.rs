@@ -7,6 +7,7 @@
 //! It is called by [`Launcher`](crate::launch::Launcher) alone, with arguments that are no options.
 
 use crate::options::signal;
+use dc_options::log;
 use libdc::process::account::{Account, AccountError};
 use libdc::process::descriptors::close_all_but;
 use libdc::process::passed::PASSED_FIRST;
@@ -103,6 +104,8 @@ impl Starter {
     }
 
     fn prepare(&self) -> Result<Command, StarterError> {
+        // Inherited from the master.
+        log::unblock();
         let mut command = Command::new(&self.start.command);
         command.args(&self.start.arguments).env("LISTEN_PID", process::id().to_string());
         if let Some(name) = &self.start.user {

@@ -19,4 +19,4 @@ mod syslog;
 
 pub use options::{LogFilter, LogFormat, LogOptions};
 pub use stream::{Standard, WRITE_BYTES_MAX};
-pub use subscriber::{Log, LogError, start, tell_syslog};
+pub use subscriber::{Log, LogError, start, tell_syslog, unblock};

@@ -5,6 +5,7 @@ use super::options::{LogFilter, LogFormat, LogOptions};
 use super::stderr::Stderr;
 use super::stream::{Standard, Streams};
 use super::syslog::{PATIENCE, SYSLOG_PATH, Syslog};
+use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsStr;
 use std::fmt::Display;
 use std::io::{self, IsTerminal};
@@ -29,12 +30,16 @@ pub struct Log {
 }
 
 /// Starts the log of this process, `program` being its name. From then on the events of `tracing` are logged as
-/// `options` say. A program that `detaches` may call it before or after, but not only then: it lets go of its streams.
+/// `options` say, and a file that has grown to the limit of the process costs lines and is not its end: `SIGXFSZ` is
+/// blocked, in this thread and those that it starts. A command that the process becomes should be rid of that:
+/// [`unblock`]. A program that `detaches` may call it before or after, but not only then: it lets go of its streams.
 ///
 /// # Errors
 ///
 /// The process has a log already. That a syslog is away is no error, but said on standard error.
 pub fn start(options: &LogOptions, program: &'static str, detaches: bool) -> Result<Log, LogError> {
+    // Blocked, the write fails all the same; to ignore it there is no safe call. The call fails for no mask of ours.
+    SigSet::from(Signal::SIGXFSZ).thread_block().ok();
     let streams = Streams::standard(detaches);
     if options.syslog {
         let writer = Syslog::new(SYSLOG_PATH, program);
@@ -54,6 +59,11 @@ pub fn start(options: &LogOptions, program: &'static str, detaches: bool) -> Res
     let writer = Stderr::new(streams.clone(), options.format, colour);
     global(subscriber(options, if colour { Look::Colour } else { Look::Plain }, writer))?;
     Ok(Log { streams, patient: None })
+}
+
+/// Undoes what [`start`] has done to the signals, for a process that is to become another program.
+pub fn unblock() {
+    SigSet::from(Signal::SIGXFSZ).thread_unblock().ok();
 }
 
 /// Tells the syslog that the program fails, where `options` say to log there. The log need not have been started.

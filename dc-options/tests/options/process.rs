@@ -106,3 +106,23 @@ fn a_pipe_that_nobody_reads_costs_lines_and_not_the_program() {
     assert!(lines > 10 && lines < 6000, "{lines}");
     assert!(text.ends_with('\n') && text.lines().all(|line| line.contains("number=")));
 }
+
+#[test]
+fn a_file_that_may_not_grow_costs_lines_and_not_the_program() {
+    let mut file = tempfile::tempfile().unwrap();
+    let mut shell = Command::new("sh");
+    shell.args(["-c", "ulimit -f 8 && exec \"$0\" \"$@\""]);
+    let program = quiet("-server IP:1");
+    shell
+        .arg(program.get_program())
+        .args(program.get_args())
+        .env(LINE, "-server IP:1")
+        .env_remove("RUST_LOG");
+    let status = shell.stdout(Stdio::null()).stderr(file.try_clone().unwrap()).status().unwrap();
+    assert_eq!(status.code(), Some(7), "{status}");
+    let mut text = String::new();
+    std::io::Seek::rewind(&mut file).unwrap();
+    file.read_to_string(&mut text).unwrap();
+    // A block of the limit has 512 bytes or 1024.
+    assert!(text.len() == 4096 || text.len() == 8192, "{}", text.len());
+}
