@@ -76,8 +76,14 @@ impl Syslog {
     /// # Errors
     /// What the system says where there is none.
     pub(super) fn look(&self) -> io::Result<()> {
-        let datagrams = UnixDatagram::unbound()?.connect(&self.path);
-        if datagrams.as_ref().is_err_and(takes_connections) { self.connect().map(drop) } else { datagrams }
+        match UnixDatagram::unbound()?.connect(&self.path) {
+            Err(error) if takes_connections(&error) => {
+                let connection = self.connect()?;
+                self.connection.lock().unwrap_or_else(PoisonError::into_inner).get_or_insert(connection);
+                Ok(())
+            }
+            found => found,
+        }
     }
 
     fn message(&self, level: Level, message: &str) {
@@ -302,6 +308,9 @@ mod tests {
         assert!(syslog.look().is_err());
         for round in 0..2 {
             let daemon = UnixListener::bind(&path).unwrap();
+            if round == 0 {
+                syslog.look().unwrap();
+            }
             syslog.message(Level::INFO, "first");
             syslog.message(Level::INFO, "second");
             let mut records = BufReader::new(daemon.accept().unwrap().0).split(0);
@@ -312,7 +321,6 @@ mod tests {
                     "{record}"
                 );
             }
-            assert!(syslog.look().is_ok(), "{round}");
             std::fs::remove_file(&path).unwrap();
         }
         assert_eq!(syslog.lost.take(), 0);
