@@ -42,27 +42,29 @@ pub(crate) struct Signals(Vec<(Request, unix::Signal)>);
 /// files.
 #[derive(Debug)]
 #[must_use = "signals are held back until they are listened to"]
-pub(crate) struct HeldSignals(());
+pub(crate) struct HeldSignals {
+    held: SigSet,
+}
 
 impl HeldSignals {
-    /// Holds the signals back, from this thread and from those that it starts: so in the process's only thread.
+    /// Holds these signals back and no others, from this thread and from those that it starts: so in the process's only thread. What
+    /// was blocked when the process was started would never be heard, and children would inherit that.
     ///
     /// # Errors
     /// Those of the system, which has no reason for any.
     pub(crate) fn hold() -> io::Result<Self> {
-        let taken: SigSet = REQUESTS.into_iter().map(|(number, _)| number).collect();
-        taken.thread_set_mask()?;
-        Ok(Self(()))
+        let held: SigSet = REQUESTS.into_iter().map(|(number, _)| number).collect();
+        held.thread_set_mask()?;
+        Ok(Self { held })
     }
 
-    /// Takes over the signals, those that came meanwhile too, in the runtime. None is blocked then, whatever was when the process was
-    /// started: one that is blocked is never heard, and children would inherit that.
+    /// Takes over the signals, those that came meanwhile too, in the runtime.
     ///
     /// # Errors
     /// Those of the system.
     pub(crate) fn listen(self) -> io::Result<Signals> {
         let signals = Signals::listen()?;
-        SigSet::empty().thread_set_mask()?;
+        self.held.thread_unblock()?;
         Ok(signals)
     }
 }

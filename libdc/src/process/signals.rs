@@ -36,8 +36,8 @@ pub struct SignalPolicy {
 #[derive(Debug)]
 #[must_use = "signals are held back until they are listened to"]
 pub struct HeldSignals {
-    /// The mask of before.
-    mask: SigSet,
+    /// Those that were not blocked before.
+    held: SigSet,
 }
 
 impl HeldSignals {
@@ -47,7 +47,8 @@ impl HeldSignals {
     /// Those of the system, which has no reason for any.
     pub fn hold() -> io::Result<Self> {
         let taken: SigSet = TAKEN.into_iter().collect();
-        Ok(Self { mask: taken.thread_swap_mask(SigmaskHow::SIG_BLOCK)? })
+        let before = taken.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
+        Ok(Self { held: TAKEN.into_iter().filter(|signal| !before.contains(*signal)).collect() })
     }
 
     /// Takes over the signals, those that came meanwhile too. In the thread that has held them back, within a tokio runtime, before
@@ -60,7 +61,7 @@ impl HeldSignals {
     /// Outside a tokio runtime.
     pub fn listen(self, policy: SignalPolicy) -> io::Result<Signals> {
         let signals = Signals::listen(policy)?;
-        self.mask.thread_set_mask()?;
+        self.held.thread_unblock()?;
         Ok(signals)
     }
 }

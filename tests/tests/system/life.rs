@@ -3,6 +3,7 @@
 use dc_tests::harness::agent::{Agent, unix};
 use dc_tests::harness::connection::{Connection, DISCONNECTED, NOTOK, OK, request};
 use dc_tests::harness::daemon::{Daemon, stderr};
+use dc_tests::harness::patience::patiently;
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::{Launch, Process};
 use dc_tests::harness::relay::{Relay, Way};
@@ -100,6 +101,28 @@ fn what_is_found_missing_after_listening_is_said_in_one_line_too() {
         // Nothing can be written to a file, but to the pipes of the test.
         fails(&server.after("trap '' XFSZ; ulimit -f 0 && exec \"$0\" \"$@\""), "File too large");
         assert_eq!(place.names(), Vec::<String>::new());
+    }
+}
+
+#[test]
+fn a_log_that_may_not_grow_costs_lines_and_not_the_program() {
+    for launch in [server_in, agent_in] {
+        let place = Place::new();
+        let (log, socket) = (place.file("log"), place.file("socket"));
+        let prelude = format!("ulimit -f 2 && exec \"$0\" \"$@\" 2>{}", log.display());
+        let mut program = launch(&place).with(["-debug"]).after(&prelude).start();
+        patiently("an answer", {
+            let socket = socket.clone();
+            move || while Connection::try_unix(&socket).is_err() {}
+        });
+        while fs::metadata(&log).unwrap().len() < 1024 {
+            Connection::unix(&socket).have(b"id");
+        }
+        for _ in 0..20 {
+            Connection::unix(&socket).have(b"id");
+        }
+        program.signal(Signal::SIGTERM);
+        assert_eq!(program.wait().code(), Some(0));
     }
 }
 
