@@ -4,6 +4,7 @@ use crate::options::{ClientOptions, PROGRAM};
 use dc_options::address::Address;
 use dc_options::start::{Parts, StartError, Started, time_to_finish};
 use dc_options::supervisor::Supervisor;
+use libdc::auth::AuthToken;
 use libdc::net::accept::ThrottledListener;
 use libdc::net::agent::{Agent, AgentSettings};
 use libdc::net::clock::Clock;
@@ -28,15 +29,24 @@ const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &ClientOptions) -> Result<(), StartError> {
+    // Before signals are held back: it may be a pipe, which takes its time.
+    let auth_token = options.auth.token()?;
     let started = Started::new(&PROGRAM, &options.daemon, &options.listen, ClientOptions::listen_default())?;
-    runtime()?.block_on(serve(options, started))
+    let runtime = runtime()?;
+    let end = runtime.block_on(serve(options, started, auth_token));
+    // A look-up of a name that is still under way is nothing to wait for.
+    runtime.shutdown_background();
+    end
 }
 
-async fn serve(options: &ClientOptions, started: Started) -> Result<(), StartError> {
+async fn serve(
+    options: &ClientOptions,
+    started: Started,
+    auth_token: Option<AuthToken>,
+) -> Result<(), StartError> {
     let Parts { listeners, places, mut signals, opening, supervisor } = started.into_parts()?;
-    let agent = Arc::new(
-        Agent::new(settings(options), options.auth.token()?, Clock::start())?.with_tls(options.tls.load()?),
-    );
+    let agent =
+        Arc::new(Agent::new(settings(options), auth_token, Clock::start())?.with_tls(options.tls.load()?));
     let link = {
         let (agent, server) = (Arc::clone(&agent), options.server.clone());
         tokio::spawn(async move { agent.keep_link(&server).await })

@@ -17,7 +17,7 @@ use nix::sys::stat::{FchmodatFlags, Mode, fchmodat};
 use nix::unistd::geteuid;
 use std::env;
 use std::ffi::OsString;
-use std::fs::{self, File, Permissions};
+use std::fs::{self, File, Metadata, Permissions};
 use std::io;
 use std::os::fd::{AsRawFd, OwnedFd};
 use std::os::unix::ffi::OsStringExt;
@@ -134,6 +134,14 @@ fn places() -> impl Iterator<Item = PathBuf> {
 }
 
 fn make_directory(place: &Path, senders: Senders) -> Option<(TempDir, File)> {
+    let lets_in = |metadata: Metadata| match senders {
+        Senders::User(user) => metadata.uid() == user || metadata.mode() & 0o001 != 0,
+        _ => true,
+    };
+    if !fs::metadata(place).is_ok_and(lets_in) {
+        debug!(path = %place.display(), "children could not reach their sockets there");
+        return None;
+    }
     let permissions = Permissions::from_mode(senders.directory_mode());
     let directory =
         tempfile::Builder::new().prefix(PREFIX).permissions(permissions.clone()).tempdir_in(place).ok()?;
@@ -242,6 +250,9 @@ mod tests {
             return;
         }
         assert_eq!(Senders::of(None), Senders::Any);
+        let open = || NotifySockets::within([place.path().to_owned()], Senders::User(65_534)).open().unwrap();
+        assert!(open().file.is_none(), "the user can't come there");
+        fs::set_permissions(place.path(), Permissions::from_mode(0o711)).unwrap();
         let mut sockets = NotifySockets::within([place.path().to_owned()], Senders::User(65_534));
         let socket = sockets.open().unwrap();
         assert_eq!(fs::metadata(&socket.address).unwrap().uid(), 65_534);

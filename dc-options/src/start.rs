@@ -80,8 +80,9 @@ impl Started {
         for address in &further {
             listeners.push(bind(address)?);
         }
-        let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
+        // With the rights that the standard streams were opened with: another user may not open them anew.
         log::start(&options.log, program.name, options.daemon)?;
+        let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
         debug!(files_max, "descriptors that may be open");
         let places = Arc::new(Places::new(ConnectionLimits {
             max_connections: options.max_connections,

@@ -4,6 +4,7 @@ use crate::fences::KeptFences;
 use crate::options::{LockOptions, PROGRAM, ServerOptions};
 use crate::progress::Progress;
 use dc_options::start::{Parts, StartError, Started, time_to_finish};
+use libdc::auth::AuthToken;
 use libdc::net::accept::ThrottledListener;
 use libdc::net::clock::Clock;
 use libdc::net::server::{Server, ServerSettings};
@@ -22,12 +23,18 @@ const SHARDS_PER_THREAD: usize = 8;
 
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &ServerOptions) -> Result<(), StartError> {
+    // Before signals are held back: it may be a pipe, which takes its time.
+    let auth_token = options.auth.token()?;
     let started = Started::new(&PROGRAM, &options.daemon, &options.listen, None)?;
     let runtime = runtime()?;
-    runtime.block_on(serve(options, started))
+    runtime.block_on(serve(options, started, auth_token))
 }
 
-async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartError> {
+async fn serve(
+    options: &ServerOptions,
+    started: Started,
+    auth_token: Option<AuthToken>,
+) -> Result<(), StartError> {
     let Parts { listeners, places, mut signals, opening, supervisor } = started.into_parts()?;
     let threads = options.threads();
     let tls = options.tls.load()?;
@@ -37,7 +44,7 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
         Arc::new(sessions(options, threads)?),
         locks(&options.locks, threads, fences.fences())?,
         links(&options.locks),
-        options.auth.token()?,
+        auth_token,
     ));
     let grace_end = clock.now().after_ms(milliseconds(options.locks.grace));
     let holds_off = fences.hold_off(service.locks(), grace_end);
@@ -67,9 +74,9 @@ async fn serve(options: &ServerOptions, started: Started) -> Result<(), StartErr
     supervisor.serving("serving");
     supervisor.alive_during(signals.shutdown()).await;
     supervisor.stopping();
+    server.drain();
     closing.cancel();
     while accepting.join_next().await.is_some() {}
-    server.drain();
     tokio::select! {
         () = supervisor.alive_during(workers.finished()) => {}
         () = time_to_finish(options.daemon.shutdown_timeout) => warn!("connections were still busy and are closed"),

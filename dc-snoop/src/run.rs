@@ -90,7 +90,7 @@ pub(crate) fn relay(
 ) -> Result<(), RunError> {
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Start)?;
-    LocalSet::new().block_on(&runtime, async {
+    let end = LocalSet::new().block_on(&runtime, async {
         // Without it there are fewer connections, which accept will say.
         file_limit::raise().ok();
         let mut signals = Signals::listen(SignalPolicy::default()).map_err(RunError::Start)?;
@@ -130,7 +130,10 @@ pub(crate) fn relay(
         // Removes the socket's path.
         drop(file);
         Ok(())
-    })
+    });
+    // A look-up of a name that is still under way is nothing to wait for.
+    runtime.shutdown_background();
+    end
 }
 
 /// Prints a table every so often, or waits for ever.

@@ -83,9 +83,9 @@ impl Service {
     /// a lock is answered `error_disconnected`. Requests that wait stay where they are, until their connections
     /// [give them up](crate::proto::server::ServerConnection::give_up_waiting).
     pub fn end(&self) {
-        // In this order: who has asked before waits, and finds out when it is looked at again.
-        self.locks.hold_off(Time::from_ms(u64::MAX));
         self.ends.store(true, Ordering::SeqCst);
+        // For those who have asked before that: they wait, and find out when they are looked at again.
+        self.locks.hold_off(Time::from_ms(u64::MAX));
     }
 
     /// Whether the server is about to end.

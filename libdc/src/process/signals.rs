@@ -11,8 +11,8 @@
 //! signals, they are held back ([`HeldSignals`]): otherwise one in that time would end it and leave its files. Nothing
 //! here panics.
 
+use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::{self, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
-use nix::sys::signal::{SigSet, SigmaskHow};
 use std::fs;
 use std::future::poll_fn;
 use std::io;
@@ -36,7 +36,6 @@ pub struct SignalPolicy {
 #[derive(Debug)]
 #[must_use = "signals are held back until they are listened to"]
 pub struct HeldSignals {
-    /// Those that were not blocked before.
     held: SigSet,
 }
 
@@ -46,12 +45,13 @@ impl HeldSignals {
     /// # Errors
     /// Those of the system, which has no reason for any.
     pub fn hold() -> io::Result<Self> {
-        let taken: SigSet = TAKEN.into_iter().collect();
-        let before = taken.thread_swap_mask(SigmaskHow::SIG_BLOCK)?;
-        Ok(Self { held: TAKEN.into_iter().filter(|signal| !before.contains(*signal)).collect() })
+        let held: SigSet = TAKEN.into_iter().collect();
+        held.thread_block()?;
+        Ok(Self { held })
     }
 
-    /// Takes over the signals, those that came meanwhile too. In the thread that has held them back, within a tokio runtime, before
+    /// Takes over the signals, those that came meanwhile too, also where the process was started with some of them blocked: they would
+    /// never be heard. In the thread that has held them back, within a tokio runtime, before
     /// other threads are started.
     ///
     /// # Errors

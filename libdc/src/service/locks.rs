@@ -66,6 +66,12 @@ impl Service {
             LockAction::Cancel { .. } => word(LockStatus::Error),
             LockAction::Stats => LockReply::Stats(stats::json(&locks.stats(now), self.connections())),
         };
+        // That it was not to be had says that somebody holds it, and here nobody may.
+        let reply = if reply == word(LockStatus::Timeout) && self.ends() {
+            word(LockStatus::ErrorDisconnected)
+        } else {
+            reply
+        };
         tally.count_lock(action.operation(), reply.has_succeeded());
         reply
     }

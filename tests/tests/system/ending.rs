@@ -71,6 +71,24 @@ fn who_waits_to_be_accepted_at_the_end_is_answered() {
     assert_eq!(server.process.wait().code(), Some(0));
 }
 
+#[test]
+fn who_is_still_to_be_accepted_is_not_told_that_somebody_has_the_lock() {
+    let mut server = patient();
+    server.process.signal(Signal::SIGSTOP);
+    let mut newcomers: Vec<_> = (0..500).map(|_| server.connect()).collect();
+    for (number, newcomer) in newcomers.iter_mut().enumerate() {
+        newcomer.write(format!("l\nfree-{number}\n0\n").as_bytes());
+    }
+    server.process.signal(Signal::SIGTERM);
+    server.process.signal(Signal::SIGCONT);
+    for newcomer in &mut newcomers {
+        // Some may come before the signal.
+        let answer = newcomer.line();
+        assert!(answer.starts_with("ok ") || answer == "error_disconnected", "{answer}");
+    }
+    assert_eq!(server.process.wait().code(), Some(0));
+}
+
 /// More than are accepted in one go come while the process stands still, and it is told to end before it goes on.
 fn answers_all_that_wait(process: &Process, connect: &dyn Fn() -> Connection) {
     process.signal(Signal::SIGSTOP);

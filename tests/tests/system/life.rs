@@ -9,11 +9,14 @@ use dc_tests::harness::process::{Launch, Process};
 use dc_tests::harness::relay::{Relay, Way};
 use dc_tests::harness::server::Server;
 use libdc::wire::frame::SessionOperation;
-use nix::sys::signal::Signal;
+use nix::sys::signal::{SigSet, Signal};
+use nix::sys::stat::Mode;
 use nix::sys::wait::WaitStatus;
-use std::fs;
+use nix::unistd::mkfifo;
+use std::fs::{self, File};
 use std::io::ErrorKind;
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::ExitStatusExt;
 
 /// A server on sockets in `place`, with its pidfile there.
 fn server_in(place: &Place) -> Launch {
@@ -142,6 +145,38 @@ fn a_signal_during_the_start_is_heeded_when_it_serves() {
             }
             assert_eq!(place.names(), Vec::<String>::new());
         }
+    }
+}
+
+#[test]
+fn a_signal_that_was_blocked_at_the_start_is_heard() {
+    let blocked: SigSet = [Signal::SIGTERM].into_iter().collect();
+    for launch in [server_in, agent_in] {
+        let place = Place::new();
+        // A process that is started has the mask of the thread that starts it, and this thread starts no other.
+        blocked.thread_block().unwrap();
+        let mut program = launch(&place).start();
+        blocked.thread_unblock().unwrap();
+        program.log.expect("serving");
+        program.signal(Signal::SIGTERM);
+        assert_eq!(program.wait().code(), Some(0));
+    }
+}
+
+#[test]
+fn a_token_that_does_not_come_can_be_done_without() {
+    for launch in [server_in, agent_in] {
+        let place = Place::new();
+        let pipe = place.file("token");
+        mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
+        let mut program = launch(&place).with(["-auth-token-file", pipe.to_str().unwrap()]).start();
+        // Opened when the program has opened it, too.
+        let writer =
+            patiently("who reads the token", move || File::options().write(true).open(pipe).unwrap());
+        program.signal(Signal::SIGTERM);
+        assert_eq!(program.wait().signal(), Some(Signal::SIGTERM as i32));
+        assert_eq!(place.names(), ["token"]);
+        drop(writer);
     }
 }
 

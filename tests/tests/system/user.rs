@@ -1,12 +1,13 @@
 //! What root gives up, and what it leaves behind although it may not remove it any more.
 
-use dc_tests::harness::agent::unix;
+use dc_tests::harness::agent::{Agent, unix};
 use dc_tests::harness::connection::{Connection, NOTOK};
 use dc_tests::harness::daemon::Daemon;
 use dc_tests::harness::place::Place;
-use dc_tests::harness::process::{Launch, status};
+use dc_tests::harness::process::{Launch, Process, status};
 use dc_tests::harness::server::Server;
 use dc_tests::harness::supervisor::Supervisor;
+use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{User, geteuid};
@@ -61,6 +62,33 @@ fn an_agent_of_root_runs_as_its_user_with_the_socket_as_asked() {
         assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
         assert_eq!(place.names(), Vec::<String>::new(), "{options:?}");
     }
+}
+
+/// The numbers of a process's descriptors that lead where its standard error does and do not block.
+fn own_ways_to_stderr(process: &Process) -> Vec<String> {
+    let of = |what: &str| format!("/proc/{}/{what}", process.pid());
+    let stderr = fs::read_link(of("fd/2")).unwrap();
+    let entries = fs::read_dir(of("fd")).unwrap().map(|entry| entry.unwrap());
+    let alike = entries.filter(|entry| fs::read_link(entry.path()).is_ok_and(|target| target == stderr));
+    let names = alike.map(|entry| entry.file_name().into_string().unwrap());
+    let does_not_block = |name: &String| {
+        let info = fs::read_to_string(of(&format!("fdinfo/{name}"))).unwrap();
+        let flags = info.lines().find_map(|line| line.strip_prefix("flags:")).unwrap();
+        i32::from_str_radix(flags.trim(), 8).unwrap() & OFlag::O_NONBLOCK.bits() != 0
+    };
+    names.filter(does_not_block).collect()
+}
+
+#[test]
+fn the_log_does_not_block_where_the_user_may_not_open_standard_error() {
+    if nobody().is_none() {
+        return;
+    }
+    // The pipe of the test is root's.
+    let server = Server::start(&["-user", "nobody"]);
+    assert_eq!(own_ways_to_stderr(&server.process).len(), 1);
+    let agent = Agent::start(server.address(), &["-user", "nobody"]);
+    assert_eq!(own_ways_to_stderr(&agent.process).len(), 1);
 }
 
 #[test]
