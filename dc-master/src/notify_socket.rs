@@ -250,6 +250,7 @@ mod tests {
             return;
         }
         assert_eq!(Senders::of(None), Senders::Any);
+        fs::set_permissions(place.path(), Permissions::from_mode(0o700)).unwrap();
         let open = || NotifySockets::within([place.path().to_owned()], Senders::User(65_534)).open().unwrap();
         assert!(open().file.is_none(), "the user can't come there");
         fs::set_permissions(place.path(), Permissions::from_mode(0o711)).unwrap();

@@ -326,7 +326,12 @@ impl<'a> Connection<'a> {
                 let idle = self.machine.is_idle() && self.outbox.is_empty();
                 let newcomer = self.newcomer_until.is_some_and(|until| now < until);
                 if idle && !newcomer {
-                    return Poll::Ready(Ok(()));
+                    if !self.socket.has_input() {
+                        return Poll::Ready(Ok(()));
+                    }
+                    // The runtime is about to hear of it.
+                    cx.waker().wake_by_ref();
+                    return Poll::Pending;
                 }
             }
             if !self.poll_deadlines(cx, now)? {

@@ -1,8 +1,9 @@
 //! A connected socket of any kind.
 
 use crate::net::tls::stream::TlsSocket;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io;
-use std::os::fd::{AsRawFd, RawFd};
+use std::os::fd::{AsFd, AsRawFd, RawFd};
 use std::pin::Pin;
 use std::task::{Context, Poll};
 use std::time::Duration;
@@ -38,6 +39,18 @@ impl Socket {
                 },
             ),
         }
+    }
+
+    /// Whether there is something to read, be it the end, as the system has it: the runtime may not know of it yet.
+    #[must_use]
+    pub fn has_input(&self) -> bool {
+        let descriptor = match self {
+            Self::Tcp(stream) => stream.as_fd(),
+            Self::Tls(stream) => stream.tcp().as_fd(),
+            Self::Unix(stream) => stream.as_fd(),
+        };
+        let mut asked = [PollFd::new(descriptor, PollFlags::POLLIN)];
+        nix::poll::poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Takes the socket out of the runtime that it is registered with.

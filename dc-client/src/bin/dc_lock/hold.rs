@@ -13,6 +13,7 @@ use nix::sys::signal::Signal;
 use std::future::pending;
 use std::process::ExitStatus;
 use std::time::{Duration, Instant};
+use tokio::task::yield_now;
 use tokio::time::sleep;
 
 /// How long a command has between SIGTERM and SIGKILL when the lock is lost already.
@@ -29,6 +30,7 @@ pub(crate) struct Holding<'a> {
     lost: bool,
     kill_at: Option<Instant>,
     stop_until: Option<Instant>,
+    stop: Stop,
 }
 
 impl<'a> Holding<'a> {
@@ -38,7 +40,7 @@ impl<'a> Holding<'a> {
     /// [`Failure::Command`].
     pub(crate) fn start(options: &'a LockOptions, guard: &'a Guard) -> Result<Self, Failure> {
         let command = Running::start(options, guard)?;
-        Ok(Self { options, guard, command, lost: false, kill_at: None, stop_until: None })
+        Ok(Self { options, guard, command, lost: false, kill_at: None, stop_until: None, stop: Stop::No })
     }
 
     /// Waits for the end of the command. Returns how it ended, and whether the lock was lost before.
@@ -48,6 +50,7 @@ impl<'a> Holding<'a> {
     pub(crate) async fn end(mut self, signals: &mut Signals) -> Result<(ExitStatus, bool), Failure> {
         loop {
             tokio::select! {
+                biased;
                 ended = self.command.ended() => return Ok((ended?, self.lost)),
                 event = signals.next() => self.handle_event(event),
                 loss = self.guard.lost(), if !self.lost => self.handle_loss(loss),
@@ -56,11 +59,15 @@ impl<'a> Holding<'a> {
                     say(&"the command has not ended: killing it");
                     self.command.signal(Signal::SIGKILL);
                 }
+                () = yield_now(), if self.stop != Stop::No => self.stop_with_command(),
             }
         }
     }
 
     fn handle_event(&mut self, event: Event) {
+        if event == Event::Signal(Signal::SIGCONT) {
+            return self.go_on();
+        }
         if let Event::Signal(signal) = event {
             let is_stop = signal == Signal::SIGTSTP;
             if is_stop && self.is_ending() {
@@ -73,15 +80,23 @@ impl<'a> Holding<'a> {
                 self.stop_until = Some(Instant::now() + STOP_MAX);
             }
         }
-        if self.stop_until.is_some_and(|until| Instant::now() < until) && self.command.is_stopped() {
-            self.stop();
-        }
+        self.stop = if self.stop_until.is_some() { Stop::Look } else { Stop::No };
     }
 
-    /// Stops with the command, and goes on with it.
-    fn stop(&mut self) {
-        self.stop_until = None;
-        stop_self();
+    /// Stops if the command has. SIGCONT will be heard of when that is over.
+    fn stop_with_command(&mut self) {
+        if self.stop == Stop::Now {
+            (self.stop_until, self.stop) = (None, Stop::No);
+            stop_self();
+            return;
+        }
+        let is_in_time = self.stop_until.is_some_and(|until| Instant::now() < until);
+        self.stop = if is_in_time && self.command.is_stopped() { Stop::Now } else { Stop::No };
+    }
+
+    /// Has the command go on, or not stop at all.
+    fn go_on(&mut self) {
+        (self.stop_until, self.stop) = (None, Stop::No);
         // With nothing left of the lease the loss is known in a moment, and ends the command where it stands.
         let is_over = self.guard.loss().is_some() || self.guard.remaining().is_zero();
         if !is_over || self.options.on_loss == OnLoss::Warn {
@@ -110,6 +125,17 @@ impl<'a> Holding<'a> {
     fn is_ending(&self) -> bool {
         self.lost && self.options.on_loss == OnLoss::Kill
     }
+}
+
+/// How far a stop is. Before each step signals are heard: a SIGCONT that came behind SIGTSTP takes it back.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Stop {
+    /// There is none, or the command has yet to stop.
+    No,
+    /// The command may have stopped by now, or had before.
+    Look,
+    /// It has.
+    Now,
 }
 
 async fn reached(moment: Option<Instant>) {

@@ -10,7 +10,7 @@ use libdc::net::workers::runtime;
 use std::fmt::Display;
 use std::io::{self, Write};
 use std::time::{Duration, Instant};
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 
 /// The longest time to say goodbye.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
@@ -116,7 +116,11 @@ async fn hold_for(options: &LockOptions, guard: Guard, signals: &mut Signals) ->
         // What is left of it is given back in saying goodbye: a server that hangs is not waited for.
         drop(guard);
     } else {
-        let released = guard.release().await;
+        let released = tokio::select! {
+            released = guard.release() => released,
+            _ = signals.ending() => Err(LockError::NoAnswer),
+            () = sleep(ANSWER_MAX) => Err(LockError::NoAnswer),
+        };
         if matches!(released, Err(LockError::NotHeld)) {
             lost = true;
             say(&format_args!("the lock {} was lost before the command ended", options.key));

@@ -44,12 +44,15 @@ impl Signals {
         Ok(signals)
     }
 
-    /// Takes SIGTSTP over, too: before there is a command, the system does what is to be done.
+    /// Takes SIGTSTP and SIGCONT over, too: before there is a command, the system does what is to be done.
     ///
     /// # Errors
     /// Those of the system.
     pub(crate) fn listen_for_stops(&mut self) -> io::Result<()> {
-        self.take(Number::SIGTSTP)
+        self.take(Number::SIGTSTP)?;
+        // Behind it, and though it be ignored: what was stopped has to go on.
+        self.taken.push((Number::SIGCONT, signal(SignalKind::from_raw(Number::SIGCONT as i32))?));
+        Ok(())
     }
 
     /// What comes next. Cancel-safe.
@@ -65,10 +68,12 @@ impl Signals {
         .await
     }
 
-    /// The next signal that was taken over. Cancel-safe.
+    /// The next signal that ends a process. Cancel-safe.
     pub(crate) async fn ending(&mut self) -> Number {
         loop {
-            if let Event::Signal(number) = self.next().await {
+            if let Event::Signal(number) = self.next().await
+                && PASSED_ON.contains(&number)
+            {
                 return number;
             }
         }

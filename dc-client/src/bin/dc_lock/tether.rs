@@ -1,8 +1,9 @@
 //! A command that ends with `dc_lock`, however that ends.
 //!
-//! When `dc_lock` is killed by SIGKILL its connection is closed, and the lock is another's at once. The system kills a process with
-//! its parent if the process has asked for it (`PR_SET_PDEATHSIG`, prctl(2)), which cannot be asked between fork and exec by any
-//! safe call. So this program is started again where the command will run, asks, and executes the command in its place.
+//! When `dc_lock` is killed by SIGKILL its connection is closed, and the lock is another's at once, or after the grace. The
+//! system kills a process with its parent if the process has asked for it (`PR_SET_PDEATHSIG`, prctl(2)), which cannot be
+//! asked between fork and exec by any safe call. So this program is started again where the command will run, asks, and
+//! executes the command in its place.
 
 use crate::options::PROGRAM;
 use crate::script;
