@@ -1,6 +1,7 @@
 //! What is to end does not, or dies by itself.
 
 use crate::load::under_load;
+use crate::signals::last_of_the_master;
 use dc_tests::harness::callers::{Callers, FailureKind};
 use dc_tests::harness::master::{Master, PlanFile};
 use dc_tests::harness::place::Place;
@@ -61,7 +62,7 @@ fn the_end_comes_although_a_child_heeds_no_signal() {
     let child = master.child();
     let lines = master.process.stop();
     assert!(lines.iter().any(|line| line.contains(&format!("killed child={child}"))), "{lines:#?}");
-    assert!(lines.last().is_some_and(|line| line.ends_with(" ended")), "{lines:#?}");
+    assert!(last_of_the_master(&lines).is_some_and(|line| line.ends_with(" ended")), "{lines:#?}");
 }
 
 #[test]

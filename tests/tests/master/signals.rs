@@ -11,7 +11,7 @@ use std::fs;
 const KEPT: &str = "another child starts once this one is ready or has failed";
 
 /// What the master said last. Its children's lines come by another way, and may be seen after it.
-fn last_of_the_master(lines: &[String]) -> Option<&String> {
+pub(crate) fn last_of_the_master(lines: &[String]) -> Option<&String> {
     lines.iter().rfind(|line| !line.starts_with('['))
 }
 
