@@ -97,13 +97,10 @@ async fn accept(
     locals: TaskTracker,
     closing: CancellationToken,
 ) {
-    let serve = |(socket, place)| {
+    let serve = |socket, place| {
         locals.spawn(Arc::clone(&agent).serve_local(socket, place));
     };
-    while let Some(connection) = closing.run_until_cancelled(listener.accept()).await {
-        serve(connection);
-    }
-    listener.finish().into_iter().for_each(serve);
+    listener.serve_until(&closing, serve).await;
 }
 
 /// Tells the supervisor whenever the link comes or goes.

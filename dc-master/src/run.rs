@@ -5,7 +5,7 @@ use crate::master::{Master, Parts};
 use crate::notify_socket::{NotifySockets, Senders};
 use crate::options::{MasterOptions, PROGRAM};
 use crate::output::Output;
-use crate::signals::HeldSignals;
+use crate::signals::Signals;
 use crate::sockets::{Place, Sockets};
 use crate::starter::Start;
 use crate::supervisor::Settings;
@@ -45,7 +45,7 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
         user: None,
     };
     let detached = launch.detach()?;
-    let signals = HeldSignals::hold()?;
+    let signals = Signals::hold()?;
     let starting = detached.lock()?;
     let sockets = Sockets::open(&places, permissions, options.nonblock).map_err(StartError::from)?;
     // The sockets keep their files themselves, for one may be made anew.
@@ -75,7 +75,7 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
         restarts_max: options.max_restarts,
     };
     runtime()?.block_on(async {
-        let signals = signals.listen()?;
+        let signals = Signals::listen(signals)?;
         let output = Output::start(log, options.log.syslog)?;
         let parts = Parts { launcher, sockets, output, signals, notifier, confined };
         Master::new(settings, options.stop_signal, parts).run().await

@@ -8,7 +8,8 @@
 //! | `SIGCHLD` | a process has ended |
 
 use crate::supervisor::StopSignal;
-use nix::sys::signal::{SigSet, Signal};
+use libdc::process::signals::HeldSignals;
+use nix::sys::signal::Signal;
 use std::io;
 use std::task::{Context, Poll};
 use tokio::signal::unix::{self, SignalKind, signal};
@@ -38,48 +39,27 @@ const REQUESTS: [(Signal, Request); 7] = [
 #[derive(Debug)]
 pub(crate) struct Signals(Vec<(Request, unix::Signal)>);
 
-/// The signals held back, from the moment this exists: one that came before they are taken over would end the process, and leave its
-/// files.
-#[derive(Debug)]
-#[must_use = "signals are held back until they are listened to"]
-pub(crate) struct HeldSignals {
-    held: SigSet,
-}
-
-impl HeldSignals {
-    /// Holds these signals back and no others, from this thread and from those that it starts: so in the process's only thread. What
-    /// was blocked when the process was started would never be heard, and children would inherit that.
-    ///
-    /// # Errors
-    /// Those of the system, which has no reason for any.
-    pub(crate) fn hold() -> io::Result<Self> {
-        let held: SigSet = REQUESTS.into_iter().map(|(number, _)| number).collect();
-        held.thread_set_mask()?;
-        Ok(Self { held })
-    }
-
-    /// Takes over the signals, those that came meanwhile too, in the runtime.
-    ///
-    /// # Errors
-    /// Those of the system.
-    pub(crate) fn listen(self) -> io::Result<Signals> {
-        let signals = Signals::listen()?;
-        self.held.thread_unblock()?;
-        Ok(signals)
-    }
-}
-
 impl Signals {
-    /// Takes over the signals, in the runtime. `SIGHUP` too where the process was started with it ignored.
+    /// Holds the signals back, until they are [listened to](Self::listen): one that comes before would end the process, and leave its files.
     ///
     /// # Errors
     /// Those of the system.
-    fn listen() -> io::Result<Self> {
+    pub(crate) fn hold() -> io::Result<HeldSignals> {
+        HeldSignals::hold_these(REQUESTS.map(|(number, _)| number))
+    }
+
+    /// Takes over the signals, those that came meanwhile too, in the runtime. `SIGHUP` too where the process was started with it ignored.
+    ///
+    /// # Errors
+    /// Those of the system.
+    pub(crate) fn listen(held: HeldSignals) -> io::Result<Self> {
         let taken = REQUESTS.into_iter().map(|(number, request)| {
             let signal = signal(SignalKind::from_raw(number as i32))?;
             Ok((request, signal))
         });
-        Ok(Self(taken.collect::<io::Result<_>>()?))
+        let signals = Self(taken.collect::<io::Result<_>>()?);
+        held.release()?;
+        Ok(signals)
     }
 
     /// The next request. Signals of one kind that come before this is asked are one.

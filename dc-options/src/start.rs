@@ -50,7 +50,7 @@ pub struct Parts {
 }
 
 impl Started {
-    /// Detaches, holds signals back, locks the pidfile, listens, becomes the user and starts the log, in this order. Under
+    /// Detaches, holds signals back, locks the pidfile, listens, starts the log and becomes the user, in this order. Under
     /// `-daemon` only the daemon returns. No thread may exist before, nor be started until [`Started::into_parts`].
     ///
     /// It listens on the sockets that a supervisor passed and on `listen`; where there are neither, on `otherwise`.

@@ -139,12 +139,9 @@ async fn accept(
     workers: Arc<Workers>,
     closing: CancellationToken,
 ) {
-    let serve = |(socket, place)| {
+    let serve = |socket, place| {
         let server = Arc::clone(&server);
         workers.spawn(socket, move |socket| server.serve(socket, place));
     };
-    while let Some(connection) = closing.run_until_cancelled(listener.accept()).await {
-        serve(connection);
-    }
-    listener.finish().into_iter().for_each(serve);
+    listener.serve_until(&closing, serve).await;
 }

@@ -30,6 +30,7 @@ use std::task::Poll;
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 use tokio::time::{Instant, sleep};
+use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
 /// How long to wait when there is no descriptor or memory for a connection, unless one ends before.
@@ -112,11 +113,19 @@ impl ThrottledListener {
         }
     }
 
-    /// Closes the listener. Returns the connections that were waiting in the system's queue, as far as there is room: those who
-    /// made them know of nothing else, and would see them reset. The queue of a socket that was passed is left to
-    /// the process that has it next.
-    #[must_use]
-    pub fn finish(self) -> Vec<(Socket, Place)> {
+    /// Has every connection served until `closing` is cancelled, and closes the listener then. Those who wait to be accepted by
+    /// that time are served, too, as far as there is room: they know of nothing, and would see their connections reset. The
+    /// queue of a socket that was passed is left to the process that has it next.
+    pub async fn serve_until(self, closing: &CancellationToken, mut serve: impl FnMut(Socket, Place)) {
+        while let Some((socket, place)) = closing.run_until_cancelled(self.accept()).await {
+            serve(socket, place);
+        }
+        for (socket, place) in self.finish() {
+            serve(socket, place);
+        }
+    }
+
+    fn finish(self) -> Vec<(Socket, Place)> {
         let mut last = Vec::new();
         if self.was_passed {
             return last;

@@ -40,18 +40,34 @@ pub struct HeldSignals {
 }
 
 impl HeldSignals {
-    /// Holds the signals back, from this thread and from those that it starts: so in a process's only thread.
+    /// Holds the signals of this module back, as [`HeldSignals::hold_these`].
     ///
     /// # Errors
     /// Those of the system, which has no reason for any.
     pub fn hold() -> io::Result<Self> {
-        let held: SigSet = TAKEN.into_iter().collect();
-        held.thread_block()?;
+        Self::hold_these(TAKEN)
+    }
+
+    /// Holds these signals back and no others, from this thread and from those that it starts: so in a process's only thread. One
+    /// that was blocked when the process was started would never be heard, and what it starts would inherit that.
+    ///
+    /// # Errors
+    /// Those of the system, which has no reason for any.
+    pub fn hold_these(signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
+        let held: SigSet = signals.into_iter().collect();
+        held.thread_set_mask()?;
         Ok(Self { held })
     }
 
-    /// Takes over the signals, those that came meanwhile too, also where the process was started with some of them blocked: they would
-    /// never be heard. In the thread that has held them back, within a tokio runtime, before
+    /// Lets them come. To be called when they are listened to, in the thread that has held them back.
+    ///
+    /// # Errors
+    /// Those of the system, which has no reason for any.
+    pub fn release(self) -> io::Result<()> {
+        Ok(self.held.thread_unblock()?)
+    }
+
+    /// Takes over the signals, those that came meanwhile too. In the thread that has held them back, within a tokio runtime, before
     /// other threads are started.
     ///
     /// # Errors
@@ -61,7 +77,7 @@ impl HeldSignals {
     /// Outside a tokio runtime.
     pub fn listen(self, policy: SignalPolicy) -> io::Result<Signals> {
         let signals = Signals::listen(policy)?;
-        self.held.thread_unblock()?;
+        self.release()?;
         Ok(signals)
     }
 }
