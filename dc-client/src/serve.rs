@@ -1,13 +1,13 @@
 //! The life of the agent: what is opened, started, awaited and ended, in that order.
 
-use crate::options::{ClientOptions, PROGRAM};
+use crate::options::{AgentOptions, PROGRAM};
 use dc_options::address::Address;
-use dc_options::start::{Parts, StartError, Started, time_to_finish};
-use dc_options::supervisor::Supervisor;
+use dc_options::start::{BoundDaemon, DaemonParts, StartError, time_to_finish};
+use dc_options::supervisor::ServiceManager;
 use libdc::auth::AuthToken;
 use libdc::net::accept::ThrottledListener;
-use libdc::net::agent::{Agent, AgentSettings};
-use libdc::net::clock::Clock;
+use libdc::net::agent::{AgentDriver, AgentSettings};
+use libdc::net::clock::DriverClock;
 use libdc::net::workers::runtime;
 use libdc::proto::multiplexer::MultiplexerSettings;
 use std::future::pending;
@@ -28,10 +28,11 @@ const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it.
-pub(crate) fn run(options: &ClientOptions) -> Result<(), StartError> {
+pub(crate) fn run(options: &AgentOptions) -> Result<(), StartError> {
     // Before signals are held back: it may be a pipe, which takes its time.
     let auth_token = options.auth.token()?;
-    let started = Started::new(&PROGRAM, &options.daemon, &options.listen, ClientOptions::listen_default())?;
+    let started =
+        BoundDaemon::new(&PROGRAM, &options.daemon, &options.listen, AgentOptions::listen_default())?;
     let runtime = runtime()?;
     let end = runtime.block_on(serve(options, started, auth_token));
     // A look-up of a name that is still under way is nothing to wait for.
@@ -40,13 +41,14 @@ pub(crate) fn run(options: &ClientOptions) -> Result<(), StartError> {
 }
 
 async fn serve(
-    options: &ClientOptions,
-    started: Started,
+    options: &AgentOptions,
+    started: BoundDaemon,
     auth_token: Option<AuthToken>,
 ) -> Result<(), StartError> {
-    let Parts { listeners, places, mut signals, opening, supervisor } = started.into_parts()?;
-    let agent =
-        Arc::new(Agent::new(settings(options), auth_token, Clock::start())?.with_tls(options.tls.load()?));
+    let DaemonParts { listeners, places, mut signals, opening, supervisor } = started.into_parts()?;
+    let agent = Arc::new(
+        AgentDriver::new(settings(options), auth_token, DriverClock::start())?.with_tls(options.tls.load()?),
+    );
     let link = {
         let (agent, server) = (Arc::clone(&agent), options.server.clone());
         tokio::spawn(async move { agent.keep_link(&server).await })
@@ -93,7 +95,7 @@ async fn serve(
 
 async fn accept(
     listener: ThrottledListener,
-    agent: Arc<Agent>,
+    agent: Arc<AgentDriver>,
     locals: TaskTracker,
     closing: CancellationToken,
 ) {
@@ -104,7 +106,7 @@ async fn accept(
 }
 
 /// Tells the supervisor whenever the link comes or goes.
-async fn tell_link(supervisor: &Supervisor, server: &Address, mut is_up: watch::Receiver<bool>) {
+async fn tell_link(supervisor: &ServiceManager, server: &Address, mut is_up: watch::Receiver<bool>) {
     while is_up.changed().await.is_ok() {
         supervisor.status(&status(server, *is_up.borrow_and_update()));
     }
@@ -120,7 +122,7 @@ fn status(server: &Address, link_is_up: bool) -> String {
     }
 }
 
-fn settings(options: &ClientOptions) -> AgentSettings {
+fn settings(options: &AgentOptions) -> AgentSettings {
     AgentSettings {
         multiplexer: MultiplexerSettings {
             timeout_ms: options.timeout.as_millis() as u64,

@@ -30,11 +30,11 @@ mod store;
 mod supervisor;
 
 use options::{MasterOptions, PROGRAM};
-use starter::Starter;
+use starter::MasterExecStub;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(starter) = Starter::from_arguments(std::env::args_os().skip(1)) {
+    if let Some(starter) = MasterExecStub::from_arguments(std::env::args_os().skip(1)) {
         return starter.run();
     }
     let options: MasterOptions = PROGRAM.parse();

@@ -4,7 +4,7 @@
 //! of its own, and the system tells who has sent: the child and its descendants are heard, and nobody else.
 
 use crate::notify_socket::NotifySocket;
-use libdc::file::OwnFile;
+use libdc::file::OwnedFile;
 use libdc::process::passing::{self, ReceiveError};
 use nix::unistd::Pid;
 use std::fs;
@@ -27,17 +27,17 @@ const GENERATIONS_MAX: usize = 64;
 
 /// The socket on which one child is heard.
 #[derive(Debug)]
-pub(crate) struct Notices {
+pub(crate) struct NotifyListener {
     socket: UnixDatagram,
     child: Pid,
-    ignored: Ignored,
+    ignored: IgnoredMessages,
     /// Removes the path of the socket.
-    _file: Option<OwnFile>,
+    _file: Option<OwnedFile>,
 }
 
 /// What one datagram says.
 #[derive(Debug, Default)]
-pub(crate) struct Notice {
+pub(crate) struct NotifyMessage {
     /// `READY=1`.
     pub(crate) ready: bool,
     /// `STATUS=`.
@@ -45,7 +45,7 @@ pub(crate) struct Notice {
     /// `EXTEND_TIMEOUT_USEC=`, in milliseconds.
     pub(crate) extension_ms: Option<u64>,
     /// `FDSTORE=1` or `FDSTOREREMOVE=1`.
-    pub(crate) store: Option<StoreRequest>,
+    pub(crate) store: Option<FdStoreRequest>,
     /// `FDNAME=`.
     pub(crate) name: Option<String>,
     /// Not `FDPOLL=0`.
@@ -57,25 +57,30 @@ pub(crate) struct Notice {
 
 /// What the descriptor store is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum StoreRequest {
+pub(crate) enum FdStoreRequest {
     /// To keep the descriptors.
     Keep,
     /// To forget those of the name.
     Remove,
 }
 
-impl Notices {
+impl NotifyListener {
     /// Listens to `child`. In the runtime.
     ///
     /// # Errors
     /// If the runtime can't watch the socket.
     pub(crate) fn new(opened: NotifySocket, child: Pid) -> io::Result<Self> {
         let NotifySocket { socket, file, .. } = opened;
-        Ok(Self { socket: UnixDatagram::from_std(socket)?, child, ignored: Ignored::default(), _file: file })
+        Ok(Self {
+            socket: UnixDatagram::from_std(socket)?,
+            child,
+            ignored: IgnoredMessages::default(),
+            _file: file,
+        })
     }
 
     /// The next notice. What can't be understood is logged and skipped.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Notice> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<NotifyMessage> {
         loop {
             // It fails where the runtime ends.
             if ready!(self.socket.poll_recv_ready(cx)).is_err() {
@@ -101,12 +106,12 @@ impl Notices {
 
     /// The next notice that is there already, whether or not the runtime knows of it. `looked_at` counts datagrams, from 0
     /// on: there is none where it has come to as many as are looked at in one go.
-    pub(crate) fn next(&mut self, looked_at: &mut usize) -> Option<Notice> {
+    pub(crate) fn next(&mut self, looked_at: &mut usize) -> Option<NotifyMessage> {
         receive(&self.socket, self.child, &mut self.ignored, looked_at)
     }
 }
 
-impl Drop for Notices {
+impl Drop for NotifyListener {
     fn drop(&mut self) {
         let child = self.child.as_raw();
         if self.ignored.unsaid > 0 {
@@ -117,13 +122,13 @@ impl Drop for Notices {
 
 /// What is ignored, for the log: a line in a while, whoever sends how much.
 #[derive(Debug, Default)]
-struct Ignored {
+struct IgnoredMessages {
     said_at: Option<Instant>,
     /// How many were ignored since.
     unsaid: u64,
 }
 
-impl Ignored {
+impl IgnoredMessages {
     /// Notes one, and has it said if it is time, with the number of those before it that were not said.
     fn note(&mut self, now: Instant, say: impl FnOnce(Option<u64>)) {
         if self.said_at.is_some_and(|at| now.saturating_duration_since(at) < IGNORED_PAUSE) {
@@ -140,9 +145,9 @@ impl Ignored {
 fn receive(
     socket: &UnixDatagram,
     child: Pid,
-    ignored: &mut Ignored,
+    ignored: &mut IgnoredMessages,
     looked_at: &mut usize,
-) -> Option<Notice> {
+) -> Option<NotifyMessage> {
     let mut buffer = [0; NOTICE_BYTES_MAX];
     let child = child.as_raw();
     while *looked_at < DATAGRAMS_MAX {
@@ -170,7 +175,7 @@ fn receive(
             if received.descriptors_lost {
                 warn!(child, "descriptors of a notification were lost: there was no room for them");
             }
-            return Some(Notice::parse(&buffer[..received.bytes], received.descriptors));
+            return Some(NotifyMessage::parse(&buffer[..received.bytes], received.descriptors));
         }
         ignored.note(Instant::now(), |more| {
             warn!(child, sender, more, "a notification was ignored: its sender is not the child");
@@ -179,7 +184,7 @@ fn receive(
     None
 }
 
-impl Notice {
+impl NotifyMessage {
     fn parse(text: &[u8], descriptors: Vec<OwnedFd>) -> Self {
         let mut notice = Self { polled: true, descriptors, ..Self::default() };
         for line in text.split(|byte| *byte == b'\n') {
@@ -191,8 +196,8 @@ impl Notice {
                 (b"EXTEND_TIMEOUT_USEC", us) => {
                     notice.extension_ms = us.parse::<u64>().ok().map(|us| us / 1000);
                 }
-                (b"FDSTORE", "1") => notice.store = Some(StoreRequest::Keep),
-                (b"FDSTOREREMOVE", "1") => notice.store = Some(StoreRequest::Remove),
+                (b"FDSTORE", "1") => notice.store = Some(FdStoreRequest::Keep),
+                (b"FDSTOREREMOVE", "1") => notice.store = Some(FdStoreRequest::Remove),
                 (b"FDNAME", _) => notice.name = Some(value.into_owned()),
                 (b"FDPOLL", "0") => notice.polled = false,
                 _ => {}
@@ -230,8 +235,8 @@ mod tests {
     use proptest::prelude::*;
     use std::process::{Command, Stdio};
 
-    fn parse(text: &str) -> Notice {
-        Notice::parse(text.as_bytes(), Vec::new())
+    fn parse(text: &str) -> NotifyMessage {
+        NotifyMessage::parse(text.as_bytes(), Vec::new())
     }
 
     #[test]
@@ -240,9 +245,9 @@ mod tests {
         assert!(notice.ready && notice.polled && notice.store.is_none());
         assert_eq!((notice.status.as_deref(), notice.extension_ms), (Some("Loading"), Some(1500)));
         let notice = parse("FDSTORE=1\nFDNAME=a=b\nFDPOLL=0");
-        assert_eq!((notice.store, notice.name.as_deref()), (Some(StoreRequest::Keep), Some("a=b")));
+        assert_eq!((notice.store, notice.name.as_deref()), (Some(FdStoreRequest::Keep), Some("a=b")));
         assert!(!notice.polled && !notice.ready);
-        assert_eq!(parse("FDSTOREREMOVE=1\nFDNAME=x").store, Some(StoreRequest::Remove));
+        assert_eq!(parse("FDSTOREREMOVE=1\nFDNAME=x").store, Some(FdStoreRequest::Remove));
     }
 
     #[test]
@@ -250,7 +255,7 @@ mod tests {
         for text in ["", "\n\n", "READY", "READY=0", "READY=11", "ready=1", " READY=1", "XREADY=1", "=1"] {
             assert!(!parse(text).ready, "{text:?}");
         }
-        assert!(!Notice::parse(b"READY=1\xff", Vec::new()).ready);
+        assert!(!NotifyMessage::parse(b"READY=1\xff", Vec::new()).ready);
         assert_eq!(parse("EXTEND_TIMEOUT_USEC=-1").extension_ms, None);
     }
 
@@ -264,13 +269,13 @@ mod tests {
         ) {
             let text = lines.join(&b"\n"[..]);
             let says_so = text.split(|byte| *byte == b'\n').any(|line| line == b"READY=1");
-            prop_assert_eq!(Notice::parse(&text, Vec::new()).ready, says_so);
+            prop_assert_eq!(NotifyMessage::parse(&text, Vec::new()).ready, says_so);
         }
     }
 
     #[test]
     fn what_is_ignored_is_said_now_and_then() {
-        let mut ignored = Ignored::default();
+        let mut ignored = IgnoredMessages::default();
         let start = Instant::now();
         let mut said = Vec::new();
         for ms in [0, 1, 500, 999, 1_000, 2_500, 2_600] {

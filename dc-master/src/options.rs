@@ -10,14 +10,14 @@ use dc_options::account::account;
 use dc_options::address::Address;
 use dc_options::count::count;
 use dc_options::duration::{milliseconds, seconds};
-use dc_options::{LogOptions, Mistake, Options, Program, SocketOptions};
+use dc_options::{CommandOptions, LogOptions, ProgramInfo, SocketOptions, UsageError};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Who this is.
-pub(crate) const PROGRAM: Program = Program {
+pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_master",
     env_prefix: "DC_MASTER_",
     about: "holds the sockets of a server, and restarts it without losing a connection",
@@ -81,8 +81,8 @@ pub(crate) struct MasterOptions {
     pub(crate) arguments: Vec<OsString>,
 }
 
-impl Options for MasterOptions {
-    fn check(&self) -> Result<(), Mistake> {
+impl CommandOptions for MasterOptions {
+    fn check(&self) -> Result<(), UsageError> {
         self.socket.check(self.user.as_deref())
     }
 }

@@ -32,7 +32,7 @@ const STATUS_NOT_FOUND: u8 = 127;
 
 /// What is to be run, and as whom.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Start {
+pub(crate) struct ExecRequest {
     pub(crate) command: OsString,
     pub(crate) arguments: Vec<OsString>,
     /// `-user`, by name or number.
@@ -43,15 +43,15 @@ pub(crate) struct Start {
 
 /// What the starter is told.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct Starter {
-    pub(crate) start: Start,
+pub(crate) struct MasterExecStub {
+    pub(crate) start: ExecRequest,
     /// The master.
     pub(crate) parent: u32,
     /// The pipe for what goes wrong: the first descriptor that is not the child's.
     pub(crate) failure: RawFd,
 }
 
-impl Starter {
+impl MasterExecStub {
     /// The starter that this process was started as, if it was.
     pub(crate) fn from_arguments(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
         if arguments.next()? != MARK {
@@ -63,13 +63,13 @@ impl Starter {
         let orphan_signal = orphan_signal.and_then(|name| signal(&name));
         let user = Some(next()?).filter(|name| !name.is_empty());
         let command = arguments.next()?;
-        let start = Start { command, arguments: arguments.collect(), user, orphan_signal };
+        let start = ExecRequest { command, arguments: arguments.collect(), user, orphan_signal };
         Some(Self { start, parent, failure })
     }
 
     /// The arguments that say all this.
     pub(crate) fn into_arguments(self) -> Vec<OsString> {
-        let Start { command, arguments, user, orphan_signal } = self.start;
+        let ExecRequest { command, arguments, user, orphan_signal } = self.start;
         let orphan_signal = orphan_signal.map(Signal::as_str).unwrap_or_default();
         let mut line: Vec<OsString> = vec![MARK.into()];
         line.push(self.parent.to_string().into());
@@ -89,7 +89,7 @@ impl Starter {
         let prepared =
             pipe.as_ref().map_or(Ok(()), |pipe| self.close_all_but_own(pipe)).and_then(|()| self.prepare());
         let error = match prepared {
-            Ok(mut command) => StarterError::Execute(command.exec()),
+            Ok(mut command) => ExecError::Execute(command.exec()),
             Err(error) => error,
         };
         let command = self.start.command.to_string_lossy().into_owned();
@@ -98,12 +98,11 @@ impl Starter {
             // Nobody knows of it otherwise.
             writeln!(io::stderr(), "dc_master: can't start {command}: {error}").ok();
         }
-        let missing =
-            matches!(&error, StarterError::Execute(error) if error.kind() == io::ErrorKind::NotFound);
+        let missing = matches!(&error, ExecError::Execute(error) if error.kind() == io::ErrorKind::NotFound);
         ExitCode::from(if missing { STATUS_NOT_FOUND } else { STATUS_NOT_EXECUTED })
     }
 
-    fn prepare(&self) -> Result<Command, StarterError> {
+    fn prepare(&self) -> Result<Command, ExecError> {
         // Inherited from the master.
         log::unblock();
         let mut command = Command::new(&self.start.command);
@@ -114,10 +113,10 @@ impl Starter {
             command.envs(user_environment(account.uid()));
         }
         // Behind the change of the user, which would undo it.
-        set_pdeathsig(self.start.orphan_signal).map_err(|error| StarterError::System(error.into()))?;
+        set_pdeathsig(self.start.orphan_signal).map_err(|error| ExecError::System(error.into()))?;
         let parent = u32::try_from(getppid().as_raw()).unwrap_or_default();
         if parent != self.parent && self.start.orphan_signal.is_some() {
-            return Err(StarterError::Orphan);
+            return Err(ExecError::Orphan);
         }
         Ok(command)
     }
@@ -127,9 +126,9 @@ impl Starter {
         OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", self.failure)).ok()
     }
 
-    fn close_all_but_own(&self, pipe: &File) -> Result<(), StarterError> {
+    fn close_all_but_own(&self, pipe: &File) -> Result<(), ExecError> {
         let own: Vec<RawFd> = (PASSED_FIRST..self.failure).chain([pipe.as_raw_fd()]).collect();
-        close_all_but(&own).map_err(StarterError::System)
+        close_all_but(&own).map_err(ExecError::System)
     }
 }
 
@@ -146,7 +145,7 @@ fn user_environment(uid: u32) -> Vec<(&'static str, OsString)> {
 
 /// Why a command was not executed.
 #[derive(Debug, thiserror::Error)]
-enum StarterError {
+enum ExecError {
     /// The user is not known.
     #[error(transparent)]
     Account(#[from] AccountError),
@@ -170,8 +169,8 @@ mod tests {
 
     #[test]
     fn what_a_starter_is_told_comes_through() {
-        let mut starter = Starter {
-            start: Start {
+        let mut starter = MasterExecStub {
+            start: ExecRequest {
                 command: "/bin/a b".into(),
                 arguments: vec!["-listen".into(), "".into(), "@start".into()],
                 user: Some("nobody".to_owned()),
@@ -180,7 +179,9 @@ mod tests {
             parent: 1,
             failure: 7,
         };
-        let back = |starter: &Starter| Starter::from_arguments(starter.clone().into_arguments().into_iter());
+        let back = |starter: &MasterExecStub| {
+            MasterExecStub::from_arguments(starter.clone().into_arguments().into_iter())
+        };
         assert_eq!(back(&starter), Some(starter.clone()));
         starter.start.user = None;
         starter.start.orphan_signal = None;
@@ -191,7 +192,7 @@ mod tests {
     #[test]
     fn options_start_no_command() {
         for line in [&[][..], &["-command", "a"], &["@start"], &["@start", "x", "3", "", "", "a"]] {
-            assert_eq!(Starter::from_arguments(line.iter().map(OsString::from)), None, "{line:?}");
+            assert_eq!(MasterExecStub::from_arguments(line.iter().map(OsString::from)), None, "{line:?}");
         }
     }
 }

@@ -18,13 +18,13 @@ const NAME_DEFAULT: &str = "stored";
 
 /// The descriptors that are kept, in the order in which they came.
 #[derive(Debug, Default)]
-pub(crate) struct Store {
-    stored: Vec<Stored>,
+pub(crate) struct FdStore {
+    stored: Vec<StoredFd>,
 }
 
 /// One of them.
 #[derive(Debug)]
-pub(crate) struct Stored {
+pub(crate) struct StoredFd {
     pub(crate) name: String,
     pub(crate) descriptor: OwnedFd,
     polled: bool,
@@ -40,7 +40,7 @@ struct Inode {
     is_unique: bool,
 }
 
-impl Store {
+impl FdStore {
     /// Keeps what `child` left. What there is no room for is closed.
     pub(crate) fn keep(&mut self, child: i32, name: Option<String>, descriptors: Vec<OwnedFd>, polled: bool) {
         let named = name.filter(|name| {
@@ -56,7 +56,7 @@ impl Store {
         }
         let mut refused = 0_usize;
         for descriptor in descriptors {
-            let new = Stored { name: name.clone(), inode: inode(&descriptor), descriptor, polled };
+            let new = StoredFd { name: name.clone(), inode: inode(&descriptor), descriptor, polled };
             if self.stored.iter().any(|stored| stored.is_duplicate(&new)) {
                 continue;
             }
@@ -81,7 +81,7 @@ impl Store {
     }
 
     /// What the next child gets.
-    pub(crate) fn live(&mut self) -> &[Stored] {
+    pub(crate) fn live(&mut self) -> &[StoredFd] {
         self.prune();
         &self.stored
     }
@@ -91,7 +91,7 @@ impl Store {
     }
 }
 
-impl Stored {
+impl StoredFd {
     /// Whether `new` is a duplicate of this one, under the same name.
     fn is_duplicate(&self, new: &Self) -> bool {
         let Some(inode) = self.inode.filter(|inode| self.name == new.name && Some(*inode) == new.inode)
@@ -125,18 +125,18 @@ mod tests {
     use std::fs::File;
     use std::os::unix::net::UnixStream;
 
-    fn names(store: &mut Store) -> Vec<&str> {
+    fn names(store: &mut FdStore) -> Vec<&str> {
         store.live().iter().map(|stored| stored.name.as_str()).collect()
     }
 
-    fn keep(store: &mut Store, name: &str, descriptor: impl Into<OwnedFd>) {
+    fn keep(store: &mut FdStore, name: &str, descriptor: impl Into<OwnedFd>) {
         store.keep(1, Some(name.to_owned()), vec![descriptor.into()], true);
     }
 
     #[test]
     fn what_is_kept_is_there_until_it_is_removed() {
         let (near, far) = UnixStream::pair().unwrap();
-        let mut store = Store::default();
+        let mut store = FdStore::default();
         keep(&mut store, "a", near);
         store.keep(1, None, vec![far.into(), File::open("/dev/null").unwrap().into()], true);
         assert_eq!(names(&mut store), ["a", "stored", "stored"]);
@@ -148,7 +148,7 @@ mod tests {
     #[test]
     fn a_socket_is_kept_once_under_a_name() {
         let (near, _far) = UnixStream::pair().unwrap();
-        let mut store = Store::default();
+        let mut store = FdStore::default();
         for name in ["a", "a", "b", "a"] {
             keep(&mut store, name, near.try_clone().unwrap());
         }
@@ -171,7 +171,7 @@ mod tests {
         let event = || OwnedFd::from(EventFd::new().unwrap());
         let first: Vec<OwnedFd> =
             vec![reader.into(), writer.into(), file.into(), null.into(), event(), event()];
-        let mut store = Store::default();
+        let mut store = FdStore::default();
         for _ in 0..3 {
             let again = first.iter().map(|descriptor| descriptor.try_clone().unwrap()).collect();
             store.keep(1, Some("a".to_owned()), again, true);
@@ -181,7 +181,7 @@ mod tests {
 
     #[test]
     fn what_has_gone_gives_way_where_there_is_no_room() {
-        let mut store = Store::default();
+        let mut store = FdStore::default();
         for _ in 0..STORED_MAX {
             keep(&mut store, "gone", UnixStream::pair().unwrap().0);
         }
@@ -193,7 +193,7 @@ mod tests {
     #[test]
     fn what_has_gone_is_dropped_unless_it_is_not_to_be_polled() {
         let (near, far) = UnixStream::pair().unwrap();
-        let mut store = Store::default();
+        let mut store = FdStore::default();
         store.keep(1, Some("kept".to_owned()), vec![near.try_clone().unwrap().into()], false);
         keep(&mut store, "dropped", near);
         assert_eq!(names(&mut store).len(), 2);
@@ -203,7 +203,7 @@ mod tests {
 
     #[test]
     fn neither_names_nor_numbers_are_without_bounds() {
-        let mut store = Store::default();
+        let mut store = FdStore::default();
         for name in ["", "a:b", "a\nb", "ä", &"x".repeat(256)] {
             keep(&mut store, name, File::open("/dev/null").unwrap());
         }

@@ -8,15 +8,15 @@
 
 use crate::completions::Shell;
 use crate::environment::{SWITCH_TAKES, is_on};
-use crate::mistake::{BadValue, Mistake, Place, printable};
-use crate::vocabulary::{self, Known, Shape, Vocabulary};
+use crate::mistake::{ArgSource, UsageError, ValueError, printable};
+use crate::vocabulary::{self, ArgKind, CommandSpec, KnownArg};
 use clap::Arg;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
 /// What a command line says.
 #[derive(Debug)]
-pub(crate) enum Line<'c> {
+pub(crate) enum ParsedLine<'c> {
     /// Show the usage.
     Help,
     /// Show the version.
@@ -24,14 +24,14 @@ pub(crate) enum Line<'c> {
     /// Show the completions for this shell.
     Completions(Shell),
     /// Run.
-    Run(Words<'c>),
+    Run(ArgWords<'c>),
 }
 
 /// The words of a command line, sorted.
 #[derive(Debug, Default)]
-pub(crate) struct Words<'c> {
+pub(crate) struct ArgWords<'c> {
     /// The options in their order.
-    pub(crate) given: Vec<Given<'c>>,
+    pub(crate) given: Vec<GivenArg<'c>>,
     /// The words that are not options.
     pub(crate) operands: Vec<OsString>,
     /// The words behind `--`, if it was there.
@@ -40,18 +40,18 @@ pub(crate) struct Words<'c> {
 
 /// One option, as it was given.
 #[derive(Clone, Debug)]
-pub(crate) struct Given<'c> {
+pub(crate) struct GivenArg<'c> {
     /// Which.
     pub(crate) option: &'c Arg,
     /// Its value; empty for a flag, and for an option that stands alone where it may.
     pub(crate) value: OsString,
     /// Where it was given.
-    pub(crate) source: Source,
+    pub(crate) source: WordSource,
 }
 
 /// Where an option was given.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Source {
+pub(crate) enum WordSource {
     /// On the command line, under this name.
     Line(String),
     /// In this environment variable.
@@ -64,11 +64,11 @@ pub(crate) enum Source {
 ///
 /// The first mistake, unless help or the version is asked for.
 pub(crate) fn read<'c>(
-    vocabulary: Vocabulary<'c>,
+    vocabulary: CommandSpec<'c>,
     args: impl IntoIterator<Item = OsString>,
-) -> Result<Line<'c>, Mistake> {
-    let words = Words::default();
-    let mut reader = Reader { vocabulary, words, help: false, version: false, completions: None };
+) -> Result<ParsedLine<'c>, UsageError> {
+    let words = ArgWords::default();
+    let mut reader = ArgReader { vocabulary, words, help: false, version: false, completions: None };
     let mut first_mistake = None;
     let mut args = args.into_iter().peekable();
     while let Some(word) = args.next() {
@@ -81,30 +81,30 @@ pub(crate) fn read<'c>(
         }
     }
     match first_mistake {
-        _ if reader.help => Ok(Line::Help),
-        _ if reader.version => Ok(Line::Version),
+        _ if reader.help => Ok(ParsedLine::Help),
+        _ if reader.version => Ok(ParsedLine::Version),
         Some(mistake) => Err(mistake),
-        None => Ok(reader.completions.map_or(Line::Run(reader.words), Line::Completions)),
+        None => Ok(reader.completions.map_or(ParsedLine::Run(reader.words), ParsedLine::Completions)),
     }
 }
 
-struct Reader<'c> {
-    vocabulary: Vocabulary<'c>,
-    words: Words<'c>,
+struct ArgReader<'c> {
+    vocabulary: CommandSpec<'c>,
+    words: ArgWords<'c>,
     help: bool,
     version: bool,
     completions: Option<Shell>,
 }
 
-impl<'c> Reader<'c> {
+impl<'c> ArgReader<'c> {
     fn word(
         &mut self,
         word: &OsStr,
         following: &mut std::iter::Peekable<impl Iterator<Item = OsString>>,
-    ) -> Result<(), Mistake> {
+    ) -> Result<(), UsageError> {
         let Some((name, value)) = split(word) else {
             if self.vocabulary.operands().next().is_none() {
-                return Err(Mistake::StrayWord { word: printable(word) });
+                return Err(UsageError::StrayWord { word: printable(word) });
             }
             self.words.operands.push(word.to_owned());
             return Ok(());
@@ -126,34 +126,34 @@ impl<'c> Reader<'c> {
         name: String,
         value: Option<OsString>,
         following: &mut std::iter::Peekable<impl Iterator<Item = OsString>>,
-    ) -> Result<(), Mistake> {
+    ) -> Result<(), UsageError> {
         let Some(known) = self.vocabulary.find(&name) else {
             let nearest = self.vocabulary.nearest(&name);
-            return Err(Mistake::UnknownOption { option: printable(OsStr::new(&name)), nearest });
+            return Err(UsageError::UnknownOption { option: printable(OsStr::new(&name)), nearest });
         };
         let value = match (vocabulary::shape(known.option), value) {
-            (Shape::Flag, Some(_)) => return Err(Mistake::UnexpectedValue { option: name }),
-            (Shape::Switch, Some(value)) => switched(known, &name, &value)?,
-            (Shape::Flag, None) => OsString::new(),
-            (Shape::Switch, None) => OsString::from(if known.negated { "false" } else { "true" }),
-            (Shape::Value | Shape::OptionalValue, Some(value)) => value,
-            (Shape::Value, None) => following.next().unwrap_or_default(),
-            (Shape::OptionalValue, None) => {
+            (ArgKind::Flag, Some(_)) => return Err(UsageError::UnexpectedValue { option: name }),
+            (ArgKind::Switch, Some(value)) => switched(known, &name, &value)?,
+            (ArgKind::Flag, None) => OsString::new(),
+            (ArgKind::Switch, None) => OsString::from(if known.negated { "false" } else { "true" }),
+            (ArgKind::Value | ArgKind::OptionalValue, Some(value)) => value,
+            (ArgKind::Value, None) => following.next().unwrap_or_default(),
+            (ArgKind::OptionalValue, None) => {
                 following.next_if(|next| split(next).is_none() && next != "--").unwrap_or_default()
             }
         };
-        self.words.given.push(Given { option: known.option, value, source: Source::Line(name) });
+        self.words.given.push(GivenArg { option: known.option, value, source: WordSource::Line(name) });
         Ok(())
     }
 }
 
 /// Whether the switch that was written as `name` and `value` is on, as its value.
-fn switched(known: Known<'_>, name: &str, value: &OsStr) -> Result<OsString, Mistake> {
-    let place = || Place { option: name.to_owned(), variable: None };
+fn switched(known: KnownArg<'_>, name: &str, value: &OsStr) -> Result<OsString, UsageError> {
+    let place = || ArgSource { option: name.to_owned(), variable: None };
     if value.is_empty() {
-        return Err(Mistake::MissingValue { place: place(), takes: Some(SWITCH_TAKES.to_owned()) });
+        return Err(UsageError::MissingValue { place: place(), takes: Some(SWITCH_TAKES.to_owned()) });
     }
-    let on = is_on(value, false).map_err(|wrong| Mistake::Value {
+    let on = is_on(value, false).map_err(|wrong| UsageError::Value {
         place: place(),
         shown: Some(printable(value)),
         value: wrong,
@@ -162,13 +162,17 @@ fn switched(known: Known<'_>, name: &str, value: &OsStr) -> Result<OsString, Mis
 }
 
 /// The shell that `value`, given to the option `name`, is called.
-fn shell(name: String, value: &OsStr) -> Result<Shell, Mistake> {
-    let place = Place { option: name, variable: None };
+fn shell(name: String, value: &OsStr) -> Result<Shell, UsageError> {
+    let place = ArgSource { option: name, variable: None };
     if value.is_empty() {
-        return Err(Mistake::MissingValue { place, takes: Some(Shell::TAKES.to_owned()) });
+        return Err(UsageError::MissingValue { place, takes: Some(Shell::TAKES.to_owned()) });
     }
-    let wrong = || BadValue::new("is not a shell known here", Shell::TAKES);
-    Shell::named(value).ok_or_else(|| Mistake::Value { place, shown: Some(printable(value)), value: wrong() })
+    let wrong = || ValueError::new("is not a shell known here", Shell::TAKES);
+    Shell::named(value).ok_or_else(|| UsageError::Value {
+        place,
+        shown: Some(printable(value)),
+        value: wrong(),
+    })
 }
 
 /// The name of the option that `word` is and the value behind `=`; `None` if it is no option.

@@ -3,10 +3,10 @@
 //! The token is never printed. One on the command line stays visible in the list of processes: no safe code can overwrite
 //! it there, so it is warned about. Where both options are given in one place, the token itself counts.
 
-use crate::mistake::BadValue;
+use crate::mistake::ValueError;
 use crate::value::path::path;
 use clap::Args;
-use libdc::auth::{AuthToken, AuthTokenError};
+use libdc::auth::{AuthToken, TokenFileError};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -28,7 +28,7 @@ impl AuthOptions {
     /// # Errors
     ///
     /// The file can't be read, or there is no token in it.
-    pub fn token(&self) -> Result<Option<AuthToken>, AuthTokenError> {
+    pub fn token(&self) -> Result<Option<AuthToken>, TokenFileError> {
         let token = match (&self.auth_token, &self.auth_token_file) {
             (Some(token), _) if is_among(std::env::args_os(), token) => Some(token.clone().on_command_line()),
             (Some(token), _) => Some(token.clone()),
@@ -42,9 +42,10 @@ impl AuthOptions {
     }
 }
 
-fn auth_token(text: &str) -> Result<AuthToken, BadValue> {
-    let bad =
-        |error: libdc::auth::BadAuthToken| BadValue::new(error.to_string(), "1 to 256 bytes of one line");
+fn auth_token(text: &str) -> Result<AuthToken, ValueError> {
+    let bad = |error: libdc::auth::InvalidAuthToken| {
+        ValueError::new(error.to_string(), "1 to 256 bytes of one line")
+    };
     AuthToken::new(text.as_bytes()).map_err(bad)
 }
 

@@ -6,8 +6,8 @@
 //! name that turns it off. The same program and shell always make the same text. Nothing here panics but on a program that
 //! contradicts itself.
 
-use crate::program::Program;
-use crate::vocabulary::{self, Shape, Vocabulary};
+use crate::program::ProgramInfo;
+use crate::vocabulary::{self, ArgKind, CommandSpec};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::aot;
@@ -41,7 +41,7 @@ impl Shell {
 }
 
 /// What `shell` is to read so that it completes the options of `program`, which are those of `command`.
-pub(crate) fn script(program: &Program, command: &Command, shell: Shell) -> String {
+pub(crate) fn script(program: &ProgramInfo, command: &Command, shell: Shell) -> String {
     let mut shown = shown(program, command);
     let mut text = Vec::new();
     match shell {
@@ -59,8 +59,8 @@ pub(crate) fn script(program: &Program, command: &Command, shell: Shell) -> Stri
 }
 
 /// The options as a user is to see them.
-fn shown(program: &Program, command: &Command) -> Command {
-    let vocabulary = Vocabulary::new(command);
+fn shown(program: &ProgramInfo, command: &Command) -> Command {
+    let vocabulary = CommandSpec::new(command);
     let options = vocabulary.options().filter(|option| !option.is_hide_set()).flat_map(offered);
     let shell = Arg::new("completions").long("completions").value_name("SHELL").value_parser(Shell::NAMES);
     Command::new(program.name)
@@ -100,10 +100,10 @@ fn offered(option: &Arg) -> Vec<Arg> {
 /// `shown` with the value that `option` takes.
 fn taking(option: &Arg, shown: Arg) -> Arg {
     let shown = match vocabulary::shape(option) {
-        Shape::Flag | Shape::Switch => return shown.action(ArgAction::SetTrue),
-        Shape::Value if vocabulary::is_repeatable(option) => shown.action(ArgAction::Append),
-        Shape::Value => shown.action(ArgAction::Set),
-        Shape::OptionalValue => shown.action(ArgAction::Set).num_args(0..=1),
+        ArgKind::Flag | ArgKind::Switch => return shown.action(ArgAction::SetTrue),
+        ArgKind::Value if vocabulary::is_repeatable(option) => shown.action(ArgAction::Append),
+        ArgKind::Value => shown.action(ArgAction::Set),
+        ArgKind::OptionalValue => shown.action(ArgAction::Set).num_args(0..=1),
     };
     let name = vocabulary::metavariable(option).unwrap_or_default();
     let shown = shown.value_name(name.clone());

@@ -3,7 +3,7 @@
 //! `-listen` is not among them: its default differs, so each program declares its own.
 
 use crate::log::LogOptions;
-use crate::mistake::Mistake;
+use crate::mistake::UsageError;
 use crate::socket::SocketOptions;
 use crate::value::account::account;
 use crate::value::count::count;
@@ -53,7 +53,7 @@ impl DaemonOptions {
     /// # Errors
     ///
     /// `-sockowner` or `-sockgroup` means the user of `-user`, which is not given.
-    pub fn check(&self) -> Result<(), Mistake> {
+    pub fn check(&self) -> Result<(), UsageError> {
         self.socket.check(self.user.as_deref())
     }
 }

@@ -14,9 +14,9 @@
 //! variables with the prefix are left alone: a container platform sets such (`DC_SERVER_PORT`) by itself.
 //! Nothing here panics, and nothing here reads the process's own environment.
 
-use crate::arguments::{Given, Source};
-use crate::mistake::{BadValue, Mistake, Place, printable};
-use crate::vocabulary::{self, Shape, Vocabulary};
+use crate::arguments::{GivenArg, WordSource};
+use crate::mistake::{ArgSource, UsageError, ValueError, printable};
+use crate::vocabulary::{self, ArgKind, CommandSpec};
 use clap::Arg;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
@@ -26,18 +26,18 @@ pub(crate) const SWITCH_TAKES: &str = "1, yes, true or on, or 0, no, false or of
 
 /// A variable that an option is read from besides its own.
 #[derive(Clone, Copy, Debug)]
-pub struct Variable {
+pub struct EnvVar {
     /// The variable's full name.
     pub name: &'static str,
     /// The option, by its main name without dashes.
     pub option: &'static str,
     /// What it counts.
-    pub rank: Rank,
+    pub rank: EnvPrecedence,
 }
 
 /// What a further variable of an option counts, beside the command line and the option's own variable.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Rank {
+pub enum EnvPrecedence {
     /// Less than both: it is read when neither says anything.
     Fallback,
     /// More than both, as the variables of dflockd. For a flag, every word but 1, yes and true turns it off, as there.
@@ -49,7 +49,7 @@ pub(crate) struct Environment<'e> {
     /// The prefix of the options' own variables.
     pub(crate) prefix: &'e str,
     /// The further variables.
-    pub(crate) further: &'e [Variable],
+    pub(crate) further: &'e [EnvVar],
     /// The value of the variable with this name.
     pub(crate) lookup: &'e dyn Fn(&str) -> Option<OsString>,
 }
@@ -62,13 +62,13 @@ impl Environment<'_> {
     /// The first variable that does not say what its option takes.
     pub(crate) fn complete<'c>(
         &self,
-        vocabulary: Vocabulary<'c>,
-        mut line: Vec<Given<'c>>,
-    ) -> Result<Vec<Given<'c>>, Mistake> {
+        vocabulary: CommandSpec<'c>,
+        mut line: Vec<GivenArg<'c>>,
+    ) -> Result<Vec<GivenArg<'c>>, UsageError> {
         let mut all = Vec::new();
         for option in vocabulary.options() {
-            if let Some(said) = self.further(option, Rank::Override)? {
-                let gives_way = |given: &Given<'_>| {
+            if let Some(said) = self.further(option, EnvPrecedence::Override)? {
+                let gives_way = |given: &GivenArg<'_>| {
                     given.option.get_id() == option.get_id() || vocabulary::say_the_same(given.option, option)
                 };
                 line.retain(|given| !gives_way(given));
@@ -84,7 +84,7 @@ impl Environment<'_> {
                 continue;
             }
             let said = match self.own(option)? {
-                None => self.further(option, Rank::Fallback)?,
+                None => self.further(option, EnvPrecedence::Fallback)?,
                 own => own,
             };
             all.extend(said.into_iter().flatten());
@@ -94,15 +94,15 @@ impl Environment<'_> {
     }
 
     /// What the option's own variables say; `None` if there are none.
-    fn own<'c>(&self, option: &'c Arg) -> Result<Option<Vec<Given<'c>>>, Mistake> {
-        let mut found: Option<(String, Vec<Given<'c>>)> = None;
+    fn own<'c>(&self, option: &'c Arg) -> Result<Option<Vec<GivenArg<'c>>>, UsageError> {
+        let mut found: Option<(String, Vec<GivenArg<'c>>)> = None;
         for name in vocabulary::names(option) {
             let variable = vocabulary::variable(self.prefix, &name);
             let negated = vocabulary::is_negation(option, &name);
             let Some(said) = self.read(option, &variable, negated, false)? else { continue };
             if let Some((before, _)) = found {
-                let place = Place { option: vocabulary::name(option), variable: Some(variable) };
-                return Err(Mistake::GivenTwice { place, before: Some(before) });
+                let place = ArgSource { option: vocabulary::name(option), variable: Some(variable) };
+                return Err(UsageError::GivenTwice { place, before: Some(before) });
             }
             found = Some((variable, said));
         }
@@ -110,10 +110,14 @@ impl Environment<'_> {
     }
 
     /// What the further variables of this rank say; `None` if there are none. The first one set counts.
-    fn further<'c>(&self, option: &'c Arg, rank: Rank) -> Result<Option<Vec<Given<'c>>>, Mistake> {
+    fn further<'c>(
+        &self,
+        option: &'c Arg,
+        rank: EnvPrecedence,
+    ) -> Result<Option<Vec<GivenArg<'c>>>, UsageError> {
         let name = vocabulary::name(option);
         for variable in self.further.iter().filter(|further| further.rank == rank && further.option == name) {
-            if let Some(said) = self.read(option, variable.name, false, rank == Rank::Override)? {
+            if let Some(said) = self.read(option, variable.name, false, rank == EnvPrecedence::Override)? {
                 return Ok(Some(said));
             }
         }
@@ -126,41 +130,42 @@ impl Environment<'_> {
         variable: &str,
         negated: bool,
         lenient: bool,
-    ) -> Result<Option<Vec<Given<'c>>>, Mistake> {
+    ) -> Result<Option<Vec<GivenArg<'c>>>, UsageError> {
         let Some(value) = (self.lookup)(variable) else { return Ok(None) };
-        let given = |value: OsString| Given { option, value, source: Source::Variable(variable.to_owned()) };
+        let given =
+            |value: OsString| GivenArg { option, value, source: WordSource::Variable(variable.to_owned()) };
         let switch = || {
-            is_on(&value, lenient).map_err(|value| Mistake::Value {
-                place: Place { option: vocabulary::name(option), variable: Some(variable.to_owned()) },
+            is_on(&value, lenient).map_err(|value| UsageError::Value {
+                place: ArgSource { option: vocabulary::name(option), variable: Some(variable.to_owned()) },
                 shown: Some(printable(&(self.lookup)(variable).unwrap_or_default())),
                 value,
             })
         };
         Ok(match vocabulary::shape(option) {
-            Shape::Flag => Some(if switch()? { vec![given(OsString::new())] } else { Vec::new() }),
-            Shape::Switch => {
+            ArgKind::Flag => Some(if switch()? { vec![given(OsString::new())] } else { Vec::new() }),
+            ArgKind::Switch => {
                 let on = switch()? != negated;
                 Some(vec![given(OsString::from(if on { "true" } else { "false" }))])
             }
-            Shape::OptionalValue => Some(vec![given(value)]),
-            Shape::Value if vocabulary::is_repeatable(option) => {
+            ArgKind::OptionalValue => Some(vec![given(value)]),
+            ArgKind::Value if vocabulary::is_repeatable(option) => {
                 let words: Vec<_> = words(&value).map(|word| given(word.to_owned())).collect();
                 (!words.is_empty()).then_some(words)
             }
-            Shape::Value => (!value.is_empty()).then(|| vec![given(value)]),
+            ArgKind::Value => (!value.is_empty()).then(|| vec![given(value)]),
         })
     }
 }
 
 /// Whether `value` turns a flag on. A lenient reader takes for off what it does not know.
-pub(crate) fn is_on(value: &OsStr, lenient: bool) -> Result<bool, BadValue> {
+pub(crate) fn is_on(value: &OsStr, lenient: bool) -> Result<bool, ValueError> {
     let word = value.to_str().map(str::to_ascii_lowercase);
     match word.as_deref() {
         Some("1" | "yes" | "true") => Ok(true),
         _ if lenient => Ok(false),
         Some("on") => Ok(true),
         Some("0" | "no" | "false" | "off" | "") => Ok(false),
-        _ => Err(BadValue::new("is neither on nor off", SWITCH_TAKES)),
+        _ => Err(ValueError::new("is neither on nor off", SWITCH_TAKES)),
     }
 }
 

@@ -1,7 +1,7 @@
 //! How the programs of distcache take their options, and how they log.
 //!
-//! A program declares its options as a struct that derives [`clap::Args`] and implements [`Options`], says who it
-//! is in a [`Program`], and calls [`Program::parse`]:
+//! A program declares its options as a struct that derives [`clap::Args`] and implements [`CommandOptions`], says who it
+//! is in a [`ProgramInfo`], and calls [`ProgramInfo::parse`]:
 //!
 //! ```
 //! use dc_options::{DaemonOptions, Mistake, Options, Program, address::{Address, address}, duration::milliseconds};
@@ -52,9 +52,9 @@
 //! that may be repeated is a `Vec`, one that may stand without its value has `num_args = 0..=1` and is
 //! given the empty value then, and a switch that is on unless `-no-x` turns it off is a `bool` with
 //! `alias = "no-x", action = ArgAction::Set, default_value = "true"`; `-x=false` turns it off too. An option whose value clap shows in a message
-//! must have a parser that returns a [`BadValue`]; the ones of this crate do. The value of `-auth-token` is never shown.
+//! must have a parser that returns a [`ValueError`]; the ones of this crate do. The value of `-auth-token` is never shown.
 //!
-//! Nothing here panics on what a user writes. [`Program`] itself is as the program was written: clap's debug
+//! Nothing here panics on what a user writes. [`ProgramInfo`] itself is as the program was written: clap's debug
 //! builds refuse one that contradicts itself.
 #![forbid(unsafe_code)]
 
@@ -78,11 +78,11 @@ mod vocabulary;
 
 pub use auth::AuthOptions;
 pub use daemon::DaemonOptions;
-pub use environment::{Rank, Variable};
+pub use environment::{EnvPrecedence, EnvVar};
 pub use log::LogOptions;
-pub use mistake::{BadValue, Mistake, Place, QUOTED_CHARS_MAX};
-pub use program::{Addition, Options, Program, VERSION};
+pub use mistake::{ArgSource, QUOTED_CHARS_MAX, UsageError, ValueError};
+pub use program::{CommandOptions, EnvExtra, ProgramInfo, VERSION};
 pub use socket::SocketOptions;
-pub use stop::{STATUS_MISTAKE, Stop};
-pub use usage::OptionInfo;
+pub use stop::{Exit, STATUS_MISTAKE};
+pub use usage::OptionHelp;
 pub use value::{account, address, count, duration, path, permissions, size};

@@ -12,8 +12,8 @@
 //! "Required" and "several times" stand where they are true and nowhere else. Whatever else the page calls `Fl` is
 //! an option of the program too; an option of another program is written `.Ic dc_client -retry`. Nothing here panics.
 
-use crate::program::{FURTHER, Program};
-use crate::usage::OptionInfo;
+use crate::program::{FURTHER, ProgramInfo};
+use crate::usage::OptionHelp;
 
 /// The sections that every page has, in their order.
 const SECTIONS: [&str; 11] = [
@@ -35,10 +35,10 @@ const ALWAYS: [&str; 3] = ["Fl h , Fl help , Fl \\&?", "Fl version", "Fl complet
 const STATUSES: [&str; 3] = [".It 0", ".It 1", ".It 64"];
 
 /// What `page`, the manual of `program` in mdoc, says otherwise than the program, which has these `options`
-/// ([`Program::options`]). Empty if all is well.
+/// ([`ProgramInfo::options`]). Empty if all is well.
 #[must_use]
-pub fn differences(page: &str, program: &Program, options: &[OptionInfo]) -> Vec<String> {
-    let page = Page(page.lines().collect());
+pub fn differences(page: &str, program: &ProgramInfo, options: &[OptionHelp]) -> Vec<String> {
+    let page = ManPage(page.lines().collect());
     let mut found = page.lacks_sections();
     let items = page.items();
     for option in options.iter().filter(|option| !option.hidden) {
@@ -70,9 +70,9 @@ pub fn differences(page: &str, program: &Program, options: &[OptionInfo]) -> Vec
 }
 
 /// A page, by lines.
-struct Page<'p>(Vec<&'p str>);
+struct ManPage<'p>(Vec<&'p str>);
 
-impl<'p> Page<'p> {
+impl<'p> ManPage<'p> {
     /// The lines of a section.
     fn section(&self, name: &str) -> impl Iterator<Item = &'p str> {
         let mut lines = self.0.iter().copied();
@@ -93,12 +93,12 @@ impl<'p> Page<'p> {
     }
 
     /// The items of OPTIONS, without those of lists within them.
-    fn items(&self) -> Vec<Item<'p>> {
-        let mut items: Vec<Item<'p>> = Vec::new();
+    fn items(&self) -> Vec<ManItem<'p>> {
+        let mut items: Vec<ManItem<'p>> = Vec::new();
         let mut depth = 0_usize;
         for line in self.section("OPTIONS") {
             if let Some(head) = line.strip_prefix(".It ").filter(|_| depth == 1) {
-                items.push(Item::new(head));
+                items.push(ManItem::new(head));
             } else if let Some(item) = items.last_mut().filter(|_| depth > 0) {
                 item.body.push(line);
             }
@@ -112,8 +112,8 @@ impl<'p> Page<'p> {
     }
 
     /// SYNOPSIS has every option, in brackets unless it is required.
-    fn wrong_synopsis(&self, options: &[OptionInfo]) -> Vec<String> {
-        let wrong = |option: &&OptionInfo| {
+    fn wrong_synopsis(&self, options: &[OptionHelp]) -> Vec<String> {
+        let wrong = |option: &&OptionHelp| {
             let shown =
                 |line: &&str| flags(line).any(|name| option.names.first().is_some_and(|it| it == name));
             let mut lines = self.section("SYNOPSIS").filter(shown).peekable();
@@ -130,7 +130,7 @@ impl<'p> Page<'p> {
     }
 
     /// ENVIRONMENT names the prefix and the further variables, and no variable that is not there.
-    fn wrong_environment(&self, program: &Program, options: &[OptionInfo]) -> Vec<String> {
+    fn wrong_environment(&self, program: &ProgramInfo, options: &[OptionHelp]) -> Vec<String> {
         let named: Vec<&str> = self.0.iter().flat_map(|line| arguments(line, "Ev")).collect();
         let mut found = Vec::new();
         let prefix = self
@@ -154,18 +154,18 @@ impl<'p> Page<'p> {
 }
 
 /// One option, as the page has it.
-struct Item<'p> {
+struct ManItem<'p> {
     head: &'p str,
     names: Vec<String>,
     body: Vec<&'p str>,
 }
 
-impl<'p> Item<'p> {
+impl<'p> ManItem<'p> {
     fn new(head: &'p str) -> Self {
         Self { head, names: flags_of(head).map(str::to_owned).collect(), body: Vec::new() }
     }
 
-    fn differences(&self, option: &OptionInfo) -> Vec<String> {
+    fn differences(&self, option: &OptionHelp) -> Vec<String> {
         let value = match &option.metavariable {
             Some(name) if option.value_optional => format!(" Op Ar {name}"),
             Some(name) => format!(" Ar {name}"),
@@ -239,10 +239,11 @@ fn arguments<'l>(line: &'l str, name: &str) -> impl Iterator<Item = &'l str> {
 mod tests {
     use super::*;
     use crate::duration::milliseconds;
-    use crate::program::Options;
+    use crate::program::CommandOptions;
     use std::time::Duration;
 
-    const PROGRAM: Program = Program { name: "dc_it", env_prefix: "DC_IT_", about: "it", variables: &[] };
+    const PROGRAM: ProgramInfo =
+        ProgramInfo { name: "dc_it", env_prefix: "DC_IT_", about: "it", variables: &[] };
 
     #[derive(clap::Args)]
     #[allow(dead_code, reason = "only the declaration of the options is read")]
@@ -261,7 +262,7 @@ mod tests {
         log: Vec<String>,
     }
 
-    impl Options for It {}
+    impl CommandOptions for It {}
 
     const PAGE: &str = "\
 .Sh NAME

@@ -14,7 +14,7 @@ pub const QUOTED_CHARS_MAX: usize = 80;
 
 /// What is wrong with what a program was given. Its text is one line, without the program's name.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
-pub enum Mistake {
+pub enum UsageError {
     /// There is no such option.
     #[error("-{option} is not an option{}", also(nearest.as_ref().map(|name| format!("did you mean -{name}?"))))]
     UnknownOption {
@@ -33,7 +33,7 @@ pub enum Mistake {
     #[error("{place} needs a value{}", also(takes.as_ref().map(|takes| format!("it takes {takes}"))))]
     MissingValue {
         /// The option.
-        place: Place,
+        place: ArgSource,
         /// What it takes.
         takes: Option<String>,
     },
@@ -47,7 +47,7 @@ pub enum Mistake {
     #[error("{place} was already given{}, and is taken once", before.as_ref().map_or_else(String::new, |before| format!(" as {before}")))]
     GivenTwice {
         /// The second time.
-        place: Place,
+        place: ArgSource,
         /// The first time, if it looked different.
         before: Option<String>,
     },
@@ -55,11 +55,11 @@ pub enum Mistake {
     #[error("{place}{} {value}", shown.as_ref().map_or_else(String::new, |shown| format!(" \"{shown}\"")))]
     Value {
         /// The option.
-        place: Place,
+        place: ArgSource,
         /// Its value, unless it is a secret.
         shown: Option<String>,
         /// What is wrong with it.
-        value: BadValue,
+        value: ValueError,
     },
     /// A word that is no option is not what is taken there.
     #[error("{name} \"{shown}\" {value}")]
@@ -69,7 +69,7 @@ pub enum Mistake {
         /// The word.
         shown: String,
         /// What is wrong with it.
-        value: BadValue,
+        value: ValueError,
     },
     /// An option that must be given is not there.
     #[error("{option} is required{}", also(takes.as_ref().map(|takes| format!("it takes {takes}"))))]
@@ -80,22 +80,22 @@ pub enum Mistake {
         takes: Option<String>,
     },
     /// An option that another one calls for is not there.
-    #[error("{option} is needed with {}", with.as_ref().map_or_else(|| "what else is given".to_owned(), Place::to_string))]
+    #[error("{option} is needed with {}", with.as_ref().map_or_else(|| "what else is given".to_owned(), ArgSource::to_string))]
     MissingCompanion {
         /// The option.
         option: String,
         /// The one that calls for it, where that is known.
-        with: Option<Place>,
+        with: Option<ArgSource>,
     },
     /// Two options may not be given together.
     #[error("{place} and {other} exclude each other")]
     Excluded {
         /// The one.
-        place: Place,
+        place: ArgSource,
         /// The other.
-        other: Place,
+        other: ArgSource,
     },
-    /// Each option is right alone, but not with the others: found by [`Options::check`](crate::Options::check).
+    /// Each option is right alone, but not with the others: found by [`CommandOptions::check`](crate::Options::check).
     #[error("-{option} {wrong}")]
     Inconsistent {
         /// The option, without dashes.
@@ -108,7 +108,7 @@ pub enum Mistake {
     Refused(String),
 }
 
-impl Mistake {
+impl UsageError {
     /// The option `option` (without dashes) does not go with the others. `wrong` is a predicate: "is below -datamin".
     #[must_use]
     pub fn inconsistent(option: &'static str, wrong: impl Into<Cow<'static, str>>) -> Self {
@@ -118,14 +118,14 @@ impl Mistake {
 
 /// An option where it was given: on the command line or in an environment variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Place {
+pub struct ArgSource {
     /// The option's name without dashes.
     pub option: String,
     /// The variable, if it was not the command line.
     pub variable: Option<String>,
 }
 
-impl fmt::Display for Place {
+impl fmt::Display for ArgSource {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "-{}", self.option)?;
         match &self.variable {
@@ -140,14 +140,14 @@ impl fmt::Display for Place {
 /// Its text reads on behind the value: `is not a duration; it takes 1 to 3600000 milliseconds`.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{wrong}{}", also(takes.as_ref().map(|takes| format!("it takes {takes}"))))]
-pub struct BadValue {
+pub struct ValueError {
     /// What is wrong with the value, as a predicate: `is too large`.
     pub wrong: Cow<'static, str>,
     /// What the option takes: `1 to 3600000 milliseconds`. `None` where `wrong` says it all.
     pub takes: Option<Cow<'static, str>>,
 }
 
-impl BadValue {
+impl ValueError {
     /// The value `wrong` ("is too large"), where the option takes `takes` ("a number from 1 to 9").
     #[must_use]
     pub fn new(wrong: impl Into<Cow<'static, str>>, takes: impl Into<Cow<'static, str>>) -> Self {

@@ -1,15 +1,15 @@
 //! A program and how it takes its options.
 //!
-//! [`Program::try_parse`] is pure: the command line and the environment come in as values, the options or a
-//! [`Stop`] come out. [`Program::parse`] gives it those of the process and does what the `Stop` says. The words
+//! [`ProgramInfo::try_parse`] is pure: the command line and the environment come in as values, the options or a
+//! [`Exit`] come out. [`ProgramInfo::parse`] gives it those of the process and does what the `Exit` says. The words
 //! are sorted here (`arguments`, `environment`), clap turns them into the program's struct.
 
-use crate::arguments::{self, Given, Line, Source, Words};
-use crate::environment::{Environment, Rank, Variable};
-use crate::mistake::{Mistake, Place};
-use crate::usage::{self, OptionInfo};
-use crate::vocabulary::{self, Shape, Vocabulary};
-use crate::{completions, refusal, stop::Stop};
+use crate::arguments::{self, ArgWords, GivenArg, ParsedLine, WordSource};
+use crate::environment::{EnvPrecedence, EnvVar, Environment};
+use crate::mistake::{ArgSource, UsageError};
+use crate::usage::{self, OptionHelp};
+use crate::vocabulary::{self, ArgKind, CommandSpec};
+use crate::{completions, refusal, stop::Exit};
 use clap::Command;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -18,11 +18,12 @@ use std::ffi::OsString;
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
 /// The variables that are read for every program that has the option.
-pub(crate) const FURTHER: &[Variable] = &[Variable { name: "RUST_LOG", option: "log", rank: Rank::Fallback }];
+pub(crate) const FURTHER: &[EnvVar] =
+    &[EnvVar { name: "RUST_LOG", option: "log", rank: EnvPrecedence::Fallback }];
 
 /// A program, as its options need to know it.
 #[derive(Clone, Copy, Debug)]
-pub struct Program {
+pub struct ProgramInfo {
     /// Its name: `dc_client`.
     pub name: &'static str,
     /// What its environment variables begin with: `DC_CLIENT_`.
@@ -30,31 +31,31 @@ pub struct Program {
     /// What it is, in one line for the usage.
     pub about: &'static str,
     /// Variables that its options are read from besides their own (`RUST_LOG` need not be named).
-    pub variables: &'static [Variable],
+    pub variables: &'static [EnvVar],
 }
 
 /// The options of a program: a struct that derives [`clap::Args`].
-pub trait Options: clap::Args {
+pub trait CommandOptions: clap::Args {
     /// Checks what only shows in several options together. The options' values have been checked already.
     ///
     /// # Errors
     ///
     /// What is wrong, most often a [`Mistake::inconsistent`].
-    fn check(&self) -> Result<(), Mistake> {
+    fn check(&self) -> Result<(), UsageError> {
         Ok(())
     }
 
     /// What variables that are no option's own add to options that may be repeated. `variable` is asked for the
     /// value of a variable by its name.
     #[must_use]
-    fn additions(_variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<Addition> {
+    fn additions(_variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<EnvExtra> {
         Vec::new()
     }
 }
 
 /// A value that variables give to an option besides what else it has.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Addition {
+pub struct EnvExtra {
     /// The option, by its main name without dashes.
     pub option: &'static str,
     /// The variables that it comes from, for messages.
@@ -63,11 +64,11 @@ pub struct Addition {
     pub value: OsString,
 }
 
-impl Program {
+impl ProgramInfo {
     /// The options that the process was started with. If there are none to run with (help was asked for, or there is a
-    /// mistake), it says so and ends the process: see [`Stop::exit`].
+    /// mistake), it says so and ends the process: see [`Exit::exit`].
     #[must_use]
-    pub fn parse<T: Options>(&self) -> T {
+    pub fn parse<T: CommandOptions>(&self) -> T {
         let args = std::env::args_os().skip(1);
         self.try_parse(args, |name| std::env::var_os(name)).unwrap_or_else(|stop| stop.exit())
     }
@@ -78,40 +79,40 @@ impl Program {
     /// # Errors
     ///
     /// What to print and with which status to exit, where the program is not to run.
-    pub fn try_parse<T: Options>(
+    pub fn try_parse<T: CommandOptions>(
         &self,
         args: impl IntoIterator<Item = OsString>,
         variable: impl Fn(&str) -> Option<OsString>,
-    ) -> Result<T, Stop> {
+    ) -> Result<T, Exit> {
         let command = self.command::<T>();
-        let vocabulary = Vocabulary::new(&command);
+        let vocabulary = CommandSpec::new(&command);
         let line = match arguments::read(vocabulary, args) {
-            Ok(Line::Help) => return Err(Stop::Answer(usage::page(self, &command))),
-            Ok(Line::Version) => return Err(Stop::Answer(format!("{} {VERSION}\n", self.name))),
-            Ok(Line::Completions(shell)) => {
-                return Err(Stop::Answer(completions::script(self, &command, shell)));
+            Ok(ParsedLine::Help) => return Err(Exit::Answer(usage::page(self, &command))),
+            Ok(ParsedLine::Version) => return Err(Exit::Answer(format!("{} {VERSION}\n", self.name))),
+            Ok(ParsedLine::Completions(shell)) => {
+                return Err(Exit::Answer(completions::script(self, &command, shell)));
             }
-            Ok(Line::Run(words)) => Ok(words),
+            Ok(ParsedLine::Run(words)) => Ok(words),
             Err(mistake) => Err(mistake),
         };
         line.and_then(|words| self.settle::<T>(&command, words, &variable))
-            .map_err(|mistake| Stop::Mistake(format!("{}: {mistake}\n", self.name)))
+            .map_err(|mistake| Exit::Mistake(format!("{}: {mistake}\n", self.name)))
     }
 
     /// The options of this program, in its order: what a test compares with the manual.
     #[must_use]
-    pub fn options<T: Options>(&self) -> Vec<OptionInfo> {
+    pub fn options<T: CommandOptions>(&self) -> Vec<OptionHelp> {
         let command = self.command::<T>();
-        Vocabulary::new(&command).options().map(|option| OptionInfo::new(self, &command, option)).collect()
+        CommandSpec::new(&command).options().map(|option| OptionHelp::new(self, &command, option)).collect()
     }
 
     /// The page that `-help` prints.
     #[must_use]
-    pub fn usage<T: Options>(&self) -> String {
+    pub fn usage<T: CommandOptions>(&self) -> String {
         usage::page(self, &self.command::<T>())
     }
 
-    fn command<T: Options>(&self) -> Command {
+    fn command<T: CommandOptions>(&self) -> Command {
         let bare = Command::new(self.name).disable_help_flag(true).disable_version_flag(true);
         // Sorting and repetition are this crate's affair; clap is to see help and version as any other word.
         let mut command = T::augment_args(bare).disable_help_subcommand(true).args_override_self(true);
@@ -119,20 +120,20 @@ impl Program {
         command
     }
 
-    fn settle<T: Options>(
+    fn settle<T: CommandOptions>(
         &self,
         command: &Command,
-        words: Words<'_>,
+        words: ArgWords<'_>,
         lookup: &dyn Fn(&str) -> Option<OsString>,
-    ) -> Result<T, Mistake> {
-        let vocabulary = Vocabulary::new(command);
+    ) -> Result<T, UsageError> {
+        let vocabulary = CommandSpec::new(command);
         once_each(&words.given)?;
         let further = [self.variables, FURTHER].concat();
         let environment = Environment { prefix: self.env_prefix, further: &further, lookup };
         let mut given = environment.complete(vocabulary, words.given)?;
         given.extend(T::additions(lookup).into_iter().filter_map(|addition| {
             let option = vocabulary.find(addition.option)?.option;
-            Some(Given { option, value: addition.value, source: Source::Variable(addition.variables) })
+            Some(GivenArg { option, value: addition.value, source: WordSource::Variable(addition.variables) })
         }));
         for given in &given {
             has_value(command, given)?;
@@ -159,37 +160,37 @@ impl Program {
 }
 
 /// Where `given` was given.
-pub(crate) fn place(given: &Given<'_>) -> Place {
+pub(crate) fn place(given: &GivenArg<'_>) -> ArgSource {
     match &given.source {
-        Source::Line(name) => Place { option: name.clone(), variable: None },
-        Source::Variable(variable) => {
-            Place { option: vocabulary::name(given.option), variable: Some(variable.clone()) }
+        WordSource::Line(name) => ArgSource { option: name.clone(), variable: None },
+        WordSource::Variable(variable) => {
+            ArgSource { option: vocabulary::name(given.option), variable: Some(variable.clone()) }
         }
     }
 }
 
 /// An option with a value is given once, unless it may be repeated. To give a flag again changes nothing, and of a
 /// switch the last word counts.
-fn once_each(line: &[Given<'_>]) -> Result<(), Mistake> {
+fn once_each(line: &[GivenArg<'_>]) -> Result<(), UsageError> {
     let mut seen = HashMap::new();
     for given in line {
-        let once = matches!(vocabulary::shape(given.option), Shape::Value | Shape::OptionalValue)
+        let once = matches!(vocabulary::shape(given.option), ArgKind::Value | ArgKind::OptionalValue)
             && !vocabulary::is_repeatable(given.option);
         let again = place(given);
         if let Some(before) = seen.insert(given.option.get_id(), again.option.clone())
             && once
         {
             let before = (before != again.option).then(|| format!("-{before}"));
-            return Err(Mistake::GivenTwice { place: again, before });
+            return Err(UsageError::GivenTwice { place: again, before });
         }
     }
     Ok(())
 }
 
 /// An option that needs a value has one, and one that is text where it must be.
-fn has_value(command: &Command, given: &Given<'_>) -> Result<(), Mistake> {
-    if vocabulary::shape(given.option) == Shape::Value && given.value.is_empty() {
-        return Err(Mistake::MissingValue {
+fn has_value(command: &Command, given: &GivenArg<'_>) -> Result<(), UsageError> {
+    if vocabulary::shape(given.option) == ArgKind::Value && given.value.is_empty() {
+        return Err(UsageError::MissingValue {
             place: place(given),
             takes: refusal::takes(command, given.option),
         });

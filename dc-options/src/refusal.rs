@@ -1,12 +1,12 @@
-//! What clap refuses, as a [`Mistake`] of ours.
+//! What clap refuses, as a [`UsageError`] of ours.
 //!
 //! clap sees only words that have been sorted, so what is left to it are values, required options and
 //! exclusions. Its error names an option by how it would print it, and carries the error of the value's parser.
 
-use crate::arguments::Given;
-use crate::mistake::{BadValue, Mistake, Place, printable};
+use crate::arguments::GivenArg;
+use crate::mistake::{ArgSource, UsageError, ValueError, printable};
 use crate::program::place;
-use crate::vocabulary::{self, Shape, Vocabulary};
+use crate::vocabulary::{self, ArgKind, CommandSpec};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
 use std::any::TypeId;
@@ -15,14 +15,14 @@ use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
 /// What `error` says about what was `given`.
-pub(crate) fn mistake(error: &clap::Error, command: &Command, given: &[Given<'_>]) -> Mistake {
-    let vocabulary = Vocabulary::new(command);
-    let refused = || Mistake::Refused(one_line(error));
+pub(crate) fn mistake(error: &clap::Error, command: &Command, given: &[GivenArg<'_>]) -> UsageError {
+    let vocabulary = CommandSpec::new(command);
+    let refused = || UsageError::Refused(one_line(error));
     let shown = shown(error.get(ContextKind::InvalidArg));
     let Some(option) = shown.first().and_then(|shown| vocabulary.find_shown(shown)) else {
         return match (error.kind(), shown.first()) {
             (ErrorKind::UnknownArgument, Some(word)) => {
-                Mistake::StrayWord { word: printable(OsStr::new(word)) }
+                UsageError::StrayWord { word: printable(OsStr::new(word)) }
             }
             _ => refused(),
         };
@@ -32,22 +32,22 @@ pub(crate) fn mistake(error: &clap::Error, command: &Command, given: &[Given<'_>
             let value = string(error.get(ContextKind::InvalidValue)).unwrap_or_default();
             if option.is_positional() {
                 let shown = printable(OsStr::new(value));
-                return Mistake::Operand { name: all_names(option), shown, value: reason(error) };
+                return UsageError::Operand { name: all_names(option), shown, value: reason(error) };
             }
             let shown = (!vocabulary::is_secret(option)).then(|| printable(OsStr::new(value)));
-            Mistake::Value { place: place_of(option, Some(value), given), shown, value: reason(error) }
+            UsageError::Value { place: place_of(option, Some(value), given), shown, value: reason(error) }
         }
         ErrorKind::MissingRequiredArgument if option.is_required_set() => {
-            Mistake::MissingOption { option: all_names(option), takes: takes(command, option) }
+            UsageError::MissingOption { option: all_names(option), takes: takes(command, option) }
         }
         ErrorKind::MissingRequiredArgument => {
             let with = given.iter().find(|given| calls_for(command, given, option)).map(place);
-            Mistake::MissingCompanion { option: all_names(option), with }
+            UsageError::MissingCompanion { option: all_names(option), with }
         }
         ErrorKind::ArgumentConflict => {
             let prior = self::shown(error.get(ContextKind::PriorArg));
             match prior.first().and_then(|prior| vocabulary.find_shown(prior)) {
-                Some(other) => Mistake::Excluded {
+                Some(other) => UsageError::Excluded {
                     place: place_of(option, None, given),
                     other: place_of(other, None, given),
                 },
@@ -59,7 +59,7 @@ pub(crate) fn mistake(error: &clap::Error, command: &Command, given: &[Given<'_>
 }
 
 /// Whether `given` takes `option` to be there, too: what clap says when it is given alone.
-fn calls_for(command: &Command, given: &Given<'_>, option: &Arg) -> bool {
+fn calls_for(command: &Command, given: &GivenArg<'_>, option: &Arg) -> bool {
     let words = [OsString::from(command.get_name()), vocabulary::for_clap(given.option, &given.value)];
     command.clone().try_get_matches_from(words).is_err_and(|error| {
         error.kind() == ErrorKind::MissingRequiredArgument
@@ -91,12 +91,12 @@ pub(crate) fn takes(command: &Command, option: &Arg) -> Option<String> {
 /// # Errors
 ///
 /// The value that is not UTF-8.
-pub(crate) fn is_text(given: &Given<'_>) -> Result<(), Mistake> {
-    if vocabulary::shape(given.option) == Shape::Flag || may_be(given.option, &given.value) {
+pub(crate) fn is_text(given: &GivenArg<'_>) -> Result<(), UsageError> {
+    if vocabulary::shape(given.option) == ArgKind::Flag || may_be(given.option, &given.value) {
         return Ok(());
     }
     let shown = (!vocabulary::is_secret(given.option)).then(|| printable(&given.value));
-    Err(Mistake::Value { place: place(given), shown, value: not_text() })
+    Err(UsageError::Value { place: place(given), shown, value: not_text() })
 }
 
 /// The same of a word that is no option.
@@ -104,11 +104,11 @@ pub(crate) fn is_text(given: &Given<'_>) -> Result<(), Mistake> {
 /// # Errors
 ///
 /// The word that is not UTF-8.
-pub(crate) fn is_text_operand(operand: &Arg, word: &OsStr) -> Result<(), Mistake> {
+pub(crate) fn is_text_operand(operand: &Arg, word: &OsStr) -> Result<(), UsageError> {
     if may_be(operand, word) {
         return Ok(());
     }
-    Err(Mistake::Operand { name: all_names(operand), shown: printable(word), value: not_text() })
+    Err(UsageError::Operand { name: all_names(operand), shown: printable(word), value: not_text() })
 }
 
 /// Whether `value` is UTF-8, or need not be.
@@ -117,32 +117,32 @@ fn may_be(option: &Arg, value: &OsStr) -> bool {
     takes == TypeId::of::<PathBuf>() || takes == TypeId::of::<OsString>() || value.to_str().is_some()
 }
 
-fn not_text() -> BadValue {
-    BadValue { wrong: "is not UTF-8".into(), takes: None }
+fn not_text() -> ValueError {
+    ValueError { wrong: "is not UTF-8".into(), takes: None }
 }
 
-fn reason(error: &clap::Error) -> BadValue {
+fn reason(error: &clap::Error) -> ValueError {
     if let Some(source) = error.source() {
-        return match source.downcast_ref::<BadValue>() {
+        return match source.downcast_ref::<ValueError>() {
             Some(value) => value.clone(),
-            None => BadValue { wrong: format!("is not right: {source}").into(), takes: None },
+            None => ValueError { wrong: format!("is not right: {source}").into(), takes: None },
         };
     }
     let possible = shown(error.get(ContextKind::ValidValue));
     match possible.split_last() {
-        Some((last, [])) => BadValue::new("is not known", last.to_string()),
-        Some((last, others)) => BadValue::new("is not known", format!("{} or {last}", others.join(", "))),
-        None => BadValue { wrong: "is not right".into(), takes: None },
+        Some((last, [])) => ValueError::new("is not known", last.to_string()),
+        Some((last, others)) => ValueError::new("is not known", format!("{} or {last}", others.join(", "))),
+        None => ValueError { wrong: "is not right".into(), takes: None },
     }
 }
 
 /// Where `option` was given, with this value if it was given several times.
-fn place_of(option: &Arg, value: Option<&str>, given: &[Given<'_>]) -> Place {
+fn place_of(option: &Arg, value: Option<&str>, given: &[GivenArg<'_>]) -> ArgSource {
     let mut of_option = given.iter().filter(|given| given.option.get_id() == option.get_id());
     let same = of_option.clone().find(|given| value.is_some_and(|value| given.value == value));
     match same.or_else(|| of_option.next()) {
         Some(given) => place(given),
-        None => Place { option: vocabulary::name(option), variable: None },
+        None => ArgSource { option: vocabulary::name(option), variable: None },
     }
 }
 

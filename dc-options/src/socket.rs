@@ -1,7 +1,7 @@
 //! The options of the Unix sockets that a program makes.
 
-use crate::mistake::Mistake;
-use crate::value::account::{SocketAccount, socket_account};
+use crate::mistake::UsageError;
+use crate::value::account::{SocketOwner, socket_account};
 use crate::value::permissions::permissions;
 use clap::Args;
 use libdc::net::listen::{SocketMode, SocketPermissions};
@@ -12,10 +12,10 @@ use libdc::process::account::{Account, AccountError, group_id, user_id};
 pub struct SocketOptions {
     /// Owner of the Unix socket; without a name, the user of -user.
     #[arg(long, value_name = "USER", num_args = 0..=1, value_parser = socket_account)]
-    pub sockowner: Option<SocketAccount>,
+    pub sockowner: Option<SocketOwner>,
     /// Group of the Unix socket; without a name, that of the user of -user.
     #[arg(long, value_name = "GROUP", num_args = 0..=1, value_parser = socket_account)]
-    pub sockgroup: Option<SocketAccount>,
+    pub sockgroup: Option<SocketOwner>,
     /// Permissions of the Unix socket.
     #[arg(long, value_name = "OCTAL", value_parser = permissions)]
     pub sockperms: Option<u32>,
@@ -27,12 +27,12 @@ impl SocketOptions {
     /// # Errors
     ///
     /// `-sockowner` or `-sockgroup` means the user of `-user`, which is not given.
-    pub fn check(&self, user: Option<&str>) -> Result<(), Mistake> {
+    pub fn check(&self, user: Option<&str>) -> Result<(), UsageError> {
         let accounts = [("sockowner", &self.sockowner), ("sockgroup", &self.sockgroup)];
         for (option, account) in accounts {
-            if *account == Some(SocketAccount::OfUser) && user.is_none() {
+            if *account == Some(SocketOwner::OfUser) && user.is_none() {
                 let wrong = "stands for the user of -user, which is not given; give it a name, or -user one";
-                return Err(Mistake::inconsistent(option, wrong));
+                return Err(UsageError::inconsistent(option, wrong));
             }
         }
         Ok(())
@@ -45,13 +45,13 @@ impl SocketOptions {
     pub fn permissions(&self, user: Option<&Account>) -> Result<SocketPermissions, AccountError> {
         // The options have been checked: where the user of -user is meant, there is one.
         let owner = match &self.sockowner {
-            Some(SocketAccount::Named(name)) => Some(user_id(name)?),
-            Some(SocketAccount::OfUser) => user.map(Account::uid),
+            Some(SocketOwner::Named(name)) => Some(user_id(name)?),
+            Some(SocketOwner::OfUser) => user.map(Account::uid),
             None => None,
         };
         let group = match &self.sockgroup {
-            Some(SocketAccount::Named(name)) => Some(group_id(name)?),
-            Some(SocketAccount::OfUser) => user.map(Account::gid),
+            Some(SocketOwner::Named(name)) => Some(group_id(name)?),
+            Some(SocketOwner::OfUser) => user.map(Account::gid),
             None => None,
         };
         Ok(SocketPermissions { owner, group, mode: self.sockperms.and_then(SocketMode::new) })

@@ -1,18 +1,18 @@
 //! Starting a daemon as its options say, up to the moment when it serves.
 
-use crate::supervisor::Supervisor;
-use crate::{DaemonOptions, LogOptions, Program, STATUS_MISTAKE, log};
-use libdc::auth::AuthTokenError;
+use crate::supervisor::ServiceManager;
+use crate::{DaemonOptions, LogOptions, ProgramInfo, STATUS_MISTAKE, log};
+use libdc::auth::TokenFileError;
 use libdc::net::address::Address;
 use libdc::net::listen::{ListenError, Listener};
-use libdc::net::places::{ConnectionLimits, Places};
+use libdc::net::places::{ConnectionLimiter, ConnectionLimits};
 use libdc::net::tls::error::TlsError;
 use libdc::process::account::{Account, AccountError};
 use libdc::process::file_limit;
-use libdc::process::life::{Confined, Launch, LifeError, Serving};
+use libdc::process::life::{DaemonLaunch, LifecycleError, Serving, Unprivileged};
 use libdc::process::notify::{Notifier, NotifyError};
-use libdc::process::passed::{Passed, PassedDescriptor, PassedError};
-use libdc::process::signals::{HeldSignals, SignalPolicy, Signals};
+use libdc::process::passed::{ActivationError, PassedFd, SocketActivation};
+use libdc::process::signals::{BlockedSignals, SignalPolicy, SignalStream};
 use libdc::process::state::StateError;
 use std::fmt::Display;
 use std::future::pending;
@@ -25,54 +25,58 @@ use tracing::{debug, info};
 
 /// A daemon that listens and has given up every right that it does not need. It may start threads now.
 #[derive(Debug)]
-pub struct Started {
+pub struct BoundDaemon {
     listeners: Vec<Listener>,
-    confined: Confined,
-    places: Arc<Places>,
-    supervisor: Supervisor,
-    signals: HeldSignals,
+    confined: Unprivileged,
+    places: Arc<ConnectionLimiter>,
+    supervisor: ServiceManager,
+    signals: BlockedSignals,
     policy: SignalPolicy,
 }
 
 /// What a daemon serves with.
 #[derive(Debug)]
-pub struct Parts {
+pub struct DaemonParts {
     /// The listeners.
     pub listeners: Vec<Listener>,
     /// The places for the connections of all listeners together.
-    pub places: Arc<Places>,
+    pub places: Arc<ConnectionLimiter>,
     /// The signals; those too that have come since the start.
-    pub signals: Signals,
+    pub signals: SignalStream,
     /// Who is told when it serves.
-    pub opening: Opening,
+    pub opening: PendingReady,
     /// The supervisor, to be told when the daemon has been opened.
-    pub supervisor: Supervisor,
+    pub supervisor: ServiceManager,
 }
 
-impl Started {
+impl BoundDaemon {
     /// Detaches, holds signals back, locks the pidfile, listens, starts the log and becomes the user, in this order. Under
-    /// `-daemon` only the daemon returns. No thread may exist before, nor be started until [`Started::into_parts`].
+    /// `-daemon` only the daemon returns. No thread may exist before, nor be started until [`BoundDaemon::into_parts`].
     ///
     /// It listens on the sockets that a supervisor passed and on `listen`; where there are neither, on `otherwise`.
     ///
     /// # Errors
     /// [`StartError`], in one line. What was made is removed again.
     pub fn new(
-        program: &Program,
+        program: &ProgramInfo,
         options: &DaemonOptions,
         listen: &[Address],
         otherwise: Option<Address>,
     ) -> Result<Self, StartError> {
         // Before detaching: the variables are meant for the process that the supervisor started.
-        let passed = Passed::from_environment()?;
+        let passed = SocketActivation::from_environment()?;
         let further = further(&passed, listen, otherwise)?;
-        let supervisor = Supervisor::new(Notifier::from_environment()?, options.daemon);
+        let supervisor = ServiceManager::new(Notifier::from_environment()?, options.daemon);
         let user = options.user.as_deref().map(Account::resolve).transpose()?;
         let permissions = options.socket.permissions(user.as_ref())?;
-        let launch =
-            Launch { program: program.name, detach: options.daemon, pidfile: options.pidfile.clone(), user };
+        let launch = DaemonLaunch {
+            program: program.name,
+            detach: options.daemon,
+            pidfile: options.pidfile.clone(),
+            user,
+        };
         let detached = launch.detach()?;
-        let signals = HeldSignals::hold()?;
+        let signals = BlockedSignals::hold()?;
         let starting = detached.lock()?;
         let files_max = file_limit::raise()?;
         let bind = |address| Listener::bind(address, &permissions);
@@ -84,7 +88,7 @@ impl Started {
         log::start(&options.log, program.name, options.daemon)?;
         let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
         debug!(files_max, "descriptors that may be open");
-        let places = Arc::new(Places::new(ConnectionLimits {
+        let places = Arc::new(ConnectionLimiter::new(ConnectionLimits {
             max_connections: options.max_connections,
             throttle: options.throttle,
             descriptors: file_limit::connections_max(files_max),
@@ -100,28 +104,34 @@ impl Started {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn into_parts(self) -> io::Result<Parts> {
+    pub fn into_parts(self) -> io::Result<DaemonParts> {
         let Self { listeners, confined, places, supervisor, signals, policy } = self;
         let signals = signals.listen(policy)?;
         let addresses = listeners.iter().map(Listener::actual_address).collect();
-        Ok(Parts { listeners, places, signals, opening: Opening { confined, addresses }, supervisor })
+        Ok(DaemonParts {
+            listeners,
+            places,
+            signals,
+            opening: PendingReady { confined, addresses },
+            supervisor,
+        })
     }
 }
 
 /// A daemon that is about to serve.
 #[derive(Debug)]
 #[must_use = "who started the daemon waits"]
-pub struct Opening {
-    confined: Confined,
+pub struct PendingReady {
+    confined: Unprivileged,
     addresses: Vec<Address>,
 }
 
-impl Opening {
+impl PendingReady {
     /// It serves: writes the pidfile, logs where it listens, and lets the starter of a daemon go.
     ///
     /// # Errors
-    /// [`LifeError`]. The files are removed then, and nothing is logged.
-    pub fn serving(self) -> Result<Serving, LifeError> {
+    /// [`LifecycleError`]. The files are removed then, and nothing is logged.
+    pub fn serving(self) -> Result<Serving, LifecycleError> {
         self.confined.serving_after(|| {
             for address in &self.addresses {
                 info!(%address, "listening");
@@ -131,14 +141,14 @@ impl Opening {
 }
 
 /// Why a program does not start, or ends in another way than it was told to.
-pub trait Failure: Display {
+pub trait ProgramFailure: Display {
     /// The exit status that says so.
     fn status(&self) -> u8;
 }
 
 /// Reports how a program ended: nothing, or one line on stderr, and in the syslog where it logs there, and the status of
 /// the failure.
-pub fn exit_code(program: &Program, log: &LogOptions, end: Result<(), impl Failure>) -> ExitCode {
+pub fn exit_code(program: &ProgramInfo, log: &LogOptions, end: Result<(), impl ProgramFailure>) -> ExitCode {
     match end {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
@@ -164,11 +174,11 @@ pub async fn time_to_finish(shutdown_timeout: Duration) {
 /// # Errors
 /// [`StartError::NoAddress`], [`StartError::Twice`].
 pub fn further(
-    passed: &Passed,
+    passed: &SocketActivation,
     listen: &[Address],
     otherwise: Option<Address>,
 ) -> Result<Vec<Address>, StartError> {
-    let passed: Vec<Address> = passed.as_slice().iter().map(PassedDescriptor::address).collect();
+    let passed: Vec<Address> = passed.as_slice().iter().map(PassedFd::address).collect();
     if passed.is_empty() && listen.is_empty() {
         return Ok(vec![otherwise.ok_or(StartError::NoAddress)?]);
     }
@@ -196,7 +206,7 @@ pub enum StartError {
     },
     /// The variables of passed sockets make no sense.
     #[error(transparent)]
-    Passed(#[from] PassedError),
+    Passed(#[from] ActivationError),
     /// A passed descriptor can't be listened on.
     #[error("passed by a supervisor, {0}")]
     PassedListener(ListenError),
@@ -211,10 +221,10 @@ pub enum StartError {
     Listen(#[from] ListenError),
     /// Detaching, pidfile or user.
     #[error(transparent)]
-    Life(#[from] LifeError),
+    Life(#[from] LifecycleError),
     /// The file of the token of authentication gives none.
     #[error(transparent)]
-    AuthToken(#[from] AuthTokenError),
+    AuthToken(#[from] TokenFileError),
     /// The files of TLS can't be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
@@ -229,7 +239,7 @@ pub enum StartError {
     System(#[from] io::Error),
 }
 
-impl Failure for StartError {
+impl ProgramFailure for StartError {
     fn status(&self) -> u8 {
         match self {
             Self::NoAddress | Self::Twice { .. } => STATUS_MISTAKE as u8,
@@ -246,7 +256,7 @@ mod tests {
     /// Where it is listened besides the passed descriptors, with these passed and these addresses given, `UNIX:/default` being the default.
     fn listened(passed: &str, listen: &[&str], default: bool) -> Result<Vec<String>, String> {
         let variable = |name: &str| (name == "EINHORN_FDS").then(|| OsString::from(passed));
-        let passed = Passed::from_variables(variable, 1, 1).unwrap();
+        let passed = SocketActivation::from_variables(variable, 1, 1).unwrap();
         let listen: Vec<Address> = listen.iter().map(|text| text.parse().unwrap()).collect();
         let otherwise = default.then(|| "UNIX:/default".parse().unwrap());
         let found = further(&passed, &listen, otherwise).map_err(|error| error.to_string())?;

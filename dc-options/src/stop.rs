@@ -10,14 +10,14 @@ const STATUS_UNPRINTED: i32 = 1;
 /// What a program prints, and with which status it exits, instead of running.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
-pub enum Stop {
+pub enum Exit {
     /// The answer to `-help`, `-version` or `-completions`, for stdout; status 0.
     Answer(String),
     /// A mistake, one line for stderr; status 64.
     Mistake(String),
 }
 
-impl Stop {
+impl Exit {
     /// The text to print, with its newline.
     #[must_use]
     pub fn text(&self) -> &str {
@@ -67,18 +67,18 @@ mod tests {
     #[test]
     fn an_answer_goes_to_stdout_and_a_mistake_to_stderr() {
         let mut out = Vec::new();
-        assert_eq!(Stop::Answer("page\n".to_owned()).print(&mut out, empty()), 0);
+        assert_eq!(Exit::Answer("page\n".to_owned()).print(&mut out, empty()), 0);
         assert_eq!(out, b"page\n");
         let mut err = Vec::new();
-        assert_eq!(Stop::Mistake("no\n".to_owned()).print(empty(), &mut err), 64);
+        assert_eq!(Exit::Mistake("no\n".to_owned()).print(empty(), &mut err), 64);
         assert_eq!(err, b"no\n");
     }
 
     #[test]
     fn what_cannot_be_printed_still_has_a_status() {
         let full: &mut [u8] = &mut [];
-        assert_eq!(Stop::Answer("page\n".to_owned()).print(full, empty()), 1);
+        assert_eq!(Exit::Answer("page\n".to_owned()).print(full, empty()), 1);
         let full: &mut [u8] = &mut [];
-        assert_eq!(Stop::Mistake("no\n".to_owned()).print(empty(), full), 64);
+        assert_eq!(Exit::Mistake("no\n".to_owned()).print(empty(), full), 64);
     }
 }

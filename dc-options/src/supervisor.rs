@@ -8,13 +8,13 @@ use tokio::time::{MissedTickBehavior, interval};
 
 /// The supervisor of a daemon, if it has one.
 #[derive(Debug)]
-pub struct Supervisor {
+pub struct ServiceManager {
     notifier: Notifier,
     /// Whether the daemon is not the process that the supervisor started.
     detached: bool,
 }
 
-impl Supervisor {
+impl ServiceManager {
     pub(crate) const fn new(notifier: Notifier, detached: bool) -> Self {
         Self { notifier, detached }
     }

@@ -2,9 +2,9 @@
 //!
 //! One line an option, in the program's order, with one dash as the manual writes them.
 
-use crate::program::{Program, VERSION};
+use crate::program::{ProgramInfo, VERSION};
 use crate::refusal;
-use crate::vocabulary::{self, Shape, Vocabulary};
+use crate::vocabulary::{self, ArgKind, CommandSpec};
 use clap::{Arg, Command};
 use std::fmt::Write as _;
 
@@ -13,7 +13,7 @@ const HEADING_CHARS_MAX: usize = 26;
 
 /// One option of a program.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct OptionInfo {
+pub struct OptionHelp {
     /// Its names without dashes, the main one first. A switch also has the name that turns it off, `no-x`.
     pub names: Vec<String>,
     /// What its value is called; `None` if it takes none.
@@ -36,14 +36,14 @@ pub struct OptionInfo {
     pub help: String,
 }
 
-impl OptionInfo {
-    pub(crate) fn new(program: &Program, command: &Command, option: &Arg) -> Self {
+impl OptionHelp {
+    pub(crate) fn new(program: &ProgramInfo, command: &Command, option: &Arg) -> Self {
         let shape = vocabulary::shape(option);
         let name = vocabulary::name(option);
         Self {
             names: vocabulary::names(option).collect(),
             metavariable: vocabulary::metavariable(option),
-            value_optional: shape == Shape::OptionalValue,
+            value_optional: shape == ArgKind::OptionalValue,
             default: default(option, shape),
             variable: vocabulary::variable(program.env_prefix, &name),
             required: option.is_required_set(),
@@ -88,9 +88,9 @@ impl OptionInfo {
 }
 
 /// The page that `-help` prints.
-pub(crate) fn page(program: &Program, command: &Command) -> String {
-    let vocabulary = Vocabulary::new(command);
-    let options = vocabulary.options().map(|option| OptionInfo::new(program, command, option));
+pub(crate) fn page(program: &ProgramInfo, command: &Command) -> String {
+    let vocabulary = CommandSpec::new(command);
+    let options = vocabulary.options().map(|option| OptionHelp::new(program, command, option));
     let options: Vec<_> = options.filter(|option| !option.hidden).collect();
     let headings = options.iter().map(|option| option.heading().chars().count());
     let width = headings.filter(|&chars| chars <= HEADING_CHARS_MAX).max().unwrap_or(0);
@@ -103,7 +103,7 @@ pub(crate) fn page(program: &Program, command: &Command) -> String {
     page.push_str(&row("-version", "Print the version"));
     page.push_str(&row("-completions SHELL", "Print what makes bash, zsh or fish complete the options"));
     page.push_str("\nAn option may have two dashes, and its value may follow an =.");
-    if let Some(OptionInfo { names, variable, .. }) = options.first() {
+    if let Some(OptionHelp { names, variable, .. }) = options.first() {
         page.push_str(" Each can be set in the environment\ntoo, ");
         page.push_str(&format!(
             "-{} as {variable}; the command line wins. See {}(1).\n",
@@ -115,7 +115,7 @@ pub(crate) fn page(program: &Program, command: &Command) -> String {
     page
 }
 
-fn synopsis(program: &Program, vocabulary: Vocabulary<'_>, options: &[OptionInfo]) -> String {
+fn synopsis(program: &ProgramInfo, vocabulary: CommandSpec<'_>, options: &[OptionHelp]) -> String {
     let mut line = format!("usage: {}", program.name);
     for option in options.iter().filter(|option| option.required) {
         line.push_str(&format!(" -{}{}", option.names[0], option.value()));
@@ -138,12 +138,12 @@ fn synopsis(program: &Program, vocabulary: Vocabulary<'_>, options: &[OptionInfo
     line
 }
 
-fn default(option: &Arg, shape: Shape) -> Option<String> {
+fn default(option: &Arg, shape: ArgKind) -> Option<String> {
     let values: Vec<_> = option.get_default_values().iter().map(|value| value.to_string_lossy()).collect();
     let first = values.first()?;
     match shape {
-        Shape::Flag => None,
-        Shape::Switch => Some(if first == "true" { "on" } else { "off" }.to_owned()),
-        Shape::Value | Shape::OptionalValue => Some(values.join(" ")),
+        ArgKind::Flag => None,
+        ArgKind::Switch => Some(if first == "true" { "on" } else { "off" }.to_owned()),
+        ArgKind::Value | ArgKind::OptionalValue => Some(values.join(" ")),
     }
 }

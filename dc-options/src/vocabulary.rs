@@ -9,13 +9,13 @@ use std::ffi::OsString;
 
 /// The options of one program. The command must have been built (`Command::build`).
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Vocabulary<'c> {
+pub(crate) struct CommandSpec<'c> {
     command: &'c Command,
 }
 
 /// An option found by one of its names.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Known<'c> {
+pub(crate) struct KnownArg<'c> {
     /// The option.
     pub(crate) option: &'c Arg,
     /// Whether the name was the one that turns a switch off.
@@ -24,7 +24,7 @@ pub(crate) struct Known<'c> {
 
 /// What follows an option's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shape {
+pub(crate) enum ArgKind {
     /// Nothing: being given is all it says.
     Flag,
     /// Nothing: `-x` turns it on and `-no-x` off. It is an option with the alias `no-x`.
@@ -35,7 +35,7 @@ pub(crate) enum Shape {
     OptionalValue,
 }
 
-impl<'c> Vocabulary<'c> {
+impl<'c> CommandSpec<'c> {
     /// The options of `command`.
     pub(crate) const fn new(command: &'c Command) -> Self {
         Self { command }
@@ -52,11 +52,11 @@ impl<'c> Vocabulary<'c> {
     }
 
     /// The option called `name`, which is written without dashes.
-    pub(crate) fn find(self, name: &str) -> Option<Known<'c>> {
+    pub(crate) fn find(self, name: &str) -> Option<KnownArg<'c>> {
         self.options().find_map(|option| {
             names(option)
                 .any(|known| known == name)
-                .then(|| Known { option, negated: is_negation(option, name) })
+                .then(|| KnownArg { option, negated: is_negation(option, name) })
         })
     }
 
@@ -81,15 +81,15 @@ impl<'c> Vocabulary<'c> {
 }
 
 /// What follows the name of `option`.
-pub(crate) fn shape(option: &Arg) -> Shape {
+pub(crate) fn shape(option: &Arg) -> ArgKind {
     if option.get_long().is_some_and(|name| has_alias(option, &format!("no-{name}"))) {
-        return Shape::Switch;
+        return ArgKind::Switch;
     }
     let least = option.get_num_args().map_or(1, |range| range.min_values());
     match (option.get_action().takes_values(), least) {
-        (false, _) => Shape::Flag,
-        (true, 0) => Shape::OptionalValue,
-        (true, _) => Shape::Value,
+        (false, _) => ArgKind::Flag,
+        (true, 0) => ArgKind::OptionalValue,
+        (true, _) => ArgKind::Value,
     }
 }
 
@@ -140,7 +140,7 @@ pub(crate) fn variable(prefix: &str, name: &str) -> String {
 
 /// The metavariable of `option`: what its value is called in the usage.
 pub(crate) fn metavariable(option: &Arg) -> Option<String> {
-    matches!(shape(option), Shape::Value | Shape::OptionalValue).then(|| {
+    matches!(shape(option), ArgKind::Value | ArgKind::OptionalValue).then(|| {
         let names = option.get_value_names().unwrap_or_default();
         names.first().map_or_else(|| name(option).to_uppercase(), Str::to_string)
     })
@@ -153,7 +153,7 @@ pub(crate) fn for_clap(option: &Arg, value: &OsString) -> OsString {
         (None, Some(short)) => OsString::from(format!("-{short}")),
         (None, None) => OsString::new(),
     };
-    if shape(option) != Shape::Flag {
+    if shape(option) != ArgKind::Flag {
         word.push("=");
         word.push(value);
     }

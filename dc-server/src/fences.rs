@@ -4,8 +4,8 @@
 //! saying so, nobody can tell which locks the agents of its links hold on to. They do so for the grace at most: until
 //! then nothing is granted.
 
-use libdc::process::state::{Previous, State, StateError};
-use libdc::table::{Fences, Locks};
+use libdc::process::state::{PreviousRun, StateDir, StateError};
+use libdc::table::{FenceSource, ShardedLocks};
 use libdc::time::Time;
 use std::path::Path;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -17,33 +17,37 @@ const PER_MS_BITS: u32 = 20;
 
 /// Fences, and where it is kept how far they have come.
 #[derive(Clone, Debug)]
-pub(crate) struct KeptFences {
-    fences: Fences,
-    state: Option<Arc<Mutex<Option<State>>>>,
-    previous: Previous,
+pub(crate) struct PersistentFences {
+    fences: FenceSource,
+    state: Option<Arc<Mutex<Option<StateDir>>>>,
+    previous: PreviousRun,
 }
 
-impl KeptFences {
+impl PersistentFences {
     /// Those of this directory, or of the clock.
     pub(crate) fn open(directory: Option<&Path>) -> Result<Self, StateError> {
         let Some(directory) = directory else {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
             let start = u64::try_from(since.as_millis() << PER_MS_BITS).unwrap_or(u64::MAX / 2);
-            return Ok(Self { fences: Fences::starting_at(start), state: None, previous: Previous::None });
+            return Ok(Self {
+                fences: FenceSource::starting_at(start),
+                state: None,
+                previous: PreviousRun::None,
+            });
         };
-        let state = State::open(directory)?;
-        let (fences, previous) = (Fences::starting_at(state.fence_start()), state.previous());
+        let state = StateDir::open(directory)?;
+        let (fences, previous) = (FenceSource::starting_at(state.fence_start()), state.previous());
         Ok(Self { fences, state: Some(Arc::new(Mutex::new(Some(state)))), previous })
     }
 
     /// Where the locks take their fences from.
-    pub(crate) fn fences(&self) -> Fences {
+    pub(crate) fn fences(&self) -> FenceSource {
         self.fences.clone()
     }
 
     /// Grants nothing before `until`, if links of runs before may still hold something. Returns whether that is so.
-    pub(crate) fn hold_off(&self, locks: &Locks, until: Time) -> bool {
-        let holds_off = self.previous == (Previous::Unclean { links: true });
+    pub(crate) fn hold_off(&self, locks: &ShardedLocks, until: Time) -> bool {
+        let holds_off = self.previous == (PreviousRun::Unclean { links: true });
         if holds_off {
             info!("the last run ended without releasing its locks: none is granted before the grace is over");
             locks.hold_off(until);
@@ -55,7 +59,7 @@ impl KeptFences {
     pub(crate) fn note_links(&self) -> impl FnOnce() + Send + 'static {
         let this = self.clone();
         move || {
-            if let Some(Err(error)) = this.change(State::note_links) {
+            if let Some(Err(error)) = this.change(StateDir::note_links) {
                 error!(
                     "can't write to the state directory: {error}; a restart will not know of this run's links"
                 );
@@ -72,21 +76,21 @@ impl KeptFences {
     }
 
     /// The run ends in good order: if nothing is held any more, the next one need not wait.
-    pub(crate) fn end(&self, locks: &Locks) {
+    pub(crate) fn end(&self, locks: &ShardedLocks) {
         if locks.totals().holders > 0 {
             return;
         }
         let state = self.lock().and_then(|mut state| state.take());
-        if let Some(Err(error)) = state.map(State::note_clean) {
+        if let Some(Err(error)) = state.map(StateDir::note_clean) {
             warn!("can't write to the state directory: {error}; the next run will hold off locks");
         }
     }
 
-    fn change<R>(&self, change: impl FnOnce(&mut State) -> R) -> Option<R> {
+    fn change<R>(&self, change: impl FnOnce(&mut StateDir) -> R) -> Option<R> {
         self.lock()?.as_mut().map(change)
     }
 
-    fn lock(&self) -> Option<MutexGuard<'_, Option<State>>> {
+    fn lock(&self) -> Option<MutexGuard<'_, Option<StateDir>>> {
         self.state.as_ref().map(|state| state.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }

@@ -1,8 +1,8 @@
 //! What the server does besides answering: gives back the memory of expired sessions, and logs the totals.
 
-use crate::fences::KeptFences;
-use libdc::net::server::Server;
-use libdc::service::Tally;
+use crate::fences::PersistentFences;
+use libdc::net::server::ServerDriver;
+use libdc::service::RequestCounters;
 use libdc::table::{LockTotals, SessionTotals};
 use libdc::time::Time;
 use libdc::wire::frame::{LockOperation, SessionOperation};
@@ -14,15 +14,15 @@ use tracing::info;
 const SECOND: Duration = Duration::from_secs(1);
 
 /// Keeps a server's house.
-pub(crate) struct Progress {
-    server: Arc<Server>,
-    fences: KeptFences,
-    logged: (Tally, u64),
-    logged_locks: (Tally, LockTotals),
+pub(crate) struct Housekeeper {
+    server: Arc<ServerDriver>,
+    fences: PersistentFences,
+    logged: (RequestCounters, u64),
+    logged_locks: (RequestCounters, LockTotals),
 }
 
-impl Progress {
-    pub(crate) fn new(server: Arc<Server>, fences: KeptFences) -> Self {
+impl Housekeeper {
+    pub(crate) fn new(server: Arc<ServerDriver>, fences: PersistentFences) -> Self {
         Self { server, fences, logged: Default::default(), logged_locks: Default::default() }
     }
 
@@ -72,7 +72,7 @@ impl Progress {
 }
 
 /// One line of what became of locks.
-fn log_locks(tally: &Tally, totals: &LockTotals) {
+fn log_locks(tally: &RequestCounters, totals: &LockTotals) {
     info!(
         keys = totals.keys,
         held = totals.holders,
@@ -89,7 +89,7 @@ fn log_locks(tally: &Tally, totals: &LockTotals) {
 }
 
 /// One line of totals.
-fn log(tally: &Tally, totals: &SessionTotals) {
+fn log(tally: &RequestCounters, totals: &SessionTotals) {
     info!(
         sessions = totals.sessions,
         bytes = totals.bytes,

@@ -1,19 +1,19 @@
 //! What passes, decoded, filtered and counted: the pure middle between relay or capture and what is printed.
 
-use crate::filter::{Filters, Subject};
-use crate::record::{Ending, Record, What};
-use crate::stats::Stats;
+use crate::filter::{FilterInput, Filters};
+use crate::record::{ConnectionClose, RecordKind, TrafficRecord};
+use crate::stats::TrafficStats;
 use libdc::id::LockKey;
-use libdc::proto::observe::{Answered, Event, Observer, Passed, Said, Sender};
-use libdc::wire::display::{Content, LinkContent, TextContent, Topic};
+use libdc::proto::observe::{Endpoint, LineEvent, MatchedRequest, MessageEvent, ObservedEvent, Observer};
+use libdc::wire::display::{DecodedLines, DecodedLink, DecodedMessage, MessageKind};
 use libdc::wire::frame::Direction;
 use libdc::wire::lock::LockStatus;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What a [`Tap`] is to do.
+/// What a [`Decoder`] is to do.
 #[derive(Clone, Debug, Default)]
-pub(crate) struct TapOptions {
+pub(crate) struct DecoderOptions {
     pub(crate) filters: Filters,
     /// Whether connections that open and close in order are told of.
     pub(crate) connections: bool,
@@ -27,19 +27,19 @@ pub(crate) struct TapOptions {
 
 /// Looks on at all connections.
 #[derive(Debug)]
-pub(crate) struct Tap {
-    options: TapOptions,
+pub(crate) struct Decoder {
+    options: DecoderOptions,
     connections: HashMap<u64, Observer>,
-    records: Vec<Record>,
+    records: Vec<TrafficRecord>,
     messages: u64,
-    stats: Stats,
-    total: Stats,
+    stats: TrafficStats,
+    total: TrafficStats,
 }
 
-impl Tap {
-    pub(crate) fn new(options: TapOptions, now: Duration) -> Self {
+impl Decoder {
+    pub(crate) fn new(options: DecoderOptions, now: Duration) -> Self {
         let (connections, records) = (HashMap::new(), Vec::new());
-        let [stats, total] = [Stats::new(now), Stats::new(now)];
+        let [stats, total] = [TrafficStats::new(now), TrafficStats::new(now)];
         Self { options, connections, records, messages: 0, stats, total }
     }
 
@@ -48,23 +48,23 @@ impl Tap {
         self.connections.insert(connection, Observer::new());
         self.stats.opened();
         if self.options.connections {
-            self.tell(at, connection, What::Opened { from }, false);
+            self.tell(at, connection, RecordKind::Opened { from }, false);
         }
     }
 
     /// Bytes passed.
-    pub(crate) fn bytes(&mut self, at: Duration, connection: u64, sender: Sender, mut bytes: &[u8]) {
+    pub(crate) fn bytes(&mut self, at: Duration, connection: u64, sender: Endpoint, mut bytes: &[u8]) {
         self.stats.bytes(sender, bytes.len());
         let Self { options, connections, records, messages, stats, .. } = self;
         let Some(observer) = connections.get_mut(&connection) else { return };
         while let Some(event) = observer.next(sender, at, &mut bytes) {
             match &event {
-                Event::Message(passed) => stats.message(passed),
-                Event::Text(said) => stats.text(said),
-                Event::Corrupt { .. } => stats.malformed(),
-                Event::Raw(_) | Event::Tls => {}
+                ObservedEvent::Message(passed) => stats.message(passed),
+                ObservedEvent::Text(said) => stats.text(said),
+                ObservedEvent::Corrupt { .. } => stats.malformed(),
+                ObservedEvent::Raw(_) | ObservedEvent::Tls => {}
             }
-            let is_message = matches!(event, Event::Message(_) | Event::Text(_));
+            let is_message = matches!(event, ObservedEvent::Message(_) | ObservedEvent::Text(_));
             let ended = options.count.is_some_and(|count| *messages >= count);
             if ended || !options.filters.accept(&subject(connection, &event)) {
                 continue;
@@ -73,17 +73,17 @@ impl Tap {
             if options.stats {
                 continue;
             }
-            let what = What::new(sender, event, options.keep_bytes, options.filters.hide_requests());
-            records.push(Record { at, connection, what });
+            let what = RecordKind::new(sender, event, options.keep_bytes, options.filters.hide_requests());
+            records.push(TrafficRecord { at, connection, what });
         }
     }
 
     /// Bytes passed that nobody has seen.
-    pub(crate) fn gap(&mut self, at: Duration, connection: u64, sender: Sender, count: u64) {
+    pub(crate) fn gap(&mut self, at: Duration, connection: u64, sender: Endpoint, count: u64) {
         if let Some(observer) = self.connections.get_mut(&connection) {
             observer.skip(sender, count);
             if count > 0 {
-                self.tell(at, connection, What::Gap { sender, count }, true);
+                self.tell(at, connection, RecordKind::Gap { sender, count }, true);
             }
         }
     }
@@ -91,23 +91,25 @@ impl Tap {
     /// The server of a connection could not be reached.
     pub(crate) fn refuse(&mut self, at: Duration, connection: u64, why: String) {
         self.connections.remove(&connection);
-        self.tell(at, connection, What::Refused { why }, true);
+        self.tell(at, connection, RecordKind::Refused { why }, true);
     }
 
     /// A connection ended. Told of if there is something about it.
-    pub(crate) fn close(&mut self, at: Duration, connection: u64, how: Ending) {
+    pub(crate) fn close(&mut self, at: Duration, connection: u64, how: ConnectionClose) {
         let Some(observer) = self.connections.remove(&connection) else { return };
-        let unanswered = observer.unanswered(Sender::Client) + observer.unanswered(Sender::Server);
-        let unfinished = [Sender::Client, Sender::Server].map(|sender| (sender, observer.unfinished(sender)));
-        let abrupt =
-            unanswered > 0 || matches!(how, Ending::Reset(_)) || unfinished.iter().any(|(_, n)| *n > 0);
+        let unanswered = observer.unanswered(Endpoint::Client) + observer.unanswered(Endpoint::Server);
+        let unfinished =
+            [Endpoint::Client, Endpoint::Server].map(|sender| (sender, observer.unfinished(sender)));
+        let abrupt = unanswered > 0
+            || matches!(how, ConnectionClose::Reset(_))
+            || unfinished.iter().any(|(_, n)| *n > 0);
         if abrupt || self.options.connections {
-            self.tell(at, connection, What::Closed { how, unanswered, unfinished }, abrupt);
+            self.tell(at, connection, RecordKind::Closed { how, unanswered, unfinished }, abrupt);
         }
     }
 
     /// What there is to print, since the last call.
-    pub(crate) fn take(&mut self) -> Vec<Record> {
+    pub(crate) fn take(&mut self) -> Vec<TrafficRecord> {
         std::mem::take(&mut self.records)
     }
 
@@ -121,73 +123,75 @@ impl Tap {
         let mut numbers: Vec<u64> = self.connections.keys().copied().collect();
         numbers.sort_unstable();
         for number in numbers {
-            self.close(at, number, Ending::Cut);
+            self.close(at, number, ConnectionClose::Cut);
         }
     }
 
     /// What was counted since the last call, if that is what is asked for.
-    pub(crate) fn take_stats(&mut self, now: Duration) -> Option<Stats> {
+    pub(crate) fn take_stats(&mut self, now: Duration) -> Option<TrafficStats> {
         self.total.add(&self.stats);
-        let stats = std::mem::replace(&mut self.stats, Stats::new(now));
+        let stats = std::mem::replace(&mut self.stats, TrafficStats::new(now));
         self.options.stats.then_some(stats)
     }
 
     /// All that was counted, if that is what is asked for.
-    pub(crate) fn total_stats(&mut self, now: Duration) -> Option<Stats> {
+    pub(crate) fn total_stats(&mut self, now: Duration) -> Option<TrafficStats> {
         self.take_stats(now)?;
-        Some(std::mem::replace(&mut self.total, Stats::new(now)))
+        Some(std::mem::replace(&mut self.total, TrafficStats::new(now)))
     }
 
-    fn tell(&mut self, at: Duration, connection: u64, what: What, failed: bool) {
-        let subject = Subject { connection, failed, ..Subject::default() };
+    fn tell(&mut self, at: Duration, connection: u64, what: RecordKind, failed: bool) {
+        let subject = FilterInput { connection, failed, ..FilterInput::default() };
         if !self.options.stats && !self.is_done() && self.options.filters.accept(&subject) {
-            self.records.push(Record { at, connection, what });
+            self.records.push(TrafficRecord { at, connection, what });
         }
     }
 }
 
 /// What a filter looks at in an event.
-fn subject<'a>(connection: u64, event: &'a Event<'_>) -> Subject<'a> {
+fn subject<'a>(connection: u64, event: &'a ObservedEvent<'_>) -> FilterInput<'a> {
     match event {
-        Event::Message(passed) => subject_of_message(connection, passed),
-        Event::Text(said) => subject_of_text(connection, said),
-        Event::Corrupt { .. } | Event::Raw(_) => Subject { connection, failed: true, ..Subject::default() },
-        Event::Tls => Subject { connection, ..Subject::default() },
+        ObservedEvent::Message(passed) => subject_of_message(connection, passed),
+        ObservedEvent::Text(said) => subject_of_text(connection, said),
+        ObservedEvent::Corrupt { .. } | ObservedEvent::Raw(_) => {
+            FilterInput { connection, failed: true, ..FilterInput::default() }
+        }
+        ObservedEvent::Tls => FilterInput { connection, ..FilterInput::default() },
     }
 }
 
-fn subject_of_message<'a>(connection: u64, passed: &'a Passed<'_>) -> Subject<'a> {
-    let Passed { message, answers, .. } = passed;
-    let content = Content::of(*message);
+fn subject_of_message<'a>(connection: u64, passed: &'a MessageEvent<'_>) -> FilterInput<'a> {
+    let MessageEvent { message, answers, .. } = passed;
+    let content = DecodedMessage::of(*message);
     let unasked = message.head.direction == Direction::Response && answers.is_none();
     let asked_id = answers.as_ref().and_then(|answered| answered.id.as_deref());
-    Subject {
+    FilterInput {
         connection,
-        topic: Some(Topic::Operation(message.head.operation)),
+        topic: Some(MessageKind::Operation(message.head.operation)),
         id: content.id().or(asked_id),
         key: content.key().map(LockKey::as_str).or(asked_key(answers)),
-        claims: if let Content::Link(LinkContent::Claims(data)) = content { data } else { &[] },
+        claims: if let DecodedMessage::Link(DecodedLink::Claims(data)) = content { data } else { &[] },
         status: content.status_name(),
         failed: unasked || content.is_failure(),
     }
 }
 
-fn subject_of_text<'a>(connection: u64, said: &'a Said<'_>) -> Subject<'a> {
-    let Said { direction, raw, answers } = said;
-    let content = TextContent::of(*direction, raw);
+fn subject_of_text<'a>(connection: u64, said: &'a LineEvent<'_>) -> FilterInput<'a> {
+    let LineEvent { direction, raw, answers } = said;
+    let content = DecodedLines::of(*direction, raw);
     let unasked = *direction == Direction::Response && answers.is_none();
     let asked = answers.as_ref().map(|answered| answered.topic);
-    Subject {
+    FilterInput {
         connection,
-        topic: content.command().map(Topic::Command).or(asked).or(Some(Topic::Text)),
+        topic: content.command().map(MessageKind::Command).or(asked).or(Some(MessageKind::Text)),
         key: content.key().map(LockKey::as_str).or(asked_key(answers)),
         status: content.status().map(LockStatus::name),
         failed: unasked || content.is_failure(),
-        ..Subject::default()
+        ..FilterInput::default()
     }
 }
 
-fn asked_key(answers: &Option<Answered>) -> Option<&str> {
+fn asked_key(answers: &Option<MatchedRequest>) -> Option<&str> {
     answers.as_ref().and_then(|answered| answered.key.as_deref())
 }
 
@@ -207,27 +211,27 @@ mod tests {
     }
 
     /// A GET that finds, one that does not, and garbage.
-    fn pass(options: TapOptions) -> Tap {
-        let mut tap = Tap::new(options, START);
+    fn pass(options: DecoderOptions) -> Decoder {
+        let mut tap = Decoder::new(options, START);
         let get = SessionOperation::Get;
         tap.open(START, 1, "somebody".to_owned());
         let requests = [bytes(1, get, false, &[0x5f]), bytes(2, get, false, &[0x60])].concat();
-        tap.bytes(START, 1, Sender::Client, &requests);
+        tap.bytes(START, 1, Endpoint::Client, &requests);
         let answers = [bytes(1, get, true, b"abc"), bytes(2, get, true, &[1]), vec![9]].concat();
-        tap.bytes(START + Duration::from_micros(274), 1, Sender::Server, &answers);
-        tap.close(START + Duration::from_secs(1), 1, Ending::Orderly);
+        tap.bytes(START + Duration::from_micros(274), 1, Endpoint::Server, &answers);
+        tap.close(START + Duration::from_secs(1), 1, ConnectionClose::Orderly);
         tap
     }
 
     fn told(filters: &[&str], count: Option<u64>) -> Vec<&'static str> {
         let filters = Filters::new(filters.iter().map(|text| text.parse().unwrap()).collect());
-        let mut tap = pass(TapOptions { filters, count, connections: true, ..TapOptions::default() });
-        let name = |record: Record| match record.what {
-            What::Opened { .. } => "opened",
-            What::Message(message) if message.answers.is_some() => "answer",
-            What::Message(_) => "request",
-            What::Corrupt { .. } => "corrupt",
-            What::Closed { .. } => "closed",
+        let mut tap = pass(DecoderOptions { filters, count, connections: true, ..DecoderOptions::default() });
+        let name = |record: TrafficRecord| match record.what {
+            RecordKind::Opened { .. } => "opened",
+            RecordKind::Message(message) if message.answers.is_some() => "answer",
+            RecordKind::Message(_) => "request",
+            RecordKind::Corrupt { .. } => "corrupt",
+            RecordKind::Closed { .. } => "closed",
             _ => "other",
         };
         tap.take().into_iter().map(name).collect()
@@ -256,13 +260,13 @@ mod tests {
     fn after_the_count_nothing_is_told() {
         assert_eq!(told(&[], Some(3)), ["opened", "request", "request", "answer"]);
         assert_eq!(told(&["id=60"], Some(2)), ["request", "answer"]);
-        assert!(pass(TapOptions { count: Some(4), ..TapOptions::default() }).is_done());
-        assert!(!pass(TapOptions { count: Some(5), ..TapOptions::default() }).is_done());
+        assert!(pass(DecoderOptions { count: Some(4), ..DecoderOptions::default() }).is_done());
+        assert!(!pass(DecoderOptions { count: Some(5), ..DecoderOptions::default() }).is_done());
     }
 
     #[test]
     fn statistics_count_what_passed() {
-        let mut tap = pass(TapOptions { stats: true, ..TapOptions::default() });
+        let mut tap = pass(DecoderOptions { stats: true, ..DecoderOptions::default() });
         assert_eq!(tap.take(), []);
         let now = START + Duration::from_secs(2);
         let first: serde_json::Value = serde_json::from_str(&tap.take_stats(now).unwrap().json(now)).unwrap();
@@ -288,21 +292,21 @@ mod tests {
     }
 
     /// A lock that waits and is had, one that is not, a wrong command, an answer to nothing, an ACQUIRE with its key.
-    fn pass_locks(filters: &[&str], stats: bool) -> Tap {
+    fn pass_locks(filters: &[&str], stats: bool) -> Decoder {
         let filters = Filters::new(filters.iter().map(|text| text.parse().unwrap()).collect());
-        let mut tap = Tap::new(TapOptions { filters, stats, ..TapOptions::default() }, START);
+        let mut tap = Decoder::new(DecoderOptions { filters, stats, ..DecoderOptions::default() }, START);
         tap.open(START, 1, "somebody".to_owned());
-        tap.bytes(START, 1, Sender::Client, b"l\nnightly\n10 60\nl\nother\n0\nzz\n\n\n");
+        tap.bytes(START, 1, Endpoint::Client, b"l\nnightly\n10 60\nl\nother\n0\nzz\n\n\n");
         let answers = b"ok 00000000000000070000000000000009 60\ntimeout\nerror\nok\n";
-        tap.bytes(START + Duration::from_millis(1400), 1, Sender::Server, answers);
+        tap.bytes(START + Duration::from_millis(1400), 1, Endpoint::Server, answers);
         tap.open(START, 2, "an agent".to_owned());
         let head = MessageHead::request(5, Operation::Lock(LockOperation::Acquire));
         let key = [0, 0, 0, 0, 0, 0, 0, 7, 0, 7, b'n', b'i', b'g', b'h', b't', b'l', b'y', 0, 0, 0, 1];
         let (mut request, mut answer) = (Vec::new(), Vec::new());
         write_message(&mut request, head, &[&key[..], &[0; 16]].concat());
         write_message(&mut answer, head.response(), &[3]);
-        tap.bytes(START, 2, Sender::Client, &request);
-        tap.bytes(START + Duration::from_millis(2), 2, Sender::Server, &answer);
+        tap.bytes(START, 2, Endpoint::Client, &request);
+        tap.bytes(START + Duration::from_millis(2), 2, Endpoint::Server, &answer);
         tap
     }
 
@@ -322,8 +326,8 @@ mod tests {
         ];
         for (filters, expected) in cases {
             let told = pass_locks(filters, false).take().into_iter().map(|record| match record.what {
-                What::Message(message) => message.message.head.operation.name().to_owned(),
-                What::Text(text) => {
+                RecordKind::Message(message) => message.message.head.operation.name().to_owned(),
+                RecordKind::Text(text) => {
                     let text = String::from_utf8(text.raw).unwrap();
                     text.split_whitespace().next().unwrap_or_default().to_owned()
                 }
@@ -354,13 +358,13 @@ mod tests {
 
     #[test]
     fn requests_of_text_that_are_not_answered_are_told_of_at_the_end() {
-        let mut tap = Tap::new(TapOptions::default(), START);
+        let mut tap = Decoder::new(DecoderOptions::default(), START);
         tap.open(START, 1, "somebody".to_owned());
-        tap.bytes(START, 1, Sender::Client, b"l\nk\n10\nl\n");
+        tap.bytes(START, 1, Endpoint::Client, b"l\nk\n10\nl\n");
         tap.take();
-        tap.close(START, 1, Ending::Orderly);
-        let unfinished = [(Sender::Client, 2), (Sender::Server, 0)];
-        let closed = What::Closed { how: Ending::Orderly, unanswered: 1, unfinished };
-        assert_eq!(tap.take(), [Record { at: START, connection: 1, what: closed }]);
+        tap.close(START, 1, ConnectionClose::Orderly);
+        let unfinished = [(Endpoint::Client, 2), (Endpoint::Server, 0)];
+        let closed = RecordKind::Closed { how: ConnectionClose::Orderly, unanswered: 1, unfinished };
+        assert_eq!(tap.take(), [TrafficRecord { at: START, connection: 1, what: closed }]);
     }
 }

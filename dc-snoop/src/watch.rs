@@ -1,31 +1,36 @@
 //! What the relay tells of: decoded and printed, and written to a file. Nothing here waits.
 
-use crate::capture::packet::Ends;
-use crate::capture::recorder::{Event, Recorder, What};
-use crate::clock::Clock;
+use crate::capture::packet::TcpEndpoints;
+use crate::capture::recorder::{CaptureEvent, CaptureEventKind, CaptureWriter};
+use crate::clock::WallClock;
 use crate::printer::Printer;
-use crate::record::Ending;
-use crate::socket::Accepted;
-use crate::stats::Stats;
-use crate::tap::Tap;
-use libdc::proto::observe::Sender;
+use crate::record::ConnectionClose;
+use crate::socket::AcceptedConnection;
+use crate::stats::TrafficStats;
+use crate::tap::Decoder;
+use libdc::proto::observe::Endpoint;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 use tokio::sync::Notify;
 
 /// Looks on at the relay, from every connection of its one thread.
 #[derive(Debug)]
-pub(crate) struct Watch {
-    clock: Clock,
-    tap: RefCell<Tap>,
+pub(crate) struct RelayMonitor {
+    clock: WallClock,
+    tap: RefCell<Decoder>,
     printer: RefCell<Printer>,
-    recorder: RefCell<Option<Recorder>>,
+    recorder: RefCell<Option<CaptureWriter>>,
     opened: Cell<u64>,
     done: Notify,
 }
 
-impl Watch {
-    pub(crate) fn new(clock: Clock, tap: Tap, printer: Printer, recorder: Option<Recorder>) -> Self {
+impl RelayMonitor {
+    pub(crate) fn new(
+        clock: WallClock,
+        tap: Decoder,
+        printer: Printer,
+        recorder: Option<CaptureWriter>,
+    ) -> Self {
         Self {
             clock,
             tap: RefCell::new(tap),
@@ -41,11 +46,11 @@ impl Watch {
     }
 
     /// A connection was accepted; its number.
-    pub(crate) fn open(&self, accepted: &Accepted) -> u64 {
+    pub(crate) fn open(&self, accepted: &AcceptedConnection) -> u64 {
         let (at, connection) = (self.now(), self.opened.get() + 1);
         self.opened.set(connection);
-        let ends = Ends::new(connection, accepted.ends);
-        self.record(at, connection, || What::Opened { ends, from: accepted.from.clone() });
+        let ends = TcpEndpoints::new(connection, accepted.ends);
+        self.record(at, connection, || CaptureEventKind::Opened { ends, from: accepted.from.clone() });
         self.tap.borrow_mut().open(at, connection, accepted.from.clone());
         self.print();
         connection
@@ -53,38 +58,38 @@ impl Watch {
 
     /// The server was reached.
     pub(crate) fn accepted(&self, connection: u64) {
-        self.record(self.now(), connection, || What::Accepted);
+        self.record(self.now(), connection, || CaptureEventKind::Accepted);
     }
 
     /// The server was not reached.
     pub(crate) fn refuse(&self, connection: u64, why: String) {
         let at = self.now();
-        self.record(at, connection, || What::Reset { sender: Sender::Server });
-        self.record(at, connection, || What::Closed);
+        self.record(at, connection, || CaptureEventKind::Reset { sender: Endpoint::Server });
+        self.record(at, connection, || CaptureEventKind::Closed);
         self.tap.borrow_mut().refuse(at, connection, why);
         self.print();
     }
 
     /// Bytes were relayed, `offset` having been before them.
-    pub(crate) fn bytes(&self, at: Duration, connection: u64, sender: Sender, offset: u64, bytes: &[u8]) {
-        self.record(at, connection, || What::Data { sender, offset, bytes: bytes.to_vec() });
+    pub(crate) fn bytes(&self, at: Duration, connection: u64, sender: Endpoint, offset: u64, bytes: &[u8]) {
+        self.record(at, connection, || CaptureEventKind::Data { sender, offset, bytes: bytes.to_vec() });
         self.tap.borrow_mut().bytes(at, connection, sender, bytes);
         self.print();
     }
 
     /// `sender` sends no more; when that was.
-    pub(crate) fn finish(&self, connection: u64, sender: Sender, offset: u64) -> Duration {
+    pub(crate) fn finish(&self, connection: u64, sender: Endpoint, offset: u64) -> Duration {
         let at = self.now();
-        self.record(at, connection, || What::Finished { sender, offset });
+        self.record(at, connection, || CaptureEventKind::Finished { sender, offset });
         at
     }
 
     /// The connection is over.
-    pub(crate) fn close(&self, at: Duration, connection: u64, how: Ending) {
-        if let Ending::Reset(sender) = how {
-            self.record(at, connection, || What::Reset { sender });
+    pub(crate) fn close(&self, at: Duration, connection: u64, how: ConnectionClose) {
+        if let ConnectionClose::Reset(sender) = how {
+            self.record(at, connection, || CaptureEventKind::Reset { sender });
         }
-        self.record(at, connection, || What::Closed);
+        self.record(at, connection, || CaptureEventKind::Closed);
         self.tap.borrow_mut().close(at, connection, how);
         self.print();
     }
@@ -95,12 +100,12 @@ impl Watch {
     }
 
     /// What passed since the last call, if that is asked for.
-    pub(crate) fn take_stats(&self) -> Option<Stats> {
+    pub(crate) fn take_stats(&self) -> Option<TrafficStats> {
         self.tap.borrow_mut().take_stats(self.now())
     }
 
     /// All that passed, if that is asked for.
-    pub(crate) fn total_stats(&self) -> Option<Stats> {
+    pub(crate) fn total_stats(&self) -> Option<TrafficStats> {
         self.tap.borrow_mut().total_stats(self.now())
     }
 
@@ -123,9 +128,9 @@ impl Watch {
         self.printer.borrow_mut().finish();
     }
 
-    fn record(&self, at: Duration, connection: u64, what: impl FnOnce() -> What) {
+    fn record(&self, at: Duration, connection: u64, what: impl FnOnce() -> CaptureEventKind) {
         if let Some(recorder) = self.recorder.borrow_mut().as_mut() {
-            recorder.record(Event { at, connection, what: what() });
+            recorder.record(CaptureEvent { at, connection, what: what() });
         }
     }
 

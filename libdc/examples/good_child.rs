@@ -14,11 +14,11 @@
 
 use libdc::net::accept::ThrottledListener;
 use libdc::net::listen::Listener;
-use libdc::net::places::{Place, Places};
+use libdc::net::places::{ConnectionLimiter, ConnectionPermit};
 use libdc::net::socket::Socket;
 use libdc::net::workers::runtime;
 use libdc::process::notify::Notifier;
-use libdc::process::passed::Passed;
+use libdc::process::passed::SocketActivation;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;
@@ -34,7 +34,7 @@ const LINGER_MAX: Duration = Duration::from_secs(5);
 
 fn main() -> Result<(), Box<dyn Error>> {
     let supervisor = Notifier::from_environment()?;
-    let listeners = Passed::from_environment()?.listeners()?;
+    let listeners = SocketActivation::from_environment()?.listeners()?;
     if listeners.is_empty() {
         return Err("no sockets were passed: start this with dc_master or systemd-socket-activate".into());
     }
@@ -43,7 +43,7 @@ fn main() -> Result<(), Box<dyn Error>> {
 
 async fn serve(listeners: Vec<Listener>, supervisor: &Notifier) -> io::Result<()> {
     let (mut hangup, mut terminate) = (signal(SignalKind::hangup())?, signal(SignalKind::terminate())?);
-    let places = Arc::new(Places::default());
+    let places = Arc::new(ConnectionLimiter::default());
     let connections = TaskTracker::new();
     let mut accepting = JoinSet::new();
     for listener in listeners {
@@ -76,7 +76,7 @@ async fn accept(listener: ThrottledListener, connections: TaskTracker) {
 }
 
 /// Says who answers, to whatever is asked.
-async fn answer(mut socket: Socket, _place: Place) -> io::Result<()> {
+async fn answer(mut socket: Socket, _place: ConnectionPermit) -> io::Result<()> {
     let line = format!("HTTP/1.0 200 OK\r\n\r\nanswered by process {}\n", std::process::id());
     socket.write_all(line.as_bytes()).await?;
     socket.shutdown().await?;

@@ -21,7 +21,7 @@ const FILE_BYTES_MAX: u64 = 4096;
 pub struct AuthToken {
     bytes: Box<[u8]>,
     digest: [u8; 32],
-    exposure: Option<Exposure>,
+    exposure: Option<TokenExposure>,
 }
 
 impl AuthToken {
@@ -29,16 +29,16 @@ impl AuthToken {
     ///
     /// # Errors
     /// If there are none or too many, or more than one line.
-    pub fn new(bytes: &[u8]) -> Result<Self, BadAuthToken> {
+    pub fn new(bytes: &[u8]) -> Result<Self, InvalidAuthToken> {
         if bytes.is_empty() {
-            return Err(BadAuthToken::Empty);
+            return Err(InvalidAuthToken::Empty);
         }
         if bytes.len() > AUTH_TOKEN_BYTES_MAX {
-            return Err(BadAuthToken::TooLong);
+            return Err(InvalidAuthToken::TooLong);
         }
         // A line of the text protocol could not carry it.
         if bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
-            return Err(BadAuthToken::Lines);
+            return Err(InvalidAuthToken::Lines);
         }
         Ok(Self { bytes: bytes.into(), digest: Sha256::digest(bytes).into(), exposure: None })
     }
@@ -46,7 +46,7 @@ impl AuthToken {
     /// The same token, known to stand on a command line, where others on the host can read it.
     #[must_use]
     pub fn on_command_line(mut self) -> Self {
-        self.exposure = Some(Exposure::Argument);
+        self.exposure = Some(TokenExposure::Argument);
         self
     }
 
@@ -54,16 +54,16 @@ impl AuthToken {
     ///
     /// # Errors
     /// If the file can't be read, or there is no token in it.
-    pub fn read(path: &Path) -> Result<Self, AuthTokenError> {
-        let unreadable = |source| AuthTokenError::Read { path: path.to_owned(), source };
+    pub fn read(path: &Path) -> Result<Self, TokenFileError> {
+        let unreadable = |source| TokenFileError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(unreadable)?;
         let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
         // Of its full size from the start: a buffer that grows would leave copies of the secret behind.
         let mut content = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize));
         file.take(FILE_BYTES_MAX).read_to_end(&mut content).map_err(unreadable)?;
         let mut token = Self::new(content.trim_ascii_end())
-            .map_err(|source| AuthTokenError::Content { path: path.to_owned(), source })?;
-        token.exposure = (mode & 0o004 != 0).then(|| Exposure::File { path: path.to_owned(), mode });
+            .map_err(|source| TokenFileError::Content { path: path.to_owned(), source })?;
+        token.exposure = (mode & 0o004 != 0).then(|| TokenExposure::File { path: path.to_owned(), mode });
         Ok(token)
     }
 
@@ -83,7 +83,7 @@ impl AuthToken {
 
     /// Who else can read it, as far as is known here: to be said at start.
     #[must_use]
-    pub const fn exposure(&self) -> Option<&Exposure> {
+    pub const fn exposure(&self) -> Option<&TokenExposure> {
         self.exposure.as_ref()
     }
 }
@@ -103,7 +103,7 @@ impl fmt::Debug for AuthToken {
 
 /// How a token can be read by somebody whom it does not concern. Its text is one line for the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum Exposure {
+pub enum TokenExposure {
     /// It stands on a command line.
     #[error("the token of -auth-token is visible in the list of processes; use -auth-token-file")]
     Argument,
@@ -119,7 +119,7 @@ pub enum Exposure {
 
 /// What is no token. Its text reads on behind what it is said of.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum BadAuthToken {
+pub enum InvalidAuthToken {
     /// Nothing.
     #[error("is empty")]
     Empty,
@@ -133,7 +133,7 @@ pub enum BadAuthToken {
 
 /// Why a file gives no token.
 #[derive(Debug, thiserror::Error)]
-pub enum AuthTokenError {
+pub enum TokenFileError {
     /// It can't be read.
     #[error("can't read the file of the token, {}: {source}", path.display())]
     Read {
@@ -148,7 +148,7 @@ pub enum AuthTokenError {
         /// The file.
         path: PathBuf,
         /// What is wrong with it.
-        source: BadAuthToken,
+        source: InvalidAuthToken,
     },
 }
 
@@ -178,10 +178,10 @@ mod tests {
     #[test]
     fn a_token_is_one_line_of_at_most_256_bytes() {
         assert_eq!(AuthToken::new(&[b'x'; 256]).unwrap().as_bytes().len(), 256);
-        assert_eq!(AuthToken::new(b"").unwrap_err(), BadAuthToken::Empty);
-        assert_eq!(AuthToken::new(&[b'x'; 257]).unwrap_err(), BadAuthToken::TooLong);
-        assert_eq!(AuthToken::new(b"a\nb").unwrap_err(), BadAuthToken::Lines);
-        assert_eq!(AuthToken::new(b"a\r").unwrap_err(), BadAuthToken::Lines);
+        assert_eq!(AuthToken::new(b"").unwrap_err(), InvalidAuthToken::Empty);
+        assert_eq!(AuthToken::new(&[b'x'; 257]).unwrap_err(), InvalidAuthToken::TooLong);
+        assert_eq!(AuthToken::new(b"a\nb").unwrap_err(), InvalidAuthToken::Lines);
+        assert_eq!(AuthToken::new(b"a\r").unwrap_err(), InvalidAuthToken::Lines);
     }
 
     #[test]
@@ -225,7 +225,7 @@ mod tests {
         assert_eq!(text, expected);
         assert_eq!(
             AuthToken::new(b"secret").unwrap().on_command_line().exposure(),
-            Some(&Exposure::Argument)
+            Some(&TokenExposure::Argument)
         );
         assert_eq!(AuthToken::new(b"secret").unwrap().exposure(), None);
     }

@@ -1,7 +1,7 @@
 //! A file that this process made and will remove, known by more than its path.
 //!
 //! By the time a daemon ends, the path of its socket or pidfile may lead to another file: somebody put one
-//! there, or a second daemon replaced the first. So an [`OwnFile`] remembers device and inode, and removes
+//! there, or a second daemon replaced the first. So an [`OwnedFile`] remembers device and inode, and removes
 //! the path only while it leads to that inode. On Linux it holds the inode open, which keeps the system from
 //! giving the number to a new file. Between looking and removing there is a moment that no system call
 //! closes, so who removes or replaces takes a turn with others that do, by a lock on the directory.
@@ -20,19 +20,19 @@ use std::time::Duration;
 const TURN_ATTEMPTS: u32 = 500;
 const TURN_PAUSE: Duration = Duration::from_millis(2);
 
-/// A file of ours. Dropped, it is removed, and an error in that is logged; [`OwnFile::remove`] returns the error.
+/// A file of ours. Dropped, it is removed, and an error in that is logged; [`OwnedFile::remove`] returns the error.
 #[derive(Debug)]
 #[must_use = "the file is removed when this is dropped"]
-pub struct OwnFile {
+pub struct OwnedFile {
     path: PathBuf,
-    identity: Identity,
+    identity: FileId,
     /// What keeps the number of the inode from being used again.
     pin: Option<File>,
     /// Whether the removal is another's affair.
     released: bool,
 }
 
-impl OwnFile {
+impl OwnedFile {
     /// Takes the file at `path` for ours: the caller has just made it. `path` should be absolute.
     ///
     /// # Errors
@@ -43,7 +43,7 @@ impl OwnFile {
             Some(pin) => pin.metadata()?,
             None => fs::symlink_metadata(path)?,
         };
-        let identity = Identity::of(&metadata);
+        let identity = FileId::of(&metadata);
         Ok(Self { path: path.to_owned(), identity, pin, released: false })
     }
 
@@ -55,7 +55,7 @@ impl OwnFile {
 
     /// Which file it is.
     #[must_use]
-    pub const fn identity(&self) -> Identity {
+    pub const fn identity(&self) -> FileId {
         self.identity
     }
 
@@ -65,7 +65,7 @@ impl OwnFile {
     /// Those of inspecting the path, but not that there is nothing.
     pub fn is_there(&self) -> io::Result<bool> {
         match fs::symlink_metadata(&self.path) {
-            Ok(metadata) => Ok(Identity::of(&metadata) == self.identity),
+            Ok(metadata) => Ok(FileId::of(&metadata) == self.identity),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
             Err(error) => Err(error),
         }
@@ -121,7 +121,7 @@ impl OwnFile {
     }
 }
 
-impl Drop for OwnFile {
+impl Drop for OwnedFile {
     fn drop(&mut self) {
         if mem::replace(&mut self.released, true) {
             return;
@@ -159,12 +159,12 @@ impl DirectoryLock {
 
 /// What makes a file this one and no other, for as long as it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Identity {
+pub struct FileId {
     device: u64,
     inode: u64,
 }
 
-impl Identity {
+impl FileId {
     /// The identity of the file with this metadata.
     #[must_use]
     pub fn of(metadata: &fs::Metadata) -> Self {
@@ -206,7 +206,7 @@ pub(crate) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ours");
         fs::write(&path, "").unwrap();
-        let file = OwnFile::claim(&path).unwrap();
+        let file = OwnedFile::claim(&path).unwrap();
         assert!(file.is_there().unwrap());
         drop(file);
         assert!(!path.exists());
@@ -219,7 +219,7 @@ pub(crate) mod tests {
         // Often enough for a freed inode's number to come back, were it not held.
         for _ in 0..64 {
             fs::write(&path, "").unwrap();
-            let file = OwnFile::claim(&path).unwrap();
+            let file = OwnedFile::claim(&path).unwrap();
             fs::remove_file(&path).unwrap();
             assert!(!file.is_there().unwrap());
             fs::write(&path, "another's").unwrap();
@@ -246,7 +246,7 @@ pub(crate) mod tests {
         let turn = DirectoryLock::of(&path);
         for (discarded, waits) in [(true, false), (false, true)] {
             fs::write(&path, "").unwrap();
-            let file = OwnFile::claim(&path).unwrap();
+            let file = OwnedFile::claim(&path).unwrap();
             assert_eq!(waits_in_vain(|| if discarded { file.discard(&turn) } else { drop(file) }), waits);
             assert!(!path.exists());
         }
@@ -257,9 +257,9 @@ pub(crate) mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ours");
         fs::write(&path, "").unwrap();
-        OwnFile::claim(&path).unwrap().release();
+        OwnedFile::claim(&path).unwrap().release();
         assert!(path.exists());
         fs::remove_file(&path).unwrap();
-        assert!(!OwnFile::claim(&path).is_ok_and(|file| file.is_there().unwrap()));
+        assert!(!OwnedFile::claim(&path).is_ok_and(|file| file.is_there().unwrap()));
     }
 }

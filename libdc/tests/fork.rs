@@ -4,7 +4,7 @@
 //! it. The server tells each connection its number, so a client knows which one it has.
 #![allow(clippy::unwrap_used, reason = "so a test fails")]
 
-use libdc::client::{Connections, Options, blocking};
+use libdc::client::{ConnectionMode, SessionOptions, blocking};
 use libdc::net::address::Address;
 use libdc::wire::frame::{Direction, LinkOperation, LockOperation, Operation};
 use libdc::wire::message::{Message, MessageReader, write_message};
@@ -45,9 +45,9 @@ fn main() {
     println!("test clients that fork ... ok");
 }
 
-fn options() -> Options {
-    let connections = Connections::Persistent { notice_fork: true, retry: false };
-    Options { connections, timeout: Duration::from_secs(20) }
+fn options() -> SessionOptions {
+    let connections = ConnectionMode::Persistent { notice_fork: true, retry: false };
+    SessionOptions { connections, timeout: Duration::from_secs(20) }
 }
 
 fn blocking_client_forks(address: Address) {

@@ -19,13 +19,13 @@ pub(crate) const FENCE: u64 = 1_234_567;
 const LEASE_MS: u64 = 33_000;
 
 /// Where an agent listens.
-pub(crate) struct Agent {
+pub(crate) struct ScriptedAgent {
     listener: UnixListener,
     directory: TempDir,
     grace_ms: u32,
 }
 
-impl Agent {
+impl ScriptedAgent {
     pub(crate) fn new() -> Self {
         Self::with_grace_ms(10_000)
     }
@@ -44,16 +44,16 @@ impl Agent {
         self.directory.path().join(name)
     }
 
-    pub(crate) fn accept(&self) -> Connection {
+    pub(crate) fn accept(&self) -> AgentConnection {
         let listener = self.listener.try_clone().unwrap();
         let stream = patiently("a connection", move || listener.accept().unwrap().0);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let reader = MessageReader::link(Direction::Request);
-        Connection { stream, reader, unread: Vec::new() }
+        AgentConnection { stream, reader, unread: Vec::new() }
     }
 
     /// A connection whose link is up.
-    pub(crate) fn open(&self) -> Connection {
+    pub(crate) fn open(&self) -> AgentConnection {
         let mut connection = self.accept();
         let probe = connection.expect("HAVE").head;
         connection.answer(probe, &[1]);
@@ -64,13 +64,13 @@ impl Agent {
 }
 
 /// The agent's end of a connection.
-pub(crate) struct Connection {
+pub(crate) struct AgentConnection {
     stream: UnixStream,
     reader: MessageReader,
     unread: Vec<u8>,
 }
 
-impl Connection {
+impl AgentConnection {
     /// The next request but for pings, which are answered; `None` when the connection was closed.
     pub(crate) fn next(&mut self) -> Option<Message> {
         loop {

@@ -4,7 +4,7 @@
 mod agent;
 mod patience;
 
-use agent::{Agent, FENCE};
+use agent::{FENCE, ScriptedAgent};
 use libdc::id::{LinkId, LockKey};
 use libdc::wire::frame::LockOperation;
 use libdc::wire::link::Hello;
@@ -13,7 +13,7 @@ use libdc::wire::message::write_message;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitPidFlag, WaitStatus, waitpid};
 use nix::unistd::Pid;
-use patience::Deadline;
+use patience::TestDeadline;
 use std::io::{BufRead, BufReader, Read, Write};
 use std::os::unix::process::CommandExt;
 use std::process::{Child, Command, Output, Stdio};
@@ -24,19 +24,19 @@ use std::time::Duration;
 const READY: &str = "echo ready; read x";
 
 /// A `dc_lock` that runs, but not for ever.
-struct Running {
+struct RunningCommand {
     child: Child,
-    deadline: Deadline,
+    deadline: TestDeadline,
 }
 
-impl Running {
-    fn start(agent: &Agent, words: &[&str]) -> Self {
+impl RunningCommand {
+    fn start(agent: &ScriptedAgent, words: &[&str]) -> Self {
         // A shell in the background ignores some signals, and so would all that it starts.
         Self::start_under(&["env", "--default-signal=HUP,INT,QUIT,TERM"], agent, words)
     }
 
     /// Starts it by other words, which become it.
-    fn start_under(by: &[&str], agent: &Agent, words: &[&str]) -> Self {
+    fn start_under(by: &[&str], agent: &ScriptedAgent, words: &[&str]) -> Self {
         let mut command = Command::new(by[0]);
         command.args(&by[1..]).arg(env!("CARGO_BIN_EXE_dc_lock"));
         for (name, _) in
@@ -49,7 +49,7 @@ impl Running {
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap();
-        let deadline = Deadline::of(pid_of(&child));
+        let deadline = TestDeadline::of(pid_of(&child));
         Self { child, deadline }
     }
 
@@ -66,15 +66,15 @@ impl Running {
     }
 
     /// Ends its standard input, and waits for its end.
-    fn end(self) -> End {
+    fn end(self) -> CommandEnd {
         let Self { child, deadline } = self;
         let output = child.wait_with_output().unwrap();
         drop(deadline);
-        End::of(output)
+        CommandEnd::of(output)
     }
 
     /// Waits for its end while its standard input stays open.
-    fn ended(mut self) -> End {
+    fn ended(mut self) -> CommandEnd {
         let input = self.child.stdin.take();
         let end = self.end();
         drop(input);
@@ -88,13 +88,13 @@ fn pid_of(child: &Child) -> Pid {
 
 /// How it ended.
 #[derive(Debug)]
-struct End {
+struct CommandEnd {
     status: i32,
     out: String,
     err: String,
 }
 
-impl End {
+impl CommandEnd {
     fn of(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Self { status: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
@@ -102,9 +102,9 @@ impl End {
 }
 
 /// Runs it with a lock that is granted at once.
-fn run(words: &[&str]) -> End {
-    let agent = Agent::new();
-    let running = Running::start(&agent, words);
+fn run(words: &[&str]) -> CommandEnd {
+    let agent = ScriptedAgent::new();
+    let running = RunningCommand::start(&agent, words);
     let mut connection = agent.open();
     connection.grant();
     connection.expect_end();
@@ -133,12 +133,13 @@ fn the_status_is_that_of_the_shell() {
 #[test]
 fn a_script_without_a_first_line_is_run_by_the_shell() {
     for on_loss in ["kill", "warn"] {
-        let agent = Agent::new();
+        let agent = ScriptedAgent::new();
         let script = agent.file("script").display().to_string();
         // Written by another process: nothing executes a file that some child of ours may have open.
         let write = "echo 'echo $DC_LOCK_FENCE \"$@\"; exit 7' > \"$0\" && chmod 755 \"$0\"";
         assert!(Command::new("sh").args(["-c", write, &script]).status().unwrap().success());
-        let running = Running::start(&agent, &["-on-loss", on_loss, "k", "--", &script, "a b", "-c", "--"]);
+        let running =
+            RunningCommand::start(&agent, &["-on-loss", on_loss, "k", "--", &script, "a b", "-c", "--"]);
         let mut connection = agent.open();
         connection.grant();
         connection.expect_end();
@@ -150,9 +151,9 @@ fn a_script_without_a_first_line_is_run_by_the_shell() {
 #[test]
 fn a_parent_that_ignores_the_ends_of_children_changes_nothing() {
     for on_loss in ["kill", "warn"] {
-        let agent = Agent::new();
+        let agent = ScriptedAgent::new();
         let words = ["-on-loss", on_loss, "k", "--", "sh", "-c", &format!("{READY}; exit 7")];
-        let mut running = Running::start_under(&["env", "--ignore-signal=CHLD"], &agent, &words);
+        let mut running = RunningCommand::start_under(&["env", "--ignore-signal=CHLD"], &agent, &words);
         let mut connection = agent.open();
         connection.grant();
         running.expect_ready();
@@ -171,8 +172,8 @@ fn what_is_asked_is_what_the_options_say() {
         (&["-w", "0", "k", "--", "true"], (1, 0, 0)),
         (&["-limit=4", "-lease", "1m", "k", "--", "true"], (4, libdc::limits::LOCK_MS_MAX, 60_000)),
     ] {
-        let agent = Agent::new();
-        let running = Running::start(&agent, words);
+        let agent = ScriptedAgent::new();
+        let running = RunningCommand::start(&agent, words);
         let mut connection = agent.open();
         let asked = connection.grant();
         let key = LockKey::new("k").unwrap();
@@ -195,8 +196,8 @@ fn a_lock_that_is_held_is_a_status_of_its_own() {
         (&["-n", "-E", "0", "k", "--", "false"], 0),
         (&["-n", "-conflict-exit-code=9", "k", "--", "true"], 9),
     ] {
-        let agent = Agent::new();
-        let running = Running::start(&agent, words);
+        let agent = ScriptedAgent::new();
+        let running = RunningCommand::start(&agent, words);
         let mut connection = agent.open();
         connection.status("ACQUIRE", LockStatus::Timeout);
         let end = running.end();
@@ -206,8 +207,8 @@ fn a_lock_that_is_held_is_a_status_of_its_own() {
 
 #[test]
 fn it_says_what_it_does_if_asked_to() {
-    let agent = Agent::new();
-    let running = Running::start(&agent, &["-verbose", "k", "--", "true"]);
+    let agent = ScriptedAgent::new();
+    let running = RunningCommand::start(&agent, &["-verbose", "k", "--", "true"]);
     let mut connection = agent.open();
     connection.status("ACQUIRE", LockStatus::Timeout);
     connection.grant();
@@ -231,8 +232,8 @@ fn each_refusal_has_its_status() {
         (LockStatus::ErrorLimitMismatch, 70),
         (LockStatus::Error, 70),
     ] {
-        let agent = Agent::new();
-        let running = Running::start(&agent, &["k", "--", "true"]);
+        let agent = ScriptedAgent::new();
+        let running = RunningCommand::start(&agent, &["k", "--", "true"]);
         let mut connection = agent.open();
         connection.status("ACQUIRE", status);
         let end = running.end();
@@ -246,8 +247,8 @@ fn a_link_that_is_not_opened_has_its_status() {
     for (status, expected) in
         [(LockStatus::ErrorDisconnected, 69), (LockStatus::ErrorUnsupported, 69), (LockStatus::ErrorAuth, 77)]
     {
-        let agent = Agent::new();
-        let running = Running::start(&agent, &["k", "--", "true"]);
+        let agent = ScriptedAgent::new();
+        let running = RunningCommand::start(&agent, &["k", "--", "true"]);
         let mut connection = agent.accept();
         let probe = connection.expect("HAVE").head;
         connection.answer(probe, &[1]);
@@ -258,13 +259,13 @@ fn a_link_that_is_not_opened_has_its_status() {
 
 #[test]
 fn nobody_there_and_a_server_without_locks_are_said() {
-    let agent = Agent::new();
-    let running = Running::start(&agent, &["-connect", "UNIX:/nowhere/at-all", "k", "--", "true"]);
+    let agent = ScriptedAgent::new();
+    let running = RunningCommand::start(&agent, &["-connect", "UNIX:/nowhere/at-all", "k", "--", "true"]);
     let end = running.end();
     assert_eq!(end.status, 69);
     assert!(end.err.starts_with("dc_lock: could not connect to UNIX:/nowhere/at-all: "), "{}", end.err);
 
-    let running = Running::start(&agent, &["k", "--", "true"]);
+    let running = RunningCommand::start(&agent, &["k", "--", "true"]);
     let mut connection = agent.accept();
     let mut head = connection.expect("HAVE").head.response();
     head.patch_level = 0;
@@ -277,11 +278,11 @@ fn nobody_there_and_a_server_without_locks_are_said() {
 
 #[test]
 fn a_token_is_presented_and_never_shown() {
-    let agent = Agent::new();
+    let agent = ScriptedAgent::new();
     let file = agent.file("token");
     std::fs::write(&file, "s3cret\n").unwrap();
     let file = file.display().to_string();
-    let running = Running::start(&agent, &["-auth-token-file", &file, "k", "--", "true"]);
+    let running = RunningCommand::start(&agent, &["-auth-token-file", &file, "k", "--", "true"]);
     let mut connection = agent.accept();
     let hello = connection.welcome(LockStatus::Ok, 10_000);
     assert_eq!(Hello::parse(&hello).unwrap().auth_token, b"s3cret");
@@ -293,14 +294,14 @@ fn a_token_is_presented_and_never_shown() {
     assert_eq!(end.status, 0);
     assert!(!end.err.contains("s3cret"));
     let missing = agent.file("missing").display().to_string();
-    let end = Running::start(&agent, &["-auth-token-file", &missing, "k", "--", "true"]).end();
+    let end = RunningCommand::start(&agent, &["-auth-token-file", &missing, "k", "--", "true"]).end();
     assert_eq!(end.status, 66, "{}", end.err);
 }
 
 #[test]
 fn who_is_closed_out_without_an_answer_is_told_that_a_token_may_be_lacking() {
-    let agent = Agent::new();
-    let running = Running::start(&agent, &["k", "--", "true"]);
+    let agent = ScriptedAgent::new();
+    let running = RunningCommand::start(&agent, &["k", "--", "true"]);
     let mut connection = agent.accept();
     connection.expect("HAVE");
     drop(connection);
@@ -316,8 +317,8 @@ fn who_is_closed_out_without_an_answer_is_told_that_a_token_may_be_lacking() {
 #[test]
 fn a_signal_ends_the_wait() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT] {
-        let agent = Agent::new();
-        let running = Running::start(&agent, &["k", "--", "echo", "ran"]);
+        let agent = ScriptedAgent::new();
+        let running = RunningCommand::start(&agent, &["k", "--", "echo", "ran"]);
         let mut connection = agent.open();
         connection.expect("ACQUIRE");
         running.signal(signal);
@@ -329,9 +330,11 @@ fn a_signal_ends_the_wait() {
 
 #[test]
 fn a_signal_is_passed_on_to_the_command() {
-    let agent = Agent::new();
-    let mut running =
-        Running::start(&agent, &["k", "--", "sh", "-c", &format!("trap 'echo ended; exit 3' TERM; {READY}")]);
+    let agent = ScriptedAgent::new();
+    let mut running = RunningCommand::start(
+        &agent,
+        &["k", "--", "sh", "-c", &format!("trap 'echo ended; exit 3' TERM; {READY}")],
+    );
     let mut connection = agent.open();
     connection.grant();
     running.expect_ready();
@@ -342,7 +345,7 @@ fn a_signal_is_passed_on_to_the_command() {
 }
 
 /// Has it stopped by SIGTSTP, which is sent to it alone. Returns the state of its command, whose number it reads.
-fn stop_alone(running: &mut Running) -> String {
+fn stop_alone(running: &mut RunningCommand) -> String {
     let mut number = String::new();
     BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut number).unwrap();
     running.signal(Signal::SIGTSTP);
@@ -355,8 +358,8 @@ fn stop_alone(running: &mut Running) -> String {
 
 #[test]
 fn a_stop_is_passed_on_and_the_command_goes_on_with_it() {
-    let agent = Agent::new();
-    let mut running = Running::start(&agent, &["k", "--", "sh", "-c", "echo $$; read x; exit 5"]);
+    let agent = ScriptedAgent::new();
+    let mut running = RunningCommand::start(&agent, &["k", "--", "sh", "-c", "echo $$; read x; exit 5"]);
     let mut connection = agent.open();
     connection.grant();
     assert_eq!(stop_alone(&mut running), "T (stopped)");
@@ -370,9 +373,10 @@ fn a_stop_is_passed_on_and_the_command_goes_on_with_it() {
 fn a_command_whose_lease_passed_while_it_was_stopped_does_not_go_on() {
     const GRACE_MS: u32 = 3_000;
     for (on_loss, status, out) in [("kill", 76, "ended\n"), ("warn", 0, "went on\n")] {
-        let agent = Agent::with_grace_ms(GRACE_MS);
+        let agent = ScriptedAgent::with_grace_ms(GRACE_MS);
         let command = "trap 'echo ended; exit 0' TERM; echo $$; read x; echo went on";
-        let mut running = Running::start(&agent, &["-on-loss", on_loss, "k", "--", "sh", "-c", command]);
+        let mut running =
+            RunningCommand::start(&agent, &["-on-loss", on_loss, "k", "--", "sh", "-c", command]);
         let mut connection = agent.open();
         connection.grant();
         stop_alone(&mut running);
@@ -393,8 +397,8 @@ fn a_command_whose_lease_passed_while_it_was_stopped_does_not_go_on() {
 
 /// Kills `dc_lock`, and returns what its command has still to say: nothing if it is killed with it.
 fn said_after_kill(words: &[&str]) -> String {
-    let agent = Agent::new();
-    let mut running = Running::start(&agent, words);
+    let agent = ScriptedAgent::new();
+    let mut running = RunningCommand::start(&agent, words);
     let mut connection = agent.open();
     connection.grant();
     running.expect_ready();
@@ -419,9 +423,11 @@ fn a_command_is_killed_with_its_dc_lock() {
 
 #[test]
 fn a_lock_that_is_lost_ends_the_command() {
-    let agent = Agent::with_grace_ms(3_000);
-    let mut running =
-        Running::start(&agent, &["k", "--", "sh", "-c", &format!("trap 'echo ended; exit 0' TERM; {READY}")]);
+    let agent = ScriptedAgent::with_grace_ms(3_000);
+    let mut running = RunningCommand::start(
+        &agent,
+        &["k", "--", "sh", "-c", &format!("trap 'echo ended; exit 0' TERM; {READY}")],
+    );
     let mut connection = agent.open();
     connection.grant();
     running.expect_ready();
@@ -434,8 +440,9 @@ fn a_lock_that_is_lost_ends_the_command() {
 
 #[test]
 fn a_command_that_does_not_heed_is_killed() {
-    let agent = Agent::with_grace_ms(1_000);
-    let mut running = Running::start(&agent, &["k", "--", "sh", "-c", &format!("trap '' TERM; {READY}")]);
+    let agent = ScriptedAgent::with_grace_ms(1_000);
+    let mut running =
+        RunningCommand::start(&agent, &["k", "--", "sh", "-c", &format!("trap '' TERM; {READY}")]);
     let mut connection = agent.open();
     connection.grant();
     running.expect_ready();
@@ -450,8 +457,8 @@ fn a_command_that_does_not_heed_is_killed() {
 }
 
 /// Runs until one that waits as long as any for an answer, and has none, would have given up. Returns whether it is through before.
-fn is_sooner_than_the_patient(agent: &Agent, run: impl FnOnce()) -> bool {
-    let mut patient = Running::start(agent, &["k", "--", "true"]);
+fn is_sooner_than_the_patient(agent: &ScriptedAgent, run: impl FnOnce()) -> bool {
+    let mut patient = RunningCommand::start(agent, &["k", "--", "true"]);
     run();
     let is_sooner = patient.child.try_wait().unwrap().is_none();
     patient.child.kill().unwrap();
@@ -462,8 +469,8 @@ fn is_sooner_than_the_patient(agent: &Agent, run: impl FnOnce()) -> bool {
 #[test]
 fn who_does_not_wait_is_soon_told_that_nobody_answers() {
     for words in [&["-n", "k", "--", "true"][..], &["-w", "1", "k", "--", "true"]] {
-        let agent = Agent::new();
-        let running = Running::start(&agent, words);
+        let agent = ScriptedAgent::new();
+        let running = RunningCommand::start(&agent, words);
         // Whose connections nobody accepts.
         let is_sooner = is_sooner_than_the_patient(&agent, || {
             let end = running.end();
@@ -475,8 +482,8 @@ fn who_does_not_wait_is_soon_told_that_nobody_answers() {
 
 #[test]
 fn the_server_is_not_waited_for_once_the_lock_is_lost() {
-    let agent = Agent::with_grace_ms(1_000);
-    let mut running = Running::start(&agent, &["k", "--", "sh", "-c", READY]);
+    let agent = ScriptedAgent::with_grace_ms(1_000);
+    let mut running = RunningCommand::start(&agent, &["k", "--", "sh", "-c", READY]);
     let mut connection = agent.open();
     connection.grant();
     running.expect_ready();
@@ -488,8 +495,8 @@ fn the_server_is_not_waited_for_once_the_lock_is_lost() {
 
 #[test]
 fn an_agent_that_ends_takes_the_lock_with_it() {
-    let agent = Agent::new();
-    let mut running = Running::start(&agent, &["k", "--", "sh", "-c", READY]);
+    let agent = ScriptedAgent::new();
+    let mut running = RunningCommand::start(&agent, &["k", "--", "sh", "-c", READY]);
     let mut connection = agent.open();
     connection.grant();
     running.expect_ready();
@@ -501,9 +508,9 @@ fn an_agent_that_ends_takes_the_lock_with_it() {
 
 #[test]
 fn with_warn_the_command_runs_on() {
-    let agent = Agent::with_grace_ms(3_000);
+    let agent = ScriptedAgent::with_grace_ms(3_000);
     let words = ["-on-loss", "warn", "k", "--", "sh", "-c", &format!("{READY}; exit 5")];
-    let mut running = Running::start(&agent, &words);
+    let mut running = RunningCommand::start(&agent, &words);
     let mut connection = agent.open();
     connection.grant();
     running.expect_ready();
@@ -518,8 +525,8 @@ fn with_warn_the_command_runs_on() {
 
 #[test]
 fn a_loss_that_shows_at_the_end_is_said() {
-    let agent = Agent::new();
-    let running = Running::start(&agent, &["k", "--", "true"]);
+    let agent = ScriptedAgent::new();
+    let running = RunningCommand::start(&agent, &["k", "--", "true"]);
     let mut connection = agent.open();
     connection.grant();
     connection.status("RELEASE", LockStatus::Error);
@@ -533,10 +540,10 @@ fn a_loss_that_shows_at_the_end_is_said() {
 
 #[test]
 fn mistakes_and_questions_do_not_need_an_agent() {
-    let agent = Agent::new();
+    let agent = ScriptedAgent::new();
     for (words, status) in
         [(&["k"][..], 64), (&["-limit", "0", "k", "--", "true"], 64), (&["-h"], 0), (&["-version"], 0)]
     {
-        assert_eq!(Running::start(&agent, words).end().status, status, "{words:?}");
+        assert_eq!(RunningCommand::start(&agent, words).end().status, status, "{words:?}");
     }
 }

@@ -19,11 +19,11 @@ pub(crate) fn patiently<T: Send + 'static>(what: &str, wait: impl FnOnce() -> T 
 
 /// Kills a process that lasts for too long: what waits for it, for what it writes or for its connection goes on, and fails.
 #[derive(Debug)]
-pub(crate) struct Deadline {
+pub(crate) struct TestDeadline {
     _until_dropped: SyncSender<()>,
 }
 
-impl Deadline {
+impl TestDeadline {
     /// Of this process, until this is dropped; that is to be before its number may be another's.
     pub(crate) fn of(pid: Pid) -> Self {
         let (sender, receiver) = mpsc::sync_channel(0);

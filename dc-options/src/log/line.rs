@@ -10,29 +10,29 @@ use tracing_subscriber::fmt::time::FormatTime;
 
 /// The time of a line: RFC 3339, UTC, to the millisecond.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Milliseconds;
+pub(super) struct TimestampFormat;
 
-impl FormatTime for Milliseconds {
+impl FormatTime for TimestampFormat {
     fn format_time(&self, w: &mut Writer<'_>) -> std::fmt::Result {
         write!(w, "{}", now())
     }
 }
 
 fn now() -> impl std::fmt::Display {
-    struct Now(Timestamp);
-    impl std::fmt::Display for Now {
+    struct LineClock(Timestamp);
+    impl std::fmt::Display for LineClock {
         fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
             write!(f, "{:.3}", self.0)
         }
     }
-    Now(Timestamp::now())
+    LineClock(Timestamp::now())
 }
 
 /// Lines that were lost since one last got through.
 #[derive(Debug, Default)]
-pub(super) struct Lost(AtomicU64);
+pub(super) struct DroppedLines(AtomicU64);
 
-impl Lost {
+impl DroppedLines {
     /// One more line is lost.
     pub(super) fn add(&self, lines: u64) {
         self.0.fetch_add(lines, Ordering::Relaxed);
@@ -103,17 +103,17 @@ mod tests {
 
     #[test]
     fn lost_lines_are_told_of_once() {
-        let lost = Lost::default();
+        let lost = DroppedLines::default();
         assert_eq!(lost.take(), 0);
         lost.add(1);
         lost.add(2);
         assert_eq!(lost.take(), 3);
         assert_eq!(lost.take(), 0);
         assert!(
-            Lost::line(3, LogFormat::Text)
+            DroppedLines::line(3, LogFormat::Text)
                 .ends_with("Z  WARN 3 lines of the log were lost here: they could not be written\n")
         );
-        let json: serde_json::Value = serde_json::from_str(&Lost::line(3, LogFormat::Json)).unwrap();
+        let json: serde_json::Value = serde_json::from_str(&DroppedLines::line(3, LogFormat::Json)).unwrap();
         assert_eq!(json["lines"], 3);
     }
 

@@ -18,5 +18,5 @@ mod subscriber;
 mod syslog;
 
 pub use options::{LogFilter, LogFormat, LogOptions};
-pub use stream::{Standard, WRITE_BYTES_MAX};
+pub use stream::{StdStream, WRITE_BYTES_MAX};
 pub use subscriber::{Log, LogError, start, tell_syslog, unblock};

@@ -1,6 +1,6 @@
 //! The options of the log.
 
-use crate::mistake::BadValue;
+use crate::mistake::ValueError;
 use crate::vocabulary::nearest;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
@@ -45,7 +45,7 @@ impl LogFilter {
     /// # Errors
     ///
     /// It is not a filter. A target without a level is none: most often it is a level with a slip.
-    pub fn parse(text: &str) -> Result<Self, BadValue> {
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
         let words: Vec<&str> = text.split(',').map(str::trim).collect();
         for word in &words {
             check(word)?;
@@ -80,7 +80,7 @@ impl LogOptions {
 }
 
 /// A word is a level, or a target with a level.
-fn check(word: &str) -> Result<(), BadValue> {
+fn check(word: &str) -> Result<(), ValueError> {
     let (target, level) = match word.rsplit_once('=') {
         Some((target, level)) => (Some(target), level.to_lowercase()),
         None => (None, word.to_lowercase()),
@@ -96,13 +96,13 @@ fn check(word: &str) -> Result<(), BadValue> {
         return Ok(());
     }
     match nearest(&level, LEVELS.map(str::to_owned)) {
-        Some(level) => Err(BadValue::new(format!("is not a filter: \"{level}\" may be meant"), TAKES)),
+        Some(level) => Err(ValueError::new(format!("is not a filter: \"{level}\" may be meant"), TAKES)),
         None => Err(wrong()),
     }
 }
 
-fn wrong() -> BadValue {
-    BadValue::new("is not a filter", TAKES)
+fn wrong() -> ValueError {
+    ValueError::new("is not a filter", TAKES)
 }
 
 #[cfg(test)]

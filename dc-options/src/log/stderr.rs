@@ -1,30 +1,30 @@
-//! Lines to stderr that never wait: [`Streams`] says how. One that would have to is lost, and one that is longer than
+//! Lines to stderr that never wait: [`StdStreams`] says how. One that would have to is lost, and one that is longer than
 //! a pipe takes at once is cut.
 
-use super::line::{Lost, cut, one_line};
+use super::line::{DroppedLines, cut, one_line};
 use super::options::LogFormat;
-use super::stream::{Standard, Streams, WRITE_BYTES_MAX};
+use super::stream::{StdStream, StdStreams, WRITE_BYTES_MAX};
 use std::io::{self, Write};
 use tracing_subscriber::fmt::MakeWriter;
 
 /// Where lines go that never wait: stderr, but in tests.
 #[derive(Debug)]
 pub(super) struct Stderr {
-    streams: Streams,
+    streams: StdStreams,
     format: LogFormat,
     colour: bool,
-    lost: Lost,
+    lost: DroppedLines,
 }
 
 impl Stderr {
     /// Lines in `format` to standard error among `streams`. With `colour` they may have the escape sequences of colours.
-    pub(super) fn new(streams: Streams, format: LogFormat, colour: bool) -> Self {
-        Self { streams, format, colour, lost: Lost::default() }
+    pub(super) fn new(streams: StdStreams, format: LogFormat, colour: bool) -> Self {
+        Self { streams, format, colour, lost: DroppedLines::default() }
     }
 
     fn line(&self, line: &[u8]) {
         let before = self.lost.take();
-        if before > 0 && !self.written(Lost::line(before, self.format).as_bytes()) {
+        if before > 0 && !self.written(DroppedLines::line(before, self.format).as_bytes()) {
             self.lost.add(before + 1);
             return;
         }
@@ -34,23 +34,23 @@ impl Stderr {
     }
 
     fn written(&self, line: &[u8]) -> bool {
-        self.streams.put(Standard::Errors, line).is_ok()
+        self.streams.put(StdStream::Errors, line).is_ok()
     }
 }
 
 impl<'a> MakeWriter<'a> for Stderr {
-    type Writer = Line<'a>;
+    type SyslogWriter = StderrLine<'a>;
 
-    fn make_writer(&'a self) -> Self::Writer {
-        Line(self)
+    fn make_writer(&'a self) -> Self::SyslogWriter {
+        StderrLine(self)
     }
 }
 
 /// Takes one line. It never fails: a line that can't be written is counted as lost.
 #[derive(Debug)]
-pub(super) struct Line<'a>(&'a Stderr);
+pub(super) struct StderrLine<'a>(&'a Stderr);
 
-impl Write for Line<'_> {
+impl Write for StderrLine<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let line = one_line(bytes, self.0.colour);
         if line.len() <= WRITE_BYTES_MAX {
@@ -79,7 +79,7 @@ mod tests {
     #[test]
     fn a_full_pipe_loses_lines_and_tells_how_many() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let stderr = Stderr::new(Streams::to(writer), LogFormat::Text, false);
+        let stderr = Stderr::new(StdStreams::to(writer), LogFormat::Text, false);
         let line = [b"x".repeat(999), b"\n".to_vec()].concat();
         // No pipe of the system holds as much, and nothing reads.
         for _ in 0..2000 {
@@ -94,7 +94,7 @@ mod tests {
         let mut text = String::new();
         reader.read_to_string(&mut text).unwrap();
         let (told, last) = text.split_once('\n').unwrap();
-        assert!(told.ends_with(&Lost::message(u64::try_from(lost).unwrap())), "{told}");
+        assert!(told.ends_with(&DroppedLines::message(u64::try_from(lost).unwrap())), "{told}");
         assert_eq!(last.as_bytes(), LINE);
     }
 
@@ -102,9 +102,9 @@ mod tests {
     fn a_closed_pipe_and_a_full_disk_lose_lines() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
-        let stderr = Stderr::new(Streams::to(writer), LogFormat::Text, false);
+        let stderr = Stderr::new(StdStreams::to(writer), LogFormat::Text, false);
         let full = std::fs::File::options().write(true).open("/dev/full").unwrap();
-        let file = Stderr::new(Streams::to(full), LogFormat::Json, false);
+        let file = Stderr::new(StdStreams::to(full), LogFormat::Json, false);
         for _ in 0..3 {
             stderr.make_writer().write_all(LINE).unwrap();
             file.make_writer().write_all(LINE).unwrap();
@@ -115,7 +115,7 @@ mod tests {
     #[test]
     fn a_line_too_long_for_a_pipe_is_cut() {
         let (mut reader, writer) = io::pipe().unwrap();
-        let stderr = Stderr::new(Streams::to(writer), LogFormat::Text, false);
+        let stderr = Stderr::new(StdStreams::to(writer), LogFormat::Text, false);
         stderr.make_writer().write_all(format!("{}\n", "ä".repeat(WRITE_BYTES_MAX)).as_bytes()).unwrap();
         drop(stderr);
         let mut text = String::new();

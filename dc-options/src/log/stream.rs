@@ -39,7 +39,7 @@ const PAUSE: Duration = Duration::from_millis(1);
 
 /// A standard stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Standard {
+pub enum StdStream {
     /// Standard output.
     Output,
     /// Standard error.
@@ -48,23 +48,23 @@ pub enum Standard {
 
 /// The standard streams of the process. Clones are the same.
 #[derive(Clone, Debug)]
-pub(super) struct Streams(Arc<Mutex<Both>>);
+pub(super) struct StdStreams(Arc<Mutex<StdStreamPair>>);
 
 #[derive(Debug)]
-struct Both {
-    output: Stream,
-    errors: Stream,
+struct StdStreamPair {
+    output: OutputStream,
+    errors: OutputStream,
 }
 
-impl Streams {
+impl StdStreams {
     /// Those of this process, which may be others once it detaches.
     pub(super) fn standard(detaches: bool) -> Self {
-        let stream = |given| Stream::new(given, !detaches);
+        let stream = |given| OutputStream::new(given, !detaches);
         Self::new(stream(Descriptor::Output), stream(Descriptor::Errors))
     }
 
-    fn new(output: Stream, errors: Stream) -> Self {
-        Self(Arc::new(Mutex::new(Both { output, errors })))
+    fn new(output: OutputStream, errors: OutputStream) -> Self {
+        Self(Arc::new(Mutex::new(StdStreamPair { output, errors })))
     }
 
     /// Writes at most [`WRITE_BYTES_MAX`] bytes, whole lines, without waiting. What is begun is ended before
@@ -72,15 +72,15 @@ impl Streams {
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] where there is no room, and what the system says. Nothing is written then.
-    pub(super) fn put(&self, standard: Standard, lines: &[u8]) -> io::Result<()> {
+    pub(super) fn put(&self, standard: StdStream, lines: &[u8]) -> io::Result<()> {
         self.lock().of(standard).put(lines)
     }
 
-    /// Writes as [`Streams::put`], and waits for room. Nobody else waits for it meanwhile.
+    /// Writes as [`StdStreams::put`], and waits for room. Nobody else waits for it meanwhile.
     ///
     /// # Errors
     /// What the system says.
-    pub(super) fn put_patiently(&self, standard: Standard, lines: &[u8]) -> io::Result<()> {
+    pub(super) fn put_patiently(&self, standard: StdStream, lines: &[u8]) -> io::Result<()> {
         let descriptor = self.lock().of(standard).descriptor.clone();
         let mut refused = false;
         loop {
@@ -94,13 +94,13 @@ impl Streams {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Both> {
+    fn lock(&self) -> MutexGuard<'_, StdStreamPair> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
-impl Streams {
+impl StdStreams {
     /// Both streams to here.
     pub(super) fn to(descriptor: impl Into<OwnedFd>) -> Self {
         Self::with(descriptor, true)
@@ -108,31 +108,31 @@ impl Streams {
 
     fn with(descriptor: impl Into<OwnedFd>, anew: bool) -> Self {
         let descriptor = Descriptor::Own(Arc::new(descriptor.into()));
-        Self::new(Stream::new(descriptor.clone(), anew), Stream::new(descriptor, anew))
+        Self::new(OutputStream::new(descriptor.clone(), anew), OutputStream::new(descriptor, anew))
     }
 }
 
-impl Both {
-    const fn of(&mut self, standard: Standard) -> &mut Stream {
+impl StdStreamPair {
+    const fn of(&mut self, standard: StdStream) -> &mut OutputStream {
         match standard {
-            Standard::Output => &mut self.output,
-            Standard::Errors => &mut self.errors,
+            StdStream::Output => &mut self.output,
+            StdStream::Errors => &mut self.errors,
         }
     }
 }
 
 /// One stream.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct OutputStream {
     descriptor: Descriptor,
-    way: Way,
+    way: WriteMode,
     /// What could not be written of a line that was begun.
     rest: Vec<u8>,
 }
 
 /// How a stream is written to.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Way {
+enum WriteMode {
     /// It does not block.
     Anew,
     /// By sends that do not.
@@ -141,13 +141,13 @@ enum Way {
     Given,
 }
 
-impl Stream {
+impl OutputStream {
     /// A socket of our own.
     pub(super) fn own(socket: OwnedFd) -> Self {
         Self::new(Descriptor::Own(Arc::new(socket)), false)
     }
 
-    /// Writes as [`Streams::put`], and waits for room, but not longer than `patience`.
+    /// Writes as [`StdStreams::put`], and waits for room, but not longer than `patience`.
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] where there was no room, and what the system says.
@@ -166,13 +166,13 @@ impl Stream {
 
     fn new(given: Descriptor, anew: bool) -> Self {
         let (way, descriptor) = match given.kind() {
-            Kind::Socket => (Way::Send, given),
-            Kind::Opens if anew => match given.anew() {
-                Ok(own) => (Way::Anew, own),
+            StreamKind::Socket => (WriteMode::Send, given),
+            StreamKind::Opens if anew => match given.anew() {
+                Ok(own) => (WriteMode::Anew, own),
                 // There is no /proc, or it is another user's.
-                Err(_) => (Way::Given, given),
+                Err(_) => (WriteMode::Given, given),
             },
-            Kind::Opens | Kind::Other => (Way::Given, given),
+            StreamKind::Opens | StreamKind::Other => (WriteMode::Given, given),
         };
         Self { descriptor, way, rest: Vec::new() }
     }
@@ -197,8 +197,8 @@ impl Stream {
         let quiet = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
         loop {
             let written = self.descriptor.with(|descriptor| match self.way {
-                Way::Send => send(descriptor.as_raw_fd(), bytes, quiet),
-                Way::Anew | Way::Given => write(descriptor, bytes),
+                WriteMode::Send => send(descriptor.as_raw_fd(), bytes, quiet),
+                WriteMode::Anew | WriteMode::Given => write(descriptor, bytes),
             });
             match written {
                 Err(Errno::EINTR) => {}
@@ -219,7 +219,7 @@ enum Descriptor {
 
 /// What kinds of streams there are, as far as it matters here.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Kind {
+enum StreamKind {
     /// A pipe or a terminal. A file that is opened anew would be written from its beginning.
     Opens,
     Socket,
@@ -235,16 +235,16 @@ impl Descriptor {
         }
     }
 
-    fn kind(&self) -> Kind {
+    fn kind(&self) -> StreamKind {
         self.with(|descriptor| {
             let file = descriptor.try_clone_to_owned().map(File::from);
             let Ok(kind) = file.and_then(|file| file.metadata()).map(|metadata| metadata.file_type()) else {
-                return Kind::Other;
+                return StreamKind::Other;
             };
             match kind {
-                kind if kind.is_socket() => Kind::Socket,
-                kind if kind.is_fifo() || descriptor.is_terminal() => Kind::Opens,
-                _ => Kind::Other,
+                kind if kind.is_socket() => StreamKind::Socket,
+                kind if kind.is_fifo() || descriptor.is_terminal() => StreamKind::Opens,
+                _ => StreamKind::Other,
             }
         })
     }
@@ -277,9 +277,9 @@ mod tests {
     /// A pipe that takes no more, and how many bytes are in it.
     fn full_pipe() -> (PipeReader, PipeWriter, usize) {
         let (reader, writer) = io::pipe().unwrap();
-        let streams = Streams::to(writer.try_clone().unwrap());
+        let streams = StdStreams::to(writer.try_clone().unwrap());
         let mut bytes = 0;
-        while streams.put(Standard::Errors, &[b'.'; WRITE_BYTES_MAX]).is_ok() {
+        while streams.put(StdStream::Errors, &[b'.'; WRITE_BYTES_MAX]).is_ok() {
             bytes += WRITE_BYTES_MAX;
         }
         (reader, writer, bytes)
@@ -293,10 +293,10 @@ mod tests {
     fn a_pipe_without_room_refuses_lines_and_has_none_of_them() {
         for anew in [true, false] {
             let (mut reader, writer, bytes) = full_pipe();
-            let streams = Streams::with(writer, anew);
-            assert!(refused(&streams.put(Standard::Errors, b"lost\n")));
+            let streams = StdStreams::with(writer, anew);
+            assert!(refused(&streams.put(StdStream::Errors, b"lost\n")));
             reader.read_exact(&mut vec![0; bytes]).unwrap();
-            streams.put(Standard::Output, b"written\n").unwrap();
+            streams.put(StdStream::Output, b"written\n").unwrap();
             drop(streams);
             let mut text = String::new();
             reader.read_to_string(&mut text).unwrap();
@@ -307,8 +307,8 @@ mod tests {
     #[test]
     fn the_flag_of_who_shares_a_pipe_is_left_alone() {
         let (_reader, writer) = io::pipe().unwrap();
-        let streams = Streams::to(writer.try_clone().unwrap());
-        assert_eq!(streams.lock().errors.way, Way::Anew);
+        let streams = StdStreams::to(writer.try_clone().unwrap());
+        assert_eq!(streams.lock().errors.way, WriteMode::Anew);
         let flags = nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_GETFL).unwrap();
         assert!(!OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK));
     }
@@ -317,11 +317,11 @@ mod tests {
     fn who_waits_for_room_holds_nobody_else_up() {
         for anew in [true, false] {
             let (mut reader, writer, bytes) = full_pipe();
-            let streams = Streams::with(writer, anew);
+            let streams = StdStreams::with(writer, anew);
             let waiting = streams.clone();
             let waits = thread::spawn(move || {
                 let line = [b'x'; WRITE_BYTES_MAX];
-                (0..100).try_for_each(|_| waiting.put_patiently(Standard::Output, &line))
+                (0..100).try_for_each(|_| waiting.put_patiently(StdStream::Output, &line))
             });
             let (done, ended) = mpsc::channel();
             let mut rest = reader.try_clone().unwrap();
@@ -330,7 +330,7 @@ mod tests {
                 for _ in 0..50 {
                     reader.read_exact(&mut [0; WRITE_BYTES_MAX]).unwrap();
                     for _ in 0..10 {
-                        let end = streams.put(Standard::Errors, &[b'y'; WRITE_BYTES_MAX]);
+                        let end = streams.put(StdStream::Errors, &[b'y'; WRITE_BYTES_MAX]);
                         assert!(end.is_ok() || refused(&end));
                     }
                 }
@@ -349,17 +349,17 @@ mod tests {
     fn a_line_that_was_begun_is_ended_first() {
         let (mut reader, writer) = UnixStream::pair().unwrap();
         nix::sys::socket::setsockopt(&writer, nix::sys::socket::sockopt::SndBuf, &4096).unwrap();
-        let streams = Streams::to(writer);
-        assert_eq!(streams.lock().errors.way, Way::Send);
+        let streams = StdStreams::to(writer);
+        assert_eq!(streams.lock().errors.way, WriteMode::Send);
         let long = vec![b'x'; 1_000_000];
-        streams.put(Standard::Errors, &long).unwrap();
+        streams.put(StdStream::Errors, &long).unwrap();
         assert!(!streams.lock().errors.rest.is_empty(), "a socket that takes any amount");
-        assert!(refused(&streams.put(Standard::Errors, b"lost\n")));
+        assert!(refused(&streams.put(StdStream::Errors, b"lost\n")));
         let reading = thread::spawn(move || {
             let mut all = Vec::new();
             reader.read_to_end(&mut all).map(|_| all)
         });
-        streams.put_patiently(Standard::Errors, b"\nlast").unwrap();
+        streams.put_patiently(StdStream::Errors, b"\nlast").unwrap();
         drop(streams);
         let all = reading.join().unwrap().unwrap();
         assert_eq!(all, [long, b"\nlast".to_vec()].concat());
@@ -369,8 +369,8 @@ mod tests {
     fn a_file_is_written_where_it_ends() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"before\n").unwrap();
-        let streams = Streams::to(file.try_clone().unwrap());
-        streams.put(Standard::Errors, b"a line\n").unwrap();
+        let streams = StdStreams::to(file.try_clone().unwrap());
+        streams.put(StdStream::Errors, b"a line\n").unwrap();
         io::Seek::rewind(&mut file).unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();
@@ -381,9 +381,9 @@ mod tests {
     fn a_reader_that_has_gone_is_an_error_and_not_waited_for() {
         for anew in [true, false] {
             let (reader, writer, _) = full_pipe();
-            let streams = Streams::with(writer, anew);
+            let streams = StdStreams::with(writer, anew);
             drop(reader);
-            let error = streams.put_patiently(Standard::Errors, b"lost\n").unwrap_err();
+            let error = streams.put_patiently(StdStream::Errors, b"lost\n").unwrap_err();
             assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
         }
     }

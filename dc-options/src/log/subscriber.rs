@@ -1,9 +1,9 @@
 //! Starting the log.
 
-use super::line::Milliseconds;
+use super::line::TimestampFormat;
 use super::options::{LogFilter, LogFormat, LogOptions};
 use super::stderr::Stderr;
-use super::stream::{Standard, Streams};
+use super::stream::{StdStream, StdStreams};
 use super::syslog::{PATIENCE, SYSLOG_PATH, Syslog};
 use nix::sys::signal::{SigSet, Signal};
 use std::ffi::OsStr;
@@ -25,7 +25,7 @@ pub enum LogError {
 /// The log of this process, and the standard streams beside it.
 #[derive(Clone, Debug)]
 pub struct Log {
-    streams: Streams,
+    streams: StdStreams,
     patient: Option<Dispatch>,
 }
 
@@ -40,24 +40,24 @@ pub struct Log {
 pub fn start(options: &LogOptions, program: &'static str, detaches: bool) -> Result<Log, LogError> {
     // Blocked, the write fails all the same; to ignore it there is no safe call. The call fails for no mask of ours.
     SigSet::from(Signal::SIGXFSZ).thread_block().ok();
-    let streams = Streams::standard(detaches);
+    let streams = StdStreams::standard(detaches);
     if options.syslog {
         let writer = Syslog::new(SYSLOG_PATH, program);
         if let Err(error) = writer.look() {
             let text =
                 format!("{program}: there is no log until a syslog listens at {SYSLOG_PATH}: {error}\n");
             // There is nowhere else to say it.
-            streams.put(Standard::Errors, text.as_bytes()).ok();
+            streams.put(StdStream::Errors, text.as_bytes()).ok();
         }
         let all = LogOptions { filter: LogFilter::default(), debug: false, ..options.clone() };
-        let patient = Dispatch::new(subscriber(&all, Look::Syslog, writer.patient(PATIENCE)));
-        global(subscriber(options, Look::Syslog, writer))?;
+        let patient = Dispatch::new(subscriber(&all, LineStyle::Syslog, writer.patient(PATIENCE)));
+        global(subscriber(options, LineStyle::Syslog, writer))?;
         return Ok(Log { streams, patient: Some(patient) });
     }
     let colour = options.format == LogFormat::Text
         && coloured(io::stderr().is_terminal(), |name| std::env::var_os(name));
     let writer = Stderr::new(streams.clone(), options.format, colour);
-    global(subscriber(options, if colour { Look::Colour } else { Look::Plain }, writer))?;
+    global(subscriber(options, if colour { LineStyle::Colour } else { LineStyle::Plain }, writer))?;
     Ok(Log { streams, patient: None })
 }
 
@@ -70,7 +70,7 @@ pub fn unblock() {
 pub fn tell_syslog(options: &LogOptions, program: &'static str, failure: &impl Display) {
     if options.syslog {
         let writer = Syslog::new(SYSLOG_PATH, program).patient(PATIENCE);
-        let last = Dispatch::new(subscriber(options, Look::Syslog, writer));
+        let last = Dispatch::new(subscriber(options, LineStyle::Syslog, writer));
         tracing::dispatcher::with_default(&last, || tracing::error!("{failure}"));
     }
 }
@@ -81,7 +81,7 @@ impl Log {
     ///
     /// # Errors
     /// What the system says.
-    pub fn pass(&self, standard: Standard, lines: &[u8]) -> io::Result<()> {
+    pub fn pass(&self, standard: StdStream, lines: &[u8]) -> io::Result<()> {
         self.streams.put_patiently(standard, lines)
     }
 
@@ -97,7 +97,7 @@ impl Log {
 
 /// How a line of text looks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Look {
+enum LineStyle {
     /// With time and level.
     Plain,
     /// With time and level, in colours.
@@ -110,22 +110,22 @@ fn global(subscriber: Box<dyn Subscriber + Send + Sync>) -> Result<(), LogError>
     tracing::subscriber::set_global_default(subscriber).map_err(|_| LogError::Started)
 }
 
-fn subscriber<W>(options: &LogOptions, look: Look, writer: W) -> Box<dyn Subscriber + Send + Sync>
+fn subscriber<W>(options: &LogOptions, look: LineStyle, writer: W) -> Box<dyn Subscriber + Send + Sync>
 where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let registry = tracing_subscriber::registry().with(options.env_filter());
     // A line that can't be written must not be told of on stderr, which may be what can't be written to.
-    let layer = layer().with_writer(writer).with_ansi(look == Look::Colour).log_internal_errors(false);
+    let layer = layer().with_writer(writer).with_ansi(look == LineStyle::Colour).log_internal_errors(false);
     match (options.format, look) {
         (LogFormat::Json, _) => {
-            Box::new(registry.with(layer.json().flatten_event(true).with_timer(Milliseconds)))
+            Box::new(registry.with(layer.json().flatten_event(true).with_timer(TimestampFormat)))
         }
-        (LogFormat::Text, Look::Syslog) => {
+        (LogFormat::Text, LineStyle::Syslog) => {
             Box::new(registry.with(layer.compact().with_target(false).with_level(false).without_time()))
         }
-        (LogFormat::Text, Look::Plain | Look::Colour) => {
-            Box::new(registry.with(layer.compact().with_target(false).with_timer(Milliseconds)))
+        (LogFormat::Text, LineStyle::Plain | LineStyle::Colour) => {
+            Box::new(registry.with(layer.compact().with_target(false).with_timer(TimestampFormat)))
         }
     }
 }
@@ -145,9 +145,9 @@ mod tests {
     use std::sync::{Arc, Mutex};
 
     #[derive(Clone, Default)]
-    struct Shared(Arc<Mutex<Vec<u8>>>);
+    struct SharedWriter(Arc<Mutex<Vec<u8>>>);
 
-    impl Write for Shared {
+    impl Write for SharedWriter {
         fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
             self.0.lock().unwrap().write(bytes)
         }
@@ -161,8 +161,8 @@ mod tests {
         LogOptions { filter: LogFilter::parse(filter).unwrap(), format, syslog: false, debug }
     }
 
-    fn logged(options: &LogOptions, look: Look) -> String {
-        let lines = Shared::default();
+    fn logged(options: &LogOptions, look: LineStyle) -> String {
+        let lines = SharedWriter::default();
         let writer = lines.clone();
         tracing::subscriber::with_default(subscriber(options, look, move || writer.clone()), || {
             tracing::error!(connection = 3, peer = "a b", "went away");
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn a_line_of_text_is_time_level_message_and_fields() {
-        let text = logged(&options("info", LogFormat::Text, false), Look::Plain);
+        let text = logged(&options("info", LogFormat::Text, false), LineStyle::Plain);
         let lines: Vec<_> = text.lines().map(|line| line.split_once('Z').unwrap()).collect();
         assert_eq!(lines[0].0.len(), "2026-03-01T12:00:01.204".len());
         assert_eq!(
@@ -187,7 +187,7 @@ mod tests {
 
     #[test]
     fn a_line_of_json_is_an_object() {
-        let text = logged(&options("info", LogFormat::Json, false), Look::Plain);
+        let text = logged(&options("info", LogFormat::Json, false), LineStyle::Plain);
         let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
         assert_eq!(first["level"], "ERROR");
         assert_eq!(first["message"], "went away");
@@ -198,8 +198,9 @@ mod tests {
 
     #[test]
     fn the_filter_decides_unless_debug_is_asked_for() {
-        let lines =
-            |filter, debug| logged(&options(filter, LogFormat::Text, debug), Look::Plain).lines().count();
+        let lines = |filter, debug| {
+            logged(&options(filter, LogFormat::Text, debug), LineStyle::Plain).lines().count()
+        };
         assert_eq!(lines("error", false), 1);
         assert_eq!(lines("trace", false), 3);
         assert_eq!(lines("off", false), 0);
@@ -209,7 +210,7 @@ mod tests {
 
     #[test]
     fn syslog_gets_the_message_alone() {
-        let text = logged(&options("info", LogFormat::Text, false), Look::Syslog);
+        let text = logged(&options("info", LogFormat::Text, false), LineStyle::Syslog);
         assert_eq!(text.lines().map(str::trim_start).next_back(), Some("serving"));
         assert!(text.starts_with("went away connection=3"));
     }
@@ -224,15 +225,15 @@ mod tests {
         assert!(!with(true, "NO_COLOR", "1"));
         assert!(!with(true, "TERM", "dumb"));
         assert!(!with(false, "TERM", "xterm"));
-        assert!(logged(&options("info", LogFormat::Text, false), Look::Colour).contains("\u{1b}["));
+        assert!(logged(&options("info", LogFormat::Text, false), LineStyle::Colour).contains("\u{1b}["));
     }
 
     #[test]
     fn what_a_peer_sent_makes_no_line_of_its_own() {
         let (mut reader, writer) = io::pipe().unwrap();
         let options = options("info", LogFormat::Text, false);
-        let writer = Stderr::new(Streams::to(writer), LogFormat::Text, false);
-        tracing::subscriber::with_default(subscriber(&options, Look::Plain, writer), || {
+        let writer = Stderr::new(StdStreams::to(writer), LogFormat::Text, false);
+        tracing::subscriber::with_default(subscriber(&options, LineStyle::Plain, writer), || {
             tracing::info!(key = %"a\n2026-01-01T00:00:00.000Z  INFO forged\u{1b}[31m", "locked");
         });
         let mut text = String::new();

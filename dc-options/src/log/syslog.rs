@@ -9,8 +9,8 @@
 //! A syslog that takes no datagrams but connections has its lines over one, each with a NUL behind it, as the system's
 //! function sends them.
 
-use super::line::{Lost, cut, one_line};
-use super::stream::Stream;
+use super::line::{DroppedLines, cut, one_line};
+use super::stream::OutputStream;
 use jiff::Zoned;
 use nix::errno::Errno;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, connect, socket};
@@ -41,8 +41,8 @@ pub(super) struct Syslog {
     /// How long a line waits.
     patience: Duration,
     /// To a syslog that takes connections.
-    connection: Mutex<Option<Stream>>,
-    lost: Arc<Lost>,
+    connection: Mutex<Option<OutputStream>>,
+    lost: Arc<DroppedLines>,
 }
 
 impl Syslog {
@@ -88,7 +88,7 @@ impl Syslog {
 
     fn message(&self, level: Level, message: &str) {
         let lost = self.lost.take();
-        if lost > 0 && !self.sent(Level::WARN, &Lost::message(lost)) {
+        if lost > 0 && !self.sent(Level::WARN, &DroppedLines::message(lost)) {
             self.lost.add(lost + 1);
             return;
         }
@@ -134,11 +134,11 @@ impl Syslog {
     }
 
     /// A connection, without waiting for it to be accepted.
-    fn connect(&self) -> io::Result<Stream> {
+    fn connect(&self) -> io::Result<OutputStream> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
         connect(socket.as_raw_fd(), &UnixAddr::new(&self.path)?)?;
-        Ok(Stream::own(socket))
+        Ok(OutputStream::own(socket))
     }
 }
 
@@ -158,25 +158,25 @@ const fn severity(level: Level) -> u8 {
 }
 
 impl<'a> MakeWriter<'a> for Syslog {
-    type Writer = Message<'a>;
+    type SyslogWriter = SyslogMessage<'a>;
 
-    fn make_writer(&'a self) -> Self::Writer {
-        Message { syslog: self, level: Level::INFO }
+    fn make_writer(&'a self) -> Self::SyslogWriter {
+        SyslogMessage { syslog: self, level: Level::INFO }
     }
 
-    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::Writer {
-        Message { syslog: self, level: *meta.level() }
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::SyslogWriter {
+        SyslogMessage { syslog: self, level: *meta.level() }
     }
 }
 
 /// Takes one line. It never fails: a line that can't be sent is counted as lost.
 #[derive(Debug)]
-pub(super) struct Message<'a> {
+pub(super) struct SyslogMessage<'a> {
     syslog: &'a Syslog,
     level: Level,
 }
 
-impl Write for Message<'_> {
+impl Write for SyslogMessage<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         let line = one_line(bytes, false);
         self.syslog.message(self.level, String::from_utf8_lossy(&line).trim());
@@ -209,7 +209,7 @@ mod tests {
         for (level, priority) in
             [(Level::ERROR, 27), (Level::WARN, 28), (Level::INFO, 30), (Level::DEBUG, 31), (Level::TRACE, 31)]
         {
-            Message { syslog: &syslog, level }.write_all(b"a\nb\n").unwrap();
+            SyslogMessage { syslog: &syslog, level }.write_all(b"a\nb\n").unwrap();
             let text = received(&daemon);
             let (head, message) = text.split_once("dc_client").unwrap();
             assert_eq!(message, format!("[{}]: a\\nb", std::process::id()));
@@ -227,14 +227,14 @@ mod tests {
         syslog.message(Level::INFO, "nobody hears");
         let daemon = UnixDatagram::bind(&path).unwrap();
         syslog.message(Level::INFO, "first");
-        assert!(received(&daemon).ends_with(&Lost::message(1)));
+        assert!(received(&daemon).ends_with(&DroppedLines::message(1)));
         assert!(received(&daemon).ends_with(": first"));
         drop(daemon);
         syslog.message(Level::INFO, "the socket is dead");
         std::fs::remove_file(&path).unwrap();
         let daemon = UnixDatagram::bind(&path).unwrap();
         syslog.message(Level::INFO, "second");
-        assert!(received(&daemon).ends_with(&Lost::message(1)));
+        assert!(received(&daemon).ends_with(&DroppedLines::message(1)));
         assert!(received(&daemon).ends_with(": second"));
     }
 
@@ -255,7 +255,7 @@ mod tests {
         let mut buffer = [0; 256];
         while daemon.recv(&mut buffer).is_ok() {}
         syslog.message(Level::INFO, "awake");
-        assert!(received(&daemon).ends_with(&Lost::message(lost)));
+        assert!(received(&daemon).ends_with(&DroppedLines::message(lost)));
         assert!(received(&daemon).ends_with(": awake"));
     }
 
@@ -296,7 +296,7 @@ mod tests {
         daemon.set_nonblocking(true).unwrap();
         while daemon.recv(&mut [0; 256]).is_ok() {}
         syslog.message(Level::INFO, "awake");
-        assert!(received(&daemon).ends_with(&Lost::message(3)));
+        assert!(received(&daemon).ends_with(&DroppedLines::message(3)));
         assert!(received(&daemon).ends_with(": awake"));
     }
 

@@ -1,6 +1,6 @@
 //! Names of users and groups. Whether the system knows them is found out when the program starts.
 
-use crate::mistake::BadValue;
+use crate::mistake::ValueError;
 
 const TAKES: &str = "a name or a number";
 
@@ -9,17 +9,17 @@ const TAKES: &str = "a name or a number";
 /// # Errors
 ///
 /// No system has such a name: it is empty, begins with a dash, or has a colon, white space or a control character.
-pub fn account(text: &str) -> Result<String, BadValue> {
+pub fn account(text: &str) -> Result<String, ValueError> {
     let impossible = |c: char| c == ':' || c.is_whitespace() || c.is_control();
     if text.is_empty() || text.starts_with('-') || text.contains(impossible) {
-        return Err(BadValue::new("is not a name", TAKES));
+        return Err(ValueError::new("is not a name", TAKES));
     }
     Ok(text.to_owned())
 }
 
 /// Whom a socket belongs to.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub enum SocketAccount {
+pub enum SocketOwner {
     /// The user that the program becomes, or that user's group: the option stood without a value.
     OfUser,
     /// The user or group of this name or number.
@@ -31,10 +31,10 @@ pub enum SocketAccount {
 /// # Errors
 ///
 /// As [`account`], but that nothing is allowed.
-pub fn socket_account(text: &str) -> Result<SocketAccount, BadValue> {
+pub fn socket_account(text: &str) -> Result<SocketOwner, ValueError> {
     match text {
-        "" => Ok(SocketAccount::OfUser),
-        name => account(name).map(SocketAccount::Named),
+        "" => Ok(SocketOwner::OfUser),
+        name => account(name).map(SocketOwner::Named),
     }
 }
 
@@ -54,8 +54,8 @@ mod tests {
 
     #[test]
     fn nothing_is_the_account_of_the_user() {
-        assert_eq!(socket_account(""), Ok(SocketAccount::OfUser));
-        assert_eq!(socket_account("ssl"), Ok(SocketAccount::Named("ssl".to_owned())));
+        assert_eq!(socket_account(""), Ok(SocketOwner::OfUser));
+        assert_eq!(socket_account("ssl"), Ok(SocketOwner::Named("ssl".to_owned())));
         assert!(socket_account("-x").is_err());
     }
 }

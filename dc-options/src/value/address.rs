@@ -1,6 +1,6 @@
 //! Addresses to listen on or connect to.
 
-use crate::mistake::BadValue;
+use crate::mistake::ValueError;
 pub use libdc::net::address::Address;
 
 const TAKES: &str = "an address: IP:port, IP:host:port, IPv4:..., IPv6:[addr]:port, UNIX:/path or FD:n";
@@ -11,8 +11,8 @@ const TAKES_OF_PEER: &str = "an address: IP:port, IP:host:port, IPv4:..., IPv6:[
 /// # Errors
 ///
 /// It is not an address.
-pub fn address(text: &str) -> Result<Address, BadValue> {
-    text.parse().map_err(|error| BadValue::new(format!("is not an address: {error}"), TAKES))
+pub fn address(text: &str) -> Result<Address, ValueError> {
+    text.parse().map_err(|error| ValueError::new(format!("is not an address: {error}"), TAKES))
 }
 
 /// The address to connect to that `text` is.
@@ -20,16 +20,16 @@ pub fn address(text: &str) -> Result<Address, BadValue> {
 /// # Errors
 ///
 /// It is not an address, or one that only a listener can have: a descriptor, or port 0.
-pub fn peer_address(text: &str) -> Result<Address, BadValue> {
+pub fn peer_address(text: &str) -> Result<Address, ValueError> {
     match text.parse() {
         Ok(Address::Descriptor(_)) => {
-            Err(BadValue::new("is a descriptor, to which nobody can connect", TAKES_OF_PEER))
+            Err(ValueError::new("is a descriptor, to which nobody can connect", TAKES_OF_PEER))
         }
         Ok(address) if address.port() == Some(0) => {
-            Err(BadValue::new("has port 0, on which nobody listens", TAKES_OF_PEER))
+            Err(ValueError::new("has port 0, on which nobody listens", TAKES_OF_PEER))
         }
         Ok(address) => Ok(address),
-        Err(error) => Err(BadValue::new(format!("is not an address: {error}"), TAKES_OF_PEER)),
+        Err(error) => Err(ValueError::new(format!("is not an address: {error}"), TAKES_OF_PEER)),
     }
 }
 

@@ -1,17 +1,18 @@
 //! Counts: whole numbers without a unit.
 
-use super::number::Bounds;
-use crate::mistake::BadValue;
+use super::number::ValueRange;
+use crate::mistake::ValueError;
 use std::ops::RangeBounds;
 
 /// A whole number within `range`, of a type that holds all of it: a number beyond the type is too large.
 pub fn count<T: TryFrom<u64>>(
     range: impl RangeBounds<u64>,
-) -> impl Fn(&str) -> Result<T, BadValue> + Clone + Send + Sync + 'static {
-    let bounds = Bounds::new(&range);
+) -> impl Fn(&str) -> Result<T, ValueError> + Clone + Send + Sync + 'static {
+    let bounds = ValueRange::new(&range);
     move |text| {
-        let bad =
-            |wrong: &'static str| BadValue::new(wrong, format!("a number, {}", bounds.shown(|bound| bound)));
+        let bad = |wrong: &'static str| {
+            ValueError::new(wrong, format!("a number, {}", bounds.shown(|bound| bound)))
+        };
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
             return Err(bad("is not a number"));
         }

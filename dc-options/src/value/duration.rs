@@ -3,32 +3,32 @@
 //! The units are `ms`, `s`, `m` and `h`; the number may have a fraction (`1.5s`) as long as the whole is
 //! milliseconds. The options that come from distcache count bare milliseconds, those from dflockd bare seconds.
 
-use super::number::{self, Bounds, Scaled};
-use crate::mistake::BadValue;
+use super::number::{self, ScaledNumber, ValueRange};
+use crate::mistake::ValueError;
 use std::ops::RangeBounds;
 use std::time::Duration;
 
 /// A duration whose bare number is milliseconds, within `range` (in milliseconds).
 pub fn milliseconds(
     range: impl RangeBounds<u64>,
-) -> impl Fn(&str) -> Result<Duration, BadValue> + Clone + Send + Sync + 'static {
-    let bounds = Bounds::new(&range);
+) -> impl Fn(&str) -> Result<Duration, ValueError> + Clone + Send + Sync + 'static {
+    let bounds = ValueRange::new(&range);
     move |text| parse(text, 1, "milliseconds", bounds)
 }
 
 /// A duration whose bare number is seconds, within `range` (in seconds).
 pub fn seconds(
     range: impl RangeBounds<u64>,
-) -> impl Fn(&str) -> Result<Duration, BadValue> + Clone + Send + Sync + 'static {
-    let bounds = Bounds::new(&range);
+) -> impl Fn(&str) -> Result<Duration, ValueError> + Clone + Send + Sync + 'static {
+    let bounds = ValueRange::new(&range);
     move |text| parse(text, 1000, "seconds", bounds)
 }
 
-fn parse(text: &str, bare_ms: u64, name: &str, bounds: Bounds) -> Result<Duration, BadValue> {
+fn parse(text: &str, bare_ms: u64, name: &str, bounds: ValueRange) -> Result<Duration, ValueError> {
     let bad = |wrong: &'static str| {
         let takes =
             format!("{} {name}, or a number with a unit: 250ms, 5s, 2m, 1h", bounds.shown(|bound| bound));
-        BadValue::new(wrong, takes)
+        ValueError::new(wrong, takes)
     };
     let (number, unit) = number::split(text);
     let unit_ms = match unit {
@@ -40,9 +40,9 @@ fn parse(text: &str, bare_ms: u64, name: &str, bounds: Bounds) -> Result<Duratio
         _ => return Err(bad("is not a duration")),
     };
     let ms = match number::scale(number, unit_ms) {
-        Some(Scaled::Whole(ms)) => ms,
-        Some(Scaled::Part(_)) => return Err(bad("is finer than a millisecond")),
-        Some(Scaled::TooLarge) => return Err(bad("is too large")),
+        Some(ScaledNumber::Whole(ms)) => ms,
+        Some(ScaledNumber::Part(_)) => return Err(bad("is finer than a millisecond")),
+        Some(ScaledNumber::TooLarge) => return Err(bad("is too large")),
         None => return Err(bad("is not a duration")),
     };
     match bounds.times(bare_ms).wrong(ms) {

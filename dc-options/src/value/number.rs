@@ -8,7 +8,7 @@ const FRACTION_DIGITS_MAX: usize = 9;
 
 /// What a number comes to in whole units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scaled {
+pub(crate) enum ScaledNumber {
     /// This many.
     Whole(u64),
     /// This many and a part of one.
@@ -23,7 +23,7 @@ pub(crate) fn split(text: &str) -> (&str, &str) {
 }
 
 /// The decimal number `text` times `unit`; `None` if it is no such number.
-pub(crate) fn scale(text: &str, unit: u64) -> Option<Scaled> {
+pub(crate) fn scale(text: &str, unit: u64) -> Option<ScaledNumber> {
     let (whole, fraction) = match text.split_once('.') {
         Some((_, "")) => return None,
         Some(parts) => parts,
@@ -33,25 +33,25 @@ pub(crate) fn scale(text: &str, unit: u64) -> Option<Scaled> {
     if !digits(whole) || !digits(fraction) || fraction.len() > FRACTION_DIGITS_MAX {
         return None;
     }
-    let Ok(whole) = whole.parse::<u64>() else { return Some(Scaled::TooLarge) };
+    let Ok(whole) = whole.parse::<u64>() else { return Some(ScaledNumber::TooLarge) };
     let ten_power = 10_u128.pow(u32::try_from(fraction.len()).ok()?);
     let part = u128::from(fraction.parse::<u64>().ok()?) * u128::from(unit);
     let total = u128::from(whole) * u128::from(unit) + part / ten_power;
     Some(match u64::try_from(total) {
-        Err(_) => Scaled::TooLarge,
-        Ok(total) if part.is_multiple_of(ten_power) => Scaled::Whole(total),
-        Ok(total) => Scaled::Part(total),
+        Err(_) => ScaledNumber::TooLarge,
+        Ok(total) if part.is_multiple_of(ten_power) => ScaledNumber::Whole(total),
+        Ok(total) => ScaledNumber::Part(total),
     })
 }
 
 /// The least and the most that an option takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Bounds {
+pub(crate) struct ValueRange {
     least: u64,
     most: Option<u64>,
 }
 
-impl Bounds {
+impl ValueRange {
     pub(crate) fn new(range: &impl RangeBounds<u64>) -> Self {
         let least = match range.start_bound() {
             Bound::Included(&least) => least,
@@ -103,12 +103,12 @@ mod tests {
 
     #[test]
     fn a_number_is_digits_with_at_most_one_point_between_them() {
-        assert_eq!(scale("12", 1), Some(Scaled::Whole(12)));
-        assert_eq!(scale("1.5", 1000), Some(Scaled::Whole(1500)));
-        assert_eq!(scale("0.0015", 1000), Some(Scaled::Part(1)));
-        assert_eq!(scale("18446744073709551615", 1), Some(Scaled::Whole(u64::MAX)));
-        assert_eq!(scale("18446744073709551615", 2), Some(Scaled::TooLarge));
-        assert_eq!(scale("99999999999999999999", 1), Some(Scaled::TooLarge));
+        assert_eq!(scale("12", 1), Some(ScaledNumber::Whole(12)));
+        assert_eq!(scale("1.5", 1000), Some(ScaledNumber::Whole(1500)));
+        assert_eq!(scale("0.0015", 1000), Some(ScaledNumber::Part(1)));
+        assert_eq!(scale("18446744073709551615", 1), Some(ScaledNumber::Whole(u64::MAX)));
+        assert_eq!(scale("18446744073709551615", 2), Some(ScaledNumber::TooLarge));
+        assert_eq!(scale("99999999999999999999", 1), Some(ScaledNumber::TooLarge));
         for bad in ["", ".", "1.", ".5", "1.2.3", "-1", "+1", "1e3", " 1", "0.0000000001", "١"] {
             assert_eq!(scale(bad, 1), None, "{bad}");
         }
@@ -124,20 +124,20 @@ mod tests {
 
     #[test]
     fn bounds_name_themselves() {
-        assert_eq!(Bounds::new(&(1..=64)).shown(|n| n), "1 to 64");
-        assert_eq!(Bounds::new(&(1..64)).shown(|n| n), "1 to 63");
-        assert_eq!(Bounds::new(&(0..)).shown(|n| n), "0 or more");
-        assert_eq!(Bounds::new(&(7..=7)).shown(|n| n), "7");
-        assert_eq!(Bounds::new(&(1..=2)).times(10).wrong(9), Some("is too small"));
-        assert_eq!(Bounds::new(&(1..=2)).times(10).wrong(21), Some("is too large"));
-        assert_eq!(Bounds::new(&(1..=2)).times(10).wrong(10), None);
+        assert_eq!(ValueRange::new(&(1..=64)).shown(|n| n), "1 to 64");
+        assert_eq!(ValueRange::new(&(1..64)).shown(|n| n), "1 to 63");
+        assert_eq!(ValueRange::new(&(0..)).shown(|n| n), "0 or more");
+        assert_eq!(ValueRange::new(&(7..=7)).shown(|n| n), "7");
+        assert_eq!(ValueRange::new(&(1..=2)).times(10).wrong(9), Some("is too small"));
+        assert_eq!(ValueRange::new(&(1..=2)).times(10).wrong(21), Some("is too large"));
+        assert_eq!(ValueRange::new(&(1..=2)).times(10).wrong(10), None);
     }
 
     proptest! {
         #[test]
         fn thousandths_are_exact(whole in 0_u64..1 << 40, thousandths in 0_u64..1000) {
             let text = format!("{whole}.{thousandths:03}");
-            prop_assert_eq!(scale(&text, 1000), Some(Scaled::Whole(whole * 1000 + thousandths)));
+            prop_assert_eq!(scale(&text, 1000), Some(ScaledNumber::Whole(whole * 1000 + thousandths)));
         }
 
         #[test]

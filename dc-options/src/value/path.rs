@@ -1,6 +1,6 @@
 //! Paths of files that are opened later, when a daemon has left its directory.
 
-use crate::mistake::BadValue;
+use crate::mistake::ValueError;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use std::path::PathBuf;
 
@@ -8,7 +8,7 @@ use std::path::PathBuf;
 #[must_use]
 pub fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| {
-        std::path::absolute(path).map_err(|error| BadValue {
+        std::path::absolute(path).map_err(|error| ValueError {
             wrong: format!("can't be made absolute: {error}").into(),
             takes: None,
         })

@@ -1,6 +1,6 @@
 //! Permissions of a file, in octal as chmod takes them.
 
-use crate::mistake::BadValue;
+use crate::mistake::ValueError;
 
 const TAKES: &str = "octal permissions, 0 to 777, such as 660";
 
@@ -9,16 +9,16 @@ const TAKES: &str = "octal permissions, 0 to 777, such as 660";
 /// # Errors
 ///
 /// It is not an octal number, or above 777.
-pub fn permissions(text: &str) -> Result<u32, BadValue> {
+pub fn permissions(text: &str) -> Result<u32, ValueError> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-        return Err(BadValue::new("is not a number", TAKES));
+        return Err(ValueError::new("is not a number", TAKES));
     }
     if text.contains(['8', '9']) {
-        return Err(BadValue::new("is not octal", TAKES));
+        return Err(ValueError::new("is not octal", TAKES));
     }
     match u32::from_str_radix(text, 8) {
         Ok(mode) if mode <= 0o777 => Ok(mode),
-        _ => Err(BadValue::new("is too large", TAKES)),
+        _ => Err(ValueError::new("is too large", TAKES)),
     }
 }
 

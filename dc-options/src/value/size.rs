@@ -1,7 +1,7 @@
 //! Sizes in bytes. The units are powers of 1024: `K`, `M`, `G`, `T`, in either case, also as `KB` or `KiB`.
 
-use super::number::{self, Bounds, Scaled};
-use crate::mistake::BadValue;
+use super::number::{self, ScaledNumber, ValueRange};
+use crate::mistake::ValueError;
 use std::ops::RangeBounds;
 
 const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
@@ -9,21 +9,24 @@ const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
 /// A size in bytes, within `range`. A fraction of a byte is dropped.
 pub fn bytes(
     range: impl RangeBounds<u64>,
-) -> impl Fn(&str) -> Result<u64, BadValue> + Clone + Send + Sync + 'static {
-    let bounds = Bounds::new(&range);
+) -> impl Fn(&str) -> Result<u64, ValueError> + Clone + Send + Sync + 'static {
+    let bounds = ValueRange::new(&range);
     move |text| parse(text, bounds)
 }
 
-fn parse(text: &str, bounds: Bounds) -> Result<u64, BadValue> {
+fn parse(text: &str, bounds: ValueRange) -> Result<u64, ValueError> {
     let bad = |wrong: &'static str| {
-        BadValue::new(wrong, format!("{} bytes, also in units of 1024: 512K, 256M, 2G", bounds.shown(shown)))
+        ValueError::new(
+            wrong,
+            format!("{} bytes, also in units of 1024: 512K, 256M, 2G", bounds.shown(shown)),
+        )
     };
     let (number, unit) = number::split(text);
     let Some(shift) = shift(unit) else { return Err(bad("is not a size")) };
     let size = match number::scale(number, 1 << shift) {
-        Some(Scaled::Part(0)) => return Err(bad("is less than a byte")),
-        Some(Scaled::Whole(size) | Scaled::Part(size)) => size,
-        Some(Scaled::TooLarge) => return Err(bad("is too large")),
+        Some(ScaledNumber::Part(0)) => return Err(bad("is less than a byte")),
+        Some(ScaledNumber::Whole(size) | ScaledNumber::Part(size)) => size,
+        Some(ScaledNumber::TooLarge) => return Err(bad("is too large")),
         None => return Err(bad("is not a size")),
     };
     match bounds.wrong(size) {

@@ -2,9 +2,9 @@
 
 use crate::sample::{PROGRAM, Sample, bytes_of, listeners, mistake, parse, told, with_server, words};
 use clap::Args;
-use dc_options::account::SocketAccount;
+use dc_options::account::SocketOwner;
 use dc_options::count::count;
-use dc_options::{Options, Program, Stop};
+use dc_options::{CommandOptions, Exit, ProgramInfo};
 use proptest::prelude::*;
 use std::path::Path;
 use std::time::Duration;
@@ -61,7 +61,7 @@ fn the_word_behind_an_option_is_its_value_whatever_it_looks_like() {
 
 #[test]
 fn an_option_may_stand_without_its_value() {
-    let of_user = Some(SocketAccount::OfUser);
+    let of_user = Some(SocketOwner::OfUser);
     let line = ["-user", "nobody", "-sockowner", "-sockgroup", "-sockperms", "660"];
     let daemon = with_server(&line, &[]).unwrap().daemon;
     assert_eq!((daemon.socket.sockowner, daemon.socket.sockgroup), (of_user.clone(), of_user.clone()));
@@ -70,8 +70,8 @@ fn an_option_may_stand_without_its_value() {
         assert_eq!(with_server(line, &[]).unwrap().daemon.socket.sockowner, of_user);
     }
     let daemon = with_server(&["-sockowner", "www", "--sockgroup=ssl"], &[]).unwrap().daemon;
-    assert_eq!(daemon.socket.sockowner, Some(SocketAccount::Named("www".to_owned())));
-    assert_eq!(daemon.socket.sockgroup, Some(SocketAccount::Named("ssl".to_owned())));
+    assert_eq!(daemon.socket.sockowner, Some(SocketOwner::Named("www".to_owned())));
+    assert_eq!(daemon.socket.sockgroup, Some(SocketOwner::Named("ssl".to_owned())));
     assert!(mistake(&["-user", "x", "-sockowner", "-dameon"], &[]).contains("did you mean -daemon?"));
 }
 
@@ -100,7 +100,7 @@ fn help_is_given_whatever_else_is_there() {
         &["-version", "-?"],
         &["-server", "a", "-server", "b", "--help", "--", "-x"],
     ] {
-        let Stop::Answer(page) = parse(line, &[("DC_SAMPLE_RETRY", "wrong")]).unwrap_err() else {
+        let Exit::Answer(page) = parse(line, &[("DC_SAMPLE_RETRY", "wrong")]).unwrap_err() else {
             panic!("{line:?} brought no help")
         };
         assert_eq!(page, PROGRAM.usage::<Sample>());
@@ -111,7 +111,7 @@ fn help_is_given_whatever_else_is_there() {
 fn the_version_is_one_line() {
     for line in [["-version"].as_slice(), &["--version"], &["-nonsense", "-version"]] {
         let stop = parse(line, &[]).unwrap_err();
-        assert_eq!(stop, Stop::Answer(format!("dc_sample {}\n", env!("CARGO_PKG_VERSION"))));
+        assert_eq!(stop, Exit::Answer(format!("dc_sample {}\n", env!("CARGO_PKG_VERSION"))));
         assert_eq!(stop.status(), 0);
     }
 }
@@ -128,7 +128,7 @@ fn a_path_may_be_any_bytes_and_other_values_are_text() {
 }
 
 #[derive(Args, Debug)]
-struct Lock {
+struct SampleLock {
     /// Do not wait.
     #[arg(short = 'n')]
     no_wait: bool,
@@ -143,22 +143,22 @@ struct Lock {
     command: Vec<String>,
 }
 
-impl Options for Lock {}
+impl CommandOptions for SampleLock {}
 
-const LOCK: Program = Program {
+const LOCK: ProgramInfo = ProgramInfo {
     name: "dc_lock",
     env_prefix: "DC_LOCK_",
     about: "hold a lock while a command runs",
     variables: &[],
 };
 
-fn lock(line: &[&str]) -> Result<Lock, Stop> {
+fn lock(line: &[&str]) -> Result<SampleLock, Exit> {
     LOCK.try_parse(words(line), |name| (name == "DC_LOCK_N").then(|| "yes".into()))
 }
 
 #[test]
 fn options_of_one_letter_operands_and_a_command() {
-    let LockOf { no_wait, limit, key, command } =
+    let SampleLockOf { no_wait, limit, key, command } =
         lock_of(&["-l", "3", "nightly", "--", "make", "-n", "--", "-h"]);
     assert_eq!((no_wait, limit, key.as_str()), (true, 3, "nightly"));
     assert_eq!(command, ["make", "-n", "--", "-h"]);
@@ -167,16 +167,16 @@ fn options_of_one_letter_operands_and_a_command() {
     assert_eq!(lock_of(&["k", "--n", "-l=4", "--", "x"]).limit, 4);
 }
 
-struct LockOf {
+struct SampleLockOf {
     no_wait: bool,
     limit: u32,
     key: String,
     command: Vec<String>,
 }
 
-fn lock_of(line: &[&str]) -> LockOf {
-    let Lock { no_wait, limit, key, command } = lock(line).unwrap();
-    LockOf { no_wait, limit, key, command }
+fn lock_of(line: &[&str]) -> SampleLockOf {
+    let SampleLock { no_wait, limit, key, command } = lock(line).unwrap();
+    SampleLockOf { no_wait, limit, key, command }
 }
 
 #[test]
@@ -206,8 +206,8 @@ proptest! {
     #[test]
     fn any_words_bring_options_or_one_line(line in proptest::collection::vec(any_word(), 0..6)) {
         match PROGRAM.try_parse::<Sample>(line, |_| None) {
-            Err(stop @ Stop::Mistake(_)) => { told::<()>(Err(stop)); }
-            Err(Stop::Answer(_)) | Ok(_) => {}
+            Err(stop @ Exit::Mistake(_)) => { told::<()>(Err(stop)); }
+            Err(Exit::Answer(_)) | Ok(_) => {}
         }
     }
 }

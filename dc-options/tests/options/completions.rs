@@ -1,7 +1,7 @@
 //! What `-completions` prints, as the shells read it. A shell that is not installed is said to be skipped.
 
 use crate::sample::{PROGRAM, Sample, parse, told};
-use dc_options::Stop;
+use dc_options::Exit;
 use std::fs;
 use std::path::Path;
 use std::process::Command;
@@ -35,7 +35,7 @@ const FISH: &str = r#"source $argv[1]; complete -C $argv[2] | string replace -r 
 
 fn script(shell: &str) -> String {
     match parse(&["-completions", shell], &[]) {
-        Err(Stop::Answer(text)) => text,
+        Err(Exit::Answer(text)) => text,
         other => panic!("{shell}: {other:?}"),
     }
 }
@@ -148,5 +148,5 @@ fn another_shell_is_a_mistake() {
     assert_eq!(of(&["-completions"]), format!("-completions needs a value; {takes}"));
     assert_eq!(of(&["-completion", "bash"]), "-completion is not an option; did you mean -completions?");
     assert_eq!(of(&["-completions", "bash", "-lisen"]), "-lisen is not an option; did you mean -listen?");
-    assert!(matches!(parse(&["-completions", "ksh", "-help"], &[]), Err(Stop::Answer(_))));
+    assert!(matches!(parse(&["-completions", "ksh", "-help"], &[]), Err(Exit::Answer(_))));
 }

@@ -1,7 +1,7 @@
 //! Options from environment variables.
 
 use crate::sample::{PROGRAM, Sample, bytes_of, listeners, mistake, parse, told, with_server, words};
-use dc_options::account::SocketAccount;
+use dc_options::account::SocketOwner;
 use std::time::Duration;
 
 #[test]
@@ -81,8 +81,8 @@ fn an_empty_variable_is_none_but_for_an_option_that_may_stand_alone() {
     let variables =
         [("DC_SAMPLE_USER", "nobody"), ("DC_SAMPLE_SOCKOWNER", ""), ("DC_SAMPLE_SOCKGROUP", "ssl")];
     let daemon = with_server(&[], &variables).unwrap().daemon;
-    assert_eq!(daemon.socket.sockowner, Some(SocketAccount::OfUser));
-    assert_eq!(daemon.socket.sockgroup, Some(SocketAccount::Named("ssl".to_owned())));
+    assert_eq!(daemon.socket.sockowner, Some(SocketOwner::OfUser));
+    assert_eq!(daemon.socket.sockgroup, Some(SocketOwner::Named("ssl".to_owned())));
 }
 
 #[test]

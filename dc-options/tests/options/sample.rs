@@ -5,21 +5,21 @@ use dc_options::address::{Address, address};
 use dc_options::count::count;
 use dc_options::duration::{milliseconds, seconds};
 use dc_options::size::bytes;
-use dc_options::{DaemonOptions, Mistake, Options, Program, Rank, Stop, Variable};
+use dc_options::{CommandOptions, DaemonOptions, EnvPrecedence, EnvVar, Exit, ProgramInfo, UsageError};
 use std::ffi::OsString;
 use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// The sample.
-pub(crate) const PROGRAM: Program = Program {
+pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_sample",
     env_prefix: "DC_SAMPLE_",
     about: "a program for tests",
     variables: &[
-        Variable { name: "DFLOCKD_GRACE_S", option: "grace", rank: Rank::Override },
-        Variable { name: "DFLOCKD_DEBUG", option: "debug", rank: Rank::Override },
-        Variable { name: "DFLOCKD_RELEASE", option: "auto-release", rank: Rank::Override },
+        EnvVar { name: "DFLOCKD_GRACE_S", option: "grace", rank: EnvPrecedence::Override },
+        EnvVar { name: "DFLOCKD_DEBUG", option: "debug", rank: EnvPrecedence::Override },
+        EnvVar { name: "DFLOCKD_RELEASE", option: "auto-release", rank: EnvPrecedence::Override },
     ],
 };
 
@@ -69,16 +69,16 @@ pub(crate) struct Sample {
     pub(crate) daemon: DaemonOptions,
 }
 
-impl Options for Sample {
-    fn check(&self) -> Result<(), Mistake> {
+impl CommandOptions for Sample {
+    fn check(&self) -> Result<(), UsageError> {
         self.daemon.check()
     }
 }
 
-fn token(text: &str) -> Result<String, dc_options::BadValue> {
+fn token(text: &str) -> Result<String, dc_options::ValueError> {
     match text.len() {
         0..=8 => Ok(text.to_owned()),
-        _ => Err(dc_options::BadValue::new("is too long", "at most 8 characters")),
+        _ => Err(dc_options::ValueError::new("is too long", "at most 8 characters")),
     }
 }
 
@@ -98,12 +98,12 @@ pub(crate) fn bytes_of(bytes: &[u8]) -> OsString {
 }
 
 /// What `line` and the variables say.
-pub(crate) fn parse(line: &[&str], variables: &[(&str, &str)]) -> Result<Sample, Stop> {
+pub(crate) fn parse(line: &[&str], variables: &[(&str, &str)]) -> Result<Sample, Exit> {
     PROGRAM.try_parse(words(line), |name| value(variables, name))
 }
 
 /// As [`parse`], with the required option in front.
-pub(crate) fn with_server(line: &[&str], variables: &[(&str, &str)]) -> Result<Sample, Stop> {
+pub(crate) fn with_server(line: &[&str], variables: &[(&str, &str)]) -> Result<Sample, Exit> {
     parse(&[&["-server", "IP:1"], line].concat(), variables)
 }
 
@@ -113,10 +113,10 @@ pub(crate) fn mistake(line: &[&str], variables: &[(&str, &str)]) -> String {
 }
 
 /// The line on stderr, without the name of the program and the newline.
-pub(crate) fn told<T: std::fmt::Debug>(result: Result<T, Stop>) -> String {
+pub(crate) fn told<T: std::fmt::Debug>(result: Result<T, Exit>) -> String {
     let stop = result.unwrap_err();
     assert_eq!(stop.status(), 64);
-    assert!(matches!(stop, Stop::Mistake(_)));
+    assert!(matches!(stop, Exit::Mistake(_)));
     let line = stop.text().strip_suffix('\n').unwrap();
     assert!(!line.contains(char::is_control), "one line: {line:?}");
     let (program, mistake) = line.split_once(": ").unwrap();

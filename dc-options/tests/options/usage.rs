@@ -1,7 +1,7 @@
 //! The page of -help, and the list for the test of the manual.
 
 use crate::sample::{PROGRAM, Sample};
-use dc_options::OptionInfo;
+use dc_options::OptionHelp;
 
 const PAGE: &str = "\
 dc_sample VERSION: a program for tests
@@ -51,7 +51,7 @@ fn the_page_has_a_line_for_each_option() {
 fn the_list_has_what_a_manual_must_say() {
     let options = PROGRAM.options::<Sample>();
     let option = |name: &str| options.iter().find(|option| option.names[0] == name).unwrap().clone();
-    let retry = OptionInfo {
+    let retry = OptionHelp {
         names: vec!["retry".to_owned()],
         metavariable: Some("MS".to_owned()),
         value_optional: false,

@@ -4,10 +4,10 @@
 //! the file can't be written any more (a full disk) that is said once, the file ends with its last whole
 //! packet, and relaying goes on.
 
-use super::conversation::Conversation;
-use super::file::Blocks;
-use super::packet::{Ends, PacketError};
-use libdc::proto::observe::Sender;
+use super::conversation::CapturedConnection;
+use super::file::PcapngBlocks;
+use super::packet::{PacketError, TcpEndpoints};
+use libdc::proto::observe::Endpoint;
 use pcap_file::PcapError;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};
@@ -32,38 +32,38 @@ const MODE: u32 = 0o600;
 
 /// Something that happened on a connection, to be written down.
 #[derive(Debug)]
-pub(crate) struct Event {
+pub(crate) struct CaptureEvent {
     pub(crate) at: Duration,
     pub(crate) connection: u64,
-    pub(crate) what: What,
+    pub(crate) what: CaptureEventKind,
 }
 
 #[derive(Debug)]
-pub(crate) enum What {
-    Opened { ends: Ends, from: String },
+pub(crate) enum CaptureEventKind {
+    Opened { ends: TcpEndpoints, from: String },
     Accepted,
-    Data { sender: Sender, offset: u64, bytes: Vec<u8> },
-    Finished { sender: Sender, offset: u64 },
-    Reset { sender: Sender },
+    Data { sender: Endpoint, offset: u64, bytes: Vec<u8> },
+    Finished { sender: Endpoint, offset: u64 },
+    Reset { sender: Endpoint },
     Closed,
 }
 
 /// The end of the queue where events go in.
 #[derive(Debug)]
-pub(crate) struct Recorder {
-    queue: SyncSender<Event>,
+pub(crate) struct CaptureWriter {
+    queue: SyncSender<CaptureEvent>,
     queued: Arc<AtomicUsize>,
     thread: JoinHandle<()>,
     lost: u64,
 }
 
-impl Recorder {
+impl CaptureWriter {
     /// Makes the file for its owner alone, or empties the one that is there, writes its header and starts the thread.
     ///
     /// # Errors
     /// If the file can't be made or written.
     pub(crate) fn start(path: &Path, description: &str) -> io::Result<Self> {
-        let mut output = Output::new(path, description)?;
+        let mut output = CaptureFile::new(path, description)?;
         let (queue, events) = sync_channel(QUEUED_EVENTS_MAX);
         let queued = Arc::new(AtomicUsize::new(0));
         let thread_queued = Arc::clone(&queued);
@@ -74,7 +74,7 @@ impl Recorder {
     }
 
     /// Hands an event over, or leaves it out if too much waits.
-    pub(crate) fn record(&mut self, event: Event) {
+    pub(crate) fn record(&mut self, event: CaptureEvent) {
         let cost = cost(&event);
         let waiting = self.queued.fetch_add(cost, Ordering::Relaxed);
         if waiting + cost > QUEUED_BYTES_MAX || self.queue.try_send(event).is_err() {
@@ -93,36 +93,36 @@ impl Recorder {
     }
 }
 
-const fn cost(event: &Event) -> usize {
+const fn cost(event: &CaptureEvent) -> usize {
     match &event.what {
-        What::Data { bytes, .. } => bytes.len(),
+        CaptureEventKind::Data { bytes, .. } => bytes.len(),
         _ => 0,
     }
 }
 
 /// The file, and what is known of the connections in it.
-struct Output {
+struct CaptureFile {
     path: PathBuf,
     file: File,
-    blocks: Blocks,
+    blocks: PcapngBlocks,
     /// Length of the file up to its last whole block.
     len: u64,
     failed: bool,
-    conversations: HashMap<u64, Conversation>,
+    conversations: HashMap<u64, CapturedConnection>,
 }
 
-impl Output {
+impl CaptureFile {
     fn new(path: &Path, description: &str) -> io::Result<Self> {
         // All that passes is in it, session data too.
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)?;
-        let blocks = Blocks::new(description).map_err(into_io)?;
+        let blocks = PcapngBlocks::new(description).map_err(into_io)?;
         let (path, conversations) = (path.to_owned(), HashMap::new());
         let mut output = Self { path, file, blocks, len: 0, failed: false, conversations };
         output.write()?;
         Ok(output)
     }
 
-    fn run(&mut self, events: &Receiver<Event>, queued: &AtomicUsize) {
+    fn run(&mut self, events: &Receiver<CaptureEvent>, queued: &AtomicUsize) {
         while let Ok(first) = events.recv() {
             for event in std::iter::once(first).chain(events.try_iter()) {
                 queued.fetch_sub(cost(&event), Ordering::Relaxed);
@@ -148,28 +148,31 @@ impl Output {
         self.file.set_len(self.len).ok();
     }
 
-    fn event(&mut self, event: Event) -> io::Result<()> {
-        let Event { at, connection, what } = event;
-        if let What::Opened { ends, from } = what {
-            let mut conversation = Conversation::new(ends);
+    fn event(&mut self, event: CaptureEvent) -> io::Result<()> {
+        let CaptureEvent { at, connection, what } = event;
+        if let CaptureEventKind::Opened { ends, from } = what {
+            let mut conversation = CapturedConnection::new(ends);
             let syn = conversation.syn().map_err(invalid)?;
             self.conversations.insert(connection, conversation);
             return self.packet(at, &syn, Some(format!("connection #{connection} from {from}")));
         }
         // Its beginning may have been left out.
-        let ends = Ends::stand_in(connection);
-        let conversation = self.conversations.entry(connection).or_insert_with(|| Conversation::new(ends));
+        let ends = TcpEndpoints::stand_in(connection);
+        let conversation =
+            self.conversations.entry(connection).or_insert_with(|| CapturedConnection::new(ends));
         let packets: Vec<Vec<u8>> = match what {
-            What::Opened { .. } | What::Closed => {
+            CaptureEventKind::Opened { .. } | CaptureEventKind::Closed => {
                 self.conversations.remove(&connection);
                 return Ok(());
             }
-            What::Accepted => conversation.accepted().map_err(invalid)?.into(),
-            What::Data { sender, offset, bytes } => {
+            CaptureEventKind::Accepted => conversation.accepted().map_err(invalid)?.into(),
+            CaptureEventKind::Data { sender, offset, bytes } => {
                 conversation.data(sender, offset, &bytes).map_err(invalid)?
             }
-            What::Finished { sender, offset } => conversation.fin(sender, offset).map_err(invalid)?.into(),
-            What::Reset { sender } => vec![conversation.reset(sender).map_err(invalid)?],
+            CaptureEventKind::Finished { sender, offset } => {
+                conversation.fin(sender, offset).map_err(invalid)?.into()
+            }
+            CaptureEventKind::Reset { sender } => vec![conversation.reset(sender).map_err(invalid)?],
         };
         packets.iter().try_for_each(|packet| self.packet(at, packet, None))
     }
@@ -231,7 +234,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("out.pcapng");
         let mode_after_start = || {
-            Recorder::start(&path, "test").unwrap().finish();
+            CaptureWriter::start(&path, "test").unwrap().finish();
             metadata(&path).unwrap().permissions().mode() & 0o777
         };
         assert_eq!(mode_after_start(), MODE);
@@ -254,7 +257,7 @@ mod tests {
         }
         assert_eq!(whole_blocks(&[0; 16], 16), 0, "that is no block");
 
-        let mut blocks = Blocks::new("of the test").unwrap();
+        let mut blocks = PcapngBlocks::new("of the test").unwrap();
         blocks.packet(Duration::from_secs(1), b"packet", None).unwrap();
         let bytes = blocks.take();
         let length = bytes.len() as u64;

@@ -7,10 +7,10 @@
 //! Forks: a runtime does not survive one. A forked child needs a runtime of its own, and may then go on with
 //! the client it inherited, if that notices forks.
 
-use crate::client::error::{Error, Phase};
-use crate::client::options::Options;
-use crate::client::request::{Exchange, Reply, Request};
-use crate::client::stream::Stream;
+use crate::client::error::{Error, OperationPhase};
+use crate::client::options::SessionOptions;
+use crate::client::request::{Exchange, SessionReply, SessionRequest};
+use crate::client::stream::ClientStream;
 use crate::net::address::Address;
 use std::io;
 use std::process;
@@ -19,20 +19,20 @@ use tokio::time::timeout;
 
 /// An asynchronous client.
 ///
-/// Every method waits at most [`Options::timeout`]; its [`Error`] says what happened to the connection. All
+/// Every method waits at most [`SessionOptions::timeout`]; its [`Error`] says what happened to the connection. All
 /// may be cancelled at any time by dropping their futures: the connection is closed then.
 #[derive(Debug)]
 pub struct Client {
     address: Address,
-    options: Options,
+    options: SessionOptions,
     exchange: Exchange,
-    connection: Option<Stream>,
+    connection: Option<ClientStream>,
 }
 
 impl Client {
     /// A client of `address` that connects when it is first used.
     #[must_use]
-    pub const fn new(address: Address, options: Options) -> Self {
+    pub const fn new(address: Address, options: SessionOptions) -> Self {
         Self { address, options, exchange: Exchange::new(), connection: None }
     }
 
@@ -40,11 +40,12 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Timeout`].
-    pub async fn connect(address: Address, options: Options) -> Result<Self, Error> {
+    pub async fn connect(address: Address, options: SessionOptions) -> Result<Self, Error> {
         let mut client = Self::new(address, options);
         if options.connections.keep() {
             let opened = timeout(options.timeout, client.open()).await;
-            client.connection = Some(opened.unwrap_or(Err(Error::Timeout { phase: Phase::Connecting }))?);
+            client.connection =
+                Some(opened.unwrap_or(Err(Error::Timeout { phase: OperationPhase::Connecting }))?);
         }
         Ok(client)
     }
@@ -59,7 +60,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] if it is stored already or can't be; [`Error`] has the rest.
     pub async fn add(&mut self, id: &[u8], session: &[u8], timeout: Duration) -> Result<(), Error> {
-        self.ask(&Request::add(id, session, timeout)?).await?.stored()
+        self.ask(&SessionRequest::add(id, session, timeout)?).await?.stored()
     }
 
     /// The session stored under `id`, or `None`.
@@ -67,7 +68,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn get(&mut self, id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.ask(&Request::get(id)?).await?.session()
+        self.ask(&SessionRequest::get(id)?).await?.session()
     }
 
     /// Removes the session stored under `id`; whether there was one.
@@ -75,7 +76,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn remove(&mut self, id: &[u8]) -> Result<bool, Error> {
-        self.ask(&Request::remove(id)?).await?.was_there()
+        self.ask(&SessionRequest::remove(id)?).await?.was_there()
     }
 
     /// Whether a session is stored under `id`.
@@ -83,17 +84,17 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn have(&mut self, id: &[u8]) -> Result<bool, Error> {
-        self.ask(&Request::have(id)?).await?.was_there()
+        self.ask(&SessionRequest::have(id)?).await?.was_there()
     }
 
-    async fn ask(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
+    async fn ask(&mut self, request: &SessionRequest<'_>) -> Result<SessionReply, Error> {
         self.exchange.begin(request);
-        let mut phase = Phase::Connecting;
+        let mut phase = OperationPhase::Connecting;
         let answered = timeout(self.options.timeout, self.try_twice(&mut phase)).await;
         answered.unwrap_or(Err(Error::Timeout { phase }))
     }
 
-    async fn try_twice(&mut self, phase: &mut Phase) -> Result<Reply, Error> {
+    async fn try_twice(&mut self, phase: &mut OperationPhase) -> Result<SessionReply, Error> {
         // Whatever goes wrong from here on, the connection is dropped: it comes back only behind an answer.
         let kept = self.connection.take();
         if let Some(connection) = kept.filter(|it| self.may_use(it)) {
@@ -102,12 +103,12 @@ impl Client {
                 result => return result,
             }
         }
-        *phase = Phase::Connecting;
+        *phase = OperationPhase::Connecting;
         let connection = self.open().await?;
         self.converse(connection, phase).await
     }
 
-    fn may_use(&self, connection: &Stream) -> bool {
+    fn may_use(&self, connection: &ClientStream) -> bool {
         self.options.connections.may_use(connection.owner(), process::id())
     }
 
@@ -115,20 +116,24 @@ impl Client {
         self.options.connections.retry() && error.is_peer_gone() && self.exchange.is_untouched()
     }
 
-    async fn open(&self) -> Result<Stream, Error> {
-        let opened = Stream::connect(&self.address, self.options.timeout).await;
+    async fn open(&self) -> Result<ClientStream, Error> {
+        let opened = ClientStream::connect(&self.address, self.options.timeout).await;
         opened.map_err(|source| match source.kind() {
-            io::ErrorKind::TimedOut => Error::Timeout { phase: Phase::Connecting },
+            io::ErrorKind::TimedOut => Error::Timeout { phase: OperationPhase::Connecting },
             _ => Error::Connect { address: self.address.clone(), source },
         })
     }
 
     /// Sends the request and reads the answer; keeps the connection then, if it is to be kept.
-    async fn converse(&mut self, mut connection: Stream, phase: &mut Phase) -> Result<Reply, Error> {
-        *phase = Phase::Sending;
+    async fn converse(
+        &mut self,
+        mut connection: ClientStream,
+        phase: &mut OperationPhase,
+    ) -> Result<SessionReply, Error> {
+        *phase = OperationPhase::Sending;
         let sent = connection.send(self.exchange.request()).await;
         sent.map_err(|source| Error::Io { phase: *phase, source })?;
-        *phase = Phase::Receiving;
+        *phase = OperationPhase::Receiving;
         let reply = loop {
             match connection.receive(self.exchange.room()).await {
                 Err(source) => return Err(Error::Io { phase: *phase, source }),

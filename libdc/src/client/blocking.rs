@@ -4,9 +4,9 @@
 //! it: the system resolves names as long as it is set up to. Connecting to a Unix socket whose backlog is full
 //! waits in the kernel, bounded by the same deadline.
 
-use crate::client::error::{Error, Phase};
-use crate::client::options::Options;
-use crate::client::request::{Exchange, Reply, Request};
+use crate::client::error::{Error, OperationPhase};
+use crate::client::options::SessionOptions;
+use crate::client::request::{Exchange, SessionReply, SessionRequest};
 use crate::net::address::Address;
 use socket2::{Domain, SockAddr, Socket, Type};
 use std::io::{self, ErrorKind, Read, Write};
@@ -19,19 +19,19 @@ use std::time::{Duration, Instant};
 
 /// A client that blocks.
 ///
-/// Every method waits at most [`Options::timeout`]; its [`Error`] says what happened to the connection.
+/// Every method waits at most [`SessionOptions::timeout`]; its [`Error`] says what happened to the connection.
 #[derive(Debug)]
 pub struct Client {
     address: Address,
-    options: Options,
+    options: SessionOptions,
     exchange: Exchange,
-    connection: Option<Connection>,
+    connection: Option<BlockingConnection>,
 }
 
 impl Client {
     /// A client of `address` that connects when it is first used.
     #[must_use]
-    pub const fn new(address: Address, options: Options) -> Self {
+    pub const fn new(address: Address, options: SessionOptions) -> Self {
         Self { address, options, exchange: Exchange::new(), connection: None }
     }
 
@@ -39,10 +39,10 @@ impl Client {
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Timeout`].
-    pub fn connect(address: Address, options: Options) -> Result<Self, Error> {
+    pub fn connect(address: Address, options: SessionOptions) -> Result<Self, Error> {
         let mut client = Self::new(address, options);
         if options.connections.keep() {
-            client.connection = Some(client.open(Deadline::after(options.timeout))?);
+            client.connection = Some(client.open(OperationDeadline::after(options.timeout))?);
         }
         Ok(client)
     }
@@ -57,7 +57,7 @@ impl Client {
     /// # Errors
     /// [`Error::Refused`] if it is stored already or can't be; [`Error`] has the rest.
     pub fn add(&mut self, id: &[u8], session: &[u8], timeout: Duration) -> Result<(), Error> {
-        self.ask(&Request::add(id, session, timeout)?)?.stored()
+        self.ask(&SessionRequest::add(id, session, timeout)?)?.stored()
     }
 
     /// The session stored under `id`, or `None`.
@@ -65,7 +65,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn get(&mut self, id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.ask(&Request::get(id)?)?.session()
+        self.ask(&SessionRequest::get(id)?)?.session()
     }
 
     /// Removes the session stored under `id`; whether there was one.
@@ -73,7 +73,7 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn remove(&mut self, id: &[u8]) -> Result<bool, Error> {
-        self.ask(&Request::remove(id)?)?.was_there()
+        self.ask(&SessionRequest::remove(id)?)?.was_there()
     }
 
     /// Whether a session is stored under `id`.
@@ -81,11 +81,11 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn have(&mut self, id: &[u8]) -> Result<bool, Error> {
-        self.ask(&Request::have(id)?)?.was_there()
+        self.ask(&SessionRequest::have(id)?)?.was_there()
     }
 
-    fn ask(&mut self, request: &Request<'_>) -> Result<Reply, Error> {
-        let deadline = Deadline::after(self.options.timeout);
+    fn ask(&mut self, request: &SessionRequest<'_>) -> Result<SessionReply, Error> {
+        let deadline = OperationDeadline::after(self.options.timeout);
         self.exchange.begin(request);
         // Whatever goes wrong from here on, the connection is dropped: it comes back only behind an answer.
         let kept = self.connection.take();
@@ -99,7 +99,7 @@ impl Client {
         self.converse(connection, deadline)
     }
 
-    fn may_use(&self, connection: &Connection) -> bool {
+    fn may_use(&self, connection: &BlockingConnection) -> bool {
         self.options.connections.may_use(connection.owner, process::id())
     }
 
@@ -107,24 +107,32 @@ impl Client {
         self.options.connections.retry() && error.is_peer_gone() && self.exchange.is_untouched()
     }
 
-    fn open(&self, deadline: Deadline) -> Result<Connection, Error> {
+    fn open(&self, deadline: OperationDeadline) -> Result<BlockingConnection, Error> {
         let opened = match &self.address {
-            Address::Unix(path) => connect_unix(path.as_path(), deadline).map(Stream::Unix),
-            address => address.resolve().and_then(|found| connect_tcp(&found, deadline)).map(Stream::Tcp),
+            Address::Unix(path) => connect_unix(path.as_path(), deadline).map(BlockingStream::Unix),
+            address => {
+                address.resolve().and_then(|found| connect_tcp(&found, deadline)).map(BlockingStream::Tcp)
+            }
         };
         match opened {
-            Ok(stream) => Ok(Connection { stream, owner: process::id(), read_ms: 0, write_ms: 0 }),
-            Err(error) if is_timeout(&error) => Err(Error::Timeout { phase: Phase::Connecting }),
+            Ok(stream) => Ok(BlockingConnection { stream, owner: process::id(), read_ms: 0, write_ms: 0 }),
+            Err(error) if is_timeout(&error) => Err(Error::Timeout { phase: OperationPhase::Connecting }),
             Err(source) => Err(Error::Connect { address: self.address.clone(), source }),
         }
     }
 
     /// Sends the request and reads the answer; keeps the connection then, if it is to be kept.
-    fn converse(&mut self, mut connection: Connection, deadline: Deadline) -> Result<Reply, Error> {
-        connection.send(self.exchange.request(), deadline).map_err(|error| failure(Phase::Sending, error))?;
+    fn converse(
+        &mut self,
+        mut connection: BlockingConnection,
+        deadline: OperationDeadline,
+    ) -> Result<SessionReply, Error> {
+        connection
+            .send(self.exchange.request(), deadline)
+            .map_err(|error| failure(OperationPhase::Sending, error))?;
         let reply = loop {
             let read = connection.receive(self.exchange.room(), deadline);
-            match read.map_err(|error| failure(Phase::Receiving, error))? {
+            match read.map_err(|error| failure(OperationPhase::Receiving, error))? {
                 0 => return Err(Error::Closed),
                 n => {
                     if let Some(reply) = self.exchange.receive(n)? {
@@ -143,8 +151,8 @@ impl Client {
 /// A connection and the process that opened it. Dropping it closes this process's descriptor and no more, so
 /// a forked child that drops it takes nothing from its parent.
 #[derive(Debug)]
-struct Connection {
-    stream: Stream,
+struct BlockingConnection {
+    stream: BlockingStream,
     owner: u32,
     /// The timeouts that the socket has; 0 is none yet. They are set only when they change.
     read_ms: u64,
@@ -152,26 +160,26 @@ struct Connection {
 }
 
 #[derive(Debug)]
-enum Stream {
+enum BlockingStream {
     Unix(UnixStream),
     Tcp(TcpStream),
 }
 
-impl Connection {
-    fn send(&mut self, mut bytes: &[u8], deadline: Deadline) -> io::Result<()> {
+impl BlockingConnection {
+    fn send(&mut self, mut bytes: &[u8], deadline: OperationDeadline) -> io::Result<()> {
         while !bytes.is_empty() {
             let left_ms = deadline.left_ms()?;
             if left_ms != self.write_ms {
                 let timeout = Some(Duration::from_millis(left_ms));
                 match &self.stream {
-                    Stream::Unix(stream) => stream.set_write_timeout(timeout)?,
-                    Stream::Tcp(stream) => stream.set_write_timeout(timeout)?,
+                    BlockingStream::Unix(stream) => stream.set_write_timeout(timeout)?,
+                    BlockingStream::Tcp(stream) => stream.set_write_timeout(timeout)?,
                 }
                 self.write_ms = left_ms;
             }
             let written = match &mut self.stream {
-                Stream::Unix(stream) => stream.write(bytes),
-                Stream::Tcp(stream) => stream.write(bytes),
+                BlockingStream::Unix(stream) => stream.write(bytes),
+                BlockingStream::Tcp(stream) => stream.write(bytes),
             };
             match written {
                 Ok(n) => bytes = &bytes[n..],
@@ -182,20 +190,20 @@ impl Connection {
         Ok(())
     }
 
-    fn receive(&mut self, buffer: &mut [u8], deadline: Deadline) -> io::Result<usize> {
+    fn receive(&mut self, buffer: &mut [u8], deadline: OperationDeadline) -> io::Result<usize> {
         loop {
             let left_ms = deadline.left_ms()?;
             if left_ms != self.read_ms {
                 let timeout = Some(Duration::from_millis(left_ms));
                 match &self.stream {
-                    Stream::Unix(stream) => stream.set_read_timeout(timeout)?,
-                    Stream::Tcp(stream) => stream.set_read_timeout(timeout)?,
+                    BlockingStream::Unix(stream) => stream.set_read_timeout(timeout)?,
+                    BlockingStream::Tcp(stream) => stream.set_read_timeout(timeout)?,
                 }
                 self.read_ms = left_ms;
             }
             let read = match &mut self.stream {
-                Stream::Unix(stream) => stream.read(buffer),
-                Stream::Tcp(stream) => stream.read(buffer),
+                BlockingStream::Unix(stream) => stream.read(buffer),
+                BlockingStream::Tcp(stream) => stream.read(buffer),
             };
             match read {
                 Err(error) if error.kind() == ErrorKind::Interrupted => {}
@@ -207,9 +215,9 @@ impl Connection {
 
 /// The end of an operation; `None` is never, for a timeout beyond what the clock can say.
 #[derive(Clone, Copy, Debug)]
-struct Deadline(Option<Instant>);
+struct OperationDeadline(Option<Instant>);
 
-impl Deadline {
+impl OperationDeadline {
     fn after(timeout: Duration) -> Self {
         Self(Instant::now().checked_add(timeout))
     }
@@ -233,7 +241,7 @@ impl Deadline {
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
 /// std knows no timeout for connecting to a Unix socket; the kernel applies that of writing.
-fn connect_unix(path: &Path, deadline: Deadline) -> io::Result<UnixStream> {
+fn connect_unix(path: &Path, deadline: OperationDeadline) -> io::Result<UnixStream> {
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
     loop {
@@ -247,7 +255,7 @@ fn connect_unix(path: &Path, deadline: Deadline) -> io::Result<UnixStream> {
 }
 
 /// Tries the addresses in turn, each with its share of the time that is left.
-fn connect_tcp(addresses: &[std::net::SocketAddr], deadline: Deadline) -> io::Result<TcpStream> {
+fn connect_tcp(addresses: &[std::net::SocketAddr], deadline: OperationDeadline) -> io::Result<TcpStream> {
     let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
     for (tried, address) in addresses.iter().enumerate() {
         let share = deadline.left()? / u32::try_from(addresses.len() - tried).unwrap_or(u32::MAX);
@@ -262,7 +270,7 @@ fn connect_tcp(addresses: &[std::net::SocketAddr], deadline: Deadline) -> io::Re
     Err(last)
 }
 
-fn failure(phase: Phase, source: io::Error) -> Error {
+fn failure(phase: OperationPhase, source: io::Error) -> Error {
     if is_timeout(&source) { Error::Timeout { phase } } else { Error::Io { phase, source } }
 }
 

@@ -3,8 +3,8 @@
 //! "Not there" is an answer and no error: GET gives `None`, REMOVE and HAVE give `false`.
 
 use crate::net::address::Address;
-use crate::wire::frame::{Corruption, Operation};
-use crate::wire::session::Status;
+use crate::wire::frame::{DecodeError, Operation};
+use crate::wire::session::SessionStatus;
 use std::io;
 use thiserror::Error;
 
@@ -28,7 +28,7 @@ pub enum Error {
     #[error("no answer in time: {phase}")]
     Timeout {
         /// What the operation was doing.
-        phase: Phase,
+        phase: OperationPhase,
     },
     /// The peer closed the connection before the answer was whole.
     #[error("the connection was closed before the answer came")]
@@ -37,7 +37,7 @@ pub enum Error {
     #[error("the connection broke while {phase}: {source}")]
     Io {
         /// What the operation was doing.
-        phase: Phase,
+        phase: OperationPhase,
         /// What the system says.
         source: io::Error,
     },
@@ -49,7 +49,7 @@ pub enum Error {
     Refused(#[from] Refusal),
     /// The peer does not keep to the protocol.
     #[error("malformed answer: {0}")]
-    Corruption(#[from] Corruption),
+    Corruption(#[from] DecodeError),
     /// The peer answered something that was not asked.
     #[error("the answer is about {} with uid {uid}, which was not asked", operation.name())]
     NotAsked {
@@ -64,7 +64,7 @@ pub enum Error {
         /// What was asked.
         operation: Operation,
         /// What was answered.
-        status: Status,
+        status: SessionStatus,
     },
 }
 
@@ -84,7 +84,7 @@ impl Error {
 
 /// Where in an operation something went wrong.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Phase {
+pub enum OperationPhase {
     /// Finding the address and connecting.
     Connecting,
     /// Writing the request.
@@ -93,7 +93,7 @@ pub enum Phase {
     Receiving,
 }
 
-impl std::fmt::Display for Phase {
+impl std::fmt::Display for OperationPhase {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.write_str(match self {
             Self::Connecting => "connecting",

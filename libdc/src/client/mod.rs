@@ -18,8 +18,8 @@
 //!
 //! | there | here |
 //! |---|---|
-//! | no flag | [`Connections::Temporary`] |
-//! | `PERSISTENT` | [`Connections::Persistent`], opened by `connect` |
+//! | no flag | [`ConnectionMode::Temporary`] |
+//! | `PERSISTENT` | [`ConnectionMode::Persistent`], opened by `connect` |
 //! | `PERSISTENT_PIDCHECK` | its `notice_fork` |
 //! | `PERSISTENT_RETRY` | its `retry` |
 //! | `PERSISTENT_LATE` | `new` in the place of `connect` |
@@ -45,5 +45,5 @@ mod stream;
 
 #[cfg(feature = "tokio")]
 pub use asynchronous::Client;
-pub use error::{Error, Phase, Refusal};
-pub use options::{Connections, Options};
+pub use error::{Error, OperationPhase, Refusal};
+pub use options::{ConnectionMode, SessionOptions};

@@ -4,20 +4,20 @@ use std::time::Duration;
 
 /// How a client connects, and how long it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Options {
+pub struct SessionOptions {
     /// One connection, or a new one each time.
-    pub connections: Connections,
+    pub connections: ConnectionMode,
     /// The longest that one operation may take: connecting, asking and being answered, a retry included.
     /// The default is six seconds: one more than the agent, by default, waits for the server before it answers
     /// itself.
     pub timeout: Duration,
 }
 
-impl Default for Options {
+impl Default for SessionOptions {
     /// A persistent connection with all precautions, and six seconds.
     fn default() -> Self {
         Self {
-            connections: Connections::Persistent { notice_fork: true, retry: true },
+            connections: ConnectionMode::Persistent { notice_fork: true, retry: true },
             timeout: Duration::from_secs(6),
         }
     }
@@ -25,7 +25,7 @@ impl Default for Options {
 
 /// One connection, or a new one each time.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Connections {
+pub enum ConnectionMode {
     /// A new connection for each operation.
     Temporary,
     /// One connection, kept open between operations.
@@ -41,7 +41,7 @@ pub enum Connections {
     },
 }
 
-impl Connections {
+impl ConnectionMode {
     pub(super) const fn retry(self) -> bool {
         matches!(self, Self::Persistent { retry: true, .. })
     }

@@ -9,19 +9,19 @@ use crate::id::SessionId;
 use crate::limits::{SESSION_ADD_BYTES_MAX, SESSION_TIMEOUT_MS_MAX};
 use crate::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
 use crate::wire::message::{MessageReader, MessageWriter};
-use crate::wire::session::{Add, Answer, Status};
+use crate::wire::session::{AddRequest, SessionAnswer, SessionStatus};
 use std::time::Duration;
 
 /// A request whose parts are known to be right.
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Request<'a> {
-    Add(Add<'a>),
+pub(super) enum SessionRequest<'a> {
+    Add(AddRequest<'a>),
     Get(SessionId<'a>),
     Remove(SessionId<'a>),
     Have(SessionId<'a>),
 }
 
-impl<'a> Request<'a> {
+impl<'a> SessionRequest<'a> {
     /// Checks what the server would check. Parts of a millisecond are cut off.
     pub(super) fn add(id: &'a [u8], session: &'a [u8], timeout: Duration) -> Result<Self, Refusal> {
         let timeout_ms = u32::try_from(timeout.as_millis())
@@ -32,7 +32,7 @@ impl<'a> Request<'a> {
         if session.is_empty() || session.len() > SESSION_ADD_BYTES_MAX - id.as_bytes().len() {
             return Err(Refusal::DataRange);
         }
-        Ok(Self::Add(Add { timeout_ms, id, session }))
+        Ok(Self::Add(AddRequest { timeout_ms, id, session }))
     }
 
     pub(super) fn get(id: &'a [u8]) -> Result<Self, Refusal> {
@@ -89,7 +89,7 @@ impl Exchange {
     }
 
     /// Begins the next exchange: encodes the request and forgets all that an earlier one left.
-    pub(super) fn begin(&mut self, request: &Request<'_>) {
+    pub(super) fn begin(&mut self, request: &SessionRequest<'_>) {
         self.uid = self.uid.wrapping_add(1);
         self.operation = request.operation();
         self.request.clear();
@@ -100,8 +100,8 @@ impl Exchange {
         let head = MessageHead::request(self.uid, self.operation());
         let writer = MessageWriter::begin(&mut self.request, head);
         match request {
-            Request::Add(add) => add.write(&mut self.request),
-            Request::Get(id) | Request::Remove(id) | Request::Have(id) => {
+            SessionRequest::Add(add) => add.write(&mut self.request),
+            SessionRequest::Get(id) | SessionRequest::Remove(id) | SessionRequest::Have(id) => {
                 self.request.extend_from_slice(id.as_bytes());
             }
         }
@@ -136,7 +136,7 @@ impl Exchange {
     ///
     /// # Errors
     /// If it can't be the answer.
-    pub(super) fn receive(&mut self, read: usize) -> Result<Option<Reply>, Error> {
+    pub(super) fn receive(&mut self, read: usize) -> Result<Option<SessionReply>, Error> {
         self.untouched = false;
         self.filled += read;
         let asked = self.operation();
@@ -151,12 +151,12 @@ impl Exchange {
         if message.head.uid != self.uid || message.head.operation != asked {
             return Err(Error::NotAsked { uid: message.head.uid, operation: message.head.operation });
         }
-        let reply = match Answer::parse(self.operation, message.data)? {
-            Answer::Status(status) if !answers(self.operation, status) => {
+        let reply = match SessionAnswer::parse(self.operation, message.data)? {
+            SessionAnswer::Status(status) if !answers(self.operation, status) => {
                 return Err(Error::Unexpected { operation: asked, status });
             }
-            Answer::Status(status) => Reply::Status(status),
-            Answer::Session(session) => Reply::Session(session.to_vec()),
+            SessionAnswer::Status(status) => SessionReply::Status(status),
+            SessionAnswer::Session(session) => SessionReply::Session(session.to_vec()),
         };
         self.clean = rest.is_empty();
         Ok(Some(reply))
@@ -168,36 +168,36 @@ impl Exchange {
 }
 
 /// Whether `status` may answer `operation`.
-const fn answers(operation: SessionOperation, status: Status) -> bool {
+const fn answers(operation: SessionOperation, status: SessionStatus) -> bool {
     match status {
-        Status::Ok | Status::NotOk | Status::Disconnected => true,
-        Status::Corrupt
-        | Status::MatchingSession
-        | Status::TimeoutRange
-        | Status::IdRange
-        | Status::DataRange => matches!(operation, SessionOperation::Add),
+        SessionStatus::Ok | SessionStatus::NotOk | SessionStatus::Disconnected => true,
+        SessionStatus::Corrupt
+        | SessionStatus::MatchingSession
+        | SessionStatus::TimeoutRange
+        | SessionStatus::IdRange
+        | SessionStatus::DataRange => matches!(operation, SessionOperation::Add),
     }
 }
 
 /// An answer that may come to what was asked.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Reply {
-    Status(Status),
+pub(super) enum SessionReply {
+    Status(SessionStatus),
     Session(Vec<u8>),
 }
 
-impl Reply {
+impl SessionReply {
     /// The result of an ADD.
     pub(super) fn stored(self) -> Result<(), Error> {
         Err(Error::Refused(match self {
-            Self::Status(Status::Ok) => return Ok(()),
-            Self::Status(Status::Disconnected) => return Err(Error::Disconnected),
-            Self::Status(Status::MatchingSession) => Refusal::AlreadyStored,
-            Self::Status(Status::TimeoutRange) => Refusal::TimeoutRange,
-            Self::Status(Status::IdRange) => Refusal::IdRange,
-            Self::Status(Status::DataRange) => Refusal::DataRange,
-            Self::Status(Status::Corrupt) => Refusal::Corrupt,
-            Self::Status(Status::NotOk) | Self::Session(_) => Refusal::NotStored,
+            Self::Status(SessionStatus::Ok) => return Ok(()),
+            Self::Status(SessionStatus::Disconnected) => return Err(Error::Disconnected),
+            Self::Status(SessionStatus::MatchingSession) => Refusal::AlreadyStored,
+            Self::Status(SessionStatus::TimeoutRange) => Refusal::TimeoutRange,
+            Self::Status(SessionStatus::IdRange) => Refusal::IdRange,
+            Self::Status(SessionStatus::DataRange) => Refusal::DataRange,
+            Self::Status(SessionStatus::Corrupt) => Refusal::Corrupt,
+            Self::Status(SessionStatus::NotOk) | Self::Session(_) => Refusal::NotStored,
         }))
     }
 
@@ -205,7 +205,7 @@ impl Reply {
     pub(super) fn session(self) -> Result<Option<Vec<u8>>, Error> {
         match self {
             Self::Session(session) => Ok(Some(session)),
-            Self::Status(Status::Disconnected) => Err(Error::Disconnected),
+            Self::Status(SessionStatus::Disconnected) => Err(Error::Disconnected),
             Self::Status(_) => Ok(None),
         }
     }
@@ -213,8 +213,8 @@ impl Reply {
     /// The result of a REMOVE or a HAVE.
     pub(super) fn was_there(self) -> Result<bool, Error> {
         match self {
-            Self::Status(Status::Disconnected) => Err(Error::Disconnected),
-            reply => Ok(reply == Self::Status(Status::Ok)),
+            Self::Status(SessionStatus::Disconnected) => Err(Error::Disconnected),
+            reply => Ok(reply == Self::Status(SessionStatus::Ok)),
         }
     }
 }
@@ -228,14 +228,14 @@ mod tests {
     const ID: &[u8] = b"\x0d\x14\x1b";
 
     /// An exchange that has asked; its uid is 1.
-    fn asked(request: Result<Request<'_>, Refusal>) -> Exchange {
+    fn asked(request: Result<SessionRequest<'_>, Refusal>) -> Exchange {
         let mut exchange = Exchange::new();
         exchange.begin(&request.unwrap());
         exchange
     }
 
     impl Exchange {
-        fn take(&mut self, bytes: &[u8]) -> Result<Option<Reply>, Error> {
+        fn take(&mut self, bytes: &[u8]) -> Result<Option<SessionReply>, Error> {
             self.room()[..bytes.len()].copy_from_slice(bytes);
             self.receive(bytes.len())
         }
@@ -251,14 +251,16 @@ mod tests {
 
     #[test]
     fn requests_have_the_bytes_of_the_protocol() {
-        let add = asked(Request::add(ID, b"\xed\xf4", Duration::from_micros(60_000_999)));
+        let add = asked(SessionRequest::add(ID, b"\xed\xf4", Duration::from_micros(60_000_999)));
         let expected = [
             &[0, 0x11, 0, 1, 0, 0, 0, 0, 1, 0, 0, 1, 0, 13][..],
             &[0, 0, 0xea, 0x60, 0, 0, 0, 3, 0x0d, 0x14, 0x1b, 0xed, 0xf4],
         ]
         .concat();
         assert_eq!(add.request(), expected);
-        for (request, number) in [(Request::get(ID), 1), (Request::remove(ID), 2), (Request::have(ID), 3)] {
+        for (request, number) in
+            [(SessionRequest::get(ID), 1), (SessionRequest::remove(ID), 2), (SessionRequest::have(ID), 3)]
+        {
             let head = [0, 0x11, 0, 1, 0, 0, 0, 0, 1, 0, number, 1, 0, 3];
             assert_eq!(asked(request).request(), [&head[..], ID].concat());
         }
@@ -268,26 +270,26 @@ mod tests {
     fn what_the_server_would_refuse_is_not_sent() {
         let second = Duration::from_secs(1);
         let week = Duration::from_millis(u64::from(SESSION_TIMEOUT_MS_MAX));
-        assert_eq!(Request::get(b"").unwrap_err(), Refusal::IdRange);
-        assert_eq!(Request::remove(&[0; 65]).unwrap_err(), Refusal::IdRange);
-        assert_eq!(Request::have(&[0; 65]).unwrap_err(), Refusal::IdRange);
-        assert_eq!(Request::add(&[0; 65], b"s", second).unwrap_err(), Refusal::IdRange);
-        assert_eq!(Request::add(ID, b"", second).unwrap_err(), Refusal::DataRange);
+        assert_eq!(SessionRequest::get(b"").unwrap_err(), Refusal::IdRange);
+        assert_eq!(SessionRequest::remove(&[0; 65]).unwrap_err(), Refusal::IdRange);
+        assert_eq!(SessionRequest::have(&[0; 65]).unwrap_err(), Refusal::IdRange);
+        assert_eq!(SessionRequest::add(&[0; 65], b"s", second).unwrap_err(), Refusal::IdRange);
+        assert_eq!(SessionRequest::add(ID, b"", second).unwrap_err(), Refusal::DataRange);
         assert_eq!(
-            Request::add(ID, b"s", week + Duration::from_millis(1)).unwrap_err(),
+            SessionRequest::add(ID, b"s", week + Duration::from_millis(1)).unwrap_err(),
             Refusal::TimeoutRange
         );
-        assert_eq!(Request::add(ID, b"s", Duration::MAX).unwrap_err(), Refusal::TimeoutRange);
+        assert_eq!(SessionRequest::add(ID, b"s", Duration::MAX).unwrap_err(), Refusal::TimeoutRange);
         let longest = vec![7; SESSION_ADD_BYTES_MAX - ID.len()];
-        assert_eq!(asked(Request::add(ID, &longest, week)).request().len(), 16 * (14 + 2048));
+        assert_eq!(asked(SessionRequest::add(ID, &longest, week)).request().len(), 16 * (14 + 2048));
         let longer = vec![7; SESSION_ADD_BYTES_MAX - ID.len() + 1];
-        assert_eq!(Request::add(ID, &longer, week).unwrap_err(), Refusal::DataRange);
+        assert_eq!(SessionRequest::add(ID, &longer, week).unwrap_err(), Refusal::DataRange);
     }
 
     #[test]
     fn statuses_become_results() {
         let add = |status| {
-            let mut exchange = asked(Request::add(ID, b"s", Duration::ZERO));
+            let mut exchange = asked(SessionRequest::add(ID, b"s", Duration::ZERO));
             exchange.take(&frame(1, 0, &[status])).unwrap().unwrap().stored()
         };
         add(0).unwrap();
@@ -302,14 +304,15 @@ mod tests {
         ] {
             assert!(matches!(add(status), Err(Error::Refused(it)) if it == refusal), "{status}");
         }
-        let have =
-            |status| asked(Request::have(ID)).take(&frame(1, 3, &[status])).unwrap().unwrap().was_there();
+        let have = |status| {
+            asked(SessionRequest::have(ID)).take(&frame(1, 3, &[status])).unwrap().unwrap().was_there()
+        };
         assert!(have(0).unwrap());
         assert!(!have(1).unwrap());
         assert!(matches!(have(2), Err(Error::Disconnected)));
         let get = |data: &[u8]| {
-            let reply = asked(Request::get(ID)).take(&frame(1, 1, data)).map(Option::unwrap);
-            reply.and_then(Reply::session)
+            let reply = asked(SessionRequest::get(ID)).take(&frame(1, 1, data)).map(Option::unwrap);
+            reply.and_then(SessionReply::session)
         };
         assert_eq!(get(b"\x03").unwrap().as_deref(), Some(&b"\x03"[..]));
         assert_eq!(get(b"\x00\x01").unwrap().as_deref(), Some(&b"\x00\x01"[..]));
@@ -321,14 +324,14 @@ mod tests {
 
     #[test]
     fn an_answer_to_something_else_is_no_answer() {
-        let mut exchange = asked(Request::have(ID));
+        let mut exchange = asked(SessionRequest::have(ID));
         let other_uid = exchange.take(&frame(2, 3, &[0]));
         assert!(matches!(other_uid, Err(Error::NotAsked { uid: 2, .. })));
-        let mut exchange = asked(Request::have(ID));
+        let mut exchange = asked(SessionRequest::have(ID));
         assert!(matches!(exchange.take(&frame(1, 2, &[0])), Err(Error::NotAsked { .. })));
-        let mut exchange = asked(Request::have(ID));
+        let mut exchange = asked(SessionRequest::have(ID));
         assert!(matches!(exchange.take(&frame(1, 3, &[101])), Err(Error::Unexpected { .. })));
-        let mut exchange = asked(Request::have(ID));
+        let mut exchange = asked(SessionRequest::have(ID));
         let back_to_us = exchange.request().to_vec();
         assert!(matches!(exchange.take(&back_to_us), Err(Error::Corruption(_))));
     }
@@ -336,7 +339,7 @@ mod tests {
     #[test]
     fn an_answer_comes_in_any_pieces_and_more_behind_it_is_noticed() {
         let session: Vec<u8> = (0..SESSION_BYTES_MAX).map(|i| i as u8).collect();
-        let mut exchange = asked(Request::get(ID));
+        let mut exchange = asked(SessionRequest::get(ID));
         let mut answer = Vec::new();
         let operation = Operation::Session(SessionOperation::Get);
         write_message(&mut answer, MessageHead::request(1, operation).response(), &session);
@@ -345,13 +348,13 @@ mod tests {
             assert_eq!(exchange.take(piece).unwrap(), None);
             assert!(!exchange.is_untouched());
         }
-        assert_eq!(exchange.take(&[*last]).unwrap(), Some(Reply::Session(session)));
+        assert_eq!(exchange.take(&[*last]).unwrap(), Some(SessionReply::Session(session)));
         assert!(exchange.is_clean());
 
-        exchange.begin(&Request::have(ID).unwrap());
+        exchange.begin(&SessionRequest::have(ID).unwrap());
         assert!(exchange.is_untouched());
         let two = [frame(2, 3, &[1]), frame(3, 3, &[0])].concat();
-        assert_eq!(exchange.take(&two).unwrap(), Some(Reply::Status(Status::NotOk)));
+        assert_eq!(exchange.take(&two).unwrap(), Some(SessionReply::Status(SessionStatus::NotOk)));
         assert!(!exchange.is_clean());
     }
 }

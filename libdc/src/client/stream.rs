@@ -17,13 +17,13 @@ use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
 /// A connection.
 #[derive(Debug)]
-pub(super) struct Stream {
+pub(super) struct ClientStream {
     /// `None` only while it is dropped.
     socket: Option<Socket>,
     owner: u32,
 }
 
-impl Stream {
+impl ClientStream {
     /// Connects to `address`.
     pub(super) async fn connect(address: &Address, within: Duration) -> io::Result<Self> {
         let socket = connect(address, within).await?;
@@ -67,7 +67,7 @@ impl Stream {
     }
 }
 
-impl Drop for Stream {
+impl Drop for ClientStream {
     fn drop(&mut self) {
         if self.owner == process::id() {
             return;

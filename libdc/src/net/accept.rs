@@ -17,10 +17,10 @@
 //!
 //! Nothing here panics.
 
-use crate::file::OwnFile;
+use crate::file::OwnedFile;
 use crate::net::address::Address;
 use crate::net::listen::{BACKLOG, Listener, ListenerSocket};
-use crate::net::places::{Place, Places};
+use crate::net::places::{ConnectionLimiter, ConnectionPermit};
 use crate::net::socket::{Socket, prepare_tcp};
 use std::fmt::Display;
 use std::future::{poll_fn, ready};
@@ -38,18 +38,18 @@ const PAUSE: Duration = Duration::from_millis(100);
 /// Shortest time between two lines of the log about that.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Takes the connections of one listener while there is a place for them. Several that share their [`Places`] share the limit.
+/// Takes the connections of one listener while there is a place for them. Several that share their [`ConnectionLimiter`] share the limit.
 ///
 /// The limit holds to the connection where those that share it run on one thread; on several each may be one beyond it.
 #[derive(Debug)]
 pub struct ThrottledListener {
-    listener: RuntimeListener,
-    _file: Option<OwnFile>,
+    listener: TokioListener,
+    _file: Option<OwnedFile>,
     name: String,
     /// Another process may have it, too.
     was_passed: bool,
-    places: Arc<Places>,
-    shortage: Mutex<Shortage>,
+    places: Arc<ConnectionLimiter>,
+    shortage: Mutex<AcceptPause>,
 }
 
 impl ThrottledListener {
@@ -58,16 +58,16 @@ impl ThrottledListener {
     ///
     /// # Errors
     /// If the listener can't be registered with the runtime.
-    pub fn new(listener: Listener, places: Arc<Places>) -> io::Result<Self> {
+    pub fn new(listener: Listener, places: Arc<ConnectionLimiter>) -> io::Result<Self> {
         let name = listener.actual_address().to_string();
         let was_passed = matches!(listener.address(), Address::Descriptor(_));
         let (socket, file) = listener.into_parts();
-        let listener = RuntimeListener::new(socket)?;
+        let listener = TokioListener::new(socket)?;
         Ok(Self { listener, _file: file, name, was_passed, places, shortage: Mutex::default() })
     }
 
     /// From now on new connections wait while there are `limit` of them; 0 is no limit. Returns how many places are
-    /// free now; `usize::MAX` if there is no limit. This is [`Places::set_limit`], and so it is for all listeners that share
+    /// free now; `usize::MAX` if there is no limit. This is [`ConnectionLimiter::set_limit`], and so it is for all listeners that share
     /// the places.
     ///
     /// A higher limit lets in at once who waits. A lower one closes no connection: new ones wait until enough have ended.
@@ -77,7 +77,7 @@ impl ThrottledListener {
 
     /// The next connection, with its place. Cancel-safe: a connection that is not returned is still
     /// in the system's queue.
-    pub async fn accept(&self) -> (Socket, Place) {
+    pub async fn accept(&self) -> (Socket, ConnectionPermit) {
         loop {
             self.places.room().await;
             if self.places.is_exhausted() {
@@ -116,7 +116,11 @@ impl ThrottledListener {
     /// Has every connection served until `closing` is cancelled, and closes the listener then. Those who wait to be accepted by
     /// that time are served, too, as far as there is room: they know of nothing, and would see their connections reset. The
     /// queue of a socket that was passed is left to the process that has it next.
-    pub async fn serve_until(self, closing: &CancellationToken, mut serve: impl FnMut(Socket, Place)) {
+    pub async fn serve_until(
+        self,
+        closing: &CancellationToken,
+        mut serve: impl FnMut(Socket, ConnectionPermit),
+    ) {
         while let Some((socket, place)) = closing.run_until_cancelled(self.accept()).await {
             serve(socket, place);
         }
@@ -125,7 +129,7 @@ impl ThrottledListener {
         }
     }
 
-    fn finish(self) -> Vec<(Socket, Place)> {
+    fn finish(self) -> Vec<(Socket, ConnectionPermit)> {
         let mut last = Vec::new();
         if self.was_passed {
             return last;
@@ -150,7 +154,7 @@ impl ThrottledListener {
         !self.places.is_full() && !self.places.is_exhausted()
     }
 
-    fn shortage(&self) -> MutexGuard<'_, Shortage> {
+    fn shortage(&self) -> MutexGuard<'_, AcceptPause> {
         // What a panic left of it is two values that are each good.
         self.shortage.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -166,12 +170,12 @@ impl ThrottledListener {
 /// A time without descriptors or memory for new connections: one line when it begins, one when nobody waits any
 /// more, and peace for a while if it comes again at once.
 #[derive(Debug, Default)]
-struct Shortage {
+struct AcceptPause {
     told: bool,
     quiet_until: Option<Instant>,
 }
 
-impl Shortage {
+impl AcceptPause {
     fn tell(&mut self, listener: &str, reason: &dyn Display) {
         let now = Instant::now();
         if self.told || self.quiet_until.is_some_and(|until| now < until) {
@@ -188,12 +192,12 @@ impl Shortage {
 }
 
 #[derive(Debug)]
-enum RuntimeListener {
+enum TokioListener {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl RuntimeListener {
+impl TokioListener {
     fn new(listener: ListenerSocket) -> io::Result<Self> {
         Ok(match listener {
             ListenerSocket::Tcp(listener) => Self::Tcp(TcpListener::from_std(listener)?),
@@ -275,7 +279,7 @@ mod tests {
     }
 
     impl Door {
-        fn open(places: &Arc<Places>) -> Self {
+        fn open(places: &Arc<ConnectionLimiter>) -> Self {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("door");
             let address = Address::from(SocketPath::new(&path).unwrap());
@@ -288,19 +292,19 @@ mod tests {
             UnixStream::connect(&self.path).unwrap()
         }
 
-        async fn enter(&self) -> (Socket, Place) {
+        async fn enter(&self) -> (Socket, ConnectionPermit) {
             soon(self.listener.accept()).await
         }
 
         /// Accepts in a task of its own.
-        fn waits(&self) -> JoinHandle<(Socket, Place)> {
+        fn waits(&self) -> JoinHandle<(Socket, ConnectionPermit)> {
             let listener = Arc::clone(&self.listener);
             tokio::spawn(async move { listener.accept().await })
         }
     }
 
-    fn limited(throttle: usize) -> Arc<Places> {
-        Arc::new(Places::new(ConnectionLimits { throttle, ..ConnectionLimits::default() }))
+    fn limited(throttle: usize) -> Arc<ConnectionLimiter> {
+        Arc::new(ConnectionLimiter::new(ConnectionLimits { throttle, ..ConnectionLimits::default() }))
     }
 
     /// What happens at once, or else not at all: the clock stands still while something does.
@@ -393,8 +397,10 @@ mod tests {
 
     #[tokio::test(start_paused = true)]
     async fn a_connection_beyond_the_most_is_closed_at_once() {
-        let places =
-            Arc::new(Places::new(ConnectionLimits { max_connections: 1, ..ConnectionLimits::default() }));
+        let places = Arc::new(ConnectionLimiter::new(ConnectionLimits {
+            max_connections: 1,
+            ..ConnectionLimits::default()
+        }));
         let door = Door::open(&places);
         let _first_peer = door.knock();
         let first = door.enter().await;

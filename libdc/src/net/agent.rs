@@ -6,17 +6,17 @@
 use crate::auth::AuthToken;
 use crate::id::{ConnectionId, LinkId};
 use crate::net::address::Address;
-use crate::net::clock::Clock;
+use crate::net::clock::DriverClock;
 use crate::net::connect::connect;
-use crate::net::places::Place;
+use crate::net::places::ConnectionPermit;
 use crate::net::socket::Socket;
 use crate::net::switchboard::{LinkEnd, LocalEnd, Switchboard};
 use crate::net::timer::Timer;
 use crate::net::tls::client::ClientTls;
-use crate::proto::link::{LinkFault, LinkState};
-use crate::proto::local::{LocalFault, LocalId};
+use crate::proto::link::{LinkError, LinkState};
+use crate::proto::local::{LocalCloseReason, LocalId};
 use crate::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use crate::proto::resume::Introduction;
+use crate::proto::resume::LinkIdentity;
 use crate::time::Time;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -43,9 +43,9 @@ pub struct AgentSettings {
 
 /// The agent: local connections on one side, one link to the server on the other.
 #[derive(Debug)]
-pub struct Agent {
+pub struct AgentDriver {
     settings: AgentSettings,
-    clock: Clock,
+    clock: DriverClock,
     switchboard: Mutex<Switchboard>,
     connections: AtomicU64,
     tls: Option<ClientTls>,
@@ -54,7 +54,7 @@ pub struct Agent {
     left: Notify,
 }
 
-impl Agent {
+impl AgentDriver {
     /// An agent without connections, which presents `auth_token` to the server, if there is one.
     ///
     /// # Errors
@@ -62,11 +62,11 @@ impl Agent {
     pub fn new(
         settings: AgentSettings,
         auth_token: Option<AuthToken>,
-        clock: Clock,
+        clock: DriverClock,
     ) -> std::io::Result<Self> {
         let mut link_id = [0; LinkId::BYTES];
         getrandom::fill(&mut link_id).map_err(std::io::Error::other)?;
-        let introduction = Introduction { link_id: LinkId::new(link_id), auth_token };
+        let introduction = LinkIdentity { link_id: LinkId::new(link_id), auth_token };
         let switchboard = Switchboard::new(Multiplexer::new(settings.multiplexer, introduction));
         Ok(Self {
             settings,
@@ -111,7 +111,7 @@ impl Agent {
     }
 
     /// Serves a local connection to its end.
-    pub async fn serve_local(self: Arc<Self>, socket: Socket, place: Place) {
+    pub async fn serve_local(self: Arc<Self>, socket: Socket, place: ConnectionPermit) {
         let number = ConnectionId::new(self.connections.fetch_add(1, Ordering::Relaxed) + 1);
         debug!(connection = %number, "connected");
         let id = self.lock().open_local(self.clock.now(), socket);
@@ -119,13 +119,13 @@ impl Agent {
         let mut timer = Timer::default();
         let end = poll_fn(|cx| self.poll_local(cx, id, &mut timer)).await;
         // A peer that is told off is named; for all others it is not worth the system call.
-        let told_off = matches!(end, Err(LocalEnd::Fault(fault)) if fault != LocalFault::Idle);
+        let told_off = matches!(end, Err(LocalEnd::Fault(fault)) if fault != LocalCloseReason::Idle);
         let peer = if told_off { self.lock().peer(id) } else { String::new() };
         drop((connection, place));
         match end {
             Ok(()) => debug!(connection = %number, "closed"),
             Err(LocalEnd::Socket(error)) => debug!(connection = %number, %error, "lost"),
-            Err(LocalEnd::Fault(LocalFault::Idle)) => debug!(connection = %number, "closed: idle"),
+            Err(LocalEnd::Fault(LocalCloseReason::Idle)) => debug!(connection = %number, "closed: idle"),
             Err(LocalEnd::Fault(fault)) => warn!(connection = %number, peer, "closed: {fault}"),
         }
     }
@@ -203,7 +203,7 @@ impl Agent {
         self.is_up.send_replace(false);
         match end {
             LinkEnd::Left => info!(server = %upstream, "the link has ended"),
-            LinkEnd::Fault(LinkFault::GoAway) => {
+            LinkEnd::Fault(LinkError::GoAway) => {
                 info!(server = %upstream, "the link is made anew: {end}");
                 return Ok(self.settings.retry);
             }
@@ -274,7 +274,7 @@ impl Agent {
 
 /// A local connection that is open; closed when dropped, also when its task is cancelled.
 struct OpenLocal<'a> {
-    agent: &'a Agent,
+    agent: &'a AgentDriver,
     id: LocalId,
 }
 
@@ -286,7 +286,7 @@ impl Drop for OpenLocal<'_> {
 
 /// A link that is open; everybody who waits for it is answered when it is dropped.
 struct OpenLink<'a> {
-    agent: &'a Agent,
+    agent: &'a AgentDriver,
 }
 
 impl Drop for OpenLink<'_> {

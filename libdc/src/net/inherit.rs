@@ -11,31 +11,31 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
 /// A descriptor that was open at the start of the process, and that no part of it owns.
 #[derive(Debug)]
-pub(crate) struct Inherited {
+pub(crate) struct InheritedFd {
     descriptor: BorrowedFd<'static>,
     number: RawFd,
     name: Option<SockaddrStorage>,
 }
 
-impl Inherited {
+impl InheritedFd {
     /// Finds the descriptor `number`.
     ///
     /// # Errors
-    /// [`InheritError`].
-    pub(crate) fn find(number: RawFd) -> Result<Self, InheritError> {
+    /// [`InheritedFdError`].
+    pub(crate) fn find(number: RawFd) -> Result<Self, InheritedFdError> {
         let name = match socket::getsockname(number) {
             Ok(name) => Some(name),
             Err(Errno::ENOTSOCK) => None,
-            Err(Errno::EBADF) => return Err(InheritError::NotInherited),
-            Err(error) => return Err(InheritError::System(error)),
+            Err(Errno::EBADF) => return Err(InheritedFdError::NotInherited),
+            Err(error) => return Err(InheritedFdError::System(error)),
         };
         #[allow(unsafe_code, reason = "a number becomes a descriptor in no other way")]
         // SAFETY: `getsockname` found it open, and it stays so until `take` closes it: the check below
         // admits no descriptor that a part of this process owns.
         let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
-        let flags = fcntl(descriptor, FcntlArg::F_GETFD).map_err(InheritError::System)?;
+        let flags = fcntl(descriptor, FcntlArg::F_GETFD).map_err(InheritedFdError::System)?;
         if FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC) {
-            return Err(InheritError::NotInherited);
+            return Err(InheritedFdError::NotInherited);
         }
         Ok(Self { descriptor, number, name })
     }
@@ -49,19 +49,19 @@ impl Inherited {
     /// to the next file that is opened.
     ///
     /// # Errors
-    /// [`InheritError::System`].
-    pub(crate) fn take(self) -> Result<OwnedFd, InheritError> {
+    /// [`InheritedFdError::System`].
+    pub(crate) fn take(self) -> Result<OwnedFd, InheritedFdError> {
         let system = |error: std::io::Error| Errno::from_raw(error.raw_os_error().unwrap_or_default());
         let owned = self.descriptor.try_clone_to_owned();
-        let owned = owned.map_err(|error| InheritError::System(system(error)))?;
+        let owned = owned.map_err(|error| InheritedFdError::System(system(error)))?;
         if self.number > 2 {
-            nix::unistd::close(self.number).map_err(InheritError::System)?;
+            nix::unistd::close(self.number).map_err(InheritedFdError::System)?;
         }
         Ok(owned)
     }
 }
 
-impl AsFd for Inherited {
+impl AsFd for InheritedFd {
     fn as_fd(&self) -> BorrowedFd<'_> {
         self.descriptor
     }
@@ -69,7 +69,7 @@ impl AsFd for Inherited {
 
 /// Why a descriptor is not taken over.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum InheritError {
+pub enum InheritedFdError {
     /// It is not one that the process was started with, or it has been taken over before.
     #[error("no such descriptor was inherited")]
     NotInherited,
@@ -105,13 +105,13 @@ pub(crate) mod tests {
         let _alone = alone();
         let (near, mut far) = UnixStream::pair().unwrap();
         let number = inheritable(near);
-        let found = Inherited::find(number).unwrap();
+        let found = InheritedFd::find(number).unwrap();
         assert!(found.socket_name().is_some());
         let taken = found.take().unwrap();
         let flags = fcntl(&taken, FcntlArg::F_GETFD).unwrap();
         assert!(FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC));
         std::fs::File::from(taken).write_all(b"x").unwrap();
-        assert_eq!(Inherited::find(number).unwrap_err(), InheritError::NotInherited);
+        assert_eq!(InheritedFd::find(number).unwrap_err(), InheritedFdError::NotInherited);
         // Both numbers of it are closed.
         assert_eq!(far.read(&mut [0; 2]).unwrap(), 1);
         assert_eq!(far.read(&mut [0; 2]).unwrap(), 0);
@@ -121,7 +121,7 @@ pub(crate) mod tests {
     fn a_file_is_no_socket() {
         let _alone = alone();
         let number = inheritable(tempfile::tempfile().unwrap());
-        let found = Inherited::find(number).unwrap();
+        let found = InheritedFd::find(number).unwrap();
         assert!(found.socket_name().is_none());
         found.take().unwrap();
     }

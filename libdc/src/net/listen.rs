@@ -13,9 +13,9 @@
 //! Nothing here panics.
 
 use super::address::{Address, Family, SocketPath, TcpAddress};
-use super::inherit::{InheritError, Inherited};
+use super::inherit::{InheritedFd, InheritedFdError};
 use super::unix_socket;
-use crate::file::OwnFile;
+use crate::file::OwnedFile;
 use nix::errno::Errno;
 use nix::sys::socket::{
     self, AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, sockopt,
@@ -35,7 +35,7 @@ pub(super) const BACKLOG: i32 = 4096;
 pub struct Listener {
     address: Address,
     socket: ListenerSocket,
-    file: Option<OwnFile>,
+    file: Option<OwnedFile>,
 }
 
 impl Listener {
@@ -93,13 +93,13 @@ impl Listener {
 
     /// Hands over the file of a Unix socket, whose removal is then the caller's affair. A listener that still
     /// has it removes it when dropped.
-    pub const fn take_file(&mut self) -> Option<OwnFile> {
+    pub const fn take_file(&mut self) -> Option<OwnedFile> {
         self.file.take()
     }
 
     /// The socket and its file, for a driver.
     #[must_use]
-    pub fn into_parts(self) -> (ListenerSocket, Option<OwnFile>) {
+    pub fn into_parts(self) -> (ListenerSocket, Option<OwnedFile>) {
         (self.socket, self.file)
     }
 
@@ -112,7 +112,7 @@ impl Listener {
             ListenerSocket::Tcp(socket) => socket.set_nonblocking(nonblocking),
             ListenerSocket::Unix(socket) => socket.set_nonblocking(nonblocking),
         };
-        set.map_err(|source| ListenError::failed(&self.address, Step::Create, source))
+        set.map_err(|source| ListenError::failed(&self.address, ListenStep::Create, source))
     }
 }
 
@@ -155,13 +155,13 @@ impl SocketMode {
 }
 
 impl FromStr for SocketMode {
-    type Err = ModeError;
+    type Err = SocketModeError;
 
-    fn from_str(text: &str) -> Result<Self, ModeError> {
+    fn from_str(text: &str) -> Result<Self, SocketModeError> {
         if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(ModeError);
+            return Err(SocketModeError);
         }
-        u32::from_str_radix(text, 8).ok().and_then(Self::new).ok_or(ModeError)
+        u32::from_str_radix(text, 8).ok().and_then(Self::new).ok_or(SocketModeError)
     }
 }
 
@@ -174,7 +174,7 @@ impl fmt::Display for SocketMode {
 /// The text is no mode of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an octal mode from 000 to 777")]
-pub struct ModeError;
+pub struct SocketModeError;
 
 /// Why there is no listener.
 #[derive(Debug, thiserror::Error)]
@@ -185,7 +185,7 @@ pub enum ListenError {
         /// The address.
         address: Address,
         /// What was tried.
-        step: Step,
+        step: ListenStep,
         /// Why not.
         source: io::Error,
     },
@@ -222,14 +222,14 @@ pub enum ListenError {
 }
 
 impl ListenError {
-    pub(super) fn failed(address: &Address, step: Step, source: impl Into<io::Error>) -> Self {
+    pub(super) fn failed(address: &Address, step: ListenStep, source: impl Into<io::Error>) -> Self {
         Self::Failed { address: address.clone(), step, source: source.into() }
     }
 }
 
 /// A step on the way to a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Step {
+pub enum ListenStep {
     /// Looking up a host name.
     Lookup,
     /// Making the socket and setting its options.
@@ -252,7 +252,7 @@ pub enum Step {
     Inherit,
 }
 
-impl fmt::Display for Step {
+impl fmt::Display for ListenStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Lookup => "look up the host",
@@ -283,9 +283,10 @@ fn bind_tcp(address: &Address, tcp: &TcpAddress) -> Result<TcpListener, ListenEr
     if tcp.host().is_none() {
         return bind_all_interfaces(tcp).map_err(|(step, error)| ListenError::failed(address, step, error));
     }
-    let mut found = tcp.resolve().map_err(|source| ListenError::failed(address, Step::Lookup, source))?;
+    let mut found =
+        tcp.resolve().map_err(|source| ListenError::failed(address, ListenStep::Lookup, source))?;
     found.sort_by_key(SocketAddr::is_ipv6);
-    let mut failure = (Step::Lookup, Errno::EADDRNOTAVAIL);
+    let mut failure = (ListenStep::Lookup, Errno::EADDRNOTAVAIL);
     for at in found {
         match bind_one(at, true) {
             Ok(listener) => return Ok(listener),
@@ -302,7 +303,7 @@ fn bind_tcp(address: &Address, tcp: &TcpAddress) -> Result<TcpListener, ListenEr
     Err(ListenError::failed(address, failure.0, failure.1))
 }
 
-fn bind_all_interfaces(tcp: &TcpAddress) -> Result<TcpListener, (Step, Errno)> {
+fn bind_all_interfaces(tcp: &TcpAddress) -> Result<TcpListener, (ListenStep, Errno)> {
     let v4 = SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), tcp.port());
     let v6 = SocketAddr::new(IpAddr::V6(Ipv6Addr::UNSPECIFIED), tcp.port());
     match tcp.family() {
@@ -316,7 +317,7 @@ fn bind_all_interfaces(tcp: &TcpAddress) -> Result<TcpListener, (Step, Errno)> {
     }
 }
 
-fn bind_one(at: SocketAddr, only_v6: bool) -> Result<TcpListener, (Step, Errno)> {
+fn bind_one(at: SocketAddr, only_v6: bool) -> Result<TcpListener, (ListenStep, Errno)> {
     let family = if at.is_ipv6() { AddressFamily::Inet6 } else { AddressFamily::Inet };
     let create = || -> nix::Result<OwnedFd> {
         let socket = stream_socket(family)?;
@@ -326,9 +327,10 @@ fn bind_one(at: SocketAddr, only_v6: bool) -> Result<TcpListener, (Step, Errno)>
         }
         Ok(socket)
     };
-    let socket = create().map_err(|error| (Step::Create, error))?;
-    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(at)).map_err(|error| (Step::Bind, error))?;
-    listen(&socket).map_err(|error| (Step::Listen, error))?;
+    let socket = create().map_err(|error| (ListenStep::Create, error))?;
+    socket::bind(socket.as_raw_fd(), &SockaddrStorage::from(at))
+        .map_err(|error| (ListenStep::Bind, error))?;
+    listen(&socket).map_err(|error| (ListenStep::Listen, error))?;
     Ok(TcpListener::from(socket))
 }
 
@@ -336,12 +338,12 @@ fn bind_one(at: SocketAddr, only_v6: bool) -> Result<TcpListener, (Step, Errno)>
 fn inherit(address: &Address, number: RawFd) -> Result<ListenerSocket, ListenError> {
     let not_listening = || ListenError::NotListening { address: address.clone() };
     let refused = |error| match error {
-        InheritError::NotInherited => ListenError::NotInherited { address: address.clone() },
-        InheritError::System(error) => ListenError::failed(address, Step::Inherit, error),
+        InheritedFdError::NotInherited => ListenError::NotInherited { address: address.clone() },
+        InheritedFdError::System(error) => ListenError::failed(address, ListenStep::Inherit, error),
     };
-    let inherited = Inherited::find(number).map_err(refused)?;
+    let inherited = InheritedFd::find(number).map_err(refused)?;
     let Some(name) = inherited.socket_name().copied() else { return Err(not_listening()) };
-    let failed = |error: Errno| ListenError::failed(address, Step::Inherit, error);
+    let failed = |error: Errno| ListenError::failed(address, ListenStep::Inherit, error);
     let stream = socket::getsockopt(&inherited, sockopt::SockType).map_err(failed)? == SockType::Stream;
     if !stream || !socket::getsockopt(&inherited, sockopt::AcceptConn).map_err(failed)? {
         return Err(not_listening());
@@ -406,7 +408,7 @@ mod tests {
         assert_eq!(socket.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let text = format!("IP:{}", listener.local_address().unwrap());
         let error = bind(&text).unwrap_err();
-        assert!(matches!(&error, ListenError::Failed { step: Step::Bind, .. }));
+        assert!(matches!(&error, ListenError::Failed { step: ListenStep::Bind, .. }));
         assert!(error.to_string().starts_with(&format!("{text}: can't bind: Address already in use")));
         let error = bind("IP:192.0.2.1:0").unwrap_err().to_string();
         assert!(error.starts_with("IP:192.0.2.1:0: can't bind: "), "{error}");
@@ -464,7 +466,7 @@ mod tests {
         assert_eq!("660".parse(), Ok(SocketMode(0o660)));
         assert_eq!("0777".parse::<SocketMode>().unwrap().to_string(), "777");
         for text in ["", "8", "1000", "-1", "+7", "rw", "0o660", "77777777777777"] {
-            assert_eq!(text.parse::<SocketMode>(), Err(ModeError), "{text:?}");
+            assert_eq!(text.parse::<SocketMode>(), Err(SocketModeError), "{text:?}");
         }
     }
 }

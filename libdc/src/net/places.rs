@@ -9,7 +9,7 @@ use tokio::sync::Notify;
 pub struct ConnectionLimits {
     /// A connection beyond this is accepted and closed at once.
     pub max_connections: usize,
-    /// While there are this many, new ones wait in the system's queue. [`Places::set_limit`] changes it.
+    /// While there are this many, new ones wait in the system's queue. [`ConnectionLimiter::set_limit`] changes it.
     pub throttle: usize,
     /// The same, for as many as there are descriptors besides those that the program needs for itself.
     pub descriptors: usize,
@@ -18,7 +18,7 @@ pub struct ConnectionLimits {
 /// Counts connections and wakes who waits for room. Shared by the listeners whose connections are counted together, and by
 /// whoever changes the limit.
 #[derive(Debug, Default)]
-pub struct Places {
+pub struct ConnectionLimiter {
     max_connections: usize,
     descriptors: usize,
     limit: AtomicUsize,
@@ -26,7 +26,7 @@ pub struct Places {
     changed: Notify,
 }
 
-impl Places {
+impl ConnectionLimiter {
     /// No connections yet, and as many as `limits` says.
     #[must_use]
     pub fn new(limits: ConnectionLimits) -> Self {
@@ -65,9 +65,9 @@ impl Places {
 
     /// Counts one more connection, until the place is dropped. Whether there is room is the caller's affair.
     #[must_use]
-    pub fn take(self: &Arc<Self>) -> Place {
+    pub fn take(self: &Arc<Self>) -> ConnectionPermit {
         self.taken.fetch_add(1, Ordering::Relaxed);
-        Place { places: Arc::clone(self) }
+        ConnectionPermit { places: Arc::clone(self) }
     }
 
     /// Whether there are so many connections that new ones wait.
@@ -112,11 +112,11 @@ const fn reaches(taken: usize, limit: usize) -> bool {
 
 /// The place of one connection.
 #[derive(Debug)]
-pub struct Place {
-    places: Arc<Places>,
+pub struct ConnectionPermit {
+    places: Arc<ConnectionLimiter>,
 }
 
-impl Drop for Place {
+impl Drop for ConnectionPermit {
     fn drop(&mut self) {
         self.places.taken.fetch_sub(1, Ordering::Release);
         self.places.changed.notify_waiters();

@@ -7,7 +7,7 @@
 
 use crate::id::ConnectionId;
 use crate::service::Effects;
-use crate::table::Effect;
+use crate::table::Completion;
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -18,41 +18,41 @@ const PARTS: u64 = 16;
 
 /// What is in a box.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Letter {
+pub(crate) enum Notification {
     /// The answer to a blocked request.
-    Answer(Effect),
+    Answer(Completion),
     /// Another connection resumed the link of this one.
     TakenOver,
 }
 
 /// The boxes of all connections.
 #[derive(Debug)]
-pub(crate) struct Postboxes {
-    parts: Box<[Mutex<Part>]>,
+pub(crate) struct Mailboxes {
+    parts: Box<[Mutex<MailboxShard>]>,
 }
 
-type Part = HashMap<ConnectionId, Arc<Postbox>, RandomState>;
+type MailboxShard = HashMap<ConnectionId, Arc<Mailbox>, RandomState>;
 
 /// The box of one connection.
 #[derive(Debug, Default)]
-pub(crate) struct Postbox {
-    inside: Mutex<Inside>,
+pub(crate) struct Mailbox {
+    inside: Mutex<MailboxState>,
 }
 
 #[derive(Debug, Default)]
-struct Inside {
-    letters: Vec<Letter>,
+struct MailboxState {
+    letters: Vec<Notification>,
     waker: Option<Waker>,
 }
 
-impl Postboxes {
+impl Mailboxes {
     pub(crate) fn new() -> Self {
         Self { parts: (0..PARTS).map(|_| Mutex::default()).collect() }
     }
 
     /// A box for a connection, until [`close`](Self::close).
-    pub(crate) fn open(&self, id: ConnectionId) -> Arc<Postbox> {
-        let postbox = Arc::new(Postbox::default());
+    pub(crate) fn open(&self, id: ConnectionId) -> Arc<Mailbox> {
+        let postbox = Arc::new(Mailbox::default());
         self.part(id).insert(id, Arc::clone(&postbox));
         postbox
     }
@@ -69,14 +69,14 @@ impl Postboxes {
     /// Delivers everything, and empties `effects`.
     pub(crate) fn deliver(&self, effects: &mut Effects) {
         for answer in effects.answers.drain(..) {
-            self.put(answer.reply.connection, Letter::Answer(answer));
+            self.put(answer.reply.connection, Notification::Answer(answer));
         }
         for id in effects.taken_over.drain(..) {
-            self.put(id, Letter::TakenOver);
+            self.put(id, Notification::TakenOver);
         }
     }
 
-    fn put(&self, to: ConnectionId, letter: Letter) {
+    fn put(&self, to: ConnectionId, letter: Notification) {
         let Some(postbox) = self.part(to).get(&to).cloned() else { return };
         let mut inside = postbox.lock();
         inside.letters.push(letter);
@@ -85,15 +85,15 @@ impl Postboxes {
         }
     }
 
-    fn part(&self, id: ConnectionId) -> MutexGuard<'_, Part> {
+    fn part(&self, id: ConnectionId) -> MutexGuard<'_, MailboxShard> {
         self.parts[(id.number() % PARTS) as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Postbox {
+impl Mailbox {
     /// Takes the letters out, into `letters`, which is empty; if there are none, the task of `cx` is woken when
     /// one comes.
-    pub(crate) fn take(&self, cx: &Context<'_>, letters: &mut Vec<Letter>) {
+    pub(crate) fn take(&self, cx: &Context<'_>, letters: &mut Vec<Notification>) {
         let mut inside = self.lock();
         if inside.letters.is_empty() {
             if !inside.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
@@ -104,7 +104,7 @@ impl Postbox {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, Inside> {
+    fn lock(&self) -> MutexGuard<'_, MailboxState> {
         self.inside.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -130,7 +130,7 @@ mod tests {
 
     #[test]
     fn a_letter_wakes_who_waits_for_it() {
-        let boxes = Postboxes::new();
+        let boxes = Mailboxes::new();
         let (one, other) = (ConnectionId::new(1), ConnectionId::new(1 + PARTS));
         let postbox = boxes.open(one);
         let woken = Arc::new(Woken::default());
@@ -146,7 +146,7 @@ mod tests {
         assert_eq!(woken.0.load(Ordering::Relaxed), 0, "it was for somebody else, who is not there");
         boxes.deliver(&mut taken_over(one));
         assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        assert!(matches!(take()[..], [Letter::TakenOver]));
+        assert!(matches!(take()[..], [Notification::TakenOver]));
         assert!(take().is_empty());
         boxes.close(one);
         boxes.deliver(&mut taken_over(one));
@@ -155,7 +155,7 @@ mod tests {
 
     #[test]
     fn a_letter_that_came_before_is_found() {
-        let boxes = Postboxes::new();
+        let boxes = Mailboxes::new();
         let postbox = boxes.open(ConnectionId::new(5));
         boxes.deliver(&mut taken_over(ConnectionId::new(5)));
         let woken = Arc::new(Woken::default());

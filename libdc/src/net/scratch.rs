@@ -4,13 +4,13 @@
 //! connection is served at a time. So idle connections own no buffers.
 
 use crate::limits::{OUTBOX_BYTES_MAX, READ_BYTES};
-use crate::net::postbox::Letter;
+use crate::net::postbox::Notification;
 use crate::service::Effects;
 use std::cell::RefCell;
 
 /// The buffers of a thread.
 #[derive(Debug)]
-pub(crate) struct Scratch {
+pub(crate) struct ThreadBuffers {
     /// For what is read.
     pub(crate) input: Box<[u8]>,
     /// For answers to it; empty between two uses.
@@ -18,11 +18,11 @@ pub(crate) struct Scratch {
     /// For what follows for other connections; empty between two uses.
     pub(crate) effects: Effects,
     /// For what others left for this connection; empty between two uses.
-    pub(crate) letters: Vec<Letter>,
+    pub(crate) letters: Vec<Notification>,
 }
 
 thread_local! {
-    static SCRATCH: RefCell<Scratch> = RefCell::new(Scratch {
+    static SCRATCH: RefCell<ThreadBuffers> = RefCell::new(ThreadBuffers {
         input: vec![0; READ_BYTES].into_boxed_slice(),
         output: Vec::with_capacity(2 * OUTBOX_BYTES_MAX),
         effects: Effects::new(),
@@ -30,7 +30,7 @@ thread_local! {
     });
 }
 
-impl Scratch {
+impl ThreadBuffers {
     /// Lends the buffers of this thread. Not to be called within itself.
     pub(crate) fn lend<T>(use_them: impl FnOnce(&mut Self) -> T) -> T {
         SCRATCH.with_borrow_mut(use_them)

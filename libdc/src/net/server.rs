@@ -3,17 +3,17 @@
 
 use crate::id::ConnectionId;
 use crate::limits::{NEWCOMER_MS, READ_BYTES};
-use crate::net::clock::Clock;
-use crate::net::places::Place;
-use crate::net::postbox::{Letter, Postbox, Postboxes};
-use crate::net::scratch::Scratch;
+use crate::net::clock::DriverClock;
+use crate::net::places::ConnectionPermit;
+use crate::net::postbox::{Mailbox, Mailboxes, Notification};
+use crate::net::scratch::ThreadBuffers;
 use crate::net::socket::Socket;
 use crate::net::timer::Timer;
 use crate::net::tls::error::TlsError;
 use crate::net::tls::server::{ServerTls, handshake};
 use crate::proto::outbox::Outbox;
-use crate::proto::server::{ServerConnection, ServerFault, Turn};
-use crate::service::{Effects, Service, Tally};
+use crate::proto::server::{ServerCloseReason, ServerConnection, ServerContext};
+use crate::service::{Effects, RequestCounters, Service};
 use crate::time::Time;
 use std::io;
 use std::pin::Pin;
@@ -27,21 +27,21 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, warn};
 
 /// What all connections of a server share.
-pub struct Server {
+pub struct ServerDriver {
     service: Arc<Service>,
-    clock: Clock,
+    clock: DriverClock,
     settings: ServerSettings,
     draining: CancellationToken,
     connections: AtomicU64,
     tls: Option<ServerTls>,
-    first_link: Mutex<Option<FirstLink>>,
-    postboxes: Postboxes,
-    alarm: Alarm,
-    progress: Progress,
+    first_link: Mutex<Option<FirstLinkHook>>,
+    postboxes: Mailboxes,
+    alarm: ExpiryTimer,
+    progress: ProgressSignal,
 }
 
 /// What is to be done before the first link is told that it is open.
-type FirstLink = Box<dyn FnOnce() + Send>;
+type FirstLinkHook = Box<dyn FnOnce() + Send>;
 
 /// What an operator chooses of the server's behaviour.
 #[derive(Clone, Copy, Debug)]
@@ -51,23 +51,23 @@ pub struct ServerSettings {
     pub read_timeout_ms: u64,
     /// Some of the answers must be read within this time, in milliseconds; 0 is for ever.
     pub write_timeout_ms: u64,
-    /// After how many requests [`Server::progress`] returns; 0 is never.
+    /// After how many requests [`ServerDriver::progress`] returns; 0 is never.
     pub progress: u64,
 }
 
 #[derive(Debug, Default)]
-struct Progress {
+struct ProgressSignal {
     next: AtomicU64,
     reached: Notify,
 }
 
-impl Server {
+impl ServerDriver {
     /// A server that answers from `service`.
     #[must_use]
-    pub fn new(service: Arc<Service>, clock: Clock, settings: ServerSettings) -> Self {
-        let progress = Progress { next: AtomicU64::new(settings.progress), reached: Notify::new() };
+    pub fn new(service: Arc<Service>, clock: DriverClock, settings: ServerSettings) -> Self {
+        let progress = ProgressSignal { next: AtomicU64::new(settings.progress), reached: Notify::new() };
         let draining = CancellationToken::new();
-        let alarm = Alarm { at_ms: AtomicU64::new(u64::MAX), moved: Notify::new() };
+        let alarm = ExpiryTimer { at_ms: AtomicU64::new(u64::MAX), moved: Notify::new() };
         Self {
             service,
             clock,
@@ -76,7 +76,7 @@ impl Server {
             connections: AtomicU64::new(0),
             tls: None,
             first_link: Mutex::default(),
-            postboxes: Postboxes::new(),
+            postboxes: Mailboxes::new(),
             alarm,
             progress,
         }
@@ -168,11 +168,11 @@ impl Server {
     }
 
     /// Serves a connection to its end.
-    pub async fn serve(self: Arc<Self>, socket: Socket, place: Place) {
+    pub async fn serve(self: Arc<Self>, socket: Socket, place: ConnectionPermit) {
         let id = ConnectionId::new(self.connections.fetch_add(1, Ordering::Relaxed) + 1);
         debug!(connection = %id, "connected");
         let Some(socket) = self.prepare(id, socket).await else { return };
-        let mut connection = Connection::open(&self, id, socket);
+        let mut connection = OpenConnection::open(&self, id, socket);
         let end = tokio::select! {
             biased;
             end = connection.run() => Some(end),
@@ -183,12 +183,12 @@ impl Server {
             None => connection.run().await,
         };
         // A peer that is told off is named; for all others it is not worth the system call.
-        let told_off = end.as_ref().err().is_some_and(ConnectionEnd::is_fault);
+        let told_off = end.as_ref().err().is_some_and(ServerConnectionEnd::is_fault);
         let peer = if told_off { connection.socket.peer() } else { String::new() };
         drop((connection, place));
         match end {
             Ok(()) => debug!(connection = %id, "closed"),
-            Err(ConnectionEnd::Socket(error)) => debug!(connection = %id, %error, "lost"),
+            Err(ServerConnectionEnd::Socket(error)) => debug!(connection = %id, %error, "lost"),
             Err(end) if told_off => warn!(connection = %id, peer, "closed: {end}"),
             Err(end) => debug!(connection = %id, "closed: {end}"),
         }
@@ -220,7 +220,7 @@ impl Server {
     }
 
     /// What follows from a step is done: others are told, and the alarm is set for what ends soonest.
-    fn settle(&self, effects: &mut Effects, tally: &Tally) {
+    fn settle(&self, effects: &mut Effects, tally: &RequestCounters) {
         self.service.record(tally);
         if std::mem::take(&mut effects.greeted) {
             let first_link = self.first_link.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -235,15 +235,15 @@ impl Server {
     }
 }
 
-/// When [`Server::keep_time`] wakes up next.
+/// When [`ServerDriver::keep_time`] wakes up next.
 #[derive(Debug)]
-struct Alarm {
+struct ExpiryTimer {
     /// In milliseconds; `u64::MAX` is never.
     at_ms: AtomicU64,
     moved: Notify,
 }
 
-impl Alarm {
+impl ExpiryTimer {
     fn set(&self, at: Option<Time>) {
         self.at_ms.store(at.map_or(u64::MAX, Time::as_ms), Ordering::SeqCst);
     }
@@ -256,16 +256,16 @@ impl Alarm {
 
 /// Why a connection ended before its peer closed it in good order.
 #[derive(Debug, thiserror::Error)]
-enum ConnectionEnd {
+enum ServerConnectionEnd {
     #[error(transparent)]
     Socket(#[from] io::Error),
     #[error(transparent)]
-    Fault(#[from] ServerFault),
+    Fault(#[from] ServerCloseReason),
     #[error("no answer was read for {0} ms")]
     WriteTimeout(u64),
 }
 
-impl ConnectionEnd {
+impl ServerConnectionEnd {
     fn is_fault(&self) -> bool {
         match self {
             Self::Socket(_) => false,
@@ -276,23 +276,23 @@ impl ConnectionEnd {
 }
 
 /// A connection that is open. However it ends, others are told what follows.
-struct Connection<'a> {
-    server: &'a Server,
+struct OpenConnection<'a> {
+    server: &'a ServerDriver,
     id: ConnectionId,
     socket: Socket,
     machine: ServerConnection,
-    postbox: Arc<Postbox>,
+    postbox: Arc<Mailbox>,
     outbox: Outbox,
     /// The input can't be read on; what was answered before is still to be written, and then perhaps a pause
     /// to be made.
-    refused: Option<(ServerFault, Time)>,
+    refused: Option<(ServerCloseReason, Time)>,
     /// Until when it may ask for the first time while the server drains. `None` once it has asked.
     newcomer_until: Option<Time>,
     timer: Timer,
 }
 
-impl<'a> Connection<'a> {
-    fn open(server: &'a Server, id: ConnectionId, socket: Socket) -> Self {
+impl<'a> OpenConnection<'a> {
+    fn open(server: &'a ServerDriver, id: ConnectionId, socket: Socket) -> Self {
         server.service.count_connection();
         let now = server.clock.now();
         Self {
@@ -309,11 +309,11 @@ impl<'a> Connection<'a> {
     }
 
     /// Serves until the peer closes or, while the server drains, nothing is under way. Cancel-safe.
-    async fn run(&mut self) -> Result<(), ConnectionEnd> {
+    async fn run(&mut self) -> Result<(), ServerConnectionEnd> {
         std::future::poll_fn(|cx| self.poll(cx)).await
     }
 
-    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ConnectionEnd>> {
+    fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), ServerConnectionEnd>> {
         let now = self.server.clock.now();
         loop {
             if let Poll::Ready(end) = self.poll_serve(cx, now) {
@@ -340,7 +340,7 @@ impl<'a> Connection<'a> {
         }
     }
 
-    fn poll_serve(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<Result<(), ConnectionEnd>> {
+    fn poll_serve(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<Result<(), ServerConnectionEnd>> {
         loop {
             if !ready!(self.poll_write(cx, now))? {
                 continue;
@@ -368,7 +368,7 @@ impl<'a> Connection<'a> {
 
     /// Reads, answers and writes once. `None` is the end of the input.
     fn poll_input(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<io::Result<Option<usize>>> {
-        Scratch::lend(|scratch| {
+        ThreadBuffers::lend(|scratch| {
             let mut count = 0;
             if !self.machine.is_stalled() {
                 let mut buf = ReadBuf::new(&mut scratch.input);
@@ -389,14 +389,14 @@ impl<'a> Connection<'a> {
 
     /// Takes what others left for this connection. Returns whether there was something.
     fn take_letters(&mut self, cx: &mut Context<'_>, now: Time) -> io::Result<bool> {
-        Scratch::lend(|scratch| {
+        ThreadBuffers::lend(|scratch| {
             self.postbox.take(cx, &mut scratch.letters);
             let some = !scratch.letters.is_empty();
             let (output, effects) = (&mut scratch.output, &mut scratch.effects);
             for letter in scratch.letters.drain(..) {
                 self.step(cx, now, output, effects, |machine, turn| match letter {
-                    Letter::Answer(answer) => machine.handle_answer(turn, &answer),
-                    Letter::TakenOver => Err(ServerFault::TakenOver),
+                    Notification::Answer(answer) => machine.handle_answer(turn, &answer),
+                    Notification::TakenOver => Err(ServerCloseReason::TakenOver),
                 })?;
             }
             Ok(some)
@@ -406,7 +406,7 @@ impl<'a> Connection<'a> {
     /// Answers what waits for a lock: the server ends. Returns whether there was something.
     fn give_up_waiting(&mut self, cx: &mut Context<'_>, now: Time) -> io::Result<bool> {
         let mut some = false;
-        Scratch::lend(|scratch| {
+        ThreadBuffers::lend(|scratch| {
             let (output, effects) = (&mut scratch.output, &mut scratch.effects);
             self.step(cx, now, output, effects, |machine, turn| {
                 let given_up = machine.give_up_waiting(turn);
@@ -425,10 +425,10 @@ impl<'a> Connection<'a> {
         now: Time,
         out: &mut Vec<u8>,
         effects: &mut Effects,
-        act: impl FnOnce(&mut ServerConnection, &mut Turn<'_>) -> Result<(), ServerFault>,
+        act: impl FnOnce(&mut ServerConnection, &mut ServerContext<'_>) -> Result<(), ServerCloseReason>,
     ) -> io::Result<()> {
-        let mut tally = Tally::default();
-        let mut turn = Turn { now, service: &self.server.service, out, effects, tally: &mut tally };
+        let mut tally = RequestCounters::default();
+        let mut turn = ServerContext { now, service: &self.server.service, out, effects, tally: &mut tally };
         if let Err(fault) = act(&mut self.machine, &mut turn) {
             self.refused.get_or_insert((fault, now.after_ms(fault.pause_ms())));
         }
@@ -476,19 +476,19 @@ impl<'a> Connection<'a> {
     }
 
     /// Sees to it that the connection is looked at in time. True if something has changed already.
-    fn poll_deadlines(&mut self, cx: &mut Context<'_>, now: Time) -> Result<bool, ConnectionEnd> {
+    fn poll_deadlines(&mut self, cx: &mut Context<'_>, now: Time) -> Result<bool, ServerConnectionEnd> {
         let ServerSettings { read_timeout_ms, write_timeout_ms, .. } = self.server.settings;
         let blocked_since = self.outbox.blocked_since().filter(|_| write_timeout_ms > 0);
         let write = blocked_since.map(|since| since.after_ms(write_timeout_ms));
         if write.is_some_and(|deadline| deadline <= now) {
-            return Err(ConnectionEnd::WriteTimeout(write_timeout_ms));
+            return Err(ServerConnectionEnd::WriteTimeout(write_timeout_ms));
         }
         let read = match self.refused {
             Some((_, end)) => self.outbox.is_empty().then_some(end),
             None => self.machine.deadline(read_timeout_ms),
         };
         if self.refused.is_none() && read.is_some_and(|deadline| deadline <= now) {
-            Scratch::lend(|scratch| {
+            ThreadBuffers::lend(|scratch| {
                 let (output, effects) = (&mut scratch.output, &mut scratch.effects);
                 self.step(cx, now, output, effects, |machine, turn| {
                     machine.handle_timeout(turn, read_timeout_ms)
@@ -505,14 +505,15 @@ impl<'a> Connection<'a> {
     }
 }
 
-impl Drop for Connection<'_> {
+impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         let server = self.server;
         server.postboxes.close(self.id);
         server.service.discount_connection();
-        let (mut out, mut effects, mut tally) = (Vec::new(), Effects::new(), Tally::default());
+        let (mut out, mut effects, mut tally) = (Vec::new(), Effects::new(), RequestCounters::default());
         let (now, service) = (server.clock.now(), &*server.service);
-        let mut turn = Turn { now, service, out: &mut out, effects: &mut effects, tally: &mut tally };
+        let mut turn =
+            ServerContext { now, service, out: &mut out, effects: &mut effects, tally: &mut tally };
         let had_locks = self.machine.close(&mut turn);
         server.settle(&mut effects, &tally);
         if had_locks {

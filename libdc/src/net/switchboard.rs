@@ -5,11 +5,11 @@
 //! to the server with one call when the link's task has its turn, after all that were ready before it.
 
 use crate::limits::{NEWCOMER_MS, READ_BYTES};
-use crate::net::scratch::Scratch;
+use crate::net::scratch::ThreadBuffers;
 use crate::net::socket::Socket;
 use crate::net::tls::error::TlsError;
-use crate::proto::link::{LinkFault, LinkState};
-use crate::proto::local::{LocalFault, LocalId};
+use crate::proto::link::{LinkError, LinkState};
+use crate::proto::local::{LocalCloseReason, LocalId};
 use crate::proto::multiplexer::Multiplexer;
 use crate::time::Time;
 use std::io::{self, ErrorKind};
@@ -44,7 +44,7 @@ struct LocalSocket {
     /// The peer will ask nothing more.
     finished: bool,
     /// Nothing more can be read; what was answered before is still to be written.
-    refused: Option<LocalFault>,
+    refused: Option<LocalCloseReason>,
     /// Found by the link's task, acted upon by the local one.
     broken: Option<io::Error>,
     /// Until when it may ask for the first time while the agent drains. `None` once it has asked.
@@ -59,7 +59,7 @@ pub(crate) enum LocalEnd {
     Socket(#[from] io::Error),
     /// It was closed by us.
     #[error(transparent)]
-    Fault(#[from] LocalFault),
+    Fault(#[from] LocalCloseReason),
 }
 
 /// Why a link ended.
@@ -76,7 +76,7 @@ pub(crate) enum LinkEnd {
     Tls(#[from] TlsError),
     /// The server can't be talked to.
     #[error(transparent)]
-    Fault(#[from] LinkFault),
+    Fault(#[from] LinkError),
     /// The agent ends, and the server knows it.
     #[error("the agent ends")]
     Left,
@@ -230,7 +230,7 @@ impl Switchboard {
     }
 
     fn poll_link_read(&mut self, cx: &mut Context<'_>, now: Time, socket: &mut Socket) -> Poll<LinkEnd> {
-        Scratch::lend(|scratch| {
+        ThreadBuffers::lend(|scratch| {
             loop {
                 let mut buf = ReadBuf::new(&mut scratch.input);
                 if let Err(error) = ready!(Pin::new(&mut *socket).poll_read(cx, &mut buf)) {
@@ -358,7 +358,7 @@ impl LocalSocket {
         now: Time,
         multiplexer: &mut Multiplexer,
     ) -> Poll<io::Result<usize>> {
-        Scratch::lend(|scratch| {
+        ThreadBuffers::lend(|scratch| {
             let mut buf = ReadBuf::new(&mut scratch.input);
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
             let input = buf.filled();

@@ -1,6 +1,6 @@
 //! A timer of a task that is mostly not needed.
 
-use crate::net::clock::Clock;
+use crate::net::clock::DriverClock;
 use crate::time::Time;
 use std::future::Future;
 use std::pin::Pin;
@@ -18,7 +18,7 @@ pub(crate) struct Timer {
 
 impl Timer {
     /// Sees to it that the task is woken at `deadline`, if there is one. True if it has come already.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, clock: &Clock, deadline: Option<Time>) -> bool {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, clock: &DriverClock, deadline: Option<Time>) -> bool {
         let Some(deadline) = deadline else {
             self.armed = None;
             return false;

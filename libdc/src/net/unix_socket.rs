@@ -11,8 +11,8 @@
 //! can be none, after starting to listen a starter looks whether the path is still its own.
 
 use super::address::{Address, SocketPath};
-use super::listen::{self, ListenError, SocketPermissions, Step};
-use crate::file::{DirectoryLock, Identity, OwnFile};
+use super::listen::{self, ListenError, ListenStep, SocketPermissions};
+use crate::file::{DirectoryLock, FileId, OwnedFile};
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::socket::{self, AddressFamily, UnixAddr};
@@ -32,12 +32,12 @@ pub(super) fn bind(
     address: &Address,
     path: &SocketPath,
     permissions: &SocketPermissions,
-) -> Result<(UnixListener, OwnFile), ListenError> {
+) -> Result<(UnixListener, OwnedFile), ListenError> {
     let failed = |step, source: io::Error| ListenError::failed(address, step, source);
     let path = path.as_path();
     let turn = DirectoryLock::of(path);
     let socket = bind_at(address, path)?;
-    let file = OwnFile::claim(path).map_err(|source| failed(Step::Inspect, source))?;
+    let file = OwnedFile::claim(path).map_err(|source| failed(ListenStep::Inspect, source))?;
     let permitted = permit(address, path, permissions);
     match permitted.and_then(|()| listen_at(address, socket, &file)) {
         Ok(socket) => Ok((socket, file)),
@@ -52,13 +52,14 @@ pub(super) fn bind(
 fn permit(address: &Address, path: &Path, permissions: &SocketPermissions) -> Result<(), ListenError> {
     let failed = |step, source: io::Error| ListenError::failed(address, step, source);
     if permissions.owner.is_some() || permissions.group.is_some() {
-        lchown(path, permissions.owner, permissions.group).map_err(|source| failed(Step::Own, source))?;
+        lchown(path, permissions.owner, permissions.group)
+            .map_err(|source| failed(ListenStep::Own, source))?;
     }
     if let Some(mode) = permissions.mode {
         let mode = Mode::from_bits_truncate(mode.bits() as nix::libc::mode_t);
         // Never through a symbolic link that somebody has put in its place.
         fchmodat(AT_FDCWD, path, mode, FchmodatFlags::NoFollowSymlink)
-            .map_err(|error| failed(Step::Mode, error.into()))?;
+            .map_err(|error| failed(ListenStep::Mode, error.into()))?;
     }
     Ok(())
 }
@@ -66,25 +67,25 @@ fn permit(address: &Address, path: &Path, permissions: &SocketPermissions) -> Re
 /// A socket with the path as its address, which does not listen yet.
 fn bind_at(address: &Address, path: &Path) -> Result<OwnedFd, ListenError> {
     let socket = listen::stream_socket(AddressFamily::Unix)
-        .map_err(|error| ListenError::failed(address, Step::Create, error))?;
-    let name = UnixAddr::new(path).map_err(|error| ListenError::failed(address, Step::Bind, error))?;
+        .map_err(|error| ListenError::failed(address, ListenStep::Create, error))?;
+    let name = UnixAddr::new(path).map_err(|error| ListenError::failed(address, ListenStep::Bind, error))?;
     for _ in 0..ATTEMPTS {
         match socket::bind(socket.as_raw_fd(), &name) {
             Ok(()) => return Ok(socket),
             Err(Errno::EADDRINUSE) => clear(address, path)?,
-            Err(error) => return Err(ListenError::failed(address, Step::Bind, error)),
+            Err(error) => return Err(ListenError::failed(address, ListenStep::Bind, error)),
         }
     }
     Err(ListenError::Lost { address: address.clone() })
 }
 
 /// Lets connections in, if it is to this socket that they come.
-fn listen_at(address: &Address, socket: OwnedFd, file: &OwnFile) -> Result<UnixListener, ListenError> {
-    listen::listen(&socket).map_err(|error| ListenError::failed(address, Step::Listen, error))?;
+fn listen_at(address: &Address, socket: OwnedFd, file: &OwnedFile) -> Result<UnixListener, ListenError> {
+    listen::listen(&socket).map_err(|error| ListenError::failed(address, ListenStep::Listen, error))?;
     match file.is_there() {
         Ok(true) => Ok(UnixListener::from(socket)),
         Ok(false) => Err(ListenError::Lost { address: address.clone() }),
-        Err(source) => Err(ListenError::failed(address, Step::Inspect, source)),
+        Err(source) => Err(ListenError::failed(address, ListenStep::Inspect, source)),
     }
 }
 
@@ -92,41 +93,41 @@ fn listen_at(address: &Address, socket: OwnedFd, file: &OwnFile) -> Result<UnixL
 fn clear(address: &Address, path: &Path) -> Result<(), ListenError> {
     let failed = |step, source: io::Error| ListenError::failed(address, step, source);
     let inspect = || match fs::symlink_metadata(path) {
-        Ok(metadata) if metadata.file_type().is_socket() => Ok(Some(Identity::of(&metadata))),
+        Ok(metadata) if metadata.file_type().is_socket() => Ok(Some(FileId::of(&metadata))),
         Ok(_) => Err(ListenError::NotASocket { address: address.clone() }),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
-        Err(error) => Err(failed(Step::Inspect, error)),
+        Err(error) => Err(failed(ListenStep::Inspect, error)),
     };
     let found = inspect()?;
     match probe(path) {
-        Ok(Life::Alive) => return Err(ListenError::Live { address: address.clone() }),
-        Ok(Life::Gone) => return Ok(()),
-        Ok(Life::Dead) => {}
-        Err(error) => return Err(failed(Step::Probe, error.into())),
+        Ok(SocketLiveness::Alive) => return Err(ListenError::Live { address: address.clone() }),
+        Ok(SocketLiveness::Gone) => return Ok(()),
+        Ok(SocketLiveness::Dead) => {}
+        Err(error) => return Err(failed(ListenStep::Probe, error.into())),
     }
     // Another than the dead one is looked at afresh, at the next attempt.
     if found.is_none() || inspect()? != found {
         return Ok(());
     }
     match fs::remove_file(path) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(Step::Replace, error)),
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(failed(ListenStep::Replace, error)),
         Ok(()) | Err(_) => Ok(()),
     }
 }
 
 /// Whether a process accepts connections at `path`. Does not wait for a place in its queue.
-fn probe(path: &Path) -> nix::Result<Life> {
+fn probe(path: &Path) -> nix::Result<SocketLiveness> {
     let name = UnixAddr::new(path)?;
     let socket = listen::stream_socket(AddressFamily::Unix)?;
     match socket::connect(socket.as_raw_fd(), &name) {
-        Ok(()) | Err(Errno::EAGAIN | Errno::EINPROGRESS) => Ok(Life::Alive),
-        Err(Errno::ECONNREFUSED) => Ok(Life::Dead),
-        Err(Errno::ENOENT) => Ok(Life::Gone),
+        Ok(()) | Err(Errno::EAGAIN | Errno::EINPROGRESS) => Ok(SocketLiveness::Alive),
+        Err(Errno::ECONNREFUSED) => Ok(SocketLiveness::Dead),
+        Err(Errno::ENOENT) => Ok(SocketLiveness::Gone),
         Err(error) => Err(error),
     }
 }
 
-enum Life {
+enum SocketLiveness {
     Alive,
     Dead,
     Gone,
@@ -153,7 +154,7 @@ mod tests {
     /// until it starts its program.
     fn leave_dead(path: &Path) {
         drop(UnixListener::bind(path).unwrap());
-        while !matches!(probe(path), Ok(Life::Dead)) {
+        while !matches!(probe(path), Ok(SocketLiveness::Dead)) {
             std::thread::yield_now();
         }
     }
@@ -215,11 +216,11 @@ mod tests {
 
         let datagrams = directory.path().join("datagrams");
         let _live = UnixDatagram::bind(&datagrams).unwrap();
-        assert!(matches!(bind_plainly(&datagrams), Err(ListenError::Failed { step: Step::Probe, .. })));
+        assert!(matches!(bind_plainly(&datagrams), Err(ListenError::Failed { step: ListenStep::Probe, .. })));
         assert!(datagrams.exists());
 
         let nowhere = directory.path().join("no/such/directory");
-        assert!(matches!(bind_plainly(&nowhere), Err(ListenError::Failed { step: Step::Bind, .. })));
+        assert!(matches!(bind_plainly(&nowhere), Err(ListenError::Failed { step: ListenStep::Bind, .. })));
     }
 
     #[test]
@@ -240,7 +241,7 @@ mod tests {
         let path = directory.path().join("socket");
         let address = SocketPath::new(&path).unwrap().into();
         let socket = bind_at(&address, &path).unwrap();
-        let file = OwnFile::claim(&path).unwrap();
+        let file = OwnedFile::claim(&path).unwrap();
         // Not listening, it looks dead to whoever takes no turn.
         clear(&address, &path).unwrap();
         assert!(matches!(listen_at(&address, socket, &file), Err(ListenError::Lost { .. })));
@@ -269,7 +270,7 @@ mod tests {
             assert_eq!((metadata.uid(), metadata.gid()), (7, 8));
         } else {
             println!("not root: another owner can only be refused");
-            assert!(matches!(bound, Err(ListenError::Failed { step: Step::Own, .. })));
+            assert!(matches!(bound, Err(ListenError::Failed { step: ListenStep::Own, .. })));
             assert!(!path.exists());
             assert!(!waits_in_vain(|| drop(bind(&path, &permissions))));
         }

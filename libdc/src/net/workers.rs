@@ -17,14 +17,14 @@ use tracing::{error, warn};
 /// The threads on which connections are served.
 #[derive(Debug)]
 pub struct Workers {
-    workers: Vec<Worker>,
+    workers: Vec<WorkerThread>,
     threads: Vec<JoinHandle<()>>,
     tasks: TaskTracker,
     stop: CancellationToken,
 }
 
 #[derive(Debug)]
-struct Worker {
+struct WorkerThread {
     handle: Handle,
     load: Arc<AtomicUsize>,
 }
@@ -36,7 +36,7 @@ impl Workers {
     /// If the system refuses a thread or what a runtime needs.
     pub fn start(own: &Handle, threads: usize) -> io::Result<Self> {
         let mut started = Self {
-            workers: vec![Worker { handle: own.clone(), load: Arc::default() }],
+            workers: vec![WorkerThread { handle: own.clone(), load: Arc::default() }],
             threads: Vec::new(),
             tasks: TaskTracker::new(),
             stop: CancellationToken::new(),
@@ -44,7 +44,7 @@ impl Workers {
         for number in 1..threads {
             let runtime = runtime()?;
             let stop = started.stop.clone();
-            started.workers.push(Worker { handle: runtime.handle().clone(), load: Arc::default() });
+            started.workers.push(WorkerThread { handle: runtime.handle().clone(), load: Arc::default() });
             let thread = std::thread::Builder::new()
                 .name(format!("worker-{number}"))
                 .spawn(move || runtime.block_on(stop.cancelled()))?;
@@ -63,7 +63,7 @@ impl Workers {
         else {
             return;
         };
-        let load = Load::add(&worker.load);
+        let load = LoadCount::add(&worker.load);
         if number == 0 {
             let connection = serve(socket);
             self.tasks.spawn_on(load.until(connection), &worker.handle);
@@ -108,9 +108,9 @@ pub fn runtime() -> io::Result<Runtime> {
     Builder::new_current_thread().enable_all().build()
 }
 
-struct Load(Arc<AtomicUsize>);
+struct LoadCount(Arc<AtomicUsize>);
 
-impl Load {
+impl LoadCount {
     fn add(load: &Arc<AtomicUsize>) -> Self {
         load.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(load))
@@ -121,7 +121,7 @@ impl Load {
     }
 }
 
-impl Drop for Load {
+impl Drop for LoadCount {
     fn drop(&mut self) {
         self.0.fetch_sub(1, Ordering::Relaxed);
     }

@@ -23,7 +23,7 @@
 use super::descriptors::close_all_but;
 use super::detach::{self, DetachError};
 use super::pidfile::PidfileLock;
-use crate::file::OwnFile;
+use crate::file::OwnedFile;
 use nix::sys::signal::{SigSet, SigmaskHow};
 use std::io::{self, Read, Write};
 use std::os::fd::AsRawFd;
@@ -35,58 +35,58 @@ const END: u8 = b'e';
 const DONE: u8 = b'd';
 const FAILED: u8 = b'f';
 
-/// The daemon's side. Dropped without [`Custodian::clean_up`], as at the daemon's death, the files are
+/// The daemon's side. Dropped without [`CleanupHelper::clean_up`], as at the daemon's death, the files are
 /// removed all the same, soon afterwards.
 #[derive(Debug)]
-pub struct Custodian {
+pub struct CleanupHelper {
     channel: UnixStream,
 }
 
-impl Custodian {
+impl CleanupHelper {
     /// Starts a custodian for `files`, which it removes in this order, and leaves them to it. It holds `lock` until
     /// then. On an error the files are removed.
     ///
     /// # Errors
-    /// [`CustodianError`] if there can be none.
-    pub fn start(files: Vec<OwnFile>, lock: Option<&PidfileLock>) -> Result<Self, CustodianError> {
-        detach::alone().map_err(CustodianError::Fork)?;
-        let (channel, far) = UnixStream::pair().map_err(CustodianError::Channel)?;
-        io::stdout().flush().map_err(CustodianError::Channel)?;
+    /// [`CleanupError`] if there can be none.
+    pub fn start(files: Vec<OwnedFile>, lock: Option<&PidfileLock>) -> Result<Self, CleanupError> {
+        detach::alone().map_err(CleanupError::Fork)?;
+        let (channel, far) = UnixStream::pair().map_err(CleanupError::Channel)?;
+        io::stdout().flush().map_err(CleanupError::Channel)?;
         let umask = detach::current_umask();
         // Before the fork, so that no signal finds the custodian without its mask.
         let signals = SigSet::all()
             .thread_swap_mask(SigmaskHow::SIG_SETMASK)
-            .map_err(|error| CustodianError::Channel(error.into()))?;
+            .map_err(|error| CleanupError::Channel(error.into()))?;
         let forked = daemonize::Daemonize::new().umask(umask).execute();
         if let daemonize::Outcome::Child(child) = forked {
             // Never returns into the daemon's code: this is a copy of it.
             process::exit(if child.is_ok() { watch(far, files, lock) } else { 1 });
         }
-        signals.thread_set_mask().map_err(|error| CustodianError::Channel(error.into()))?;
+        signals.thread_set_mask().map_err(|error| CleanupError::Channel(error.into()))?;
         drop(far);
         let mut custodian = Self { channel };
         match custodian.answer() {
             Ok(WATCHING) => {}
-            Ok(_) => return Err(CustodianError::Unwatched),
+            Ok(_) => return Err(CleanupError::Unwatched),
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => {
-                return Err(CustodianError::Unwatched);
+                return Err(CleanupError::Unwatched);
             }
-            Err(error) => return Err(CustodianError::Channel(error)),
+            Err(error) => return Err(CleanupError::Channel(error)),
         }
-        files.into_iter().for_each(OwnFile::release);
+        files.into_iter().for_each(OwnedFile::release);
         Ok(custodian)
     }
 
     /// Has the files removed, and returns when they are.
     ///
     /// # Errors
-    /// [`CustodianError`] if one can't be removed or the custodian is gone.
-    pub fn clean_up(mut self) -> Result<(), CustodianError> {
-        self.channel.write_all(&[END]).map_err(CustodianError::Gone)?;
+    /// [`CleanupError`] if one can't be removed or the custodian is gone.
+    pub fn clean_up(mut self) -> Result<(), CleanupError> {
+        self.channel.write_all(&[END]).map_err(CleanupError::Gone)?;
         match self.answer() {
             Ok(DONE) => Ok(()),
-            Ok(_) => Err(CustodianError::Left),
-            Err(error) => Err(CustodianError::Gone(error)),
+            Ok(_) => Err(CleanupError::Left),
+            Err(error) => Err(CleanupError::Gone(error)),
         }
     }
 
@@ -98,13 +98,13 @@ impl Custodian {
 }
 
 /// The life of the custodian; the result is its exit status.
-fn watch(mut channel: UnixStream, files: Vec<OwnFile>, lock: Option<&PidfileLock>) -> i32 {
+fn watch(mut channel: UnixStream, files: Vec<OwnedFile>, lock: Option<&PidfileLock>) -> i32 {
     let mut keep = vec![channel.as_raw_fd()];
-    keep.extend(files.iter().filter_map(OwnFile::pin).map(AsRawFd::as_raw_fd));
+    keep.extend(files.iter().filter_map(OwnedFile::pin).map(AsRawFd::as_raw_fd));
     keep.extend(lock.map(|lock| lock.file().as_raw_fd()));
     name_process();
     if close_all_but(&keep).is_err() || channel.write_all(&[WATCHING]).is_err() {
-        files.into_iter().for_each(OwnFile::release);
+        files.into_iter().for_each(OwnedFile::release);
         return 1;
     }
     // One byte, or the end of the daemon: it makes no difference.
@@ -130,7 +130,7 @@ fn name_process() {}
 
 /// Why the files will not be removed by a custodian.
 #[derive(Debug, thiserror::Error)]
-pub enum CustodianError {
+pub enum CleanupError {
     /// It can't be forked.
     #[error("can't start the process that removes socket and pidfile at the end: {0}")]
     Fork(DetachError),

@@ -31,11 +31,11 @@ const STATUS_PANIC: i32 = 101;
 /// What goes through the pipe when the daemon serves.
 const SERVING: u8 = b'+';
 
-/// The daemon's side of the pipe to its starter. Dropped before [`Readiness::serving`], it lets the starter wait
+/// The daemon's side of the pipe to its starter. Dropped before [`ReadyPipe::serving`], it lets the starter wait
 /// for the end of the daemon and pass on its status.
 #[derive(Debug)]
 #[must_use = "the starter waits"]
-pub struct Readiness {
+pub struct ReadyPipe {
     starter: PipeWriter,
 }
 
@@ -44,7 +44,7 @@ pub struct Readiness {
 ///
 /// # Errors
 /// [`DetachError`], in whichever process it occurs.
-pub fn detach(program: &str) -> Result<Readiness, DetachError> {
+pub fn detach(program: &str) -> Result<ReadyPipe, DetachError> {
     alone()?;
     let (reader, mut writer) = io::pipe().map_err(DetachError::Pipe)?;
     adopt_orphans();
@@ -59,7 +59,7 @@ pub fn detach(program: &str) -> Result<Readiness, DetachError> {
         daemonize::Outcome::Child(Ok(_)) => {
             drop(reader);
             writer.write_all(&process::id().to_be_bytes()).map_err(DetachError::Pipe)?;
-            Ok(Readiness { starter: writer })
+            Ok(ReadyPipe { starter: writer })
         }
         daemonize::Outcome::Child(Err(error)) => Err(DetachError::Fork(error)),
         daemonize::Outcome::Parent(forked) => {
@@ -74,7 +74,7 @@ pub fn detach(program: &str) -> Result<Readiness, DetachError> {
     }
 }
 
-impl Readiness {
+impl ReadyPipe {
     /// Lets go of the terminal and the directory, and the starter exit with success. A starter that is gone
     /// already (interrupted) is no error.
     ///
@@ -130,28 +130,28 @@ fn await_daemon(program: &str, mut reader: PipeReader, daemon: i32) -> i32 {
     if reader.read_exact(&mut [0]).is_ok() {
         return 0;
     }
-    let end = End::of(waitpid(Pid::from_raw(daemon), None));
+    let end = DaemonExit::of(waitpid(Pid::from_raw(daemon), None));
     match end {
-        End::Failed(status) => return status,
-        End::Killed(signal) => {
+        DaemonExit::Failed(status) => return status,
+        DaemonExit::Killed(signal) => {
             eprintln!("{program}: the daemon was killed by {signal} before it was serving");
         }
-        End::Panicked => eprintln!("{program}: the daemon panicked before it was serving"),
-        End::Unknown => eprintln!("{program}: the daemon ended before it was serving"),
+        DaemonExit::Panicked => eprintln!("{program}: the daemon panicked before it was serving"),
+        DaemonExit::Unknown => eprintln!("{program}: the daemon ended before it was serving"),
     }
     STATUS_UNKNOWN
 }
 
 /// How a daemon ended that never served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum End {
+enum DaemonExit {
     Failed(i32),
     Killed(Signal),
     Panicked,
     Unknown,
 }
 
-impl End {
+impl DaemonExit {
     fn of(status: Result<WaitStatus, Errno>) -> Self {
         match status {
             Ok(WaitStatus::Exited(_, STATUS_PANIC)) => Self::Panicked,

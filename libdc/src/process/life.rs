@@ -12,18 +12,18 @@
 //! it says on standard error and its exit status reach whoever started it, under `-daemon` too.
 
 use super::account::Account;
-use super::custodian::{Custodian, CustodianError};
-use super::detach::{DetachError, Readiness, detach};
+use super::custodian::{CleanupError, CleanupHelper};
+use super::detach::{DetachError, ReadyPipe, detach};
 use super::pidfile::{Pidfile, PidfileError, PidfileLock};
 use super::privileges::{PrivilegeError, become_user};
-use crate::file::OwnFile;
+use crate::file::OwnedFile;
 use nix::unistd::geteuid;
 use std::io;
 use std::path::PathBuf;
 
 /// How a daemon is to be started.
 #[derive(Clone, Debug)]
-pub struct Launch {
+pub struct DaemonLaunch {
     /// The program's name, for what its starter has to say under `-daemon`.
     pub program: &'static str,
     /// `-daemon`.
@@ -34,12 +34,12 @@ pub struct Launch {
     pub user: Option<Account>,
 }
 
-impl Launch {
+impl DaemonLaunch {
     /// Detaches if that is wanted. Under `-daemon` only the daemon returns.
     ///
     /// # Errors
-    /// [`LifeError`].
-    pub fn detach(self) -> Result<Detached, LifeError> {
+    /// [`LifecycleError`].
+    pub fn detach(self) -> Result<Detached, LifecycleError> {
         let readiness = if self.detach { Some(detach(self.program)?) } else { None };
         Ok(Detached { pidfile: self.pidfile, readiness, user: self.user })
     }
@@ -47,8 +47,8 @@ impl Launch {
     /// Detaches if that is wanted, and locks the pidfile.
     ///
     /// # Errors
-    /// [`LifeError`].
-    pub fn begin(self) -> Result<Starting, LifeError> {
+    /// [`LifecycleError`].
+    pub fn begin(self) -> Result<Starting, LifecycleError> {
         self.detach()?.lock()
     }
 }
@@ -57,7 +57,7 @@ impl Launch {
 #[derive(Debug)]
 pub struct Detached {
     pidfile: Option<PathBuf>,
-    readiness: Option<Readiness>,
+    readiness: Option<ReadyPipe>,
     user: Option<Account>,
 }
 
@@ -65,8 +65,8 @@ impl Detached {
     /// Locks the pidfile.
     ///
     /// # Errors
-    /// [`LifeError`].
-    pub fn lock(self) -> Result<Starting, LifeError> {
+    /// [`LifecycleError`].
+    pub fn lock(self) -> Result<Starting, LifecycleError> {
         let pidfile = self.pidfile.as_deref().map(Pidfile::lock).transpose()?;
         Ok(Starting { pidfile, readiness: self.readiness, user: self.user })
     }
@@ -76,63 +76,63 @@ impl Detached {
 #[derive(Debug)]
 pub struct Starting {
     pidfile: Option<Pidfile>,
-    readiness: Option<Readiness>,
+    readiness: Option<ReadyPipe>,
     user: Option<Account>,
 }
 
 impl Starting {
     /// Becomes the user. `files` are those to remove at the end, the sockets that were made; where the user may not
-    /// remove them a [`Custodian`] is started first.
+    /// remove them a [`CleanupHelper`] is started first.
     ///
     /// # Errors
-    /// [`LifeError`]. The files are removed then.
-    pub fn confine(self, mut files: Vec<OwnFile>) -> Result<Confined, LifeError> {
+    /// [`LifecycleError`]. The files are removed then.
+    pub fn confine(self, mut files: Vec<OwnedFile>) -> Result<Unprivileged, LifecycleError> {
         let (lock, pidfile) = self.pidfile.map(Pidfile::into_parts).unzip();
         // The last, since who waits for it to go wants everything gone.
         files.extend(pidfile);
         let leaves_root = geteuid().is_root() && self.user.as_ref().is_some_and(|user| user.uid() != 0);
         let leftovers = if leaves_root && !files.is_empty() {
-            Leftovers::Kept(Custodian::start(files, lock.as_ref())?)
+            Cleanup::Kept(CleanupHelper::start(files, lock.as_ref())?)
         } else {
-            Leftovers::Own(files)
+            Cleanup::Own(files)
         };
         if let Some(user) = &self.user {
             become_user(user)?;
         }
-        Ok(Confined { leftovers, lock, readiness: self.readiness })
+        Ok(Unprivileged { leftovers, lock, readiness: self.readiness })
     }
 }
 
 /// A process with no more rights than it needs: the time to start threads and connect.
 #[derive(Debug)]
-pub struct Confined {
+pub struct Unprivileged {
     // Removed before the pidfile is unlocked: the order of the fields.
-    leftovers: Leftovers,
+    leftovers: Cleanup,
     lock: Option<PidfileLock>,
-    readiness: Option<Readiness>,
+    readiness: Option<ReadyPipe>,
 }
 
-impl Confined {
+impl Unprivileged {
     /// Writes the pidfile, and under `-daemon` lets go of terminal, directory and starter.
     ///
     /// # Errors
-    /// [`LifeError`]. The files are removed then.
-    pub fn serving(self) -> Result<Serving, LifeError> {
+    /// [`LifecycleError`]. The files are removed then.
+    pub fn serving(self) -> Result<Serving, LifecycleError> {
         self.serving_after(|| {})
     }
 
-    /// As [`Confined::serving`], and does `announce` in between: when nothing is left that a user could have to put right, and
+    /// As [`Unprivileged::serving`], and does `announce` in between: when nothing is left that a user could have to put right, and
     /// who started the daemon still reads what it says.
     ///
     /// # Errors
     /// The same.
-    pub fn serving_after(mut self, announce: impl FnOnce()) -> Result<Serving, LifeError> {
+    pub fn serving_after(mut self, announce: impl FnOnce()) -> Result<Serving, LifecycleError> {
         if let Some(lock) = &mut self.lock {
             lock.write()?;
         }
         announce();
         if let Some(readiness) = self.readiness {
-            readiness.serving().map_err(LifeError::Ready)?;
+            readiness.serving().map_err(LifecycleError::Ready)?;
         }
         Ok(Serving { leftovers: self.leftovers, _lock: self.lock })
     }
@@ -142,7 +142,7 @@ impl Confined {
 #[derive(Debug)]
 #[must_use = "socket and pidfile are removed when this is dropped"]
 pub struct Serving {
-    leftovers: Leftovers,
+    leftovers: Cleanup,
     _lock: Option<PidfileLock>,
 }
 
@@ -150,15 +150,15 @@ impl Serving {
     /// Removes socket and pidfile, where they are still ours. Afterwards the process can end.
     ///
     /// # Errors
-    /// [`LifeError`] for the first that can't be removed; the others are, as far as possible.
-    pub fn end(self) -> Result<(), LifeError> {
+    /// [`LifecycleError`] for the first that can't be removed; the others are, as far as possible.
+    pub fn end(self) -> Result<(), LifecycleError> {
         match self.leftovers {
-            Leftovers::Kept(custodian) => custodian.clean_up()?,
-            Leftovers::Own(files) => {
+            Cleanup::Kept(custodian) => custodian.clean_up()?,
+            Cleanup::Own(files) => {
                 let mut first = Ok(());
                 for file in files {
                     let path = file.path().to_owned();
-                    let removed = file.remove().map_err(|source| LifeError::Remove { path, source });
+                    let removed = file.remove().map_err(|source| LifecycleError::Remove { path, source });
                     first = first.and(removed.map(drop));
                 }
                 first?;
@@ -170,16 +170,16 @@ impl Serving {
 
 /// Who removes the files.
 #[derive(Debug)]
-enum Leftovers {
+enum Cleanup {
     /// This process.
-    Own(Vec<OwnFile>),
+    Own(Vec<OwnedFile>),
     /// A process that kept the right to.
-    Kept(Custodian),
+    Kept(CleanupHelper),
 }
 
 /// What went wrong in the life of a daemon.
 #[derive(Debug, thiserror::Error)]
-pub enum LifeError {
+pub enum LifecycleError {
     /// It could not detach.
     #[error(transparent)]
     Detach(#[from] DetachError),
@@ -191,7 +191,7 @@ pub enum LifeError {
     Privileges(#[from] PrivilegeError),
     /// Nobody would remove, or has removed, its files.
     #[error(transparent)]
-    Custodian(#[from] CustodianError),
+    Custodian(#[from] CleanupError),
     /// It serves, but can't let go of terminal and directory.
     #[error("can't detach: {0}")]
     Ready(io::Error),

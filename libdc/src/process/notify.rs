@@ -23,7 +23,7 @@
 mod channel;
 mod delivery;
 
-use self::channel::Channel;
+use self::channel::NotifyChannel;
 use self::delivery::{Delivery, Word};
 use crate::process::passing::DESCRIPTORS_MAX;
 use nix::time::{ClockId, clock_gettime};
@@ -67,7 +67,7 @@ impl Notifier {
         let Some(name) = variable("NOTIFY_SOCKET").filter(|name| !name.is_empty()) else {
             return Ok(Self { delivery: None, watchdog: None });
         };
-        let delivery = Delivery::new(Channel::open(&name)?);
+        let delivery = Delivery::new(NotifyChannel::open(&name)?);
         Ok(Self { delivery: Some(delivery), watchdog: watchdog(variable, pid)? })
     }
 
@@ -130,12 +130,12 @@ impl Notifier {
     /// a supervisor nothing happens.
     ///
     /// # Errors
-    /// [`StoreError`]. Some may have been stored then.
-    pub fn store(&self, name: &str, descriptors: &[BorrowedFd<'_>]) -> Result<(), StoreError> {
+    /// [`FdStoreError`]. Some may have been stored then.
+    pub fn store(&self, name: &str, descriptors: &[BorrowedFd<'_>]) -> Result<(), FdStoreError> {
         let message = format!("FDSTORE=1\nFDNAME={}", checked(name)?);
         let Some(delivery) = &self.delivery else { return Ok(()) };
         for some in descriptors.chunks(DESCRIPTORS_MAX) {
-            delivery.channel().send(&message, some, Haste::Wait).map_err(StoreError::Send)?;
+            delivery.channel().send(&message, some, Haste::Wait).map_err(FdStoreError::Send)?;
         }
         Ok(())
     }
@@ -143,11 +143,11 @@ impl Notifier {
     /// The supervisor is to close what it stored under `name`. Waits up to a second. Without a supervisor nothing happens.
     ///
     /// # Errors
-    /// [`StoreError`].
-    pub fn remove_stored(&self, name: &str) -> Result<(), StoreError> {
+    /// [`FdStoreError`].
+    pub fn remove_stored(&self, name: &str) -> Result<(), FdStoreError> {
         let message = format!("FDSTOREREMOVE=1\nFDNAME={}", checked(name)?);
         let Some(delivery) = &self.delivery else { return Ok(()) };
-        delivery.channel().send(&message, &[], Haste::Wait).map_err(StoreError::Send)
+        delivery.channel().send(&message, &[], Haste::Wait).map_err(FdStoreError::Send)
     }
 
     fn tell(&self, name: &'static str, value: &str) {
@@ -171,8 +171,8 @@ enum Haste {
     Lose,
 }
 
-fn checked(name: &str) -> Result<&str, StoreError> {
-    if is_stored_name(name) { Ok(name) } else { Err(StoreError::Name { name: name.to_owned() }) }
+fn checked(name: &str) -> Result<&str, FdStoreError> {
+    if is_stored_name(name) { Ok(name) } else { Err(FdStoreError::Name { name: name.to_owned() }) }
 }
 
 /// The time of `WATCHDOG_USEC`, unless `WATCHDOG_PID` means another process.
@@ -218,7 +218,7 @@ pub enum NotifyError {
 
 /// Why a supervisor did not store or remove descriptors.
 #[derive(Debug, thiserror::Error)]
-pub enum StoreError {
+pub enum FdStoreError {
     /// Nothing is stored under such a name.
     #[error("{name:?} is no name of a stored descriptor: 1 to 255 printable characters of ASCII, no colon")]
     Name {
@@ -241,12 +241,12 @@ mod tests {
     use tempfile::TempDir;
 
     /// A supervisor and a service, whose process has the number 7.
-    struct Pair {
+    struct NotifyPair {
         directory: TempDir,
         supervisor: UnixDatagram,
     }
 
-    impl Pair {
+    impl NotifyPair {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let supervisor = bind(&directory.path().join("notify"));
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn the_words_are_those_of_sd_notify() {
-        let pair = Pair::new();
+        let pair = NotifyPair::new();
         let service = pair.service();
         assert!(service.is_supervised());
         service.ready();
@@ -362,7 +362,7 @@ mod tests {
 
     #[test]
     fn the_path_is_needed_once() {
-        let pair = Pair::new();
+        let pair = NotifyPair::new();
         let service = pair.service();
         // As after a change of root or user.
         std::fs::remove_file(pair.directory.path().join("notify")).unwrap();
@@ -379,7 +379,7 @@ mod tests {
 
     #[test]
     fn what_is_not_taken_is_kept_for_a_supervisor_that_reads_again() {
-        let pair = Pair::new();
+        let pair = NotifyPair::new();
         let service = pair.service();
         fill(&service);
         service.status("starting");
@@ -402,7 +402,7 @@ mod tests {
 
     #[test]
     fn the_end_waits_for_no_supervisor() {
-        let pair = Pair::new();
+        let pair = NotifyPair::new();
         let service = pair.service();
         fill(&service);
         service.stopping();
@@ -425,7 +425,7 @@ mod tests {
 
     #[test]
     fn descriptors_are_stored_under_a_name() {
-        let pair = Pair::new();
+        let pair = NotifyPair::new();
         let (_reader, writer) = io::pipe().unwrap();
         let service = pair.service();
         service.store("locks", &vec![writer.as_fd(); DESCRIPTORS_MAX + 1]).unwrap();
@@ -437,18 +437,21 @@ mod tests {
         }
         let long = "n".repeat(256);
         for name in ["", "a:b", "a\nb", "ü", "\x7f", &long] {
-            assert!(matches!(service.store(name, &[writer.as_fd()]), Err(StoreError::Name { .. })), "{name}");
-            assert!(matches!(service.remove_stored(name), Err(StoreError::Name { .. })), "{name}");
+            assert!(
+                matches!(service.store(name, &[writer.as_fd()]), Err(FdStoreError::Name { .. })),
+                "{name}"
+            );
+            assert!(matches!(service.remove_stored(name), Err(FdStoreError::Name { .. })), "{name}");
         }
         assert!(is_stored_name(&long[1..]) && is_stored_name("a b~"));
         assert_eq!(pair.hears(), None);
         drop(pair);
-        assert!(matches!(service.store("locks", &[writer.as_fd()]), Err(StoreError::Send(_))));
+        assert!(matches!(service.store("locks", &[writer.as_fd()]), Err(FdStoreError::Send(_))));
     }
 
     #[test]
     fn the_watchdog_is_that_of_this_process() {
-        let pair = Pair::new();
+        let pair = NotifyPair::new();
         let path = pair.directory.path().join("notify");
         let with = |further: &[(&str, &str)]| {
             service(&[&[("NOTIFY_SOCKET", path.to_str().unwrap())], further].concat())

@@ -27,7 +27,7 @@
 //! Nothing here panics.
 
 use crate::net::address::Address;
-use crate::net::inherit::{InheritError, Inherited};
+use crate::net::inherit::{InheritedFd, InheritedFdError};
 use crate::net::listen::{ListenError, Listener, SocketPermissions};
 use std::env;
 use std::ffi::OsString;
@@ -45,16 +45,16 @@ pub const UNNAMED: &str = "unknown";
 
 /// What was passed, in the order of the supervisor.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Passed {
-    descriptors: Vec<PassedDescriptor>,
+pub struct SocketActivation {
+    descriptors: Vec<PassedFd>,
 }
 
-impl Passed {
+impl SocketActivation {
     /// What was passed to this process. Nothing is taken over yet.
     ///
     /// # Errors
-    /// [`PassedError`], in one line that names the variable.
-    pub fn from_environment() -> Result<Self, PassedError> {
+    /// [`ActivationError`], in one line that names the variable.
+    pub fn from_environment() -> Result<Self, ActivationError> {
         Self::from_variables(|name| env::var_os(name), process::id(), parent_id())
     }
 
@@ -66,15 +66,15 @@ impl Passed {
         variable: impl Fn(&str) -> Option<OsString>,
         pid: u32,
         parent: u32,
-    ) -> Result<Self, PassedError> {
-        let variables = Variables(variable);
+    ) -> Result<Self, ActivationError> {
+        let variables = ActivationEnv(variable);
         let descriptors = match variables.of_systemd(pid)? {
             Some(descriptors) => descriptors,
             None => variables.of_einhorn(parent)?,
         };
         for (at, descriptor) in descriptors.iter().enumerate() {
             if descriptors[..at].iter().any(|before| before.number == descriptor.number) {
-                return Err(PassedError::Twice { number: descriptor.number });
+                return Err(ActivationError::Twice { number: descriptor.number });
             }
         }
         Ok(Self { descriptors })
@@ -88,7 +88,7 @@ impl Passed {
 
     /// The descriptors.
     #[must_use]
-    pub fn as_slice(&self) -> &[PassedDescriptor] {
+    pub fn as_slice(&self) -> &[PassedFd] {
         &self.descriptors
     }
 
@@ -97,13 +97,13 @@ impl Passed {
     /// # Errors
     /// For the first that is not a listening stream socket, or was taken over before.
     pub fn listeners(&self) -> Result<Vec<Listener>, ListenError> {
-        self.descriptors.iter().map(PassedDescriptor::listen).collect()
+        self.descriptors.iter().map(PassedFd::listen).collect()
     }
 }
 
 /// A descriptor that was passed.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct PassedDescriptor {
+pub struct PassedFd {
     /// Its number.
     pub number: RawFd,
     /// What the supervisor calls it: of a socket, the name of its unit or the one chosen there; of a stored descriptor, the one that it was
@@ -111,7 +111,7 @@ pub struct PassedDescriptor {
     pub name: String,
 }
 
-impl PassedDescriptor {
+impl PassedFd {
     /// The address to listen on it: `FD:n`.
     #[must_use]
     pub const fn address(&self) -> Address {
@@ -130,17 +130,17 @@ impl PassedDescriptor {
     ///
     /// # Errors
     /// If it is not there, or was taken over before.
-    pub fn take(&self) -> Result<OwnedFd, InheritError> {
-        Inherited::find(self.number)?.take()
+    pub fn take(&self) -> Result<OwnedFd, InheritedFdError> {
+        InheritedFd::find(self.number)?.take()
     }
 }
 
 /// The variables of the environment.
-struct Variables<F>(F);
+struct ActivationEnv<F>(F);
 
-impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
+impl<F: Fn(&str) -> Option<OsString>> ActivationEnv<F> {
     /// `None` if they are not there, or meant for another process.
-    fn of_systemd(&self, pid: u32) -> Result<Option<Vec<PassedDescriptor>>, PassedError> {
+    fn of_systemd(&self, pid: u32) -> Result<Option<Vec<PassedFd>>, ActivationError> {
         if self.number("LISTEN_PID")? != Some(u64::from(pid)) {
             return Ok(None);
         }
@@ -150,13 +150,13 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
             None => vec![UNNAMED.to_owned(); count],
         };
         if count > 0 && names.len() != count {
-            return Err(PassedError::Names { names: names.len(), descriptors: count });
+            return Err(ActivationError::Names { names: names.len(), descriptors: count });
         }
         let numbered = names.into_iter().take(count).zip(PASSED_FIRST..);
-        Ok(Some(numbered.map(|(name, number)| PassedDescriptor { number, name }).collect()))
+        Ok(Some(numbered.map(|(name, number)| PassedFd { number, name }).collect()))
     }
 
-    fn of_einhorn(&self, parent: u32) -> Result<Vec<PassedDescriptor>, PassedError> {
+    fn of_einhorn(&self, parent: u32) -> Result<Vec<PassedFd>, ActivationError> {
         if self.number("EINHORN_MASTER_PID")?.is_some_and(|master| master != u64::from(parent)) {
             return Ok(Vec::new());
         }
@@ -165,7 +165,7 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
                 let name = format!("EINHORN_FD_{index}");
                 let value = self.text(&name)?;
                 value.map_or_else(
-                    || Err(PassedError::Missing { variable: name.clone() }),
+                    || Err(ActivationError::Missing { variable: name.clone() }),
                     |it| unnamed(&name, &it),
                 )
             });
@@ -174,41 +174,42 @@ impl<F: Fn(&str) -> Option<OsString>> Variables<F> {
         let list = self.text("EINHORN_FDS")?.unwrap_or_default();
         let numbers: Vec<&str> = list.split_whitespace().take(PASSED_MAX + 1).collect();
         if numbers.len() > PASSED_MAX {
-            return Err(PassedError::TooMany { variable: "EINHORN_FDS".to_owned() });
+            return Err(ActivationError::TooMany { variable: "EINHORN_FDS".to_owned() });
         }
         numbers.into_iter().map(|word| unnamed("EINHORN_FDS", word)).collect()
     }
 
     /// A number of descriptors.
-    fn count(&self, name: &str) -> Result<Option<usize>, PassedError> {
+    fn count(&self, name: &str) -> Result<Option<usize>, ActivationError> {
         let Some(number) = self.number(name)? else { return Ok(None) };
         let count = usize::try_from(number).ok().filter(|count| *count <= PASSED_MAX);
-        count.map(Some).ok_or_else(|| PassedError::TooMany { variable: name.to_owned() })
+        count.map(Some).ok_or_else(|| ActivationError::TooMany { variable: name.to_owned() })
     }
 
-    fn number(&self, name: &str) -> Result<Option<u64>, PassedError> {
+    fn number(&self, name: &str) -> Result<Option<u64>, ActivationError> {
         let Some(text) = self.text(name)? else { return Ok(None) };
         let number = digits(&text).and_then(|digits| digits.parse().ok());
-        number.map(Some).ok_or_else(|| PassedError::NotANumber { variable: name.to_owned(), value: text })
+        number.map(Some).ok_or_else(|| ActivationError::NotANumber { variable: name.to_owned(), value: text })
     }
 
     /// The value of a variable; an empty one is as good as none.
-    fn text(&self, name: &str) -> Result<Option<String>, PassedError> {
+    fn text(&self, name: &str) -> Result<Option<String>, ActivationError> {
         let Some(value) = (self.0)(name).filter(|value| !value.is_empty()) else { return Ok(None) };
-        let text =
-            value.into_string().map_err(|value| PassedError::NotText { variable: name.to_owned(), value });
+        let text = value
+            .into_string()
+            .map_err(|value| ActivationError::NotText { variable: name.to_owned(), value });
         text.map(Some)
     }
 }
 
 /// The descriptor that `word`, of the variable `variable`, names.
-fn unnamed(variable: &str, word: &str) -> Result<PassedDescriptor, PassedError> {
+fn unnamed(variable: &str, word: &str) -> Result<PassedFd, ActivationError> {
     let number = digits(word).and_then(|digits| digits.parse().ok()).filter(|number| *number >= PASSED_FIRST);
-    let number = number.ok_or_else(|| PassedError::NotADescriptor {
+    let number = number.ok_or_else(|| ActivationError::NotADescriptor {
         variable: variable.to_owned(),
         value: word.to_owned(),
     })?;
-    Ok(PassedDescriptor { number, name: UNNAMED.to_owned() })
+    Ok(PassedFd { number, name: UNNAMED.to_owned() })
 }
 
 fn digits(text: &str) -> Option<&str> {
@@ -217,7 +218,7 @@ fn digits(text: &str) -> Option<&str> {
 
 /// Why the variables say nothing that can be.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
-pub enum PassedError {
+pub enum ActivationError {
     /// A variable is no text.
     #[error("{variable}={}: not a text", value.display())]
     NotText {
@@ -282,7 +283,7 @@ mod tests {
         let variable = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
         };
-        let passed = Passed::from_variables(variable, 7, 6).map_err(|error| error.to_string())?;
+        let passed = SocketActivation::from_variables(variable, 7, 6).map_err(|error| error.to_string())?;
         assert_eq!(passed.is_empty(), passed.as_slice().is_empty());
         Ok(passed.descriptors.iter().map(|it| format!("{} {}", it.number, it.name)).collect())
     }
@@ -367,7 +368,10 @@ mod tests {
             Err("EINHORN_FDS: more than 4096 descriptors".to_owned())
         );
         let no_text = |name: &str| (name == "EINHORN_FDS").then(|| OsString::from_vec(vec![0xff]));
-        assert!(matches!(Passed::from_variables(no_text, 7, 6), Err(PassedError::NotText { .. })));
+        assert!(matches!(
+            SocketActivation::from_variables(no_text, 7, 6),
+            Err(ActivationError::NotText { .. })
+        ));
     }
 
     #[test]
@@ -378,7 +382,7 @@ mod tests {
         let number = inheritable(UnixListener::bind(&path).unwrap());
         let list = number.to_string();
         let variable = |name: &str| (name == "EINHORN_FDS").then(|| OsString::from(&list));
-        let passed = Passed::from_variables(variable, 7, 6).unwrap();
+        let passed = SocketActivation::from_variables(variable, 7, 6).unwrap();
         let listeners = passed.listeners().unwrap();
         assert_eq!(listeners[0].actual_address().to_string(), format!("UNIX:{}", path.display()));
         assert!(passed.listeners().is_err());
@@ -391,7 +395,7 @@ mod tests {
     fn anything_can_be_passed_but_only_a_listening_socket_be_listened_on() {
         let _alone = alone();
         let (near, _far) = UnixStream::pair().unwrap();
-        let descriptor = PassedDescriptor { number: inheritable(near), name: "stored".to_owned() };
+        let descriptor = PassedFd { number: inheritable(near), name: "stored".to_owned() };
         let error = descriptor.listen().unwrap_err();
         assert!(matches!(error, ListenError::NotListening { .. }), "{error}");
         descriptor.take().unwrap();

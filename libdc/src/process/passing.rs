@@ -42,18 +42,18 @@ const SCM_CREDENTIALS: i32 = 2;
 
 /// What a message brought.
 #[derive(Debug)]
-pub struct Received {
+pub struct ReceivedMessage {
     /// Bytes of the buffer that were filled. 0 is the end of a stream, or an empty datagram.
     pub bytes: usize,
     /// The descriptors, in the order in which they were sent; close-on-exec.
     pub descriptors: Vec<OwnedFd>,
     /// Who sent it, if [`receive_senders`] was called before.
-    pub sender: Option<Sender>,
+    pub sender: Option<PeerCredentials>,
     /// Whether further descriptors came that could not be received. Only [`receive_in_part`] returns such a message.
     pub descriptors_lost: bool,
 }
 
-impl Received {
+impl ReceivedMessage {
     fn complete(self) -> Result<Self, ReceiveError> {
         if self.descriptors_lost { Err(ReceiveError::DescriptorsLost) } else { Ok(self) }
     }
@@ -61,7 +61,7 @@ impl Received {
 
 /// The process that sent a message, as the kernel vouches for it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Sender {
+pub struct PeerCredentials {
     /// Its number; 0 for a process outside of our namespace of process numbers.
     pub pid: u32,
     /// Its user.
@@ -104,19 +104,19 @@ pub(super) fn send_with(
 ///
 /// # Errors
 /// [`ReceiveError`].
-pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, ReceiveError> {
-    receive_with(socket.as_fd(), buffer, CONTROL).and_then(Received::complete)
+pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<ReceivedMessage, ReceiveError> {
+    receive_with(socket.as_fd(), buffer, CONTROL).and_then(ReceivedMessage::complete)
 }
 
 /// As [`receive`], and a message is returned too some of whose descriptors could not be received: with those that were.
 ///
 /// # Errors
 /// [`ReceiveError`], but for [`ReceiveError::DescriptorsLost`].
-pub fn receive_in_part(socket: impl AsFd, buffer: &mut [u8]) -> Result<Received, ReceiveError> {
+pub fn receive_in_part(socket: impl AsFd, buffer: &mut [u8]) -> Result<ReceivedMessage, ReceiveError> {
     receive_with(socket.as_fd(), buffer, CONTROL)
 }
 
-/// Has the kernel say who sent each message that is received from now on ([`Received::sender`]). To be called before
+/// Has the kernel say who sent each message that is received from now on ([`ReceivedMessage::sender`]). To be called before
 /// the first one is sent.
 ///
 /// # Errors
@@ -126,7 +126,11 @@ pub fn receive_senders(socket: impl AsFd) -> io::Result<()> {
 }
 
 /// As [`receive`], with room for `control` bytes of control messages.
-fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], control: usize) -> Result<Received, ReceiveError> {
+fn receive_with(
+    socket: BorrowedFd<'_>,
+    buffer: &mut [u8],
+    control: usize,
+) -> Result<ReceivedMessage, ReceiveError> {
     // Zeros end the control messages, wherever the kernel stopped to write them.
     let mut control = vec![0; control];
     let (bytes, flags) = uninterrupted(|| {
@@ -139,7 +143,7 @@ fn receive_with(socket: BorrowedFd<'_>, buffer: &mut [u8], control: usize) -> Re
         Errno::EAGAIN => ReceiveError::NothingYet,
         other => ReceiveError::System(other.into()),
     })?;
-    let mut received = Received {
+    let mut received = ReceivedMessage {
         bytes,
         descriptors: Vec::new(),
         sender: None,
@@ -170,10 +174,10 @@ fn descriptors(content: &[u8]) -> impl Iterator<Item = OwnedFd> {
     })
 }
 
-fn sender(content: &[u8]) -> Option<Sender> {
+fn sender(content: &[u8]) -> Option<PeerCredentials> {
     let [pid, uid, gid] = content.as_chunks().0 else { return None };
     let number = |bytes: &[u8; 4]| u32::from_ne_bytes(*bytes);
-    Some(Sender { pid: number(pid), uid: number(uid), gid: number(gid) })
+    Some(PeerCredentials { pid: number(pid), uid: number(uid), gid: number(gid) })
 }
 
 /// The control messages in `rest`: level, type and content of each.
@@ -327,7 +331,7 @@ mod tests {
         receive_senders(&far).unwrap();
         send(&near, b"me", &[]).unwrap();
         let received = receive(&far, &mut [0; 8]).unwrap();
-        let me = Sender {
+        let me = PeerCredentials {
             pid: std::process::id(),
             uid: nix::unistd::getuid().as_raw(),
             gid: nix::unistd::getgid().as_raw(),
@@ -340,7 +344,7 @@ mod tests {
     fn a_sender_without_a_number_is_one_too() {
         // As the kernel has it of a process in a namespace that is not ours.
         let content = [0_u32, 65_534, 65_534].map(u32::to_ne_bytes).concat();
-        assert_eq!(sender(&content), Some(Sender { pid: 0, uid: 65_534, gid: 65_534 }));
+        assert_eq!(sender(&content), Some(PeerCredentials { pid: 0, uid: 65_534, gid: 65_534 }));
         assert_eq!(sender(&content[..11]), None);
     }
 

@@ -10,7 +10,7 @@
 //!
 //! The path itself may be no symbolic link, which root would follow to another's file. Nothing here panics.
 
-use crate::file::{Identity, OwnFile};
+use crate::file::{FileId, OwnedFile};
 use nix::errno::Errno;
 use nix::fcntl::OFlag;
 use nix::sys::signal::kill;
@@ -33,7 +33,7 @@ const CONTENT_BYTES_MAX: u64 = 24;
 #[derive(Debug)]
 pub struct Pidfile {
     // Removed before it is unlocked: the order of the fields.
-    own: OwnFile,
+    own: OwnedFile,
     lock: PidfileLock,
 }
 
@@ -47,13 +47,13 @@ impl Pidfile {
         let path = &std::path::absolute(path).map_err(open_failed)?;
         for _ in 0..ATTEMPTS {
             match attempt(path)? {
-                Attempt::Locked(pidfile) => return Ok(pidfile),
-                Attempt::Held(Some(pid)) if is_alive(pid) => {
+                LockAttempt::Locked(pidfile) => return Ok(pidfile),
+                LockAttempt::Held(Some(pid)) if is_alive(pid) => {
                     return Err(PidfileError::Running { path: path.clone(), pid });
                 }
                 // It is about to write its number, or dead and its custodian about to let go.
-                Attempt::Held(_) => thread::sleep(PAUSE),
-                Attempt::Removed => {}
+                LockAttempt::Held(_) => thread::sleep(PAUSE),
+                LockAttempt::Removed => {}
             }
         }
         Err(PidfileError::Held { path: path.clone() })
@@ -68,7 +68,7 @@ impl Pidfile {
     }
 
     /// The lock, which writes, and the file, which is removed when dropped or by who takes it.
-    pub fn into_parts(self) -> (PidfileLock, OwnFile) {
+    pub fn into_parts(self) -> (PidfileLock, OwnedFile) {
         (self.lock, self.own)
     }
 }
@@ -101,7 +101,7 @@ impl PidfileLock {
 }
 
 /// What came of trying to lock it once.
-enum Attempt {
+enum LockAttempt {
     /// It is ours.
     Locked(Pidfile),
     /// Another has it, whose number it is if it has written one.
@@ -110,20 +110,20 @@ enum Attempt {
     Removed,
 }
 
-fn attempt(path: &Path) -> Result<Attempt, PidfileError> {
+fn attempt(path: &Path) -> Result<LockAttempt, PidfileError> {
     let failed = |source| PidfileError::Open { path: path.to_owned(), source };
     let mut file = open(path)?;
     match file.try_lock() {
         Ok(()) => {}
-        Err(TryLockError::WouldBlock) => return Ok(Attempt::Held(owner(&mut file))),
+        Err(TryLockError::WouldBlock) => return Ok(LockAttempt::Held(owner(&mut file))),
         Err(TryLockError::Error(source)) => return Err(PidfileError::Lock { path: path.to_owned(), source }),
     }
     if !leads_to(path, &file).map_err(failed)? {
-        return Ok(Attempt::Removed);
+        return Ok(LockAttempt::Removed);
     }
     file.set_len(0).map_err(|source| PidfileError::Write { path: path.to_owned(), source })?;
-    let own = OwnFile::claim(path).map_err(failed)?;
-    Ok(Attempt::Locked(Pidfile { own, lock: PidfileLock { path: path.to_owned(), file } }))
+    let own = OwnedFile::claim(path).map_err(failed)?;
+    Ok(LockAttempt::Locked(Pidfile { own, lock: PidfileLock { path: path.to_owned(), file } }))
 }
 
 fn open(path: &Path) -> Result<File, PidfileError> {
@@ -147,7 +147,7 @@ fn open(path: &Path) -> Result<File, PidfileError> {
 
 fn leads_to(path: &Path, file: &File) -> io::Result<bool> {
     match fs::symlink_metadata(path) {
-        Ok(metadata) => Ok(Identity::of(&metadata) == Identity::of(&file.metadata()?)),
+        Ok(metadata) => Ok(FileId::of(&metadata) == FileId::of(&file.metadata()?)),
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(false),
         Err(error) => Err(error),
     }
@@ -236,7 +236,7 @@ mod tests {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
         let mut first = Pidfile::lock(&path).unwrap();
-        assert!(matches!(attempt(&path), Ok(Attempt::Held(None))));
+        assert!(matches!(attempt(&path), Ok(LockAttempt::Held(None))));
         first.write().unwrap();
         let error = Pidfile::lock(&path).unwrap_err().to_string();
         let pid = process::id();

@@ -8,7 +8,7 @@
 //! | `SIGPIPE` | ignored, as every Rust program does from its start: a closed peer is an error of the write |
 //!
 //! What is ignored is logged, `SIGPIPE` apart. While a program starts, from before it makes its first file until it can take
-//! signals, they are held back ([`HeldSignals`]): otherwise one in that time would end it and leave its files. Nothing
+//! signals, they are held back ([`BlockedSignals`]): otherwise one in that time would end it and leave its files. Nothing
 //! here panics.
 
 use nix::sys::signal::SigSet;
@@ -35,12 +35,12 @@ pub struct SignalPolicy {
 /// gives up before that has been told nothing.
 #[derive(Debug)]
 #[must_use = "signals are held back until they are listened to"]
-pub struct HeldSignals {
+pub struct BlockedSignals {
     held: SigSet,
 }
 
-impl HeldSignals {
-    /// Holds the signals of this module back, as [`HeldSignals::hold_these`].
+impl BlockedSignals {
+    /// Holds the signals of this module back, as [`BlockedSignals::hold_these`].
     ///
     /// # Errors
     /// Those of the system, which has no reason for any.
@@ -75,8 +75,8 @@ impl HeldSignals {
     ///
     /// # Panics
     /// Outside a tokio runtime.
-    pub fn listen(self, policy: SignalPolicy) -> io::Result<Signals> {
-        let signals = Signals::listen(policy)?;
+    pub fn listen(self, policy: SignalPolicy) -> io::Result<SignalStream> {
+        let signals = SignalStream::listen(policy)?;
         self.release()?;
         Ok(signals)
     }
@@ -84,27 +84,27 @@ impl HeldSignals {
 
 /// The signals of the process, from the moment this exists.
 #[derive(Debug)]
-pub struct Signals {
-    sources: Vec<Source>,
+pub struct SignalStream {
+    sources: Vec<SignalSource>,
     /// Whether one has ended the program already.
     ending: bool,
 }
 
 /// The program is to end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shutdown {
+pub struct ShutdownSignal {
     /// Without finishing what is in flight.
     pub now: bool,
 }
 
 #[derive(Debug)]
-struct Source {
+struct SignalSource {
     signal: Signal,
     received: unix::Signal,
     ends: bool,
 }
 
-impl Signals {
+impl SignalStream {
     /// Takes over the signals. Within a tokio runtime, before the program serves.
     ///
     /// # Errors
@@ -122,7 +122,7 @@ impl Signals {
             // Its handler undoes that it is ignored, so that is looked at first.
             let ends = ends(taken);
             let received = unix::signal(SignalKind::from_raw(taken as i32))?;
-            Ok(Source { signal: taken, received, ends })
+            Ok(SignalSource { signal: taken, received, ends })
         };
         let sources = TAKEN.into_iter().map(source).collect::<io::Result<_>>()?;
         Ok(Self { sources, ending: false })
@@ -130,18 +130,18 @@ impl Signals {
 
     /// Waits for a signal that ends the program. The same one sent twice before this looks is one signal, as the
     /// system has it. Cancel-safe: none is lost.
-    pub async fn shutdown(&mut self) -> Shutdown {
+    pub async fn shutdown(&mut self) -> ShutdownSignal {
         poll_fn(|context| self.poll_shutdown(context)).await
     }
 
-    /// As [`Signals::shutdown`], for a driver that polls.
-    pub fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<Shutdown> {
+    /// As [`SignalStream::shutdown`], for a driver that polls.
+    pub fn poll_shutdown(&mut self, context: &mut Context<'_>) -> Poll<ShutdownSignal> {
         for source in &mut self.sources {
             while let Poll::Ready(Some(())) = source.received.poll_recv(context) {
                 if source.ends {
                     let now = std::mem::replace(&mut self.ending, true);
                     tracing::info!(signal = source.signal.as_str(), now, "shutting down");
-                    return Poll::Ready(Shutdown { now });
+                    return Poll::Ready(ShutdownSignal { now });
                 }
                 tracing::info!(signal = source.signal.as_str(), "ignored");
             }

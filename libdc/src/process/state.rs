@@ -12,7 +12,7 @@
 
 mod record;
 
-use self::record::{BadRecord, Record, Run};
+use self::record::{RunState, StateRecord, StateRecordError};
 use std::fs::{self, File, OpenOptions, TryLockError};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -32,19 +32,19 @@ const TIME_SHIFT: u32 = 20;
 
 /// A state directory in use by this process, and by no other.
 #[derive(Debug)]
-pub struct State {
+pub struct StateDir {
     directory: PathBuf,
     /// The directory itself, to have the names in it written to the disk.
     names: File,
-    record: Record,
+    record: StateRecord,
     fence_start: u64,
-    previous: Previous,
+    previous: PreviousRun,
     _lock: File,
 }
 
 /// How the run before ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Previous {
+pub enum PreviousRun {
     /// There was none.
     None,
     /// In good order.
@@ -56,7 +56,7 @@ pub enum Previous {
     },
 }
 
-impl State {
+impl StateDir {
     /// Takes the directory, which must exist, and reserves fences for this run. Blocks until that is on the disk. To be called
     /// when no process will be forked any more: a forked one would share the lock.
     ///
@@ -75,10 +75,10 @@ impl State {
         let path = directory.join(RECORD);
         let found = read(&path)?;
         let previous = match found.map(|record| record.run) {
-            None => Previous::None,
-            Some(Run::Clean) => Previous::Clean,
-            Some(Run::Open) => Previous::Unclean { links: false },
-            Some(Run::Links) => Previous::Unclean { links: true },
+            None => PreviousRun::None,
+            Some(RunState::Clean) => PreviousRun::Clean,
+            Some(RunState::Open) => PreviousRun::Unclean { links: false },
+            Some(RunState::Links) => PreviousRun::Unclean { links: true },
         };
         let of_clock = unix_ms.checked_mul(1 << TIME_SHIFT);
         let fence_start = of_clock.map(|clock| found.map_or(clock, |record| record.ceiling.max(clock)));
@@ -87,8 +87,9 @@ impl State {
             return Err(StateError::UsedUp { path });
         };
         // Who may hold on to locks of the run before may still do so when this one is killed too.
-        let run = if previous == (Previous::Unclean { links: true }) { Run::Links } else { Run::Open };
-        let record = Record { ceiling, run };
+        let run =
+            if previous == (PreviousRun::Unclean { links: true }) { RunState::Links } else { RunState::Open };
+        let record = StateRecord { ceiling, run };
         let mut state =
             Self { directory: directory.clone(), names, record, fence_start, previous, _lock: lock };
         state.write(record).map_err(|source| StateError::Write { path, source })?;
@@ -97,7 +98,7 @@ impl State {
 
     /// How the run before ended.
     #[must_use]
-    pub const fn previous(&self) -> Previous {
+    pub const fn previous(&self) -> PreviousRun {
         self.previous
     }
 
@@ -130,7 +131,7 @@ impl State {
         }
         let ceiling = self.record.ceiling.max(current).checked_add(RESERVED);
         let ceiling = ceiling.ok_or_else(|| io::Error::other("all fences are used up"))?;
-        self.write(Record { ceiling, ..self.record })
+        self.write(StateRecord { ceiling, ..self.record })
     }
 
     /// Notes that this run serves links, so that the next one knows it if this one does not end in good order. Blocks the first
@@ -139,10 +140,10 @@ impl State {
     /// # Errors
     /// Those of writing.
     pub fn note_links(&mut self) -> io::Result<()> {
-        if self.record.run == Run::Links {
+        if self.record.run == RunState::Links {
             return Ok(());
         }
-        self.write(Record { run: Run::Links, ..self.record })
+        self.write(StateRecord { run: RunState::Links, ..self.record })
     }
 
     /// Notes the orderly end of this run, and gives the directory free. Blocks until that is on the disk.
@@ -150,11 +151,11 @@ impl State {
     /// # Errors
     /// Those of writing.
     pub fn note_clean(mut self) -> io::Result<()> {
-        self.write(Record { run: Run::Clean, ..self.record })
+        self.write(StateRecord { run: RunState::Clean, ..self.record })
     }
 
     /// Puts `record` on the disk, in the place of what was there.
-    fn write(&mut self, record: Record) -> io::Result<()> {
+    fn write(&mut self, record: StateRecord) -> io::Result<()> {
         let next = self.directory.join(NEXT);
         match fs::remove_file(&next) {
             Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
@@ -184,7 +185,7 @@ fn lock(directory: &Path) -> Result<File, StateError> {
 }
 
 /// The record at `path`, if there is one.
-fn read(path: &Path) -> Result<Option<Record>, StateError> {
+fn read(path: &Path) -> Result<Option<StateRecord>, StateError> {
     let unreadable = |source| StateError::Read { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
@@ -196,10 +197,10 @@ fn read(path: &Path) -> Result<Option<Record>, StateError> {
     File::open(path)
         .and_then(|file| file.take(RECORD_BYTES_MAX).read_to_end(&mut text))
         .map_err(unreadable)?;
-    Record::parse(&text).map(Some).map_err(|bad| match bad {
-        BadRecord::Foreign => StateError::Foreign { path: path.to_owned() },
-        BadRecord::Version => StateError::Version { path: path.to_owned() },
-        BadRecord::Broken => StateError::Broken { path: path.to_owned() },
+    StateRecord::parse(&text).map(Some).map_err(|bad| match bad {
+        StateRecordError::Foreign => StateError::Foreign { path: path.to_owned() },
+        StateRecordError::Version => StateError::Version { path: path.to_owned() },
+        StateRecordError::Broken => StateError::Broken { path: path.to_owned() },
     })
 }
 
@@ -283,19 +284,19 @@ mod tests {
         tempfile::tempdir().unwrap()
     }
 
-    fn open(directory: &TempDir, unix_ms: u64) -> State {
-        State::open_at(directory.path(), unix_ms).unwrap()
+    fn open(directory: &TempDir, unix_ms: u64) -> StateDir {
+        StateDir::open_at(directory.path(), unix_ms).unwrap()
     }
 
     fn error(directory: &TempDir) -> StateError {
-        State::open_at(directory.path(), NOW_MS).unwrap_err()
+        StateDir::open_at(directory.path(), NOW_MS).unwrap_err()
     }
 
     #[test]
     fn the_first_run_begins_at_the_time_of_day() {
         let directory = directory();
         let state = open(&directory, NOW_MS);
-        assert_eq!((state.fence_start(), state.previous()), (NOW_MS << 20, Previous::None));
+        assert_eq!((state.fence_start(), state.previous()), (NOW_MS << 20, PreviousRun::None));
         assert_eq!(state.ceiling(), (NOW_MS << 20) + (1 << 40));
         for name in [RECORD, LOCK] {
             let mode = fs::metadata(directory.path().join(name)).unwrap().permissions().mode();
@@ -338,18 +339,18 @@ mod tests {
         let directory = directory();
         drop(open(&directory, NOW_MS));
         let mut state = open(&directory, NOW_MS);
-        assert_eq!(state.previous(), Previous::Unclean { links: false });
+        assert_eq!(state.previous(), PreviousRun::Unclean { links: false });
         state.note_links().unwrap();
         state.note_links().unwrap();
         state.extend_if_needed(state.ceiling()).unwrap();
         drop(state);
         let mut state = open(&directory, NOW_MS);
-        assert_eq!(state.previous(), Previous::Unclean { links: true });
+        assert_eq!(state.previous(), PreviousRun::Unclean { links: true });
         state.note_links().unwrap();
         let ceiling = state.ceiling();
         state.note_clean().unwrap();
         let state = open(&directory, NOW_MS);
-        assert_eq!((state.previous(), state.fence_start()), (Previous::Clean, ceiling));
+        assert_eq!((state.previous(), state.fence_start()), (PreviousRun::Clean, ceiling));
     }
 
     #[test]
@@ -359,11 +360,11 @@ mod tests {
         for _ in 0..2 {
             // It is killed before the links of the run before have come back.
             let state = open(&directory, NOW_MS);
-            assert_eq!(state.previous(), Previous::Unclean { links: true });
+            assert_eq!(state.previous(), PreviousRun::Unclean { links: true });
         }
         open(&directory, NOW_MS).note_clean().unwrap();
         drop(open(&directory, NOW_MS));
-        assert_eq!(open(&directory, NOW_MS).previous(), Previous::Unclean { links: false });
+        assert_eq!(open(&directory, NOW_MS).previous(), PreviousRun::Unclean { links: false });
     }
 
     #[test]
@@ -459,7 +460,7 @@ mod tests {
     fn a_directory_that_is_not_there_is_an_error() {
         let directory = directory();
         let absent = directory.path().join("absent");
-        let text = State::open(&absent).unwrap_err().to_string();
+        let text = StateDir::open(&absent).unwrap_err().to_string();
         let expected = format!("the state directory {} can't be used: No such file", absent.display());
         assert!(text.starts_with(&expected), "{text}");
     }
@@ -468,7 +469,7 @@ mod tests {
     fn a_clock_in_the_far_future_uses_up_the_fences() {
         let directory = directory();
         for unix_ms in [u64::MAX, 1 << 44, (1 << 44) - 1] {
-            assert!(matches!(State::open_at(directory.path(), unix_ms), Err(StateError::UsedUp { .. })));
+            assert!(matches!(StateDir::open_at(directory.path(), unix_ms), Err(StateError::UsedUp { .. })));
         }
         drop(open(&directory, (1 << 44) - (1 << 20) - 1));
         assert!(matches!(error(&directory), StateError::UsedUp { .. }));

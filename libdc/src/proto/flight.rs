@@ -13,7 +13,7 @@ const GENERATION_BITS: u32 = 8;
 
 /// Who waits for an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Asker {
+pub enum AgentOrigin {
     /// A local connection.
     Local {
         /// Which one.
@@ -31,19 +31,19 @@ pub enum Asker {
 
 /// A request on its way.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct InFlight {
+pub struct PendingRequest {
     /// Who asked.
-    pub asker: Asker,
+    pub asker: AgentOrigin,
     /// What.
     pub operation: Operation,
     /// Whether the answer may be long in coming, without fault of the server.
     pub may_block: bool,
 }
 
-impl InFlight {
+impl PendingRequest {
     /// A request that is answered at once.
     #[must_use]
-    pub const fn prompt(asker: Asker, operation: Operation) -> Self {
+    pub const fn prompt(asker: AgentOrigin, operation: Operation) -> Self {
         Self { asker, operation, may_block: false }
     }
 }
@@ -52,8 +52,8 @@ impl InFlight {
 ///
 /// Those that have a deadline are chained in the order they came, which is that of their deadlines.
 #[derive(Debug)]
-pub struct Flight {
-    places: Vec<Place>,
+pub struct PendingTable {
+    places: Vec<PendingSlot>,
     free: Vec<u32>,
     soonest: u32,
     latest: u32,
@@ -62,9 +62,9 @@ pub struct Flight {
 }
 
 #[derive(Debug)]
-struct Place {
+struct PendingSlot {
     generation: u8,
-    request: Option<InFlight>,
+    request: Option<PendingRequest>,
     deadline: Option<Time>,
     sooner: u32,
     later: u32,
@@ -72,13 +72,13 @@ struct Place {
 
 const NONE: u32 = u32::MAX;
 
-impl Default for Flight {
+impl Default for PendingTable {
     fn default() -> Self {
         Self { places: Vec::new(), free: Vec::new(), soonest: NONE, latest: NONE, count: 0, blocked: 0 }
     }
 }
 
-impl Flight {
+impl PendingTable {
     /// Requests that have no answer yet.
     #[must_use]
     pub const fn len(&self) -> usize {
@@ -111,9 +111,10 @@ impl Flight {
 
     /// Enters a request and gives the uid to send it with. Deadlines must not go back from one request to
     /// the next.
-    pub fn insert(&mut self, request: InFlight, deadline: Option<Time>) -> u32 {
+    pub fn insert(&mut self, request: PendingRequest, deadline: Option<Time>) -> u32 {
         let place = self.free.pop().unwrap_or_else(|| {
-            let unused = Place { generation: 0, request: None, deadline: None, sooner: NONE, later: NONE };
+            let unused =
+                PendingSlot { generation: 0, request: None, deadline: None, sooner: NONE, later: NONE };
             self.places.push(unused);
             self.places.len() as u32 - 1
         });
@@ -130,7 +131,7 @@ impl Flight {
     }
 
     /// The answer to the request with this uid came: who asked? `None` if there is no such request.
-    pub fn take(&mut self, uid: u32) -> Option<InFlight> {
+    pub fn take(&mut self, uid: u32) -> Option<PendingRequest> {
         let place = uid >> GENERATION_BITS;
         let entry = self.places.get_mut(place as usize)?;
         if uid_of(place, entry.generation) != uid {
@@ -152,16 +153,16 @@ impl Flight {
     }
 
     /// The next request that has run out of time. Its place stays taken, but nobody waits for it.
-    pub fn expire(&mut self, now: Time) -> Option<InFlight> {
+    pub fn expire(&mut self, now: Time) -> Option<PendingRequest> {
         self.next_deadline().filter(|deadline| *deadline <= now)?;
         let place = self.soonest;
         self.unchain(place);
         let request = self.places[place as usize].request.as_mut()?;
-        Some(std::mem::replace(request, InFlight { asker: Asker::Nobody, ..*request }))
+        Some(std::mem::replace(request, PendingRequest { asker: AgentOrigin::Nobody, ..*request }))
     }
 
     /// The link ended: takes out every request with its uid, answered by nobody now.
-    pub fn drain(&mut self) -> impl Iterator<Item = (u32, InFlight)> + use<> {
+    pub fn drain(&mut self) -> impl Iterator<Item = (u32, PendingRequest)> + use<> {
         let places = (0..).zip(std::mem::take(self).places);
         places.filter_map(|(number, place)| Some((uid_of(number, place.generation), place.request?)))
     }
@@ -204,13 +205,13 @@ mod tests {
 
     const GET: Operation = Operation::Session(SessionOperation::Get);
 
-    fn asked_by(uid: u32) -> InFlight {
-        InFlight::prompt(Asker::Local { id: LocalId::default(), uid }, GET)
+    fn asked_by(uid: u32) -> PendingRequest {
+        PendingRequest::prompt(AgentOrigin::Local { id: LocalId::default(), uid }, GET)
     }
 
     #[test]
     fn answers_find_their_askers_once() {
-        let mut flight = Flight::default();
+        let mut flight = PendingTable::default();
         let first = flight.insert(asked_by(1), None);
         let second = flight.insert(asked_by(2), None);
         assert_eq!(flight.take(second), Some(asked_by(2)));
@@ -221,7 +222,7 @@ mod tests {
 
     #[test]
     fn a_place_used_again_has_another_uid() {
-        let mut flight = Flight::default();
+        let mut flight = PendingTable::default();
         let old = flight.insert(asked_by(1), None);
         assert!(flight.take(old).is_some());
         let new = flight.insert(asked_by(2), None);
@@ -232,7 +233,7 @@ mod tests {
 
     #[test]
     fn an_expired_request_keeps_its_place_until_the_answer_comes() {
-        let mut flight = Flight::default();
+        let mut flight = PendingTable::default();
         let late = flight.insert(asked_by(1), Some(Time::from_ms(10)));
         assert_eq!(flight.next_deadline(), Some(Time::from_ms(10)));
         assert_eq!(flight.expire(Time::from_ms(9)), None);
@@ -241,12 +242,12 @@ mod tests {
         assert_eq!(flight.len(), 1);
         let other = flight.insert(asked_by(2), Some(Time::from_ms(20)));
         assert_ne!(late >> GENERATION_BITS, other >> GENERATION_BITS);
-        assert_eq!(flight.take(late).map(|request| request.asker), Some(Asker::Nobody));
+        assert_eq!(flight.take(late).map(|request| request.asker), Some(AgentOrigin::Nobody));
     }
 
     #[test]
     fn deadlines_come_in_order_whatever_is_answered_between() {
-        let mut flight = Flight::default();
+        let mut flight = PendingTable::default();
         let slow = flight.insert(asked_by(0), Some(Time::from_ms(0)));
         let mut waiting = Vec::new();
         for i in 1..2_000 {
@@ -268,9 +269,9 @@ mod tests {
 
     #[test]
     fn those_that_may_block_are_counted_apart() {
-        let mut flight = Flight::default();
+        let mut flight = PendingTable::default();
         let prompt = flight.insert(asked_by(1), None);
-        let blocked = flight.insert(InFlight { may_block: true, ..asked_by(2) }, None);
+        let blocked = flight.insert(PendingRequest { may_block: true, ..asked_by(2) }, None);
         assert_eq!((flight.len(), flight.prompt(), flight.blocked()), (2, 1, 1));
         assert!(flight.take(prompt).is_some());
         assert_eq!((flight.prompt(), flight.blocked()), (0, 1));
@@ -280,7 +281,7 @@ mod tests {
 
     #[test]
     fn the_end_of_the_link_gives_back_every_request() {
-        let mut flight = Flight::default();
+        let mut flight = PendingTable::default();
         let uids: Vec<u32> = (0..5).map(|i| flight.insert(asked_by(i), Some(Time::from_ms(1)))).collect();
         assert!(flight.take(uids[2]).is_some());
         let left: Vec<u32> = flight.drain().map(|(uid, _)| uid).collect();

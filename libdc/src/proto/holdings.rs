@@ -15,15 +15,15 @@ use std::collections::{BTreeMap, BTreeSet};
 
 /// All that is held over the link.
 #[derive(Debug, Default)]
-pub(crate) struct Holdings {
+pub(crate) struct HeldLocks {
     /// By token.
-    held: BTreeMap<TokenBits, Holding>,
+    held: BTreeMap<TokenBits, HeldLock>,
     by_owner: BTreeSet<(u64, Time, TokenBits)>,
     by_end: BTreeSet<(Time, TokenBits)>,
 }
 
 #[derive(Debug)]
-struct Holding {
+struct HeldLock {
     owner: u64,
     key: Box<str>,
     until: Time,
@@ -32,13 +32,13 @@ struct Holding {
 /// A token in the order of its fence.
 type TokenBits = [u8; Token::BYTES];
 
-impl Holdings {
+impl HeldLocks {
     /// A lock was granted to `owner`.
     pub(crate) fn granted(&mut self, now: Time, owner: u64, key: Box<str>, token: Token, lease_ms: u64) {
         self.purge(now);
         self.remove(token);
         let (bits, until) = (token.to_bytes(), now.after_ms(lease_ms));
-        self.held.insert(bits, Holding { owner, key, until });
+        self.held.insert(bits, HeldLock { owner, key, until });
         self.by_owner.insert((owner, until, bits));
         self.by_end.insert((until, bits));
     }
@@ -46,7 +46,7 @@ impl Holdings {
     /// A lease was renewed.
     pub(crate) fn renewed(&mut self, now: Time, token: Token, lease_ms: u64) {
         let bits = token.to_bytes();
-        if let Some(Holding { owner, key, .. }) = self.take(bits) {
+        if let Some(HeldLock { owner, key, .. }) = self.take(bits) {
             self.granted(now, owner, key, token, lease_ms);
         }
     }
@@ -107,7 +107,7 @@ impl Holdings {
         )
     }
 
-    fn take(&mut self, bits: TokenBits) -> Option<Holding> {
+    fn take(&mut self, bits: TokenBits) -> Option<HeldLock> {
         let holding = self.held.remove(&bits)?;
         self.by_owner.remove(&(holding.owner, holding.until, bits));
         self.by_end.remove(&(holding.until, bits));
@@ -127,14 +127,14 @@ mod tests {
         Time::from_ms(ms)
     }
 
-    fn claimed(holdings: &Holdings, now: u64, last: Option<Token>) -> Vec<(u64, u64, String)> {
+    fn claimed(holdings: &HeldLocks, now: u64, last: Option<Token>) -> Vec<(u64, u64, String)> {
         let claims = holdings.claims(at(now), last);
         claims.map(|claim| (claim.owner, claim.token.fence(), claim.key.to_string())).collect()
     }
 
     #[test]
     fn what_is_held_is_claimed_until_it_is_released_or_over() {
-        let mut holdings = Holdings::default();
+        let mut holdings = HeldLocks::default();
         holdings.granted(at(0), 1, "a".into(), token(1), 100);
         holdings.granted(at(0), 1, "b".into(), token(2), 200);
         holdings.granted(at(0), 2, "a".into(), token(3), 300);
@@ -150,7 +150,7 @@ mod tests {
 
     #[test]
     fn an_owner_holds_until_its_last_lease_ends() {
-        let mut holdings = Holdings::default();
+        let mut holdings = HeldLocks::default();
         holdings.granted(at(0), 7, "a".into(), token(1), 500);
         holdings.granted(at(0), 7, "b".into(), token(2), 200);
         holdings.granted(at(0), 8, "c".into(), token(3), 900);
@@ -168,7 +168,7 @@ mod tests {
 
     #[test]
     fn a_key_and_a_token_belong_together() {
-        let mut holdings = Holdings::default();
+        let mut holdings = HeldLocks::default();
         holdings.granted(at(0), 7, "a".into(), token(1), 500);
         let key = |key| LockKey::new(key).unwrap();
         assert!(holdings.is_held(key("a"), token(1)));
@@ -177,7 +177,7 @@ mod tests {
 
     #[test]
     fn what_has_expired_does_not_pile_up() {
-        let mut holdings = Holdings::default();
+        let mut holdings = HeldLocks::default();
         for fence in 1..=1_000 {
             holdings.granted(at(fence), fence % 3, "a".into(), token(fence), 10);
         }

@@ -1,14 +1,14 @@
 //! One local connection of the agent: an application on this host.
 
 use crate::limits::{LOCAL_IN_FLIGHT_MAX, LOCAL_READ_TIMEOUT_MS, LOCAL_WRITE_TIMEOUT_MS, OUTBOX_BYTES_MAX};
-use crate::proto::local_locks::LocalLocks;
+use crate::proto::local_locks::LocalLockState;
 use crate::proto::outbox::Outbox;
-use crate::proto::speech::Speech;
+use crate::proto::speech::LocalProtocol;
 use crate::time::Time;
-use crate::wire::frame::{Corruption, MessageHead};
+use crate::wire::frame::{DecodeError, MessageHead};
 use crate::wire::line::LineTooLong;
 use crate::wire::message::{MessageReader, MessageWriter};
-use crate::wire::session::Status;
+use crate::wire::session::SessionStatus;
 use thiserror::Error;
 
 /// Names a local connection; never names another one later.
@@ -28,10 +28,10 @@ impl LocalId {
 
 /// Why a local connection has to be closed.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum LocalFault {
+pub enum LocalCloseReason {
     /// What it sent can't be read.
     #[error("{0}, at byte {offset} of the frame", offset = .0.offset())]
-    Corruption(#[from] Corruption),
+    Corruption(#[from] DecodeError),
     /// A client of TLS came to a port that has none.
     #[error("it speaks TLS, which is not spoken here")]
     Tls,
@@ -51,8 +51,8 @@ pub enum LocalFault {
 
 /// What the agent knows of a local connection.
 #[derive(Debug)]
-pub(crate) struct Local {
-    pub(crate) speech: Speech,
+pub(crate) struct LocalConnection {
+    pub(crate) speech: LocalProtocol,
     pub(crate) reader: MessageReader,
     /// Bytes that came and were not used: the beginning of a request, or requests that wait their turn.
     pub(crate) unread: Vec<u8>,
@@ -65,20 +65,20 @@ pub(crate) struct Local {
     pub(crate) waits_for_link: bool,
     /// Listed among those the driver must look at.
     pub(crate) listed: bool,
-    pub(crate) locks: LocalLocks,
+    pub(crate) locks: LocalLockState,
     /// The peer asks nothing more.
     finished: bool,
     /// No more requests are taken; why the connection ends when the answers have been written.
-    ending: Option<LocalFault>,
+    ending: Option<LocalCloseReason>,
     unfinished_since: Option<Time>,
     idle_since: Time,
 }
 
-impl Local {
+impl LocalConnection {
     /// A connection on which nothing has happened. It is known to the server as `owner`.
     pub(crate) const fn new(now: Time, owner: u64) -> Self {
         Self {
-            speech: Speech::Unknown,
+            speech: LocalProtocol::Unknown,
             reader: MessageReader::requests(),
             unread: Vec::new(),
             outbox: Outbox::new(),
@@ -86,7 +86,7 @@ impl Local {
             stalled: false,
             waits_for_link: false,
             listed: false,
-            locks: LocalLocks::new(owner),
+            locks: LocalLockState::new(owner),
             finished: false,
             ending: None,
             unfinished_since: None,
@@ -125,7 +125,7 @@ impl Local {
     }
 
     /// No more requests are taken.
-    pub(crate) fn end(&mut self, fault: LocalFault) {
+    pub(crate) fn end(&mut self, fault: LocalCloseReason) {
         self.ending = Some(fault);
         self.unread = Vec::new();
         self.stalled = false;
@@ -179,7 +179,7 @@ impl Local {
 
     /// Answers that the server can't be reached.
     pub(crate) fn answer_disconnected(&mut self, now: Time, request: MessageHead) {
-        self.answer(now, request, &[Status::Disconnected as u8]);
+        self.answer(now, request, &[SessionStatus::Disconnected as u8]);
     }
 
     /// When the next of the times below is up. Before `held_until` the connection holds locks.
@@ -196,19 +196,21 @@ impl Local {
         now: Time,
         idle_ms: u64,
         held_until: Option<Time>,
-    ) -> Result<(), LocalFault> {
+    ) -> Result<(), LocalCloseReason> {
         if self.outbox.blocked_since().is_some_and(|since| now >= since.after_ms(LOCAL_WRITE_TIMEOUT_MS)) {
-            return Err(LocalFault::WriteTimeout);
+            return Err(LocalCloseReason::WriteTimeout);
         }
         if self.unfinished_since.is_some_and(|since| now >= since.after_ms(LOCAL_READ_TIMEOUT_MS)) {
-            if self.speech != Speech::Lines {
-                return Err(LocalFault::ReadTimeout);
+            if self.speech != LocalProtocol::Lines {
+                return Err(LocalCloseReason::ReadTimeout);
             }
-            self.end_lines(now, LocalFault::ReadTimeout);
+            self.end_lines(now, LocalCloseReason::ReadTimeout);
         }
         match self.ending {
             Some(fault) if self.outbox.is_empty() && self.locks.lines.is_empty() => Err(fault),
-            None if self.idle_end(idle_ms, held_until).is_some_and(|end| now >= end) => Err(LocalFault::Idle),
+            None if self.idle_end(idle_ms, held_until).is_some_and(|end| now >= end) => {
+                Err(LocalCloseReason::Idle)
+            }
             _ => Ok(()),
         }
     }

@@ -6,28 +6,28 @@
 //! connection, and nothing is remembered of it.
 
 use crate::id::SessionId;
-use crate::proto::flight::{Asker, InFlight};
+use crate::proto::flight::{AgentOrigin, PendingRequest};
 use crate::proto::link::Link;
-use crate::proto::local::{Local, LocalId};
-use crate::proto::lock_flight::Form;
+use crate::proto::local::{LocalConnection, LocalId};
+use crate::proto::lock_flight::RequestForm;
 use crate::proto::multiplexer::MultiplexerSettings;
 use crate::time::Time;
-use crate::wire::frame::{Corruption, LinkOperation, LockOperation, Operation, SessionOperation};
+use crate::wire::frame::{DecodeError, LinkOperation, LockOperation, Operation, SessionOperation};
 use crate::wire::link::{Claim, Hello, Welcome};
 use crate::wire::lock::{LockAnswer, LockRequest, LockStatus};
 use crate::wire::message::MessageRef;
-use crate::wire::session::{Add, Status};
+use crate::wire::session::{AddRequest, SessionStatus};
 
 /// Takes every whole request from `input` for which there is room.
 pub(crate) fn take_frames(
     now: Time,
     id: LocalId,
-    local: &mut Local,
+    local: &mut LocalConnection,
     input: &mut &[u8],
     link: &mut Link,
     settings: &MultiplexerSettings,
     took: &mut bool,
-) -> Result<(), Corruption> {
+) -> Result<(), DecodeError> {
     let mut reader = std::mem::take(&mut local.reader);
     let result = loop {
         let has_room = local.has_room() && link.has_room();
@@ -54,14 +54,14 @@ pub(crate) fn take_frames(
 fn take_request(
     now: Time,
     id: LocalId,
-    local: &mut Local,
+    local: &mut LocalConnection,
     request: MessageRef<'_>,
     link: &mut Link,
     settings: &MultiplexerSettings,
-) -> Result<(), Corruption> {
+) -> Result<(), DecodeError> {
     let refused = match request.head.operation {
-        Operation::Session(SessionOperation::Add) => Add::parse(request.data)?.err(),
-        Operation::Session(_) => SessionId::new(request.data).is_none().then_some(Status::NotOk),
+        Operation::Session(SessionOperation::Add) => AddRequest::parse(request.data)?.err(),
+        Operation::Session(_) => SessionId::new(request.data).is_none().then_some(SessionStatus::NotOk),
         Operation::Lock(operation) => return take_lock(now, id, local, operation, request, link),
         Operation::Link(operation) => return take_link(now, local, operation, request, link),
     };
@@ -70,9 +70,9 @@ fn take_request(
     } else if let Some(status) = refused {
         local.answer(now, request.head, &[status as u8]);
     } else {
-        let asker = Asker::Local { id, uid: request.head.uid };
+        let asker = AgentOrigin::Local { id, uid: request.head.uid };
         let deadline = (settings.timeout_ms > 0).then(|| now.after_ms(settings.timeout_ms));
-        link.send(now, InFlight::prompt(asker, request.head.operation), request.data, deadline);
+        link.send(now, PendingRequest::prompt(asker, request.head.operation), request.data, deadline);
         local.in_flight += 1;
     }
     Ok(())
@@ -81,12 +81,12 @@ fn take_request(
 fn take_lock(
     now: Time,
     id: LocalId,
-    local: &mut Local,
+    local: &mut LocalConnection,
     operation: LockOperation,
     request: MessageRef<'_>,
     link: &mut Link,
-) -> Result<(), Corruption> {
-    let form = Form::Frame { uid: request.head.uid };
+) -> Result<(), DecodeError> {
+    let form = RequestForm::Frame { uid: request.head.uid };
     match LockRequest::parse(operation, request.data)? {
         Ok(LockRequest { owner: 0, action }) => local.ask_lock(now, id, link, form, action),
         // Who comes here speaks for itself only.
@@ -98,11 +98,11 @@ fn take_lock(
 
 fn take_link(
     now: Time,
-    local: &mut Local,
+    local: &mut LocalConnection,
     operation: LinkOperation,
     request: MessageRef<'_>,
     link: &mut Link,
-) -> Result<(), Corruption> {
+) -> Result<(), DecodeError> {
     const OK: &[u8] = &[LockStatus::Ok as u8];
     match operation {
         LinkOperation::Hello => {
@@ -131,7 +131,7 @@ fn take_link(
         }
         LinkOperation::Detach | LinkOperation::GoAway => {
             let operation = request.head.operation.name();
-            return Err(Corruption::Data { operation, problem: "not served here" });
+            return Err(DecodeError::Data { operation, problem: "not served here" });
         }
     }
     Ok(())

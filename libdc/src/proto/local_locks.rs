@@ -5,10 +5,10 @@
 //! whose answer is long. All others may be under way together; a line waits for those before it.
 
 use crate::limits::{LOCAL_BLOCKED_MAX, LOCAL_HELD_BACK_BYTES_MAX, LOCAL_IN_FLIGHT_MAX};
-use crate::proto::flight::{Asker, InFlight};
+use crate::proto::flight::{AgentOrigin, PendingRequest};
 use crate::proto::link::Link;
-use crate::proto::local::{Local, LocalId};
-use crate::proto::lock_flight::{Form, LockInFlight};
+use crate::proto::local::{LocalConnection, LocalId};
+use crate::proto::lock_flight::{PendingLockRequest, RequestForm};
 use crate::proto::outbox::Outbox;
 use crate::time::Time;
 use crate::wire::frame::{LockOperation, MessageHead, Operation};
@@ -17,27 +17,27 @@ use std::collections::VecDeque;
 
 /// The locks' side of a local connection.
 #[derive(Debug)]
-pub(crate) struct LocalLocks {
+pub(crate) struct LocalLockState {
     /// As who it asks the server.
     pub(crate) owner: u64,
-    blocked: Vec<Blocked>,
+    blocked: Vec<BlockedLockRequest>,
     /// The uid on the link of the request that holds back those behind it.
     barrier: Option<u32>,
     /// The answers of the text protocol, in the order they were asked for.
-    pub(crate) lines: AnswerLines,
+    pub(crate) lines: OrderedAnswers,
 }
 
 /// A request that may be blocked at the server.
 #[derive(Clone, Copy, Debug)]
-struct Blocked {
-    form: Form,
+struct BlockedLockRequest {
+    form: RequestForm,
     /// Its uid on the link.
     sent: u32,
 }
 
-impl LocalLocks {
+impl LocalLockState {
     pub(crate) const fn new(owner: u64) -> Self {
-        Self { owner, blocked: Vec::new(), barrier: None, lines: AnswerLines { answers: VecDeque::new() } }
+        Self { owner, blocked: Vec::new(), barrier: None, lines: OrderedAnswers { answers: VecDeque::new() } }
     }
 
     /// Whether no request is held back.
@@ -64,19 +64,19 @@ impl LocalLocks {
 
     /// The uid on the link of a blocked request in frames.
     fn sent_as(&self, uid: u32) -> Option<u32> {
-        let asked = |blocked: &&Blocked| blocked.form == Form::Frame { uid };
+        let asked = |blocked: &&BlockedLockRequest| blocked.form == RequestForm::Frame { uid };
         self.blocked.iter().find(asked).map(|blocked| blocked.sent)
     }
 }
 
-impl Local {
+impl LocalConnection {
     /// Asks the server, or answers at once if that can't be.
     pub(crate) fn ask_lock(
         &mut self,
         now: Time,
         id: LocalId,
         link: &mut Link,
-        form: Form,
+        form: RequestForm,
         action: LockAction<'_>,
     ) {
         if let Err(status) = self.send_lock(now, id, link, form, action) {
@@ -89,7 +89,7 @@ impl Local {
         now: Time,
         id: LocalId,
         link: &mut Link,
-        form: Form,
+        form: RequestForm,
         action: LockAction<'_>,
     ) -> Result<(), LockStatus> {
         link.lock_service()?;
@@ -107,20 +107,20 @@ impl Local {
         }
         let owner = self.locks.owner;
         let operation = Operation::Lock(action.operation());
-        let uid = link.enter(now, InFlight { asker: Asker::Lock, operation, may_block }, None);
-        let request = LockInFlight::new(id, owner, form, &action, &link.holdings);
+        let uid = link.enter(now, PendingRequest { asker: AgentOrigin::Lock, operation, may_block }, None);
+        let request = PendingLockRequest::new(id, owner, form, &action, &link.holdings);
         link.lock_flight.insert(uid, request);
         link.introduce(owner);
         LockRequest { owner, action }.write(uid, link.outbox.buffer());
         if may_block {
-            self.locks.blocked.push(Blocked { form, sent: uid });
+            self.locks.blocked.push(BlockedLockRequest { form, sent: uid });
         } else {
             self.in_flight += 1;
         }
-        if matches!(action, LockAction::Stats) || (may_block && form == Form::Line) {
+        if matches!(action, LockAction::Stats) || (may_block && form == RequestForm::Line) {
             self.locks.barrier = Some(uid);
         }
-        if form == Form::Line {
+        if form == RequestForm::Line {
             self.locks.lines.expect(uid);
         }
         Ok(())
@@ -131,7 +131,7 @@ impl Local {
         &mut self,
         now: Time,
         uid: u32,
-        form: Form,
+        form: RequestForm,
         operation: LockOperation,
         answer: &LockAnswer<'_>,
     ) {
@@ -144,7 +144,7 @@ impl Local {
         if self.locks.barrier == Some(uid) {
             self.locks.barrier = None;
         }
-        if form == Form::Line {
+        if form == RequestForm::Line {
             self.note_answer(now);
             self.locks.lines.came(uid, &mut self.outbox, answer);
         } else {
@@ -156,16 +156,16 @@ impl Local {
     pub(crate) fn answer_lock(
         &mut self,
         now: Time,
-        form: Form,
+        form: RequestForm,
         operation: LockOperation,
         answer: &LockAnswer<'_>,
     ) {
         self.note_answer(now);
         match form {
-            Form::Frame { uid } => {
+            RequestForm::Frame { uid } => {
                 answer.write(MessageHead::request(uid, Operation::Lock(operation)), self.outbox.buffer());
             }
-            Form::Line => self.locks.lines.say(&mut self.outbox, answer),
+            RequestForm::Line => self.locks.lines.say(&mut self.outbox, answer),
         }
     }
 
@@ -173,7 +173,7 @@ impl Local {
     pub(crate) fn cancel_blocked(&self, now: Time, link: &mut Link) {
         let operation = Operation::Lock(LockOperation::Cancel);
         for blocked in &self.locks.blocked {
-            let uid = link.enter(now, InFlight::prompt(Asker::Agent, operation), None);
+            let uid = link.enter(now, PendingRequest::prompt(AgentOrigin::Agent, operation), None);
             let action = LockAction::Cancel { uid: blocked.sent };
             LockRequest { owner: self.locks.owner, action }.write(uid, link.outbox.buffer());
         }
@@ -182,18 +182,18 @@ impl Local {
 
 /// Answers of the text protocol that can't be given yet, because one before them is not there.
 #[derive(Debug)]
-pub(crate) struct AnswerLines {
-    answers: VecDeque<AnswerLine>,
+pub(crate) struct OrderedAnswers {
+    answers: VecDeque<OrderedAnswer>,
 }
 
 #[derive(Debug)]
-enum AnswerLine {
+enum OrderedAnswer {
     /// To the request with this uid on the link.
     Awaited(u32),
     There(Vec<u8>),
 }
 
-impl AnswerLines {
+impl OrderedAnswers {
     /// Whether every answer has been given.
     pub(crate) fn is_empty(&self) -> bool {
         self.answers.is_empty()
@@ -211,16 +211,16 @@ impl AnswerLines {
         } else {
             let mut line = Vec::new();
             answer.write_line(&mut line);
-            self.answers.push_back(AnswerLine::There(line));
+            self.answers.push_back(OrderedAnswer::There(line));
         }
     }
 
     fn expect(&mut self, uid: u32) {
-        self.answers.push_back(AnswerLine::Awaited(uid));
+        self.answers.push_back(OrderedAnswer::Awaited(uid));
     }
 
     fn came(&mut self, uid: u32, outbox: &mut Outbox, answer: &LockAnswer<'_>) {
-        let is_it = |line: &AnswerLine| matches!(line, AnswerLine::Awaited(awaited) if *awaited == uid);
+        let is_it = |line: &OrderedAnswer| matches!(line, OrderedAnswer::Awaited(awaited) if *awaited == uid);
         match self.answers.iter().position(is_it) {
             Some(0) => {
                 self.answers.pop_front();
@@ -229,11 +229,11 @@ impl AnswerLines {
             Some(place) => {
                 let mut line = Vec::new();
                 answer.write_line(&mut line);
-                self.answers[place] = AnswerLine::There(line);
+                self.answers[place] = OrderedAnswer::There(line);
             }
             None => {}
         }
-        while let Some(AnswerLine::There(line)) = self.answers.front() {
+        while let Some(OrderedAnswer::There(line)) = self.answers.front() {
             outbox.buffer().extend_from_slice(line);
             self.answers.pop_front();
         }

@@ -1,27 +1,27 @@
 //! The local connections of the agent, by the names the driver knows them by, and those of them it must look at.
 
-use crate::proto::local::{Local, LocalId};
+use crate::proto::local::{LocalConnection, LocalId};
 use std::collections::VecDeque;
 
 /// All local connections. A place is used again, a name never.
 #[derive(Debug, Default)]
 pub(crate) struct LocalTable {
-    places: Vec<LocalPlace>,
+    places: Vec<LocalSlot>,
     free: Vec<u32>,
     /// Connections with something to write or, after a stall, room to read.
     attention: VecDeque<LocalId>,
 }
 
 #[derive(Debug, Default)]
-struct LocalPlace {
+struct LocalSlot {
     generation: u32,
-    local: Option<Local>,
+    local: Option<LocalConnection>,
 }
 
 impl LocalTable {
-    pub(crate) fn open(&mut self, local: Local) -> LocalId {
+    pub(crate) fn open(&mut self, local: LocalConnection) -> LocalId {
         let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push(LocalPlace::default());
+            self.places.push(LocalSlot::default());
             self.places.len() as u32 - 1
         });
         let entry = &mut self.places[place as usize];
@@ -29,7 +29,7 @@ impl LocalTable {
         LocalId { place, generation: entry.generation }
     }
 
-    pub(crate) fn close(&mut self, id: LocalId) -> Option<Local> {
+    pub(crate) fn close(&mut self, id: LocalId) -> Option<LocalConnection> {
         let entry = self.places.get_mut(id.place()).filter(|place| place.generation == id.generation)?;
         let local = entry.local.take()?;
         entry.generation = entry.generation.wrapping_add(1);
@@ -38,13 +38,13 @@ impl LocalTable {
     }
 
     #[inline]
-    pub(crate) fn at(&self, id: LocalId) -> Option<&Local> {
+    pub(crate) fn at(&self, id: LocalId) -> Option<&LocalConnection> {
         let place = self.places.get(id.place()).filter(|place| place.generation == id.generation)?;
         place.local.as_ref()
     }
 
     #[inline]
-    pub(crate) fn at_mut(&mut self, id: LocalId) -> Option<&mut Local> {
+    pub(crate) fn at_mut(&mut self, id: LocalId) -> Option<&mut LocalConnection> {
         let place = self.places.get_mut(id.place()).filter(|place| place.generation == id.generation)?;
         place.local.as_mut()
     }

@@ -4,17 +4,17 @@
 //! request that is not whole in time, `error` is the last answer. Every answer is given in its turn.
 
 use crate::proto::link::Link;
-use crate::proto::local::{Local, LocalFault, LocalId};
-use crate::proto::lock_flight::Form;
+use crate::proto::local::{LocalCloseReason, LocalConnection, LocalId};
+use crate::proto::lock_flight::RequestForm;
 use crate::time::Time;
-use crate::wire::line::{Lines, TextRequest};
+use crate::wire::line::{LineRequest, RequestLines};
 use crate::wire::lock::{LockAnswer, LockStatus};
 
 /// Takes every whole request from `input` for which there is room. Returns whether there was one.
 pub(crate) fn take_lines(
     now: Time,
     id: LocalId,
-    local: &mut Local,
+    local: &mut LocalConnection,
     input: &mut &[u8],
     link: &mut Link,
 ) -> bool {
@@ -25,7 +25,7 @@ pub(crate) fn take_lines(
         if local.stalled {
             return took;
         }
-        match Lines::next(input) {
+        match RequestLines::next(input) {
             Ok(Some(lines)) => {
                 took = true;
                 take_request(now, id, local, &lines, link);
@@ -33,34 +33,40 @@ pub(crate) fn take_lines(
             Ok(None) => return took,
             Err(line) => {
                 *input = &[];
-                local.end_lines(now, LocalFault::LineTooLong(line));
+                local.end_lines(now, LocalCloseReason::LineTooLong(line));
                 return took;
             }
         }
     }
 }
 
-fn take_request(now: Time, id: LocalId, local: &mut Local, lines: &Lines<'_>, link: &mut Link) {
-    let status = match TextRequest::parse(lines) {
-        Some(TextRequest::Lock(action)) => {
-            local.ask_lock(now, id, link, Form::Line, action);
+fn take_request(
+    now: Time,
+    id: LocalId,
+    local: &mut LocalConnection,
+    lines: &RequestLines<'_>,
+    link: &mut Link,
+) {
+    let status = match LineRequest::parse(lines) {
+        Some(LineRequest::Lock(action)) => {
+            local.ask_lock(now, id, link, RequestForm::Line, action);
             return;
         }
-        Some(TextRequest::Ping) => LockStatus::Ok,
+        Some(LineRequest::Ping) => LockStatus::Ok,
         // Nobody has to prove anything here.
-        Some(TextRequest::Auth { .. }) | None => LockStatus::Error,
+        Some(LineRequest::Auth { .. }) | None => LockStatus::Error,
     };
     local.say_line(now, status);
 }
 
-impl Local {
+impl LocalConnection {
     fn say_line(&mut self, now: Time, status: LockStatus) {
         self.note_answer(now);
         self.locks.lines.say(&mut self.outbox, &LockAnswer::Status(status));
     }
 
     /// No more requests are taken: `error` is the last answer.
-    pub(crate) fn end_lines(&mut self, now: Time, fault: LocalFault) {
+    pub(crate) fn end_lines(&mut self, now: Time, fault: LocalCloseReason) {
         self.say_line(now, LockStatus::Error);
         self.end(fault);
     }

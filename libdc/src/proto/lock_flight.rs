@@ -2,7 +2,7 @@
 //! known of these when they are answered.
 
 use crate::id::Token;
-use crate::proto::holdings::Holdings;
+use crate::proto::holdings::HeldLocks;
 use crate::proto::local::LocalId;
 use crate::time::Time;
 use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
@@ -10,19 +10,19 @@ use std::collections::HashMap;
 
 /// A request about a lock on its way.
 #[derive(Debug)]
-pub(crate) struct LockInFlight {
+pub(crate) struct PendingLockRequest {
     /// Who asked.
     pub(crate) id: LocalId,
     /// As which owner.
     pub(crate) owner: u64,
     /// How the answer goes back.
-    pub(crate) form: Form,
-    subject: Subject,
+    pub(crate) form: RequestForm,
+    subject: PendingLock,
 }
 
 /// In which protocol a request came, and how it is named there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Form {
+pub(crate) enum RequestForm {
     /// In frames.
     Frame {
         /// The uid it was given.
@@ -34,7 +34,7 @@ pub(crate) enum Form {
 
 /// What the answer tells of what is held.
 #[derive(Debug)]
-enum Subject {
+enum PendingLock {
     /// The key of what may be granted.
     Granted(Box<str>),
     /// What may be released.
@@ -46,51 +46,59 @@ enum Subject {
 
 /// By the uids of the link.
 #[derive(Debug, Default)]
-pub(crate) struct LockFlight {
-    requests: HashMap<u32, LockInFlight, foldhash::fast::FixedState>,
+pub(crate) struct PendingLocks {
+    requests: HashMap<u32, PendingLockRequest, foldhash::fast::FixedState>,
 }
 
-impl LockFlight {
-    pub(crate) fn insert(&mut self, uid: u32, request: LockInFlight) {
+impl PendingLocks {
+    pub(crate) fn insert(&mut self, uid: u32, request: PendingLockRequest) {
         self.requests.insert(uid, request);
     }
 
-    pub(crate) fn take(&mut self, uid: u32) -> Option<LockInFlight> {
+    pub(crate) fn take(&mut self, uid: u32) -> Option<PendingLockRequest> {
         self.requests.remove(&uid)
     }
 }
 
-impl LockInFlight {
-    pub(crate) fn new(id: LocalId, owner: u64, form: Form, action: &LockAction<'_>, held: &Holdings) -> Self {
+impl PendingLockRequest {
+    pub(crate) fn new(
+        id: LocalId,
+        owner: u64,
+        form: RequestForm,
+        action: &LockAction<'_>,
+        held: &HeldLocks,
+    ) -> Self {
         let subject = match action {
             LockAction::Acquire { key, .. }
             | LockAction::Enqueue { key, .. }
-            | LockAction::Wait { key, .. } => Subject::Granted(key.as_str().into()),
-            LockAction::Release { key, token } if held.is_held(*key, *token) => Subject::Released(*token),
-            LockAction::Renew { key, token, .. } if held.is_held(*key, *token) => Subject::Renewed(*token),
-            _ => Subject::Nothing,
+            | LockAction::Wait { key, .. } => PendingLock::Granted(key.as_str().into()),
+            LockAction::Release { key, token } if held.is_held(*key, *token) => PendingLock::Released(*token),
+            LockAction::Renew { key, token, .. } if held.is_held(*key, *token) => {
+                PendingLock::Renewed(*token)
+            }
+            _ => PendingLock::Nothing,
         };
         Self { id, owner, form, subject }
     }
 
     /// The answer came. `is_there`: the owner is still there to hold what was granted.
-    pub(crate) fn learn(self, now: Time, answer: &LockAnswer<'_>, is_there: bool, held: &mut Holdings) {
+    pub(crate) fn learn(self, now: Time, answer: &LockAnswer<'_>, is_there: bool, held: &mut HeldLocks) {
         match (self.subject, answer) {
-            (Subject::Granted(key), LockAnswer::Grant { grant, .. }) if is_there => {
+            (PendingLock::Granted(key), LockAnswer::Grant { grant, .. }) if is_there => {
                 held.granted(now, self.owner, key, grant.token, grant.lease_ms);
             }
-            (Subject::Renewed(token), LockAnswer::Renewed { lease_ms }) => {
+            (PendingLock::Renewed(token), LockAnswer::Renewed { lease_ms }) => {
                 held.renewed(now, token, *lease_ms);
             }
-            (Subject::Released(token), LockAnswer::Status(LockStatus::Ok))
-            | (Subject::Renewed(token), LockAnswer::Status(LockStatus::Error)) => held.remove(token),
+            (PendingLock::Released(token), LockAnswer::Status(LockStatus::Ok))
+            | (PendingLock::Renewed(token), LockAnswer::Status(LockStatus::Error)) => held.remove(token),
             _ => {}
         }
     }
 
     /// No answer will come: what was to be released is not claimed any more.
-    pub(crate) fn give_up(&self, held: &mut Holdings) {
-        if let Subject::Released(token) = self.subject {
+    pub(crate) fn give_up(&self, held: &mut HeldLocks) {
+        if let PendingLock::Released(token) = self.subject {
             held.remove(token);
         }
     }

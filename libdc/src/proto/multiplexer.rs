@@ -16,11 +16,11 @@
 //! Everything is bounded: requests under way for each connection and in all, answers not yet read, bytes
 //! not yet written to the server. Whoever is at a bound is not read until there is room again.
 
-use crate::proto::flight::{Asker, InFlight};
-use crate::proto::link::{Link, LinkFault, LinkState};
-use crate::proto::local::{Local, LocalFault, LocalId};
+use crate::proto::flight::{AgentOrigin, PendingRequest};
+use crate::proto::link::{Link, LinkError, LinkState};
+use crate::proto::local::{LocalCloseReason, LocalConnection, LocalId};
 use crate::proto::local_table::LocalTable;
-use crate::proto::resume::Introduction;
+use crate::proto::resume::LinkIdentity;
 use crate::proto::speech::take_requests;
 use crate::time::Time;
 use crate::wire::frame::{Direction, MessageHead, Operation};
@@ -50,7 +50,7 @@ pub struct Multiplexer {
 impl Multiplexer {
     /// A multiplexer without connections.
     #[must_use]
-    pub fn new(settings: MultiplexerSettings, introduction: Introduction) -> Self {
+    pub fn new(settings: MultiplexerSettings, introduction: LinkIdentity) -> Self {
         Self {
             settings,
             locals: LocalTable::default(),
@@ -63,7 +63,7 @@ impl Multiplexer {
 
     /// An application connected.
     pub fn open_local(&mut self, now: Time) -> LocalId {
-        self.locals.open(Local::new(now, self.link.new_owner()))
+        self.locals.open(LocalConnection::new(now, self.link.new_owner()))
     }
 
     /// The peer of a local connection will ask nothing more. It may have left: what is blocked for it is given up.
@@ -86,8 +86,8 @@ impl Multiplexer {
     /// Takes bytes from a local connection.
     ///
     /// # Errors
-    /// [`LocalFault`]: the connection must be closed once what is in its outbox is written.
-    pub fn handle_local(&mut self, now: Time, id: LocalId, bytes: &[u8]) -> Result<(), LocalFault> {
+    /// [`LocalCloseReason`]: the connection must be closed once what is in its outbox is written.
+    pub fn handle_local(&mut self, now: Time, id: LocalId, bytes: &[u8]) -> Result<(), LocalCloseReason> {
         let Some(local) = self.locals.at_mut(id) else {
             return Ok(());
         };
@@ -119,7 +119,7 @@ impl Multiplexer {
     /// Whether more bytes of this connection can be taken now. While they can't, leave them in the socket.
     #[must_use]
     pub fn wants_input(&self, id: LocalId) -> bool {
-        self.locals.at(id).is_some_and(Local::wants_input)
+        self.locals.at(id).is_some_and(LocalConnection::wants_input)
     }
 
     /// Whether requests of this connection have been read that can't be taken yet.
@@ -144,7 +144,7 @@ impl Multiplexer {
         id: LocalId,
         count: usize,
         blocked: bool,
-    ) -> Result<(), LocalFault> {
+    ) -> Result<(), LocalCloseReason> {
         let Some(local) = self.locals.at_mut(id) else {
             return Ok(());
         };
@@ -172,8 +172,8 @@ impl Multiplexer {
     /// Whether a local connection may go on. It may have output then that it had not before.
     ///
     /// # Errors
-    /// The [`LocalFault`] for which it must be closed.
-    pub fn check_local(&mut self, now: Time, id: LocalId) -> Result<(), LocalFault> {
+    /// The [`LocalCloseReason`] for which it must be closed.
+    pub fn check_local(&mut self, now: Time, id: LocalId) -> Result<(), LocalCloseReason> {
         let held_until = self.locals.at(id).and_then(|local| self.held_until(local));
         let local = self.locals.at_mut(id);
         local.map_or(Ok(()), |local| local.check(now, self.settings.idle_ms, held_until))
@@ -182,14 +182,14 @@ impl Multiplexer {
     /// Whether [`check_local`](Self::check_local) will end a connection when its output is written.
     #[must_use]
     pub fn is_local_ending(&self, id: LocalId) -> bool {
-        self.locals.at(id).is_some_and(Local::is_ending)
+        self.locals.at(id).is_some_and(LocalConnection::is_ending)
     }
 
     /// Whether a local connection can be closed without an answer being lost that is under way. Requests that are
     /// blocked don't count, unless its peer has [finished](Self::finish_local): then they are about to be answered.
     #[must_use]
     pub fn may_local_end(&self, id: LocalId) -> bool {
-        self.locals.at(id).is_none_or(Local::may_end)
+        self.locals.at(id).is_none_or(LocalConnection::may_end)
     }
 
     // ---- the link
@@ -222,8 +222,8 @@ impl Multiplexer {
     /// Takes bytes from the server.
     ///
     /// # Errors
-    /// The [`LinkFault`] for which the link must be closed ([`link_lost`](Self::link_lost)).
-    pub fn handle_link(&mut self, now: Time, bytes: &[u8]) -> Result<(), LinkFault> {
+    /// The [`LinkError`] for which the link must be closed ([`link_lost`](Self::link_lost)).
+    pub fn handle_link(&mut self, now: Time, bytes: &[u8]) -> Result<(), LinkError> {
         let mut reader = std::mem::take(&mut self.link.reader);
         let mut unread = std::mem::take(&mut self.link.unread);
         let result = if unread.is_empty() {
@@ -275,8 +275,8 @@ impl Multiplexer {
     /// the server is there.
     ///
     /// # Errors
-    /// [`LinkFault::Silent`]: the link must be closed ([`link_lost`](Self::link_lost)).
-    pub fn handle_timeout(&mut self, now: Time) -> Result<(), LinkFault> {
+    /// [`LinkError::Silent`]: the link must be closed ([`link_lost`](Self::link_lost)).
+    pub fn handle_timeout(&mut self, now: Time) -> Result<(), LinkError> {
         while let Some(request) = self.link.flight.expire(now) {
             // It keeps its uid, which is not looked at: only requests about sessions expire.
             self.give_up(now, 0, request);
@@ -289,38 +289,38 @@ impl Multiplexer {
         now: Time,
         reader: &mut MessageReader,
         input: &mut &[u8],
-    ) -> Result<(), LinkFault> {
+    ) -> Result<(), LinkError> {
         while let Some(answer) = reader.next(input)? {
             if answer.head.direction == Direction::Request {
                 self.link.take_request(now, answer.head)?;
                 continue;
             }
-            let request = self.link.flight.take(answer.head.uid).ok_or(LinkFault::Unasked)?;
+            let request = self.link.flight.take(answer.head.uid).ok_or(LinkError::Unasked)?;
             if request.operation != answer.head.operation {
-                return Err(LinkFault::OtherOperation);
+                return Err(LinkError::OtherOperation);
             }
             match request.asker {
-                Asker::Local { id, uid } => {
+                AgentOrigin::Local { id, uid } => {
                     if let Some(local) = self.locals.at_mut(id) {
                         local.answer(now, MessageHead { uid, ..answer.head }, answer.data);
                         self.settle(id);
                     }
                 }
-                Asker::Lock => self.answer_lock(now, &answer)?,
-                Asker::Agent => self.link.learn(now, &answer)?,
-                Asker::Nobody => {}
+                AgentOrigin::Lock => self.answer_lock(now, &answer)?,
+                AgentOrigin::Agent => self.link.learn(now, &answer)?,
+                AgentOrigin::Nobody => {}
             }
         }
         Ok(())
     }
 
     /// The server answered a request about a lock.
-    fn answer_lock(&mut self, now: Time, message: &MessageRef<'_>) -> Result<(), LinkFault> {
+    fn answer_lock(&mut self, now: Time, message: &MessageRef<'_>) -> Result<(), LinkError> {
         let uid = message.head.uid;
         let (Operation::Lock(operation), Some(request)) =
             (message.head.operation, self.link.lock_flight.take(uid))
         else {
-            return Err(LinkFault::Unasked);
+            return Err(LinkError::Unasked);
         };
         let answer = LockAnswer::parse(operation, message.data)?;
         let mut is_there = false;
@@ -334,15 +334,15 @@ impl Multiplexer {
     }
 
     /// Nobody will answer this request but us. `uid` is that on the link.
-    fn give_up(&mut self, now: Time, uid: u32, request: InFlight) {
+    fn give_up(&mut self, now: Time, uid: u32, request: PendingRequest) {
         match (request.asker, request.operation) {
-            (Asker::Local { id, uid }, operation) => {
+            (AgentOrigin::Local { id, uid }, operation) => {
                 if let Some(local) = self.locals.at_mut(id) {
                     local.answer_disconnected(now, MessageHead::request(uid, operation));
                     self.settle(id);
                 }
             }
-            (Asker::Lock, Operation::Lock(operation)) => {
+            (AgentOrigin::Lock, Operation::Lock(operation)) => {
                 let Some(request) = self.link.lock_flight.take(uid) else { return };
                 request.give_up(&mut self.link.holdings);
                 if let Some(local) = self.locals.at_mut(request.id) {
@@ -356,7 +356,7 @@ impl Multiplexer {
     }
 
     /// Until when a connection holds locks; looked up only if it matters.
-    fn held_until(&self, local: &Local) -> Option<Time> {
+    fn held_until(&self, local: &LocalConnection) -> Option<Time> {
         if self.settings.idle_ms == 0 { None } else { self.link.holdings.held_until(local.locks.owner) }
     }
 

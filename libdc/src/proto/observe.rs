@@ -6,7 +6,7 @@
 //!                    └── 0x16 ──► TLS: said once, then passed over
 //! ```
 //!
-//! Bytes and the time go in, [`Event`]s come out; nothing is ever answered, so it serves whoever relays or
+//! Bytes and the time go in, [`ObservedEvent`]s come out; nothing is ever answered, so it serves whoever relays or
 //! replays a connection. A response is paired with the oldest unanswered request of its uid, a line of text with the
 //! oldest unanswered request of all.
 //!
@@ -17,52 +17,52 @@
 mod asked;
 mod half;
 
-pub use self::asked::Answered;
+pub use self::asked::MatchedRequest;
 pub use self::half::sender_of_text;
 
-use self::half::{Found, Half, Protocol};
-use crate::wire::display::TextContent;
-use crate::wire::frame::{Corruption, Direction};
+use self::half::{HalfEvent, HalfStream, StreamProtocol};
+use crate::wire::display::DecodedLines;
+use crate::wire::frame::{DecodeError, Direction};
 use crate::wire::message::MessageRef;
 use std::time::Duration;
 
 /// One connection, looked on from between its two ends.
 #[derive(Debug)]
 pub struct Observer {
-    client: Half,
-    server: Half,
+    client: HalfStream,
+    server: HalfStream,
 }
 
 impl Observer {
     /// An observer of a connection on which nothing has passed yet.
     #[must_use]
     pub fn new() -> Self {
-        Self { client: Half::new(Sender::Client), server: Half::new(Sender::Server) }
+        Self { client: HalfStream::new(Endpoint::Client), server: HalfStream::new(Endpoint::Server) }
     }
 
     /// The next event in bytes that `sender` sent at `at` (since any fixed moment). `input` moves past what
     /// was used; to be called until there is `None`, when all of it was.
-    pub fn next(&mut self, sender: Sender, at: Duration, input: &mut &[u8]) -> Option<Event<'_>> {
+    pub fn next(&mut self, sender: Endpoint, at: Duration, input: &mut &[u8]) -> Option<ObservedEvent<'_>> {
         let (half, other) = match sender {
-            Sender::Client => (&mut self.client, &mut self.server),
-            Sender::Server => (&mut self.server, &mut self.client),
+            Endpoint::Client => (&mut self.client, &mut self.server),
+            Endpoint::Server => (&mut self.server, &mut self.client),
         };
         match half.protocol {
             // Both directions speak what the first byte of the connection said.
-            Protocol::Unknown => {
+            StreamProtocol::Unknown => {
                 half.protocol = match other.protocol {
-                    known @ (Protocol::Frames | Protocol::Text | Protocol::Tls) => known,
-                    _ => Protocol::of(*input.first()?),
+                    known @ (StreamProtocol::Frames | StreamProtocol::Text | StreamProtocol::Tls) => known,
+                    _ => StreamProtocol::of(*input.first()?),
                 };
-                if half.protocol == Protocol::Tls && other.protocol != Protocol::Tls {
-                    return Some(Event::Tls);
+                if half.protocol == StreamProtocol::Tls && other.protocol != StreamProtocol::Tls {
+                    return Some(ObservedEvent::Tls);
                 }
             }
-            Protocol::Seeking => half.seek(other.protocol, input),
+            StreamProtocol::Seeking => half.seek(other.protocol, input),
             _ => {}
         }
         match half.next(input)? {
-            Found::Message => {
+            HalfEvent::Message => {
                 let message = MessageRef { head: half.head?, data: &half.data };
                 let answers = match message.head.direction {
                     Direction::Request => {
@@ -71,30 +71,30 @@ impl Observer {
                     }
                     Direction::Response => other.asked.answer(message.head.uid, at),
                 };
-                Some(Event::Message(Passed { message, raw: &half.raw, answers }))
+                Some(ObservedEvent::Message(MessageEvent { message, raw: &half.raw, answers }))
             }
-            Found::Corrupt(corruption) => {
+            HalfEvent::Corrupt(corruption) => {
                 let bytes = &half.raw[half.used..];
-                Some(Event::Corrupt { corruption, offset: half.offset - bytes.len() as u64, bytes })
+                Some(ObservedEvent::Corrupt { corruption, offset: half.offset - bytes.len() as u64, bytes })
             }
-            Found::Raw => Some(Event::Raw(&half.raw)),
-            Found::Text => {
+            HalfEvent::Raw => Some(ObservedEvent::Raw(&half.raw)),
+            HalfEvent::Text => {
                 let (direction, answers) = match sender {
-                    Sender::Client => {
-                        let content = TextContent::of(Direction::Request, &half.raw);
+                    Endpoint::Client => {
+                        let content = DecodedLines::of(Direction::Request, &half.raw);
                         half.asked.ask_in_order(&content, at);
                         (Direction::Request, None)
                     }
-                    Sender::Server => (Direction::Response, other.asked.answer_in_order(at)),
+                    Endpoint::Server => (Direction::Response, other.asked.answer_in_order(at)),
                 };
-                Some(Event::Text(Said { direction, raw: &half.raw, answers }))
+                Some(ObservedEvent::Text(LineEvent { direction, raw: &half.raw, answers }))
             }
         }
     }
 
     /// To be told when `count` bytes of `sender` passed unseen. What was under way is forgotten; messages are
     /// found again where the input of a [`next`](Self::next) begins with a frame, or with a line of text.
-    pub fn skip(&mut self, sender: Sender, count: u64) {
+    pub fn skip(&mut self, sender: Endpoint, count: u64) {
         self.half_mut(sender).skip(count);
         if count > 0 {
             self.client.asked.lose_order();
@@ -103,27 +103,27 @@ impl Observer {
 
     /// Bytes of an unfinished message (or line) of `sender`.
     #[must_use]
-    pub fn unfinished(&self, sender: Sender) -> usize {
+    pub fn unfinished(&self, sender: Endpoint) -> usize {
         self.half(sender).unfinished()
     }
 
     /// How many requests of `sender` have not been answered.
     #[must_use]
-    pub fn unanswered(&self, sender: Sender) -> usize {
+    pub fn unanswered(&self, sender: Endpoint) -> usize {
         self.half(sender).asked.count()
     }
 
-    const fn half(&self, sender: Sender) -> &Half {
+    const fn half(&self, sender: Endpoint) -> &HalfStream {
         match sender {
-            Sender::Client => &self.client,
-            Sender::Server => &self.server,
+            Endpoint::Client => &self.client,
+            Endpoint::Server => &self.server,
         }
     }
 
-    const fn half_mut(&mut self, sender: Sender) -> &mut Half {
+    const fn half_mut(&mut self, sender: Endpoint) -> &mut HalfStream {
         match sender {
-            Sender::Client => &mut self.client,
-            Sender::Server => &mut self.server,
+            Endpoint::Client => &mut self.client,
+            Endpoint::Server => &mut self.server,
         }
     }
 }
@@ -136,14 +136,14 @@ impl Default for Observer {
 
 /// Which end of a connection sent something.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Sender {
+pub enum Endpoint {
     /// The end that connected.
     Client,
     /// The end that accepted.
     Server,
 }
 
-impl Sender {
+impl Endpoint {
     /// The other end.
     #[must_use]
     pub const fn opposite(self) -> Self {
@@ -156,13 +156,13 @@ impl Sender {
 
 /// Something that passed.
 #[derive(Debug, PartialEq, Eq)]
-pub enum Event<'a> {
+pub enum ObservedEvent<'a> {
     /// A whole message.
-    Message(Passed<'a>),
+    Message(MessageEvent<'a>),
     /// From here on the bytes of this direction can't be read as frames.
     Corrupt {
         /// What is wrong.
-        corruption: Corruption,
+        corruption: DecodeError,
         /// Where in the stream the malformed frame begins.
         offset: u64,
         /// That frame, as far as it had come.
@@ -171,32 +171,32 @@ pub enum Event<'a> {
     /// Bytes of which nothing is known: after a corruption, after a line that was too long, or after a gap.
     Raw(&'a [u8]),
     /// A request or an answer of the text protocol.
-    Text(Said<'a>),
+    Text(LineEvent<'a>),
     /// The connection is encrypted. Nothing more is told about it.
     Tls,
 }
 
 /// A message that passed.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Passed<'a> {
+pub struct MessageEvent<'a> {
     /// The message.
     pub message: MessageRef<'a>,
     /// Its frames as they came.
     pub raw: &'a [u8],
     /// For a response: the request it answers. `None` for a request, and for a response nobody asked for.
-    pub answers: Option<Answered>,
+    pub answers: Option<MatchedRequest>,
 }
 
-/// What was said in the text protocol. [`TextContent`] takes it apart.
+/// What was said in the text protocol. [`DecodedLines`] takes it apart.
 #[derive(Debug, PartialEq, Eq)]
-pub struct Said<'a> {
+pub struct LineEvent<'a> {
     /// Request or answer.
     pub direction: Direction,
     /// The lines as they came: three of a request, one of an answer; as much of it as came when a line became too
-    /// long. The bytes behind that are [`Event::Raw`].
+    /// long. The bytes behind that are [`ObservedEvent::Raw`].
     pub raw: &'a [u8],
     /// For an answer: the request it answers. `None` for a request, and for an answer to nothing that is known.
-    pub answers: Option<Answered>,
+    pub answers: Option<MatchedRequest>,
 }
 
 #[cfg(test)]
@@ -204,9 +204,9 @@ mod tests {
     use super::half::ANSWER_BYTES_MAX;
     use super::*;
     use crate::limits::LINE_BYTES_MAX;
-    use crate::wire::display::Topic;
+    use crate::wire::display::MessageKind;
     use crate::wire::frame::{LinkOperation, LockOperation, MessageHead, Operation, SessionOperation};
-    use crate::wire::line::Command;
+    use crate::wire::line::LineCommand;
     use crate::wire::message::{Message, MessageReader, write_message};
     use proptest::prelude::*;
 
@@ -217,34 +217,35 @@ mod tests {
     #[derive(Clone, Debug, PartialEq, Eq)]
     enum Seen {
         Message { message: Message, raw: Vec<u8>, took_ms: Option<u128> },
-        Corrupt { corruption: Corruption, offset: u64, bytes: Vec<u8> },
+        Corrupt { corruption: DecodeError, offset: u64, bytes: Vec<u8> },
         Raw(Vec<u8>),
         Text { raw: Vec<u8>, took_ms: Option<u128> },
         Tls,
     }
 
-    fn observe(observer: &mut Observer, seen: &mut Vec<Seen>, sender: Sender, at_ms: u64, bytes: &[u8]) {
+    fn observe(observer: &mut Observer, seen: &mut Vec<Seen>, sender: Endpoint, at_ms: u64, bytes: &[u8]) {
         let mut input = bytes;
         while let Some(event) = observer.next(sender, Duration::from_millis(at_ms), &mut input) {
             let event = match event {
-                Event::Message(Passed { message, raw, answers }) => Seen::Message {
+                ObservedEvent::Message(MessageEvent { message, raw, answers }) => Seen::Message {
                     message: message.into(),
                     raw: raw.to_vec(),
                     took_ms: answers.map(|answered| answered.took.as_millis()),
                 },
-                Event::Corrupt { corruption, offset, bytes } => {
+                ObservedEvent::Corrupt { corruption, offset, bytes } => {
                     Seen::Corrupt { corruption, offset, bytes: bytes.to_vec() }
                 }
-                Event::Raw(bytes) => Seen::Raw(bytes.to_vec()),
-                Event::Text(Said { direction, raw, answers }) => {
-                    let from = if direction == Direction::Request { Sender::Client } else { Sender::Server };
+                ObservedEvent::Raw(bytes) => Seen::Raw(bytes.to_vec()),
+                ObservedEvent::Text(LineEvent { direction, raw, answers }) => {
+                    let from =
+                        if direction == Direction::Request { Endpoint::Client } else { Endpoint::Server };
                     assert_eq!(from, sender);
                     Seen::Text {
                         raw: raw.to_vec(),
                         took_ms: answers.map(|answered| answered.took.as_millis()),
                     }
                 }
-                Event::Tls => Seen::Tls,
+                ObservedEvent::Tls => Seen::Tls,
             };
             match (seen.last_mut(), event) {
                 (Some(Seen::Raw(before)), Seen::Raw(bytes)) => before.extend(bytes),
@@ -267,13 +268,13 @@ mod tests {
         let mut observer = Observer::new();
         let at = Duration::from_micros;
         let mut input = GET;
-        assert!(observer.next(Sender::Client, at(117), &mut input).is_some());
-        assert_eq!(observer.next(Sender::Client, at(117), &mut input), None);
-        assert_eq!(observer.unanswered(Sender::Client), 1);
+        assert!(observer.next(Endpoint::Client, at(117), &mut input).is_some());
+        assert_eq!(observer.next(Endpoint::Client, at(117), &mut input), None);
+        assert_eq!(observer.unanswered(Endpoint::Client), 1);
         let mut input = FOUND;
-        let event = observer.next(Sender::Server, at(391), &mut input);
-        let answered = Answered {
-            topic: Topic::Operation(Operation::Session(SessionOperation::Get)),
+        let event = observer.next(Endpoint::Server, at(391), &mut input);
+        let answered = MatchedRequest {
+            topic: MessageKind::Operation(Operation::Session(SessionOperation::Get)),
             id: Some([0x5f, 0x0a].into()),
             key: None,
             may_block: false,
@@ -281,8 +282,11 @@ mod tests {
         };
         let message = message_of(FOUND);
         let message = MessageRef { head: message.head, data: &message.data };
-        assert_eq!(event, Some(Event::Message(Passed { message, raw: FOUND, answers: Some(answered) })));
-        assert_eq!(observer.unanswered(Sender::Client), 0);
+        assert_eq!(
+            event,
+            Some(ObservedEvent::Message(MessageEvent { message, raw: FOUND, answers: Some(answered) }))
+        );
+        assert_eq!(observer.unanswered(Endpoint::Client), 0);
     }
 
     #[test]
@@ -292,11 +296,11 @@ mod tests {
         other_get[8] = 18;
         other_found[8] = 18;
         for (at_ms, bytes) in [(0, GET), (10, &other_get[..]), (20, GET)] {
-            observe(&mut observer, &mut seen, Sender::Client, at_ms, bytes);
+            observe(&mut observer, &mut seen, Endpoint::Client, at_ms, bytes);
         }
         seen.clear();
         for (at_ms, bytes) in [(30, &other_found[..]), (31, FOUND), (32, FOUND), (33, FOUND)] {
-            observe(&mut observer, &mut seen, Sender::Server, at_ms, bytes);
+            observe(&mut observer, &mut seen, Endpoint::Server, at_ms, bytes);
         }
         let expected = [
             seen_message(&other_found, Some(20)),
@@ -314,20 +318,20 @@ mod tests {
         let (mut ping, mut pong) = (Vec::new(), Vec::new());
         write_message(&mut ping, head, &[]);
         write_message(&mut pong, head.response(), &[]);
-        observe(&mut observer, &mut seen, Sender::Client, 0, &ping);
-        observe(&mut observer, &mut seen, Sender::Server, 1, &ping);
-        observe(&mut observer, &mut seen, Sender::Client, 5, &pong);
-        observe(&mut observer, &mut seen, Sender::Server, 7, &pong);
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, &ping);
+        observe(&mut observer, &mut seen, Endpoint::Server, 1, &ping);
+        observe(&mut observer, &mut seen, Endpoint::Client, 5, &pong);
+        observe(&mut observer, &mut seen, Endpoint::Server, 7, &pong);
         let took: Vec<_> = seen
             .drain(..)
             .map(|event| if let Seen::Message { took_ms, .. } = event { took_ms } else { Some(999) })
             .collect();
         assert_eq!(took, [None, None, Some(4), Some(7)]);
 
-        observe(&mut observer, &mut seen, Sender::Server, 8, &GET[..9]);
+        observe(&mut observer, &mut seen, Endpoint::Server, 8, &GET[..9]);
         assert_eq!(seen, []);
-        observe(&mut observer, &mut seen, Sender::Server, 8, &GET[9..]);
-        let corruption = Corruption::Direction { direction: Direction::Request, offset: 9 };
+        observe(&mut observer, &mut seen, Endpoint::Server, 8, &GET[9..]);
+        let corruption = DecodeError::Direction { direction: Direction::Request, offset: 9 };
         let bytes = GET[..14].to_vec();
         let expected = [Seen::Corrupt { corruption, offset: 28, bytes }, Seen::Raw(GET[14..].to_vec())];
         assert_eq!(seen, expected);
@@ -337,10 +341,10 @@ mod tests {
     fn after_a_corruption_one_direction_is_raw_and_the_other_goes_on() {
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
         let bytes = [GET, &GET[..4], &[7], b"rest"].concat();
-        observe(&mut observer, &mut seen, Sender::Client, 0, &bytes);
-        observe(&mut observer, &mut seen, Sender::Client, 0, GET);
-        observe(&mut observer, &mut seen, Sender::Server, 1, FOUND);
-        let corruption = Corruption::IsResponse { value: 7 };
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, &bytes);
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, GET);
+        observe(&mut observer, &mut seen, Endpoint::Server, 1, FOUND);
+        let corruption = DecodeError::IsResponse { value: 7 };
         let expected = [
             seen_message(GET, None),
             Seen::Corrupt { corruption, offset: 16, bytes: [&GET[..4], &[7], b"rest"].concat() },
@@ -348,23 +352,23 @@ mod tests {
             seen_message(FOUND, Some(1)),
         ];
         assert_eq!(seen, expected);
-        assert_eq!(observer.unfinished(Sender::Client), 0);
+        assert_eq!(observer.unfinished(Endpoint::Client), 0);
     }
 
     #[test]
     fn the_first_byte_tells_the_protocols_apart() {
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
-        observe(&mut observer, &mut seen, Sender::Client, 0, b"l\nkey\n1");
-        assert_eq!((seen.len(), observer.unfinished(Sender::Client)), (0, 7));
-        observe(&mut observer, &mut seen, Sender::Client, 0, b"0\n");
-        observe(&mut observer, &mut seen, Sender::Server, 0, b"ok t");
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, b"l\nkey\n1");
+        assert_eq!((seen.len(), observer.unfinished(Endpoint::Client)), (0, 7));
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, b"0\n");
+        observe(&mut observer, &mut seen, Endpoint::Server, 0, b"ok t");
         assert_eq!(seen, [seen_text(b"l\nkey\n10\n", None)]);
-        assert_eq!(observer.unfinished(Sender::Server), 4);
+        assert_eq!(observer.unfinished(Endpoint::Server), 4);
 
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
-        observe(&mut observer, &mut seen, Sender::Client, 0, &[0x16, 3, 1]);
-        observe(&mut observer, &mut seen, Sender::Client, 0, GET);
-        observe(&mut observer, &mut seen, Sender::Server, 0, &[0x15, 3]);
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, &[0x16, 3, 1]);
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, GET);
+        observe(&mut observer, &mut seen, Endpoint::Server, 0, &[0x15, 3]);
         assert_eq!(seen, [Seen::Tls]);
     }
 
@@ -375,13 +379,13 @@ mod tests {
     #[test]
     fn answers_of_text_are_paired_in_order() {
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
-        observe(&mut observer, &mut seen, Sender::Client, 0, b"l\na\n10\nzz\n\n\n");
-        observe(&mut observer, &mut seen, Sender::Client, 5, b"ping\n_\n\n");
-        assert_eq!((seen.len(), observer.unanswered(Sender::Client)), (3, 3));
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, b"l\na\n10\nzz\n\n\n");
+        observe(&mut observer, &mut seen, Endpoint::Client, 5, b"ping\n_\n\n");
+        assert_eq!((seen.len(), observer.unanswered(Endpoint::Client)), (3, 3));
         seen.clear();
         // The first waited, and what came behind it with it.
-        observe(&mut observer, &mut seen, Sender::Server, 4000, b"timeout\nerr");
-        observe(&mut observer, &mut seen, Sender::Server, 4001, b"or\nok\nok\n");
+        observe(&mut observer, &mut seen, Endpoint::Server, 4000, b"timeout\nerr");
+        observe(&mut observer, &mut seen, Endpoint::Server, 4001, b"or\nok\nok\n");
         let expected = [
             seen_text(b"timeout\n", Some(4000)),
             seen_text(b"error\n", Some(4001)),
@@ -396,12 +400,12 @@ mod tests {
         let mut observer = Observer::new();
         let (at, mut answers) = (Duration::from_secs, Vec::new());
         let requests = b"sl\nclef\n10 3\nl\nk\n0\nauth\nk\nx\nfoo\nk\n1\n";
-        observe(&mut observer, &mut Vec::new(), Sender::Client, 0, requests);
+        observe(&mut observer, &mut Vec::new(), Endpoint::Client, 0, requests);
         let mut input = &b"timeout\ntimeout\nok\nerror\n"[..];
-        while let Some(Event::Text(said)) = observer.next(Sender::Server, at(2), &mut input) {
+        while let Some(ObservedEvent::Text(said)) = observer.next(Endpoint::Server, at(2), &mut input) {
             answers.extend(said.answers);
         }
-        let answered = |topic, key: Option<&str>, may_block| Answered {
+        let answered = |topic, key: Option<&str>, may_block| MatchedRequest {
             topic,
             id: None,
             key: key.map(Box::from),
@@ -409,10 +413,10 @@ mod tests {
             took: at(2),
         };
         let expected = [
-            answered(Topic::Command(Command::Lock), Some("clef"), true),
-            answered(Topic::Command(Command::Lock), Some("k"), false),
-            answered(Topic::Command(Command::Auth), None, false),
-            answered(Topic::Text, None, false),
+            answered(MessageKind::Command(LineCommand::Lock), Some("clef"), true),
+            answered(MessageKind::Command(LineCommand::Lock), Some("k"), false),
+            answered(MessageKind::Command(LineCommand::Auth), None, false),
+            answered(MessageKind::Text, None, false),
         ];
         assert_eq!(answers, expected);
     }
@@ -423,7 +427,7 @@ mod tests {
         let send =
             |observer: &mut Observer, seen: &mut Vec<Seen>, sender, at_ms, uid, operation, data: &[u8]| {
                 let head = MessageHead::request(uid, operation);
-                let head = if sender == Sender::Server { head.response() } else { head };
+                let head = if sender == Endpoint::Server { head.response() } else { head };
                 let mut bytes = Vec::new();
                 write_message(&mut bytes, head, data);
                 observe(observer, seen, sender, at_ms, &bytes);
@@ -431,21 +435,21 @@ mod tests {
         let acquire = Operation::Lock(LockOperation::Acquire);
         let key = [0, 0, 0, 0, 0, 0, 0, 0, 0, 1, b'k', 0, 0, 0, 1];
         let asked = [&key[..], &[0, 0, 0, 0, 0, 0, 0xff, 0xff], &[0; 8]].concat();
-        send(&mut observer, &mut seen, Sender::Client, 0, 1, acquire, &asked);
+        send(&mut observer, &mut seen, Endpoint::Client, 0, 1, acquire, &asked);
         let ping = Operation::Link(LinkOperation::Ping);
         for uid in 2..1000 {
-            send(&mut observer, &mut seen, Sender::Client, 10, uid, ping, &[]);
-            send(&mut observer, &mut seen, Sender::Server, 12, uid, ping, &[]);
+            send(&mut observer, &mut seen, Endpoint::Client, 10, uid, ping, &[]);
+            send(&mut observer, &mut seen, Endpoint::Server, 12, uid, ping, &[]);
         }
         seen.clear();
-        send(&mut observer, &mut seen, Sender::Server, 60_000, 1, acquire, &[3]);
+        send(&mut observer, &mut seen, Endpoint::Server, 60_000, 1, acquire, &[3]);
         assert!(matches!(seen[..], [Seen::Message { took_ms: Some(60_000), .. }]), "{seen:?}");
         // That one needs no answer.
         let mut bytes = Vec::new();
         let go_away = Operation::Link(LinkOperation::GoAway);
         write_message(&mut bytes, MessageHead::request(1, go_away), &[]);
-        observe(&mut observer, &mut seen, Sender::Server, 60_000, &bytes);
-        assert_eq!((observer.unanswered(Sender::Client), observer.unanswered(Sender::Server)), (0, 0));
+        observe(&mut observer, &mut seen, Endpoint::Server, 60_000, &bytes);
+        assert_eq!((observer.unanswered(Endpoint::Client), observer.unanswered(Endpoint::Server)), (0, 0));
     }
 
     #[test]
@@ -453,24 +457,24 @@ mod tests {
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
         let long = [b"l\n", &[b'x'; LINE_BYTES_MAX + 1][..]].concat();
         let bytes = [&long[..], b"xx\nping\n"].concat();
-        observe(&mut observer, &mut seen, Sender::Client, 0, &bytes);
-        observe(&mut observer, &mut seen, Sender::Server, 3, b"error\n");
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, &bytes);
+        observe(&mut observer, &mut seen, Endpoint::Server, 3, b"error\n");
         let raw = Seen::Raw(b"xx\nping\n".to_vec());
         assert_eq!(seen, [seen_text(&long, None), raw, seen_text(b"error\n", Some(3))]);
 
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
-        observe(&mut observer, &mut seen, Sender::Server, 0, &vec![b'x'; ANSWER_BYTES_MAX + 1]);
+        observe(&mut observer, &mut seen, Endpoint::Server, 0, &vec![b'x'; ANSWER_BYTES_MAX + 1]);
         assert_eq!(seen, [seen_text(&vec![b'x'; ANSWER_BYTES_MAX], None), Seen::Raw(vec![b'x'])]);
     }
 
     #[test]
     fn behind_a_gap_text_is_read_on_but_not_paired() {
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
-        observe(&mut observer, &mut seen, Sender::Client, 0, b"l\na\n10\nr\na");
-        observer.skip(Sender::Client, 9);
-        observe(&mut observer, &mut seen, Sender::Client, 1, b"key\n");
-        observe(&mut observer, &mut seen, Sender::Client, 2, b"ping\n_\n\n");
-        observe(&mut observer, &mut seen, Sender::Server, 3, b"ok\n");
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, b"l\na\n10\nr\na");
+        observer.skip(Endpoint::Client, 9);
+        observe(&mut observer, &mut seen, Endpoint::Client, 1, b"key\n");
+        observe(&mut observer, &mut seen, Endpoint::Client, 2, b"ping\n_\n\n");
+        observe(&mut observer, &mut seen, Endpoint::Server, 3, b"ok\n");
         let expected = [
             seen_text(b"l\na\n10\n", None),
             Seen::Raw(b"key\n".to_vec()),
@@ -483,20 +487,20 @@ mod tests {
     #[test]
     fn a_connection_that_is_picked_up_later_is_read_from_a_line_on() {
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
-        observer.skip(Sender::Server, 0);
-        observe(&mut observer, &mut seen, Sender::Server, 0, b"0123 33\n");
-        observer.skip(Sender::Client, 0);
-        observe(&mut observer, &mut seen, Sender::Client, 1, b"l\nk\n1\n");
-        observe(&mut observer, &mut seen, Sender::Server, 2, b"timeout\n");
+        observer.skip(Endpoint::Server, 0);
+        observe(&mut observer, &mut seen, Endpoint::Server, 0, b"0123 33\n");
+        observer.skip(Endpoint::Client, 0);
+        observe(&mut observer, &mut seen, Endpoint::Client, 1, b"l\nk\n1\n");
+        observe(&mut observer, &mut seen, Endpoint::Server, 2, b"timeout\n");
         let raw = Seen::Raw(b"0123 33\n".to_vec());
         assert_eq!(seen, [raw, seen_text(b"l\nk\n1\n", None), seen_text(b"timeout\n", Some(1))]);
         let cases = [
-            (&b"l\nk"[..], Some(Sender::Client)),
-            (b"stats\r\n", Some(Sender::Client)),
+            (&b"l\nk"[..], Some(Endpoint::Client)),
+            (b"stats\r\n", Some(Endpoint::Client)),
             (b"l k\n", None),
             (b"l", None),
-            (b"ok 1\n", Some(Sender::Server)),
-            (b"error_auth\n", Some(Sender::Server)),
+            (b"ok 1\n", Some(Endpoint::Server)),
+            (b"error_auth\n", Some(Endpoint::Server)),
             (b"oks\n", None),
             (b"", None),
         ];
@@ -508,11 +512,11 @@ mod tests {
     #[test]
     fn messages_are_found_again_behind_a_gap() {
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
-        observe(&mut observer, &mut seen, Sender::Client, 0, &GET[..15]);
-        observer.skip(Sender::Client, 100);
-        observe(&mut observer, &mut seen, Sender::Client, 0, b"middle");
-        observe(&mut observer, &mut seen, Sender::Client, 0, &[GET, &[1]].concat());
-        let version = Corruption::Version { offset: 0, byte: 1 };
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, &GET[..15]);
+        observer.skip(Endpoint::Client, 100);
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, b"middle");
+        observe(&mut observer, &mut seen, Endpoint::Client, 0, &[GET, &[1]].concat());
+        let version = DecodeError::Version { offset: 0, byte: 1 };
         let expected = [
             Seen::Raw(b"middle".to_vec()),
             seen_message(GET, None),
@@ -546,7 +550,7 @@ mod tests {
         #[test]
         fn where_the_input_is_cut_changes_nothing(
             bytes in stream(),
-            sender in prop_oneof![Just(Sender::Client), Just(Sender::Server)],
+            sender in prop_oneof![Just(Endpoint::Client), Just(Endpoint::Server)],
             cuts in proptest::collection::vec(any::<prop::sample::Index>(), 0..20),
         ) {
             let (mut observer, mut whole) = (Observer::new(), Vec::new());

@@ -24,15 +24,15 @@
 use crate::auth::AuthToken;
 use crate::id::{LinkId, Token};
 use crate::limits::CLAIM_BYTES_MAX;
-use crate::proto::holdings::Holdings;
-use crate::proto::link::LinkFault;
+use crate::proto::holdings::HeldLocks;
+use crate::proto::link::LinkError;
 use crate::time::Time;
 use crate::wire::link::{Claim, Welcome};
 use crate::wire::lock::LockStatus;
 
 /// How an agent introduces itself to its server.
 #[derive(Clone, Debug)]
-pub struct Introduction {
+pub struct LinkIdentity {
     /// The link's name: 128 random bits, drawn once for each agent process.
     pub link_id: LinkId,
     /// What proves that the agent may use the server, if that asks for it.
@@ -41,7 +41,7 @@ pub struct Introduction {
 
 /// How far the opening of a link has come.
 #[derive(Debug, Default)]
-pub(crate) struct Resume {
+pub(crate) struct Handshake {
     /// The claims of which messages have been sent and not answered: their uids and tokens.
     claimed: Vec<(u32, Vec<Token>)>,
     last_claimed: Option<Token>,
@@ -52,10 +52,10 @@ pub(crate) struct Resume {
     opened: bool,
 }
 
-impl Resume {
+impl Handshake {
     /// The data of the next CLAIM, and the owners of what it claims; `None` if all has been claimed.
-    pub(crate) fn next_claims(&mut self, now: Time, holdings: &Holdings) -> Option<Claims> {
-        let mut claims = Claims::default();
+    pub(crate) fn next_claims(&mut self, now: Time, holdings: &HeldLocks) -> Option<ClaimBatch> {
+        let mut claims = ClaimBatch::default();
         for claim in holdings.claims(now, self.last_claimed) {
             if claims.data.len() + Claim::BYTES_MAX > CLAIM_BYTES_MAX {
                 break;
@@ -74,7 +74,7 @@ impl Resume {
     }
 
     /// HELLO was answered by a server at this patch level.
-    pub(crate) fn welcomed(&mut self, data: &[u8], patch_level: u16) -> Result<(), LinkFault> {
+    pub(crate) fn welcomed(&mut self, data: &[u8], patch_level: u16) -> Result<(), LinkError> {
         let welcome = Welcome::parse(data)?;
         match welcome.status {
             // What knows the link but no locks is a proxy of sessions; it is no less a link.
@@ -82,7 +82,7 @@ impl Resume {
                 self.welcome = Some((welcome, patch_level));
                 Ok(())
             }
-            status => Err(LinkFault::Refused { status }),
+            status => Err(LinkError::Refused { status }),
         }
     }
 
@@ -96,12 +96,12 @@ impl Resume {
         &mut self,
         uid: u32,
         data: &[u8],
-        holdings: &mut Holdings,
-    ) -> Result<(), LinkFault> {
-        let place = self.claimed.iter().position(|(sent, _)| *sent == uid).ok_or(LinkFault::Unasked)?;
+        holdings: &mut HeldLocks,
+    ) -> Result<(), LinkError> {
+        let place = self.claimed.iter().position(|(sent, _)| *sent == uid).ok_or(LinkError::Unasked)?;
         let (_, tokens) = self.claimed.swap_remove(place);
         if tokens.len() != data.len() {
-            return Err(LinkFault::Handshake { problem: "an answer to other claims than were made" });
+            return Err(LinkError::Handshake { problem: "an answer to other claims than were made" });
         }
         for (token, status) in tokens.into_iter().zip(data) {
             if *status != LockStatus::Ok as u8 {
@@ -112,9 +112,9 @@ impl Resume {
     }
 
     /// OPEN was answered.
-    pub(crate) fn opened(&mut self, data: &[u8]) -> Result<(), LinkFault> {
+    pub(crate) fn opened(&mut self, data: &[u8]) -> Result<(), LinkError> {
         self.opened = data == [LockStatus::Ok as u8];
-        if self.opened { Ok(()) } else { Err(LinkFault::Handshake { problem: "the link was not opened" }) }
+        if self.opened { Ok(()) } else { Err(LinkError::Handshake { problem: "the link was not opened" }) }
     }
 
     /// The server's welcome, once everything has been answered.
@@ -125,7 +125,7 @@ impl Resume {
 
 /// What one CLAIM says.
 #[derive(Debug, Default)]
-pub(crate) struct Claims {
+pub(crate) struct ClaimBatch {
     /// For the message.
     pub(crate) data: Vec<u8>,
     /// What is claimed, in the order of the answers.

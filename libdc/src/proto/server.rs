@@ -16,15 +16,15 @@ mod blocked;
 mod frames;
 mod text;
 
-use self::frames::Frames;
-use self::text::Text;
+use self::frames::FrameProtocol;
+use self::text::LineProtocol;
 use crate::id::ConnectionId;
 use crate::limits::{AUTH_PAUSE_MS, LINE_BYTES_MAX, OUTBOX_BYTES_MAX};
-use crate::service::{Effect, Effects, Service, Tally};
+use crate::service::{Completion, Effects, RequestCounters, Service};
 use crate::time::Time;
-use crate::wire::frame::Corruption;
+use crate::wire::frame::DecodeError;
 use crate::wire::line::LineTooLong;
-use crate::wire::opening::Opening;
+use crate::wire::opening::Protocol;
 use thiserror::Error;
 
 /// Most bytes read ahead of a blocked request. They are read only to notice that the peer has gone.
@@ -33,8 +33,8 @@ const AHEAD_BYTES_MAX: usize = 64 << 10;
 /// One connection, as the server sees it.
 #[derive(Debug)]
 pub struct ServerConnection {
-    peer: Peer,
-    speech: Speech,
+    peer: PeerState,
+    speech: ServerProtocol,
     unread: Vec<u8>,
     stalled: bool,
     opened: Time,
@@ -43,7 +43,7 @@ pub struct ServerConnection {
 
 /// What is known of the peer whatever it speaks.
 #[derive(Clone, Copy, Debug)]
-struct Peer {
+struct PeerState {
     id: ConnectionId,
     /// Whether it may ask for anything: it said the right token, or none is needed.
     admitted: bool,
@@ -53,15 +53,15 @@ struct Peer {
 
 /// What the peer speaks.
 #[derive(Debug)]
-enum Speech {
+enum ServerProtocol {
     /// Nothing yet.
     Unknown,
-    Frames(Frames),
-    Text(Text),
+    Frames(FrameProtocol),
+    Text(LineProtocol),
 }
 
 /// One step of a connection: the time, the service, and where answers and effects go.
-pub struct Turn<'a> {
+pub struct ServerContext<'a> {
     /// When.
     pub now: Time,
     /// Who answers.
@@ -71,15 +71,15 @@ pub struct Turn<'a> {
     /// Where it is told what follows for others.
     pub effects: &'a mut Effects,
     /// What was asked.
-    pub tally: &'a mut Tally,
+    pub tally: &'a mut RequestCounters,
 }
 
 /// Why a connection has to be closed.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum ServerFault {
+pub enum ServerCloseReason {
     /// What it sent can't be read.
     #[error("{0}, at byte {offset} of the frame", offset = .0.offset())]
-    Corruption(#[from] Corruption),
+    Corruption(#[from] DecodeError),
     /// It sent a line without an end.
     #[error(transparent)]
     LineTooLong(#[from] LineTooLong),
@@ -109,7 +109,7 @@ pub enum ServerFault {
     Bye,
 }
 
-impl ServerFault {
+impl ServerCloseReason {
     /// How long to wait before the connection is closed, in milliseconds: guessing tokens is made slow.
     #[must_use]
     pub const fn pause_ms(&self) -> u64 {
@@ -131,8 +131,8 @@ impl ServerConnection {
     #[must_use]
     pub const fn new(now: Time, id: ConnectionId, service: &Service) -> Self {
         Self {
-            peer: Peer { id, admitted: service.auth().is_none(), has_asked: false },
-            speech: Speech::Unknown,
+            peer: PeerState { id, admitted: service.auth().is_none(), has_asked: false },
+            speech: ServerProtocol::Unknown,
             unread: Vec::new(),
             stalled: false,
             opened: now,
@@ -146,9 +146,13 @@ impl ServerConnection {
     /// with no bytes once the output has been written.
     ///
     /// # Errors
-    /// [`ServerFault`]: what came before it has been answered; the connection must be closed once that is written
-    /// and the fault's [pause](ServerFault::pause_ms) is over.
-    pub fn handle_input(&mut self, turn: &mut Turn<'_>, bytes: &[u8]) -> Result<(), ServerFault> {
+    /// [`ServerCloseReason`]: what came before it has been answered; the connection must be closed once that is written
+    /// and the fault's [pause](ServerCloseReason::pause_ms) is over.
+    pub fn handle_input(
+        &mut self,
+        turn: &mut ServerContext<'_>,
+        bytes: &[u8],
+    ) -> Result<(), ServerCloseReason> {
         if self.unread.is_empty() {
             let mut input = bytes;
             self.take(turn, &mut input)?;
@@ -171,14 +175,18 @@ impl ServerConnection {
     ///
     /// # Errors
     /// As [`handle_input`](Self::handle_input): requests that were held back are taken now.
-    pub fn handle_answer(&mut self, turn: &mut Turn<'_>, answer: &Effect) -> Result<(), ServerFault> {
+    pub fn handle_answer(
+        &mut self,
+        turn: &mut ServerContext<'_>,
+        answer: &Completion,
+    ) -> Result<(), ServerCloseReason> {
         match &mut self.speech {
-            Speech::Unknown => Ok(()),
-            Speech::Frames(frames) => {
+            ServerProtocol::Unknown => Ok(()),
+            ServerProtocol::Frames(frames) => {
                 frames.handle_answer(turn, answer);
                 Ok(())
             }
-            Speech::Text(text) => {
+            ServerProtocol::Text(text) => {
                 if text.handle_answer(turn, answer) {
                     self.handle_input(turn, &[])?;
                 }
@@ -192,11 +200,11 @@ impl ServerConnection {
     ///
     /// # Errors
     /// As [`handle_input`](Self::handle_input): requests that were held back are taken now.
-    pub fn give_up_waiting(&mut self, turn: &mut Turn<'_>) -> Result<bool, ServerFault> {
+    pub fn give_up_waiting(&mut self, turn: &mut ServerContext<'_>) -> Result<bool, ServerCloseReason> {
         match &mut self.speech {
-            Speech::Unknown => Ok(false),
-            Speech::Frames(frames) => Ok(frames.give_up_waiting(turn)),
-            Speech::Text(text) => {
+            ServerProtocol::Unknown => Ok(false),
+            ServerProtocol::Frames(frames) => Ok(frames.give_up_waiting(turn)),
+            ServerProtocol::Text(text) => {
                 let some = text.give_up_waiting(turn);
                 if some {
                     self.handle_input(turn, &[])?;
@@ -210,9 +218,9 @@ impl ServerConnection {
     #[must_use]
     pub fn expects_answers(&self) -> bool {
         match &self.speech {
-            Speech::Unknown => false,
-            Speech::Frames(frames) => frames.expects_answers(),
-            Speech::Text(text) => text.is_blocked(),
+            ServerProtocol::Unknown => false,
+            ServerProtocol::Frames(frames) => frames.expects_answers(),
+            ServerProtocol::Text(text) => text.is_blocked(),
         }
     }
 
@@ -233,9 +241,9 @@ impl ServerConnection {
     pub fn is_idle(&self) -> bool {
         self.unread.is_empty()
             && match &self.speech {
-                Speech::Unknown => true,
-                Speech::Frames(frames) => frames.is_idle(),
-                Speech::Text(text) => !text.is_blocked(),
+                ServerProtocol::Unknown => true,
+                ServerProtocol::Frames(frames) => frames.is_idle(),
+                ServerProtocol::Text(text) => !text.is_blocked(),
             }
     }
 
@@ -247,13 +255,13 @@ impl ServerConnection {
         }
         let unadmitted = (!self.peer.admitted).then_some(self.opened);
         let since = match &self.speech {
-            Speech::Unknown | Speech::Frames(_) => None,
-            Speech::Text(text) => text.waits_since(),
+            ServerProtocol::Unknown | ServerProtocol::Frames(_) => None,
+            ServerProtocol::Text(text) => text.waits_since(),
         };
         let since = [unadmitted, since, self.unfinished_since].into_iter().flatten().min();
         let link = match &self.speech {
-            Speech::Frames(frames) => frames.deadline(read_timeout_ms),
-            Speech::Unknown | Speech::Text(_) => None,
+            ServerProtocol::Frames(frames) => frames.deadline(read_timeout_ms),
+            ServerProtocol::Unknown | ServerProtocol::Text(_) => None,
         };
         [since.map(|since| since.after_ms(read_timeout_ms)), link].into_iter().flatten().min()
     }
@@ -262,59 +270,63 @@ impl ServerConnection {
     /// half of the time is pinged.
     ///
     /// # Errors
-    /// The [`ServerFault`] for which it must be closed; text is told `error` before.
-    pub fn handle_timeout(&mut self, turn: &mut Turn<'_>, read_timeout_ms: u64) -> Result<(), ServerFault> {
+    /// The [`ServerCloseReason`] for which it must be closed; text is told `error` before.
+    pub fn handle_timeout(
+        &mut self,
+        turn: &mut ServerContext<'_>,
+        read_timeout_ms: u64,
+    ) -> Result<(), ServerCloseReason> {
         if self.deadline(read_timeout_ms).is_none_or(|deadline| deadline > turn.now) {
             return Ok(());
         }
         let started = self.unfinished_since.is_some() || !self.unread.is_empty();
         match &mut self.speech {
             _ if !self.peer.admitted => {
-                Err(ServerFault::NotAuthenticated("nothing came within the read timeout"))
+                Err(ServerCloseReason::NotAuthenticated("nothing came within the read timeout"))
             }
-            Speech::Text(text) => text.handle_timeout(turn, self.peer.id, started, read_timeout_ms),
-            Speech::Frames(frames)
+            ServerProtocol::Text(text) => text.handle_timeout(turn, self.peer.id, started, read_timeout_ms),
+            ServerProtocol::Frames(frames)
                 if self.unfinished_since.is_none_or(|since| since.after_ms(read_timeout_ms) > turn.now) =>
             {
                 frames.handle_timeout(turn)
             }
-            Speech::Frames(_) | Speech::Unknown => Err(ServerFault::ReadTimeout),
+            ServerProtocol::Frames(_) | ServerProtocol::Unknown => Err(ServerCloseReason::ReadTimeout),
         }
     }
 
     /// The connection is gone: gives up what it waited for and, unless its link may be resumed, what it held.
     /// Returns whether it had to do with locks at all.
-    pub fn close(&mut self, turn: &mut Turn<'_>) -> bool {
-        match std::mem::replace(&mut self.speech, Speech::Unknown) {
-            Speech::Unknown => false,
-            Speech::Frames(frames) => frames.close(turn, self.peer.id),
-            Speech::Text(_) => {
+    pub fn close(&mut self, turn: &mut ServerContext<'_>) -> bool {
+        match std::mem::replace(&mut self.speech, ServerProtocol::Unknown) {
+            ServerProtocol::Unknown => false,
+            ServerProtocol::Frames(frames) => frames.close(turn, self.peer.id),
+            ServerProtocol::Text(_) => {
                 turn.service.end_connection(turn.now, self.peer.id, turn.effects);
                 true
             }
         }
     }
 
-    fn take(&mut self, turn: &mut Turn<'_>, input: &mut &[u8]) -> Result<(), ServerFault> {
-        if matches!(self.speech, Speech::Unknown)
+    fn take(&mut self, turn: &mut ServerContext<'_>, input: &mut &[u8]) -> Result<(), ServerCloseReason> {
+        if matches!(self.speech, ServerProtocol::Unknown)
             && let Some(first) = input.first()
         {
-            self.speech = match Opening::of(*first) {
-                Opening::Text => Speech::Text(Text::new(turn.now)),
-                Opening::Tls => return Err(ServerFault::Tls),
+            self.speech = match Protocol::of(*first) {
+                Protocol::Text => ServerProtocol::Text(LineProtocol::new(turn.now)),
+                Protocol::Tls => return Err(ServerCloseReason::Tls),
                 // Of what is unknown the first frame's corruption says what is wrong.
-                Opening::Frames | Opening::Unknown(_) => Speech::Frames(Frames::default()),
+                Protocol::Frames | Protocol::Unknown(_) => ServerProtocol::Frames(FrameProtocol::default()),
             };
         }
         self.peer.has_asked = false;
         let result = match &mut self.speech {
-            Speech::Unknown => Ok(()),
-            Speech::Frames(frames) => frames.take(turn, &mut self.peer, input),
-            Speech::Text(text) => text.take(turn, &mut self.peer, input),
+            ServerProtocol::Unknown => Ok(()),
+            ServerProtocol::Frames(frames) => frames.take(turn, &mut self.peer, input),
+            ServerProtocol::Text(text) => text.take(turn, &mut self.peer, input),
         };
-        let blocked = matches!(&self.speech, Speech::Text(text) if text.is_blocked());
+        let blocked = matches!(&self.speech, ServerProtocol::Text(text) if text.is_blocked());
         self.stalled = turn.out.len() >= OUTBOX_BYTES_MAX && !input.is_empty() && !blocked;
-        let inside = matches!(&self.speech, Speech::Frames(frames) if frames.is_inside_message());
+        let inside = matches!(&self.speech, ServerProtocol::Frames(frames) if frames.is_inside_message());
         if self.stalled || blocked || (input.is_empty() && !inside) {
             self.unfinished_since = None;
         } else if self.peer.has_asked || self.unfinished_since.is_none() {

@@ -1,29 +1,29 @@
 //! What a local connection speaks: frames, or the lines of the text protocol. Its first byte tells.
 
 use crate::proto::link::Link;
-use crate::proto::local::{Local, LocalFault, LocalId};
+use crate::proto::local::{LocalCloseReason, LocalConnection, LocalId};
 use crate::proto::local_frames::take_frames;
 use crate::proto::local_text::take_lines;
 use crate::proto::multiplexer::MultiplexerSettings;
 use crate::time::Time;
-use crate::wire::opening::Opening;
+use crate::wire::opening::Protocol;
 
 /// What a local connection speaks, as far as is known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speech {
+pub(crate) enum LocalProtocol {
     Unknown,
     Frames,
     Lines,
 }
 
-impl Speech {
+impl LocalProtocol {
     /// What begins with this byte.
-    pub(crate) fn of(first: u8) -> Result<Self, LocalFault> {
-        match Opening::of(first) {
-            Opening::Text => Ok(Self::Lines),
-            Opening::Tls => Err(LocalFault::Tls),
+    pub(crate) fn of(first: u8) -> Result<Self, LocalCloseReason> {
+        match Protocol::of(first) {
+            Protocol::Text => Ok(Self::Lines),
+            Protocol::Tls => Err(LocalCloseReason::Tls),
             // Of what is unknown the first frame's corruption says what is wrong.
-            Opening::Frames | Opening::Unknown(_) => Ok(Self::Frames),
+            Protocol::Frames | Protocol::Unknown(_) => Ok(Self::Frames),
         }
     }
 }
@@ -32,22 +32,22 @@ impl Speech {
 pub(crate) fn take_requests(
     now: Time,
     id: LocalId,
-    local: &mut Local,
+    local: &mut LocalConnection,
     input: &mut &[u8],
     link: &mut Link,
     settings: &MultiplexerSettings,
     took: &mut bool,
-) -> Result<(), LocalFault> {
-    if local.speech == Speech::Unknown
+) -> Result<(), LocalCloseReason> {
+    if local.speech == LocalProtocol::Unknown
         && let Some(first) = input.first()
     {
-        local.speech = Speech::of(*first)?;
+        local.speech = LocalProtocol::of(*first)?;
     }
     match local.speech {
-        Speech::Frames => take_frames(now, id, local, input, link, settings, took)?,
-        Speech::Lines if local.is_ending() => *input = &[],
-        Speech::Lines => *took = take_lines(now, id, local, input, link),
-        Speech::Unknown => {}
+        LocalProtocol::Frames => take_frames(now, id, local, input, link, settings, took)?,
+        LocalProtocol::Lines if local.is_ending() => *input = &[],
+        LocalProtocol::Lines => *took = take_lines(now, id, local, input, link),
+        LocalProtocol::Unknown => {}
     }
     Ok(())
 }

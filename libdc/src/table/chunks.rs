@@ -14,13 +14,13 @@ const CHUNK: usize = 1 << CHUNK_BITS;
 const CHUNK_BITS: u32 = 12;
 
 /// A growable array in chunks, indexed by `u32`.
-pub(super) struct Chunked<T> {
+pub(super) struct ChunkedVec<T> {
     /// Every chunk is whole: what is past the length holds default values.
     chunks: Vec<Box<[T; CHUNK]>>,
     len: usize,
 }
 
-impl<T: Default> Chunked<T> {
+impl<T: Default> ChunkedVec<T> {
     /// An empty array; it allocates nothing.
     pub(super) const fn new() -> Self {
         Self { chunks: Vec::new(), len: 0 }
@@ -71,7 +71,7 @@ impl<T: Default> Chunked<T> {
     }
 }
 
-impl<T> Index<u32> for Chunked<T> {
+impl<T> Index<u32> for ChunkedVec<T> {
     type Output = T;
 
     #[inline]
@@ -81,7 +81,7 @@ impl<T> Index<u32> for Chunked<T> {
     }
 }
 
-impl<T> IndexMut<u32> for Chunked<T> {
+impl<T> IndexMut<u32> for ChunkedVec<T> {
     #[inline]
     fn index_mut(&mut self, index: u32) -> &mut T {
         debug_assert!((index as usize) < self.len, "index {index} of {}", self.len);
@@ -95,8 +95,8 @@ mod tests {
 
     const MANY: u32 = 3 * CHUNK as u32 + 7;
 
-    fn filled() -> Chunked<u32> {
-        let mut array = Chunked::new();
+    fn filled() -> ChunkedVec<u32> {
+        let mut array = ChunkedVec::new();
         for n in 0..MANY {
             array.push(n);
         }
@@ -141,7 +141,7 @@ mod tests {
     #[test]
     #[should_panic(expected = "index")]
     fn past_the_end_is_refused() {
-        let array: Chunked<u32> = Chunked::new();
+        let array: ChunkedVec<u32> = ChunkedVec::new();
         let _ = array[0];
     }
 }

@@ -15,7 +15,7 @@
 //! ones. Nothing here panics on a number that the index gave out and did not take back. Equal hashes cost
 //! time, in proportion to how many there are, but nothing else: see [`IdHasher`] for why they are rare.
 
-use super::chunks::Chunked;
+use super::chunks::ChunkedVec;
 use crate::id::SessionId;
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
@@ -30,15 +30,15 @@ pub(super) const ENTRIES_MAX: u32 = NONE / BUCKETS_PER_ENTRY;
 /// of what is not there took half as long again, a look-up a tenth more.
 const BUCKETS_PER_ENTRY: u32 = 2;
 
-/// Look-ups that [`Index::guess`] does side by side: about as many as a processor can wait for at once.
+/// Look-ups that [`HashIndex::guess`] does side by side: about as many as a processor can wait for at once.
 pub(super) const GUESSES: usize = 16;
 
 /// Finds entries by their hash, and numbers them.
-pub(super) struct Index {
+pub(super) struct HashIndex {
     /// The first entry of each chain.
-    buckets: Chunked<u32>,
+    buckets: ChunkedVec<u32>,
     /// By entry number.
-    links: Chunked<Link>,
+    links: ChunkedVec<ChainNode>,
     /// The first number not in use; the others follow through `next`.
     vacant: u32,
     /// Entries in use.
@@ -48,16 +48,16 @@ pub(super) struct Index {
 }
 
 #[derive(Clone, Copy, Default)]
-struct Link {
+struct ChainNode {
     hash: u32,
     next: u32,
 }
 
-impl Index {
+impl HashIndex {
     pub(super) fn new() -> Self {
-        let mut buckets = Chunked::new();
+        let mut buckets = ChunkedVec::new();
         buckets.push(NONE);
-        Self { buckets, links: Chunked::new(), vacant: NONE, len: 0, mask: 0 }
+        Self { buckets, links: ChunkedVec::new(), vacant: NONE, len: 0, mask: 0 }
     }
 
     /// The number of entries.
@@ -100,7 +100,7 @@ impl Index {
     /// Makes an entry with this hash and returns its number. There must be fewer than [`ENTRIES_MAX`].
     pub(super) fn insert(&mut self, hash: u32) -> u32 {
         let number = if self.vacant == NONE {
-            self.links.push(Link::default());
+            self.links.push(ChainNode::default());
             (self.links.len() - 1) as u32
         } else {
             let number = self.vacant;
@@ -108,7 +108,7 @@ impl Index {
             number
         };
         let bucket = self.bucket(hash);
-        self.links[number] = Link { hash, next: self.buckets[bucket] };
+        self.links[number] = ChainNode { hash, next: self.buckets[bucket] };
         self.buckets[bucket] = number;
         self.len += 1;
         for _ in 0..BUCKETS_PER_ENTRY {
@@ -121,7 +121,7 @@ impl Index {
 
     /// Takes an entry out; its number will be given out again.
     pub(super) fn remove(&mut self, number: u32) {
-        let Link { hash, next } = self.links[number];
+        let ChainNode { hash, next } = self.links[number];
         let bucket = self.bucket(hash);
         let mut at = self.buckets[bucket];
         if at == number {
@@ -183,22 +183,22 @@ impl IdHasher {
 
     /// Hashes `id`.
     #[inline]
-    pub(super) fn key<'a>(&self, id: SessionId<'a>) -> Key<'a> {
+    pub(super) fn key<'a>(&self, id: SessionId<'a>) -> HashedId<'a> {
         let mut hasher = FoldHasher::with_seed(self.own, &self.shared);
         hasher.write(id.as_bytes());
-        Key { id, hash: hasher.finish() }
+        HashedId { id, hash: hasher.finish() }
     }
 }
 
 /// An id with its hash.
 #[derive(Clone, Copy)]
-pub(super) struct Key<'a> {
+pub(super) struct HashedId<'a> {
     pub(super) id: SessionId<'a>,
     hash: u64,
 }
 
-impl Key<'_> {
-    /// The bits of the hash by which an [`Index`] finds the entry.
+impl HashedId<'_> {
+    /// The bits of the hash by which an [`HashIndex`] finds the entry.
     pub(super) const fn index_hash(self) -> u32 {
         self.hash as u32
     }
@@ -216,7 +216,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     /// Every chain holds what belongs to it, and together they hold what the model has.
-    fn check(index: &Index, model: &BTreeMap<u32, u32>) {
+    fn check(index: &HashIndex, model: &BTreeMap<u32, u32>) {
         let mut seen = BTreeMap::new();
         for bucket in 0..index.buckets.len() as u32 {
             let mut number = index.buckets[bucket];
@@ -236,7 +236,7 @@ mod tests {
         #[test]
         fn finds_what_a_map_finds(steps in prop::collection::vec((any::<bool>(), any::<u32>()), 1..400),
                                   hash_mask in prop::sample::select(vec![0u32, 3, 0xff, 0xffff_0000, u32::MAX])) {
-            let mut index = Index::new();
+            let mut index = HashIndex::new();
             let mut model: BTreeMap<u32, u32> = BTreeMap::new();
             let mut most = 0;
             for (insert, value) in steps {
@@ -259,7 +259,7 @@ mod tests {
 
     #[test]
     fn only_equal_hashes_are_asked_about() {
-        let mut index = Index::new();
+        let mut index = HashIndex::new();
         let numbers: Vec<u32> = [5, 5 + (1 << 20), 5].map(|hash| index.insert(hash)).to_vec();
         let mut asked = Vec::new();
         assert_eq!(
@@ -275,7 +275,7 @@ mod tests {
 
     #[test]
     fn entries_with_one_hash_stay_apart() {
-        let mut index = Index::new();
+        let mut index = HashIndex::new();
         let numbers: Vec<u32> = (0..10_000).map(|_| index.insert(0xdead_beef)).collect();
         assert_eq!(index.find(0xdead_beef, |n| n == numbers[17]), Some(numbers[17]));
         for number in &numbers {
@@ -287,7 +287,7 @@ mod tests {
 
     #[test]
     fn most_guesses_are_right() {
-        let mut index = Index::new();
+        let mut index = HashIndex::new();
         let hashes: Vec<u32> = (1..=1_000u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
         assert_eq!(index.guess(&hashes[..2]).count(), 0);
         let numbers: Vec<u32> = hashes.iter().map(|hash| index.insert(*hash)).collect();
@@ -300,7 +300,7 @@ mod tests {
     #[test]
     fn chains_are_short_at_every_size() {
         let hasher = IdHasher::new([1, 2]);
-        let mut index = Index::new();
+        let mut index = HashIndex::new();
         for n in 0..20_000u32 {
             let id = n.to_be_bytes();
             index.insert(hasher.key(SessionId::new(&id).unwrap()).index_hash());

@@ -10,12 +10,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// An amount of room.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) struct Room {
+pub(super) struct Quota {
     pub(super) sessions: u64,
     pub(super) bytes: u64,
 }
 
-impl Room {
+impl Quota {
     /// What the sessions of `table` take up.
     pub(super) const fn taken_by(table: &SessionTable) -> Self {
         Self { sessions: table.len() as u64, bytes: table.bytes() }
@@ -36,26 +36,26 @@ impl Room {
 }
 
 /// How much of the limits is taken.
-pub(super) struct SharedRoom {
+pub(super) struct SharedQuota {
     limits: SessionLimits,
     // Each is exact by itself, and nothing else is read on the strength of them: relaxed order will do.
     sessions: AtomicU64,
     bytes: AtomicU64,
 }
 
-impl SharedRoom {
+impl SharedQuota {
     pub(super) const fn new(limits: SessionLimits) -> Self {
         Self { limits, sessions: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
     /// Takes what `room` lacks of `needed`; if that is not there, nothing.
-    pub(super) fn top_up(&self, room: &mut Room, needed: Room) -> bool {
+    pub(super) fn top_up(&self, room: &mut Quota, needed: Quota) -> bool {
         let lacking = needed.less(*room);
         if !take(&self.sessions, lacking.sessions, self.limits.sessions_max()) {
             return false;
         }
         if !take(&self.bytes, lacking.bytes, self.limits.bytes_max()) {
-            self.give_back(Room { bytes: 0, ..lacking });
+            self.give_back(Quota { bytes: 0, ..lacking });
             return false;
         }
         *room = room.plus(lacking);
@@ -63,7 +63,7 @@ impl SharedRoom {
     }
 
     /// Makes room that was taken available to all.
-    pub(super) fn give_back(&self, room: Room) {
+    pub(super) fn give_back(&self, room: Quota) {
         if room.sessions > 0 {
             self.sessions.fetch_sub(room.sessions, Ordering::Relaxed);
         }
@@ -74,8 +74,8 @@ impl SharedRoom {
 
     /// All that is taken.
     #[cfg(test)]
-    pub(super) fn taken(&self) -> Room {
-        Room { sessions: self.sessions.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    pub(super) fn taken(&self) -> Quota {
+        Quota { sessions: self.sessions.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
     }
 }
 
@@ -89,18 +89,18 @@ mod tests {
     use super::*;
     use crate::table::index::ENTRIES_MAX;
 
-    const fn room(sessions: u64, bytes: u64) -> Room {
-        Room { sessions, bytes }
+    const fn room(sessions: u64, bytes: u64) -> Quota {
+        Quota { sessions, bytes }
     }
 
     #[test]
     fn takes_all_or_nothing() {
-        let shared = SharedRoom::new(SessionLimits { sessions: 2, bytes: 100 });
-        let mut mine = Room::default();
+        let shared = SharedQuota::new(SessionLimits { sessions: 2, bytes: 100 });
+        let mut mine = Quota::default();
         assert!(shared.top_up(&mut mine, room(1, 90)));
-        let mut other = Room::default();
+        let mut other = Quota::default();
         assert!(!shared.top_up(&mut other, room(1, 11)), "the bytes are not there");
-        assert_eq!((other, shared.taken()), (Room::default(), room(1, 90)));
+        assert_eq!((other, shared.taken()), (Quota::default(), room(1, 90)));
         assert!(shared.top_up(&mut other, room(1, 10)));
         assert!(!shared.top_up(&mut room(0, 1), room(1, 1)), "the sessions are not there");
         shared.give_back(mine);
@@ -109,8 +109,8 @@ mod tests {
 
     #[test]
     fn what_one_has_needs_not_be_taken() {
-        let shared = SharedRoom::new(SessionLimits { sessions: 1, bytes: 100 });
-        let mut mine = Room::default();
+        let shared = SharedQuota::new(SessionLimits { sessions: 1, bytes: 100 });
+        let mut mine = Quota::default();
         assert!(shared.top_up(&mut mine, room(1, 60)));
         assert!(shared.top_up(&mut mine, room(1, 100)));
         assert_eq!((mine, shared.taken()), (room(1, 100), room(1, 100)));
@@ -120,10 +120,10 @@ mod tests {
 
     #[test]
     fn no_limit_is_the_limit_of_the_numbers() {
-        let shared = SharedRoom::new(SessionLimits::default());
-        let mut mine = Room::default();
+        let shared = SharedQuota::new(SessionLimits::default());
+        let mut mine = Quota::default();
         assert!(shared.top_up(&mut mine, room(u64::from(ENTRIES_MAX), u64::MAX)));
-        assert!(!shared.top_up(&mut Room::default(), room(1, 0)));
-        assert!(!shared.top_up(&mut Room::default(), room(0, 1)));
+        assert!(!shared.top_up(&mut Quota::default(), room(1, 0)));
+        assert!(!shared.top_up(&mut Quota::default(), room(0, 1)));
     }
 }

@@ -9,7 +9,7 @@ use thiserror::Error;
 
 /// Why a stream of frames can't be read on. The peer's fault, always; the connection is of no more use.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum Corruption {
+pub enum DecodeError {
     /// Bytes 0 and 1: not version 0x0011 of the protocol.
     #[error("byte {offset} is {byte:#04x}: not version 0x0011")]
     Version {
@@ -88,7 +88,7 @@ pub enum Corruption {
     },
 }
 
-impl Corruption {
+impl DecodeError {
     /// The offset in the frame of the byte that shows it: the first that leaves no right reading.
     #[must_use]
     pub const fn offset(&self) -> usize {

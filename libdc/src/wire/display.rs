@@ -9,10 +9,10 @@
 //! ACQUIRE uid=19 ok fence=8123 lease=60s token 3eb1
 //! ```
 //!
-//! What is said about the link is a [`LinkContent`], what is said in the text protocol a [`TextContent`].
+//! What is said about the link is a [`DecodedLink`], what is said in the text protocol a [`DecodedLines`].
 //!
 //! A session lets who has it resume a connection as somebody else. So it is shown as its length and the
-//! first four bytes of its SHA-256, unless the caller asks for [`Secrets::Shown`]: enough to see that two are the
+//! first four bytes of its SHA-256, unless the caller asks for [`Redaction::Shown`]: enough to see that two are the
 //! same and to compare with `sha256sum`, useless for getting the session back. Nothing here allocates more
 //! than the line itself, and nothing panics whatever the bytes are.
 
@@ -20,38 +20,38 @@ mod link;
 mod lock;
 mod text;
 
-pub use self::link::LinkContent;
-pub use self::lock::{LockRefused, Parts, short_digest, show_key};
-pub use self::text::{ShowText, TextContent};
+pub use self::link::DecodedLink;
+pub use self::lock::{InvalidLockRequest, LockFields, short_digest, show_key};
+pub use self::text::{DecodedLines, DisplayLines};
 
 use crate::id::{LockKey, SessionId};
 use crate::limits::ADD_PREFIX_BYTES;
-use crate::wire::frame::{Corruption, Direction, MessageHead, Operation, SessionOperation};
-use crate::wire::line::Command;
+use crate::wire::frame::{DecodeError, Direction, MessageHead, Operation, SessionOperation};
+use crate::wire::line::LineCommand;
 use crate::wire::lock::{LockAction, LockAnswer, LockRequest};
 use crate::wire::message::{MessageReader, MessageRef};
-use crate::wire::session::{Add, Answer, Status};
+use crate::wire::session::{AddRequest, SessionAnswer, SessionStatus};
 use sha2::{Digest, Sha256};
 use std::fmt;
 use std::ops::Range;
 
 /// What a message, or what is said in the text protocol, is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Topic {
+pub enum MessageKind {
     /// The operation of a message.
     Operation(Operation),
     /// The command of the text protocol.
-    Command(Command),
+    Command(LineCommand),
     /// Text of which that can't be told.
     Text,
 }
 
-impl Topic {
+impl MessageKind {
     /// All of them.
     pub fn all() -> impl Iterator<Item = Self> {
         let numbers =
             (0..=2).flat_map(|class| (0..=u8::MAX).map_while(move |n| Operation::from_wire(class, n)));
-        let commands = Command::ALL.into_iter().map(Self::Command);
+        let commands = LineCommand::ALL.into_iter().map(Self::Command);
         numbers.map(Self::Operation).chain(commands).chain(std::iter::once(Self::Text))
     }
 
@@ -68,9 +68,9 @@ impl Topic {
 
 /// What a message says, taken apart as far as its bytes allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Content<'a> {
+pub enum DecodedMessage<'a> {
     /// A session to be stored.
-    Add(Add<'a>),
+    Add(AddRequest<'a>),
     /// An ADD that can't be stored.
     AddRefused {
         /// The timeout it asks for, in milliseconds.
@@ -80,22 +80,22 @@ pub enum Content<'a> {
         /// The bytes behind the two, id and session.
         rest_len: usize,
         /// What a server answers.
-        status: Status,
+        status: SessionStatus,
     },
     /// The id in a GET, REMOVE or HAVE; of any length.
     Id(&'a [u8]),
     /// The answer is a status.
-    Status(Status),
+    Status(SessionStatus),
     /// The answer is a session.
     Session(&'a [u8]),
     /// A request about a lock.
     Lock(LockRequest<'a>),
     /// A request about a lock that asks for what can't be.
-    LockRefused(LockRefused<'a>),
+    LockRefused(InvalidLockRequest<'a>),
     /// An answer about a lock.
     LockAnswer(LockAnswer<'a>),
     /// Something about the link itself.
-    Link(LinkContent<'a>),
+    Link(DecodedLink<'a>),
     /// Data that such a message can't have.
     Malformed {
         /// What is wrong with it.
@@ -105,7 +105,7 @@ pub enum Content<'a> {
     },
 }
 
-impl<'a> Content<'a> {
+impl<'a> DecodedMessage<'a> {
     /// Takes the data of a message apart.
     #[must_use]
     pub fn of(message: MessageRef<'a>) -> Self {
@@ -113,21 +113,23 @@ impl<'a> Content<'a> {
         match (head.operation, head.direction) {
             (Operation::Session(SessionOperation::Add), Direction::Request) => Self::of_add(data),
             (Operation::Session(_), Direction::Request) => Self::Id(data),
-            (Operation::Session(operation), Direction::Response) => match Answer::parse(operation, data) {
-                Ok(Answer::Status(status)) => Self::Status(status),
-                Ok(Answer::Session(session)) => Self::Session(session),
-                Err(corruption) => Self::malformed(&corruption, data),
-            },
+            (Operation::Session(operation), Direction::Response) => {
+                match SessionAnswer::parse(operation, data) {
+                    Ok(SessionAnswer::Status(status)) => Self::Status(status),
+                    Ok(SessionAnswer::Session(session)) => Self::Session(session),
+                    Err(corruption) => Self::malformed(&corruption, data),
+                }
+            }
             (Operation::Lock(operation), Direction::Request) => match LockRequest::parse(operation, data) {
                 Ok(Ok(request)) => Self::Lock(request),
-                Ok(Err(_)) => Self::LockRefused(LockRefused::of(operation, data)),
+                Ok(Err(_)) => Self::LockRefused(InvalidLockRequest::of(operation, data)),
                 Err(corruption) => Self::malformed(&corruption, data),
             },
             (Operation::Lock(operation), Direction::Response) => match LockAnswer::parse(operation, data) {
                 Ok(answer) => Self::LockAnswer(answer),
                 Err(corruption) => Self::malformed(&corruption, data),
             },
-            (Operation::Link(operation), direction) => match LinkContent::of(operation, direction, data) {
+            (Operation::Link(operation), direction) => match DecodedLink::of(operation, direction, data) {
                 Ok(content) => Self::Link(content),
                 Err(corruption) => Self::malformed(&corruption, data),
             },
@@ -135,7 +137,7 @@ impl<'a> Content<'a> {
     }
 
     fn of_add(data: &'a [u8]) -> Self {
-        match Add::parse(data) {
+        match AddRequest::parse(data) {
             Ok(Ok(add)) => Self::Add(add),
             Ok(Err(status)) => {
                 let number = |at: usize| {
@@ -149,9 +151,9 @@ impl<'a> Content<'a> {
         }
     }
 
-    const fn malformed(corruption: &Corruption, data: &'a [u8]) -> Self {
+    const fn malformed(corruption: &DecodeError, data: &'a [u8]) -> Self {
         let problem = match corruption {
-            Corruption::Data { problem, .. } => problem,
+            DecodeError::Data { problem, .. } => problem,
             _ => "not what this operation takes",
         };
         Self::Malformed { problem, data }
@@ -171,7 +173,7 @@ impl<'a> Content<'a> {
     #[must_use]
     pub const fn session(&self) -> Option<&'a [u8]> {
         match self {
-            Self::Add(Add { session, .. }) | Self::Session(session) => Some(session),
+            Self::Add(AddRequest { session, .. }) | Self::Session(session) => Some(session),
             _ => None,
         }
     }
@@ -180,7 +182,7 @@ impl<'a> Content<'a> {
     #[must_use]
     pub fn key(&self) -> Option<LockKey<'a>> {
         match self {
-            Self::Lock(request) => Parts::of(&request.action).key,
+            Self::Lock(request) => LockFields::of(&request.action).key,
             _ => None,
         }
     }
@@ -189,7 +191,7 @@ impl<'a> Content<'a> {
     const fn says_nothing(&self) -> bool {
         matches!(
             self,
-            Self::Link(LinkContent::Nothing)
+            Self::Link(DecodedLink::Nothing)
                 | Self::Lock(LockRequest { owner: 0, action: LockAction::Stats })
         )
     }
@@ -205,7 +207,7 @@ impl<'a> Content<'a> {
     pub const fn status_name(&self) -> Option<&'static str> {
         match self {
             Self::Status(status) => Some(status.name()),
-            Self::Session(_) => Some(Status::Ok.name()),
+            Self::Session(_) => Some(SessionStatus::Ok.name()),
             Self::LockAnswer(answer) => Some(answer.status().name()),
             Self::Link(content) => match content.status() {
                 Some(status) => Some(status.name()),
@@ -220,7 +222,7 @@ impl<'a> Content<'a> {
     #[must_use]
     pub fn is_failure(&self) -> bool {
         match self {
-            Self::Status(status) => !matches!(status, Status::Ok),
+            Self::Status(status) => !matches!(status, SessionStatus::Ok),
             Self::LockAnswer(answer) => answer.status().is_failure(),
             Self::Link(content) => content.is_failure(),
             Self::Malformed { .. } => true,
@@ -245,14 +247,14 @@ impl<'a> Content<'a> {
 
     /// The content as text, such as `id=5f0a…c9 (32)` or `OK session 183 bytes 8e1d04b7`.
     #[must_use]
-    pub const fn show(self, secrets: Secrets) -> ShowContent<'a> {
-        ShowContent { content: self, secrets }
+    pub const fn show(self, secrets: Redaction) -> DisplayContent<'a> {
+        DisplayContent { content: self, secrets }
     }
 }
 
 /// Whether session data and tokens are written out.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Secrets {
+pub enum Redaction {
     /// As a length and a digest.
     #[default]
     Hidden,
@@ -260,34 +262,34 @@ pub enum Secrets {
     Shown,
 }
 
-/// A [`Content`] that can be printed.
+/// A [`DecodedMessage`] that can be printed.
 #[derive(Clone, Copy, Debug)]
-pub struct ShowContent<'a> {
-    content: Content<'a>,
-    secrets: Secrets,
+pub struct DisplayContent<'a> {
+    content: DecodedMessage<'a>,
+    secrets: Redaction,
 }
 
-impl fmt::Display for ShowContent<'_> {
+impl fmt::Display for DisplayContent<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secrets = self.secrets;
         match self.content {
-            Content::Add(Add { timeout_ms, id, session }) => {
+            DecodedMessage::Add(AddRequest { timeout_ms, id, session }) => {
                 let (timeout, session) = (show_ms(timeout_ms.into()), show_data(session, secrets));
                 write!(f, "id={} timeout={timeout} session {session}", show_session_id(id))
             }
-            Content::AddRefused { timeout_ms, id_len, rest_len, status } => {
+            DecodedMessage::AddRefused { timeout_ms, id_len, rest_len, status } => {
                 let timeout = show_ms(timeout_ms.into());
                 write!(f, "timeout={timeout} id_len={id_len} in {} (to be answered ", bytes(rest_len))?;
                 write!(f, "{})", status.name())
             }
-            Content::Id(id) => write!(f, "id={}", show_id(id)),
-            Content::Status(status) => f.write_str(status.name()),
-            Content::Session(session) => write!(f, "OK session {}", show_data(session, secrets)),
-            Content::Lock(request) => lock::show_request(f, &request, secrets),
-            Content::LockRefused(refused) => write!(f, "{refused}"),
-            Content::LockAnswer(answer) => lock::show_answer(f, &answer, secrets),
-            Content::Link(content) => content.show(f, secrets),
-            Content::Malformed { problem, data } => {
+            DecodedMessage::Id(id) => write!(f, "id={}", show_id(id)),
+            DecodedMessage::Status(status) => f.write_str(status.name()),
+            DecodedMessage::Session(session) => write!(f, "OK session {}", show_data(session, secrets)),
+            DecodedMessage::Lock(request) => lock::show_request(f, &request, secrets),
+            DecodedMessage::LockRefused(refused) => write!(f, "{refused}"),
+            DecodedMessage::LockAnswer(answer) => lock::show_answer(f, &answer, secrets),
+            DecodedMessage::Link(content) => content.show(f, secrets),
+            DecodedMessage::Malformed { problem, data } => {
                 write!(f, "malformed: {problem}")?;
                 match data {
                     [] => Ok(()),
@@ -301,22 +303,22 @@ impl fmt::Display for ShowContent<'_> {
 
 /// A whole message in one line.
 #[must_use]
-pub const fn show_message(message: MessageRef<'_>, secrets: Secrets) -> ShowMessage<'_> {
-    ShowMessage { message, secrets }
+pub const fn show_message(message: MessageRef<'_>, secrets: Redaction) -> DisplayMessage<'_> {
+    DisplayMessage { message, secrets }
 }
 
 /// A message that can be printed.
 #[derive(Clone, Copy, Debug)]
-pub struct ShowMessage<'a> {
+pub struct DisplayMessage<'a> {
     message: MessageRef<'a>,
-    secrets: Secrets,
+    secrets: Redaction,
 }
 
-impl fmt::Display for ShowMessage<'_> {
+impl fmt::Display for DisplayMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MessageHead { operation, uid, .. } = self.message.head;
         write!(f, "{} uid={uid}", operation.name())?;
-        match Content::of(self.message) {
+        match DecodedMessage::of(self.message) {
             content if content.says_nothing() => Ok(()),
             content => write!(f, " {}", content.show(self.secrets)),
         }
@@ -325,18 +327,18 @@ impl fmt::Display for ShowMessage<'_> {
 
 /// The messages in `bytes`, a line each; then what is malformed or cut short in them, if anything is.
 #[must_use]
-pub const fn show_stream(bytes: &[u8], secrets: Secrets) -> ShowStream<'_> {
-    ShowStream { bytes, secrets }
+pub const fn show_stream(bytes: &[u8], secrets: Redaction) -> DisplayStream<'_> {
+    DisplayStream { bytes, secrets }
 }
 
 /// A piece of a stream of frames that can be printed.
 #[derive(Clone, Copy, Debug)]
-pub struct ShowStream<'a> {
+pub struct DisplayStream<'a> {
     bytes: &'a [u8],
-    secrets: Secrets,
+    secrets: Redaction,
 }
 
-impl fmt::Display for ShowStream<'_> {
+impl fmt::Display for DisplayStream<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut reader = MessageReader::new(None);
         let mut rest = self.bytes;
@@ -368,16 +370,16 @@ impl fmt::Display for ShowStream<'_> {
 /// An id, abbreviated: `5f0a…c9 (32)`. One of up to four bytes is shown whole.
 #[must_use]
 pub const fn show_id(id: &[u8]) -> impl fmt::Display + '_ {
-    ShowId(id)
+    DisplayId(id)
 }
 
-const fn show_session_id(id: SessionId<'_>) -> ShowId<'_> {
-    ShowId(id.as_bytes())
+const fn show_session_id(id: SessionId<'_>) -> DisplayId<'_> {
+    DisplayId(id.as_bytes())
 }
 
-struct ShowId<'a>(&'a [u8]);
+struct DisplayId<'a>(&'a [u8]);
 
-impl fmt::Display for ShowId<'_> {
+impl fmt::Display for DisplayId<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self.0 {
             [] => write!(f, "- (0)"),
@@ -391,21 +393,21 @@ impl fmt::Display for ShowId<'_> {
 
 /// Session data: `183 bytes 8e1d04b7` or, with the secrets shown, `183 bytes` and all of their digits.
 #[must_use]
-pub const fn show_data(data: &[u8], secrets: Secrets) -> impl fmt::Display + '_ {
-    ShowData { data, secrets }
+pub const fn show_data(data: &[u8], secrets: Redaction) -> impl fmt::Display + '_ {
+    DisplayData { data, secrets }
 }
 
-struct ShowData<'a> {
+struct DisplayData<'a> {
     data: &'a [u8],
-    secrets: Secrets,
+    secrets: Redaction,
 }
 
-impl fmt::Display for ShowData<'_> {
+impl fmt::Display for DisplayData<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} ", bytes(self.data.len()))?;
         match self.secrets {
-            Secrets::Hidden => write!(f, "{:08x}", digest(self.data)),
-            Secrets::Shown => write!(f, "{}", show_hex(self.data)),
+            Redaction::Hidden => write!(f, "{:08x}", digest(self.data)),
+            Redaction::Shown => write!(f, "{}", show_hex(self.data)),
         }
     }
 }
@@ -413,12 +415,12 @@ impl fmt::Display for ShowData<'_> {
 /// All the bytes as hexadecimal digits.
 #[must_use]
 pub const fn show_hex(bytes: &[u8]) -> impl fmt::Display + '_ {
-    ShowHex(bytes)
+    DisplayHex(bytes)
 }
 
-struct ShowHex<'a>(&'a [u8]);
+struct DisplayHex<'a>(&'a [u8]);
 
-impl fmt::Display for ShowHex<'_> {
+impl fmt::Display for DisplayHex<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         self.0.iter().try_for_each(|byte| write!(f, "{byte:02x}"))
     }
@@ -433,24 +435,24 @@ pub fn digest(data: &[u8]) -> u32 {
 
 /// Milliseconds as a person writes them: `60s`, `1500ms`.
 const fn show_ms(ms: u64) -> impl fmt::Display {
-    ShowMs(ms)
+    DisplayMs(ms)
 }
 
-struct ShowMs(u64);
+struct DisplayMs(u64);
 
-impl fmt::Display for ShowMs {
+impl fmt::Display for DisplayMs {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.0.is_multiple_of(1000) { write!(f, "{}s", self.0 / 1000) } else { write!(f, "{}ms", self.0) }
     }
 }
 
 const fn bytes(count: usize) -> impl fmt::Display {
-    Bytes(count)
+    DisplayBytes(count)
 }
 
-struct Bytes(usize);
+struct DisplayBytes(usize);
 
-impl fmt::Display for Bytes {
+impl fmt::Display for DisplayBytes {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{} byte{}", self.0, if self.0 == 1 { "" } else { "s" })
     }
@@ -473,7 +475,7 @@ mod tests {
     }
 
     fn shown(hex: &str) -> String {
-        show_stream(&unhex(hex), Secrets::Hidden).to_string()
+        show_stream(&unhex(hex), Redaction::Hidden).to_string()
     }
 
     /// Where each begins, and where it ends.
@@ -521,11 +523,11 @@ mod tests {
     fn secrets_are_written_out_only_on_request() {
         let answer = unhex("00110001 01 00000011 00 01 01 0003  616263");
         assert_eq!(
-            show_stream(&answer, Secrets::Hidden).to_string(),
+            show_stream(&answer, Redaction::Hidden).to_string(),
             "← GET uid=17 OK session 3 bytes ba7816bf"
         );
         assert_eq!(
-            show_stream(&answer, Secrets::Shown).to_string(),
+            show_stream(&answer, Redaction::Shown).to_string(),
             "← GET uid=17 OK session 3 bytes 616263"
         );
     }
@@ -693,10 +695,10 @@ mod tests {
         ];
         for (bytes, ranges, text) in cases {
             let message = MessageReader::new(None).next(&mut &bytes[..]).unwrap().map(Message::from).unwrap();
-            let content = Content::of(message.as_message_ref());
+            let content = DecodedMessage::of(message.as_message_ref());
             assert_eq!(ends(content.secret_ranges(message.data.len())), ranges);
-            assert_eq!(content.show(Secrets::Shown).to_string(), text);
-            let hidden = content.show(Secrets::Hidden).to_string();
+            assert_eq!(content.show(Redaction::Shown).to_string(), text);
+            let hidden = content.show(Redaction::Hidden).to_string();
             assert!(
                 !hidden.contains("0000009") && !hidden.contains("sesame") && !hidden.contains("0707"),
                 "{hidden}"
@@ -709,7 +711,7 @@ mod tests {
         let is_failure = |class, operation, data: &[u8]| {
             let operation = Operation::from_wire(class, operation).unwrap();
             let head = MessageHead::request(1, operation).response();
-            Content::of(MessageRef { head, data }).is_failure()
+            DecodedMessage::of(MessageRef { head, data }).is_failure()
         };
         for (number, status) in LockStatus::ALL.into_iter().enumerate() {
             let expected = status == LockStatus::Timeout || status.name().starts_with("error");
@@ -745,7 +747,7 @@ mod tests {
             let message = MessageReader::new(None)
                 .next(&mut &bytes[..])
                 .unwrap()
-                .map(|message| ends(Content::of(message).secret_ranges(message.data.len())));
+                .map(|message| ends(DecodedMessage::of(message).secret_ranges(message.data.len())));
             message.unwrap()
         };
         let add = "00110001 00 00000010 00 00 01 0010  0000ea60 00000005 5f0a0000c9 616263";
@@ -766,7 +768,7 @@ mod tests {
                 input.push(bytes.len() as u8);
             }
             input.extend_from_slice(&bytes);
-            let text = show_stream(&input, Secrets::Hidden).to_string();
+            let text = show_stream(&input, Redaction::Hidden).to_string();
             prop_assert_eq!(text.is_empty(), input.is_empty());
         }
     }

@@ -7,7 +7,7 @@ pub const TLS_FIRST_BYTE: u8 = 0x16;
 
 /// What a connection begins with.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Opening {
+pub enum Protocol {
     /// 0x00: frames, of whatever class.
     Frames,
     /// A lower-case letter: the three-line text protocol.
@@ -18,7 +18,7 @@ pub enum Opening {
     Unknown(u8),
 }
 
-impl Opening {
+impl Protocol {
     /// What a connection is that begins with `first`.
     #[must_use]
     pub const fn of(first: u8) -> Self {
@@ -31,7 +31,7 @@ impl Opening {
     }
 }
 
-impl fmt::Display for Opening {
+impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frames => f.write_str("frames of distcache"),
@@ -49,17 +49,17 @@ mod tests {
     #[test]
     fn the_first_byte_tells_the_protocol() {
         for (byte, opening) in [
-            (0x00, Opening::Frames),
-            (0x16, Opening::Tls),
-            (b'a', Opening::Text),
-            (b'z', Opening::Text),
-            (b'A', Opening::Unknown(b'A')),
-            (0x01, Opening::Unknown(1)),
-            (0x80, Opening::Unknown(0x80)),
+            (0x00, Protocol::Frames),
+            (0x16, Protocol::Tls),
+            (b'a', Protocol::Text),
+            (b'z', Protocol::Text),
+            (b'A', Protocol::Unknown(b'A')),
+            (0x01, Protocol::Unknown(1)),
+            (0x80, Protocol::Unknown(0x80)),
         ] {
-            assert_eq!(Opening::of(byte), opening);
+            assert_eq!(Protocol::of(byte), opening);
         }
-        let text = Opening::of(0x80).to_string();
+        let text = Protocol::of(0x80).to_string();
         assert_eq!(text, "byte 0x80, which no protocol here begins with");
     }
 }

@@ -1,6 +1,6 @@
 //! However the bytes of applications and server are cut on their way, the same comes out.
 
-use super::scripted::{Agent, acquire, hex, key, token};
+use super::scripted::{ScriptedMultiplexer, acquire, hex, key, token};
 use libdc::proto::local::LocalId;
 use libdc::wire::frame::{Direction, LockOperation, Operation};
 use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
@@ -66,7 +66,7 @@ fn answers(asked: &[u8]) -> Vec<u8> {
 
 /// Plays until nothing more comes: what the application got, what the server got, whether there was a fault.
 fn play(stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     let (mut got, mut asked) = (Vec::new(), Vec::new());
     let mut fault = false;
@@ -96,7 +96,7 @@ fn play(stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
     (got, asked, fault)
 }
 
-fn take(agent: &mut Agent, id: LocalId, got: &mut Vec<u8>) -> bool {
+fn take(agent: &mut ScriptedMultiplexer, id: LocalId, got: &mut Vec<u8>) -> bool {
     let mut fault = false;
     while !agent.multiplexer.local_output(id).is_empty() {
         let pending = agent.multiplexer.local_output(id);

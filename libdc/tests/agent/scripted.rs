@@ -2,10 +2,10 @@
 
 use libdc::auth::AuthToken;
 use libdc::id::{Grant, LinkId, LockKey, Token};
-use libdc::proto::link::{LinkFault, LinkState};
-use libdc::proto::local::{LocalFault, LocalId};
+use libdc::proto::link::{LinkError, LinkState};
+use libdc::proto::local::{LocalCloseReason, LocalId};
 use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use libdc::proto::resume::Introduction;
+use libdc::proto::resume::LinkIdentity;
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation};
 use libdc::wire::link::{Claim, Hello, Welcome};
@@ -30,17 +30,17 @@ pub(crate) const CANCEL: Operation = Operation::Lock(LockOperation::Cancel);
 pub(crate) const RELEASE: Operation = Operation::Lock(LockOperation::Release);
 
 /// A multiplexer, the stream from it to the server, and a clock.
-pub(crate) struct Agent {
+pub(crate) struct ScriptedMultiplexer {
     pub(crate) multiplexer: Multiplexer,
     pub(crate) received: MessageReader,
     pub(crate) now: Time,
 }
 
-impl Agent {
+impl ScriptedMultiplexer {
     pub(crate) fn new(idle_ms: u64, auth_token: Option<&[u8]>) -> Self {
         let settings = MultiplexerSettings { timeout_ms: 2_000, idle_ms };
         let auth_token = auth_token.map(|token| AuthToken::new(token).expect("a token"));
-        let introduction = Introduction { link_id: LinkId::new(LINK_ID), auth_token };
+        let introduction = LinkIdentity { link_id: LinkId::new(LINK_ID), auth_token };
         let multiplexer = Multiplexer::new(settings, introduction);
         let received = MessageReader::link(Direction::Request);
         Self { multiplexer, received, now: Time::from_ms(1_000) }
@@ -100,7 +100,7 @@ impl Agent {
     }
 
     /// A local connection sends these bytes.
-    pub(crate) fn say(&mut self, id: LocalId, bytes: &[u8]) -> Result<(), LocalFault> {
+    pub(crate) fn say(&mut self, id: LocalId, bytes: &[u8]) -> Result<(), LocalCloseReason> {
         self.multiplexer.handle_local(self.now, id, bytes)
     }
 
@@ -122,7 +122,7 @@ impl Agent {
         uid: u32,
         operation: Operation,
         data: &[u8],
-    ) -> Result<(), LocalFault> {
+    ) -> Result<(), LocalCloseReason> {
         let mut bytes = Vec::new();
         write_message(&mut bytes, MessageHead::request(uid, operation), data);
         self.say(id, &bytes)
@@ -162,7 +162,7 @@ impl Agent {
     }
 
     /// The server answers.
-    pub(crate) fn answer(&mut self, request: &Message, data: &[u8]) -> Result<(), LinkFault> {
+    pub(crate) fn answer(&mut self, request: &Message, data: &[u8]) -> Result<(), LinkError> {
         let mut bytes = Vec::new();
         write_message(&mut bytes, request.head.response(), data);
         self.multiplexer.handle_link(self.now, &bytes)
@@ -219,7 +219,7 @@ impl Agent {
     }
 
     /// Lets time pass, acting on every deadline of the link that comes.
-    pub(crate) fn pass(&mut self, ms: u64) -> Result<(), LinkFault> {
+    pub(crate) fn pass(&mut self, ms: u64) -> Result<(), LinkError> {
         let end = self.now.after_ms(ms);
         while let Some(deadline) = self.multiplexer.link_deadline().filter(|deadline| *deadline <= end) {
             self.now = deadline.max(self.now);

@@ -21,11 +21,11 @@ pub(crate) fn adopt_orphans() {
 }
 
 /// A directory with the files of a daemon, and the processes started for it. Dropped, none is left.
-pub(crate) struct Place {
+pub(crate) struct DaemonDir {
     directory: TempDir,
 }
 
-impl Place {
+impl DaemonDir {
     pub(crate) fn new() -> Self {
         Self { directory: tempfile::tempdir().unwrap() }
     }
@@ -87,8 +87,8 @@ impl Place {
         Pid::from_raw(content.strip_suffix('\n').unwrap().parse().unwrap())
     }
 
-    pub(crate) fn connect(&self) -> Talk {
-        Talk(BufReader::new(UnixStream::connect(self.socket()).unwrap()))
+    pub(crate) fn connect(&self) -> DaemonTalk {
+        DaemonTalk(BufReader::new(UnixStream::connect(self.socket()).unwrap()))
     }
 
     /// The custodian of the daemon of this place.
@@ -119,7 +119,7 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for DaemonDir {
     fn drop(&mut self) {
         for pid in self.processes() {
             // It may just have ended, or be another's child.
@@ -129,9 +129,9 @@ impl Drop for Place {
 }
 
 /// A connection to a probe.
-pub(crate) struct Talk(BufReader<UnixStream>);
+pub(crate) struct DaemonTalk(BufReader<UnixStream>);
 
-impl Talk {
+impl DaemonTalk {
     /// The next line; empty at the end.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();

@@ -1,6 +1,6 @@
 //! Starting: what the starter learns, the pidfile, signals.
 
-use crate::fleet::{Place, descriptors, end, is_root, proc, status, text};
+use crate::fleet::{DaemonDir, descriptors, end, is_root, proc, status, text};
 use crate::probe::STATUS_FAILED;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
@@ -30,7 +30,7 @@ pub(crate) const CASES: &[(&str, fn())] = &[
 ];
 
 fn a_daemon_is_detached_when_its_starter_has_ended() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     let daemon = place.start(&[]);
     assert_eq!(place.connect().line(), format!("{daemon} {}", nix::unistd::geteuid().is_root()));
     assert_ne!(getsid(Some(daemon)), getsid(None));
@@ -54,7 +54,7 @@ fn a_daemon_is_detached_when_its_starter_has_ended() {
 }
 
 fn a_daemon_keeps_its_directory_until_it_serves() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     let daemon = place.start(&["tread=directory"]);
     let directory = fs::read_to_string(place.path().join("directory")).unwrap();
     assert_eq!(fs::canonicalize(directory).unwrap(), fs::canonicalize(place.path()).unwrap());
@@ -62,7 +62,7 @@ fn a_daemon_keeps_its_directory_until_it_serves() {
 }
 
 fn a_failure_to_start_reaches_the_starter() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     for options in [&["die=fail"][..], &["die=fail", "daemon"]] {
         let output = place.probe(options).output().unwrap();
         assert_eq!(text(&output), "probe: asked to fail\n");
@@ -77,7 +77,7 @@ fn a_death_without_a_word_is_reported() {
         ("die=panic", "probe: the daemon panicked before it was serving\n"),
         ("die=quietly", "probe: the daemon ended before it was serving\n"),
     ] {
-        let place = Place::new();
+        let place = DaemonDir::new();
         let output = place.probe(&[die, "daemon"]).output().unwrap();
         assert!(text(&output).ends_with(message), "{}", text(&output));
         assert_eq!(output.status.code(), Some(1));
@@ -85,7 +85,7 @@ fn a_death_without_a_word_is_reported() {
 }
 
 fn a_path_that_is_served_is_refused() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     let live = UnixListener::bind(place.socket()).unwrap();
     let output = place.probe(&["daemon"]).output().unwrap();
     let socket = place.socket();
@@ -101,7 +101,7 @@ fn a_path_that_is_served_is_refused() {
 }
 
 fn a_second_instance_is_refused() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     let daemon = place.start(&[]);
     for options in [&[][..], &["daemon"]] {
         let output = place.probe(options).output().unwrap();
@@ -119,7 +119,7 @@ fn a_second_instance_is_refused() {
 }
 
 fn a_killed_daemon_can_be_started_again() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     let first = place.start(&[]);
     end(first, Signal::SIGKILL);
     assert!(place.pidfile().exists() && place.socket().exists());
@@ -131,7 +131,7 @@ fn a_killed_daemon_can_be_started_again() {
 }
 
 fn a_pidfile_that_cannot_be_made_is_an_error() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     for options in [&["pidfile=no/such/pid"][..], &["pidfile=no/such/pid", "daemon"]] {
         let output = place.bare_probe(options).output().unwrap();
         let path = place.path().join("no/such/pid");
@@ -142,7 +142,7 @@ fn a_pidfile_that_cannot_be_made_is_an_error() {
 }
 
 fn files_of_others_stay_at_the_end() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     let daemon = place.start(&[]);
     fs::remove_file(place.socket()).unwrap();
     fs::remove_file(place.pidfile()).unwrap();
@@ -154,7 +154,7 @@ fn files_of_others_stay_at_the_end() {
 }
 
 fn an_unknown_user_is_an_error() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     for option in ["user=no-such-user", "sockowner=no-such-user"] {
         let output = place.probe(&[option, "daemon"]).output().unwrap();
         assert_eq!(text(&output), "probe: there is no user \"no-such-user\"\n");
@@ -166,7 +166,7 @@ fn an_unknown_user_is_an_error() {
 }
 
 fn only_root_becomes_another_user() {
-    let place = Place::sticky();
+    let place = DaemonDir::sticky();
     let mut probe = place.probe(&["user=4711"]);
     if is_root() {
         probe.uid(65534);
@@ -178,7 +178,7 @@ fn only_root_becomes_another_user() {
 }
 
 fn a_socket_is_inherited() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     let listener = UnixListener::bind(place.socket()).unwrap();
     let mut child =
         place.bare_probe(&["listen=FD:0", "sockperms=000"]).stdin(OwnedFd::from(listener)).spawn().unwrap();
@@ -197,7 +197,7 @@ fn signals_in_the_foreground() {
             println!("skipped: SIGHUP is ignored");
             continue;
         }
-        let place = Place::new();
+        let place = DaemonDir::new();
         let mut child = place.start_in_foreground(&["killable"]);
         kill(Pid::from_raw(child.id().try_into().unwrap()), signal).unwrap();
         assert!(child.wait().unwrap().success(), "{signal}");
@@ -206,7 +206,7 @@ fn signals_in_the_foreground() {
 }
 
 fn signals_to_a_daemon() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     let daemon = place.start(&[]);
     let mut talk = place.connect();
     talk.line();
@@ -223,7 +223,7 @@ fn signals_to_a_daemon() {
 
 fn user_signals_end_what_is_killable() {
     for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
-        let place = Place::new();
+        let place = DaemonDir::new();
         let daemon = place.start(&["killable"]);
         assert_eq!(end(daemon, signal), WaitStatus::Exited(daemon, 0));
         place.assert_empty();
@@ -231,7 +231,7 @@ fn user_signals_end_what_is_killable() {
 }
 
 fn a_second_signal_ends_at_once() {
-    let place = Place::new();
+    let place = DaemonDir::new();
     let mut child = place.start_in_foreground(&["linger"]);
     let probe = Pid::from_raw(child.id().try_into().unwrap());
     let mut talk = place.connect();

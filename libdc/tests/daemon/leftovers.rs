@@ -1,6 +1,6 @@
 //! Giving up root: what a daemon may then, and who removes its files. Only root can try.
 
-use crate::fleet::{Place, descriptors, end, is_root, status, text};
+use crate::fleet::{DaemonDir, descriptors, end, is_root, status, text};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use std::fs;
@@ -29,7 +29,7 @@ fn root_is_given_up_for_good() {
     if !is_root() {
         return;
     }
-    let place = Place::sticky();
+    let place = DaemonDir::sticky();
     let daemon = place.start(NOBODY);
     assert_eq!(place.connect().line(), format!("{daemon} false"));
     assert_eq!(status(daemon, "Uid"), ["4711"; 4]);
@@ -47,7 +47,7 @@ fn the_socket_is_as_asked() {
     if !is_root() {
         return;
     }
-    let place = Place::sticky();
+    let place = DaemonDir::sticky();
     let daemon = place.start(NOBODY);
     let socket = fs::metadata(place.socket()).unwrap();
     assert_eq!((socket.uid(), socket.gid(), socket.permissions().mode() & 0o7777), (4712, 4713, 0o660));
@@ -59,7 +59,7 @@ fn the_files_are_gone_before_the_daemon() {
         return;
     }
     for options in [&[][..], &["killable"]] {
-        let place = Place::sticky();
+        let place = DaemonDir::sticky();
         let daemon = place.start(&[NOBODY, options].concat());
         let custodian = place.custodian();
         let signal = if options.is_empty() { Signal::SIGTERM } else { Signal::SIGUSR1 };
@@ -73,7 +73,7 @@ fn the_files_of_a_killed_daemon_are_removed() {
     if !is_root() {
         return;
     }
-    let place = Place::sticky();
+    let place = DaemonDir::sticky();
     let daemon = place.start(NOBODY);
     let custodian = place.custodian();
     end(daemon, Signal::SIGKILL);
@@ -85,7 +85,7 @@ fn a_killed_daemon_is_succeeded_at_once() {
     if !is_root() {
         return;
     }
-    let place = Place::sticky();
+    let place = DaemonDir::sticky();
     let mut daemon = place.start(NOBODY);
     for _ in 0..5 {
         let custodian = place.custodian();
@@ -103,7 +103,7 @@ fn a_successor_waits_for_the_custodian() {
     if !is_root() {
         return;
     }
-    let place = Place::sticky();
+    let place = DaemonDir::sticky();
     let daemon = place.start(NOBODY);
     let custodian = place.custodian();
     kill(custodian, Signal::SIGSTOP).unwrap();
@@ -132,7 +132,7 @@ fn a_failed_start_leaves_nothing() {
         return;
     }
     for (die, code) in [("die=fail", 3), ("die=kill", 1)] {
-        let place = Place::sticky();
+        let place = DaemonDir::sticky();
         let output = place.probe(&[NOBODY, &[die, "daemon"]].concat()).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", text(&output));
         // The custodian of a daemon that is dead; it may have ended, too.
@@ -147,7 +147,7 @@ fn a_custodian_holds_nothing_else() {
     if !is_root() {
         return;
     }
-    let place = Place::sticky();
+    let place = DaemonDir::sticky();
     let daemon = place.start(NOBODY);
     let custodian = place.custodian();
     let mut kept = Vec::new();
@@ -180,7 +180,7 @@ fn a_custodian_outlives_signals() {
     if !is_root() {
         return;
     }
-    let place = Place::sticky();
+    let place = DaemonDir::sticky();
     let daemon = place.start(NOBODY);
     let custodian = place.custodian();
     assert_eq!(fs::read_link(format!("/proc/{custodian}/cwd")).unwrap().to_str(), Some("/"));
@@ -197,7 +197,7 @@ fn a_custodian_leaves_files_of_others() {
         return;
     }
     for signal in [Signal::SIGTERM, Signal::SIGKILL] {
-        let place = Place::sticky();
+        let place = DaemonDir::sticky();
         let daemon = place.start(NOBODY);
         let custodian = place.custodian();
         fs::remove_file(place.socket()).unwrap();
@@ -215,7 +215,7 @@ fn a_daemon_without_custodian_says_what_it_left() {
     if !is_root() {
         return;
     }
-    let place = Place::sticky();
+    let place = DaemonDir::sticky();
     let child = place.start_in_foreground(NOBODY);
     end(place.custodian(), Signal::SIGKILL);
     kill(place.pid_in_file(), Signal::SIGTERM).unwrap();
@@ -233,7 +233,7 @@ fn no_custodian_without_need() {
         return;
     }
     for options in [&["user=root"][..], &["sockperms=600"]] {
-        let place = Place::new();
+        let place = DaemonDir::new();
         let daemon = place.start(options);
         assert_eq!(place.processes(), [daemon]);
         end(daemon, Signal::SIGTERM);

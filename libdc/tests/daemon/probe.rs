@@ -5,8 +5,8 @@
 use libdc::net::listen::{Listener, ListenerSocket, SocketPermissions};
 use libdc::process::account::{Account, group_id, user_id};
 use libdc::process::file_limit;
-use libdc::process::life::{Confined, Launch};
-use libdc::process::signals::{SignalPolicy, Signals};
+use libdc::process::life::{DaemonLaunch, Unprivileged};
+use libdc::process::signals::{SignalPolicy, SignalStream};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
 use std::error::Error;
@@ -19,7 +19,7 @@ use tokio::runtime::Builder;
 pub(crate) const STATUS_FAILED: u8 = 3;
 
 pub(crate) fn main(options: &[String]) -> ExitCode {
-    match run(&Options(options)) {
+    match run(&ProbeOptions(options)) {
         Ok(()) => ExitCode::SUCCESS,
         Err(error) => {
             eprintln!("probe: {error}");
@@ -28,9 +28,9 @@ pub(crate) fn main(options: &[String]) -> ExitCode {
     }
 }
 
-struct Options<'a>(&'a [String]);
+struct ProbeOptions<'a>(&'a [String]);
 
-impl<'a> Options<'a> {
+impl<'a> ProbeOptions<'a> {
     fn has(&self, name: &str) -> bool {
         self.0.iter().any(|word| word == name)
     }
@@ -40,7 +40,7 @@ impl<'a> Options<'a> {
     }
 }
 
-fn run(options: &Options<'_>) -> Result<(), Box<dyn Error>> {
+fn run(options: &ProbeOptions<'_>) -> Result<(), Box<dyn Error>> {
     let user = options.value("user").map(Account::resolve).transpose()?;
     let permissions = SocketPermissions {
         owner: options.value("sockowner").map(user_id).transpose()?,
@@ -48,7 +48,7 @@ fn run(options: &Options<'_>) -> Result<(), Box<dyn Error>> {
         mode: options.value("sockperms").map(str::parse).transpose()?,
     };
     file_limit::raise()?;
-    let launch = Launch {
+    let launch = DaemonLaunch {
         program: "probe",
         detach: options.has("daemon"),
         pidfile: options.value("pidfile").map(Into::into),
@@ -76,12 +76,12 @@ fn run(options: &Options<'_>) -> Result<(), Box<dyn Error>> {
 }
 
 async fn serve(
-    options: &Options<'_>,
-    confined: Confined,
+    options: &ProbeOptions<'_>,
+    confined: Unprivileged,
     listeners: Vec<Listener>,
 ) -> Result<(), Box<dyn Error>> {
     let policy = SignalPolicy { killable: options.has("killable"), detached: options.has("daemon") };
-    let mut signals = Signals::listen(policy)?;
+    let mut signals = SignalStream::listen(policy)?;
     let serving = confined.serving()?;
     if !options.has("daemon") {
         println!("serving");

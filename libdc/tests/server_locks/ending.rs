@@ -1,12 +1,12 @@
 //! What a server that ends does for those who want locks.
 
-use crate::server::{Options, Server, key, release};
+use crate::server::{FixtureOptions, LockServerFixture, key, release};
 use libdc::wire::lock::{LockAction, LockStatus};
 
 const DISCONNECTED: [u8; 1] = [LockStatus::ErrorDisconnected as u8];
 
 /// As the driver does it: the service ends, and then each connection looks at what waits on it.
-fn end(server: &mut Server) {
+fn end(server: &mut LockServerFixture) {
     server.service.end();
     for id in 1..=server.opened {
         server.step(id, |machine, turn| machine.give_up_waiting(turn).map(drop));
@@ -15,7 +15,7 @@ fn end(server: &mut Server) {
 
 #[test]
 fn who_waits_is_told_and_nobody_gets_what_is_released() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (holder, texts, frames) = (server.open(), [server.open(), server.open()], server.open());
     server.lock(holder, "l\nk\n5\n");
     for text in texts {
@@ -36,7 +36,7 @@ fn who_waits_is_told_and_nobody_gets_what_is_released() {
 
 #[test]
 fn nothing_new_is_granted_and_what_is_held_can_be_given_back() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (text, frames) = (server.open(), server.open());
     let token = server.lock(text, "l\nk\n5\n");
     let held = server.acquire(frames, 1, 1, "j", 0).expect("free");
@@ -53,7 +53,7 @@ fn nothing_new_is_granted_and_what_is_held_can_be_given_back() {
 
 #[test]
 fn requests_behind_one_that_waited_are_answered() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (holder, waiter) = (server.open(), server.open());
     server.lock(holder, "l\nk\n5\n");
     server.send(waiter, b"l\nk\n60\nping\n_\n\nl\nfree\n0\n");
@@ -63,7 +63,7 @@ fn requests_behind_one_that_waited_are_answered() {
 
 #[test]
 fn what_was_granted_before_is_answered_so() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (holder, waiter) = (server.open(), server.open());
     let token = server.lock(holder, "l\nk\n5\n");
     server.send(waiter, b"l\nk\n60\n");

@@ -3,17 +3,17 @@
 //! Everything is real, the programs and what passes between them, and everything is gone at the end. The exit
 //! status is 0 if all went as it says, and 1 otherwise.
 
-use dc_tests::harness::agent::{Agent, unix};
+use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::callers::Callers;
-use dc_tests::harness::master::Master;
-use dc_tests::harness::process::Process;
+use dc_tests::harness::master::MasterProcess;
+use dc_tests::harness::process::TestProcess;
 use dc_tests::harness::programs::{directory, program};
-use dc_tests::harness::server::Server;
-use dc_tests::harness::snoop::Snoop;
+use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::snoop::SnoopProcess;
 use libdc::client::blocking::Client;
 use libdc::client::lock::blocking::LockClient;
 use libdc::client::lock::{AcquireOptions, LockError, LockOptions};
-use libdc::client::{Error, Options};
+use libdc::client::{Error, SessionOptions};
 use std::cell::Cell;
 use std::panic;
 use std::process::ExitCode;
@@ -55,7 +55,7 @@ fn show() {
     println!("distcache: two hosts share their TLS sessions, and a lock\n");
     say("build", "dc_server, dc_client, dc_snoop, dc_master (the first time this takes a minute or two)");
     say("", &format!("now in {}", directory().display()));
-    let mut fleet = Fleet::start();
+    let mut fleet = DemoFleet::start();
     fleet.resume();
     fleet.watch("← REMOVE", "what dc_snoop saw of host B; sessions are shown as a length and a digest");
     fleet.lock();
@@ -69,26 +69,27 @@ fn show() {
 
 /// A server, the agents of two hosts A and B, an application on each, and a tap on the wire between B and the
 /// server.
-struct Fleet {
-    server: Server,
-    snoop: Snoop,
-    agents: [Agent; 2],
+struct DemoFleet {
+    server: ServerProcess,
+    snoop: SnoopProcess,
+    agents: [AgentProcess; 2],
     a: Client,
     b: Client,
     /// Lines of the tap that have been looked at.
     shown: Cell<usize>,
 }
 
-impl Fleet {
+impl DemoFleet {
     fn start() -> Self {
-        let server = Server::start(&[]);
+        let server = ServerProcess::start(&[]);
         say("server", &format!("dc_server   -listen IP:{}", server.address()));
-        let snoop = Snoop::start(server.address(), &[]);
+        let snoop = SnoopProcess::start(server.address(), &[]);
         let start = |host: &str, upstream| {
-            let agent = Agent::start(upstream, &["-retry", RETRY_MS]);
+            let agent = AgentProcess::start(upstream, &["-retry", RETRY_MS]);
             let listen = unix(agent.socket());
             say(host, &format!("dc_client   -listen {listen} -server IP:{upstream}"));
-            let client = Client::new(listen.parse().expect("the address of an agent"), Options::default());
+            let client =
+                Client::new(listen.parse().expect("the address of an agent"), SessionOptions::default());
             (agent, client)
         };
         let (agent_a, a) = start("host A", server.address());
@@ -124,7 +125,7 @@ impl Fleet {
     }
 
     fn lock(&self) {
-        let client = |agent: &Agent| {
+        let client = |agent: &AgentProcess| {
             let address = unix(agent.socket()).parse().expect("the address of an agent");
             had(LockClient::connect(address, LockOptions::default()))
         };
@@ -201,7 +202,7 @@ impl Fleet {
     fn restart_unnoticed(&self) {
         let upstream = format!("IP:{}", self.server.address());
         let agent = ["-server", &upstream, "-log", "warn"];
-        let mut master = Master::of(&program("dc_client"), &["-start", "0"], &agent);
+        let mut master = MasterProcess::of(&program("dc_client"), &["-start", "0"], &agent);
         say("host C", &format!("dc_master   -listen tcp://{} -command dc_client", master.address()));
         let address = format!("IP:{}", master.address()).parse().expect("the address of a master");
         let callers = Callers::of_sessions(address);
@@ -216,7 +217,7 @@ impl Fleet {
                 "SIGHUP {RESTARTS} times: the agent was replaced each time, and {calls} calls meanwhile all got their answer"
             ),
         );
-        Process::stop(&mut master.process);
+        TestProcess::stop(&mut master.process);
     }
 
     fn store_and_resume(&mut self) {
@@ -236,7 +237,7 @@ impl Fleet {
         let sockets = [agent_a.socket().to_owned(), agent_b.socket().to_owned()];
         let all = [&mut agent_a.process, &mut agent_b.process, &mut snoop.process, &mut server.process];
         for process in all {
-            Process::stop(process);
+            TestProcess::stop(process);
         }
         assert!(sockets.iter().all(|socket| !socket.exists()), "an agent left its socket behind");
         say("stop", "all programs have ended in good order, and nothing is left");

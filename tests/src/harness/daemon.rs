@@ -4,7 +4,7 @@
 //! waited for as any child's.
 
 use crate::harness::patience::patiently;
-use crate::harness::process::Launch;
+use crate::harness::process::ProgramLaunch;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -14,15 +14,15 @@ use std::process::Output;
 
 /// A daemon that serves. Dropped, it is killed.
 #[derive(Debug)]
-pub struct Daemon {
+pub struct DaemonProcess {
     pid: Pid,
     ended: bool,
 }
 
-impl Daemon {
+impl DaemonProcess {
     /// Starts a daemon, which must succeed, and finds it by its pidfile.
     #[must_use]
-    pub fn start(launch: &Launch, pidfile: &Path) -> Self {
+    pub fn start(launch: &ProgramLaunch, pidfile: &Path) -> Self {
         nix::sys::prctl::set_child_subreaper(true).expect("to be the reaper of orphans");
         let output = launch.output();
         assert!(output.status.success(), "{}: {}", output.status, stderr(&output));
@@ -53,7 +53,7 @@ impl Daemon {
     }
 }
 
-impl Drop for Daemon {
+impl Drop for DaemonProcess {
     fn drop(&mut self) {
         if !self.ended {
             // It may have ended by itself.

@@ -7,11 +7,11 @@ use tempfile::TempDir;
 
 /// A directory of its own, removed when dropped.
 #[derive(Debug)]
-pub struct Place {
+pub struct TestDir {
     directory: TempDir,
 }
 
-impl Place {
+impl TestDir {
     /// An empty directory that other users may enter, as `/tmp`, and remove nothing from.
     #[must_use]
     pub fn new() -> Self {
@@ -44,7 +44,7 @@ impl Place {
     }
 }
 
-impl Default for Place {
+impl Default for TestDir {
     fn default() -> Self {
         Self::new()
     }

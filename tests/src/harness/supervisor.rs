@@ -1,22 +1,22 @@
 //! The side of a supervisor that is told what its service is doing, as systemd is.
 
 use crate::harness::patience::PATIENCE;
-use crate::harness::place::Place;
+use crate::harness::place::TestDir;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
 /// A socket for `NOTIFY_SOCKET`. What it waits for must come within the harness's patience.
 #[derive(Debug)]
-pub struct Supervisor {
+pub struct NotifyReceiver {
     socket: UnixDatagram,
-    place: Place,
+    place: TestDir,
 }
 
-impl Supervisor {
+impl NotifyReceiver {
     /// A supervisor that has been told nothing.
     #[must_use]
     pub fn start() -> Self {
-        let place = Place::new();
+        let place = TestDir::new();
         let socket = UnixDatagram::bind(place.file("notify")).expect("a socket in a directory of ours");
         socket.set_read_timeout(Some(PATIENCE)).expect("an option of a socket");
         Self { socket, place }

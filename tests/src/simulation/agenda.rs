@@ -6,21 +6,21 @@
 //! A *leap* moves the clock ahead over events that are due, as when the machine was suspended: they all
 //! come late, at the time after the leap.
 
-use super::network::End;
-use super::random::Random;
+use super::network::NetworkEnd;
+use super::random::SeededRng;
 use libdc::time::Time;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
 /// Something that is to happen.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) enum Event {
+pub(crate) enum SimEvent {
     /// Bytes, or the end of a stream, arrive at this end.
-    Arrive(End),
+    Arrive(NetworkEnd),
     /// The owner of this end has to look at it: there is room to write again, or its time is up.
-    Turn(End),
+    Turn(NetworkEnd),
     /// The owner of this end asked to be called at this time.
-    Timer(End),
+    Timer(NetworkEnd),
     /// There is something to write to the server.
     LinkTurn(usize),
     /// An agent, in this of its processes, tries to connect to the server.
@@ -47,31 +47,31 @@ pub(crate) enum Event {
 
 /// A moment: of two at the same time, the one with the lower order was first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct Moment {
+pub(crate) struct EventTime {
     /// Counts what happens.
     pub(crate) order: u64,
     /// What the clock says.
     pub(crate) at: Time,
 }
 
-impl Moment {
+impl EventTime {
     /// After everything.
     pub(crate) const NEVER: Self = Self { order: u64::MAX, at: Time::from_ms(u64::MAX) };
 }
 
 /// Virtual time and the events that wait for theirs.
 #[derive(Debug)]
-pub(crate) struct Agenda {
+pub(crate) struct EventQueue {
     now: Time,
     order: u64,
     leapt_ms: u64,
-    random: Random,
-    events: BinaryHeap<Reverse<(Time, u32, u64, Event)>>,
+    random: SeededRng,
+    events: BinaryHeap<Reverse<(Time, u32, u64, SimEvent)>>,
 }
 
-impl Agenda {
+impl EventQueue {
     /// Begins at a time drawn from the seed.
-    pub(crate) fn new(mut random: Random) -> Self {
+    pub(crate) fn new(mut random: SeededRng) -> Self {
         let now = Time::from_ms(random.below(1 << 40));
         Self { now, order: 0, leapt_ms: 0, random, events: BinaryHeap::new() }
     }
@@ -82,9 +82,9 @@ impl Agenda {
     }
 
     /// This very moment; every call gives a later one.
-    pub(crate) const fn moment(&mut self) -> Moment {
+    pub(crate) const fn moment(&mut self) -> EventTime {
         self.order += 1;
-        Moment { order: self.order, at: self.now }
+        EventTime { order: self.order, at: self.now }
     }
 
     /// How much of the time that passed was leapt over, in milliseconds.
@@ -93,19 +93,19 @@ impl Agenda {
     }
 
     /// Lets `event` happen at this time, or now if it has passed.
-    pub(crate) fn at(&mut self, time: Time, event: Event) {
+    pub(crate) fn at(&mut self, time: Time, event: SimEvent) {
         self.order += 1;
         let shuffle = self.random.next() as u32;
         self.events.push(Reverse((time.max(self.now), shuffle, self.order, event)));
     }
 
     /// Lets `event` happen in so many milliseconds.
-    pub(crate) fn after_ms(&mut self, ms: u64, event: Event) {
+    pub(crate) fn after_ms(&mut self, ms: u64, event: SimEvent) {
         self.at(self.now.after_ms(ms), event);
     }
 
     /// Moves on to the next event; `None` if there is none until `end`.
-    pub(crate) fn next(&mut self, end: Time) -> Option<Event> {
+    pub(crate) fn next(&mut self, end: Time) -> Option<SimEvent> {
         if self.events.peek()?.0.0 > end {
             return None;
         }

@@ -11,7 +11,7 @@
 //! ```
 //!
 //! Nothing here knows what an answer should be from having looked into a machine: the history is that of
-//! the applications. `Sabotage` plants bugs, to show that they are found.
+//! the applications. `PlantedBug` plants bugs, to show that they are found.
 
 mod agenda;
 mod agent;
@@ -37,6 +37,6 @@ mod violation;
 mod world;
 
 pub use lock::{Ended, LockViolation};
-pub use run::{Run, Summary, simulate, simulate_all};
-pub use sabotage::Sabotage;
+pub use run::{SeedRun, Summary, simulate, simulate_all};
+pub use sabotage::PlantedBug;
 pub use violation::{Absence, Remnant, Violation};

@@ -1,16 +1,16 @@
 //! Planted bugs, by which the checks are checked: each must be found.
 
 use libdc::id::SessionId;
-use libdc::table::{Added, Expired, SessionStore, SessionTotals, ShardedSessions};
+use libdc::table::{AddOutcome, ExpiryStep, SessionStore, SessionTotals, ShardedSessions};
 use libdc::time::Time;
 use libdc::wire::message::Message;
-use libdc::wire::session::Status;
+use libdc::wire::session::SessionStatus;
 use std::collections::BTreeMap;
 use std::sync::{Mutex, PoisonError};
 
 /// A planted bug.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Sabotage {
+pub enum PlantedBug {
     /// None.
     #[default]
     None,
@@ -76,7 +76,7 @@ pub enum Sabotage {
     SwapLines,
 }
 
-impl Sabotage {
+impl PlantedBug {
     /// Whether it is done to the sessions.
     pub(crate) const fn is_of_the_store(self) -> bool {
         matches!(
@@ -98,21 +98,21 @@ const ANSWERS_BETWEEN: u64 = 40;
 
 /// Stands between an application and its answers.
 #[derive(Debug)]
-pub(crate) struct Tamperer {
-    sabotage: Sabotage,
+pub(crate) struct AnswerTamperer {
+    sabotage: PlantedBug,
     seen: u64,
     held: Option<Message>,
 }
 
-impl Tamperer {
+impl AnswerTamperer {
     /// Does this, now and then.
-    pub(crate) const fn new(sabotage: Sabotage) -> Self {
+    pub(crate) const fn new(sabotage: PlantedBug) -> Self {
         Self { sabotage, seen: 0, held: None }
     }
 
     /// What becomes of an answer.
     pub(crate) fn pass(&mut self, mut answer: Message) -> Vec<Message> {
-        let swaps_uids = self.sabotage == Sabotage::SwapUids;
+        let swaps_uids = self.sabotage == PlantedBug::SwapUids;
         let suits = |held: &mut Message| {
             let same_kind = held.head.operation == answer.head.operation;
             same_kind != swaps_uids && held.data != answer.data
@@ -130,14 +130,14 @@ impl Tamperer {
             return vec![answer];
         }
         match self.sabotage {
-            Sabotage::SwapAnswers | Sabotage::SwapUids if self.held.is_none() => {
+            PlantedBug::SwapAnswers | PlantedBug::SwapUids if self.held.is_none() => {
                 self.held = Some(answer);
                 Vec::new()
             }
-            Sabotage::DropAnswer => Vec::new(),
-            Sabotage::AnswerTwice => vec![answer.clone(), answer],
-            Sabotage::SayDisconnected => {
-                answer.data = vec![Status::Disconnected as u8];
+            PlantedBug::DropAnswer => Vec::new(),
+            PlantedBug::AnswerTwice => vec![answer.clone(), answer],
+            PlantedBug::SayDisconnected => {
+                answer.data = vec![SessionStatus::Disconnected as u8];
                 vec![answer]
             }
             _ => vec![answer],
@@ -146,26 +146,26 @@ impl Tamperer {
 }
 
 /// A store that does wrong.
-pub(crate) struct BadStore {
+pub(crate) struct FaultyStore {
     good: ShardedSessions,
-    sabotage: Sabotage,
+    sabotage: PlantedBug,
     /// Every session that was ever stored, the last one under each id.
-    ever: Mutex<BTreeMap<Vec<u8>, Old>>,
+    ever: Mutex<BTreeMap<Vec<u8>, OldAnswers>>,
 }
 
-struct Old {
+struct OldAnswers {
     session: Vec<u8>,
     expires: Time,
     removed: bool,
 }
 
-impl BadStore {
+impl FaultyStore {
     /// Does this to what `good` says.
-    pub(crate) const fn new(good: ShardedSessions, sabotage: Sabotage) -> Self {
+    pub(crate) const fn new(good: ShardedSessions, sabotage: PlantedBug) -> Self {
         Self { good, sabotage, ever: Mutex::new(BTreeMap::new()) }
     }
 
-    fn with<R>(&self, act: impl FnOnce(&mut BTreeMap<Vec<u8>, Old>) -> R) -> R {
+    fn with<R>(&self, act: impl FnOnce(&mut BTreeMap<Vec<u8>, OldAnswers>) -> R) -> R {
         act(&mut self.ever.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
@@ -174,15 +174,15 @@ impl BadStore {
     }
 }
 
-impl SessionStore for BadStore {
-    fn add(&self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> Added {
-        if self.sabotage == Sabotage::PhantomMatch && session.len() % 16 == 5 {
-            return Added::Matching;
+impl SessionStore for FaultyStore {
+    fn add(&self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> AddOutcome {
+        if self.sabotage == PlantedBug::PhantomMatch && session.len() % 16 == 5 {
+            return AddOutcome::Matching;
         }
         let added = self.good.add(now, id, session, timeout_ms);
-        if matches!(added, Added::Stored { .. }) {
+        if matches!(added, AddOutcome::Stored { .. }) {
             let expires = now.after_ms(u64::from(timeout_ms));
-            let old = Old { session: session.to_vec(), expires, removed: false };
+            let old = OldAnswers { session: session.to_vec(), expires, removed: false };
             self.with(|ever| ever.insert(id.as_bytes().to_vec(), old));
         }
         added
@@ -192,24 +192,25 @@ impl SessionStore for BadStore {
         let start = out.len();
         let found = self.good.get(now, id, out);
         match self.sabotage {
-            Sabotage::LoseSession if found && (out.len() - start) % 16 == 5 => {
+            PlantedBug::LoseSession if found && (out.len() - start) % 16 == 5 => {
                 out.truncate(start);
                 false
             }
-            Sabotage::ShortenSession if found && out.len() - start > 2_048 => {
+            PlantedBug::ShortenSession if found && out.len() - start > 2_048 => {
                 out.truncate(start + 2_048);
                 true
             }
-            Sabotage::OtherSession if found => self.with(|ever| {
+            PlantedBug::OtherSession if found => self.with(|ever| {
                 if let Some((_, other)) = ever.range(id.as_bytes().to_vec()..).nth(1) {
                     out.truncate(start);
                     out.extend_from_slice(&other.session);
                 }
                 true
             }),
-            Sabotage::KeepExpired | Sabotage::KeepRemoved if !found => self.with(|ever| {
-                let wants_removed = self.sabotage == Sabotage::KeepRemoved;
-                let suits = |old: &&Old| old.removed == wants_removed && (old.expires > now) == wants_removed;
+            PlantedBug::KeepExpired | PlantedBug::KeepRemoved if !found => self.with(|ever| {
+                let wants_removed = self.sabotage == PlantedBug::KeepRemoved;
+                let suits =
+                    |old: &&OldAnswers| old.removed == wants_removed && (old.expires > now) == wants_removed;
                 let Some(old) = ever.get(id.as_bytes()).filter(suits) else { return false };
                 out.extend_from_slice(&old.session);
                 true
@@ -223,15 +224,15 @@ impl SessionStore for BadStore {
         if removed {
             self.with(|ever| ever.get_mut(id.as_bytes()).map(|old| old.removed = true));
         }
-        removed || (self.sabotage == Sabotage::RemoveTwice && self.was_ever(id))
+        removed || (self.sabotage == PlantedBug::RemoveTwice && self.was_ever(id))
     }
 
     fn have(&self, now: Time, id: SessionId<'_>) -> bool {
-        assert_ne!(self.sabotage, Sabotage::Panic, "planted");
+        assert_ne!(self.sabotage, PlantedBug::Panic, "planted");
         self.good.have(now, id)
     }
 
-    fn expire(&self, now: Time) -> Expired {
+    fn expire(&self, now: Time) -> ExpiryStep {
         self.good.expire(now)
     }
 

@@ -1,10 +1,10 @@
 //! Locks through agents whose link breaks, whose server restarts, or who are killed themselves.
 
-use dc_tests::harness::agent::Agent;
-use dc_tests::harness::connection::Connection;
-use dc_tests::harness::place::Place;
-use dc_tests::harness::relay::Relay;
-use dc_tests::harness::server::Server;
+use dc_tests::harness::agent::AgentProcess;
+use dc_tests::harness::connection::TestConnection;
+use dc_tests::harness::place::TestDir;
+use dc_tests::harness::relay::TestRelay;
+use dc_tests::harness::server::ServerProcess;
 use nix::sys::signal::Signal;
 use std::time::Instant;
 
@@ -22,15 +22,15 @@ fn fence(answer: &str) -> u64 {
 }
 
 /// Asks for a lock and sees to it that it waits.
-fn wait_for(client: &mut Connection, key: &str, monitor: &mut Connection) {
+fn wait_for(client: &mut TestConnection, key: &str, monitor: &mut TestConnection) {
     client.write(format!("l\n{key}\n600\n").as_bytes());
     while !monitor.say("stats\n_\n\n").contains("\"waiters\":1") {}
 }
 
 #[test]
 fn two_hosts_share_a_lock_and_a_client_that_leaves_gives_it_up() {
-    let server = Server::start(&[]);
-    let agents = [Agent::start(server.address(), &[]), Agent::start(server.address(), &[])];
+    let server = ServerProcess::start(&[]);
+    let agents = [AgentProcess::start(server.address(), &[]), AgentProcess::start(server.address(), &[])];
     let (mut one, mut other) = (agents[0].connect(), agents[1].connect());
     let mut monitor = server.connect();
     let first = one.say("l\nnightly\n0 600\n");
@@ -42,9 +42,9 @@ fn two_hosts_share_a_lock_and_a_client_that_leaves_gives_it_up() {
 
 #[test]
 fn a_link_that_is_cut_for_less_than_the_grace_loses_no_lock() {
-    let server = Server::start(&["-grace", "600"]);
-    let relay = Relay::to(server.address());
-    let agent = Agent::start(relay.address(), &EAGER);
+    let server = ServerProcess::start(&["-grace", "600"]);
+    let relay = TestRelay::to(server.address());
+    let agent = AgentProcess::start(relay.address(), &EAGER);
     let (mut holder, mut blocked, mut direct) = (agent.connect(), agent.connect(), server.connect());
     let held = holder.say("l\nk\n0 600\n");
     wait_for(&mut blocked, "k", &mut direct);
@@ -60,9 +60,9 @@ fn a_link_that_is_cut_for_less_than_the_grace_loses_no_lock() {
 
 #[test]
 fn a_link_that_is_cut_for_longer_than_the_grace_loses_its_locks() {
-    let server = Server::start(&["-grace", "200ms"]);
-    let relay = Relay::to(server.address());
-    let agent = Agent::start(relay.address(), &EAGER);
+    let server = ServerProcess::start(&["-grace", "200ms"]);
+    let relay = TestRelay::to(server.address());
+    let agent = AgentProcess::start(relay.address(), &EAGER);
     let (mut holder, mut waiter, mut monitor) = (agent.connect(), server.connect(), server.connect());
     let held = holder.say("l\nk\n0 600\n");
     wait_for(&mut waiter, "k", &mut monitor);
@@ -77,8 +77,8 @@ fn a_link_that_is_cut_for_longer_than_the_grace_loses_its_locks() {
 
 #[test]
 fn while_the_server_is_away_locks_are_answered_at_once() {
-    let mut server = Server::start(&[]);
-    let agent = Agent::start(server.address(), &EAGER);
+    let mut server = ServerProcess::start(&[]);
+    let agent = AgentProcess::start(server.address(), &EAGER);
     let mut client = agent.connect();
     let held = client.say("l\nk\n0 600\n");
     server.kill();
@@ -94,8 +94,8 @@ fn while_the_server_is_away_locks_are_answered_at_once() {
 
 #[test]
 fn an_agent_that_ends_releases_at_once_and_one_that_is_killed_after_the_grace() {
-    let server = Server::start(&["-grace", "600"]);
-    let mut ending = Agent::start(server.address(), &[]);
+    let server = ServerProcess::start(&["-grace", "600"]);
+    let mut ending = AgentProcess::start(server.address(), &[]);
     let (mut waiter, mut monitor) = (server.connect(), server.connect());
     let mut client = ending.connect();
     client.say("l\nk\n0 600\n");
@@ -105,7 +105,7 @@ fn an_agent_that_ends_releases_at_once_and_one_that_is_killed_after_the_grace() 
     let got = waiter.line();
     ending.process.wait();
 
-    let killed = Agent::start(server.address(), &[]);
+    let killed = AgentProcess::start(server.address(), &[]);
     let mut client = killed.connect();
     assert_eq!(waiter.say(&format!("r\nk\n{}\n", token(&got))), "ok");
     client.say("l\nk\n0 2\n");
@@ -119,10 +119,10 @@ fn an_agent_that_ends_releases_at_once_and_one_that_is_killed_after_the_grace() 
 
 #[test]
 fn after_a_crash_nothing_is_granted_before_links_have_lost_what_they_held() {
-    let state = Place::new();
+    let state = TestDir::new();
     let directory = state.path().to_str().unwrap().to_owned();
     let options = ["-state", directory.as_str(), "-grace", "1"];
-    let mut server = Server::start(&options);
+    let mut server = ServerProcess::start(&options);
     let mut direct = server.connect();
     let first = direct.say("l\nk\n0 600\n");
     server.restart();
@@ -130,7 +130,7 @@ fn after_a_crash_nothing_is_granted_before_links_have_lost_what_they_held() {
     let second = direct.say("l\nk\n0 600\n");
     assert!(fence(&second) > fence(&first), "no link was there: nobody has to wait");
 
-    let agent = Agent::start(server.address(), &EAGER);
+    let agent = AgentProcess::start(server.address(), &EAGER);
     let mut holder = agent.connect();
     let third = holder.say("l\nj\n0 600\n");
     server.restart();
@@ -149,11 +149,11 @@ fn after_a_crash_nothing_is_granted_before_links_have_lost_what_they_held() {
 
 #[test]
 fn an_orderly_end_takes_the_locks_from_nobody() {
-    let state = Place::new();
+    let state = TestDir::new();
     // Of a grace of ten minutes nobody sees the end.
     let options = ["-state", state.path().to_str().unwrap(), "-grace", "600"];
-    let mut server = Server::start(&options);
-    let agent = Agent::start(server.address(), &EAGER);
+    let mut server = ServerProcess::start(&options);
+    let agent = AgentProcess::start(server.address(), &EAGER);
     let mut holder = agent.connect();
     let held = holder.say("l\nk\n0 600\n");
     assert!(fence(&held) > 0);

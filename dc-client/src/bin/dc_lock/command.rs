@@ -1,9 +1,9 @@
 //! The command: started with the lock in its environment, passed signals, and ended when it has to be.
 
-use crate::options::{LockOptions, OnLoss};
+use crate::options::{LockCommandOptions, OnLoss};
 use crate::script;
-use crate::status::Failure;
-use crate::tether::Tether;
+use crate::status::LockFailure;
+use crate::tether::ExecStub;
 use libdc::client::lock::Guard;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};
@@ -16,14 +16,14 @@ use tokio::process::{Child, Command};
 
 /// A command that runs.
 #[derive(Debug)]
-pub(crate) struct Running(Child);
+pub(crate) struct CommandProcess(Child);
 
-impl Running {
+impl CommandProcess {
     /// Starts the command of the options, in the process group of this program: on a terminal it stays in the foreground.
     ///
     /// # Errors
-    /// [`Failure::Command`].
-    pub(crate) fn start(options: &LockOptions, guard: &Guard) -> Result<Self, Failure> {
+    /// [`LockFailure::Command`].
+    pub(crate) fn start(options: &LockCommandOptions, guard: &Guard) -> Result<Self, LockFailure> {
         let shell = options.command.as_ref().map(|line| ["sh".into(), "-c".into(), line.clone()]);
         let words: &[OsString] = shell.as_ref().map_or(&options.words, |words| words);
         let (program, arguments) = words.split_first().unzip();
@@ -46,22 +46,23 @@ impl Running {
         };
         let started = match options.on_loss {
             OnLoss::Warn => alone(),
-            OnLoss::Kill => match with_the_lock(Tether::command(&program, arguments).into()) {
+            OnLoss::Kill => match with_the_lock(ExecStub::command(&program, arguments).into()) {
                 // Without /proc there is no tether.
                 Err(error) if error.kind() == ErrorKind::NotFound => alone(),
                 started => started,
             },
         };
-        let failed = |source| Failure::Command { command: program.to_string_lossy().into_owned(), source };
+        let failed =
+            |source| LockFailure::Command { command: program.to_string_lossy().into_owned(), source };
         started.map(Self).map_err(failed)
     }
 
     /// Waits for its end. Cancel-safe.
     ///
     /// # Errors
-    /// [`Failure::Wait`].
-    pub(crate) async fn ended(&mut self) -> Result<ExitStatus, Failure> {
-        self.0.wait().await.map_err(Failure::Wait)
+    /// [`LockFailure::Wait`].
+    pub(crate) async fn ended(&mut self) -> Result<ExitStatus, LockFailure> {
+        self.0.wait().await.map_err(LockFailure::Wait)
     }
 
     /// Sends it a signal, unless it has ended.

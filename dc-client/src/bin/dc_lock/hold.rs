@@ -3,11 +3,11 @@
 //! SIGTSTP stops the command first, and `dc_lock` only once the command has stopped: one that goes on has its lock renewed. When
 //! it goes on it looks at the lease before the command does.
 
-use crate::command::Running;
-use crate::options::{LockOptions, OnLoss};
+use crate::command::CommandProcess;
+use crate::options::{LockCommandOptions, OnLoss};
 use crate::run::say;
-use crate::signals::{Event, Signals, is_of_the_terminal, stop_self};
-use crate::status::Failure;
+use crate::signals::{LockSignals, SignalEvent, is_of_the_terminal, stop_self};
+use crate::status::LockFailure;
 use libdc::client::lock::{Guard, Loss};
 use nix::sys::signal::Signal;
 use std::future::pending;
@@ -23,31 +23,39 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 
 /// A lock that is held, and the command that runs meanwhile.
 #[derive(Debug)]
-pub(crate) struct Holding<'a> {
-    options: &'a LockOptions,
+pub(crate) struct GuardedCommand<'a> {
+    options: &'a LockCommandOptions,
     guard: &'a Guard,
-    command: Running,
+    command: CommandProcess,
     lost: bool,
     kill_at: Option<Instant>,
     stop_until: Option<Instant>,
-    stop: Stop,
+    stop: SuspendState,
 }
 
-impl<'a> Holding<'a> {
+impl<'a> GuardedCommand<'a> {
     /// Starts the command.
     ///
     /// # Errors
-    /// [`Failure::Command`].
-    pub(crate) fn start(options: &'a LockOptions, guard: &'a Guard) -> Result<Self, Failure> {
-        let command = Running::start(options, guard)?;
-        Ok(Self { options, guard, command, lost: false, kill_at: None, stop_until: None, stop: Stop::No })
+    /// [`LockFailure::Command`].
+    pub(crate) fn start(options: &'a LockCommandOptions, guard: &'a Guard) -> Result<Self, LockFailure> {
+        let command = CommandProcess::start(options, guard)?;
+        Ok(Self {
+            options,
+            guard,
+            command,
+            lost: false,
+            kill_at: None,
+            stop_until: None,
+            stop: SuspendState::No,
+        })
     }
 
     /// Waits for the end of the command. Returns how it ended, and whether the lock was lost before.
     ///
     /// # Errors
-    /// [`Failure::Wait`].
-    pub(crate) async fn end(mut self, signals: &mut Signals) -> Result<(ExitStatus, bool), Failure> {
+    /// [`LockFailure::Wait`].
+    pub(crate) async fn end(mut self, signals: &mut LockSignals) -> Result<(ExitStatus, bool), LockFailure> {
         loop {
             tokio::select! {
                 biased;
@@ -59,16 +67,16 @@ impl<'a> Holding<'a> {
                     say(&"the command has not ended: killing it");
                     self.command.signal(Signal::SIGKILL);
                 }
-                () = yield_now(), if self.stop != Stop::No => self.stop_with_command(),
+                () = yield_now(), if self.stop != SuspendState::No => self.stop_with_command(),
             }
         }
     }
 
-    fn handle_event(&mut self, event: Event) {
-        if event == Event::Signal(Signal::SIGCONT) {
+    fn handle_event(&mut self, event: SignalEvent) {
+        if event == SignalEvent::Signal(Signal::SIGCONT) {
             return self.go_on();
         }
-        if let Event::Signal(signal) = event {
+        if let SignalEvent::Signal(signal) = event {
             let is_stop = signal == Signal::SIGTSTP;
             if is_stop && self.is_ending() {
                 return;
@@ -80,23 +88,24 @@ impl<'a> Holding<'a> {
                 self.stop_until = Some(Instant::now() + STOP_MAX);
             }
         }
-        self.stop = if self.stop_until.is_some() { Stop::Look } else { Stop::No };
+        self.stop = if self.stop_until.is_some() { SuspendState::Look } else { SuspendState::No };
     }
 
     /// Stops if the command has. SIGCONT will be heard of when that is over.
     fn stop_with_command(&mut self) {
-        if self.stop == Stop::Now {
-            (self.stop_until, self.stop) = (None, Stop::No);
+        if self.stop == SuspendState::Now {
+            (self.stop_until, self.stop) = (None, SuspendState::No);
             stop_self();
             return;
         }
         let is_in_time = self.stop_until.is_some_and(|until| Instant::now() < until);
-        self.stop = if is_in_time && self.command.is_stopped() { Stop::Now } else { Stop::No };
+        self.stop =
+            if is_in_time && self.command.is_stopped() { SuspendState::Now } else { SuspendState::No };
     }
 
     /// Has the command go on, or not stop at all.
     fn go_on(&mut self) {
-        (self.stop_until, self.stop) = (None, Stop::No);
+        (self.stop_until, self.stop) = (None, SuspendState::No);
         // With nothing left of the lease the loss is known in a moment, and ends the command where it stands.
         let is_over = self.guard.loss().is_some() || self.guard.remaining().is_zero();
         if !is_over || self.options.on_loss == OnLoss::Warn {
@@ -129,7 +138,7 @@ impl<'a> Holding<'a> {
 
 /// How far a stop is. Before each step signals are heard: a SIGCONT that came behind SIGTSTP takes it back.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stop {
+enum SuspendState {
     /// There is none, or the command has yet to stop.
     No,
     /// The command may have stopped by now, or had before.

@@ -9,20 +9,21 @@ mod signals;
 mod status;
 mod tether;
 
-use options::{LockOptions, PROGRAM};
-use status::Failure;
+use options::{LockCommandOptions, PROGRAM};
+use status::LockFailure;
 use std::env;
 use std::process::ExitCode;
-use tether::Tether;
+use tether::ExecStub;
 
 fn main() -> ExitCode {
-    if let Some(tether) = Tether::from_arguments(env::args_os().skip(1)) {
+    if let Some(tether) = ExecStub::from_arguments(env::args_os().skip(1)) {
         let source = tether.run();
-        let failure = Failure::Command { command: tether.program().to_string_lossy().into_owned(), source };
+        let failure =
+            LockFailure::Command { command: tether.program().to_string_lossy().into_owned(), source };
         run::say(&failure);
         return ExitCode::from(failure.status());
     }
-    let options: LockOptions = PROGRAM.parse();
+    let options: LockCommandOptions = PROGRAM.parse();
     let status = run::run(&options).unwrap_or_else(|failure| {
         run::say(&failure);
         failure.status()

@@ -3,13 +3,13 @@
 use dc_options::address::{Address, peer_address};
 use dc_options::count::count;
 use dc_options::duration::seconds;
-use dc_options::{AuthOptions, BadValue, Mistake, Options, Program};
+use dc_options::{AuthOptions, CommandOptions, ProgramInfo, UsageError, ValueError};
 use libdc::id::LockKey;
 use std::ffi::OsString;
 use std::time::Duration;
 
 /// Who this is.
-pub(crate) const PROGRAM: Program = Program {
+pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_lock",
     env_prefix: "DC_LOCK_",
     about: "holds a lock of the fleet while a command runs",
@@ -23,7 +23,7 @@ const SECONDS_MAX: u64 = 8_640_000;
 
 /// What to hold, and what to run meanwhile.
 #[derive(clap::Args, Debug)]
-pub(crate) struct LockOptions {
+pub(crate) struct LockCommandOptions {
     /// The agent, or the server.
     #[arg(long, visible_alias = "server", value_name = "ADDR", default_value = "UNIX:/tmp/scache", value_parser = peer_address)]
     pub(crate) connect: Address,
@@ -71,35 +71,37 @@ pub(crate) enum OnLoss {
     Warn,
 }
 
-impl Options for LockOptions {
-    fn check(&self) -> Result<(), Mistake> {
+impl CommandOptions for LockCommandOptions {
+    fn check(&self) -> Result<(), UsageError> {
         match (&self.command, self.words.is_empty()) {
             (Some(_), false) => {
-                Err(Mistake::inconsistent("command", "and a command behind -- exclude each other"))
+                Err(UsageError::inconsistent("command", "and a command behind -- exclude each other"))
             }
-            (None, true) => Err(Mistake::inconsistent("-", "and a command to run must follow the key")),
+            (None, true) => Err(UsageError::inconsistent("-", "and a command to run must follow the key")),
             _ => Ok(()),
         }
     }
 }
 
-impl LockOptions {
+impl LockCommandOptions {
     /// How long to wait for the lock; `None` is for ever.
     pub(crate) fn wait(&self) -> Option<Duration> {
         if self.nonblock { Some(Duration::ZERO) } else { self.timeout }
     }
 }
 
-fn key(text: &str) -> Result<String, BadValue> {
+fn key(text: &str) -> Result<String, ValueError> {
     let takes = "1 to 256 bytes of UTF-8 without white space";
-    LockKey::new(text).map(|key| key.as_str().to_owned()).ok_or_else(|| BadValue::new("is not a key", takes))
+    LockKey::new(text)
+        .map(|key| key.as_str().to_owned())
+        .ok_or_else(|| ValueError::new("is not a key", takes))
 }
 
-fn on_loss(text: &str) -> Result<OnLoss, BadValue> {
+fn on_loss(text: &str) -> Result<OnLoss, ValueError> {
     match text {
         "kill" => Ok(OnLoss::Kill),
         "warn" => Ok(OnLoss::Warn),
-        _ => Err(BadValue::new("is not an action", "kill or warn")),
+        _ => Err(ValueError::new("is not an action", "kill or warn")),
     }
 }
 
@@ -111,11 +113,11 @@ mod tests {
     #[test]
     fn a_key_that_is_no_text_is_named() {
         let words = [OsString::from_vec(vec![b'k', 0xff]), "--".into(), "true".into()];
-        let stop = PROGRAM.try_parse::<LockOptions>(words, |_| None).unwrap_err();
+        let stop = PROGRAM.try_parse::<LockCommandOptions>(words, |_| None).unwrap_err();
         assert_eq!(stop.text(), "dc_lock: KEY \"k\u{fffd}\" is not UTF-8\n");
     }
 
-    fn parse(line: &[&str]) -> Result<LockOptions, String> {
+    fn parse(line: &[&str]) -> Result<LockCommandOptions, String> {
         let words = line.iter().map(OsString::from);
         PROGRAM.try_parse(words, |_| None).map_err(|stop| stop.text().to_owned())
     }
@@ -123,7 +125,8 @@ mod tests {
     #[test]
     fn the_manual_says_what_is_taken() {
         let page = include_str!("../../../../man/dc_lock.1");
-        let differences = dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<LockOptions>());
+        let differences =
+            dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<LockCommandOptions>());
         assert!(differences.is_empty(), "{differences:#?}");
     }
 

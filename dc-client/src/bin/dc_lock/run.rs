@@ -1,10 +1,10 @@
 //! Waiting for the lock, holding it while the command runs, and giving it back.
 
 use crate::command::status;
-use crate::hold::Holding;
-use crate::options::{LockOptions, OnLoss, PROGRAM};
-use crate::signals::Signals;
-use crate::status::{Failure, LOST};
+use crate::hold::GuardedCommand;
+use crate::options::{LockCommandOptions, OnLoss, PROGRAM};
+use crate::signals::LockSignals;
+use crate::status::{LOST, LockFailure};
 use libdc::client::lock::{self, AcquireOptions, Guard, LockClient, LockError};
 use libdc::net::workers::runtime;
 use std::fmt::Display;
@@ -21,7 +21,7 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 ///
 /// # Errors
 /// Why there is no status of the command.
-pub(crate) fn run(options: &LockOptions) -> Result<u8, Failure> {
+pub(crate) fn run(options: &LockCommandOptions) -> Result<u8, LockFailure> {
     let runtime = runtime()?;
     let status = runtime.block_on(hold(options));
     // A look-up of a name that is still under way is nothing to wait for.
@@ -43,8 +43,8 @@ pub(crate) fn say(what: &impl Display) {
     writeln!(io::stderr(), "{}: {what}", PROGRAM.name).ok();
 }
 
-async fn hold(options: &LockOptions) -> Result<u8, Failure> {
-    let mut signals = Signals::listen()?;
+async fn hold(options: &LockCommandOptions) -> Result<u8, LockFailure> {
+    let mut signals = LockSignals::listen()?;
     let auth_token = options.auth.token()?;
     if let Some(exposure) = auth_token.as_ref().and_then(|token| token.exposure()) {
         say(exposure);
@@ -53,7 +53,7 @@ async fn hold(options: &LockOptions) -> Result<u8, Failure> {
     let client = LockClient::new(options.connect.clone(), client_options);
     let guard = tokio::select! {
         guard = take(options, &client) => guard?,
-        signal = signals.ending() => return Err(Failure::Signal { number: signal as i32 as u8 }),
+        signal = signals.ending() => return Err(LockFailure::Signal { number: signal as i32 as u8 }),
     };
     let held = hold_for(options, guard, &mut signals).await;
     // What is left is given back with the connection.
@@ -61,7 +61,7 @@ async fn hold(options: &LockOptions) -> Result<u8, Failure> {
     held
 }
 
-async fn take(options: &LockOptions, client: &LockClient) -> Result<Guard, Failure> {
+async fn take(options: &LockCommandOptions, client: &LockClient) -> Result<Guard, LockFailure> {
     let taking = wait_for(options, client);
     match options.wait() {
         None => taking.await,
@@ -69,7 +69,7 @@ async fn take(options: &LockOptions, client: &LockClient) -> Result<Guard, Failu
     }
 }
 
-async fn wait_for(options: &LockOptions, client: &LockClient) -> Result<Guard, Failure> {
+async fn wait_for(options: &LockCommandOptions, client: &LockClient) -> Result<Guard, LockFailure> {
     let start = Instant::now();
     client.ready().await?;
     let how = AcquireOptions { limit: options.limit, lease: options.lease, retry: true };
@@ -90,9 +90,9 @@ async fn wait_for(options: &LockOptions, client: &LockClient) -> Result<Guard, F
             Some(wait) => client.acquire_within(key, wait, &how).await?,
         };
     }
-    let guard = guard.ok_or(Failure::Conflict { status: options.conflict_exit_code })?;
+    let guard = guard.ok_or(LockFailure::Conflict { status: options.conflict_exit_code })?;
     if let Some(loss) = guard.loss() {
-        return Err(Failure::LostBefore(loss));
+        return Err(LockFailure::LostBefore(loss));
     }
     if options.verbose {
         say(&format_args!("got {key} after {:?}, fence {}", start.elapsed(), guard.fence()));
@@ -101,9 +101,13 @@ async fn wait_for(options: &LockOptions, client: &LockClient) -> Result<Guard, F
 }
 
 /// Runs the command while the lock is held, and releases it.
-async fn hold_for(options: &LockOptions, guard: Guard, signals: &mut Signals) -> Result<u8, Failure> {
+async fn hold_for(
+    options: &LockCommandOptions,
+    guard: Guard,
+    signals: &mut LockSignals,
+) -> Result<u8, LockFailure> {
     signals.listen_for_stops()?;
-    let holding = match Holding::start(options, &guard) {
+    let holding = match GuardedCommand::start(options, &guard) {
         Ok(holding) => holding,
         Err(failure) => {
             // That it was lost in this moment concerns nobody.

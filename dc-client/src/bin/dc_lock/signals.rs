@@ -17,7 +17,7 @@ const PASSED_ON: [Number; 6] =
 
 /// What the process is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Event {
+pub(crate) enum SignalEvent {
     /// This signal came.
     Signal(Number),
     /// A child has ended, was stopped, or goes on.
@@ -26,14 +26,14 @@ pub(crate) enum Event {
 
 /// The signals of the process, from the moment this exists.
 #[derive(Debug)]
-pub(crate) struct Signals {
+pub(crate) struct LockSignals {
     ignored: u64,
     taken: Vec<(Number, Signal)>,
     /// Without it children that end are forgotten, where nobody wants to know.
     child: Signal,
 }
 
-impl Signals {
+impl LockSignals {
     /// Takes those over that end a process.
     ///
     /// # Errors
@@ -56,13 +56,13 @@ impl Signals {
     }
 
     /// What comes next. Cancel-safe.
-    pub(crate) async fn next(&mut self) -> Event {
+    pub(crate) async fn next(&mut self) -> SignalEvent {
         poll_fn(|cx| {
             let came = self.taken.iter_mut().find_map(|(number, signal)| match signal.poll_recv(cx) {
-                Poll::Ready(Some(())) => Some(Event::Signal(*number)),
+                Poll::Ready(Some(())) => Some(SignalEvent::Signal(*number)),
                 Poll::Ready(None) | Poll::Pending => None,
             });
-            let came = came.or_else(|| self.child.poll_recv(cx).is_ready().then_some(Event::Child));
+            let came = came.or_else(|| self.child.poll_recv(cx).is_ready().then_some(SignalEvent::Child));
             came.map_or(Poll::Pending, Poll::Ready)
         })
         .await
@@ -71,7 +71,7 @@ impl Signals {
     /// The next signal that ends a process. Cancel-safe.
     pub(crate) async fn ending(&mut self) -> Number {
         loop {
-            if let Event::Signal(number) = self.next().await
+            if let SignalEvent::Signal(number) = self.next().await
                 && PASSED_ON.contains(&number)
             {
                 return number;

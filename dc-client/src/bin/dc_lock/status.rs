@@ -1,6 +1,6 @@
 //! Exit statuses, and what is said of them. The numbers are those of sysexits.h and of the shell.
 
-use libdc::auth::AuthTokenError;
+use libdc::auth::TokenFileError;
 use libdc::client::lock::{LockError, Loss};
 use std::io::{self, ErrorKind};
 use thiserror::Error;
@@ -10,7 +10,7 @@ pub(crate) const LOST: u8 = 76;
 
 /// Why there is no status of a command.
 #[derive(Debug, Error)]
-pub(crate) enum Failure {
+pub(crate) enum LockFailure {
     /// There is no lock to be had.
     #[error("{0}")]
     Lock(#[from] LockError),
@@ -31,7 +31,7 @@ pub(crate) enum Failure {
     },
     /// The file of the token gives none.
     #[error(transparent)]
-    Token(#[from] AuthTokenError),
+    Token(#[from] TokenFileError),
     /// The command can't be started.
     #[error("can't run {command}: {source}")]
     Command {
@@ -48,7 +48,7 @@ pub(crate) enum Failure {
     System(#[from] io::Error),
 }
 
-impl Failure {
+impl LockFailure {
     /// The exit status.
     pub(crate) fn status(&self) -> u8 {
         match self {

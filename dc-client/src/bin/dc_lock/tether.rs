@@ -22,13 +22,13 @@ const MARK: &str = "@run";
 
 /// The command of a `dc_lock`, in the process where it will run.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Tether {
+pub(crate) struct ExecStub {
     parent: u32,
     program: OsString,
     arguments: Vec<OsString>,
 }
 
-impl Tether {
+impl ExecStub {
     /// The tether that this process was started as, if it was.
     pub(crate) fn from_arguments(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
         if arguments.next()? != MARK {
@@ -73,17 +73,17 @@ impl Tether {
 mod tests {
     use super::*;
 
-    fn parse(words: &[&str]) -> Option<Tether> {
-        Tether::from_arguments(words.iter().map(OsString::from))
+    fn parse(words: &[&str]) -> Option<ExecStub> {
+        ExecStub::from_arguments(words.iter().map(OsString::from))
     }
 
     #[test]
     fn what_is_started_is_what_was_asked_for() {
         let (program, arguments) = (OsString::from("/bin/a b"), ["--".into(), "".into(), "-n".into()]);
-        let command = Tether::command(&program, &arguments);
-        let tether = Tether::from_arguments(command.get_args().map(ToOwned::to_owned));
+        let command = ExecStub::command(&program, &arguments);
+        let tether = ExecStub::from_arguments(command.get_args().map(ToOwned::to_owned));
         let parent = process::id();
-        assert_eq!(tether, Some(Tether { parent, program, arguments: arguments.to_vec() }));
+        assert_eq!(tether, Some(ExecStub { parent, program, arguments: arguments.to_vec() }));
     }
 
     #[test]

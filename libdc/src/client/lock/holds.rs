@@ -27,11 +27,11 @@ const RETRY_MS_MAX: u64 = 1_000;
 
 /// Names a hold within its client; never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct HoldId(u64);
+pub(super) struct LeaseId(u64);
 
 /// A lock from its grant to its release.
 #[derive(Debug)]
-pub(super) struct Hold {
+pub(super) struct Lease {
     pub(super) key: OwnedLockKey,
     pub(super) token: Token,
     pub(super) lease_ms: u64,
@@ -52,14 +52,14 @@ pub(super) struct Hold {
 
 /// What is to be done about a hold.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Due {
+pub(super) enum LeaseAction {
     /// Ask for a new lease.
-    Renew(HoldId),
+    Renew(LeaseId),
     /// It was not renewed in time, and counts as lost from now on.
-    Lost(HoldId),
+    Lost(LeaseId),
 }
 
-impl Hold {
+impl Lease {
     /// Why it is lost; `None` while it is not.
     pub(super) const fn lost(&self) -> Option<Loss> {
         self.lost
@@ -114,13 +114,13 @@ impl Hold {
 
 /// All holds of a client.
 #[derive(Debug, Default)]
-pub(super) struct Holds {
-    all: HashMap<HoldId, Hold>,
-    agenda: BTreeSet<(Time, HoldId)>,
+pub(super) struct Leases {
+    all: HashMap<LeaseId, Lease>,
+    agenda: BTreeSet<(Time, LeaseId)>,
     count: u64,
 }
 
-impl Holds {
+impl Leases {
     /// A lock was granted that had been asked for at `asked_at`.
     pub(super) fn insert(
         &mut self,
@@ -128,10 +128,10 @@ impl Holds {
         grant: Grant,
         asked_at: Time,
         grace_ms: u64,
-    ) -> HoldId {
+    ) -> LeaseId {
         self.count += 1;
-        let id = HoldId(self.count);
-        let mut hold = Hold {
+        let id = LeaseId(self.count);
+        let mut hold = Lease {
             key,
             token: grant.token,
             lease_ms: grant.lease_ms,
@@ -149,12 +149,12 @@ impl Holds {
         id
     }
 
-    pub(super) fn get(&self, id: HoldId) -> Option<&Hold> {
+    pub(super) fn get(&self, id: LeaseId) -> Option<&Lease> {
         self.all.get(&id)
     }
 
     /// Nobody is interested any more.
-    pub(super) fn remove(&mut self, id: HoldId) -> Option<Hold> {
+    pub(super) fn remove(&mut self, id: LeaseId) -> Option<Lease> {
         let hold = self.all.remove(&id)?;
         if let Some(due) = hold.due {
             self.agenda.remove(&(due, id));
@@ -173,12 +173,12 @@ impl Holds {
     }
 
     /// A request for a new lease is under way.
-    pub(super) fn renewing(&mut self, id: HoldId) {
+    pub(super) fn renewing(&mut self, id: LeaseId) {
         self.update(id, |hold| hold.renew_at = None);
     }
 
     /// The grant may be old: it is being renewed, and counts for nothing before that is answered.
-    pub(super) fn stale(&mut self, id: HoldId) {
+    pub(super) fn stale(&mut self, id: LeaseId) {
         self.update(id, |hold| {
             hold.stale = true;
             hold.renew_at = None;
@@ -186,12 +186,12 @@ impl Holds {
     }
 
     /// A new lease was granted that had been asked for at `asked_at`.
-    pub(super) fn renewed(&mut self, id: HoldId, asked_at: Time, lease_ms: u64, grace_ms: u64) {
+    pub(super) fn renewed(&mut self, id: LeaseId, asked_at: Time, lease_ms: u64, grace_ms: u64) {
         self.update(id, |hold| hold.prove(asked_at, lease_ms, grace_ms));
     }
 
     /// The agent can't reach the server: it may be held or not, and is asked for again soon.
-    pub(super) fn not_renewed(&mut self, id: HoldId, now: Time) {
+    pub(super) fn not_renewed(&mut self, id: LeaseId, now: Time) {
         self.update(id, |hold| {
             hold.broken = true;
             let pause_ms = (hold.validity_ms / 12).clamp(RETRY_MS_MIN, RETRY_MS_MAX);
@@ -210,7 +210,7 @@ impl Holds {
     }
 
     /// The holds to be claimed over a new connection, in the order of their grants.
-    pub(super) fn claims(&self, now: Time) -> Vec<(HoldId, &Hold)> {
+    pub(super) fn claims(&self, now: Time) -> Vec<(LeaseId, &Lease)> {
         let held = self.all.iter().filter(|(_, hold)| hold.is_worth_a_claim(now));
         let mut claims: Vec<_> = held.map(|(id, hold)| (*id, hold)).collect();
         claims.sort_unstable_by_key(|(id, _)| *id);
@@ -218,7 +218,7 @@ impl Holds {
     }
 
     /// The server says that it is still held. For how long, the renewal will tell that follows at once.
-    pub(super) fn claimed(&mut self, id: HoldId, now: Time) {
+    pub(super) fn claimed(&mut self, id: LeaseId, now: Time) {
         self.update(id, |hold| {
             hold.broken = false;
             hold.renew_at = Some(now);
@@ -226,7 +226,7 @@ impl Holds {
     }
 
     /// It is lost. Returns whether that is news.
-    pub(super) fn lose(&mut self, id: HoldId, loss: Loss) -> bool {
+    pub(super) fn lose(&mut self, id: LeaseId, loss: Loss) -> bool {
         let is_news = self.all.get(&id).is_some_and(|hold| hold.lost.is_none());
         // The server's word is the last.
         self.update(id, |hold| {
@@ -236,7 +236,7 @@ impl Holds {
     }
 
     /// All are lost. Returns for which that is news.
-    pub(super) fn lose_all(&mut self, loss: Loss) -> Vec<HoldId> {
+    pub(super) fn lose_all(&mut self, loss: Loss) -> Vec<LeaseId> {
         self.ids().into_iter().filter(|id| self.lose(*id, loss)).collect()
     }
 
@@ -246,17 +246,17 @@ impl Holds {
     }
 
     /// What is to be done now. It is up to the caller that it does not come again.
-    pub(super) fn next_due(&self, now: Time) -> Option<Due> {
+    pub(super) fn next_due(&self, now: Time) -> Option<LeaseAction> {
         let (_, id) = *self.agenda.first().filter(|(due, _)| *due <= now)?;
         let is_lost = self.all.get(&id).is_some_and(|hold| hold.lost_at() <= now);
-        Some(if is_lost { Due::Lost(id) } else { Due::Renew(id) })
+        Some(if is_lost { LeaseAction::Lost(id) } else { LeaseAction::Renew(id) })
     }
 
-    fn ids(&self) -> Vec<HoldId> {
+    fn ids(&self) -> Vec<LeaseId> {
         self.all.keys().copied().collect()
     }
 
-    fn update(&mut self, id: HoldId, change: impl FnOnce(&mut Hold)) {
+    fn update(&mut self, id: LeaseId, change: impl FnOnce(&mut Lease)) {
         let Some(hold) = self.all.get_mut(&id) else { return };
         change(hold);
         let lost_at = hold.lost_at();
@@ -281,14 +281,14 @@ mod tests {
         Time::from_ms(ms)
     }
 
-    fn held(lease_ms: u64, grace_ms: u64) -> (Holds, HoldId) {
-        let mut holds = Holds::default();
+    fn held(lease_ms: u64, grace_ms: u64) -> (Leases, LeaseId) {
+        let mut holds = Leases::default();
         let key = LockKey::new("k").unwrap().into();
         let id = holds.insert(key, Grant { token: Token::new(1, 2), lease_ms }, at(1_000), grace_ms);
         (holds, id)
     }
 
-    fn is_valid_for(holds: &Holds, id: HoldId, now: u64, span_ms: u64) -> bool {
+    fn is_valid_for(holds: &Leases, id: LeaseId, now: u64, span_ms: u64) -> bool {
         holds.get(id).unwrap().is_valid_for(at(now), span_ms)
     }
 
@@ -308,14 +308,14 @@ mod tests {
         let (mut holds, id) = held(9_000, 60_000);
         assert_eq!(holds.deadline(), Some(at(4_000)));
         assert_eq!(holds.next_due(at(3_999)), None);
-        assert_eq!(holds.next_due(at(4_000)), Some(Due::Renew(id)));
+        assert_eq!(holds.next_due(at(4_000)), Some(LeaseAction::Renew(id)));
         holds.renewing(id);
         assert_eq!(holds.deadline(), Some(at(10_000 - 2_250)), "a quarter before the end");
         holds.renewed(id, at(4_000), 9_000, 60_000);
         assert_eq!(holds.deadline(), Some(at(7_000)));
         holds.renewing(id);
         assert_eq!(holds.next_due(at(10_749)), None);
-        assert_eq!(holds.next_due(at(10_750)), Some(Due::Lost(id)));
+        assert_eq!(holds.next_due(at(10_750)), Some(LeaseAction::Lost(id)));
         assert!(holds.lose(id, Loss::Unrenewed));
         assert!(!holds.lose(id, Loss::Unrenewed), "no news");
         assert!(!is_valid_for(&holds, id, 10_750, 0));
@@ -355,7 +355,7 @@ mod tests {
         holds.claimed(id, at(2_000));
         assert!(is_valid_for(&holds, id, 2_000, 8_000));
         assert!(!is_valid_for(&holds, id, 2_000, 8_001), "a claim is no new lease");
-        assert_eq!(holds.next_due(at(2_000)), Some(Due::Renew(id)));
+        assert_eq!(holds.next_due(at(2_000)), Some(LeaseAction::Renew(id)));
     }
 
     #[test]
@@ -381,7 +381,7 @@ mod tests {
     #[test]
     fn claims_are_for_what_the_server_may_know() {
         let (mut holds, id) = held(9_000, 3_000);
-        let ids = |holds: &Holds, now| holds.claims(at(now)).iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let ids = |holds: &Leases, now| holds.claims(at(now)).iter().map(|(id, _)| *id).collect::<Vec<_>>();
         assert_eq!(ids(&holds, 50_000), [id]);
         holds.lose(id, Loss::Unrenewed);
         assert_eq!(ids(&holds, 9_999), [id], "until its lease has passed");

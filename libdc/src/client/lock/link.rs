@@ -26,9 +26,9 @@ mod opening;
 mod sending;
 
 use crate::auth::AuthToken;
-use crate::client::lock::error::{LinkFault, LockError, Loss};
-use crate::client::lock::holds::{Due, Hold, HoldId, Holds};
-use crate::client::lock::requests::{Ask, RequestId, Requests, Stage, Until};
+use crate::client::lock::error::{LockError, LockLinkError, Loss};
+use crate::client::lock::holds::{Lease, LeaseAction, LeaseId, Leases};
+use crate::client::lock::requests::{CallId, CallStage, CallTable, LockCall, WaitLimit};
 use crate::id::{LinkId, OwnedLockKey};
 use crate::limits::{LINK_SILENCE_MS_MAX, LINK_SILENCE_MS_MIN, PING_INTERVAL_MS};
 use crate::proto::outbox::Outbox;
@@ -40,7 +40,7 @@ use std::collections::{HashMap, VecDeque};
 
 /// How a link behaves.
 #[derive(Debug)]
-pub(super) struct LinkSettings {
+pub(super) struct LockLinkSettings {
     /// The token of authentication, where there is one.
     pub(super) auth_token: Option<AuthToken>,
     /// How long to wait for an answer that should come at once, in milliseconds.
@@ -51,18 +51,18 @@ pub(super) struct LinkSettings {
 
 /// What has happened.
 #[derive(Debug)]
-pub(super) enum Event {
+pub(super) enum LockEvent {
     /// A request has been answered, or has failed.
-    Answered(RequestId, Result<Reply, LockError>),
+    Answered(CallId, Result<CallReply, LockError>),
     /// A lock is held no more.
-    Lost(HoldId, Loss),
+    Lost(LeaseId, Loss),
 }
 
 /// The answer to a request.
 #[derive(Debug)]
-pub(super) enum Reply {
+pub(super) enum CallReply {
     /// The lock is held.
-    Granted(HoldId),
+    Granted(LeaseId),
     /// There is a place in the queue, as long as the connection with this number stands.
     Queued { connection: u64 },
     /// The time to wait was over.
@@ -74,7 +74,7 @@ pub(super) enum Reply {
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
+enum LockLinkState {
     Down,
     Probing,
     /// HELLO has not been answered.
@@ -88,28 +88,28 @@ enum State {
 #[derive(Debug)]
 struct Flying {
     operation: Operation,
-    purpose: Purpose,
+    purpose: ClientOrigin,
     /// Whether it is answered at once.
     is_prompt: bool,
 }
 
 #[derive(Debug)]
-enum Purpose {
+enum ClientOrigin {
     Probe,
     Hello,
-    Claims(Vec<HoldId>),
+    Claims(Vec<LeaseId>),
     Open,
     Ping,
     Bye,
     Cancel,
-    Request(RequestId),
+    Request(CallId),
 }
 
 /// The link of a lock client, and all that is asked and held over it.
 #[derive(Debug)]
-pub(super) struct Link {
-    settings: LinkSettings,
-    state: State,
+pub(super) struct LockMachine {
+    settings: LockLinkSettings,
+    state: LockLinkState,
     link_id: Option<LinkId>,
     /// The number of the connection; a place in a queue does not outlive it.
     connection: u64,
@@ -125,22 +125,22 @@ pub(super) struct Link {
     last_sent: Time,
     silent_since: Option<Time>,
     is_pinging: bool,
-    requests: Requests,
-    holds: Holds,
+    requests: CallTable,
+    holds: Leases,
     /// Whether the server may remember something that will not be claimed.
     unreleased: bool,
     closing: bool,
     bye_answered: bool,
-    events: VecDeque<Event>,
+    events: VecDeque<LockEvent>,
 }
 
-impl Link {
+impl LockMachine {
     /// A link without a connection.
-    pub(super) fn new(settings: LinkSettings) -> Self {
-        let requests = Requests::new(settings.timeout_ms);
+    pub(super) fn new(settings: LockLinkSettings) -> Self {
+        let requests = CallTable::new(settings.timeout_ms);
         Self {
             settings,
-            state: State::Down,
+            state: LockLinkState::Down,
             link_id: None,
             connection: 0,
             grace_ms: 0,
@@ -155,7 +155,7 @@ impl Link {
             silent_since: None,
             is_pinging: false,
             requests,
-            holds: Holds::default(),
+            holds: Leases::default(),
             unreleased: false,
             closing: false,
             bye_answered: false,
@@ -166,8 +166,8 @@ impl Link {
     // ---- what the client wants
 
     /// Asks something.
-    pub(super) fn ask(&mut self, now: Time, ask: Ask) -> RequestId {
-        let place = if let Ask::Wait { connection, .. } = ask { Some(connection) } else { None };
+    pub(super) fn ask(&mut self, now: Time, ask: LockCall) -> CallId {
+        let place = if let LockCall::Wait { connection, .. } = ask { Some(connection) } else { None };
         let id = self.requests.insert(now, ask, true);
         if self.closing {
             self.settle(now, id, Err(LockError::Closed));
@@ -179,25 +179,25 @@ impl Link {
     }
 
     /// Nobody waits for the answer any more. What it may bring is given back.
-    pub(super) fn abandon(&mut self, now: Time, id: RequestId) {
+    pub(super) fn abandon(&mut self, now: Time, id: CallId) {
         let Some(request) = self.requests.get(id) else { return };
         let stage = request.stage;
         let may_block = request.may_block();
         match (stage, &request.ask) {
-            (Stage::Waiting(_), Ask::Wait { key, connection, .. }) => {
+            (CallStage::Waiting(_), LockCall::Wait { key, connection, .. }) => {
                 let (key, connection) = (key.clone(), *connection);
                 self.requests.remove(id);
                 self.leave(now, key, connection);
             }
-            (Stage::Waiting(_), Ask::Release { .. }) => self.requests.unhear(id),
-            (Stage::Waiting(_), _) => drop(self.requests.remove(id)),
-            (Stage::Sent { uid, .. }, _) => {
+            (CallStage::Waiting(_), LockCall::Release { .. }) => self.requests.unhear(id),
+            (CallStage::Waiting(_), _) => drop(self.requests.remove(id)),
+            (CallStage::Sent { uid, .. }, _) => {
                 self.requests.unhear(id);
                 if may_block {
-                    self.send_lock(now, Purpose::Cancel, &LockAction::Cancel { uid });
+                    self.send_lock(now, ClientOrigin::Cancel, &LockAction::Cancel { uid });
                 }
             }
-            (Stage::Confirming { hold, .. }, _) => {
+            (CallStage::Confirming { hold, .. }, _) => {
                 self.requests.unhear(id);
                 self.drop_hold(now, hold);
             }
@@ -207,24 +207,24 @@ impl Link {
 
     /// Gives up a place in a queue.
     pub(super) fn leave(&mut self, now: Time, key: OwnedLockKey, connection: u64) {
-        if connection == self.connection && self.state == State::Up {
-            self.requests.insert(now, Ask::Wait { key, until: Until::Now, connection }, false);
+        if connection == self.connection && self.state == LockLinkState::Up {
+            self.requests.insert(now, LockCall::Wait { key, until: WaitLimit::Now, connection }, false);
             self.send_waiting(now);
         }
     }
 
     /// Gives a lock back.
-    pub(super) fn release(&mut self, now: Time, hold: HoldId) -> Option<RequestId> {
+    pub(super) fn release(&mut self, now: Time, hold: LeaseId) -> Option<CallId> {
         self.release_as(now, hold, true)
     }
 
     /// Gives a lock back; nobody waits for the answer.
-    pub(super) fn drop_hold(&mut self, now: Time, hold: HoldId) {
+    pub(super) fn drop_hold(&mut self, now: Time, hold: LeaseId) {
         self.release_as(now, hold, false);
     }
 
     /// What is known of a lock that was granted and not given back.
-    pub(super) fn hold(&self, id: HoldId) -> Option<&Hold> {
+    pub(super) fn hold(&self, id: LeaseId) -> Option<&Lease> {
         self.holds.get(id)
     }
 
@@ -238,14 +238,14 @@ impl Link {
             self.settle(now, id, Err(LockError::Closed));
         }
         self.lose_all(Loss::Closed);
-        if self.state == State::Up {
-            self.send_empty(now, LinkOperation::Bye, Purpose::Bye);
+        if self.state == LockLinkState::Up {
+            self.send_empty(now, LinkOperation::Bye, ClientOrigin::Bye);
         }
     }
 
     /// Whether everything has ended.
     pub(super) const fn is_closed(&self) -> bool {
-        self.closing && (self.bye_answered || matches!(self.state, State::Down))
+        self.closing && (self.bye_answered || matches!(self.state, LockLinkState::Down))
     }
 
     /// Whether a connection is wanted.
@@ -265,11 +265,11 @@ impl Link {
 
     /// Whether the link is up.
     pub(super) const fn is_up(&self) -> bool {
-        matches!(self.state, State::Up)
+        matches!(self.state, LockLinkState::Up)
     }
 
     /// What has happened.
-    pub(super) fn poll_event(&mut self) -> Option<Event> {
+    pub(super) fn poll_event(&mut self) -> Option<LockEvent> {
         self.events.pop_front()
     }
 
@@ -282,9 +282,9 @@ impl Link {
         self.last_heard = now;
         self.last_sent = now;
         if self.settings.auth_token.is_none() {
-            self.state = State::Probing;
+            self.state = LockLinkState::Probing;
             let operation = Operation::Session(SessionOperation::Have);
-            let uid = self.take_off(now, operation, Purpose::Probe, true);
+            let uid = self.take_off(now, operation, ClientOrigin::Probe, true);
             write_message(self.outbox.buffer(), MessageHead::request(uid, operation), probe_id);
         } else {
             self.greet(now);
@@ -293,8 +293,8 @@ impl Link {
 
     /// There is no connection any more, or none could be made.
     pub(super) fn disconnected(&mut self, now: Time, error: &LockError) {
-        let was_up = self.state != State::Down;
-        self.state = State::Down;
+        let was_up = self.state != LockLinkState::Down;
+        self.state = LockLinkState::Down;
         self.reader = MessageReader::link(Direction::Response);
         self.unread = Vec::new();
         self.outbox.clear();
@@ -317,8 +317,8 @@ impl Link {
     /// Bytes came.
     ///
     /// # Errors
-    /// [`LinkFault`] if the connection is of no more use.
-    pub(super) fn receive(&mut self, now: Time, bytes: &[u8]) -> Result<(), LinkFault> {
+    /// [`LockLinkError`] if the connection is of no more use.
+    pub(super) fn receive(&mut self, now: Time, bytes: &[u8]) -> Result<(), LockLinkError> {
         self.last_heard = now;
         let mut reader = std::mem::take(&mut self.reader);
         let mut unread = std::mem::take(&mut self.unread);
@@ -346,14 +346,14 @@ impl Link {
     /// Does what is due.
     ///
     /// # Errors
-    /// [`LinkFault::Silent`] if the connection is of no more use.
-    pub(super) fn tick(&mut self, now: Time) -> Result<(), LinkFault> {
+    /// [`LockLinkError::Silent`] if the connection is of no more use.
+    pub(super) fn tick(&mut self, now: Time) -> Result<(), LockLinkError> {
         while let Some(due) = self.holds.next_due(now) {
             match due {
-                Due::Lost(hold) => self.lose(hold, Loss::Unrenewed),
-                Due::Renew(hold) => {
+                LeaseAction::Lost(hold) => self.lose(hold, Loss::Unrenewed),
+                LeaseAction::Renew(hold) => {
                     self.holds.renewing(hold);
-                    self.requests.insert(now, Ask::Renew { hold }, false);
+                    self.requests.insert(now, LockCall::Renew { hold }, false);
                 }
             }
         }
@@ -361,16 +361,16 @@ impl Link {
             self.request_is_due(now, id);
         }
         self.send_waiting(now);
-        if self.state == State::Down {
+        if self.state == LockLinkState::Down {
             return Ok(());
         }
         let silent_ms = self.silent_since.map_or(0, |since| now.ms_since(since));
         if silent_ms >= self.silence_ms_max() {
-            return Err(LinkFault::Silent { silent_ms });
+            return Err(LockLinkError::Silent { silent_ms });
         }
         if self.ping_at().is_some_and(|at| at <= now) {
             self.is_pinging = true;
-            self.send_empty(now, LinkOperation::Ping, Purpose::Ping);
+            self.send_empty(now, LinkOperation::Ping, ClientOrigin::Ping);
         }
         Ok(())
     }
@@ -391,7 +391,7 @@ impl Link {
     }
 
     fn ping_at(&self) -> Option<Time> {
-        let may_ping = self.state == State::Up && !self.is_pinging;
+        let may_ping = self.state == LockLinkState::Up && !self.is_pinging;
         may_ping.then(|| self.last_heard.min(self.last_sent).after_ms(PING_INTERVAL_MS))
     }
 }

@@ -3,10 +3,10 @@
 mod silence;
 
 use crate::auth::AuthToken;
-use crate::client::lock::error::{LinkFault, LockError, Loss};
-use crate::client::lock::holds::HoldId;
-use crate::client::lock::link::{Event, Link, LinkSettings, Reply};
-use crate::client::lock::requests::{Ask, BLOCKED_MAX, RequestId, Until};
+use crate::client::lock::error::{LockError, LockLinkError, Loss};
+use crate::client::lock::holds::LeaseId;
+use crate::client::lock::link::{CallReply, LockEvent, LockLinkSettings, LockMachine};
+use crate::client::lock::requests::{BLOCKED_MAX, CallId, LockCall, WaitLimit};
 use crate::id::{Grant, LinkId, LockKey, OwnedLockKey, Token};
 use crate::limits::PING_INTERVAL_MS;
 use crate::time::Time;
@@ -23,8 +23,8 @@ fn key(name: &str) -> OwnedLockKey {
     LockKey::new(name).unwrap().into()
 }
 
-fn acquire(name: &str, until: Until) -> Ask {
-    Ask::Acquire { key: key(name), limit: 1, lease_ms: 0, until, patient: until != Until::Now }
+fn acquire(name: &str, until: WaitLimit) -> LockCall {
+    LockCall::Acquire { key: key(name), limit: 1, lease_ms: 0, until, patient: until != WaitLimit::Now }
 }
 
 fn token(fence: u64) -> Token {
@@ -33,7 +33,7 @@ fn token(fence: u64) -> Token {
 
 /// The link, the bytes it has sent, and the clock.
 struct Bench {
-    link: Link,
+    link: LockMachine,
     now: Time,
     reader: MessageReader,
     /// What the link asked and was not looked at.
@@ -43,12 +43,18 @@ struct Bench {
 
 impl Bench {
     fn new(resumes: bool) -> Self {
-        Self::with(LinkSettings { auth_token: None, timeout_ms: 6_000, resumes })
+        Self::with(LockLinkSettings { auth_token: None, timeout_ms: 6_000, resumes })
     }
 
-    fn with(settings: LinkSettings) -> Self {
+    fn with(settings: LockLinkSettings) -> Self {
         let reader = MessageReader::link(Direction::Request);
-        Self { link: Link::new(settings), now: Time::from_ms(1_000), reader, asked: Vec::new(), fence: 0 }
+        Self {
+            link: LockMachine::new(settings),
+            now: Time::from_ms(1_000),
+            reader,
+            asked: Vec::new(),
+            fence: 0,
+        }
     }
 
     /// One that is up.
@@ -88,7 +94,7 @@ impl Bench {
         self.link.tick(self.now).unwrap();
     }
 
-    fn receive(&mut self, bytes: &[u8]) -> Result<(), LinkFault> {
+    fn receive(&mut self, bytes: &[u8]) -> Result<(), LockLinkError> {
         self.link.receive(self.now, bytes)
     }
 
@@ -145,47 +151,47 @@ impl Bench {
         self.asked.remove(at.unwrap_or_else(|| panic!("no {operation} in {asked:?}")))
     }
 
-    fn ask(&mut self, ask: Ask) -> RequestId {
+    fn ask(&mut self, ask: LockCall) -> CallId {
         self.link.ask(self.now, ask)
     }
 
     fn disconnect(&mut self) {
-        self.link.disconnected(self.now, &LockError::Disconnected(LinkFault::Closed));
+        self.link.disconnected(self.now, &LockError::Disconnected(LockLinkError::Closed));
     }
 
-    fn event(&mut self) -> Option<Event> {
+    fn event(&mut self) -> Option<LockEvent> {
         self.link.poll_event()
     }
 
-    fn granted(&mut self) -> HoldId {
+    fn granted(&mut self) -> LeaseId {
         match self.event() {
-            Some(Event::Answered(_, Ok(Reply::Granted(hold)))) => hold,
+            Some(LockEvent::Answered(_, Ok(CallReply::Granted(hold)))) => hold,
             event => panic!("not granted: {event:?}"),
         }
     }
 
     fn error(&mut self) -> LockError {
         match self.event() {
-            Some(Event::Answered(_, Err(error))) => error,
+            Some(LockEvent::Answered(_, Err(error))) => error,
             event => panic!("no error: {event:?}"),
         }
     }
 
-    fn loss(&mut self, hold: HoldId) -> Loss {
+    fn loss(&mut self, hold: LeaseId) -> Loss {
         match self.event() {
-            Some(Event::Lost(lost, loss)) if lost == hold => loss,
+            Some(LockEvent::Lost(lost, loss)) if lost == hold => loss,
             event => panic!("not lost: {event:?}"),
         }
     }
 
     /// Takes a lock.
-    fn hold(&mut self, name: &str) -> HoldId {
-        self.ask(acquire(name, Until::Forever));
+    fn hold(&mut self, name: &str) -> LeaseId {
+        self.ask(acquire(name, WaitLimit::Forever));
         self.grant("ACQUIRE");
         self.granted()
     }
 
-    fn is_valid(&self, hold: HoldId) -> bool {
+    fn is_valid(&self, hold: LeaseId) -> bool {
         self.link.hold(hold).is_some_and(|hold| hold.is_valid_for(self.now, 1))
     }
 }
@@ -193,7 +199,7 @@ impl Bench {
 #[test]
 fn a_link_is_probed_greeted_and_opened_before_anything_else() {
     let mut bench = Bench::new(true);
-    bench.ask(acquire("k", Until::Forever));
+    bench.ask(acquire("k", WaitLimit::Forever));
     assert!(bench.link.wants_connection() && !bench.link.is_hasty());
     bench.connect();
     assert_eq!(bench.asked(), ["HAVE"]);
@@ -219,15 +225,15 @@ fn a_link_is_probed_greeted_and_opened_before_anything_else() {
 #[test]
 fn with_a_token_there_is_no_probe() {
     let auth_token = Some(AuthToken::new(b"secret").unwrap());
-    let mut bench = Bench::with(LinkSettings { auth_token, timeout_ms: 6_000, resumes: true });
-    bench.ask(acquire("k", Until::Forever));
+    let mut bench = Bench::with(LockLinkSettings { auth_token, timeout_ms: 6_000, resumes: true });
+    bench.ask(acquire("k", WaitLimit::Forever));
     bench.connect();
     let hello = bench.take("HELLO");
     assert_eq!(Hello::parse(&hello.data).unwrap().auth_token, b"secret");
     let mut out = Vec::new();
     Welcome { status: LockStatus::ErrorAuth, grace_ms: 0, remembered: 0 }.write(hello.head, &mut out);
     let fault = bench.receive(&out).unwrap_err();
-    assert_eq!(fault, LinkFault::Refused(LockStatus::ErrorAuth));
+    assert_eq!(fault, LockLinkError::Refused(LockStatus::ErrorAuth));
     bench.link.disconnected(bench.now, &LockError::from_fault(fault));
     assert!(matches!(bench.error(), LockError::Auth), "nobody waits for another token");
 }
@@ -241,7 +247,7 @@ fn a_server_of_patch_level_0_sees_no_hello() {
     let mut out = Vec::new();
     write_message(&mut out, head, &[1]);
     let fault = bench.receive(&out).unwrap_err();
-    assert_eq!(fault, LinkFault::Unsupported);
+    assert_eq!(fault, LockLinkError::Unsupported);
     assert!(bench.asked().is_empty());
     assert!(matches!(LockError::from_fault(fault), LockError::Unsupported));
 }
@@ -265,7 +271,7 @@ fn a_lock_is_granted_renewed_and_released() {
     assert!(bench.link.hold(hold).unwrap().is_valid_for(bench.now, 10_000));
     bench.link.release(bench.now, hold).unwrap();
     bench.status("RELEASE", LockStatus::Ok);
-    assert!(matches!(bench.event(), Some(Event::Answered(_, Ok(Reply::Done)))));
+    assert!(matches!(bench.event(), Some(LockEvent::Answered(_, Ok(CallReply::Done)))));
     assert!(bench.event().is_none());
 }
 
@@ -303,7 +309,7 @@ fn the_server_s_word_is_heard_at_once() {
 #[test]
 fn an_old_grant_is_renewed_before_anybody_is_told() {
     let mut bench = Bench::up(true);
-    bench.ask(acquire("k", Until::Forever));
+    bench.ask(acquire("k", WaitLimit::Forever));
     bench.pass_ms(4_000);
     let granted = bench.grant("ACQUIRE");
     assert!(bench.event().is_none());
@@ -318,7 +324,7 @@ fn an_old_grant_is_renewed_before_anybody_is_told() {
 #[test]
 fn an_old_grant_that_has_passed_is_asked_for_again() {
     let mut bench = Bench::up(true);
-    bench.ask(acquire("k", Until::Forever));
+    bench.ask(acquire("k", WaitLimit::Forever));
     bench.pass_ms(4_000);
     bench.grant("ACQUIRE");
     bench.status("RENEW", LockStatus::Error);
@@ -358,7 +364,7 @@ fn claims_bring_holds_over_a_broken_connection() {
 fn nothing_but_hello_is_sent_before_it_is_answered() {
     for auth_token in [None, Some(AuthToken::new(b"secret").unwrap())] {
         let is_probed = auth_token.is_none();
-        let mut bench = Bench::with(LinkSettings { auth_token, timeout_ms: 6_000, resumes: true });
+        let mut bench = Bench::with(LockLinkSettings { auth_token, timeout_ms: 6_000, resumes: true });
         bench.connect();
         bench.answer_opening();
         let (kept, returned) = (bench.hold("kept"), bench.hold("returned"));
@@ -368,7 +374,7 @@ fn nothing_but_hello_is_sent_before_it_is_answered() {
             let probe = bench.take("HAVE").head;
             bench.answer(probe, &[1]);
         }
-        bench.ask(acquire("k", Until::Forever));
+        bench.ask(acquire("k", WaitLimit::Forever));
         bench.link.release(bench.now, returned);
         assert!(matches!(bench.error(), LockError::Disconnected(_)), "it is not claimed any more");
         bench.pass_ms(PING_INTERVAL_MS);
@@ -423,13 +429,13 @@ fn an_agent_without_a_server_is_asked_again() {
 #[test]
 fn the_patient_ask_again_and_the_others_are_told() {
     let mut bench = Bench::up(true);
-    bench.ask(acquire("patient", Until::Forever));
-    bench.ask(acquire("hasty", Until::Now));
+    bench.ask(acquire("patient", WaitLimit::Forever));
+    bench.ask(acquire("hasty", WaitLimit::Now));
     assert_eq!(bench.asked(), ["ACQUIRE", "ACQUIRE"]);
     bench.disconnect();
-    assert!(matches!(bench.error(), LockError::Disconnected(LinkFault::Closed)));
+    assert!(matches!(bench.error(), LockError::Disconnected(LockLinkError::Closed)));
     assert!(bench.event().is_none());
-    bench.ask(Ask::Stats);
+    bench.ask(LockCall::Stats);
     assert!(bench.link.is_hasty());
     bench.disconnect();
     assert!(matches!(bench.error(), LockError::Disconnected(_)), "the attempt failed too");
@@ -443,18 +449,18 @@ fn the_patient_ask_again_and_the_others_are_told() {
 #[test]
 fn the_time_to_wait_runs_without_a_connection() {
     let mut bench = Bench::new(true);
-    bench.ask(acquire("k", Until::Time(bench.now.after_ms(500))));
+    bench.ask(acquire("k", WaitLimit::Time(bench.now.after_ms(500))));
     bench.disconnect();
     assert!(bench.event().is_none());
     bench.pass_ms(500);
-    assert!(matches!(bench.event(), Some(Event::Answered(_, Ok(Reply::TimedOut)))));
+    assert!(matches!(bench.event(), Some(LockEvent::Answered(_, Ok(CallReply::TimedOut)))));
     assert!(!bench.link.wants_connection());
 }
 
 #[test]
 fn a_request_that_is_given_up_is_cancelled_and_a_late_grant_released() {
     let mut bench = Bench::up(true);
-    let id = bench.ask(acquire("k", Until::Forever));
+    let id = bench.ask(acquire("k", WaitLimit::Forever));
     let head = bench.take("ACQUIRE");
     bench.link.abandon(bench.now, id);
     let cancel = bench.take("CANCEL");
@@ -474,7 +480,7 @@ fn a_request_that_is_given_up_is_cancelled_and_a_late_grant_released() {
 #[test]
 fn a_request_that_is_given_up_before_it_is_sent_is_none() {
     let mut bench = Bench::new(true);
-    let id = bench.ask(acquire("k", Until::Forever));
+    let id = bench.ask(acquire("k", WaitLimit::Forever));
     bench.link.abandon(bench.now, id);
     assert!(!bench.link.wants_connection());
     bench.connect();
@@ -485,13 +491,13 @@ fn a_request_that_is_given_up_before_it_is_sent_is_none() {
 #[test]
 fn a_place_in_a_queue_becomes_a_lock_or_is_given_up() {
     let mut bench = Bench::up(true);
-    let enqueue = || Ask::Enqueue { key: key("k"), limit: 1, lease_ms: 0 };
+    let enqueue = || LockCall::Enqueue { key: key("k"), limit: 1, lease_ms: 0 };
     bench.ask(enqueue());
     bench.status("ENQUEUE", LockStatus::Queued);
-    let Some(Event::Answered(_, Ok(Reply::Queued { connection }))) = bench.event() else {
+    let Some(LockEvent::Answered(_, Ok(CallReply::Queued { connection }))) = bench.event() else {
         panic!("not queued")
     };
-    let wait = Ask::Wait { key: key("k"), until: Until::Forever, connection };
+    let wait = LockCall::Wait { key: key("k"), until: WaitLimit::Forever, connection };
     bench.ask(wait.clone());
     bench.grant("WAIT");
     let hold = bench.granted();
@@ -519,7 +525,7 @@ fn there_is_always_room_for_renewals() {
     let mut bench = Bench::up(false);
     let hold = bench.hold("held");
     for number in 0..BLOCKED_MAX + 5 {
-        bench.ask(acquire(&format!("k{number}"), Until::Forever));
+        bench.ask(acquire(&format!("k{number}"), WaitLimit::Forever));
     }
     assert_eq!(bench.asked().len(), BLOCKED_MAX);
     bench.link.drop_hold(bench.now, hold);
@@ -533,9 +539,9 @@ proptest! {
     #[test]
     fn cuts_change_nothing(cuts in proptest::collection::vec(1_usize..40, 1..40)) {
         let mut bench = Bench::up(true);
-        bench.ask(acquire("a", Until::Forever));
-        bench.ask(acquire("b", Until::Now));
-        bench.ask(Ask::Stats);
+        bench.ask(acquire("a", WaitLimit::Forever));
+        bench.ask(acquire("b", WaitLimit::Now));
+        bench.ask(LockCall::Stats);
         let heads: Vec<_> = ["ACQUIRE", "ACQUIRE", "STATS"].map(|name| bench.take(name).head).into();
         let mut bytes = Vec::new();
         let grant = Grant { token: token(5), lease_ms: LEASE_MS };
@@ -552,10 +558,10 @@ proptest! {
             rest = after;
         }
         let stats = bench.event();
-        let is_whole = matches!(&stats, Some(Event::Answered(_, Ok(Reply::Stats(json)))) if json.len() == 5_000);
+        let is_whole = matches!(&stats, Some(LockEvent::Answered(_, Ok(CallReply::Stats(json)))) if json.len() == 5_000);
         prop_assert!(is_whole);
         bench.granted();
-        prop_assert!(matches!(bench.event(), Some(Event::Answered(_, Ok(Reply::TimedOut)))));
+        prop_assert!(matches!(bench.event(), Some(LockEvent::Answered(_, Ok(CallReply::TimedOut)))));
     }
 
     /// Nothing that a peer sends makes the link panic.
@@ -568,7 +574,7 @@ proptest! {
         // An error is as good as none here.
         bench.receive(&bytes).ok();
         let mut bench = Bench::up(true);
-        bench.ask(acquire("a", Until::Forever));
+        bench.ask(acquire("a", WaitLimit::Forever));
         let head = bench.take("ACQUIRE").head;
         let mut answer = Vec::new();
         let grant = Grant { token: token(5), lease_ms: LEASE_MS };

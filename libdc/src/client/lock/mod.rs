@@ -43,6 +43,6 @@ mod requests;
 mod shared;
 
 pub use client::LockClient;
-pub use error::{LinkFault, LockError, Loss};
-pub use guard::{Guard, Place};
-pub use options::{AcquireOptions, LockOptions, Peer};
+pub use error::{LockError, LockLinkError, Loss};
+pub use guard::{Guard, QueuedLock};
+pub use options::{AcquireOptions, LockOptions, PeerKind};

@@ -17,21 +17,21 @@ use tracing::{info, warn};
 type Make<T> = Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>;
 
 /// A value that is made of files.
-pub(super) struct Renewed<T> {
+pub(super) struct Reloaded<T> {
     files: Vec<PathBuf>,
     make: Make<T>,
     /// Shortest time between two looks.
     interval: Duration,
-    state: Mutex<State<T>>,
+    state: Mutex<ReloadState<T>>,
 }
 
-struct State<T> {
+struct ReloadState<T> {
     value: Arc<T>,
-    looks: Vec<Option<Look>>,
+    looks: Vec<Option<FileStamp>>,
     looked_at: Instant,
 }
 
-impl<T> Renewed<T> {
+impl<T> Reloaded<T> {
     /// Makes the first value.
     pub(super) fn new(
         files: Vec<PathBuf>,
@@ -42,7 +42,7 @@ impl<T> Renewed<T> {
         // Looked at first: what changes while it is read is seen by the next look.
         let looks = looks(&files);
         let value = Arc::new(make()?);
-        let state = Mutex::new(State { value, looks, looked_at: now });
+        let state = Mutex::new(ReloadState { value, looks, looked_at: now });
         Ok(Self { files, make: Box::new(make), interval, state })
     }
 
@@ -78,7 +78,7 @@ impl<T> Renewed<T> {
         names.join(" ")
     }
 
-    fn lock(&self) -> MutexGuard<'_, State<T>> {
+    fn lock(&self) -> MutexGuard<'_, ReloadState<T>> {
         // Nothing panics while it is held, and a value once made is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -86,7 +86,7 @@ impl<T> Renewed<T> {
 
 /// What shows that a file has changed: which one it is, its size and its times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Look {
+struct FileStamp {
     file: (u64, u64),
     bytes: u64,
     modified: (i64, i64),
@@ -94,7 +94,7 @@ struct Look {
     changed: (i64, i64),
 }
 
-impl Look {
+impl FileStamp {
     /// `None` if the file can't be looked at.
     fn at(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
@@ -107,8 +107,8 @@ impl Look {
     }
 }
 
-fn looks(files: &[PathBuf]) -> Vec<Option<Look>> {
-    files.iter().map(|path| Look::at(path)).collect()
+fn looks(files: &[PathBuf]) -> Vec<Option<FileStamp>> {
+    files.iter().map(|path| FileStamp::at(path)).collect()
 }
 
 #[cfg(test)]
@@ -125,15 +125,15 @@ mod tests {
         content.parse().map_err(|_| TlsError::Pem { path: path.to_owned() })
     }
 
-    struct Subject {
+    struct ReloadSubject {
         _directory: tempfile::TempDir,
         path: PathBuf,
         reads: Arc<AtomicU32>,
-        renewed: Renewed<u32>,
+        renewed: Reloaded<u32>,
         start: Instant,
     }
 
-    impl Subject {
+    impl ReloadSubject {
         fn new() -> Self {
             let directory = tempfile::tempdir().unwrap();
             let path = directory.path().join("number");
@@ -146,7 +146,7 @@ mod tests {
                     number(&path)
                 }
             };
-            let renewed = Renewed::new(vec![path.clone()], SECOND, start, make).unwrap();
+            let renewed = Reloaded::new(vec![path.clone()], SECOND, start, make).unwrap();
             Self { _directory: directory, path, reads, renewed, start }
         }
 
@@ -166,7 +166,7 @@ mod tests {
 
     #[test]
     fn a_file_is_read_when_it_has_changed_and_not_before() {
-        let subject = Subject::new();
+        let subject = ReloadSubject::new();
         assert_eq!(subject.at_ms(5000), (1, 1));
         subject.replace("2");
         assert_eq!(subject.at_ms(6000), (2, 2));
@@ -175,7 +175,7 @@ mod tests {
 
     #[test]
     fn it_is_not_looked_at_within_a_second() {
-        let subject = Subject::new();
+        let subject = ReloadSubject::new();
         subject.replace("2");
         assert_eq!(subject.at_ms(999), (1, 1));
         assert_eq!(subject.at_ms(1000), (2, 2));
@@ -186,7 +186,7 @@ mod tests {
 
     #[test]
     fn a_broken_one_leaves_the_old_in_service_and_is_read_once() {
-        let subject = Subject::new();
+        let subject = ReloadSubject::new();
         subject.replace("broken");
         assert_eq!(subject.at_ms(1000), (1, 2));
         assert_eq!(subject.at_ms(2000), (1, 2));
@@ -199,7 +199,7 @@ mod tests {
 
     #[test]
     fn a_change_of_the_content_alone_is_seen() {
-        let subject = Subject::new();
+        let subject = ReloadSubject::new();
         fs::write(&subject.path, "12").unwrap();
         assert_eq!(subject.at_ms(1000), (12, 2));
     }

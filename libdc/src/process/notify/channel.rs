@@ -18,12 +18,12 @@ use tracing::debug;
 const PATIENCE: Duration = Duration::from_secs(1);
 
 #[derive(Debug)]
-pub(super) struct Channel {
+pub(super) struct NotifyChannel {
     socket: UnixDatagram,
     supervisor: SocketAddr,
 }
 
-impl Channel {
+impl NotifyChannel {
     pub(super) fn open(name: &OsStr) -> Result<Self, NotifyError> {
         let unusable = |source| NotifyError::Unusable { name: name.to_owned(), source };
         let address = match name.as_bytes() {

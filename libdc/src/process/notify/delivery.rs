@@ -7,7 +7,7 @@
 //!
 //! No lock is held while the system is waited for: nothing is sent but what can be sent now. Nothing here panics.
 
-use super::{Haste, channel::Channel};
+use super::{Haste, channel::NotifyChannel};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
@@ -34,7 +34,7 @@ pub(super) struct Delivery {
 
 #[derive(Debug)]
 struct Shared {
-    channel: Channel,
+    channel: NotifyChannel,
     state: Mutex<State>,
     ended: Condvar,
 }
@@ -49,12 +49,12 @@ struct State {
 }
 
 impl Delivery {
-    pub(super) fn new(channel: Channel) -> Self {
+    pub(super) fn new(channel: NotifyChannel) -> Self {
         Self { shared: Arc::new(Shared { channel, state: Mutex::default(), ended: Condvar::new() }) }
     }
 
     /// For what has an answer of its own.
-    pub(super) fn channel(&self) -> &Channel {
+    pub(super) fn channel(&self) -> &NotifyChannel {
         &self.shared.channel
     }
 

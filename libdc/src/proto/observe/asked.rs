@@ -5,7 +5,7 @@
 //! none is paired any more: a wrong time would be worse than none.
 
 use crate::limits::LINK_IN_FLIGHT_MAX;
-use crate::wire::display::{Content, TextContent, Topic};
+use crate::wire::display::{DecodedLines, DecodedMessage, MessageKind};
 use crate::wire::frame::{LinkOperation, Operation};
 use crate::wire::lock::LockAction;
 use crate::wire::message::MessageRef;
@@ -14,9 +14,9 @@ use std::time::Duration;
 
 /// The request that a response answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Answered {
+pub struct MatchedRequest {
     /// What was asked.
-    pub topic: Topic,
+    pub topic: MessageKind,
     /// The session it was about, if it was about one.
     pub id: Option<Box<[u8]>>,
     /// The lock it was about, if it was about one.
@@ -29,32 +29,32 @@ pub struct Answered {
 
 /// The requests of one end that wait for their answers.
 #[derive(Debug, Default)]
-pub(super) struct Asked {
-    by_uid: HashMap<u32, VecDeque<Question>>,
+pub(super) struct UnansweredRequests {
+    by_uid: HashMap<u32, VecDeque<UnansweredRequest>>,
     /// How many that is.
     with_uid: usize,
     /// Those of the text protocol.
-    in_order: VecDeque<Question>,
+    in_order: VecDeque<UnansweredRequest>,
     order_lost: bool,
 }
 
 #[derive(Debug)]
-struct Question {
-    topic: Topic,
+struct UnansweredRequest {
+    topic: MessageKind,
     id: Option<Box<[u8]>>,
     key: Option<Box<str>>,
     may_block: bool,
     at: Duration,
 }
 
-impl Question {
-    fn answered(self, at: Duration) -> Answered {
+impl UnansweredRequest {
+    fn answered(self, at: Duration) -> MatchedRequest {
         let Self { topic, id, key, may_block, at: asked } = self;
-        Answered { topic, id, key, may_block, took: at.saturating_sub(asked) }
+        MatchedRequest { topic, id, key, may_block, took: at.saturating_sub(asked) }
     }
 }
 
-impl Asked {
+impl UnansweredRequests {
     /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.with_uid + self.in_order.len()
@@ -67,9 +67,9 @@ impl Asked {
         if self.with_uid == LINK_IN_FLIGHT_MAX || operation == Operation::Link(LinkOperation::GoAway) {
             return;
         }
-        let content = Content::of(message);
-        let question = Question {
-            topic: Topic::Operation(operation),
+        let content = DecodedMessage::of(message);
+        let question = UnansweredRequest {
+            topic: MessageKind::Operation(operation),
             id: content.id().map(Box::from),
             key: content.key().map(|key| key.as_str().into()),
             may_block: content.may_block(),
@@ -80,7 +80,7 @@ impl Asked {
     }
 
     /// A message answers.
-    pub(super) fn answer(&mut self, uid: u32, at: Duration) -> Option<Answered> {
+    pub(super) fn answer(&mut self, uid: u32, at: Duration) -> Option<MatchedRequest> {
         let requests = self.by_uid.get_mut(&uid)?;
         let question = requests.pop_front()?;
         if requests.is_empty() {
@@ -91,7 +91,7 @@ impl Asked {
     }
 
     /// Three lines ask, whether they make sense or not: all are answered.
-    pub(super) fn ask_in_order(&mut self, content: &TextContent<'_>, at: Duration) {
+    pub(super) fn ask_in_order(&mut self, content: &DecodedLines<'_>, at: Duration) {
         if self.order_lost {
             return;
         }
@@ -99,8 +99,8 @@ impl Asked {
             self.lose_order();
             return;
         }
-        self.in_order.push_back(Question {
-            topic: content.command().map_or(Topic::Text, Topic::Command),
+        self.in_order.push_back(UnansweredRequest {
+            topic: content.command().map_or(MessageKind::Text, MessageKind::Command),
             id: None,
             key: content.key().map(|key| key.as_str().into()),
             may_block: content.action().is_some_and(LockAction::may_block),
@@ -109,7 +109,7 @@ impl Asked {
     }
 
     /// A line answers.
-    pub(super) fn answer_in_order(&mut self, at: Duration) -> Option<Answered> {
+    pub(super) fn answer_in_order(&mut self, at: Duration) -> Option<MatchedRequest> {
         self.in_order.pop_front().map(|question| question.answered(at))
     }
 

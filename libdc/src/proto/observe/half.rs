@@ -1,13 +1,13 @@
 //! One direction of a connection: its bytes, cut into what is told of.
 
-use super::Sender;
-use super::asked::Asked;
+use super::Endpoint;
+use super::asked::UnansweredRequests;
 use crate::limits::{FRAME_HEADER_BYTES, LINE_BYTES_MAX};
-use crate::wire::frame::{Corruption, Direction, Expected, FrameHeader, MessageHead};
-use crate::wire::line::{Command, Lines};
+use crate::wire::frame::{DecodeError, Direction, Expected, FrameHeader, MessageHead};
+use crate::wire::line::{LineCommand, RequestLines};
 use crate::wire::lock::LockStatus;
 use crate::wire::message::MessageReader;
-use crate::wire::opening::Opening;
+use crate::wire::opening::Protocol;
 
 /// Longest answer of the text protocol that is kept: the statistics of all locks are longer than any other.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -16,7 +16,7 @@ const IDLE_BUFFER_BYTES_MAX: usize = 64 << 10;
 
 /// How the bytes of a direction are read.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub(super) enum Protocol {
+pub(super) enum StreamProtocol {
     #[default]
     Unknown,
     Frames,
@@ -27,30 +27,30 @@ pub(super) enum Protocol {
     Corrupt,
 }
 
-impl Protocol {
+impl StreamProtocol {
     pub(super) const fn of(first: u8) -> Self {
-        match Opening::of(first) {
-            Opening::Text => Self::Text,
-            Opening::Tls => Self::Tls,
+        match Protocol::of(first) {
+            Protocol::Text => Self::Text,
+            Protocol::Tls => Self::Tls,
             // Any other wrong byte is found by the parser, which says what is wrong with it.
-            Opening::Frames | Opening::Unknown(_) => Self::Frames,
+            Protocol::Frames | Protocol::Unknown(_) => Self::Frames,
         }
     }
 }
 
 /// What was found in the bytes.
-pub(super) enum Found {
+pub(super) enum HalfEvent {
     Message,
     Text,
-    Corrupt(Corruption),
+    Corrupt(DecodeError),
     Raw,
 }
 
 /// One direction.
 #[derive(Debug)]
-pub(super) struct Half {
-    sender: Sender,
-    pub(super) protocol: Protocol,
+pub(super) struct HalfStream {
+    sender: Endpoint,
+    pub(super) protocol: StreamProtocol,
     reader: MessageReader,
     /// The bytes of the message or lines under way, or of the last event.
     pub(super) raw: Vec<u8>,
@@ -63,14 +63,14 @@ pub(super) struct Half {
     pub(super) data: Vec<u8>,
     /// Bytes of this direction so far.
     pub(super) offset: u64,
-    pub(super) asked: Asked,
+    pub(super) asked: UnansweredRequests,
 }
 
-impl Half {
-    pub(super) fn new(sender: Sender) -> Self {
+impl HalfStream {
+    pub(super) fn new(sender: Endpoint) -> Self {
         Self {
             sender,
-            protocol: Protocol::default(),
+            protocol: StreamProtocol::default(),
             reader: Self::reader(sender),
             raw: Vec::new(),
             used: 0,
@@ -78,15 +78,15 @@ impl Half {
             head: None,
             data: Vec::new(),
             offset: 0,
-            asked: Asked::default(),
+            asked: UnansweredRequests::default(),
         }
     }
 
     /// Any connection may be a link, on which the server asks too.
-    const fn reader(sender: Sender) -> MessageReader {
+    const fn reader(sender: Endpoint) -> MessageReader {
         MessageReader::link(match sender {
-            Sender::Client => Direction::Request,
-            Sender::Server => Direction::Response,
+            Endpoint::Client => Direction::Request,
+            Endpoint::Server => Direction::Response,
         })
     }
 
@@ -100,22 +100,22 @@ impl Half {
         self.offset += count;
         self.clear();
         self.reader = Self::reader(self.sender);
-        if matches!(self.protocol, Protocol::Unknown | Protocol::Frames | Protocol::Text) {
-            self.protocol = Protocol::Seeking;
+        if matches!(self.protocol, StreamProtocol::Unknown | StreamProtocol::Frames | StreamProtocol::Text) {
+            self.protocol = StreamProtocol::Seeking;
         }
     }
 
     /// Goes on reading if `input` begins with a frame or a line; the other direction is read as `other`.
-    pub(super) fn seek(&mut self, other: Protocol, input: &[u8]) {
-        if other != Protocol::Text && starts_with_frame(input) {
-            self.protocol = Protocol::Frames;
-        } else if other != Protocol::Frames && sender_of_text(input) == Some(self.sender) {
-            self.protocol = Protocol::Text;
+    pub(super) fn seek(&mut self, other: StreamProtocol, input: &[u8]) {
+        if other != StreamProtocol::Text && starts_with_frame(input) {
+            self.protocol = StreamProtocol::Frames;
+        } else if other != StreamProtocol::Frames && sender_of_text(input) == Some(self.sender) {
+            self.protocol = StreamProtocol::Text;
         }
     }
 
     /// The next thing in the input, if it is whole.
-    pub(super) fn next(&mut self, input: &mut &[u8]) -> Option<Found> {
+    pub(super) fn next(&mut self, input: &mut &[u8]) -> Option<HalfEvent> {
         if self.done {
             self.clear();
         }
@@ -123,23 +123,23 @@ impl Half {
             return None;
         }
         match (self.protocol, self.sender) {
-            (Protocol::Frames, _) => self.next_message(input),
-            (Protocol::Text, Sender::Client) => self.next_request(input),
-            (Protocol::Text, Sender::Server) => self.next_answer(input),
-            (Protocol::Tls, _) => {
+            (StreamProtocol::Frames, _) => self.next_message(input),
+            (StreamProtocol::Text, Endpoint::Client) => self.next_request(input),
+            (StreamProtocol::Text, Endpoint::Server) => self.next_answer(input),
+            (StreamProtocol::Tls, _) => {
                 self.offset += input.len() as u64;
                 *input = &[];
                 None
             }
-            (Protocol::Unknown | Protocol::Seeking | Protocol::Corrupt, _) => {
+            (StreamProtocol::Unknown | StreamProtocol::Seeking | StreamProtocol::Corrupt, _) => {
                 self.take(input, input.len());
                 self.done = true;
-                Some(Found::Raw)
+                Some(HalfEvent::Raw)
             }
         }
     }
 
-    fn next_message(&mut self, input: &mut &[u8]) -> Option<Found> {
+    fn next_message(&mut self, input: &mut &[u8]) -> Option<HalfEvent> {
         while !input.is_empty() {
             // Never beyond the frame, so that `raw` is one message and the rest stays where it is.
             self.take(input, self.missing());
@@ -150,13 +150,13 @@ impl Half {
                     self.head = Some(message.head);
                     self.data.extend_from_slice(message.data);
                     self.done = true;
-                    return Some(Found::Message);
+                    return Some(HalfEvent::Message);
                 }
                 Err(corruption) => {
                     self.used = self.raw.len() - rest.len();
-                    self.protocol = Protocol::Corrupt;
+                    self.protocol = StreamProtocol::Corrupt;
                     self.done = true;
-                    return Some(Found::Corrupt(corruption));
+                    return Some(HalfEvent::Corrupt(corruption));
                 }
             }
         }
@@ -164,31 +164,31 @@ impl Half {
     }
 
     /// Three lines; or as much of them as shows that one is too long, wherever the input was cut.
-    fn next_request(&mut self, input: &mut &[u8]) -> Option<Found> {
+    fn next_request(&mut self, input: &mut &[u8]) -> Option<HalfEvent> {
         while !input.is_empty() {
             let line = self.raw.len() - self.used;
             // Behind a carriage return there is room for a newline.
             let room = if line > LINE_BYTES_MAX { 1 } else { LINE_BYTES_MAX + 1 - line };
             self.take_line(input, room);
-            match Lines::next(&mut &self.raw[..]) {
+            match RequestLines::next(&mut &self.raw[..]) {
                 Ok(None) => continue,
                 Ok(Some(_)) => {}
-                Err(_) => self.protocol = Protocol::Corrupt,
+                Err(_) => self.protocol = StreamProtocol::Corrupt,
             }
             self.done = true;
-            return Some(Found::Text);
+            return Some(HalfEvent::Text);
         }
         None
     }
 
     /// One line; or as much of it as is too long.
-    fn next_answer(&mut self, input: &mut &[u8]) -> Option<Found> {
+    fn next_answer(&mut self, input: &mut &[u8]) -> Option<HalfEvent> {
         self.take_line(input, ANSWER_BYTES_MAX - self.raw.len());
         if self.raw.len() == ANSWER_BYTES_MAX && self.used == 0 {
-            self.protocol = Protocol::Corrupt;
+            self.protocol = StreamProtocol::Corrupt;
         }
-        self.done = self.used > 0 || self.protocol == Protocol::Corrupt;
-        self.done.then_some(Found::Text)
+        self.done = self.used > 0 || self.protocol == StreamProtocol::Corrupt;
+        self.done.then_some(HalfEvent::Text)
     }
 
     /// Takes input up to the end of a line, but at most `room` bytes.
@@ -235,12 +235,12 @@ fn starts_with_frame(input: &[u8]) -> bool {
 
 /// Who sends what begins so, if it is a line of the text protocol: the client a command, the server a status.
 #[must_use]
-pub fn sender_of_text(bytes: &[u8]) -> Option<Sender> {
+pub fn sender_of_text(bytes: &[u8]) -> Option<Endpoint> {
     let end = bytes.iter().take(LINE_BYTES_MAX).position(|byte| matches!(byte, b' ' | b'\r' | b'\n'))?;
     let word = &bytes[..end];
-    if Command::read(word).is_some() && bytes[end] != b' ' {
-        Some(Sender::Client)
+    if LineCommand::read(word).is_some() && bytes[end] != b' ' {
+        Some(Endpoint::Client)
     } else {
-        LockStatus::from_name(word).map(|_| Sender::Server)
+        LockStatus::from_name(word).map(|_| Endpoint::Server)
     }
 }

@@ -2,23 +2,23 @@
 //!
 //! Requests are answered in their order. One that waits for a lock holds back all behind it.
 
-use super::{Peer, ServerFault, Turn};
+use super::{PeerState, ServerCloseReason, ServerContext};
 use crate::id::{ConnectionId, Owner};
 use crate::limits::OUTBOX_BYTES_MAX;
-use crate::service::{Asker, Effect, LockReply, Reply, Ticket, late_answer};
+use crate::service::{Completion, LockReply, ReplyTo, Requester, WaiterId, late_answer};
 use crate::time::Time;
-use crate::wire::line::{Lines, TextRequest};
+use crate::wire::line::{LineRequest, RequestLines};
 use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
 
 /// What the server knows of it.
 #[derive(Debug)]
-pub(super) struct Text {
-    blocked: Option<Ticket>,
+pub(super) struct LineProtocol {
+    blocked: Option<WaiterId>,
     /// Since when the peer could have asked something.
     waits_since: Time,
 }
 
-impl Text {
+impl LineProtocol {
     pub(super) const fn new(now: Time) -> Self {
         Self { blocked: None, waits_since: now }
     }
@@ -35,12 +35,12 @@ impl Text {
     /// Answers requests until one is blocked, the output is full, or the input has no whole one.
     pub(super) fn take(
         &mut self,
-        turn: &mut Turn<'_>,
-        peer: &mut Peer,
+        turn: &mut ServerContext<'_>,
+        peer: &mut PeerState,
         input: &mut &[u8],
-    ) -> Result<(), ServerFault> {
+    ) -> Result<(), ServerCloseReason> {
         while self.blocked.is_none() && turn.out.len() < OUTBOX_BYTES_MAX {
-            let lines = match Lines::next(input) {
+            let lines = match RequestLines::next(input) {
                 Ok(Some(lines)) => lines,
                 Ok(None) => break,
                 Err(fault) => {
@@ -50,26 +50,26 @@ impl Text {
             };
             self.waits_since = turn.now;
             peer.has_asked = true;
-            let request = TextRequest::parse(&lines);
-            if let Some(TextRequest::Auth { token }) = request {
+            let request = LineRequest::parse(&lines);
+            if let Some(LineRequest::Auth { token }) = request {
                 peer.admitted = authenticate(turn, token)?;
                 continue;
             }
             if !peer.admitted {
                 LockStatus::ErrorAuth.write_line(turn.out);
-                return Err(ServerFault::NotAuthenticated("the first request was not auth"));
+                return Err(ServerCloseReason::NotAuthenticated("the first request was not auth"));
             }
             match request {
-                Some(TextRequest::Lock(action)) => self.answer(turn, peer.id, &action),
-                Some(TextRequest::Ping) => LockStatus::Ok.write_line(turn.out),
-                Some(TextRequest::Auth { .. }) | None => LockStatus::Error.write_line(turn.out),
+                Some(LineRequest::Lock(action)) => self.answer(turn, peer.id, &action),
+                Some(LineRequest::Ping) => LockStatus::Ok.write_line(turn.out),
+                Some(LineRequest::Auth { .. }) | None => LockStatus::Error.write_line(turn.out),
             }
         }
         Ok(())
     }
 
     /// Takes the answer to what was blocked. Returns whether requests behind it can go on.
-    pub(super) fn handle_answer(&mut self, turn: &mut Turn<'_>, answer: &Effect) -> bool {
+    pub(super) fn handle_answer(&mut self, turn: &mut ServerContext<'_>, answer: &Completion) -> bool {
         if self.blocked != Some(answer.ticket) {
             return false;
         }
@@ -80,7 +80,7 @@ impl Text {
     }
 
     /// Answers what waits for a lock, and will not get it. Returns whether requests behind it can go on.
-    pub(super) fn give_up_waiting(&mut self, turn: &mut Turn<'_>) -> bool {
+    pub(super) fn give_up_waiting(&mut self, turn: &mut ServerContext<'_>) -> bool {
         let answers = &mut turn.effects.answers;
         // Else the answer is on its way.
         let waited =
@@ -96,11 +96,11 @@ impl Text {
     /// The read timeout is over. Whoever holds something is not told off for being idle.
     pub(super) fn handle_timeout(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut ServerContext<'_>,
         id: ConnectionId,
         started: bool,
         read_timeout_ms: u64,
-    ) -> Result<(), ServerFault> {
+    ) -> Result<(), ServerCloseReason> {
         let owner = Owner { connection: id, local: 0 };
         if !started && let Some(until) = turn.service.locks().latest_lease(turn.now, owner) {
             // Looked at again when the lease ends, or after another timeout.
@@ -109,12 +109,12 @@ impl Text {
             return Ok(());
         }
         LockStatus::Error.write_line(turn.out);
-        Err(if started { ServerFault::ReadTimeout } else { ServerFault::Idle })
+        Err(if started { ServerCloseReason::ReadTimeout } else { ServerCloseReason::Idle })
     }
 
-    fn answer(&mut self, turn: &mut Turn<'_>, id: ConnectionId, action: &LockAction<'_>) {
+    fn answer(&mut self, turn: &mut ServerContext<'_>, id: ConnectionId, action: &LockAction<'_>) {
         let owner = Owner { connection: id, local: 0 };
-        let asker = Asker { owner, reply: Reply { connection: id, uid: 0 } };
+        let asker = Requester { owner, reply: ReplyTo { connection: id, uid: 0 } };
         match turn.service.lock(turn.now, action, asker, &mut turn.effects.answers, turn.tally) {
             LockReply::Answer(answer) => answer.write_line(turn.out),
             LockReply::Blocked(ticket) => self.blocked = Some(ticket),
@@ -124,14 +124,14 @@ impl Text {
 }
 
 /// Who knows the token is admitted; where there is none everybody is, and asking makes no sense.
-fn authenticate(turn: &mut Turn<'_>, token: &[u8]) -> Result<bool, ServerFault> {
+fn authenticate(turn: &mut ServerContext<'_>, token: &[u8]) -> Result<bool, ServerCloseReason> {
     match turn.service.auth() {
         None => LockStatus::Error.write_line(turn.out),
         Some(auth) if auth.matches(token) => LockStatus::Ok.write_line(turn.out),
         Some(_) => {
             turn.tally.count_wrong_token();
             LockStatus::ErrorAuth.write_line(turn.out);
-            return Err(ServerFault::WrongToken);
+            return Err(ServerCloseReason::WrongToken);
         }
     }
     Ok(true)

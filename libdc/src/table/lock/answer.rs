@@ -25,7 +25,7 @@ impl LockSettings {
 
 /// Where the answer to a blocked request goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Reply {
+pub struct ReplyTo {
     /// The connection over which it was asked.
     pub connection: ConnectionId,
     /// The number that the asker gave the request.
@@ -34,7 +34,7 @@ pub struct Reply {
 
 /// Who wants what.
 #[derive(Clone, Copy, Debug)]
-pub struct Claimant<'a> {
+pub struct OwnerKey<'a> {
     /// Who.
     pub owner: Owner,
     /// What.
@@ -44,9 +44,9 @@ pub struct Claimant<'a> {
 /// Names a blocked request until it is answered or given up. None other ever has the same name, or only after the
 /// same place was used 16 million times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub struct Ticket(u64);
+pub struct WaiterId(u64);
 
-impl Ticket {
+impl WaiterId {
     const GENERATION_BITS: u32 = 24;
 
     pub(super) fn new(shard: u8, record: u32, generation: u32) -> Self {
@@ -65,13 +65,13 @@ impl Ticket {
 
 /// What became of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Outcome {
+pub enum LockOutcome {
     /// The lock is the asker's until the lease ends.
     Granted(Grant),
     /// The asker has a place in the queue, and is to come back with `wait`.
     Queued,
-    /// The request is blocked: its answer will be an [`Effect`].
-    Waiting(Ticket),
+    /// The request is blocked: its answer will be an [`Completion`].
+    Waiting(WaiterId),
     /// Others held it, for as long as the asker was ready to wait.
     Timeout,
     /// The key is not known, and there are as many as there may be.
@@ -90,13 +90,13 @@ pub enum Outcome {
 
 /// The answer to a request that was blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Effect {
+pub struct Completion {
     /// Where it goes.
-    pub reply: Reply,
+    pub reply: ReplyTo,
     /// Which request it was.
-    pub ticket: Ticket,
-    /// [`Outcome::Granted`] or [`Outcome::Timeout`].
-    pub outcome: Outcome,
+    pub ticket: WaiterId,
+    /// [`LockOutcome::Granted`] or [`LockOutcome::Timeout`].
+    pub outcome: LockOutcome,
 }
 
 #[cfg(test)]
@@ -105,10 +105,10 @@ mod tests {
 
     #[test]
     fn tickets_keep_their_parts() {
-        let ticket = Ticket::new(255, u32::MAX - 1, 0x0100_0007);
+        let ticket = WaiterId::new(255, u32::MAX - 1, 0x0100_0007);
         assert_eq!((ticket.shard(), ticket.record()), (255, u32::MAX - 1));
-        assert_eq!(ticket, Ticket::new(255, u32::MAX - 1, 7), "24 bits of the generation count");
-        assert_ne!(ticket, Ticket::new(255, u32::MAX - 1, 8));
+        assert_eq!(ticket, WaiterId::new(255, u32::MAX - 1, 7), "24 bits of the generation count");
+        assert_ne!(ticket, WaiterId::new(255, u32::MAX - 1, 8));
     }
 
     #[test]

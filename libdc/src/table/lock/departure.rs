@@ -4,15 +4,15 @@
 //!
 //! Who goes loses its places before its holds, so that nothing is granted to it on its way out.
 
-use super::answer::Ticket;
-use super::record::Stage;
-use super::table::{Effects, HashedKey, LockTable, Whose};
+use super::answer::WaiterId;
+use super::record::RecordStage;
+use super::table::{Effects, HashedKey, LockTable, Scope};
 use crate::id::{ConnectionId, Owner, Token};
 use crate::time::Time;
 
 impl LockTable {
     /// Takes away everything that they have.
-    pub(super) fn release_all(&mut self, now: Time, whose: Whose, effects: &mut Effects) {
+    pub(super) fn release_all(&mut self, now: Time, whose: Scope, effects: &mut Effects) {
         let now = self.begin(now, effects);
         self.forget_places(now, whose);
         for ticket in self.all_of(whose) {
@@ -21,7 +21,7 @@ impl LockTable {
     }
 
     /// Takes away their places in queues and what they have enqueued. Their holds stay.
-    pub(super) fn forget_waiters(&mut self, now: Time, whose: Whose, effects: &mut Effects) {
+    pub(super) fn forget_waiters(&mut self, now: Time, whose: Scope, effects: &mut Effects) {
         let now = self.begin(now, effects);
         self.forget_places(now, whose);
     }
@@ -29,8 +29,8 @@ impl LockTable {
     /// All holds of a connection become unclaimed: how many there are.
     pub(super) fn begin_claims(&mut self, connection: ConnectionId) -> u32 {
         let mut count = 0;
-        for ticket in self.all_of(Whose::Connection(connection)) {
-            if let Stage::Held { claimed, .. } = &mut self.records[ticket.record()].stage {
+        for ticket in self.all_of(Scope::Connection(connection)) {
+            if let RecordStage::Held { claimed, .. } = &mut self.records[ticket.record()].stage {
                 *claimed = false;
                 count += 1;
             }
@@ -46,7 +46,7 @@ impl LockTable {
         let record = &mut self.records[record];
         // What is due may wait to be done, but it counts.
         let is_theirs = self.owners.owner(record.owner) == owner && record.rank.time() > now;
-        if let Stage::Held { claimed, .. } = &mut record.stage {
+        if let RecordStage::Held { claimed, .. } = &mut record.stage {
             *claimed |= is_theirs;
         }
         is_theirs
@@ -55,11 +55,11 @@ impl LockTable {
     /// Takes away the holds of a connection that were not claimed.
     pub(super) fn end_claims(&mut self, now: Time, connection: ConnectionId, effects: &mut Effects) {
         let now = self.begin(now, effects);
-        for ticket in self.all_of(Whose::Connection(connection)) {
+        for ticket in self.all_of(Scope::Connection(connection)) {
             self.give_up_if(
                 now,
                 ticket,
-                |stage| matches!(stage, Stage::Held { claimed: false, .. }),
+                |stage| matches!(stage, RecordStage::Held { claimed: false, .. }),
                 effects,
             );
         }
@@ -74,7 +74,7 @@ impl LockTable {
     }
 
     /// No slot becomes free by that, so nothing is granted and no other record goes.
-    fn forget_places(&mut self, now: Time, whose: Whose) {
+    fn forget_places(&mut self, now: Time, whose: Scope) {
         for ticket in self.all_of(whose) {
             let record = ticket.record();
             if self.records[record].token().is_some() {
@@ -91,8 +91,8 @@ impl LockTable {
     fn give_up_if(
         &mut self,
         now: Time,
-        ticket: Ticket,
-        applies: impl Fn(Stage) -> bool,
+        ticket: WaiterId,
+        applies: impl Fn(RecordStage) -> bool,
         effects: &mut Effects,
     ) {
         let Some(record) = self.records.find(ticket) else { return };
@@ -105,14 +105,14 @@ impl LockTable {
     }
 
     /// The names of all records that they have, the last first.
-    fn all_of(&self, whose: Whose) -> Vec<Ticket> {
+    fn all_of(&self, whose: Scope) -> Vec<WaiterId> {
         let name = |record| self.records.ticket(self.shard, record);
         let records_of = |owner| self.owners.records_of(&self.records, owner);
         match whose {
-            Whose::Owner(owner) => {
+            Scope::Owner(owner) => {
                 self.owners.find(owner).into_iter().flat_map(records_of).map(name).collect()
             }
-            Whose::Connection(id) => self.owners.owners_of(id).flat_map(records_of).map(name).collect(),
+            Scope::Connection(id) => self.owners.owners_of(id).flat_map(records_of).map(name).collect(),
         }
     }
 }

@@ -1,13 +1,13 @@
 //! From a hash to records: the few that must be found by something else than their key or owner.
 //!
 //! There are two kinds: what an owner has enqueued for a key, and the holder of a semaphore by its fence. A finder grows
-//! in small steps, as the [`Index`] that it is made of, and takes 20 bytes for each.
+//! in small steps, as the [`HashIndex`] that it is made of, and takes 20 bytes for each.
 //!
 //! A record that is under no hash is not found; one must not be inserted twice under the same. Nothing here panics.
 
 use super::record::NONE;
-use crate::table::chunks::Chunked;
-use crate::table::index::{ENTRIES_MAX, Index};
+use crate::table::chunks::ChunkedVec;
+use crate::table::index::{ENTRIES_MAX, HashIndex};
 use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 use std::hash::Hasher;
@@ -44,15 +44,15 @@ impl LockHasher {
 }
 
 /// Finds records by a hash.
-pub(super) struct Finder {
-    index: Index,
+pub(super) struct RecordIndex {
+    index: HashIndex,
     /// By the number that the index gave: the record.
-    records: Chunked<u32>,
+    records: ChunkedVec<u32>,
 }
 
-impl Finder {
+impl RecordIndex {
     pub(super) fn new() -> Self {
-        Self { index: Index::new(), records: Chunked::new() }
+        Self { index: HashIndex::new(), records: ChunkedVec::new() }
     }
 
     /// Whether there is no number left for another.
@@ -92,7 +92,7 @@ mod tests {
 
     #[test]
     fn records_are_found_until_they_are_removed() {
-        let mut finder = Finder::new();
+        let mut finder = RecordIndex::new();
         for record in 0..5_000 {
             finder.insert(record % 1_000, record);
         }

@@ -13,9 +13,9 @@ mod shards;
 mod stats;
 mod table;
 
-pub use answer::{Claimant, Effect, LockSettings, Outcome, Reply, Ticket};
-pub use shards::Locks;
-pub use stats::{HeldLock, IdleKey, LockStats, LockTotals, UsedSemaphore};
+pub use answer::{Completion, LockOutcome, LockSettings, OwnerKey, ReplyTo, WaiterId};
+pub use shards::ShardedLocks;
+pub use stats::{HeldLockStats, IdleKeyStats, LockStats, LockTotals, SemaphoreStats};
 
 #[cfg(test)]
 mod invariants;

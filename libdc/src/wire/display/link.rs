@@ -1,12 +1,12 @@
 //! What is said about the link itself.
 
 use super::lock::{secret_of_token, short_digest, show_key, show_owner, show_token};
-use super::{Secrets, bytes, digest, show_hex, show_ms};
+use super::{Redaction, bytes, digest, show_hex, show_ms};
 use crate::id::{LinkId, Token};
-use crate::wire::corruption::Corruption;
+use crate::wire::corruption::DecodeError;
 use crate::wire::frame::Direction;
 use crate::wire::link::{Claim, Detach, Hello, Welcome};
-use crate::wire::lock::{LockStatus, Payload};
+use crate::wire::lock::{FieldReader, LockStatus};
 use crate::wire::operation::{LinkOperation, Operation};
 use std::fmt;
 use std::ops::Range;
@@ -16,7 +16,7 @@ const CLAIMS_SHOWN: usize = 3;
 
 /// What a message of class 2 says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkContent<'a> {
+pub enum DecodedLink<'a> {
     /// A HELLO.
     Hello(Hello<'a>),
     /// The answer to a HELLO.
@@ -33,14 +33,14 @@ pub enum LinkContent<'a> {
     Nothing,
 }
 
-impl<'a> LinkContent<'a> {
+impl<'a> DecodedLink<'a> {
     /// Takes the data of a message apart.
     pub(super) fn of(
         operation: LinkOperation,
         direction: Direction,
         data: &'a [u8],
-    ) -> Result<Self, Corruption> {
-        let rest = Payload::new(Operation::Link(operation), data);
+    ) -> Result<Self, DecodeError> {
+        let rest = FieldReader::new(Operation::Link(operation), data);
         Ok(match (operation, direction) {
             (LinkOperation::Hello, Direction::Request) => Self::Hello(Hello::parse(data)?),
             (LinkOperation::Hello, Direction::Response) => Self::Welcome(Welcome::parse(data)?),
@@ -99,7 +99,7 @@ impl<'a> LinkContent<'a> {
         match self {
             Self::Hello(_) => vec![0..LinkId::BYTES, LinkId::BYTES + 2..data_len],
             Self::Claims(data) => {
-                let mut rest = Payload::new(Operation::Link(LinkOperation::Claim), data);
+                let mut rest = FieldReader::new(Operation::Link(LinkOperation::Claim), data);
                 let mut ranges = Vec::new();
                 let mut start = 0;
                 while let (Ok(_), Ok(_), Ok(key)) = (rest.u64(), rest.token(), rest.str()) {
@@ -112,7 +112,7 @@ impl<'a> LinkContent<'a> {
         }
     }
 
-    pub(super) fn show(&self, f: &mut fmt::Formatter<'_>, secrets: Secrets) -> fmt::Result {
+    pub(super) fn show(&self, f: &mut fmt::Formatter<'_>, secrets: Redaction) -> fmt::Result {
         match self {
             Self::Hello(hello) => show_hello(f, hello, secrets),
             Self::Welcome(Welcome { status, grace_ms, remembered }) => {
@@ -131,7 +131,7 @@ impl<'a> LinkContent<'a> {
         }
     }
 
-    fn show_claims(&self, f: &mut fmt::Formatter<'_>, secrets: Secrets) -> fmt::Result {
+    fn show_claims(&self, f: &mut fmt::Formatter<'_>, secrets: Redaction) -> fmt::Result {
         let count = self.claims().count();
         write!(f, "{count} claim{}", if count == 1 { "" } else { "s" })?;
         for (number, claim) in self.claims().take(CLAIMS_SHOWN).enumerate() {
@@ -152,11 +152,11 @@ impl<'a> LinkContent<'a> {
     }
 }
 
-fn show_hello(f: &mut fmt::Formatter<'_>, hello: &Hello<'_>, secrets: Secrets) -> fmt::Result {
+fn show_hello(f: &mut fmt::Formatter<'_>, hello: &Hello<'_>, secrets: Redaction) -> fmt::Result {
     let link_id = hello.link_id.to_bytes();
     match secrets {
-        Secrets::Hidden => write!(f, "link {:08x}", digest(&link_id))?,
-        Secrets::Shown => write!(f, "link {}", show_hex(&link_id))?,
+        Redaction::Hidden => write!(f, "link {:08x}", digest(&link_id))?,
+        Redaction::Shown => write!(f, "link {}", show_hex(&link_id))?,
     }
     if hello.auth_token.is_empty() {
         return Ok(());
@@ -166,10 +166,10 @@ fn show_hello(f: &mut fmt::Formatter<'_>, hello: &Hello<'_>, secrets: Secrets) -
 }
 
 /// A token of authentication: `token 6 bytes d0c0`, or the text itself.
-pub(super) fn show_auth_token(f: &mut fmt::Formatter<'_>, token: &[u8], secrets: Secrets) -> fmt::Result {
+pub(super) fn show_auth_token(f: &mut fmt::Formatter<'_>, token: &[u8], secrets: Redaction) -> fmt::Result {
     match secrets {
-        Secrets::Hidden => write!(f, "token {} {:04x}", bytes(token.len()), short_digest(token)),
-        Secrets::Shown => write!(f, "token \"{}\"", token.escape_ascii()),
+        Redaction::Hidden => write!(f, "token {} {:04x}", bytes(token.len()), short_digest(token)),
+        Redaction::Shown => write!(f, "token \"{}\"", token.escape_ascii()),
     }
 }
 

@@ -3,9 +3,9 @@
 //! Of a token the fence is shown, which is no secret, and two bytes of the SHA-256 of the whole: enough to see that
 //! one with the right fence is a wrong one, and so little that the 64 secret bits stay beyond guessing.
 
-use super::{Secrets, digest, show_hex, show_ms};
+use super::{Redaction, digest, show_hex, show_ms};
 use crate::id::{LockKey, Token};
-use crate::wire::lock::{LockAction, LockAnswer, LockRequest, Payload};
+use crate::wire::lock::{FieldReader, LockAction, LockAnswer, LockRequest};
 use crate::wire::operation::{LockOperation, Operation};
 use std::fmt;
 use std::ops::Range;
@@ -19,22 +19,22 @@ const STATUS_BYTES: usize = 1;
 
 /// A request of class 1 whose bytes add up but which asks for what can't be.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LockRefused<'a> {
+pub struct InvalidLockRequest<'a> {
     /// For which of the connections behind this one.
     pub owner: u64,
     /// What it gives as the key.
     pub key: &'a [u8],
 }
 
-impl<'a> LockRefused<'a> {
+impl<'a> InvalidLockRequest<'a> {
     /// What can be told of the data of such a request.
     pub(super) fn of(operation: LockOperation, data: &'a [u8]) -> Self {
-        let mut rest = Payload::new(Operation::Lock(operation), data);
+        let mut rest = FieldReader::new(Operation::Lock(operation), data);
         Self { owner: rest.u64().unwrap_or_default(), key: rest.str().unwrap_or_default() }
     }
 }
 
-impl fmt::Display for LockRefused<'_> {
+impl fmt::Display for InvalidLockRequest<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         show_owner(f, self.owner)?;
         let problem = match LockKey::from_bytes(self.key) {
@@ -49,7 +49,7 @@ impl fmt::Display for LockRefused<'_> {
 pub(super) fn show_request(
     f: &mut fmt::Formatter<'_>,
     request: &LockRequest<'_>,
-    secrets: Secrets,
+    secrets: Redaction,
 ) -> fmt::Result {
     match (request.owner, &request.action) {
         (owner, LockAction::Stats) if owner != 0 => write!(f, "owner={owner}"),
@@ -64,9 +64,9 @@ pub(super) fn show_request(
 pub(super) fn show_action(
     f: &mut fmt::Formatter<'_>,
     action: &LockAction<'_>,
-    secrets: Secrets,
+    secrets: Redaction,
 ) -> fmt::Result {
-    let parts = Parts::of(action);
+    let parts = LockFields::of(action);
     if let Some(key) = parts.key {
         write!(f, "key={}", show_key(key))?;
     }
@@ -93,7 +93,7 @@ pub(super) fn show_action(
 
 /// What a request may have, whichever it is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Parts<'a> {
+pub struct LockFields<'a> {
     /// The key.
     pub key: Option<LockKey<'a>>,
     /// How many may hold it.
@@ -106,7 +106,7 @@ pub struct Parts<'a> {
     pub token: Option<Token>,
 }
 
-impl<'a> Parts<'a> {
+impl<'a> LockFields<'a> {
     /// Those of this request.
     #[must_use]
     pub fn of(action: &LockAction<'a>) -> Self {
@@ -138,7 +138,7 @@ impl<'a> Parts<'a> {
 pub(super) fn show_answer(
     f: &mut fmt::Formatter<'_>,
     answer: &LockAnswer<'_>,
-    secrets: Secrets,
+    secrets: Redaction,
 ) -> fmt::Result {
     match answer {
         LockAnswer::Status(status) => f.write_str(status.name()),
@@ -154,7 +154,7 @@ pub(super) fn show_answer(
 
 /// Which bytes of the data of a request are secret.
 pub(super) fn secret_of_request(action: &LockAction<'_>) -> Option<Range<usize>> {
-    let Parts { key, token, .. } = Parts::of(action);
+    let LockFields { key, token, .. } = LockFields::of(action);
     token?;
     Some(secret_of_token(OWNER_BYTES + LENGTH_BYTES + key?.as_bytes().len()))
 }
@@ -180,33 +180,33 @@ pub(super) fn show_owner(f: &mut fmt::Formatter<'_>, owner: u64) -> fmt::Result 
 /// A key: whatever in it moves a terminal's cursor or writes backwards is escaped.
 #[must_use]
 pub const fn show_key(key: LockKey<'_>) -> impl fmt::Display + '_ {
-    ShowKey(key)
+    DisplayKey(key)
 }
 
-struct ShowKey<'a>(LockKey<'a>);
+struct DisplayKey<'a>(LockKey<'a>);
 
-impl fmt::Display for ShowKey<'_> {
+impl fmt::Display for DisplayKey<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "{}", self.0.as_str().escape_debug())
     }
 }
 
 /// The secret of a token: `token 3eb1` or, with the secrets shown, all of its digits.
-pub(super) const fn show_token(token: Token, secrets: Secrets) -> impl fmt::Display {
-    ShowToken { token, secrets }
+pub(super) const fn show_token(token: Token, secrets: Redaction) -> impl fmt::Display {
+    DisplayToken { token, secrets }
 }
 
-struct ShowToken {
+struct DisplayToken {
     token: Token,
-    secrets: Secrets,
+    secrets: Redaction,
 }
 
-impl fmt::Display for ShowToken {
+impl fmt::Display for DisplayToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let bytes = self.token.to_bytes();
         match self.secrets {
-            Secrets::Hidden => write!(f, "token {:04x}", short_digest(&bytes)),
-            Secrets::Shown => write!(f, "token {}", show_hex(&bytes)),
+            Redaction::Hidden => write!(f, "token {:04x}", short_digest(&bytes)),
+            Redaction::Shown => write!(f, "token {}", show_hex(&bytes)),
         }
     }
 }

@@ -9,13 +9,13 @@
 //! What makes no sense is shown word for word but for what may be a secret: the argument of `auth`, of a command
 //! that does not exist, which may be a misspelt one, and of whatever takes a token.
 
-use super::Secrets;
+use super::Redaction;
 use super::link::show_auth_token;
 use super::lock::{short_digest, show_action, show_answer};
 use crate::id::{LockKey, Token};
 use crate::limits::LINE_BYTES_MAX;
 use crate::wire::frame::Direction;
-use crate::wire::line::{Command, Lines, TextRequest};
+use crate::wire::line::{LineCommand, LineRequest, RequestLines};
 use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
 use std::fmt;
 use std::ops::Range;
@@ -27,13 +27,13 @@ const SHOWN_BYTES_MAX: usize = LINE_BYTES_MAX;
 
 /// What was said in the text protocol, taken apart as far as its bytes allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum TextContent<'a> {
+pub enum DecodedLines<'a> {
     /// A request.
-    Request(Command, TextRequest<'a>),
+    Request(LineCommand, LineRequest<'a>),
     /// Three lines that are no request; they are answered `error`.
     Malformed {
         /// The lines.
-        lines: Lines<'a>,
+        lines: RequestLines<'a>,
         /// What is wrong with them.
         problem: &'static str,
     },
@@ -50,7 +50,7 @@ pub enum TextContent<'a> {
     NoAnswer(&'a [u8]),
 }
 
-impl<'a> TextContent<'a> {
+impl<'a> DecodedLines<'a> {
     /// Takes the three lines of a request, or the one line of an answer, apart.
     #[must_use]
     pub fn of(direction: Direction, said: &'a [u8]) -> Self {
@@ -65,8 +65,8 @@ impl<'a> TextContent<'a> {
 
     fn request(said: &'a [u8]) -> Self {
         let mut rest = said;
-        match Lines::next(&mut rest) {
-            Ok(Some(lines)) => match (lines.known_command(), TextRequest::parse(&lines)) {
+        match RequestLines::next(&mut rest) {
+            Ok(Some(lines)) => match (lines.known_command(), LineRequest::parse(&lines)) {
                 (Some(command), Some(request)) => Self::Request(command, request),
                 _ => Self::Malformed { lines, problem: problem(&lines) },
             },
@@ -77,7 +77,7 @@ impl<'a> TextContent<'a> {
 
     /// The command of a request, if there is such a command.
     #[must_use]
-    pub const fn command(&self) -> Option<Command> {
+    pub const fn command(&self) -> Option<LineCommand> {
         match self {
             Self::Request(command, _) => Some(*command),
             Self::Malformed { lines, .. } => lines.known_command(),
@@ -89,7 +89,7 @@ impl<'a> TextContent<'a> {
     #[must_use]
     pub const fn action(&self) -> Option<&LockAction<'a>> {
         match self {
-            Self::Request(_, TextRequest::Lock(action)) => Some(action),
+            Self::Request(_, LineRequest::Lock(action)) => Some(action),
             _ => None,
         }
     }
@@ -97,7 +97,7 @@ impl<'a> TextContent<'a> {
     /// The key that a request is about.
     #[must_use]
     pub fn key(&self) -> Option<LockKey<'a>> {
-        self.action().and_then(|action| super::Parts::of(action).key)
+        self.action().and_then(|action| super::LockFields::of(action).key)
     }
 
     /// The status of an answer.
@@ -129,7 +129,7 @@ impl<'a> TextContent<'a> {
     #[must_use]
     pub fn secret_ranges(&self, said: &[u8]) -> Vec<Range<usize>> {
         match self {
-            Self::Request(Command::Auth, _) => third_line(said).into_iter().collect(),
+            Self::Request(LineCommand::Auth, _) => third_line(said).into_iter().collect(),
             Self::Malformed { lines, .. } if lines.known_command().is_some() => {
                 third_line(said).into_iter().collect()
             }
@@ -146,14 +146,14 @@ impl<'a> TextContent<'a> {
 
     /// The content as text, such as `key=k timeout=10s` or `ok fence=8123 lease=60s token 3eb1`.
     #[must_use]
-    pub const fn show(self, secrets: Secrets) -> ShowText<'a> {
-        ShowText { content: self, secrets }
+    pub const fn show(self, secrets: Redaction) -> DisplayLines<'a> {
+        DisplayLines { content: self, secrets }
     }
 }
 
 /// What is wrong with lines that are no request.
-fn problem(lines: &Lines<'_>) -> &'static str {
-    let Some((command, is_semaphore)) = Command::read(lines.command) else { return "an unknown command" };
+fn problem(lines: &RequestLines<'_>) -> &'static str {
+    let Some((command, is_semaphore)) = LineCommand::read(lines.command) else { return "an unknown command" };
     if LockKey::from_bytes(lines.key).is_none() {
         return match lines.key {
             [] => "the key is empty",
@@ -162,15 +162,15 @@ fn problem(lines: &Lines<'_>) -> &'static str {
         };
     }
     match (command, is_semaphore) {
-        (Command::Lock, false) => "the argument is not TIMEOUT [LEASE]",
-        (Command::Lock, true) => "the argument is not TIMEOUT LIMIT [LEASE]",
-        (Command::Enqueue, false) => "the argument is not [LEASE]",
-        (Command::Enqueue, true) => "the argument is not LIMIT [LEASE]",
-        (Command::Wait, _) => "the argument is not TIMEOUT",
-        (Command::Release, _) => "the argument is not TOKEN",
-        (Command::Renew, _) => "the argument is not TOKEN [LEASE]",
+        (LineCommand::Lock, false) => "the argument is not TIMEOUT [LEASE]",
+        (LineCommand::Lock, true) => "the argument is not TIMEOUT LIMIT [LEASE]",
+        (LineCommand::Enqueue, false) => "the argument is not [LEASE]",
+        (LineCommand::Enqueue, true) => "the argument is not LIMIT [LEASE]",
+        (LineCommand::Wait, _) => "the argument is not TIMEOUT",
+        (LineCommand::Release, _) => "the argument is not TOKEN",
+        (LineCommand::Renew, _) => "the argument is not TOKEN [LEASE]",
         // They take any.
-        (Command::Auth | Command::Stats | Command::Ping, _) => "no request",
+        (LineCommand::Auth | LineCommand::Stats | LineCommand::Ping, _) => "no request",
     }
 }
 
@@ -200,35 +200,36 @@ fn words(line: &[u8]) -> impl Iterator<Item = Range<usize>> {
     })
 }
 
-/// A [`TextContent`] that can be printed.
+/// A [`DecodedLines`] that can be printed.
 #[derive(Clone, Copy, Debug)]
-pub struct ShowText<'a> {
-    content: TextContent<'a>,
-    secrets: Secrets,
+pub struct DisplayLines<'a> {
+    content: DecodedLines<'a>,
+    secrets: Redaction,
 }
 
-impl fmt::Display for ShowText<'_> {
+impl fmt::Display for DisplayLines<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let secrets = self.secrets;
         match self.content {
-            TextContent::Request(_, TextRequest::Lock(action)) => show_action(f, &action, secrets),
-            TextContent::Request(_, TextRequest::Auth { token }) => show_auth_token(f, token, secrets),
-            TextContent::Request(_, TextRequest::Ping) => Ok(()),
-            TextContent::Malformed { lines, problem } => {
-                let Lines { command, key, argument } = lines;
+            DecodedLines::Request(_, LineRequest::Lock(action)) => show_action(f, &action, secrets),
+            DecodedLines::Request(_, LineRequest::Auth { token }) => show_auth_token(f, token, secrets),
+            DecodedLines::Request(_, LineRequest::Ping) => Ok(()),
+            DecodedLines::Malformed { lines, problem } => {
+                let RequestLines { command, key, argument } = lines;
                 let known = lines.known_command();
                 // Lines that are one too many or too few move a token to where a command or a key is.
                 let hides_command = known.is_none() && command.len() > COMMAND_BYTES_MAX;
                 write!(f, "malformed: {problem}: {}", show_line(command, hides_command, secrets))?;
                 write!(f, " {}", show_line(key, known.is_none(), secrets))?;
-                let hides_argument = !matches!(known, Some(Command::Lock | Command::Enqueue | Command::Wait));
+                let hides_argument =
+                    !matches!(known, Some(LineCommand::Lock | LineCommand::Enqueue | LineCommand::Wait));
                 write!(f, " {}", show_line(argument, hides_argument, secrets))
             }
-            TextContent::Broken { lines, problem } => {
+            DecodedLines::Broken { lines, problem } => {
                 write!(f, "malformed: {problem} ({})", super::show_data(lines, secrets))
             }
-            TextContent::Answer(answer) => show_answer(f, &answer, secrets),
-            TextContent::NoAnswer(line) => {
+            DecodedLines::Answer(answer) => show_answer(f, &answer, secrets),
+            DecodedLines::NoAnswer(line) => {
                 let line = line.strip_suffix(b"\n").unwrap_or(line);
                 let shown = &line[..line.len().min(SHOWN_BYTES_MAX)];
                 write!(f, "malformed: no answer: {}", show_line(shown, false, secrets))?;
@@ -239,19 +240,19 @@ impl fmt::Display for ShowText<'_> {
 }
 
 /// A line that makes no sense, in quotes: but as length and digest what `is_secret`, or may be a token in it.
-const fn show_line(line: &[u8], is_secret: bool, secrets: Secrets) -> impl fmt::Display + '_ {
-    ShowLine { line, is_secret, secrets }
+const fn show_line(line: &[u8], is_secret: bool, secrets: Redaction) -> impl fmt::Display + '_ {
+    DisplayLine { line, is_secret, secrets }
 }
 
-struct ShowLine<'a> {
+struct DisplayLine<'a> {
     line: &'a [u8],
     is_secret: bool,
-    secrets: Secrets,
+    secrets: Redaction,
 }
 
-impl fmt::Display for ShowLine<'_> {
+impl fmt::Display for DisplayLine<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        if self.secrets == Secrets::Shown {
+        if self.secrets == Redaction::Shown {
             return write!(f, "\"{}\"", self.line.escape_ascii());
         }
         if self.is_secret && !self.line.is_empty() {
@@ -279,7 +280,7 @@ mod tests {
     const TOKEN: &str = "00000000000000070000000000000009";
 
     fn shown(direction: Direction, said: &str) -> String {
-        TextContent::of(direction, said.as_bytes()).show(Secrets::Hidden).to_string()
+        DecodedLines::of(direction, said.as_bytes()).show(Redaction::Hidden).to_string()
     }
 
     #[test]
@@ -287,22 +288,22 @@ mod tests {
         let release = format!("r\nk\n{TOKEN}\n");
         let renew = format!("sn\nk\n{TOKEN} 9\n");
         let cases = [
-            ("l\nnightly-backup\n10 60\n", Command::Lock, "key=nightly-backup timeout=10s lease=60s"),
-            ("l\r\nk\r\n0\r\n", Command::Lock, "key=k timeout=0s"),
-            ("sl\nk\n5 2\n", Command::Lock, "key=k limit=2 timeout=5s"),
-            ("e\nk\n\n", Command::Enqueue, "key=k"),
-            ("se\nk\n3 20\n", Command::Enqueue, "key=k limit=3 lease=20s"),
-            ("sw\nk\n5\n", Command::Wait, "key=k timeout=5s"),
-            (&release, Command::Release, "key=k fence=7 token 73cf"),
-            (&renew, Command::Renew, "key=k fence=7 lease=9s token 73cf"),
-            ("auth\n_\nsesame\n", Command::Auth, "token 6 bytes d0c0"),
-            ("stats\n_\n\n", Command::Stats, ""),
-            ("ping\n\n\n", Command::Ping, ""),
+            ("l\nnightly-backup\n10 60\n", LineCommand::Lock, "key=nightly-backup timeout=10s lease=60s"),
+            ("l\r\nk\r\n0\r\n", LineCommand::Lock, "key=k timeout=0s"),
+            ("sl\nk\n5 2\n", LineCommand::Lock, "key=k limit=2 timeout=5s"),
+            ("e\nk\n\n", LineCommand::Enqueue, "key=k"),
+            ("se\nk\n3 20\n", LineCommand::Enqueue, "key=k limit=3 lease=20s"),
+            ("sw\nk\n5\n", LineCommand::Wait, "key=k timeout=5s"),
+            (&release, LineCommand::Release, "key=k fence=7 token 73cf"),
+            (&renew, LineCommand::Renew, "key=k fence=7 lease=9s token 73cf"),
+            ("auth\n_\nsesame\n", LineCommand::Auth, "token 6 bytes d0c0"),
+            ("stats\n_\n\n", LineCommand::Stats, ""),
+            ("ping\n\n\n", LineCommand::Ping, ""),
         ];
         for (said, command, text) in cases {
-            let content = TextContent::of(Direction::Request, said.as_bytes());
+            let content = DecodedLines::of(Direction::Request, said.as_bytes());
             assert_eq!(content.command(), Some(command));
-            assert_eq!(content.show(Secrets::Hidden).to_string(), text);
+            assert_eq!(content.show(Redaction::Hidden).to_string(), text);
             assert!(!content.is_failure());
         }
     }
@@ -322,7 +323,7 @@ mod tests {
         for (line, text) in cases {
             assert_eq!(shown(Direction::Response, line), text);
         }
-        let is_failure = |line: &str| TextContent::of(Direction::Response, line.as_bytes()).is_failure();
+        let is_failure = |line: &str| DecodedLines::of(Direction::Response, line.as_bytes()).is_failure();
         for status in LockStatus::ALL {
             let line = format!("{}\n", status.name());
             assert_eq!(is_failure(&line), status.name() == "timeout" || status.name().starts_with("error"));
@@ -352,7 +353,7 @@ mod tests {
             assert_eq!(shown(Direction::Request, said), text);
         }
         assert_eq!(
-            TextContent::of(Direction::Request, b"l\n\xff\n1\n").show(Secrets::Hidden).to_string(),
+            DecodedLines::of(Direction::Request, b"l\n\xff\n1\n").show(Redaction::Hidden).to_string(),
             "malformed: the key is not UTF-8: \"l\" \"\\xff\" \"1\""
         );
         assert_eq!(shown(Direction::Request, "l\nk"), "malformed: cut short (3 bytes d4f541ae)");
@@ -367,7 +368,7 @@ mod tests {
     #[test]
     fn secrets_are_where_they_stand() {
         let ranges = |direction, said: &str| {
-            let content = TextContent::of(direction, said.as_bytes());
+            let content = DecodedLines::of(direction, said.as_bytes());
             let ranges = content.secret_ranges(said.as_bytes());
             ranges.into_iter().map(|range| said[range].to_owned()).collect::<Vec<_>>()
         };
@@ -386,7 +387,7 @@ mod tests {
     #[test]
     fn secrets_are_written_out_only_on_request() {
         let shown = |said: &str| {
-            TextContent::of(Direction::Request, said.as_bytes()).show(Secrets::Shown).to_string()
+            DecodedLines::of(Direction::Request, said.as_bytes()).show(Redaction::Shown).to_string()
         };
         assert_eq!(shown("auth\n_\nsesame\n"), "token \"sesame\"");
         assert_eq!(shown(&format!("r\nk\n{TOKEN}\n")), format!("key=k fence=7 token {TOKEN}"));

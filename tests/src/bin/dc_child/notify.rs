@@ -1,6 +1,6 @@
 //! What a child says to its master, in datagrams to `NOTIFY_SOCKET`. Without one it says nothing.
 
-use crate::plan::Stored;
+use crate::plan::StorePlan;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use std::env;
@@ -21,7 +21,7 @@ pub(crate) fn say(text: &[u8]) -> io::Result<()> {
 ///
 /// # Errors
 /// Those of the system.
-pub(crate) fn store(stored: &Stored) -> io::Result<()> {
+pub(crate) fn store(stored: &StorePlan) -> io::Result<()> {
     let name = if stored.name.is_empty() { String::new() } else { format!("\nFDNAME={}", stored.name) };
     let descriptor: OwnedFd = if let Some(text) = &stored.text {
         let mut file = File::from(memfd_create(c"stored", MFdFlags::MFD_CLOEXEC)?);

@@ -3,7 +3,7 @@
 use libdc::net::address::Address;
 use libdc::net::connect::connect;
 use libdc::net::socket::Socket;
-use libdc::wire::frame::{Corruption, Direction, MessageHead};
+use libdc::wire::frame::{DecodeError, Direction, MessageHead};
 use libdc::wire::message::{MessageReader, MessageRef, MessageWriter};
 use std::future::poll_fn;
 use std::io;
@@ -17,7 +17,7 @@ const READ_BYTES: usize = 64 << 10;
 
 /// A connection to the server.
 #[derive(Debug)]
-pub(crate) struct Connection {
+pub(crate) struct PipelinedConnection {
     socket: Socket,
     reader: MessageReader,
     input: Box<[u8]>,
@@ -28,7 +28,7 @@ pub(crate) struct Connection {
     written: usize,
 }
 
-impl Connection {
+impl PipelinedConnection {
     pub(crate) async fn open(address: &Address, within: Duration) -> io::Result<Self> {
         Ok(Self {
             socket: connect(address, within).await?,
@@ -67,7 +67,7 @@ impl Connection {
     }
 
     /// The next message of what was read.
-    pub(crate) fn next_message(&mut self) -> Result<Option<MessageRef<'_>>, Corruption> {
+    pub(crate) fn next_message(&mut self) -> Result<Option<MessageRef<'_>>, DecodeError> {
         let mut rest = &self.input[self.used..self.filled];
         let before = rest.len();
         let message = self.reader.next(&mut rest)?;

@@ -2,7 +2,7 @@
 //! remember them.
 
 use fastrand::Rng;
-use libdc::wire::session::Status;
+use libdc::wire::session::SessionStatus;
 
 /// Bytes of an id.
 pub(crate) const ID_BYTES: usize = 32;
@@ -22,7 +22,7 @@ pub(crate) fn write(out: &mut Vec<u8>, seed: u64, len: usize) {
     let mut rng = Rng::with_seed(seed);
     rng.fill(&mut out[start..]);
     while let [byte] = &mut out[start..]
-        && Status::from_wire(*byte).is_some()
+        && SessionStatus::from_wire(*byte).is_some()
     {
         *byte = rng.u8(..);
     }
@@ -60,7 +60,7 @@ mod tests {
         for seed in 0..5000 {
             let mut byte = Vec::new();
             write(&mut byte, seed, 1);
-            assert_eq!(Status::from_wire(byte[0]), None);
+            assert_eq!(SessionStatus::from_wire(byte[0]), None);
         }
     }
 }

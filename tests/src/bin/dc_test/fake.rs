@@ -3,7 +3,7 @@
 use libdc::net::address::Address;
 use libdc::wire::frame::{Direction, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, write_message};
-use libdc::wire::session::{Add, Status};
+use libdc::wire::session::{AddRequest, SessionStatus};
 use std::collections::HashMap;
 use std::ops::Range;
 use std::sync::{Arc, Mutex};
@@ -14,7 +14,7 @@ use tokio::task::JoinHandle;
 
 /// What a server does.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Conduct {
+pub(crate) enum FakeConduct {
     Honest,
     /// Answers the other way round what it was asked at once.
     Reversed,
@@ -51,30 +51,30 @@ pub(crate) enum Conduct {
 }
 
 /// A listening server; it ends when this is dropped.
-pub(crate) struct Fake {
+pub(crate) struct ScriptedFake {
     pub(crate) address: Address,
     task: JoinHandle<()>,
 }
 
-impl Drop for Fake {
+impl Drop for ScriptedFake {
     fn drop(&mut self) {
         self.task.abort();
     }
 }
 
 #[derive(Debug)]
-struct Server {
-    conduct: Conduct,
+struct ScriptedServer {
+    conduct: FakeConduct,
     requests: usize,
     adds: usize,
     sessions: HashMap<Vec<u8>, (Vec<u8>, Instant)>,
 }
 
-impl Fake {
-    pub(crate) async fn start(conduct: Conduct) -> Self {
+impl ScriptedFake {
+    pub(crate) async fn start(conduct: FakeConduct) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = format!("IP:{}", listener.local_addr().unwrap()).parse().unwrap();
-        let server = Server { conduct, requests: 0, adds: 0, sessions: HashMap::new() };
+        let server = ScriptedServer { conduct, requests: 0, adds: 0, sessions: HashMap::new() };
         let server = Arc::new(Mutex::new(server));
         let task = tokio::spawn(async move {
             let mut connections = tokio::task::JoinSet::new();
@@ -87,7 +87,7 @@ impl Fake {
     }
 }
 
-async fn serve(mut stream: TcpStream, server: Arc<Mutex<Server>>) {
+async fn serve(mut stream: TcpStream, server: Arc<Mutex<ScriptedServer>>) {
     let mut reader = MessageReader::new(Some(Direction::Request));
     let mut input = Vec::new();
     while stream.read_buf(&mut input).await.is_ok_and(|n| n > 0) {
@@ -100,7 +100,7 @@ async fn serve(mut stream: TcpStream, server: Arc<Mutex<Server>>) {
             answers.push(answer);
         }
         input = rest.to_vec();
-        if server.lock().unwrap().conduct == Conduct::Reversed {
+        if server.lock().unwrap().conduct == FakeConduct::Reversed {
             answers.reverse();
         }
         if stream.write_all(&answers.concat()).await.is_err() {
@@ -109,7 +109,7 @@ async fn serve(mut stream: TcpStream, server: Arc<Mutex<Server>>) {
     }
 }
 
-impl Server {
+impl ScriptedServer {
     /// The bytes to answer with; `None` closes the connection.
     fn answer(&mut self, request: &Message) -> Option<Vec<u8>> {
         self.requests += 1;
@@ -119,19 +119,19 @@ impl Server {
         let number = self.requests;
         let mut head = request.head.response();
         match &self.conduct {
-            Conduct::MixesUpUids => head.uid ^= 0x4000_0000,
-            Conduct::Babbles => return Some(b"ERROR\r\nthis is another protocol\r\n".to_vec()),
-            Conduct::FallsSilent(from) if number >= *from => return Some(Vec::new()),
-            Conduct::Disconnects(outage) | Conduct::DisconnectsAndAlters(outage)
+            FakeConduct::MixesUpUids => head.uid ^= 0x4000_0000,
+            FakeConduct::Babbles => return Some(b"ERROR\r\nthis is another protocol\r\n".to_vec()),
+            FakeConduct::FallsSilent(from) if number >= *from => return Some(Vec::new()),
+            FakeConduct::Disconnects(outage) | FakeConduct::DisconnectsAndAlters(outage)
                 if outage.contains(&number) =>
             {
                 self.sessions.clear();
-                return Some(status_message(head, Status::Disconnected));
+                return Some(status_message(head, SessionStatus::Disconnected));
             }
             _ => {}
         }
         let data = self.handle(operation, &request.data);
-        if matches!(&self.conduct, Conduct::Closes(at) if at.contains(&number)) {
+        if matches!(&self.conduct, FakeConduct::Closes(at) if at.contains(&number)) {
             return None;
         }
         let mut bytes = Vec::new();
@@ -143,32 +143,36 @@ impl Server {
         let now = Instant::now();
         self.sessions.retain(|_, (_, end)| *end > now);
         let status = match operation {
-            SessionOperation::Add => self.add(Add::parse(data).unwrap().unwrap(), now),
+            SessionOperation::Add => self.add(AddRequest::parse(data).unwrap().unwrap(), now),
             SessionOperation::Get => match self.get(data) {
                 Some(session) => return session,
-                None => Status::NotOk,
+                None => SessionStatus::NotOk,
             },
-            SessionOperation::Remove if self.conduct == Conduct::KeepsRemoved => {
-                if self.sessions.contains_key(data) { Status::Ok } else { Status::NotOk }
+            SessionOperation::Remove if self.conduct == FakeConduct::KeepsRemoved => {
+                if self.sessions.contains_key(data) { SessionStatus::Ok } else { SessionStatus::NotOk }
             }
-            SessionOperation::Remove => self.sessions.remove(data).map_or(Status::NotOk, |_| Status::Ok),
-            SessionOperation::Have if self.conduct == Conduct::HasAll => Status::Ok,
-            SessionOperation::Have => self.sessions.get(data).map_or(Status::NotOk, |_| Status::Ok),
+            SessionOperation::Remove => {
+                self.sessions.remove(data).map_or(SessionStatus::NotOk, |_| SessionStatus::Ok)
+            }
+            SessionOperation::Have if self.conduct == FakeConduct::HasAll => SessionStatus::Ok,
+            SessionOperation::Have => {
+                self.sessions.get(data).map_or(SessionStatus::NotOk, |_| SessionStatus::Ok)
+            }
         };
         vec![status as u8]
     }
 
-    fn add(&mut self, add: Add<'_>, now: Instant) -> Status {
+    fn add(&mut self, add: AddRequest<'_>, now: Instant) -> SessionStatus {
         self.adds += 1;
         let is_fifth = self.adds.is_multiple_of(5);
         let is_stored = self.sessions.contains_key(add.id.as_bytes());
         match &self.conduct {
-            Conduct::RefusesAdds => return Status::DataRange,
-            Conduct::Replaces => {}
-            _ if is_stored => return Status::MatchingSession,
-            Conduct::ForgetsAdds if is_fifth => return Status::Ok,
-            Conduct::MatchesWrongly if is_fifth => return Status::MatchingSession,
-            Conduct::Evicts(max) if self.sessions.len() >= *max => {
+            FakeConduct::RefusesAdds => return SessionStatus::DataRange,
+            FakeConduct::Replaces => {}
+            _ if is_stored => return SessionStatus::MatchingSession,
+            FakeConduct::ForgetsAdds if is_fifth => return SessionStatus::Ok,
+            FakeConduct::MatchesWrongly if is_fifth => return SessionStatus::MatchingSession,
+            FakeConduct::Evicts(max) if self.sessions.len() >= *max => {
                 let soonest = self.sessions.iter().min_by_key(|(_, (_, end))| *end);
                 let soonest = soonest.map(|(id, _)| id.clone()).unwrap_or_default();
                 self.sessions.remove(&soonest);
@@ -177,22 +181,22 @@ impl Server {
         }
         let end = now + Duration::from_millis(u64::from(add.timeout_ms));
         self.sessions.insert(add.id.as_bytes().to_vec(), (add.session.to_vec(), end));
-        Status::Ok
+        SessionStatus::Ok
     }
 
     fn get(&self, id: &[u8]) -> Option<Vec<u8>> {
         let mut session = self.sessions.get(id)?.0.clone();
         match &self.conduct {
-            Conduct::AltersSessions => *session.last_mut().unwrap() ^= 0x80,
-            Conduct::DisconnectsAndAlters(outage) if self.requests >= outage.end => session[0] ^= 1,
-            Conduct::MixesUpSessions => session = self.sessions.values().next().unwrap().0.clone(),
+            FakeConduct::AltersSessions => *session.last_mut().unwrap() ^= 0x80,
+            FakeConduct::DisconnectsAndAlters(outage) if self.requests >= outage.end => session[0] ^= 1,
+            FakeConduct::MixesUpSessions => session = self.sessions.values().next().unwrap().0.clone(),
             _ => {}
         }
         Some(session)
     }
 }
 
-fn status_message(head: libdc::wire::frame::MessageHead, status: Status) -> Vec<u8> {
+fn status_message(head: libdc::wire::frame::MessageHead, status: SessionStatus) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_message(&mut bytes, head, &[status as u8]);
     bytes

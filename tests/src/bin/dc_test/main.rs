@@ -23,15 +23,15 @@ mod tally;
 mod worker;
 mod wrong;
 
-use report::Report;
-use run::{Run, Stop};
+use report::RunReport;
+use run::{StopReason, TestRun};
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
-    let options: options::Options = options::PROGRAM.parse();
-    let run = Run::new(&options);
+    let options: options::TestOptions = options::PROGRAM.parse();
+    let run = TestRun::new(&options);
     let interrupted = async {
         match tokio::signal::ctrl_c().await {
             Ok(()) => run.stop(),
@@ -46,7 +46,8 @@ async fn main() -> ExitCode {
     };
     let (tally, outages) = (run.tally.borrow(), run.outages.borrow());
     let stop = ended.as_ref().err();
-    let report = Report { options: &options, tally: &tally, outages: &outages, lasted: run.elapsed(), stop };
+    let report =
+        RunReport { options: &options, tally: &tally, outages: &outages, lasted: run.elapsed(), stop };
     let text = if options.json { format!("{}\n", report.to_json()) } else { report.to_string() };
     let printed = if options.json || tally.answered() > 0 { print(&text) } else { Ok(()) };
     if let Err(error) = &printed {
@@ -57,7 +58,7 @@ async fn main() -> ExitCode {
         None => ExitCode::FAILURE,
         Some(stop) => {
             eprintln!("dc_test: {stop}");
-            ExitCode::from(if matches!(stop, Stop::Interrupted) { 130 } else { 1 })
+            ExitCode::from(if matches!(stop, StopReason::Interrupted) { 130 } else { 1 })
         }
     }
 }

@@ -14,12 +14,12 @@
 //! store must have expired: the others are stored anew long before.
 
 use crate::content;
-use crate::tally::Sheet;
-use crate::wrong::Wrong;
+use crate::tally::CounterTable;
+use crate::wrong::WrongAnswer;
 use fastrand::Rng;
 use libdc::time::Time;
 use libdc::wire::frame::SessionOperation;
-use libdc::wire::session::{Answer, Status};
+use libdc::wire::session::{SessionAnswer, SessionStatus};
 use std::ops::RangeInclusive;
 
 /// How far the clocks of server and tester may seem apart, and how late a server may read its own.
@@ -27,8 +27,8 @@ pub(crate) const MARGIN_MS: u64 = 100;
 /// Contents of a slot in doubt after which its id is given up without another look.
 const DOUBTS_MAX: usize = 8;
 
-/// How a run on sessions is counted: by [`SessionOperation`] and [`Outcome`].
-pub(crate) const SHEET: Sheet = Sheet {
+/// How a run on sessions is counted: by [`SessionOperation`] and [`SessionOpOutcome`].
+pub(crate) const SHEET: CounterTable = CounterTable {
     unit: "operations",
     rows: &["ADD", "GET", "REMOVE", "HAVE"],
     columns: &[
@@ -44,8 +44,8 @@ pub(crate) const SHEET: Sheet = Sheet {
 
 /// The sessions of one client.
 #[derive(Debug)]
-pub(crate) struct Model {
-    slots: Vec<Slot>,
+pub(crate) struct SessionModel {
+    slots: Vec<SessionSlot>,
     /// So many of them, the first, are asked about what they store only once that must have expired.
     aging: usize,
     rng: Rng,
@@ -56,7 +56,7 @@ pub(crate) struct Model {
 
 /// What the sessions are like.
 #[derive(Clone, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct SessionWorkload {
     /// How many.
     pub(crate) sessions: usize,
     /// How many of them are left alone while they may be stored.
@@ -71,17 +71,17 @@ pub(crate) struct Shape {
 
 /// One id and what may be stored under it.
 #[derive(Debug)]
-struct Slot {
+struct SessionSlot {
     id: u64,
     asked: bool,
     /// What may be stored: nothing or one session, or several in doubt.
-    contents: Vec<Content>,
+    contents: Vec<StoredContent>,
     in_doubt: bool,
 }
 
 /// A session that was asked to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Content {
+pub(crate) struct StoredContent {
     pub(crate) seed: u64,
     pub(crate) len: usize,
     pub(crate) timeout_ms: u32,
@@ -91,7 +91,7 @@ pub(crate) struct Content {
     answered: Option<Time>,
 }
 
-impl Content {
+impl StoredContent {
     /// Whether it may be there still, when asked at `asked`.
     fn may_live(&self, asked: Time) -> bool {
         self.answered
@@ -106,18 +106,18 @@ impl Content {
 
 /// An operation under way.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Question {
+pub(crate) struct PendingSessionOp {
     slot: usize,
     pub(crate) id: u64,
     pub(crate) operation: SessionOperation,
     /// What an ADD is to store.
-    pub(crate) content: Option<Content>,
+    pub(crate) content: Option<StoredContent>,
     pub(crate) asked: Time,
 }
 
 /// What an answer that may be right says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Outcome {
+pub(crate) enum SessionOpOutcome {
     /// Done, or: there.
     Ok,
     /// Not there.
@@ -131,27 +131,27 @@ pub(crate) enum Outcome {
 }
 
 /// Why a session is missing that was stored.
-enum Miss {
+enum MissReason {
     /// It need not be there.
     Right,
     Lost,
     Evicted,
 }
 
-impl Model {
-    pub(crate) fn new(shape: &Shape, mut rng: Rng) -> Self {
-        let slots = (0..shape.sessions).map(|_| Slot::fresh(rng.u64(..))).collect();
-        let Shape { aging, bytes, timeout_ms, eviction, .. } = shape.clone();
+impl SessionModel {
+    pub(crate) fn new(shape: &SessionWorkload, mut rng: Rng) -> Self {
+        let slots = (0..shape.sessions).map(|_| SessionSlot::fresh(rng.u64(..))).collect();
+        let SessionWorkload { aging, bytes, timeout_ms, eviction, .. } = shape.clone();
         Self { slots, aging, rng, bytes, timeout_ms, eviction }
     }
 
     /// The next operation, on a session that has none under way and is not left alone; `None` if there is none.
-    pub(crate) fn ask(&mut self, now: Time) -> Option<Question> {
+    pub(crate) fn ask(&mut self, now: Time) -> Option<PendingSessionOp> {
         use SessionOperation::{Add, Get, Have, Remove};
         let start = self.rng.usize(..self.slots.len());
         let slot = (start..self.slots.len()).chain(0..start).find(|slot| self.is_free(*slot, now))?;
         let operation = [Add, Get, Remove, Have][self.rng.usize(..4)];
-        let content = (operation == Add).then(|| Content {
+        let content = (operation == Add).then(|| StoredContent {
             seed: self.rng.u64(..),
             len: self.rng.usize(self.bytes.clone()),
             timeout_ms: self.rng.u32(self.timeout_ms.clone()),
@@ -159,11 +159,11 @@ impl Model {
             answered: None,
         });
         self.slots[slot].asked = true;
-        Some(Question { slot, id: self.slots[slot].id, operation, content, asked: now })
+        Some(PendingSessionOp { slot, id: self.slots[slot].id, operation, content, asked: now })
     }
 
     fn is_free(&self, slot: usize, now: Time) -> bool {
-        let Slot { asked, contents, in_doubt, .. } = &self.slots[slot];
+        let SessionSlot { asked, contents, in_doubt, .. } = &self.slots[slot];
         let is_left_alone = slot < self.aging && !in_doubt && contents.iter().any(|it| it.may_live(now));
         !asked && !is_left_alone
     }
@@ -171,28 +171,30 @@ impl Model {
     /// Judges the answer to `question`. `outage` is the time of the last failure seen.
     ///
     /// # Errors
-    /// [`Wrong`] if no server that keeps its promises can have given it.
+    /// [`WrongAnswer`] if no server that keeps its promises can have given it.
     pub(crate) fn judge(
         &mut self,
-        question: &Question,
-        answer: Answer<'_>,
+        question: &PendingSessionOp,
+        answer: SessionAnswer<'_>,
         now: Time,
         outage: Option<Time>,
-    ) -> Result<Outcome, Box<Wrong>> {
+    ) -> Result<SessionOpOutcome, Box<WrongAnswer>> {
         use SessionOperation::{Add, Get, Have, Remove};
         let slot = &mut self.slots[question.slot];
         slot.asked = false;
-        let wrong = |slot: &Slot| Wrong::new(question, slot.expectation(question.asked, now), answer);
+        let wrong =
+            |slot: &SessionSlot| WrongAnswer::new(question, slot.expectation(question.asked, now), answer);
         let outcome = match (question.operation, answer) {
-            (Get, Answer::Session(bytes)) => {
+            (Get, SessionAnswer::Session(bytes)) => {
                 let stored = slot.contents.iter().find(|content| {
                     let is_equal = content::first_difference(bytes, content.seed, content.len).is_none();
                     is_equal && content.may_live(question.asked)
                 });
                 slot.contents = vec![*stored.ok_or_else(|| wrong(slot))?];
-                Outcome::Ok
+                SessionOpOutcome::Ok
             }
-            (Have | Remove, Answer::Status(Status::Ok)) | (Add, Answer::Status(Status::MatchingSession)) => {
+            (Have | Remove, SessionAnswer::Status(SessionStatus::Ok))
+            | (Add, SessionAnswer::Status(SessionStatus::MatchingSession)) => {
                 slot.contents.retain(|content| content.may_live(question.asked));
                 if slot.contents.is_empty() {
                     return Err(wrong(slot));
@@ -200,41 +202,42 @@ impl Model {
                 if question.operation == Remove {
                     slot.contents.clear();
                 }
-                if question.operation == Add { Outcome::AlreadyStored } else { Outcome::Ok }
+                if question.operation == Add { SessionOpOutcome::AlreadyStored } else { SessionOpOutcome::Ok }
             }
-            (Get | Have | Remove, Answer::Status(Status::NotOk)) | (Add, Answer::Status(Status::Ok)) => {
+            (Get | Have | Remove, SessionAnswer::Status(SessionStatus::NotOk))
+            | (Add, SessionAnswer::Status(SessionStatus::Ok)) => {
                 let miss = slot.miss(now, outage, self.eviction).ok_or_else(|| wrong(slot))?;
-                let stored = question.content.map(|content| Content { answered: Some(now), ..content });
+                let stored = question.content.map(|content| StoredContent { answered: Some(now), ..content });
                 slot.contents = stored.into_iter().collect();
                 match miss {
-                    Miss::Lost => Outcome::Lost,
-                    Miss::Evicted => Outcome::Evicted,
-                    Miss::Right if question.operation == Add => Outcome::Ok,
-                    Miss::Right => Outcome::NotThere,
+                    MissReason::Lost => SessionOpOutcome::Lost,
+                    MissReason::Evicted => SessionOpOutcome::Evicted,
+                    MissReason::Right if question.operation == Add => SessionOpOutcome::Ok,
+                    MissReason::Right => SessionOpOutcome::NotThere,
                 }
             }
             _ => return Err(wrong(slot)),
         };
         if slot.in_doubt {
-            *slot = Slot::fresh(self.rng.u64(..));
+            *slot = SessionSlot::fresh(self.rng.u64(..));
         }
         Ok(outcome)
     }
 
     /// Whether it is about a session that will be left alone.
     #[cfg(test)]
-    pub(crate) const fn is_aging(&self, question: &Question) -> bool {
+    pub(crate) const fn is_aging(&self, question: &PendingSessionOp) -> bool {
         question.slot < self.aging
     }
 
     /// Takes a question back that was never asked.
     #[cfg(test)]
-    pub(crate) fn forget(&mut self, question: &Question) {
+    pub(crate) fn forget(&mut self, question: &PendingSessionOp) {
         self.slots[question.slot].asked = false;
     }
 
     /// Notes that `question` will not be answered.
-    pub(crate) fn fail(&mut self, question: &Question) {
+    pub(crate) fn fail(&mut self, question: &PendingSessionOp) {
         let slot = &mut self.slots[question.slot];
         slot.asked = false;
         if matches!(question.operation, SessionOperation::Get | SessionOperation::Have) {
@@ -243,24 +246,24 @@ impl Model {
         slot.in_doubt = true;
         slot.contents.extend(question.content);
         if slot.contents.len() > DOUBTS_MAX {
-            *slot = Slot::fresh(self.rng.u64(..));
+            *slot = SessionSlot::fresh(self.rng.u64(..));
         }
     }
 }
 
-impl Slot {
+impl SessionSlot {
     const fn fresh(id: u64) -> Self {
         Self { id, asked: false, contents: Vec::new(), in_doubt: false }
     }
 
     /// Whether it is right that nothing is there, and why; `None` if it is not.
-    fn miss(&self, answered: Time, outage: Option<Time>, eviction: bool) -> Option<Miss> {
+    fn miss(&self, answered: Time, outage: Option<Time>, eviction: bool) -> Option<MissReason> {
         if self.in_doubt || self.contents.iter().all(|content| !content.must_live(answered)) {
-            Some(Miss::Right)
+            Some(MissReason::Right)
         } else if self.contents.iter().all(|content| outage.is_some_and(|outage| content.asked <= outage)) {
-            Some(Miss::Lost)
+            Some(MissReason::Lost)
         } else if eviction {
-            Some(Miss::Evicted)
+            Some(MissReason::Evicted)
         } else {
             None
         }
@@ -272,7 +275,7 @@ impl Slot {
             .contents
             .iter()
             .map(|content| {
-                let Content { len, timeout_ms, .. } = content;
+                let StoredContent { len, timeout_ms, .. } = content;
                 let age_ms = asked.ms_since(content.asked);
                 let is = if !content.may_live(asked) {
                     "no longer "

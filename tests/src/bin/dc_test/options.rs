@@ -4,13 +4,13 @@ use crate::content::ID_BYTES;
 use dc_options::address::{Address, peer_address};
 use dc_options::count::count;
 use dc_options::duration::{milliseconds, seconds};
-use dc_options::{Mistake, Program};
+use dc_options::{ProgramInfo, UsageError};
 use libdc::limits::{LOCAL_BLOCKED_MAX, SESSION_ADD_BYTES_MAX, SESSION_TIMEOUT_MS_MAX};
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
 /// The program.
-pub(crate) const PROGRAM: Program = Program {
+pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_test",
     env_prefix: "DC_TEST_",
     about: "checks and measures an installation of distcache",
@@ -41,7 +41,7 @@ const DATAMAX: usize = 2100;
 
 /// What to check and how.
 #[derive(Clone, Debug, clap::Args)]
-pub(crate) struct Options {
+pub(crate) struct TestOptions {
     /// The agent or server to check.
     #[arg(long, visible_alias = "server", value_name = "ADDR", required = true, value_parser = peer_address)]
     pub(crate) connect: Address,
@@ -114,7 +114,7 @@ pub(crate) struct Options {
     pub(crate) json: bool,
 }
 
-impl Options {
+impl TestOptions {
     /// How many operations are to be answered.
     pub(crate) fn operations(&self) -> u64 {
         let sessions = u64::from(self.sessions);
@@ -140,8 +140,8 @@ impl Options {
     }
 }
 
-impl dc_options::Options for Options {
-    fn check(&self) -> Result<(), Mistake> {
+impl dc_options::CommandOptions for TestOptions {
+    fn check(&self) -> Result<(), UsageError> {
         let (bytes, timevar, clients) = (self.bytes(), self.timevar(), u64::from(self.clients()));
         let wrong = if bytes.start() > bytes.end() {
             ("datamin", "is more than -datamax")
@@ -164,7 +164,7 @@ impl dc_options::Options for Options {
         } else {
             return Ok(());
         };
-        Err(Mistake::inconsistent(wrong.0, wrong.1))
+        Err(UsageError::inconsistent(wrong.0, wrong.1))
     }
 }
 
@@ -173,7 +173,7 @@ mod tests {
     use super::*;
     use crate::run_tests::parse;
 
-    fn try_parse(line: &str) -> Result<Options, dc_options::Stop> {
+    fn try_parse(line: &str) -> Result<TestOptions, dc_options::Exit> {
         let words = ["-connect", "UNIX:/a"].into_iter().chain(line.split_whitespace());
         PROGRAM.try_parse(words.map(Into::into), |_| None)
     }
@@ -244,7 +244,7 @@ mod tests {
             ("-locks -persistent -pipeline 1025", "pipeline"),
             ("-locks -pipeline 2", "pipeline"),
         ] {
-            let Err(dc_options::Stop::Mistake(message)) = try_parse(line) else {
+            let Err(dc_options::Exit::Mistake(message)) = try_parse(line) else {
                 panic!("{line}");
             };
             assert!(message.starts_with(&format!("dc_test: -{option}")), "{line}: {message}");
@@ -254,7 +254,7 @@ mod tests {
     #[test]
     fn the_manual_says_what_is_taken() {
         let page = include_str!("../../../../man/dc_test.1");
-        let differences = dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<Options>());
+        let differences = dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<TestOptions>());
         assert!(differences.is_empty(), "{differences:#?}");
     }
 }

@@ -1,7 +1,7 @@
 //! The line on a terminal that shows how far a run has come. It is written over itself, and wiped at the end.
 
-use crate::options::Options;
-use crate::run::Run;
+use crate::options::TestOptions;
+use crate::run::TestRun;
 use std::io::{IsTerminal, Write};
 use std::time::Duration;
 
@@ -10,7 +10,7 @@ const INTERVAL: Duration = Duration::from_millis(100);
 const BAR_CHARS: usize = 30;
 
 /// Draws for as long as it is polled, if stderr is a terminal and no lines are printed anyway.
-pub(crate) async fn draw(run: &Run, options: &Options) -> std::convert::Infallible {
+pub(crate) async fn draw(run: &TestRun, options: &TestOptions) -> std::convert::Infallible {
     if options.progress > 0 || !std::io::stderr().is_terminal() {
         return std::future::pending().await;
     }

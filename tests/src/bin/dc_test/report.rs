@@ -1,10 +1,10 @@
 //! The report at the end of a run, as a table or as one JSON object.
 
 use crate::locks;
-use crate::options::Options;
+use crate::options::TestOptions;
 use crate::outage::Outages;
-use crate::run::Stop;
-use crate::tally::{OperationTally, Sheet, Tally};
+use crate::run::StopReason;
+use crate::tally::{CounterTable, OperationCounters, RunCounters};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use std::fmt;
@@ -16,15 +16,15 @@ const QUANTILES: [(&str, f64); 5] =
 
 /// What there is to say about a run.
 #[derive(Debug)]
-pub(crate) struct Report<'a> {
-    pub(crate) options: &'a Options,
-    pub(crate) tally: &'a Tally,
+pub(crate) struct RunReport<'a> {
+    pub(crate) options: &'a TestOptions,
+    pub(crate) tally: &'a RunCounters,
     pub(crate) outages: &'a Outages,
     pub(crate) lasted: Duration,
-    pub(crate) stop: Option<&'a Stop>,
+    pub(crate) stop: Option<&'a StopReason>,
 }
 
-impl Report<'_> {
+impl RunReport<'_> {
     /// The report as one JSON object. Latencies are in microseconds.
     pub(crate) fn to_json(&self) -> Value {
         let Self { options, tally, outages, .. } = self;
@@ -40,9 +40,9 @@ impl Report<'_> {
             "persistent": options.persistent,
             "result": match self.stop {
                 None => "right",
-                Some(Stop::Interrupted) => "interrupted",
-                Some(Stop::Failed(_)) => "failed",
-                Some(Stop::Wrong(_) | Stop::Malformed(_) | Stop::NotAsked { .. }) => "wrong",
+                Some(StopReason::Interrupted) => "interrupted",
+                Some(StopReason::Failed(_)) => "failed",
+                Some(StopReason::Wrong(_) | StopReason::Malformed(_) | StopReason::NotAsked { .. }) => "wrong",
             },
             "message": self.stop.map(ToString::to_string),
             "seconds": self.lasted.as_secs_f64(),
@@ -113,7 +113,7 @@ impl Report<'_> {
     }
 }
 
-impl fmt::Display for Report<'_> {
+impl fmt::Display for RunReport<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { options, tally, outages, lasted, .. } = self;
         let (sheet, answered, seconds) = (tally.sheet(), tally.answered(), lasted.as_secs_f64());
@@ -140,7 +140,7 @@ impl fmt::Display for Report<'_> {
             write!(f, "{name:>9}")?;
         }
         writeln!(f)?;
-        let numbers = |it: &OperationTally| {
+        let numbers = |it: &OperationCounters| {
             let outcomes = columns.iter().map(|column| it.outcomes[*column]);
             [it.answered()].into_iter().chain(outcomes).chain([it.failed]).collect::<Vec<u64>>()
         };
@@ -160,7 +160,7 @@ impl fmt::Display for Report<'_> {
             writeln!(f, "hits: {hits} of {lookups} GET and HAVE ({percent:.1} %)")?;
         }
         if tally.failed() > 0 {
-            let Tally { disconnected, unanswered, connection_lost, not_connected, .. } = tally;
+            let RunCounters { disconnected, unanswered, connection_lost, not_connected, .. } = tally;
             writeln!(
                 f,
                 "failures: {disconnected} DISCONNECTED, {unanswered} not answered in time, \
@@ -173,7 +173,7 @@ impl fmt::Display for Report<'_> {
     }
 }
 
-fn operation_to_json(tally: &OperationTally, sheet: &Sheet) -> Value {
+fn operation_to_json(tally: &OperationCounters, sheet: &CounterTable) -> Value {
     let mut object = Map::new();
     object.insert("answered".to_owned(), tally.answered().into());
     for ((name, _), count) in sheet.columns.iter().zip(&tally.outcomes) {
@@ -217,23 +217,23 @@ fn duration(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::model::Outcome;
-    use crate::tally::Failure;
+    use crate::model::SessionOpOutcome;
+    use crate::tally::OperationFailure;
     use libdc::wire::frame::SessionOperation::{Add, Get};
 
     #[test]
     fn the_report_says_what_happened() {
         let options = crate::run_tests::parse("--clients 3");
-        let mut tally = Tally::new(&crate::model::SHEET);
-        tally.note_answer(Add as usize, Outcome::Ok as usize, Duration::from_micros(20));
-        tally.note_answer(Get as usize, Outcome::Ok as usize, Duration::from_micros(400));
-        tally.note_answer(Get as usize, Outcome::Lost as usize, Duration::from_millis(3));
-        tally.note_failure(Get as usize, &Failure::Disconnected);
+        let mut tally = RunCounters::new(&crate::model::SHEET);
+        tally.note_answer(Add as usize, SessionOpOutcome::Ok as usize, Duration::from_micros(20));
+        tally.note_answer(Get as usize, SessionOpOutcome::Ok as usize, Duration::from_micros(400));
+        tally.note_answer(Get as usize, SessionOpOutcome::Lost as usize, Duration::from_millis(3));
+        tally.note_failure(Get as usize, &OperationFailure::Disconnected);
         let mut outages = Outages::new(1000);
         outages.note_failure(libdc::time::Time::from_ms(100));
         outages.close(libdc::time::Time::from_ms(512));
         let lasted = Duration::from_millis(1500);
-        let report = Report { options: &options, tally: &tally, outages: &outages, lasted, stop: None };
+        let report = RunReport { options: &options, tally: &tally, outages: &outages, lasted, stop: None };
         let text = report.to_string();
         let expected = "\
 3 operations in 1.500 s: 2 a second
@@ -262,13 +262,13 @@ outages: 1, the longest 412 ms, together 412 ms
     #[test]
     fn the_report_of_locks_says_how_many_were_taken_and_released() {
         let options = crate::run_tests::parse("-locks -keys 3");
-        let mut tally = Tally::new(&locks::SHEET);
+        let mut tally = RunCounters::new(&locks::SHEET);
         let row = |name| locks::SHEET.rows.iter().position(|row| *row == name).unwrap();
         tally.note_answer(row("free"), 0, Duration::from_micros(20));
         tally.note_answer(row("try"), 1, Duration::from_micros(30));
         tally.note_answer(row("release"), 0, Duration::from_micros(40));
         let (outages, lasted) = (Outages::new(0), Duration::from_millis(500));
-        let report = Report { options: &options, tally: &tally, outages: &outages, lasted, stop: None };
+        let report = RunReport { options: &options, tally: &tally, outages: &outages, lasted, stop: None };
         let text = report.to_string();
         let expected = "\
 1 locks taken and released in 0.500 s: 2 a second

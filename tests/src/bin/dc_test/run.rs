@@ -1,16 +1,16 @@
 //! A run: the clients, what they share, and how it ends.
 
 use crate::locks::{self, Locker};
-use crate::model::{self, Model, Shape};
-use crate::options::Options;
+use crate::model::{self, SessionModel, SessionWorkload};
+use crate::options::TestOptions;
 use crate::outage::Outages;
-use crate::tally::{Failure, Tally};
-use crate::worker::Worker;
-use crate::wrong::Wrong;
+use crate::tally::{OperationFailure, RunCounters};
+use crate::worker::SessionWorker;
+use crate::wrong::WrongAnswer;
 use fastrand::Rng;
 use libdc::net::address::Address;
 use libdc::time::Time;
-use libdc::wire::frame::Corruption;
+use libdc::wire::frame::DecodeError;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -21,12 +21,12 @@ const AGING: usize = 10;
 
 /// What the clients of a run share. All is on one thread.
 #[derive(Debug)]
-pub(crate) struct Run {
+pub(crate) struct TestRun {
     pub(crate) address: Address,
     pub(crate) persistent: bool,
     pub(crate) pipeline: usize,
     pub(crate) answer_timeout: Duration,
-    pub(crate) tally: RefCell<Tally>,
+    pub(crate) tally: RefCell<RunCounters>,
     pub(crate) outages: RefCell<Outages>,
     /// Every how many that are done a line is printed; 0 is never.
     progress: u64,
@@ -40,13 +40,13 @@ pub(crate) struct Run {
 
 /// Why a run ended before it was through.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Stop {
+pub(crate) enum StopReason {
     /// A wrong answer.
     #[error(transparent)]
-    Wrong(#[from] Box<Wrong>),
+    Wrong(#[from] Box<WrongAnswer>),
     /// The server does not keep to the protocol.
     #[error("malformed answer: {0}")]
-    Malformed(#[from] Corruption),
+    Malformed(#[from] DecodeError),
     /// An answer to nothing that is under way.
     #[error("an answer to {operation} with uid {uid}, which was not asked")]
     NotAsked {
@@ -57,14 +57,14 @@ pub(crate) enum Stop {
     },
     /// A failure, and no outage is tolerated, or none as long as this one.
     #[error(transparent)]
-    Failed(Failure),
+    Failed(OperationFailure),
     /// The user wants it to end.
     #[error("interrupted")]
     Interrupted,
 }
 
-impl Run {
-    pub(crate) fn new(options: &Options) -> Rc<Self> {
+impl TestRun {
+    pub(crate) fn new(options: &TestOptions) -> Rc<Self> {
         let begun = Instant::now();
         let tolerated_ms = u64::try_from(options.tolerate_outage.as_millis()).unwrap_or(u64::MAX);
         Rc::new(Self {
@@ -72,7 +72,7 @@ impl Run {
             persistent: options.persistent,
             pipeline: options.pipeline as usize,
             answer_timeout: options.answer_timeout,
-            tally: RefCell::new(Tally::new(if options.locks { &locks::SHEET } else { &model::SHEET })),
+            tally: RefCell::new(RunCounters::new(if options.locks { &locks::SHEET } else { &model::SHEET })),
             outages: RefCell::new(Outages::new(tolerated_ms)),
             progress: options.progress,
             left: Cell::new(options.operations()),
@@ -86,20 +86,20 @@ impl Run {
     /// Runs all clients to the end.
     ///
     /// # Errors
-    /// [`Stop`] if one of them stopped, or the user did.
-    pub(crate) async fn clients(self: &Rc<Self>, options: &Options) -> Result<(), Stop> {
+    /// [`StopReason`] if one of them stopped, or the user did.
+    pub(crate) async fn clients(self: &Rc<Self>, options: &TestOptions) -> Result<(), StopReason> {
         let mut rng = Rng::new();
         let local = LocalSet::new();
         let mut workers = JoinSet::new();
-        let keys = locks::Model::new(&locks::Shape::from(options), rng.u64(..));
+        let keys = locks::LockModel::new(&locks::LockWorkload::from(options), rng.u64(..));
         let keys = Rc::new(RefCell::new(keys));
         for _ in 0..options.clients() {
             if options.locks {
                 let locker = Locker::new(Rc::clone(self), Rc::clone(&keys), rng.fork());
                 workers.spawn_local_on(locker.work(), &local);
             } else {
-                let model = Model::new(&Shape::from(options), rng.fork());
-                workers.spawn_local_on(Worker::new(Rc::clone(self), model).work(), &local);
+                let model = SessionModel::new(&SessionWorkload::from(options), rng.fork());
+                workers.spawn_local_on(SessionWorker::new(Rc::clone(self), model).work(), &local);
             }
         }
         let all = async {
@@ -110,7 +110,7 @@ impl Run {
         };
         let ended = local.run_until(all).await;
         self.outages.borrow_mut().close(self.time(Instant::now()));
-        if ended.is_ok() && self.stopping.get() { Err(Stop::Interrupted) } else { ended }
+        if ended.is_ok() && self.stopping.get() { Err(StopReason::Interrupted) } else { ended }
     }
 
     /// Has the clients ask nothing more.
@@ -144,10 +144,10 @@ impl Run {
     /// Notes a failure. `Ok(true)` if the run goes on.
     ///
     /// # Errors
-    /// [`Stop::Failed`] if it does not.
-    pub(crate) fn suffer(&self, failure: Failure) -> Result<bool, Stop> {
+    /// [`StopReason::Failed`] if it does not.
+    pub(crate) fn suffer(&self, failure: OperationFailure) -> Result<bool, StopReason> {
         let now = self.time(Instant::now());
-        if self.outages.borrow_mut().note_failure(now) { Ok(true) } else { Err(Stop::Failed(failure)) }
+        if self.outages.borrow_mut().note_failure(now) { Ok(true) } else { Err(StopReason::Failed(failure)) }
     }
 
     /// Prints a line if one is due after one more that is done.
@@ -174,8 +174,8 @@ impl Run {
     }
 }
 
-impl From<&Options> for Shape {
-    fn from(options: &Options) -> Self {
+impl From<&TestOptions> for SessionWorkload {
+    fn from(options: &TestOptions) -> Self {
         // Checked: none is longer than seven days.
         let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         let (timeout, timevar) = (options.timeout, options.timevar());
@@ -191,8 +191,8 @@ impl From<&Options> for Shape {
     }
 }
 
-impl From<&Options> for locks::Shape {
-    fn from(options: &Options) -> Self {
+impl From<&TestOptions> for locks::LockWorkload {
+    fn from(options: &TestOptions) -> Self {
         let ms = |duration: Duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX);
         Self {
             keys: options.keys as usize,

@@ -1,23 +1,23 @@
 //! Whole runs against servers of known conduct.
 
-use crate::fake::{Conduct, Fake};
-use crate::options::{Options, PROGRAM};
-use crate::run::{Run, Stop};
-use crate::tally::Failure;
+use crate::fake::{FakeConduct, ScriptedFake};
+use crate::options::{PROGRAM, TestOptions};
+use crate::run::{StopReason, TestRun};
+use crate::tally::OperationFailure;
 use std::rc::Rc;
 use std::time::Duration;
 
 /// The options of a command line.
-pub(crate) fn parse(line: &str) -> Options {
+pub(crate) fn parse(line: &str) -> TestOptions {
     let words = ["-connect", "UNIX:/a"].into_iter().chain(line.split_whitespace());
     PROGRAM.try_parse(words.map(Into::into), |_| None).unwrap()
 }
 
 /// Runs with the options of `line` against a server of that conduct.
-async fn run(line: &str, conduct: Conduct) -> (Result<(), Stop>, Rc<Run>) {
-    let server = Fake::start(conduct).await;
-    let options = Options { connect: server.address.clone(), ..parse(line) };
-    let run = Run::new(&options);
+async fn run(line: &str, conduct: FakeConduct) -> (Result<(), StopReason>, Rc<TestRun>) {
+    let server = ScriptedFake::start(conduct).await;
+    let options = TestOptions { connect: server.address.clone(), ..parse(line) };
+    let run = TestRun::new(&options);
     let ended = run.clients(&options).await;
     (ended, run)
 }
@@ -35,7 +35,7 @@ async fn an_honest_server_passes() {
         "--persistent --timeout 0 --timevar 0 --ops 2000",
         "--ops 0",
     ] {
-        for conduct in [Conduct::Honest, Conduct::Reversed] {
+        for conduct in [FakeConduct::Honest, FakeConduct::Reversed] {
             let (ended, run) = run(line, conduct).await;
             ended.unwrap();
             let tally = run.tally.borrow();
@@ -49,22 +49,22 @@ async fn an_honest_server_passes() {
 #[tokio::test]
 async fn a_lie_is_caught() {
     for (conduct, said) in [
-        (Conduct::AltersSessions, "wrong answer to GET"),
-        (Conduct::MixesUpSessions, "wrong answer to GET"),
-        (Conduct::ForgetsAdds, "wrong answer to "),
-        (Conduct::MatchesWrongly, "got MATCHING_SESSION"),
-        (Conduct::Replaces, "wrong answer to ADD"),
-        (Conduct::KeepsRemoved, "expected nothing stored"),
-        (Conduct::HasAll, "wrong answer to HAVE"),
-        (Conduct::RefusesAdds, "got DATA_RANGE"),
-        (Conduct::Evicts(3), "got "),
-        (Conduct::MixesUpUids, "which was not asked"),
-        (Conduct::Babbles, "malformed answer"),
+        (FakeConduct::AltersSessions, "wrong answer to GET"),
+        (FakeConduct::MixesUpSessions, "wrong answer to GET"),
+        (FakeConduct::ForgetsAdds, "wrong answer to "),
+        (FakeConduct::MatchesWrongly, "got MATCHING_SESSION"),
+        (FakeConduct::Replaces, "wrong answer to ADD"),
+        (FakeConduct::KeepsRemoved, "expected nothing stored"),
+        (FakeConduct::HasAll, "wrong answer to HAVE"),
+        (FakeConduct::RefusesAdds, "got DATA_RANGE"),
+        (FakeConduct::Evicts(3), "got "),
+        (FakeConduct::MixesUpUids, "which was not asked"),
+        (FakeConduct::Babbles, "malformed answer"),
     ] {
         for line in ["", "--persistent --pipeline 5 --clients 2 --ops 2000 --tolerate-outage 60s"] {
             let (ended, _) = run(line, conduct.clone()).await;
             let stop = ended.expect_err(said);
-            assert!(!matches!(stop, Stop::Failed(_)), "{stop}");
+            assert!(!matches!(stop, StopReason::Failed(_)), "{stop}");
             assert!(stop.to_string().contains(said), "{conduct:?}: {stop}");
         }
     }
@@ -73,18 +73,18 @@ async fn a_lie_is_caught() {
 #[tokio::test]
 async fn evictions_are_told_apart_if_tolerated() {
     let line = "--persistent --tolerate-eviction --ops 2000";
-    let (ended, run_) = run(line, Conduct::Evicts(3)).await;
+    let (ended, run_) = run(line, FakeConduct::Evicts(3)).await;
     ended.unwrap();
     assert!(run_.tally.borrow().operations().iter().map(|it| it.outcomes[4]).sum::<u64>() > 0);
     // What is there must be right all the same.
-    assert!(matches!(run(line, Conduct::AltersSessions).await.0, Err(Stop::Wrong(_))));
+    assert!(matches!(run(line, FakeConduct::AltersSessions).await.0, Err(StopReason::Wrong(_))));
 }
 
 #[tokio::test]
 async fn an_outage_ends_a_run_unless_it_is_tolerated() {
-    let outage = Conduct::Disconnects(300..340);
+    let outage = FakeConduct::Disconnects(300..340);
     let (ended, run_) = run("", outage.clone()).await;
-    assert!(matches!(ended, Err(Stop::Failed(Failure::Disconnected))), "{ended:?}");
+    assert!(matches!(ended, Err(StopReason::Failed(OperationFailure::Disconnected))), "{ended:?}");
     assert_eq!(run_.tally.borrow().disconnected, 1);
 
     for line in ["", "--persistent --pipeline 4 --clients 2"] {
@@ -102,61 +102,68 @@ async fn an_outage_ends_a_run_unless_it_is_tolerated() {
 
 #[tokio::test]
 async fn a_wrong_content_is_wrong_after_an_outage_too() {
-    let (ended, _) = run("--tolerate-outage 60s", Conduct::DisconnectsAndAlters(300..340)).await;
-    assert!(matches!(ended, Err(Stop::Wrong(_))), "{ended:?}");
+    let (ended, _) = run("--tolerate-outage 60s", FakeConduct::DisconnectsAndAlters(300..340)).await;
+    assert!(matches!(ended, Err(StopReason::Wrong(_))), "{ended:?}");
 }
 
 #[tokio::test]
 async fn lost_connections_are_opened_again() {
     for line in ["--tolerate-outage 60s", "--tolerate-outage 60s --persistent --pipeline 4 --clients 2"] {
-        let (ended, run) = run(line, Conduct::Closes(300..310)).await;
+        let (ended, run) = run(line, FakeConduct::Closes(300..310)).await;
         ended.unwrap();
         let tally = run.tally.borrow();
         assert_eq!(tally.answered(), 1000);
         assert!(tally.connection_lost >= 10, "{}", tally.connection_lost);
     }
-    let (ended, _) = run("--persistent", Conduct::Closes(300..310)).await;
-    assert!(matches!(ended, Err(Stop::Failed(Failure::Closed | Failure::Broke(_)))), "{ended:?}");
+    let (ended, _) = run("--persistent", FakeConduct::Closes(300..310)).await;
+    assert!(
+        matches!(ended, Err(StopReason::Failed(OperationFailure::Closed | OperationFailure::Broke(_)))),
+        "{ended:?}"
+    );
 }
 
 #[tokio::test]
 async fn a_silent_server_is_a_failure() {
-    let server = Fake::start(Conduct::FallsSilent(100)).await;
+    let server = ScriptedFake::start(FakeConduct::FallsSilent(100)).await;
     let line = "--persistent --pipeline 3";
-    let options =
-        Options { connect: server.address.clone(), answer_timeout: Duration::from_millis(50), ..parse(line) };
-    let run = Run::new(&options);
+    let options = TestOptions {
+        connect: server.address.clone(),
+        answer_timeout: Duration::from_millis(50),
+        ..parse(line)
+    };
+    let run = TestRun::new(&options);
     let ended = run.clients(&options).await;
-    assert!(matches!(ended, Err(Stop::Failed(Failure::Unanswered { .. }))), "{ended:?}");
+    assert!(matches!(ended, Err(StopReason::Failed(OperationFailure::Unanswered { .. }))), "{ended:?}");
     assert_eq!(run.tally.borrow().unanswered, 3);
 }
 
 #[tokio::test]
 async fn a_server_that_was_never_there_is_not_waited_for() {
-    let server = Fake::start(Conduct::Honest).await;
+    let server = ScriptedFake::start(FakeConduct::Honest).await;
     let address = server.address.clone();
     drop(server);
     tokio::task::yield_now().await;
     let line = "--tolerate-outage 60s";
-    let options = Options { connect: address, ..parse(line) };
-    let stop = Run::new(&options).clients(&options).await.unwrap_err();
-    assert!(matches!(stop, Stop::Failed(Failure::NotConnected { .. })), "{stop}");
+    let options = TestOptions { connect: address, ..parse(line) };
+    let stop = TestRun::new(&options).clients(&options).await.unwrap_err();
+    assert!(matches!(stop, StopReason::Failed(OperationFailure::NotConnected { .. })), "{stop}");
     assert!(!stop.to_string().contains('\n'));
 }
 
 #[tokio::test]
 async fn a_run_ends_with_its_duration_or_when_stopped() {
-    let server = Fake::start(Conduct::Honest).await;
+    let server = ScriptedFake::start(FakeConduct::Honest).await;
     let parsed = parse("--persistent --pipeline 5 --duration 1");
-    let options = Options {
+    let options = TestOptions {
         connect: server.address.clone(),
         duration: Some(Duration::from_millis(30)),
         ..parsed.clone()
     };
-    Run::new(&options).clients(&options).await.unwrap();
+    TestRun::new(&options).clients(&options).await.unwrap();
 
-    let options = Options { connect: server.address.clone(), duration: None, ops: Some(u64::MAX), ..parsed };
-    let run = Run::new(&options);
+    let options =
+        TestOptions { connect: server.address.clone(), duration: None, ops: Some(u64::MAX), ..parsed };
+    let run = TestRun::new(&options);
     let stop = async {
         while run.tally.borrow().answered() < 50 {
             tokio::task::yield_now().await;
@@ -165,7 +172,7 @@ async fn a_run_ends_with_its_duration_or_when_stopped() {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        ended = run.clients(&options) => assert!(matches!(ended, Err(Stop::Interrupted)), "{ended:?}"),
+        ended = run.clients(&options) => assert!(matches!(ended, Err(StopReason::Interrupted)), "{ended:?}"),
         () = stop => {}
     }
 }

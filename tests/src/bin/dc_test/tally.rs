@@ -7,9 +7,9 @@ use std::time::Duration;
 
 /// The counts of a run.
 #[derive(Clone, Debug)]
-pub(crate) struct Tally {
-    sheet: &'static Sheet,
-    operations: Vec<OperationTally>,
+pub(crate) struct RunCounters {
+    sheet: &'static CounterTable,
+    operations: Vec<OperationCounters>,
     /// DISCONNECTED answers.
     pub(crate) disconnected: u64,
     /// Requests that were not answered in time.
@@ -22,7 +22,7 @@ pub(crate) struct Tally {
 
 /// What is counted: rows of operations, columns of outcomes.
 #[derive(Debug)]
-pub(crate) struct Sheet {
+pub(crate) struct CounterTable {
     /// What a run has many of.
     pub(crate) unit: &'static str,
     /// The operations, as reported.
@@ -37,7 +37,7 @@ pub(crate) struct Sheet {
 
 /// The counts of one operation.
 #[derive(Clone, Debug)]
-pub(crate) struct OperationTally {
+pub(crate) struct OperationCounters {
     /// Which.
     pub(crate) name: &'static str,
     /// By outcome, in the order of the columns.
@@ -50,7 +50,7 @@ pub(crate) struct OperationTally {
 
 /// Why an operation has no result.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum Failure {
+pub(crate) enum OperationFailure {
     #[error("could not connect to {address}: {source}")]
     NotConnected { address: Address, source: io::Error },
     #[error("the connection broke: {0}")]
@@ -63,14 +63,14 @@ pub(crate) enum Failure {
     Disconnected,
 }
 
-impl Tally {
-    pub(crate) fn new(sheet: &'static Sheet) -> Self {
+impl RunCounters {
+    pub(crate) fn new(sheet: &'static CounterTable) -> Self {
         Self {
             sheet,
             operations: sheet
                 .rows
                 .iter()
-                .map(|name| OperationTally::new(name, sheet.columns.len()))
+                .map(|name| OperationCounters::new(name, sheet.columns.len()))
                 .collect(),
             disconnected: 0,
             unanswered: 0,
@@ -79,7 +79,7 @@ impl Tally {
         }
     }
 
-    pub(crate) const fn sheet(&self) -> &'static Sheet {
+    pub(crate) const fn sheet(&self) -> &'static CounterTable {
         self.sheet
     }
 
@@ -90,24 +90,24 @@ impl Tally {
         tally.latency_ns.saturating_record(u64::try_from(took.as_nanos()).unwrap_or(u64::MAX));
     }
 
-    pub(crate) fn note_failure(&mut self, row: usize, failure: &Failure) {
+    pub(crate) fn note_failure(&mut self, row: usize, failure: &OperationFailure) {
         self.operations[row].failed += 1;
         *match failure {
-            Failure::NotConnected { .. } => &mut self.not_connected,
-            Failure::Broke(_) | Failure::Closed => &mut self.connection_lost,
-            Failure::Unanswered { .. } => &mut self.unanswered,
-            Failure::Disconnected => &mut self.disconnected,
+            OperationFailure::NotConnected { .. } => &mut self.not_connected,
+            OperationFailure::Broke(_) | OperationFailure::Closed => &mut self.connection_lost,
+            OperationFailure::Unanswered { .. } => &mut self.unanswered,
+            OperationFailure::Disconnected => &mut self.disconnected,
         } += 1;
     }
 
     /// Operation by operation.
-    pub(crate) fn operations(&self) -> &[OperationTally] {
+    pub(crate) fn operations(&self) -> &[OperationCounters] {
         &self.operations
     }
 
     /// Operations that were answered.
     pub(crate) fn answered(&self) -> u64 {
-        self.operations.iter().map(OperationTally::answered).sum()
+        self.operations.iter().map(OperationCounters::answered).sum()
     }
 
     /// Operations without a result.
@@ -126,7 +126,7 @@ impl Tally {
     }
 }
 
-impl OperationTally {
+impl OperationCounters {
     fn new(name: &'static str, columns: usize) -> Self {
         Self { name, outcomes: vec![0; columns], failed: 0, latency_ns: histogram() }
     }

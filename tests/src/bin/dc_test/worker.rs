@@ -4,14 +4,14 @@
 //! operation. When a connection is lost, all requests under way on it have failed; the client pauses for
 //! [`PAUSE`] and connects anew.
 
-use crate::connection::Connection;
+use crate::connection::PipelinedConnection;
 use crate::content;
-use crate::model::{Model, Question};
-use crate::run::{Run, Stop};
-use crate::tally::Failure;
+use crate::model::{PendingSessionOp, SessionModel};
+use crate::run::{StopReason, TestRun};
+use crate::tally::OperationFailure;
 use libdc::id::SessionId;
 use libdc::wire::frame::{MessageHead, Operation};
-use libdc::wire::session::{Add, Answer, Status};
+use libdc::wire::session::{AddRequest, SessionAnswer, SessionStatus};
 use std::collections::HashMap;
 use std::rc::Rc;
 use std::time::{Duration, Instant};
@@ -22,30 +22,30 @@ pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
 /// A client.
 #[derive(Debug)]
-pub(crate) struct Worker {
-    run: Rc<Run>,
-    model: Model,
-    connection: Option<Connection>,
+pub(crate) struct SessionWorker {
+    run: Rc<TestRun>,
+    model: SessionModel,
+    connection: Option<PipelinedConnection>,
     uid: u32,
-    under_way: HashMap<u32, UnderWay>,
+    under_way: HashMap<u32, InFlightOp>,
     /// No request under way has waited too long before this.
     check_at: Instant,
 }
 
 #[derive(Debug)]
-struct UnderWay {
-    question: Question,
+struct InFlightOp {
+    question: PendingSessionOp,
     begun: Instant,
 }
 
-impl Worker {
-    pub(crate) fn new(run: Rc<Run>, model: Model) -> Self {
+impl SessionWorker {
+    pub(crate) fn new(run: Rc<TestRun>, model: SessionModel) -> Self {
         let check_at = Instant::now();
         Self { run, model, connection: None, uid: 0, under_way: HashMap::new(), check_at }
     }
 
     /// Works until nothing is left to do.
-    pub(crate) async fn work(mut self) -> Result<(), Stop> {
+    pub(crate) async fn work(mut self) -> Result<(), StopReason> {
         loop {
             let mut connection = self.connection.take();
             while self.under_way.len() < self.run.pipeline && self.ask(connection.as_mut()) {}
@@ -63,7 +63,7 @@ impl Worker {
     }
 
     /// Asks one thing more. Without a connection it is sent when there is one.
-    fn ask(&mut self, connection: Option<&mut Connection>) -> bool {
+    fn ask(&mut self, connection: Option<&mut PipelinedConnection>) -> bool {
         let begun = Instant::now();
         if !self.run.take_operation(begun) {
             return false;
@@ -76,17 +76,18 @@ impl Worker {
         if let Some(connection) = connection {
             send(connection, self.uid, &question);
         }
-        self.under_way.insert(self.uid, UnderWay { question, begun });
+        self.under_way.insert(self.uid, InFlightOp { question, begun });
         true
     }
 
     /// Connects and does the first exchange. Whether something failed.
-    async fn connect(&mut self) -> Result<bool, Stop> {
-        let mut connection = match Connection::open(&self.run.address, self.run.answer_timeout).await {
+    async fn connect(&mut self) -> Result<bool, StopReason> {
+        let mut connection = match PipelinedConnection::open(&self.run.address, self.run.answer_timeout).await
+        {
             Ok(connection) => connection,
             Err(source) => {
                 let address = self.run.address.clone();
-                return self.lose(Failure::NotConnected { address, source });
+                return self.lose(OperationFailure::NotConnected { address, source });
             }
         };
         for (uid, under_way) in &self.under_way {
@@ -97,18 +98,18 @@ impl Worker {
 
     /// Sends and reads once, and handles all answers that came. Keeps the connection if it is to be kept.
     /// Whether something failed.
-    async fn exchange(&mut self, mut connection: Connection) -> Result<bool, Stop> {
+    async fn exchange(&mut self, mut connection: PipelinedConnection) -> Result<bool, StopReason> {
         loop {
             match timeout_at(self.check_at.into(), connection.transfer()).await {
                 Ok(Ok(true)) => break,
-                Ok(Ok(false)) => return self.lose(Failure::Closed),
-                Ok(Err(error)) => return self.lose(Failure::Broke(error)),
+                Ok(Ok(false)) => return self.lose(OperationFailure::Closed),
+                Ok(Err(error)) => return self.lose(OperationFailure::Broke(error)),
                 Err(_) => {
                     let timeout = self.run.answer_timeout;
                     let oldest = self.under_way.values().map(|it| it.begun).min();
                     self.check_at = oldest.unwrap_or_else(Instant::now) + timeout;
                     if self.check_at <= Instant::now() {
-                        return self.lose(Failure::Unanswered { timeout });
+                        return self.lose(OperationFailure::Unanswered { timeout });
                     }
                 }
             }
@@ -124,10 +125,10 @@ impl Worker {
             let Some(under_way) = under_way.filter(|it| it.question.operation == operation) else {
                 return Err(not_asked(message.head));
             };
-            match Answer::parse(operation, message.data)? {
-                Answer::Status(Status::Disconnected) => {
-                    self.give_up(&under_way.question, &Failure::Disconnected);
-                    disconnected = self.run.suffer(Failure::Disconnected)?;
+            match SessionAnswer::parse(operation, message.data)? {
+                SessionAnswer::Status(SessionStatus::Disconnected) => {
+                    self.give_up(&under_way.question, &OperationFailure::Disconnected);
+                    disconnected = self.run.suffer(OperationFailure::Disconnected)?;
                 }
                 answer => self.judge(&under_way, answer, now)?,
             }
@@ -138,8 +139,13 @@ impl Worker {
         Ok(disconnected)
     }
 
-    fn judge(&mut self, under_way: &UnderWay, answer: Answer<'_>, now: Instant) -> Result<(), Stop> {
-        let UnderWay { question, begun } = under_way;
+    fn judge(
+        &mut self,
+        under_way: &InFlightOp,
+        answer: SessionAnswer<'_>,
+        now: Instant,
+    ) -> Result<(), StopReason> {
+        let InFlightOp { question, begun } = under_way;
         let time = self.run.time(now);
         let mut outages = self.run.outages.borrow_mut();
         let outcome = self.model.judge(question, answer, time, outages.last_failure())?;
@@ -152,33 +158,37 @@ impl Worker {
     }
 
     /// Gives up all requests under way. `Ok(true)` if the run goes on.
-    fn lose(&mut self, failure: Failure) -> Result<bool, Stop> {
-        for UnderWay { question, .. } in std::mem::take(&mut self.under_way).into_values() {
+    fn lose(&mut self, failure: OperationFailure) -> Result<bool, StopReason> {
+        for InFlightOp { question, .. } in std::mem::take(&mut self.under_way).into_values() {
             self.give_up(&question, &failure);
         }
         self.run.suffer(failure)
     }
 
-    fn give_up(&mut self, question: &Question, failure: &Failure) {
+    fn give_up(&mut self, question: &PendingSessionOp, failure: &OperationFailure) {
         self.model.fail(question);
         self.run.tally.borrow_mut().note_failure(question.operation as usize, failure);
         self.run.return_operation();
     }
 }
 
-pub(crate) fn not_asked(head: MessageHead) -> Stop {
-    Stop::NotAsked { operation: head.operation.name(), uid: head.uid }
+pub(crate) fn not_asked(head: MessageHead) -> StopReason {
+    StopReason::NotAsked { operation: head.operation.name(), uid: head.uid }
 }
 
-fn send(connection: &mut Connection, uid: u32, question: &Question) {
+fn send(connection: &mut PipelinedConnection, uid: u32, question: &PendingSessionOp) {
     let head = MessageHead::request(uid, Operation::Session(question.operation));
     let id = content::id(question.id);
     connection.queue(head, |out| match &question.content {
         None => out.extend_from_slice(&id),
         Some(content) => {
             // The content goes behind the part of an ADD that is before it.
-            Add { timeout_ms: content.timeout_ms, id: SessionId::new(&id).expect("32 bytes"), session: &[] }
-                .write(out);
+            AddRequest {
+                timeout_ms: content.timeout_ms,
+                id: SessionId::new(&id).expect("32 bytes"),
+                session: &[],
+            }
+            .write(out);
             content::write(out, content.seed, content.len);
         }
     });

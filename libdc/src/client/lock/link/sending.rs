@@ -1,18 +1,18 @@
 //! What goes out over the link, and under which uid.
 
 use crate::client::lock::error::LockError;
-use crate::client::lock::holds::{Hold, HoldId};
-use crate::client::lock::link::{Flying, Link, Purpose, Reply, State};
-use crate::client::lock::requests::{Ask, RequestId, Stage};
+use crate::client::lock::holds::{Lease, LeaseId};
+use crate::client::lock::link::{CallReply, ClientOrigin, Flying, LockLinkState, LockMachine};
+use crate::client::lock::requests::{CallId, CallStage, LockCall};
 use crate::time::Time;
 use crate::wire::frame::{LinkOperation, MessageHead, Operation};
 use crate::wire::lock::{LockAction, LockRequest};
 use crate::wire::message::write_message;
 use std::collections::HashMap;
 
-impl Link {
+impl LockMachine {
     pub(super) fn send_waiting(&mut self, now: Time) {
-        if self.state != State::Up || self.bye_answered {
+        if self.state != LockLinkState::Up || self.bye_answered {
             return;
         }
         while let Some(id) = self.requests.next_to_send() {
@@ -20,11 +20,11 @@ impl Link {
         }
     }
 
-    fn send_request(&mut self, now: Time, id: RequestId) {
+    fn send_request(&mut self, now: Time, id: CallId) {
         let Some(request) = self.requests.get(id) else { return };
         let sent = match &request.ask {
-            Ask::Ready => return self.settle(now, id, Ok(Reply::Done)),
-            Ask::Renew { hold } => {
+            LockCall::Ready => return self.settle(now, id, Ok(CallReply::Done)),
+            LockCall::Renew { hold } => {
                 let hold = *hold;
                 self.holds.renewing(hold);
                 self.send_renewal(now, id, hold)
@@ -35,32 +35,32 @@ impl Link {
                 let operation = Operation::Lock(action.operation());
                 let uid = free_uid(&mut self.uid, &self.flying);
                 LockRequest { owner: 0, action }.write(uid, self.outbox.buffer());
-                self.under_way(now, uid, operation, Purpose::Request(id), is_prompt);
+                self.under_way(now, uid, operation, ClientOrigin::Request(id), is_prompt);
                 Some(uid)
             }
         };
         match sent {
-            Some(uid) => self.requests.set_stage(id, Stage::Sent { uid, at: now }),
+            Some(uid) => self.requests.set_stage(id, CallStage::Sent { uid, at: now }),
             None => self.settle(now, id, Err(LockError::NotHeld)),
         }
     }
 
     /// `None` if there is nothing to renew.
-    pub(super) fn send_renewal(&mut self, now: Time, id: RequestId, hold: HoldId) -> Option<u32> {
-        let Hold { key, token, lease_ms, .. } = self.holds.get(hold).filter(|hold| hold.lost().is_none())?;
+    pub(super) fn send_renewal(&mut self, now: Time, id: CallId, hold: LeaseId) -> Option<u32> {
+        let Lease { key, token, lease_ms, .. } = self.holds.get(hold).filter(|hold| hold.lost().is_none())?;
         let action = LockAction::Renew { key: key.as_key(), token: *token, lease_ms: *lease_ms };
         let uid = free_uid(&mut self.uid, &self.flying);
         LockRequest { owner: 0, action }.write(uid, self.outbox.buffer());
-        self.under_way(now, uid, Operation::Lock(action.operation()), Purpose::Request(id), true);
+        self.under_way(now, uid, Operation::Lock(action.operation()), ClientOrigin::Request(id), true);
         Some(uid)
     }
 
-    pub(super) fn send_lock(&mut self, now: Time, purpose: Purpose, action: &LockAction<'_>) {
+    pub(super) fn send_lock(&mut self, now: Time, purpose: ClientOrigin, action: &LockAction<'_>) {
         let uid = self.take_off(now, Operation::Lock(action.operation()), purpose, true);
         LockRequest { owner: 0, action: *action }.write(uid, self.outbox.buffer());
     }
 
-    pub(super) fn send_empty(&mut self, now: Time, operation: LinkOperation, purpose: Purpose) {
+    pub(super) fn send_empty(&mut self, now: Time, operation: LinkOperation, purpose: ClientOrigin) {
         let operation = Operation::Link(operation);
         let uid = self.take_off(now, operation, purpose, true);
         write_message(self.outbox.buffer(), MessageHead::request(uid, operation), &[]);
@@ -70,7 +70,7 @@ impl Link {
         &mut self,
         now: Time,
         operation: Operation,
-        purpose: Purpose,
+        purpose: ClientOrigin,
         is_prompt: bool,
     ) -> u32 {
         let uid = free_uid(&mut self.uid, &self.flying);
@@ -78,7 +78,14 @@ impl Link {
         uid
     }
 
-    fn under_way(&mut self, now: Time, uid: u32, operation: Operation, purpose: Purpose, is_prompt: bool) {
+    fn under_way(
+        &mut self,
+        now: Time,
+        uid: u32,
+        operation: Operation,
+        purpose: ClientOrigin,
+        is_prompt: bool,
+    ) {
         self.flying.insert(uid, Flying { operation, purpose, is_prompt });
         self.last_sent = now;
         if is_prompt {

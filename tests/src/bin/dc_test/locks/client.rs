@@ -4,12 +4,12 @@
 //! of the agent that it can't reach the server end a round; where something was held, the connection is left, for
 //! it is not certain whether the server got to know of the release.
 
-use super::model::{Asker, Model};
-use super::question::{Act, CONNECT, Doubt, Outcome, Question};
-use super::round::{Freedom, Round, Step};
-use crate::connection::Connection;
-use crate::run::{Run, Stop};
-use crate::tally::Failure;
+use super::model::{ContenderId, LockModel};
+use super::question::{CONNECT, LockAct, LockOpOutcome, PendingLockOp, Uncertainty};
+use super::round::{AllowedActs, Round, RoundStep};
+use crate::connection::PipelinedConnection;
+use crate::run::{StopReason, TestRun};
+use crate::tally::OperationFailure;
 use crate::worker::{PAUSE, not_asked};
 use fastrand::Rng;
 use libdc::id::Token;
@@ -26,28 +26,28 @@ const NOTICE: Duration = Duration::from_secs(1);
 
 /// A client.
 #[derive(Debug)]
-pub(crate) struct Client {
-    run: Rc<Run>,
-    model: Rc<RefCell<Model>>,
+pub(crate) struct LockWorker {
+    run: Rc<TestRun>,
+    model: Rc<RefCell<LockModel>>,
     rng: Rng,
-    connection: Option<Connection>,
+    connection: Option<PipelinedConnection>,
     /// Of the connection, among all.
     number: u64,
     uid: u32,
     under_way: HashMap<u32, usize>,
-    lockers: Vec<Locker>,
+    lockers: Vec<RoundRunner>,
 }
 
 /// Who does one round after the other.
 #[derive(Debug, Default)]
-struct Locker {
+struct RoundRunner {
     round: Option<Round>,
     queued: bool,
     seat: Option<u64>,
     token: Option<Token>,
     /// Since when it holds its lock.
     had: Option<Instant>,
-    asked: Option<Asked>,
+    asked: Option<SentRequest>,
     /// Does nothing before.
     wakes: Option<Instant>,
     leaves: Option<Instant>,
@@ -55,8 +55,8 @@ struct Locker {
 
 /// A request under way.
 #[derive(Debug)]
-struct Asked {
-    question: Question,
+struct SentRequest {
+    question: PendingLockOp,
     begun: Instant,
     due: Instant,
 }
@@ -71,15 +71,15 @@ enum Next {
     Pause,
 }
 
-impl Client {
-    pub(crate) fn new(run: Rc<Run>, model: Rc<RefCell<Model>>, rng: Rng) -> Self {
-        let lockers = (0..run.pipeline).map(|_| Locker::default()).collect();
+impl LockWorker {
+    pub(crate) fn new(run: Rc<TestRun>, model: Rc<RefCell<LockModel>>, rng: Rng) -> Self {
+        let lockers = (0..run.pipeline).map(|_| RoundRunner::default()).collect();
         let under_way = HashMap::new();
         Self { run, model, rng, connection: None, number: 0, uid: 0, under_way, lockers }
     }
 
     /// Works until nothing is left to do.
-    pub(crate) async fn work(mut self) -> Result<(), Stop> {
+    pub(crate) async fn work(mut self) -> Result<(), StopReason> {
         loop {
             self.begin_rounds();
             if self.lockers.iter().all(|locker| locker.round.is_none()) {
@@ -107,8 +107,9 @@ impl Client {
             let mut model = self.model.borrow_mut();
             let shape = *model.shape();
             let key = self.rng.usize(..shape.keys);
-            let queues = |it: &Locker| it.queued && it.round.as_ref().is_some_and(|round| round.key == key);
-            let freedom = Freedom {
+            let queues =
+                |it: &RoundRunner| it.queued && it.round.as_ref().is_some_and(|round| round.key == key);
+            let freedom = AllowedActs {
                 may_queue: !self.lockers.iter().any(queues),
                 lapse: model.take_lapse(self.run.time(now)),
                 persistent: self.run.persistent,
@@ -117,13 +118,13 @@ impl Client {
             let round = Round::draw(&mut self.rng, &shape, key, freedom);
             let leaves = round.leaves_after.map(|after| now + after);
             self.lockers[at] =
-                Locker { queued: round.queues(), round: Some(round), leaves, ..Locker::default() };
+                RoundRunner { queued: round.queues(), round: Some(round), leaves, ..RoundRunner::default() };
         }
     }
 
-    async fn connect(&mut self) -> Result<Next, Stop> {
+    async fn connect(&mut self) -> Result<Next, StopReason> {
         let begun = Instant::now();
-        match Connection::open(&self.run.address, self.run.answer_timeout).await {
+        match PipelinedConnection::open(&self.run.address, self.run.answer_timeout).await {
             Ok(connection) => {
                 self.number = self.model.borrow_mut().next_connection();
                 self.connection = Some(connection);
@@ -132,7 +133,7 @@ impl Client {
             }
             Err(source) => {
                 let address = self.run.address.clone();
-                let failure = Failure::NotConnected { address, source };
+                let failure = OperationFailure::NotConnected { address, source };
                 self.run.tally.borrow_mut().note_failure(CONNECT, &failure);
                 self.lose(failure)
             }
@@ -140,7 +141,7 @@ impl Client {
     }
 
     /// Has every locker do what it can, sends and reads once, and handles all answers that came.
-    async fn turn(&mut self, mut connection: Connection) -> Result<Next, Stop> {
+    async fn turn(&mut self, mut connection: PipelinedConnection) -> Result<Next, StopReason> {
         let now = Instant::now();
         for at in 0..self.lockers.len() {
             if self.advance(at, now, &mut connection) {
@@ -148,7 +149,7 @@ impl Client {
                 return Ok(Next::Leave(at));
             }
         }
-        let Some(due) = self.lockers.iter().filter_map(Locker::due).min() else {
+        let Some(due) = self.lockers.iter().filter_map(RoundRunner::due).min() else {
             // All rounds are through.
             self.connection = Some(connection);
             return Ok(Next::On);
@@ -159,10 +160,10 @@ impl Client {
                 self.connection = Some(connection);
                 Ok(next)
             }
-            Ok(Ok(false)) => self.lose(Failure::Closed),
-            Ok(Err(error)) => self.lose(Failure::Broke(error)),
-            Err(_) if self.lockers.iter().any(Locker::is_overdue) => {
-                self.lose(Failure::Unanswered { timeout: self.run.answer_timeout })
+            Ok(Ok(false)) => self.lose(OperationFailure::Closed),
+            Ok(Err(error)) => self.lose(OperationFailure::Broke(error)),
+            Err(_) if self.lockers.iter().any(RoundRunner::is_overdue) => {
+                self.lose(OperationFailure::Unanswered { timeout: self.run.answer_timeout })
             }
             Err(_) => {
                 self.connection = Some(connection);
@@ -172,7 +173,7 @@ impl Client {
     }
 
     /// Has a locker do what it can. `true`: it leaves.
-    fn advance(&mut self, at: usize, now: Instant, connection: &mut Connection) -> bool {
+    fn advance(&mut self, at: usize, now: Instant, connection: &mut PipelinedConnection) -> bool {
         let time = self.run.time(now);
         let locker = &mut self.lockers[at];
         if locker.leaves.is_some_and(|leaves| leaves <= now) {
@@ -185,13 +186,13 @@ impl Client {
         while let Some(round) = &mut locker.round {
             let mut model = self.model.borrow_mut();
             let wait_ms = match round.steps.pop_front() {
-                Some(Step::Ask(act)) => {
+                Some(RoundStep::Ask(act)) => {
                     drop(model);
                     self.ask(at, act, now, connection);
                     return false;
                 }
-                Some(Step::Hold) => model.shape().hold_ms,
-                Some(Step::HoldUntil(after_ms)) => {
+                Some(RoundStep::Hold) => model.shape().hold_ms,
+                Some(RoundStep::HoldUntil(after_ms)) => {
                     let until = locker.had.map(|had| had + Duration::from_millis(after_ms));
                     locker.wakes = until.filter(|until| now < *until);
                     if locker.wakes.is_some() {
@@ -199,21 +200,21 @@ impl Client {
                     }
                     0
                 }
-                Some(Step::Outlive) => {
-                    round.steps.push_front(Step::Expire);
+                Some(RoundStep::Outlive) => {
+                    round.steps.push_front(RoundStep::Expire);
                     let ends = locker.seat.and_then(|seat| model.ends(round.key, seat));
                     ends.map_or(0, |ends| ends.ms_since(time)) + 1
                 }
-                Some(Step::Expire) => {
+                Some(RoundStep::Expire) => {
                     locker.seat.iter().for_each(|seat| model.expire(round.key, *seat, time));
                     0
                 }
-                Some(Step::Rest) => {
+                Some(RoundStep::Rest) => {
                     // Until it leaves.
-                    round.steps.push_front(Step::Rest);
+                    round.steps.push_front(RoundStep::Rest);
                     return false;
                 }
-                Some(Step::Leave) => return true,
+                Some(RoundStep::Leave) => return true,
                 None => {
                     locker.round = None;
                     drop(model);
@@ -230,10 +231,10 @@ impl Client {
         false
     }
 
-    fn ask(&mut self, at: usize, act: Act, now: Instant, connection: &mut Connection) {
+    fn ask(&mut self, at: usize, act: LockAct, now: Instant, connection: &mut PipelinedConnection) {
         let locker = &mut self.lockers[at];
         let Some(round) = &locker.round else { return };
-        let asker = Asker {
+        let asker = ContenderId {
             connection: self.number,
             key: round.key,
             seat: locker.seat,
@@ -246,10 +247,10 @@ impl Client {
         self.under_way.insert(self.uid, at);
         locker.seat = Some(question.seat);
         let due = now + Duration::from_millis(question.may_block_ms()) + self.run.answer_timeout;
-        locker.asked = Some(Asked { question, begun: now, due });
+        locker.asked = Some(SentRequest { question, begun: now, due });
     }
 
-    async fn handle_answers(&mut self, connection: &mut Connection) -> Result<Next, Stop> {
+    async fn handle_answers(&mut self, connection: &mut PipelinedConnection) -> Result<Next, StopReason> {
         let now = Instant::now();
         let mut next = Next::On;
         while let Some(message) = connection.next_message()? {
@@ -264,7 +265,7 @@ impl Client {
             let answer = LockAnswer::parse(operation, message.data)?;
             if answer.status() == LockStatus::ErrorDisconnected {
                 let held = self.give_up(at, &asked, now);
-                self.run.suffer(Failure::Disconnected)?;
+                self.run.suffer(OperationFailure::Disconnected)?;
                 next = if held { Next::Leave(at) } else { Next::Pause };
             } else if self.judge(at, &asked, answer, now).await? {
                 next = Next::Leave(at);
@@ -277,11 +278,11 @@ impl Client {
     async fn judge(
         &mut self,
         at: usize,
-        asked: &Asked,
+        asked: &SentRequest,
         answer: LockAnswer<'_>,
         now: Instant,
-    ) -> Result<bool, Stop> {
-        let Asked { question, begun, .. } = asked;
+    ) -> Result<bool, StopReason> {
+        let SentRequest { question, begun, .. } = asked;
         let time = self.run.time(now);
         let verdict = self.model.borrow_mut().judge(question, answer, time)?;
         if let Some(doubt) = verdict.doubt {
@@ -294,18 +295,18 @@ impl Client {
         let locker = &mut self.lockers[at];
         let Some(round) = &mut locker.round else { return Ok(false) };
         match verdict.outcome {
-            Outcome::Held(token) => {
+            LockOpOutcome::Held(token) => {
                 locker.token = Some(token);
                 locker.had = Some(now);
                 round.skip_wait();
             }
-            Outcome::TimedOut | Outcome::Lost => {
+            LockOpOutcome::TimedOut | LockOpOutcome::Lost => {
                 round.end();
                 locker.leaves = None;
             }
-            Outcome::Queued | Outcome::Done | Outcome::Refused => {}
+            LockOpOutcome::Queued | LockOpOutcome::Done | LockOpOutcome::Refused => {}
         }
-        Ok(question.act == Act::OtherLimit && verdict.outcome == Outcome::Lost)
+        Ok(question.act == LockAct::OtherLimit && verdict.outcome == LockOpOutcome::Lost)
     }
 
     /// What was asked before over this connection has been read by the server: requests keep their order.
@@ -313,26 +314,26 @@ impl Client {
         if self.lockers.len() > 1 {
             let mut model = self.model.borrow_mut();
             let asked = self.lockers.iter().filter_map(|locker| locker.asked.as_ref());
-            for Asked { question, .. } in asked.filter(|asked| asked.question.tick < tick) {
+            for SentRequest { question, .. } in asked.filter(|asked| asked.question.tick < tick) {
                 model.note_read(question.key, question.seat);
             }
         }
     }
 
     /// Whether something failed that is a reason for a loss. It may be noticed a moment later.
-    async fn excuse(&self, doubt: Doubt) -> Result<(), Stop> {
+    async fn excuse(&self, doubt: Uncertainty) -> Result<(), StopReason> {
         let failed = || self.run.outages.borrow().last_failure().is_some_and(|at| doubt.since <= at);
         let may_fail = self.run.outages.borrow().are_tolerated();
         if may_fail && !failed() {
             sleep(NOTICE).await;
         }
-        if may_fail && failed() { Ok(()) } else { Err(Stop::Wrong(doubt.wrong)) }
+        if may_fail && failed() { Ok(()) } else { Err(StopReason::Wrong(doubt.wrong)) }
     }
 
     /// The agent can't reach the server. Whether the locker held something.
-    fn give_up(&mut self, at: usize, asked: &Asked, now: Instant) -> bool {
-        let Asked { question, .. } = asked;
-        self.run.tally.borrow_mut().note_failure(question.row(), &Failure::Disconnected);
+    fn give_up(&mut self, at: usize, asked: &SentRequest, now: Instant) -> bool {
+        let SentRequest { question, .. } = asked;
+        self.run.tally.borrow_mut().note_failure(question.row(), &OperationFailure::Disconnected);
         self.model.borrow_mut().fail(question, self.run.time(now));
         let held = self.lockers[at].token.is_some();
         self.lockers[at].give_up(&self.run);
@@ -348,8 +349,8 @@ impl Client {
         self.drop_connection();
     }
 
-    fn lose(&mut self, failure: Failure) -> Result<Next, Stop> {
-        for Asked { question, .. } in self.lockers.iter().filter_map(|locker| locker.asked.as_ref()) {
+    fn lose(&mut self, failure: OperationFailure) -> Result<Next, StopReason> {
+        for SentRequest { question, .. } in self.lockers.iter().filter_map(|locker| locker.asked.as_ref()) {
             self.run.tally.borrow_mut().note_failure(question.row(), &failure);
         }
         self.drop_connection();
@@ -367,7 +368,7 @@ impl Client {
     }
 }
 
-impl Locker {
+impl RoundRunner {
     /// When there is something to do for it, if nothing is answered before.
     fn due(&self) -> Option<Instant> {
         let asked = self.asked.as_ref().map(|asked| asked.due);
@@ -379,7 +380,7 @@ impl Locker {
     }
 
     /// Ends its round, which counts for nothing.
-    fn give_up(&mut self, run: &Run) {
+    fn give_up(&mut self, run: &TestRun) {
         if self.round.is_some() {
             run.return_operation();
         }

@@ -12,11 +12,11 @@ pub(super) const SETTLE_MS: u64 = 2000;
 
 /// A key.
 #[derive(Debug)]
-pub(super) struct Key {
+pub(super) struct KeyModel {
     pub(super) name: String,
     /// Those who ask for it, in the order in which they began.
-    pub(super) places: Vec<Place>,
-    pub(super) holders: Vec<Holder>,
+    pub(super) places: Vec<Contender>,
+    pub(super) holders: Vec<ContenderHold>,
     /// How often it was asked for.
     pub(super) asked: u64,
     /// Since when fewer hold it than may.
@@ -29,7 +29,7 @@ pub(super) struct Key {
 
 /// Somebody who asks for a key.
 #[derive(Debug)]
-pub(super) struct Place {
+pub(super) struct Contender {
     pub(super) seat: u64,
     pub(super) connection: u64,
     pub(super) asked: Time,
@@ -47,7 +47,7 @@ pub(super) struct Place {
 
 /// Somebody who holds a key.
 #[derive(Debug)]
-pub(super) struct Holder {
+pub(super) struct ContenderHold {
     pub(super) seat: u64,
     pub(super) connection: u64,
     pub(super) token: Token,
@@ -60,13 +60,13 @@ pub(super) struct Holder {
     pub(super) releasing: bool,
     /// Its lease has ended.
     pub(super) ended: bool,
-    pub(super) rivalries: Vec<Rc<Rivalry>>,
+    pub(super) rivalries: Vec<Rc<Overlap>>,
 }
 
 /// More grants at a time than the limit allows, as it seems. It is certain when as many as the limit allows prove to
 /// have been valid still: only then can no lost connection, whose locks are free, be the reason.
 #[derive(Debug)]
-pub(super) struct Rivalry {
+pub(super) struct Overlap {
     /// The fence of the last of the grants.
     pub(super) fence: u64,
     /// The last of the grants was given back before this one was seen.
@@ -76,7 +76,7 @@ pub(super) struct Rivalry {
     pub(super) confirmed: Cell<u32>,
 }
 
-impl Key {
+impl KeyModel {
     pub(super) fn new(name: String) -> Self {
         let (places, holders, start) = (Vec::new(), Vec::new(), Time::from_ms(0));
         Self { name, places, holders, asked: 0, spare_since: start, settled: start, fence: 0 }
@@ -87,22 +87,22 @@ impl Key {
         self.holders.iter().filter(|holder| !holder.ended).count()
     }
 
-    pub(super) fn place(&mut self, seat: u64) -> Option<&mut Place> {
+    pub(super) fn place(&mut self, seat: u64) -> Option<&mut Contender> {
         let at = self.places.binary_search_by_key(&seat, |place| place.seat).ok()?;
         self.places.get_mut(at)
     }
 
-    pub(super) fn take_place(&mut self, seat: u64) -> Option<Place> {
+    pub(super) fn take_place(&mut self, seat: u64) -> Option<Contender> {
         let at = self.places.binary_search_by_key(&seat, |place| place.seat).ok()?;
         Some(self.places.remove(at))
     }
 
-    pub(super) fn holder(&mut self, seat: u64) -> Option<&mut Holder> {
+    pub(super) fn holder(&mut self, seat: u64) -> Option<&mut ContenderHold> {
         self.holders.iter_mut().find(|holder| holder.seat == seat)
     }
 
     /// The holder does not hold it any more.
-    pub(super) fn take_holder(&mut self, seat: u64, limit: u32, now: Time) -> Option<Holder> {
+    pub(super) fn take_holder(&mut self, seat: u64, limit: u32, now: Time) -> Option<ContenderHold> {
         self.make_room(limit, now);
         let at = self.holders.iter().position(|holder| holder.seat == seat)?;
         Some(self.holders.swap_remove(at))
@@ -132,7 +132,7 @@ impl Key {
     }
 
     /// Notes that `granted` was, with `fence`: those who certainly asked before are overtaken.
-    pub(super) fn note_grant(&mut self, granted: &Place, fence: u64, now: Time) {
+    pub(super) fn note_grant(&mut self, granted: &Contender, fence: u64, now: Time) {
         for place in &mut self.places {
             if place.is_before(granted) && place.overtaken.is_none_or(|(least, _)| fence < least) {
                 let at = place.overtaken.map_or(now, |(_, at)| at);
@@ -144,15 +144,16 @@ impl Key {
 
     /// The rivalry of the holders, if they seem to be too many. It is noted with those who were there first.
     pub(super) fn find_rivals(&mut self, limit: u32, tick: u64, now: Time) {
-        let is_certain = |it: &&mut Holder| !it.ended && !it.releasing && it.until > now.after_ms(MARGIN_MS);
-        let mut certain: Vec<&mut Holder> = self.holders.iter_mut().filter(is_certain).collect();
+        let is_certain =
+            |it: &&mut ContenderHold| !it.ended && !it.releasing && it.until > now.after_ms(MARGIN_MS);
+        let mut certain: Vec<&mut ContenderHold> = self.holders.iter_mut().filter(is_certain).collect();
         if certain.len() <= limit as usize {
             return;
         }
         certain.sort_unstable_by_key(|holder| holder.token.fence());
         if let Some((last, others)) = certain.split_last_mut() {
             let (fence, confirmed) = (last.token.fence(), Cell::new(0));
-            let rivalry = Rc::new(Rivalry { fence, is_over: false, tick, confirmed });
+            let rivalry = Rc::new(Overlap { fence, is_over: false, tick, confirmed });
             for holder in others {
                 holder.rivalries.push(Rc::clone(&rivalry));
             }
@@ -160,7 +161,7 @@ impl Key {
     }
 }
 
-impl Place {
+impl Contender {
     /// Whether this one certainly asked before `other`. A seat has the number of the tick at which it was asked for.
     fn is_before(&self, other: &Self) -> bool {
         self.connection == other.connection && self.seat < other.seat
@@ -168,9 +169,9 @@ impl Place {
     }
 }
 
-impl Holder {
+impl ContenderHold {
     /// Notes that it proved valid by what was asked at `tick`. A rivalry that certainly was one.
-    pub(super) fn confirm(&mut self, tick: u64, limit: u32) -> Option<Rc<Rivalry>> {
+    pub(super) fn confirm(&mut self, tick: u64, limit: u32) -> Option<Rc<Overlap>> {
         let mut proven = None;
         self.rivalries.retain(|rivalry| {
             let counts = rivalry.tick < tick;

@@ -8,6 +8,6 @@ mod model_tests;
 mod question;
 mod round;
 
-pub(crate) use client::Client as Locker;
-pub(crate) use model::{Model, Shape};
+pub(crate) use client::LockWorker as Locker;
+pub(crate) use model::{LockModel, LockWorkload};
 pub(crate) use question::{RELEASE, SHEET};

@@ -14,10 +14,10 @@
 //! - what is held is released, renewed for as long as asked, and refused to one with another limit. Only a failure
 //!   excuses a loss: the caller knows of those.
 
-use super::key::{Holder, Key, MARGIN_MS, Place, Rivalry, SETTLE_MS};
-use super::question::{Act, Outcome, Question, Verdict};
+use super::key::{Contender, ContenderHold, KeyModel, MARGIN_MS, Overlap, SETTLE_MS};
+use super::question::{LockAct, LockOpOutcome, PendingLockOp, Verdict};
 use super::round::Lapse;
-use crate::wrong::Wrong;
+use crate::wrong::WrongAnswer;
 use libdc::id::Grant;
 use libdc::time::Time;
 use libdc::wire::lock::{LockAnswer, LockStatus};
@@ -32,9 +32,9 @@ const RENEWAL_INTERVAL_MS: u64 = 5000;
 
 /// The keys of a run.
 #[derive(Debug)]
-pub(crate) struct Model {
-    keys: Vec<Key>,
-    shape: Shape,
+pub(crate) struct LockModel {
+    keys: Vec<KeyModel>,
+    shape: LockWorkload,
     /// Counts what is asked and answered.
     tick: u64,
     /// The greatest fence seen.
@@ -46,7 +46,7 @@ pub(crate) struct Model {
 
 /// What the locks are like.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Shape {
+pub(crate) struct LockWorkload {
     /// How many keys.
     pub(crate) keys: usize,
     /// How many may hold one.
@@ -61,7 +61,7 @@ pub(crate) struct Shape {
 
 /// Who asks.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Asker {
+pub(super) struct ContenderId {
     pub(super) connection: u64,
     pub(super) key: usize,
     /// Its seat, if it has one.
@@ -71,15 +71,16 @@ pub(super) struct Asker {
     pub(super) lease_ms: u64,
 }
 
-impl Model {
+impl LockModel {
     /// Keys that no other run has, as far as `seed` is random.
-    pub(crate) fn new(shape: &Shape, seed: u64) -> Self {
-        let keys = (0..shape.keys).map(|number| Key::new(format!("dc_test-{seed:016x}-{number}"))).collect();
+    pub(crate) fn new(shape: &LockWorkload, seed: u64) -> Self {
+        let keys =
+            (0..shape.keys).map(|number| KeyModel::new(format!("dc_test-{seed:016x}-{number}"))).collect();
         let lapses = [Lapse::Expires, Lapse::IsRenewed].map(|lapse| (lapse, Time::from_ms(0)));
         Self { keys, shape: *shape, tick: 0, fence: 0, connections: 0, lapses }
     }
 
-    pub(super) const fn shape(&self) -> &Shape {
+    pub(super) const fn shape(&self) -> &LockWorkload {
         &self.shape
     }
 
@@ -100,18 +101,18 @@ impl Model {
     }
 
     /// Asks something.
-    pub(super) fn ask(&mut self, asker: &Asker, act: Act, now: Time) -> Question {
+    pub(super) fn ask(&mut self, asker: &ContenderId, act: LockAct, now: Time) -> PendingLockOp {
         self.tick += 1;
         let tick = self.tick;
-        let Shape { limit, .. } = self.shape;
+        let LockWorkload { limit, .. } = self.shape;
         let key = &mut self.keys[asker.key];
         let seat = asker.seat.unwrap_or(tick);
-        let asks_anew = matches!(act, Act::Acquire { .. } | Act::Enqueue);
+        let asks_anew = matches!(act, LockAct::Acquire { .. } | LockAct::Enqueue);
         let free = key.held() + key.places.len() < limit as usize;
         if asks_anew {
             key.asked += 1;
             let is_alone = key.places.is_empty() && key.holders.is_empty() && key.settled <= now;
-            key.places.push(Place {
+            key.places.push(Contender {
                 seat,
                 connection: asker.connection,
                 asked: now,
@@ -123,7 +124,7 @@ impl Model {
             });
         }
         let waits_ms = match act {
-            Act::Acquire { timeout_ms } | Act::Wait { timeout_ms } => timeout_ms,
+            LockAct::Acquire { timeout_ms } | LockAct::Wait { timeout_ms } => timeout_ms,
             _ => 0,
         };
         if let Some(place) = key.place(seat) {
@@ -132,53 +133,57 @@ impl Model {
         let held = key.holder(seat);
         let token = held.as_ref().map_or(asker.token, |holder| Some(holder.token));
         if let Some(holder) = held {
-            holder.releasing |= act == Act::Release;
-            if act == Act::Renew {
+            holder.releasing |= act == LockAct::Release;
+            if act == LockAct::Renew {
                 holder.ends = holder.ends.max(now.after_ms(asker.lease_ms));
             }
         }
-        let limit = limit + u32::from(act == Act::OtherLimit);
-        let token = token.filter(|_| !asks_anew && act != Act::OtherLimit);
+        let limit = limit + u32::from(act == LockAct::OtherLimit);
+        let token = token.filter(|_| !asks_anew && act != LockAct::OtherLimit);
         let (name, lease_ms) = (key.name.clone(), asker.lease_ms);
-        Question { key: asker.key, name, act, seat, tick, asked: now, limit, lease_ms, token, free }
+        PendingLockOp { key: asker.key, name, act, seat, tick, asked: now, limit, lease_ms, token, free }
     }
 
     /// Judges the answer to `question`.
     ///
     /// # Errors
-    /// [`Wrong`] if no server that keeps its promises can have given it, whatever may have failed.
+    /// [`WrongAnswer`] if no server that keeps its promises can have given it, whatever may have failed.
     pub(super) fn judge(
         &mut self,
-        question: &Question,
+        question: &PendingLockOp,
         answer: LockAnswer<'_>,
         now: Time,
-    ) -> Result<Verdict, Box<Wrong>> {
+    ) -> Result<Verdict, Box<WrongAnswer>> {
         self.tick += 1;
         match (question.act, answer) {
-            (Act::Acquire { .. } | Act::Wait { .. } | Act::Enqueue, LockAnswer::Grant { grant, .. }) => {
-                self.judge_grant(question, grant, now)
-            }
-            (Act::Acquire { .. } | Act::Wait { .. }, LockAnswer::Status(LockStatus::Timeout)) => {
+            (
+                LockAct::Acquire { .. } | LockAct::Wait { .. } | LockAct::Enqueue,
+                LockAnswer::Grant { grant, .. },
+            ) => self.judge_grant(question, grant, now),
+            (LockAct::Acquire { .. } | LockAct::Wait { .. }, LockAnswer::Status(LockStatus::Timeout)) => {
                 self.judge_timeout(question, now)
             }
-            (Act::Enqueue, LockAnswer::Status(LockStatus::Queued)) => Ok(self.judge_queued(question, now)),
-            (Act::Wait { .. }, LockAnswer::Status(status)) => {
+            (LockAct::Enqueue, LockAnswer::Status(LockStatus::Queued)) => {
+                Ok(self.judge_queued(question, now))
+            }
+            (LockAct::Wait { .. }, LockAnswer::Status(status)) => {
                 self.judge_lost_place(question, status, answer, now)
             }
-            (Act::Renew | Act::Release, LockAnswer::Renewed { .. } | LockAnswer::Status(LockStatus::Ok)) => {
-                self.judge_holding(question, answer, now)
-            }
-            (Act::Renew | Act::Release, LockAnswer::Status(LockStatus::Error)) => {
+            (
+                LockAct::Renew | LockAct::Release,
+                LockAnswer::Renewed { .. } | LockAnswer::Status(LockStatus::Ok),
+            ) => self.judge_holding(question, answer, now),
+            (LockAct::Renew | LockAct::Release, LockAnswer::Status(LockStatus::Error)) => {
                 self.judge_loss(question, answer, now)
             }
-            (Act::OtherLimit, LockAnswer::Status(LockStatus::ErrorLimitMismatch)) => {
-                Ok(Verdict::right(Outcome::Refused))
+            (LockAct::OtherLimit, LockAnswer::Status(LockStatus::ErrorLimitMismatch)) => {
+                Ok(Verdict::right(LockOpOutcome::Refused))
             }
-            (Act::OtherLimit, _) => self.judge_loss(question, answer, now),
-            (Act::ReleaseEnded | Act::RenewEnded, LockAnswer::Status(LockStatus::Error)) => {
+            (LockAct::OtherLimit, _) => self.judge_loss(question, answer, now),
+            (LockAct::ReleaseEnded | LockAct::RenewEnded, LockAnswer::Status(LockStatus::Error)) => {
                 self.judge_end(question, now)
             }
-            (Act::ReleaseEnded | Act::RenewEnded, _) => {
+            (LockAct::ReleaseEnded | LockAct::RenewEnded, _) => {
                 Err(question.wrong("error, as it had been released or had expired", answer))
             }
             _ => Err(question.wrong("a lock or a reason that is one", answer)),
@@ -215,14 +220,19 @@ impl Model {
     }
 
     /// Notes that `question` will not be answered. What was held is given up for lost.
-    pub(super) fn fail(&mut self, question: &Question, now: Time) {
+    pub(super) fn fail(&mut self, question: &PendingLockOp, now: Time) {
         let key = &mut self.keys[question.key];
         key.take_place(question.seat);
         key.take_holder(question.seat, self.shape.limit, now);
         key.unsettle(now);
     }
 
-    fn judge_grant(&mut self, question: &Question, grant: Grant, now: Time) -> Result<Verdict, Box<Wrong>> {
+    fn judge_grant(
+        &mut self,
+        question: &PendingLockOp,
+        grant: Grant,
+        now: Time,
+    ) -> Result<Verdict, Box<WrongAnswer>> {
         let Grant { token, lease_ms } = grant;
         let fence = token.fence();
         let (limit, tick) = (self.shape.limit, self.tick);
@@ -241,7 +251,7 @@ impl Model {
         if let Some((overtaker, _)) = place.overtaken.filter(|(overtaker, _)| *overtaker <= fence) {
             return wrong(format!("to be granted before fence {overtaker}, which was asked for later"));
         }
-        let mut holder = Holder {
+        let mut holder = ContenderHold {
             seat: question.seat,
             connection: place.connection,
             token,
@@ -255,17 +265,17 @@ impl Model {
         if limit == 1 && fence <= key.fence && key.holders.is_empty() {
             // The other is released already, but came when this one was held.
             let confirmed = Cell::new(0);
-            let rivalry = Rivalry { fence: key.fence, is_over: true, tick, confirmed };
+            let rivalry = Overlap { fence: key.fence, is_over: true, tick, confirmed };
             holder.rivalries.push(Rc::new(rivalry));
         }
         key.note_grant(&place, fence, now);
         key.holders.push(holder);
         key.find_rivals(limit, tick, now);
         self.fence = self.fence.max(fence);
-        Ok(Verdict::right(Outcome::Held(token)))
+        Ok(Verdict::right(LockOpOutcome::Held(token)))
     }
 
-    fn judge_timeout(&mut self, question: &Question, now: Time) -> Result<Verdict, Box<Wrong>> {
+    fn judge_timeout(&mut self, question: &PendingLockOp, now: Time) -> Result<Verdict, Box<WrongAnswer>> {
         let limit = self.shape.limit;
         let key = &mut self.keys[question.key];
         let Some(place) = key.take_place(question.seat) else {
@@ -287,31 +297,31 @@ impl Model {
         } else if question.may_block_ms() > 0 && is_spare && spare_ms > SETTLE_MS {
             format!("to be granted, as it was free for {spare_ms} ms")
         } else {
-            return Ok(Verdict::right(Outcome::TimedOut));
+            return Ok(Verdict::right(LockOpOutcome::TimedOut));
         };
-        Ok(Verdict::unless_failed(Outcome::TimedOut, recovering(now), wrong(expected)))
+        Ok(Verdict::unless_failed(LockOpOutcome::TimedOut, recovering(now), wrong(expected)))
     }
 
-    fn judge_queued(&mut self, question: &Question, now: Time) -> Verdict {
+    fn judge_queued(&mut self, question: &PendingLockOp, now: Time) -> Verdict {
         let key = &mut self.keys[question.key];
         let asked = key.asked;
         let is_alone = key.place(question.seat).is_some_and(|place| place.alone == Some(asked));
         self.note_read(question.key, question.seat);
         if is_alone {
             let wrong = question.wrong_for("acquired, as nobody else held or wanted it", "queued");
-            return Verdict::unless_failed(Outcome::Queued, recovering(now), wrong);
+            return Verdict::unless_failed(LockOpOutcome::Queued, recovering(now), wrong);
         }
-        Verdict::right(Outcome::Queued)
+        Verdict::right(LockOpOutcome::Queued)
     }
 
     /// A place that became a lock may have expired, and one may be lost with a link.
     fn judge_lost_place(
         &mut self,
-        question: &Question,
+        question: &PendingLockOp,
         status: LockStatus,
         answer: LockAnswer<'_>,
         now: Time,
-    ) -> Result<Verdict, Box<Wrong>> {
+    ) -> Result<Verdict, Box<WrongAnswer>> {
         let Some(place) = self.keys[question.key].take_place(question.seat) else {
             return Err(question.wrong("an end", answer));
         };
@@ -320,19 +330,21 @@ impl Model {
             LockStatus::ErrorLeaseExpired
                 if now.after_ms(MARGIN_MS) >= place.asked.after_ms(question.lease_ms) =>
             {
-                Ok(Verdict::right(Outcome::TimedOut))
+                Ok(Verdict::right(LockOpOutcome::TimedOut))
             }
-            LockStatus::ErrorNotEnqueued => Ok(Verdict::unless_failed(Outcome::Lost, place.asked, wrong)),
+            LockStatus::ErrorNotEnqueued => {
+                Ok(Verdict::unless_failed(LockOpOutcome::Lost, place.asked, wrong))
+            }
             _ => Err(wrong),
         }
     }
 
     fn judge_holding(
         &mut self,
-        question: &Question,
+        question: &PendingLockOp,
         answer: LockAnswer<'_>,
         now: Time,
-    ) -> Result<Verdict, Box<Wrong>> {
+    ) -> Result<Verdict, Box<WrongAnswer>> {
         let limit = self.shape.limit;
         let key = &mut self.keys[question.key];
         let Some(holder) = key.holder(question.seat) else {
@@ -342,61 +354,61 @@ impl Model {
             return Err(holder.rivaled(question, &rival, "it was valid still"));
         }
         match (question.act, answer) {
-            (Act::Renew, LockAnswer::Renewed { lease_ms }) if lease_ms == question.lease_ms => {
+            (LockAct::Renew, LockAnswer::Renewed { lease_ms }) if lease_ms == question.lease_ms => {
                 holder.until = holder.until.max(question.asked.after_ms(lease_ms));
                 holder.ends = now.after_ms(lease_ms);
             }
-            (Act::Release, LockAnswer::Status(_)) => {
+            (LockAct::Release, LockAnswer::Status(_)) => {
                 key.take_holder(question.seat, limit, now);
             }
             _ => {
                 return Err(question.wrong(format!("ok for {} ms", question.lease_ms), answer));
             }
         }
-        Ok(Verdict::right(Outcome::Done))
+        Ok(Verdict::right(LockOpOutcome::Done))
     }
 
     /// What is held according to us is not according to the server.
     fn judge_loss(
         &mut self,
-        question: &Question,
+        question: &PendingLockOp,
         answer: LockAnswer<'_>,
         now: Time,
-    ) -> Result<Verdict, Box<Wrong>> {
+    ) -> Result<Verdict, Box<WrongAnswer>> {
         let key = &mut self.keys[question.key];
         let Some(holder) = key.take_holder(question.seat, self.shape.limit, now) else {
             return Err(question.wrong("an end", answer));
         };
         key.unsettle(now);
         let expected = match question.act {
-            Act::OtherLimit => "error_limit_mismatch, as it is held with another",
+            LockAct::OtherLimit => "error_limit_mismatch, as it is held with another",
             _ => "ok, as it was held",
         };
         if now.after_ms(MARGIN_MS) >= holder.until {
             // It took so long that the lease may have ended.
-            return Ok(Verdict::right(Outcome::Lost));
+            return Ok(Verdict::right(LockOpOutcome::Lost));
         }
-        Ok(Verdict::unless_failed(Outcome::Lost, holder.asked, question.wrong(expected, answer)))
+        Ok(Verdict::unless_failed(LockOpOutcome::Lost, holder.asked, question.wrong(expected, answer)))
     }
 
     /// What had been given back or had expired is refused. If it expired, it was held before.
-    fn judge_end(&mut self, question: &Question, now: Time) -> Result<Verdict, Box<Wrong>> {
+    fn judge_end(&mut self, question: &PendingLockOp, now: Time) -> Result<Verdict, Box<WrongAnswer>> {
         let limit = self.shape.limit;
         let holder = self.keys[question.key].take_holder(question.seat, limit, now);
         let Some((mut holder, rival)) = holder.and_then(|mut holder| {
             let rival = holder.confirm(question.tick, limit)?;
             Some((holder, rival))
         }) else {
-            return Ok(Verdict::right(Outcome::Refused));
+            return Ok(Verdict::right(LockOpOutcome::Refused));
         };
         holder.rivalries.clear();
         let wrong = holder.rivaled(question, &rival, "its lease had not ended");
-        Ok(Verdict::unless_failed(Outcome::Refused, holder.asked, wrong))
+        Ok(Verdict::unless_failed(LockOpOutcome::Refused, holder.asked, wrong))
     }
 }
 
-impl Holder {
-    fn rivaled(&self, question: &Question, rivalry: &Rivalry, why: &str) -> Box<Wrong> {
+impl ContenderHold {
+    fn rivaled(&self, question: &PendingLockOp, rivalry: &Overlap, why: &str) -> Box<WrongAnswer> {
         let (own, rival, limit) = (self.token.fence(), rivalry.fence, question.limit);
         if rivalry.is_over {
             let expected = format!("a fence above {rival}, which the key had been granted with before");

@@ -1,14 +1,14 @@
 //! What is asked about locks, and what an answer that may be right says.
 
-use crate::tally::Sheet;
-use crate::wrong::Wrong;
+use crate::tally::CounterTable;
+use crate::wrong::WrongAnswer;
 use libdc::id::{LockKey, Token};
 use libdc::time::Time;
 use libdc::wire::frame::Operation;
 use libdc::wire::lock::{LockAction, LockAnswer, LockRequest};
 
-/// How a run on locks is counted: by [`Question::row`] and [`Outcome::column`].
-pub(crate) const SHEET: Sheet = Sheet {
+/// How a run on locks is counted: by [`PendingLockOp::row`] and [`LockOpOutcome::column`].
+pub(crate) const SHEET: CounterTable = CounterTable {
     unit: "rounds",
     rows: &["free", "busy", "try", "enqueue", "wait", "renew", "release", "misuse", "connect"],
     columns: &[
@@ -28,7 +28,7 @@ pub(crate) const RELEASE: usize = 6;
 
 /// An operation, with what may be chosen about it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Act {
+pub(super) enum LockAct {
     /// Ask for the lock and wait for it; 0 is a try.
     Acquire { timeout_ms: u64 },
     /// Ask for a place in the queue.
@@ -49,10 +49,10 @@ pub(super) enum Act {
 
 /// An operation under way.
 #[derive(Clone, Debug)]
-pub(super) struct Question {
+pub(super) struct PendingLockOp {
     pub(super) key: usize,
     pub(super) name: String,
-    pub(super) act: Act,
+    pub(super) act: LockAct,
     /// Who asks: the number of its place, and of the lock that becomes of it.
     pub(super) seat: u64,
     /// Its place in the order of all that was asked and answered.
@@ -67,7 +67,7 @@ pub(super) struct Question {
 
 /// What an answer that may be right says.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Outcome {
+pub(super) enum LockOpOutcome {
     /// It is held now, with this token.
     Held(Token),
     /// There is a place in the queue.
@@ -85,30 +85,30 @@ pub(super) enum Outcome {
 /// An outcome, and whether it is right in any case.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(super) struct Verdict {
-    pub(super) outcome: Outcome,
-    pub(super) doubt: Option<Doubt>,
+    pub(super) outcome: LockOpOutcome,
+    pub(super) doubt: Option<Uncertainty>,
 }
 
 /// An answer is wrong unless something failed since then.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) struct Doubt {
+pub(super) struct Uncertainty {
     pub(super) since: Time,
-    pub(super) wrong: Box<Wrong>,
+    pub(super) wrong: Box<WrongAnswer>,
 }
 
-impl Question {
+impl PendingLockOp {
     /// The request that asks this.
     pub(super) fn write(&self, uid: u32, out: &mut Vec<u8>) {
         let Some(key) = LockKey::new(&self.name) else { unreachable!("{} is no key", self.name) };
         let Self { limit, lease_ms, .. } = *self;
         let token = self.token.unwrap_or(Token::new(0, 0));
         let action = match self.act {
-            Act::Acquire { timeout_ms } => LockAction::Acquire { key, limit, timeout_ms, lease_ms },
-            Act::OtherLimit => LockAction::Acquire { key, limit, timeout_ms: 0, lease_ms },
-            Act::Enqueue => LockAction::Enqueue { key, limit, lease_ms },
-            Act::Wait { timeout_ms } => LockAction::Wait { key, timeout_ms },
-            Act::Renew | Act::RenewEnded => LockAction::Renew { key, token, lease_ms },
-            Act::Release | Act::ReleaseEnded => LockAction::Release { key, token },
+            LockAct::Acquire { timeout_ms } => LockAction::Acquire { key, limit, timeout_ms, lease_ms },
+            LockAct::OtherLimit => LockAction::Acquire { key, limit, timeout_ms: 0, lease_ms },
+            LockAct::Enqueue => LockAction::Enqueue { key, limit, lease_ms },
+            LockAct::Wait { timeout_ms } => LockAction::Wait { key, timeout_ms },
+            LockAct::Renew | LockAct::RenewEnded => LockAction::Renew { key, token, lease_ms },
+            LockAct::Release | LockAct::ReleaseEnded => LockAction::Release { key, token },
         };
         LockRequest { owner: 0, action }.write(uid, out);
     }
@@ -117,18 +117,18 @@ impl Question {
     pub(super) const fn operation(&self) -> libdc::wire::frame::LockOperation {
         use libdc::wire::frame::LockOperation::{Acquire, Enqueue, Release, Renew, Wait};
         match self.act {
-            Act::Acquire { .. } | Act::OtherLimit => Acquire,
-            Act::Enqueue => Enqueue,
-            Act::Wait { .. } => Wait,
-            Act::Renew | Act::RenewEnded => Renew,
-            Act::Release | Act::ReleaseEnded => Release,
+            LockAct::Acquire { .. } | LockAct::OtherLimit => Acquire,
+            LockAct::Enqueue => Enqueue,
+            LockAct::Wait { .. } => Wait,
+            LockAct::Renew | LockAct::RenewEnded => Renew,
+            LockAct::Release | LockAct::ReleaseEnded => Release,
         }
     }
 
     /// How long the server may take before it answers, besides its own time.
     pub(super) const fn may_block_ms(&self) -> u64 {
         match self.act {
-            Act::Acquire { timeout_ms } | Act::Wait { timeout_ms } => timeout_ms,
+            LockAct::Acquire { timeout_ms } | LockAct::Wait { timeout_ms } => timeout_ms,
             _ => 0,
         }
     }
@@ -136,19 +136,19 @@ impl Question {
     /// Its row of the [`SHEET`].
     pub(super) const fn row(&self) -> usize {
         match self.act {
-            Act::Acquire { timeout_ms: 0 } => 2,
-            Act::Acquire { .. } if self.free => 0,
-            Act::Acquire { .. } => 1,
-            Act::Enqueue => 3,
-            Act::Wait { .. } => 4,
-            Act::Renew => 5,
-            Act::Release => 6,
-            Act::OtherLimit | Act::ReleaseEnded | Act::RenewEnded => 7,
+            LockAct::Acquire { timeout_ms: 0 } => 2,
+            LockAct::Acquire { .. } if self.free => 0,
+            LockAct::Acquire { .. } => 1,
+            LockAct::Enqueue => 3,
+            LockAct::Wait { .. } => 4,
+            LockAct::Renew => 5,
+            LockAct::Release => 6,
+            LockAct::OtherLimit | LockAct::ReleaseEnded | LockAct::RenewEnded => 7,
         }
     }
 
     /// That `answer` came and not what was expected.
-    pub(super) fn wrong(&self, expected: impl Into<String>, answer: LockAnswer<'_>) -> Box<Wrong> {
+    pub(super) fn wrong(&self, expected: impl Into<String>, answer: LockAnswer<'_>) -> Box<WrongAnswer> {
         let got = match answer {
             LockAnswer::Grant { grant, .. } => {
                 format!("fence {} for {} ms", grant.token.fence(), grant.lease_ms)
@@ -160,23 +160,23 @@ impl Question {
     }
 
     /// The same, where it is not the answer alone that is wrong.
-    pub(super) fn wrong_for(&self, expected: impl Into<String>, got: impl Into<String>) -> Box<Wrong> {
+    pub(super) fn wrong_for(&self, expected: impl Into<String>, got: impl Into<String>) -> Box<WrongAnswer> {
         let mut asked = format!("{} of {}", Operation::Lock(self.operation()).name(), self.name);
         match self.act {
-            Act::Acquire { timeout_ms } | Act::Wait { timeout_ms } => {
+            LockAct::Acquire { timeout_ms } | LockAct::Wait { timeout_ms } => {
                 asked += &format!(" within {timeout_ms} ms");
             }
-            Act::OtherLimit => asked += &format!(" with limit {}", self.limit),
+            LockAct::OtherLimit => asked += &format!(" with limit {}", self.limit),
             _ => {}
         }
         if let Some(token) = self.token {
             asked += &format!(" with fence {}", token.fence());
         }
-        Wrong::of(asked, expected.into(), got.into())
+        WrongAnswer::of(asked, expected.into(), got.into())
     }
 }
 
-impl Outcome {
+impl LockOpOutcome {
     /// Its column of the [`SHEET`].
     pub(super) const fn column(self) -> usize {
         match self {
@@ -190,11 +190,11 @@ impl Outcome {
 }
 
 impl Verdict {
-    pub(super) const fn right(outcome: Outcome) -> Self {
+    pub(super) const fn right(outcome: LockOpOutcome) -> Self {
         Self { outcome, doubt: None }
     }
 
-    pub(super) const fn unless_failed(outcome: Outcome, since: Time, wrong: Box<Wrong>) -> Self {
-        Self { outcome, doubt: Some(Doubt { since, wrong }) }
+    pub(super) const fn unless_failed(outcome: LockOpOutcome, since: Time, wrong: Box<WrongAnswer>) -> Self {
+        Self { outcome, doubt: Some(Uncertainty { since, wrong }) }
     }
 }

@@ -2,8 +2,8 @@
 //! let the lease pass, hold the lock for longer than the first lease, or are gone without a word.
 
 use super::key::MARGIN_MS;
-use super::model::Shape;
-use super::question::Act;
+use super::model::LockWorkload;
+use super::question::LockAct;
 use fastrand::Rng;
 use std::collections::VecDeque;
 use std::time::Duration;
@@ -28,7 +28,7 @@ const LEAVERS_OF_ONE: usize = 8;
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) key: usize,
-    pub(super) steps: VecDeque<Step>,
+    pub(super) steps: VecDeque<RoundStep>,
     pub(super) lease_ms: u64,
     /// Gone after this, whatever has been answered.
     pub(super) leaves_after: Option<Duration>,
@@ -36,8 +36,8 @@ pub(super) struct Round {
 
 /// One step of it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Step {
-    Ask(Act),
+pub(super) enum RoundStep {
+    Ask(LockAct),
     /// Hold the lock.
     Hold,
     /// Hold it until so many milliseconds after it was had.
@@ -63,7 +63,7 @@ pub(super) enum Lapse {
 
 /// What a client is free to do.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Freedom {
+pub(super) struct AllowedActs {
     /// The key has no place of this connection that was queued for.
     pub(super) may_queue: bool,
     /// A short lease is to end.
@@ -76,35 +76,35 @@ pub(super) struct Freedom {
 
 impl Round {
     /// A round about `key`.
-    pub(super) fn draw(rng: &mut Rng, shape: &Shape, key: usize, freedom: Freedom) -> Self {
-        let Freedom { may_queue, lapse, persistent, pipeline } = freedom;
+    pub(super) fn draw(rng: &mut Rng, shape: &LockWorkload, key: usize, freedom: AllowedActs) -> Self {
+        let AllowedActs { may_queue, lapse, persistent, pipeline } = freedom;
         let leavers = if persistent { LEAVERS.saturating_mul(pipeline) } else { LEAVERS_OF_ONE };
         let leaves_after = (rng.usize(..leavers) == 0 && lapse.is_none())
             .then(|| Duration::from_millis(rng.u64(..=LEAVE_WITHIN_MS)));
-        let wait = Step::Ask(Act::Wait { timeout_ms: shape.wait_ms });
+        let wait = RoundStep::Ask(LockAct::Wait { timeout_ms: shape.wait_ms });
         let mut steps = VecDeque::new();
         match rng.u8(..10) {
-            0 => steps.push_back(Step::Ask(Act::Acquire { timeout_ms: 0 })),
-            1 | 2 if may_queue && lapse.is_none() => steps.extend([Step::Ask(Act::Enqueue), wait]),
-            _ => steps.push_back(Step::Ask(Act::Acquire { timeout_ms: shape.wait_ms })),
+            0 => steps.push_back(RoundStep::Ask(LockAct::Acquire { timeout_ms: 0 })),
+            1 | 2 if may_queue && lapse.is_none() => steps.extend([RoundStep::Ask(LockAct::Enqueue), wait]),
+            _ => steps.push_back(RoundStep::Ask(LockAct::Acquire { timeout_ms: shape.wait_ms })),
         }
-        let ended = Step::Ask(if rng.bool() { Act::ReleaseEnded } else { Act::RenewEnded });
+        let ended = RoundStep::Ask(if rng.bool() { LockAct::ReleaseEnded } else { LockAct::RenewEnded });
         if leaves_after.is_some() {
-            steps.push_back(Step::Rest);
+            steps.push_back(RoundStep::Rest);
         } else if lapse == Some(Lapse::IsRenewed) {
-            steps.extend([Step::HoldUntil(RENEWED_AFTER_MS), Step::Ask(Act::Renew)]);
-            steps.extend([Step::HoldUntil(RENEWED_UNTIL_MS), Step::Ask(Act::Release)]);
+            steps.extend([RoundStep::HoldUntil(RENEWED_AFTER_MS), RoundStep::Ask(LockAct::Renew)]);
+            steps.extend([RoundStep::HoldUntil(RENEWED_UNTIL_MS), RoundStep::Ask(LockAct::Release)]);
         } else if lapse == Some(Lapse::Expires) {
-            steps.extend([Step::Outlive, ended]);
+            steps.extend([RoundStep::Outlive, ended]);
         } else {
             let one_in = |rng: &mut Rng, rounds: u8| rng.u8(..rounds) == 0;
-            steps.extend(one_in(rng, 50).then_some(Step::Ask(Act::OtherLimit)));
-            steps.extend(one_in(rng, 6).then_some(Step::Ask(Act::Renew)));
-            steps.extend([Step::Hold, Step::Ask(Act::Release)]);
+            steps.extend(one_in(rng, 50).then_some(RoundStep::Ask(LockAct::OtherLimit)));
+            steps.extend(one_in(rng, 6).then_some(RoundStep::Ask(LockAct::Renew)));
+            steps.extend([RoundStep::Hold, RoundStep::Ask(LockAct::Release)]);
             steps.extend(one_in(rng, 20).then_some(ended));
         }
         if !persistent {
-            steps.push_back(Step::Leave);
+            steps.push_back(RoundStep::Leave);
         }
         let lease_ms = match lapse {
             Some(Lapse::Expires) => EXPIRING_LEASE_MS,
@@ -116,19 +116,19 @@ impl Round {
 
     /// Whether it queues for its lock.
     pub(super) fn queues(&self) -> bool {
-        self.steps.contains(&Step::Ask(Act::Enqueue))
+        self.steps.contains(&RoundStep::Ask(LockAct::Enqueue))
     }
 
     /// The lock was had: there is no need to wait for it.
     pub(super) fn skip_wait(&mut self) {
-        if matches!(self.steps.front(), Some(Step::Ask(Act::Wait { .. }))) {
+        if matches!(self.steps.front(), Some(RoundStep::Ask(LockAct::Wait { .. }))) {
             self.steps.pop_front();
         }
     }
 
     /// The lock was not had, or is lost.
     pub(super) fn end(&mut self) {
-        self.steps.retain(|step| *step == Step::Leave);
+        self.steps.retain(|step| *step == RoundStep::Leave);
         self.leaves_after = None;
     }
 }
