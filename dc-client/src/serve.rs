@@ -2,14 +2,14 @@
 
 use crate::options::{AgentOptions, PROGRAM};
 use dc_options::address::Address;
+use dc_options::service_manager::ServiceManager;
 use dc_options::start::{BoundDaemon, DaemonParts, StartError, time_to_finish};
-use dc_options::supervisor::ServiceManager;
-use libdc::auth::AuthToken;
 use libdc::net::accept::ThrottledListener;
 use libdc::net::agent::{AgentDriver, AgentSettings};
 use libdc::net::clock::DriverClock;
 use libdc::net::workers::runtime;
-use libdc::proto::multiplexer::MultiplexerSettings;
+use libdc::proto::agent::multiplexer::MultiplexerSettings;
+use libdc::secret::AuthToken;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,7 +25,7 @@ const FIRST_ATTEMPT_MAX: Duration = Duration::from_secs(1);
 /// Longest time for an attempt to connect where `-timeout` sets none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait at the end for the server to hear of it.
-const GOODBYE_MAX: Duration = Duration::from_secs(1);
+const BYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &AgentOptions) -> Result<(), StartError> {
@@ -70,7 +70,7 @@ async fn serve(
 
     let mut link_is_up = agent.watch_link();
     supervisor.serving(&status(&options.server, *link_is_up.borrow_and_update()));
-    let told = supervisor.alive_during(tell_link(&supervisor, &options.server, link_is_up));
+    let told = supervisor.alive_during(notify_link_changes(&supervisor, &options.server, link_is_up));
     tokio::select! {
         _ = signals.shutdown() => {}
         () = told => {}
@@ -85,12 +85,12 @@ async fn serve(
         () = time_to_finish(options.daemon.shutdown_timeout) => warn!("connections were still busy and are closed"),
         _ = signals.shutdown() => {}
     }
-    if timeout(GOODBYE_MAX, agent.leave()).await.is_err() {
+    if timeout(BYE_TIMEOUT, agent.shut_down()).await.is_err() {
         warn!(server = %options.server, "the server was told that the agent ends, and did not answer");
     }
     link.abort();
     info!("ended");
-    Ok(serving.end()?)
+    Ok(serving.finish()?)
 }
 
 async fn accept(
@@ -106,7 +106,11 @@ async fn accept(
 }
 
 /// Tells the supervisor whenever the link comes or goes.
-async fn tell_link(supervisor: &ServiceManager, server: &Address, mut is_up: watch::Receiver<bool>) {
+async fn notify_link_changes(
+    supervisor: &ServiceManager,
+    server: &Address,
+    mut is_up: watch::Receiver<bool>,
+) {
     while is_up.changed().await.is_ok() {
         supervisor.status(&status(server, *is_up.borrow_and_update()));
     }

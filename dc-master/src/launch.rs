@@ -9,13 +9,13 @@
 //! Between fork and exec hardly anything is allowed, and least of all to look up a user or to set a variable. So that is
 //! done by the [starter](crate::starter): this program again, in the process that will be the child.
 
+use crate::exec_stub::{ExecRequest, MasterExecStub};
+use crate::fd_store::{STORED_MAX, StoredFd};
 use crate::notify_socket::{NotifyDir, NotifySocket};
 use crate::options::PROGRAM;
 use crate::sockets::PassedSocket;
-use crate::starter::{ExecRequest, MasterExecStub};
-use crate::store::{STORED_MAX, StoredFd};
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
-use libdc::process::passed::PASSED_FIRST;
+use libdc::process::activation::PASSED_FIRST;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;

@@ -15,9 +15,11 @@
 //! | `output` | what children write |
 #![forbid(unsafe_code)]
 
+mod exec_stub;
+mod fd_store;
 mod launch;
 mod master;
-mod notices;
+mod notify_listener;
 mod notify_socket;
 mod options;
 mod output;
@@ -25,12 +27,10 @@ mod process;
 mod run;
 mod signals;
 mod sockets;
-mod starter;
-mod store;
 mod supervisor;
 
+use exec_stub::MasterExecStub;
 use options::{MasterOptions, PROGRAM};
-use starter::MasterExecStub;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {

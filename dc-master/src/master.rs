@@ -1,18 +1,18 @@
 //! The driver: tells the supervisor what happens, and does what it decides.
 
+use crate::fd_store::FdStore;
 use crate::launch::Launcher;
-use crate::notices::{FdStoreRequest, NotifyMessage};
+use crate::notify_listener::{FdStoreRequest, NotifyMessage};
 use crate::output::ChildOutput;
 use crate::process::{ChildProcess, reap};
 use crate::run::MasterError;
 use crate::signals::{MasterSignals, SignalRequest, system_signal};
 use crate::sockets::ListenSockets;
-use crate::store::FdStore;
 use crate::supervisor::{
     ChildId, MasterExit, StartFailure, Supervisor, SupervisorAction, SupervisorEvent, SupervisorSettings,
 };
 use libdc::net::clock::DriverClock;
-use libdc::process::life::{LifecycleError, Serving, Unprivileged};
+use libdc::process::lifecycle::{LifecycleError, Serving, Unprivileged};
 use libdc::process::notify::Notifier;
 use nix::sys::signal::Signal;
 use std::future::{pending, poll_fn};
@@ -104,10 +104,10 @@ impl Master {
     /// [`MasterError`] if it ends without having been told to.
     pub(crate) async fn run(mut self) -> Result<(), MasterError> {
         loop {
-            self.believe();
+            self.confirm_ready();
             while let Some(action) = self.supervisor.poll_action() {
                 if let Some(status) = self.act(action) {
-                    return self.end(status).await;
+                    return self.shut_down(status).await;
                 }
             }
             self.processes.retain(|process| !process.ended);
@@ -248,7 +248,7 @@ impl Master {
 
     /// Takes children for ready that have said so, and still live a moment later. One that has ended serves nobody,
     /// whatever it has said before.
-    fn believe(&mut self) {
+    fn confirm_ready(&mut self) {
         let now = Instant::now();
         for process in &mut self.processes {
             if process.believed_at.take_if(|at| *at <= now).is_some() && process.lives() {
@@ -287,8 +287,8 @@ impl Master {
             SupervisorAction::Pass { child, signal } => self.signal(child, system_signal(signal)),
             SupervisorAction::Kill { child } => self.signal(child, Signal::SIGKILL),
             SupervisorAction::Report(report) => self.report(report),
-            SupervisorAction::TellReady { child } => self.tell_ready(child),
-            SupervisorAction::TellServesOn { child, after } => self.tell_serves_on(child, after),
+            SupervisorAction::TellReady { child } => self.log_ready(child),
+            SupervisorAction::TellServesOn { child, after } => self.log_keeps_serving(child, after),
             SupervisorAction::TellReloading => self.notifier.reloading(),
             SupervisorAction::TellRestarting { in_ms } => {
                 self.notifier.status(&format!("no child serves; the next one starts in {in_ms} ms"));
@@ -340,7 +340,7 @@ impl Master {
         process.inspect(|process| process.signal(signal));
     }
 
-    fn tell_ready(&mut self, id: ChildId) {
+    fn log_ready(&mut self, id: ChildId) {
         let now = self.clock.now();
         self.life = match std::mem::replace(&mut self.life, MasterPhase::Between) {
             MasterPhase::Starting(confined) => match confined.serving() {
@@ -364,7 +364,7 @@ impl Master {
         }
     }
 
-    fn tell_serves_on(&self, id: ChildId, after: StartFailure) {
+    fn log_keeps_serving(&self, id: ChildId, after: StartFailure) {
         let why = match after {
             StartFailure::DiedEarly { child } if self.number(child) == 0 => "no new child could be started",
             StartFailure::DiedEarly { .. } => "the new child died before it was ready",
@@ -433,12 +433,12 @@ impl Master {
         process.map_or(0, |process| process.pid.as_raw())
     }
 
-    async fn end(self, status: MasterExit) -> Result<(), MasterError> {
+    async fn shut_down(self, status: MasterExit) -> Result<(), MasterError> {
         self.output.finish().await;
         self.sockets.close();
         info!("ended");
         match self.life {
-            MasterPhase::Serving(serving) => serving.end()?,
+            MasterPhase::Serving(serving) => serving.finish()?,
             MasterPhase::Failed(error) => return Err(error.into()),
             MasterPhase::Starting(_) | MasterPhase::Between => {}
         }

@@ -9,7 +9,7 @@
 //! starts knows which are nobody's, and removes them.
 
 use libdc::file::OwnedFile;
-use libdc::process::passing;
+use libdc::process::fd_passing;
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, socket};
@@ -47,7 +47,7 @@ pub(crate) enum SenderAccess {
 
 impl SenderAccess {
     /// Those that children may be, if they are started as `user`.
-    pub(crate) fn of(user: Option<u32>) -> Self {
+    pub(crate) fn for_user(user: Option<u32>) -> Self {
         match user {
             Some(user) => Self::User(user),
             None if geteuid().is_root() => Self::Any,
@@ -197,7 +197,7 @@ fn open_abstract() -> io::Result<NotifySocket> {
 fn new_socket() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-    passing::receive_senders(&socket)?;
+    fd_passing::receive_senders(&socket)?;
     Ok(socket)
 }
 
@@ -208,9 +208,9 @@ mod tests {
     use std::os::unix::net::SocketAddr;
     use std::time::SystemTime;
 
-    fn is_heard(receiver: &UnixDatagram, send: impl FnOnce(&UnixDatagram)) {
+    fn is_received(receiver: &UnixDatagram, send: impl FnOnce(&UnixDatagram)) {
         send(&UnixDatagram::unbound().unwrap());
-        let received = passing::receive(receiver, &mut [0; 16]).unwrap();
+        let received = fd_passing::receive(receiver, &mut [0; 16]).unwrap();
         assert_eq!((received.bytes, received.sender.unwrap().pid), (7, std::process::id()));
     }
 
@@ -223,7 +223,7 @@ mod tests {
         assert!(Path::new(&first.address).starts_with(&directory));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory), mode(first.address.as_ref())), (0o711, 0o666));
-        is_heard(&second.socket, |sender| {
+        is_received(&second.socket, |sender| {
             sender.send_to(b"READY=1", &second.address).unwrap();
         });
         drop(first);
@@ -245,13 +245,13 @@ mod tests {
             let path = Path::new(&socket.address);
             assert_eq!((mode(path.parent().unwrap()), mode(path)), expected, "{senders:?}");
         }
-        assert_eq!(SenderAccess::of(Some(7)), SenderAccess::User(7));
+        assert_eq!(SenderAccess::for_user(Some(7)), SenderAccess::User(7));
         if !geteuid().is_root() {
-            assert_eq!(SenderAccess::of(None), SenderAccess::Own);
+            assert_eq!(SenderAccess::for_user(None), SenderAccess::Own);
             eprintln!("skipped: only root gives a socket away");
             return;
         }
-        assert_eq!(SenderAccess::of(None), SenderAccess::Any);
+        assert_eq!(SenderAccess::for_user(None), SenderAccess::Any);
         fs::set_permissions(place.path(), Permissions::from_mode(0o700)).unwrap();
         let open =
             || NotifyDir::within([place.path().to_owned()], SenderAccess::User(65_534)).open().unwrap();
@@ -268,7 +268,7 @@ mod tests {
         let opened = sockets.open().unwrap();
         let address = opened.address.into_string().unwrap();
         let name = SocketAddr::from_abstract_name(address.strip_prefix('@').unwrap()).unwrap();
-        is_heard(&opened.socket, |sender| {
+        is_received(&opened.socket, |sender| {
             sender.send_to_addr(b"READY=1", &name).unwrap();
         });
 

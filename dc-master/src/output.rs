@@ -133,7 +133,7 @@ async fn read(
     let mut buffer = vec![0; READ_BYTES];
     loop {
         let count = pipe.read(&mut buffer).await.unwrap_or(0);
-        let done = if count == 0 { lines.end() } else { lines.take(&buffer[..count]) };
+        let done = if count == 0 { lines.finish() } else { lines.push(&buffer[..count]) };
         pending.add(done.len());
         // The thread that writes ends only when nobody sends any more.
         if !done.is_empty() && sender.send(Chunk { stream, lines: done }).await.is_err() || count == 0 {
@@ -148,7 +148,7 @@ fn write(mut chunks: mpsc::Receiver<Chunk>, pending: &BufferedBytes, log: &Log, 
         if to_log {
             for line in lines.split_inclusive(|byte| *byte == b'\n') {
                 let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
-                log.patiently(|| info!("{text}"));
+                log.with_timeout(|| info!("{text}"));
                 pending.remove(line.len());
             }
             continue;
@@ -195,7 +195,7 @@ impl LineSplitter {
     }
 
     /// The lines that `bytes` completes, with their prefix.
-    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+    fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut done = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (mut text, ended) = match piece.strip_suffix(b"\n") {
@@ -217,7 +217,7 @@ impl LineSplitter {
     }
 
     /// What is left of a line that nobody ended.
-    fn end(&mut self) -> Vec<u8> {
+    fn finish(&mut self) -> Vec<u8> {
         let mut done = Vec::new();
         if !self.begun.is_empty() {
             self.flush(&mut done);
@@ -239,8 +239,8 @@ mod tests {
 
     fn lines(pieces: &[&[u8]]) -> Vec<u8> {
         let mut lines = LineSplitter::new(Pid::from_raw(7));
-        let mut done: Vec<u8> = pieces.iter().flat_map(|piece| lines.take(piece)).collect();
-        done.extend(lines.end());
+        let mut done: Vec<u8> = pieces.iter().flat_map(|piece| lines.push(piece)).collect();
+        done.extend(lines.finish());
         done
     }
 

@@ -1,7 +1,7 @@
 //! A child as a process: its number, what it says, and signals to it.
 
 use crate::launch::Launched;
-use crate::notices::NotifyListener;
+use crate::notify_listener::NotifyListener;
 use crate::output::{ChildOutput, ChildStream};
 use crate::supervisor::ChildId;
 use nix::errno::Errno;

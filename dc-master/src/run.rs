@@ -1,5 +1,6 @@
 //! The life of the master: what is opened, started, awaited and ended, in that order.
 
+use crate::exec_stub::ExecRequest;
 use crate::launch::{Directory, Launcher};
 use crate::master::{Master, MasterParts};
 use crate::notify_socket::{NotifyDir, SenderAccess};
@@ -7,15 +8,14 @@ use crate::options::{MasterOptions, PROGRAM};
 use crate::output::ChildOutput;
 use crate::signals::MasterSignals;
 use crate::sockets::{ListenSockets, ListenSpec};
-use crate::starter::ExecRequest;
 use crate::supervisor::SupervisorSettings;
 use dc_options::log;
 use dc_options::start::{ProgramFailure, StartError, further};
 use libdc::net::workers::runtime;
 use libdc::process::account::Account;
-use libdc::process::life::{DaemonLaunch, LifecycleError};
+use libdc::process::activation::SocketActivation;
+use libdc::process::lifecycle::{DaemonLaunch, LifecycleError};
 use libdc::process::notify::{Notifier, NotifyError};
-use libdc::process::passed::SocketActivation;
 use std::fs::File;
 use std::io;
 use std::time::Duration;
@@ -66,7 +66,7 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
             orphan_signal: options.orphan_signal.0,
         },
         directory,
-        notify_sockets: NotifyDir::new(SenderAccess::of(user.as_ref().map(Account::uid))),
+        notify_sockets: NotifyDir::new(SenderAccess::for_user(user.as_ref().map(Account::uid))),
     };
     let settings = SupervisorSettings {
         start_ms: milliseconds(options.start),

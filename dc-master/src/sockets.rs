@@ -6,7 +6,7 @@
 use libdc::file::OwnedFile;
 use libdc::net::address::Address;
 use libdc::net::listen::{ListenError, Listener, ListenerSocket, SocketPermissions};
-use libdc::process::passed::{PassedFd, UNNAMED};
+use libdc::process::activation::{PassedFd, UNNAMED};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

@@ -168,7 +168,7 @@ impl Supervisor {
         }
         self.actions.push_back(SupervisorAction::TellReady { child: id });
         self.reloading = false;
-        self.settle(now);
+        self.resolve(now);
     }
 
     /// The child says that it needs `ms` more from now on to be ready.
@@ -265,11 +265,11 @@ impl Supervisor {
         } else if !self.again {
             self.plan_restart(now);
         }
-        self.settle(now);
+        self.resolve(now);
     }
 
     /// No child is starting any more: if another was asked for meanwhile, it is its turn.
-    fn settle(&mut self, now: Time) {
+    fn resolve(&mut self, now: Time) {
         if std::mem::take(&mut self.again) && self.end.is_none() {
             self.handle_hangup(now);
         }

@@ -3,10 +3,10 @@
 //! The token is never printed. One on the command line stays visible in the list of processes: no safe code can overwrite
 //! it there, so it is warned about. Where both options are given in one place, the token itself counts.
 
-use crate::mistake::ValueError;
+use crate::error::ValueError;
 use crate::value::path::path;
 use clap::Args;
-use libdc::auth::{AuthToken, TokenFileError};
+use libdc::secret::{AuthToken, TokenFileError};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
@@ -43,7 +43,7 @@ impl AuthOptions {
 }
 
 fn auth_token(text: &str) -> Result<AuthToken, ValueError> {
-    let bad = |error: libdc::auth::InvalidAuthToken| {
+    let bad = |error: libdc::secret::InvalidAuthToken| {
         ValueError::new(error.to_string(), "1 to 256 bytes of one line")
     };
     AuthToken::new(text.as_bytes()).map_err(bad)

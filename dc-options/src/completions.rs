@@ -7,7 +7,7 @@
 //! contradicts itself.
 
 use crate::program::ProgramInfo;
-use crate::vocabulary::{self, ArgKind, CommandSpec};
+use crate::spec::{self, ArgKind, CommandSpec};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::aot;
@@ -78,9 +78,9 @@ fn offered(option: &Arg) -> Vec<Arg> {
     let id = option.get_id().to_string();
     let mut shown = taking(option, Arg::new(id.clone()));
     let mut negation = None;
-    for name in vocabulary::names(option) {
-        if vocabulary::is_negation(option, &name) {
-            let help = format!("Turn -{} off", vocabulary::name(option));
+    for name in spec::names(option) {
+        if spec::is_negation(option, &name) {
+            let help = format!("Turn -{} off", spec::name(option));
             negation = Some(Arg::new(format!("no_{id}")).long(name).action(ArgAction::SetTrue).help(help));
             continue;
         }
@@ -99,13 +99,13 @@ fn offered(option: &Arg) -> Vec<Arg> {
 
 /// `shown` with the value that `option` takes.
 fn taking(option: &Arg, shown: Arg) -> Arg {
-    let shown = match vocabulary::shape(option) {
+    let shown = match spec::shape(option) {
         ArgKind::Flag | ArgKind::Switch => return shown.action(ArgAction::SetTrue),
-        ArgKind::Value if vocabulary::is_repeatable(option) => shown.action(ArgAction::Append),
+        ArgKind::Value if spec::is_repeatable(option) => shown.action(ArgAction::Append),
         ArgKind::Value => shown.action(ArgAction::Set),
         ArgKind::OptionalValue => shown.action(ArgAction::Set).num_args(0..=1),
     };
-    let name = vocabulary::metavariable(option).unwrap_or_default();
+    let name = spec::metavariable(option).unwrap_or_default();
     let shown = shown.value_name(name.clone());
     if let Some(values) = option.get_value_parser().possible_values() {
         let names = values.map(|value| value.get_name().to_owned());

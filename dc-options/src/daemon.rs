@@ -2,8 +2,8 @@
 //!
 //! `-listen` is not among them: its default differs, so each program declares its own.
 
+use crate::error::UsageError;
 use crate::log::LogOptions;
-use crate::mistake::UsageError;
 use crate::socket::SocketOptions;
 use crate::value::account::account;
 use crate::value::count::count;

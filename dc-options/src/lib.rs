@@ -58,31 +58,31 @@
 //! builds refuse one that contradicts itself.
 #![forbid(unsafe_code)]
 
-mod arguments;
+mod argv;
 mod auth;
+mod clap_error;
 mod completions;
 mod daemon;
-mod environment;
+mod env;
+mod error;
+mod exit;
+mod help;
 pub mod log;
 pub mod manual;
-mod mistake;
 mod program;
-mod refusal;
+pub mod service_manager;
 mod socket;
+mod spec;
 pub mod start;
-mod stop;
-pub mod supervisor;
-mod usage;
 mod value;
-mod vocabulary;
 
 pub use auth::AuthOptions;
 pub use daemon::DaemonOptions;
-pub use environment::{EnvPrecedence, EnvVar};
+pub use env::{EnvPrecedence, EnvVar};
+pub use error::{ArgSource, QUOTED_CHARS_MAX, UsageError, ValueError};
+pub use exit::{Exit, STATUS_MISTAKE};
+pub use help::OptionHelp;
 pub use log::LogOptions;
-pub use mistake::{ArgSource, QUOTED_CHARS_MAX, UsageError, ValueError};
 pub use program::{CommandOptions, EnvExtra, ProgramInfo, VERSION};
 pub use socket::SocketOptions;
-pub use stop::{Exit, STATUS_MISTAKE};
-pub use usage::OptionHelp;
 pub use value::{account, address, count, duration, path, permissions, size};

@@ -12,8 +12,8 @@
 //! "Required" and "several times" stand where they are true and nowhere else. Whatever else the page calls `Fl` is
 //! an option of the program too; an option of another program is written `.Ic dc_client -retry`. Nothing here panics.
 
+use crate::help::OptionHelp;
 use crate::program::{FURTHER, ProgramInfo};
-use crate::usage::OptionHelp;
 
 /// The sections that every page has, in their order.
 const SECTIONS: [&str; 11] = [
@@ -312,13 +312,13 @@ As
 .Sh SEE ALSO
 ";
 
-    fn of(page: &str) -> Vec<String> {
+    fn parse(page: &str) -> Vec<String> {
         differences(page, &PROGRAM, &PROGRAM.options::<It>())
     }
 
     #[test]
     fn a_page_that_says_what_is_so_has_no_differences() {
-        assert_eq!(of(PAGE), Vec::<String>::new());
+        assert_eq!(parse(PAGE), Vec::<String>::new());
     }
 
     #[test]
@@ -350,7 +350,7 @@ As
         for (from, to, expected) in cases {
             let broken = PAGE.replacen(from, to, 1);
             assert_ne!(broken, PAGE, "{from} is not in the page");
-            let found = of(&broken);
+            let found = parse(&broken);
             assert!(found.iter().any(|it| it.contains(expected)), "{from} -> {to}: {found:?}");
         }
     }

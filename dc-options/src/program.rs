@@ -4,12 +4,12 @@
 //! [`Exit`] come out. [`ProgramInfo::parse`] gives it those of the process and does what the `Exit` says. The words
 //! are sorted here (`arguments`, `environment`), clap turns them into the program's struct.
 
-use crate::arguments::{self, ArgWords, GivenArg, ParsedLine, WordSource};
-use crate::environment::{EnvPrecedence, EnvVar, Environment};
-use crate::mistake::{ArgSource, UsageError};
-use crate::usage::{self, OptionHelp};
-use crate::vocabulary::{self, ArgKind, CommandSpec};
-use crate::{completions, refusal, stop::Exit};
+use crate::argv::{self, ArgWords, GivenArg, ParsedLine, WordSource};
+use crate::env::{EnvPrecedence, EnvVar, Environment};
+use crate::error::{ArgSource, UsageError};
+use crate::help::{self, OptionHelp};
+use crate::spec::{self, ArgKind, CommandSpec};
+use crate::{clap_error, completions, exit::Exit};
 use clap::Command;
 use std::collections::HashMap;
 use std::ffi::OsString;
@@ -40,7 +40,7 @@ pub trait CommandOptions: clap::Args {
     ///
     /// # Errors
     ///
-    /// What is wrong, most often a [`Mistake::inconsistent`].
+    /// What is wrong, most often a [`UsageError::inconsistent`].
     fn check(&self) -> Result<(), UsageError> {
         Ok(())
     }
@@ -86,8 +86,8 @@ impl ProgramInfo {
     ) -> Result<T, Exit> {
         let command = self.command::<T>();
         let vocabulary = CommandSpec::new(&command);
-        let line = match arguments::read(vocabulary, args) {
-            Ok(ParsedLine::Help) => return Err(Exit::Answer(usage::page(self, &command))),
+        let line = match argv::read(vocabulary, args) {
+            Ok(ParsedLine::Help) => return Err(Exit::Answer(help::page(self, &command))),
             Ok(ParsedLine::Version) => return Err(Exit::Answer(format!("{} {VERSION}\n", self.name))),
             Ok(ParsedLine::Completions(shell)) => {
                 return Err(Exit::Answer(completions::script(self, &command, shell)));
@@ -95,7 +95,7 @@ impl ProgramInfo {
             Ok(ParsedLine::Run(words)) => Ok(words),
             Err(mistake) => Err(mistake),
         };
-        line.and_then(|words| self.settle::<T>(&command, words, &variable))
+        line.and_then(|words| self.resolve::<T>(&command, words, &variable))
             .map_err(|mistake| Exit::Mistake(format!("{}: {mistake}\n", self.name)))
     }
 
@@ -109,7 +109,7 @@ impl ProgramInfo {
     /// The page that `-help` prints.
     #[must_use]
     pub fn usage<T: CommandOptions>(&self) -> String {
-        usage::page(self, &self.command::<T>())
+        help::page(self, &self.command::<T>())
     }
 
     fn command<T: CommandOptions>(&self) -> Command {
@@ -120,7 +120,7 @@ impl ProgramInfo {
         command
     }
 
-    fn settle<T: CommandOptions>(
+    fn resolve<T: CommandOptions>(
         &self,
         command: &Command,
         words: ArgWords<'_>,
@@ -139,10 +139,10 @@ impl ProgramInfo {
             has_value(command, given)?;
         }
         for (operand, word) in vocabulary.operands().zip(&words.operands) {
-            refusal::is_text_operand(operand, word)?;
+            clap_error::is_text_operand(operand, word)?;
         }
         let line = std::iter::once(OsString::from(self.name))
-            .chain(given.iter().map(|given| vocabulary::for_clap(given.option, &given.value)))
+            .chain(given.iter().map(|given| spec::for_clap(given.option, &given.value)))
             .chain(words.operands)
             .chain(
                 words
@@ -153,18 +153,18 @@ impl ProgramInfo {
             );
         let parsed =
             command.clone().try_get_matches_from(line).and_then(|matches| T::from_arg_matches(&matches));
-        let options = parsed.map_err(|error| refusal::mistake(&error, command, &given))?;
+        let options = parsed.map_err(|error| clap_error::mistake(&error, command, &given))?;
         options.check()?;
         Ok(options)
     }
 }
 
 /// Where `given` was given.
-pub(crate) fn place(given: &GivenArg<'_>) -> ArgSource {
+pub(crate) fn source(given: &GivenArg<'_>) -> ArgSource {
     match &given.source {
         WordSource::Line(name) => ArgSource { option: name.clone(), variable: None },
         WordSource::Variable(variable) => {
-            ArgSource { option: vocabulary::name(given.option), variable: Some(variable.clone()) }
+            ArgSource { option: spec::name(given.option), variable: Some(variable.clone()) }
         }
     }
 }
@@ -174,9 +174,9 @@ pub(crate) fn place(given: &GivenArg<'_>) -> ArgSource {
 fn once_each(line: &[GivenArg<'_>]) -> Result<(), UsageError> {
     let mut seen = HashMap::new();
     for given in line {
-        let once = matches!(vocabulary::shape(given.option), ArgKind::Value | ArgKind::OptionalValue)
-            && !vocabulary::is_repeatable(given.option);
-        let again = place(given);
+        let once = matches!(spec::shape(given.option), ArgKind::Value | ArgKind::OptionalValue)
+            && !spec::is_repeatable(given.option);
+        let again = source(given);
         if let Some(before) = seen.insert(given.option.get_id(), again.option.clone())
             && once
         {
@@ -189,11 +189,11 @@ fn once_each(line: &[GivenArg<'_>]) -> Result<(), UsageError> {
 
 /// An option that needs a value has one, and one that is text where it must be.
 fn has_value(command: &Command, given: &GivenArg<'_>) -> Result<(), UsageError> {
-    if vocabulary::shape(given.option) == ArgKind::Value && given.value.is_empty() {
+    if spec::shape(given.option) == ArgKind::Value && given.value.is_empty() {
         return Err(UsageError::MissingValue {
-            place: place(given),
-            takes: refusal::takes(command, given.option),
+            place: source(given),
+            takes: clap_error::takes(command, given.option),
         });
     }
-    refusal::is_text(given)
+    clap_error::is_text(given)
 }

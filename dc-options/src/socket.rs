@@ -1,6 +1,6 @@
 //! The options of the Unix sockets that a program makes.
 
-use crate::mistake::UsageError;
+use crate::error::UsageError;
 use crate::value::account::{SocketOwner, socket_account};
 use crate::value::permissions::permissions;
 use clap::Args;

@@ -1,19 +1,19 @@
 //! Starting a daemon as its options say, up to the moment when it serves.
 
-use crate::supervisor::ServiceManager;
+use crate::service_manager::ServiceManager;
 use crate::{DaemonOptions, LogOptions, ProgramInfo, STATUS_MISTAKE, log};
-use libdc::auth::TokenFileError;
 use libdc::net::address::Address;
+use libdc::net::limiter::{ConnectionLimiter, ConnectionLimits};
 use libdc::net::listen::{ListenError, Listener};
-use libdc::net::places::{ConnectionLimiter, ConnectionLimits};
 use libdc::net::tls::error::TlsError;
 use libdc::process::account::{Account, AccountError};
+use libdc::process::activation::{ActivationError, PassedFd, SocketActivation};
 use libdc::process::file_limit;
-use libdc::process::life::{DaemonLaunch, LifecycleError, Serving, Unprivileged};
+use libdc::process::lifecycle::{DaemonLaunch, LifecycleError, Serving, Unprivileged};
 use libdc::process::notify::{Notifier, NotifyError};
-use libdc::process::passed::{ActivationError, PassedFd, SocketActivation};
 use libdc::process::signals::{BlockedSignals, SignalPolicy, SignalStream};
 use libdc::process::state::StateError;
+use libdc::secret::TokenFileError;
 use std::fmt::Display;
 use std::future::pending;
 use std::io::{self, Write};
@@ -154,7 +154,7 @@ pub fn exit_code(program: &ProgramInfo, log: &LogOptions, end: Result<(), impl P
         Err(failure) => {
             // Where nobody can be told (a full disk, a closed stderr), the status still says it.
             writeln!(io::stderr(), "{}: {failure}", program.name).ok();
-            log::tell_syslog(log, program.name, &failure);
+            log::log_to_syslog(log, program.name, &failure);
             ExitCode::from(failure.status())
         }
     }

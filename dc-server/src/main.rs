@@ -1,8 +1,8 @@
 //! `dc_server`: keeps the sessions of a fleet, and answers the agents of its hosts.
 
-mod fences;
+mod housekeeping;
 mod options;
-mod progress;
+mod persistent_fences;
 mod serve;
 
 use options::{PROGRAM, ServerOptions};

@@ -1,14 +1,14 @@
 //! The life of the server: what is opened, started, awaited and ended, in that order.
 
-use crate::fences::PersistentFences;
+use crate::housekeeping::Housekeeper;
 use crate::options::{LockTableOptions, PROGRAM, ServerOptions};
-use crate::progress::Housekeeper;
+use crate::persistent_fences::PersistentFences;
 use dc_options::start::{BoundDaemon, DaemonParts, StartError, time_to_finish};
-use libdc::auth::AuthToken;
 use libdc::net::accept::ThrottledListener;
 use libdc::net::clock::DriverClock;
 use libdc::net::server::{ServerDriver, ServerSettings};
 use libdc::net::workers::{Workers, runtime};
+use libdc::secret::AuthToken;
 use libdc::service::{LinkPolicy, Service};
 use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};
 use std::io;
@@ -89,10 +89,10 @@ async fn serve(
     }
     // Before the grace is over the next run has to wait for its end too.
     if !holds_off || server.now() >= grace_end {
-        fences.end(server.service().locks());
+        fences.close(server.service().locks());
     }
     info!("ended");
-    Ok(serving.end()?)
+    Ok(serving.finish()?)
 }
 
 fn sessions(options: &ServerOptions, threads: usize) -> io::Result<ShardedSessions> {

@@ -29,7 +29,9 @@ impl RedactedBytes {
     pub(crate) fn of_message(message: MessageRef<'_>, secrets: Redaction) -> Self {
         match secrets {
             Redaction::Shown => Self::None,
-            Redaction::Hidden => Self::Data(DecodedMessage::of(message).secret_ranges(message.data.len())),
+            Redaction::Hidden => {
+                Self::Data(DecodedMessage::decode(message).secret_ranges(message.data.len()))
+            }
         }
     }
 

@@ -254,7 +254,7 @@ impl<'a> RecordJson<'a> {
 fn message_object(record: &MessageRecord, secrets: Redaction) -> RecordJson<'_> {
     let message = record.as_ref();
     let head = message.head;
-    let content = DecodedMessage::of(message);
+    let content = DecodedMessage::decode(message);
     let is_public = secrets == Redaction::Shown || content.secret_ranges(message.data.len()).is_empty();
     let mut object = RecordJson {
         operation: Some(head.operation.name()),

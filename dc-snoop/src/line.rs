@@ -98,7 +98,7 @@ impl LineWriter {
         line.push(DIM, "uid=");
         line.push(PLAIN, &uid);
         line.pad(2 + self.uid_width - uid.len());
-        match DecodedMessage::of(message) {
+        match DecodedMessage::decode(message) {
             DecodedMessage::Status(status) => line.push(status_style(status), status.name()),
             DecodedMessage::Session(session) => {
                 line.push(status_style(SessionStatus::Ok), SessionStatus::Ok.name());

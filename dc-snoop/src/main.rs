@@ -12,10 +12,12 @@
 
 mod capture;
 mod clock;
+mod decoder;
 mod dump;
 mod filter;
 mod json;
 mod line;
+mod monitor;
 mod options;
 mod printer;
 mod record;
@@ -24,8 +26,6 @@ mod replay;
 mod run;
 mod socket;
 mod stats;
-mod tap;
-mod watch;
 
 use options::{PROGRAM, SnoopAction, SnoopOptions};
 use std::process::ExitCode;

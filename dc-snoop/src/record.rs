@@ -92,19 +92,19 @@ impl MessageRecord {
     /// The session that the message, or the request it answers, is about.
     pub(crate) fn id(&self) -> Option<&[u8]> {
         let asked = self.answers.as_ref().and_then(|answered| answered.id.as_deref());
-        DecodedMessage::of(self.as_ref()).id().or(asked)
+        DecodedMessage::decode(self.as_ref()).id().or(asked)
     }
 
     /// The lock that the message, or the request it answers, is about.
     pub(crate) fn key(&self) -> Option<&str> {
         let asked = self.answers.as_ref().and_then(|answered| answered.key.as_deref());
-        DecodedMessage::of(self.as_ref()).key().map(LockKey::as_str).or(asked)
+        DecodedMessage::decode(self.as_ref()).key().map(LockKey::as_str).or(asked)
     }
 }
 
 impl LineRecord {
     pub(crate) fn content(&self) -> DecodedLines<'_> {
-        DecodedLines::of(self.direction, &self.raw)
+        DecodedLines::decode(self.direction, &self.raw)
     }
 
     /// The lock that it, or the request it answers, is about.

@@ -5,9 +5,9 @@
 //! reset. An idle connection has no buffer.
 
 use crate::capture::packet::SEGMENT_BYTES_MAX;
+use crate::monitor::RelayMonitor;
 use crate::record::ConnectionClose;
 use crate::socket::{AcceptedConnection, Acceptor, RelaySocket};
-use crate::watch::RelayMonitor;
 use libdc::net::address::Address;
 use libdc::proto::observe::Endpoint;
 use std::cell::RefCell;

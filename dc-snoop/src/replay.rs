@@ -6,8 +6,8 @@
 
 use crate::capture::packet::TcpSegment;
 use crate::capture::reassembly::{Piece, Reassembly};
+use crate::decoder::Decoder;
 use crate::record::ConnectionClose;
-use crate::tap::Decoder;
 use libdc::proto::observe::{Endpoint, sender_of_text};
 use libdc::wire::frame::{Direction, Expected, FrameHeader};
 use std::collections::HashMap;
@@ -66,7 +66,7 @@ impl Replay {
     }
 
     /// The capture is at its end.
-    pub(crate) fn end(&mut self, tap: &mut Decoder, at: Duration) {
+    pub(crate) fn finish(&mut self, tap: &mut Decoder, at: Duration) {
         let mut connections: Vec<ReplayedConnection> = self.connections.drain().map(|(_, it)| it).collect();
         connections.sort_by_key(|connection| connection.number);
         for mut connection in connections {
@@ -139,8 +139,8 @@ mod tests {
     use crate::capture::conversation::CapturedConnection;
     use crate::capture::file::{CaptureReader, PcapngBlocks};
     use crate::capture::packet::TcpEndpoints;
+    use crate::decoder::DecoderOptions;
     use crate::record::{RecordKind, TrafficRecord};
-    use crate::tap::DecoderOptions;
     use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
     use libdc::wire::message::write_message;
     use proptest::prelude::*;
@@ -160,15 +160,15 @@ mod tests {
         for (at, packet) in packets {
             blocks.packet(*at, packet, None).unwrap();
         }
-        let (file, mut tap, mut replay) = (blocks.take(), tap(), Replay::default());
+        let (file, mut tap, mut replay) = (blocks.drain(), tap(), Replay::default());
         let mut reader = CaptureReader::new(&file[..]).unwrap();
         let mut last = Duration::ZERO;
         while let Some(captured) = reader.next().unwrap() {
             last = captured.at;
             replay.segment(&mut tap, last, &TcpSegment::of_packet(captured.link, &captured.packet).unwrap());
         }
-        replay.end(&mut tap, last);
-        tap.take()
+        replay.finish(&mut tap, last);
+        tap.drain()
     }
 
     fn request(uid: u32, len: usize) -> Vec<u8> {
@@ -327,7 +327,7 @@ mod tests {
                 }
                 live.close(at, index as u64 + 1, ConnectionClose::Orderly);
             }
-            prop_assert_eq!(replayed(&packets), live.take());
+            prop_assert_eq!(replayed(&packets), live.drain());
         }
     }
 }

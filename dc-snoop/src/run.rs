@@ -2,18 +2,18 @@
 
 use crate::capture::file::CaptureReader;
 use crate::capture::packet::TcpSegment;
-use crate::capture::recorder::CaptureWriter;
+use crate::capture::writer::CaptureWriter;
 use crate::clock::WallClock;
+use crate::decoder::{Decoder, DecoderOptions};
 use crate::filter::Filters;
 use crate::line::LineWriter;
+use crate::monitor::RelayMonitor;
 use crate::options::View;
 use crate::printer::{OutputFormat, Printer, print_now};
 use crate::relay;
 use crate::replay::Replay;
 use crate::socket::Acceptor;
 use crate::stats::TrafficStats;
-use crate::tap::{Decoder, DecoderOptions};
-use crate::watch::RelayMonitor;
 use jiff::tz::TimeZone;
 use libdc::net::address::Address;
 use libdc::net::listen::{ListenError, Listener, SocketPermissions};
@@ -182,7 +182,7 @@ pub(crate) fn read(path: &Path, view: &View) -> Result<(), SnoopError> {
             Err(error) => break Err(failed(error)),
         }
     };
-    let end = reading.end(&mut output);
+    let end = reading.finish(&mut output);
     if is_closed(end)? { Ok(()) } else { result }
 }
 
@@ -229,9 +229,9 @@ impl<'a> CaptureReplay<'a> {
         output.records(&mut self.tap)
     }
 
-    fn end(&mut self, output: &mut StandardOutput<'_>) -> io::Result<()> {
+    fn finish(&mut self, output: &mut StandardOutput<'_>) -> io::Result<()> {
         let at = self.at.unwrap_or_default();
-        self.replay.end(&mut self.tap, at);
+        self.replay.finish(&mut self.tap, at);
         output.records(&mut self.tap)?;
         if let Some(total) = self.tap.total_stats(at) {
             output.text(if self.view.json { "" } else { "\nin all\n" })?;
@@ -249,7 +249,7 @@ struct StandardOutput<'a> {
 
 impl StandardOutput<'_> {
     fn records(&mut self, tap: &mut Decoder) -> io::Result<()> {
-        print_now(&mut self.format, &mut self.out, &tap.take())
+        print_now(&mut self.format, &mut self.out, &tap.drain())
     }
 
     fn text(&mut self, text: &str) -> io::Result<()> {

@@ -100,7 +100,7 @@ impl TrafficStats {
 
     pub(crate) fn message(&mut self, passed: &MessageEvent<'_>) {
         let topic = MessageKind::Operation(passed.message.head.operation);
-        let content = DecodedMessage::of(passed.message);
+        let content = DecodedMessage::decode(passed.message);
         if passed.message.head.direction == Direction::Request {
             self.request(topic, content.may_block());
         } else if let Some(row) = self.response(topic, passed.answers.as_ref(), content.is_failure()) {
@@ -113,7 +113,7 @@ impl TrafficStats {
     }
 
     pub(crate) fn text(&mut self, said: &LineEvent<'_>) {
-        let content = DecodedLines::of(said.direction, said.raw);
+        let content = DecodedLines::decode(said.direction, said.raw);
         self.malformed += u64::from(content.is_malformed());
         if said.direction == Direction::Request {
             let topic = content.command().map_or(MessageKind::Text, MessageKind::Command);

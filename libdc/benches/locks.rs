@@ -83,7 +83,7 @@ fn bench(criterion: &mut Criterion) {
         });
     }
     hand_over(&mut group);
-    leave(&mut group);
+    close_connection(&mut group);
     group.finish();
 }
 
@@ -110,7 +110,7 @@ fn hand_over(group: &mut Group<'_>) {
 }
 
 /// All who wait for a key leave.
-fn leave(group: &mut Group<'_>) {
+fn close_connection(group: &mut Group<'_>) {
     let queue = || {
         let locks = locks();
         let mut effects = Vec::new();

@@ -3,9 +3,9 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use libdc::id::{ConnectionId, LinkId, SessionId};
+use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::handshake::LinkIdentity;
 use libdc::proto::link::LinkState;
-use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use libdc::proto::resume::LinkIdentity;
 use libdc::proto::server::{ServerConnection, ServerContext};
 use libdc::service::{Effects, LinkPolicy, RequestCounters, Service};
 use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};
@@ -118,7 +118,7 @@ fn agent(c: &mut Criterion) {
                     multiplexer.handle_local(NOW, *id, black_box(&request)).expect("a good request");
                 }
                 exchange(&mut multiplexer);
-                while let Some(id) = multiplexer.poll_attention() {
+                while let Some(id) = multiplexer.poll_ready() {
                     let len = multiplexer.local_output(id).len();
                     multiplexer.local_written(NOW, id, len, false).expect("good requests");
                 }

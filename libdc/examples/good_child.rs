@@ -13,12 +13,12 @@
 //! - What it has accepted it answers, and then ends with status 0.
 
 use libdc::net::accept::ThrottledListener;
+use libdc::net::limiter::{ConnectionLimiter, ConnectionPermit};
 use libdc::net::listen::Listener;
-use libdc::net::places::{ConnectionLimiter, ConnectionPermit};
 use libdc::net::socket::Socket;
 use libdc::net::workers::runtime;
+use libdc::process::activation::SocketActivation;
 use libdc::process::notify::Notifier;
-use libdc::process::passed::SocketActivation;
 use std::error::Error;
 use std::io;
 use std::sync::Arc;

@@ -99,7 +99,7 @@ impl OwnedFile {
     }
 
     fn remove_now(&self) -> io::Result<bool> {
-        let _turn = DirectoryLock::of(&self.path);
+        let _turn = DirectoryLock::metadata_of(&self.path);
         self.remove_in_turn()
     }
 
@@ -140,7 +140,7 @@ pub(crate) struct DirectoryLock {
 
 impl DirectoryLock {
     /// Waits for the turn in the directory of `path`.
-    pub(crate) fn of(path: &Path) -> Self {
+    pub(crate) fn metadata_of(path: &Path) -> Self {
         let directory = path.parent().and_then(|directory| File::open(directory).ok());
         Self { _directory: directory.filter(Self::is_locked) }
     }
@@ -233,7 +233,7 @@ pub(crate) mod tests {
     fn a_turn_excludes_others_until_it_is_over() {
         let directory = tempfile::tempdir().unwrap();
         let other = File::open(directory.path()).unwrap();
-        let turn = DirectoryLock::of(&directory.path().join("file"));
+        let turn = DirectoryLock::metadata_of(&directory.path().join("file"));
         assert!(matches!(other.try_lock(), Err(TryLockError::WouldBlock)));
         drop(turn);
         other.lock().unwrap();
@@ -243,7 +243,7 @@ pub(crate) mod tests {
     fn who_has_the_turn_removes_a_file_at_once() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ours");
-        let turn = DirectoryLock::of(&path);
+        let turn = DirectoryLock::metadata_of(&path);
         for (discarded, waits) in [(true, false), (false, true)] {
             fs::write(&path, "").unwrap();
             let file = OwnedFile::claim(&path).unwrap();

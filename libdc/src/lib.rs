@@ -21,7 +21,6 @@
 //! An application wants [`client`].
 #![forbid(unsafe_op_in_unsafe_fn)]
 
-pub mod auth;
 pub mod client;
 #[cfg(any(feature = "tokio", feature = "daemon"))]
 pub mod file;
@@ -31,6 +30,7 @@ pub mod net;
 #[cfg(feature = "daemon")]
 pub mod process;
 pub mod proto;
+pub mod secret;
 pub mod service;
 pub mod table;
 pub mod time;

@@ -12,8 +12,8 @@ pub use crate::table::{Completion, ReplyTo, WaiterId};
 pub use links::{HelloOutcome, LinkEntry, LinkPolicy, LinkTable};
 pub use locks::{LockReply, Requester, late_answer};
 
-use crate::auth::AuthToken;
 use crate::id::{ConnectionId, Owner, SessionId};
+use crate::secret::AuthToken;
 use crate::table::{AddOutcome, SessionStore, ShardedLocks};
 use crate::time::Time;
 use crate::wire::frame::{DecodeError, LockOperation, MessageHead, SessionOperation};
@@ -82,7 +82,7 @@ impl Service {
     /// The server is about to end: from now on nothing is granted, since it would be lost with the server at once. Who asks for
     /// a lock is answered `error_disconnected`. Requests that wait stay where they are, until their connections
     /// [give them up](crate::proto::server::ServerConnection::give_up_waiting).
-    pub fn end(&self) {
+    pub fn shut_down(&self) {
         self.ends.store(true, Ordering::SeqCst);
         // For those who have asked before that: they wait, and find out when they are looked at again.
         self.locks.hold_off(Time::from_ms(u64::MAX));
@@ -90,7 +90,7 @@ impl Service {
 
     /// Whether the server is about to end.
     #[must_use]
-    pub fn ends(&self) -> bool {
+    pub fn is_shutting_down(&self) -> bool {
         self.ends.load(Ordering::SeqCst)
     }
 
@@ -151,12 +151,12 @@ impl Service {
     }
 
     /// A connection was opened.
-    pub fn count_connection(&self) {
+    pub fn connection_opened(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection was closed.
-    pub fn discount_connection(&self) {
+    pub fn connection_closed(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 

@@ -2,13 +2,13 @@
 
 use libdc::id::LinkId;
 use libdc::limits::{
-    FRAME_DATA_BYTES_MAX, LINK_OUTBOX_BYTES_MAX, LINK_SILENCE_MS_MAX, LOCAL_IN_FLIGHT_MAX,
-    LOCAL_READ_TIMEOUT_MS, LOCAL_WRITE_TIMEOUT_MS, PING_INTERVAL_MS, SESSION_BYTES_MAX,
+    FRAME_DATA_BYTES_MAX, LINK_OUTBOX_BYTES_MAX, LOCAL_IN_FLIGHT_MAX, LOCAL_READ_TIMEOUT_MS,
+    LOCAL_WRITE_TIMEOUT_MS, PING_INTERVAL_MS, PING_TIMEOUT_MS_MAX, SESSION_BYTES_MAX,
 };
+use libdc::proto::agent::local::{LocalCloseReason, LocalId};
+use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::handshake::LinkIdentity;
 use libdc::proto::link::{LinkError, LinkState};
-use libdc::proto::local::{LocalCloseReason, LocalId};
-use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use libdc::proto::resume::LinkIdentity;
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, write_message};
@@ -129,7 +129,7 @@ impl MultiplexerFixture {
     }
 
     fn attention(&mut self) -> Vec<LocalId> {
-        std::iter::from_fn(|| self.multiplexer.poll_attention()).collect()
+        std::iter::from_fn(|| self.multiplexer.poll_ready()).collect()
     }
 }
 
@@ -230,7 +230,7 @@ fn an_idle_server_is_pinged_if_it_knows_pings() {
     agent.answer(&ping, &[]).unwrap();
     agent.pass(PING_INTERVAL_MS).unwrap();
     assert_eq!(agent.at_server().len(), 1, "one more ping");
-    assert!(matches!(agent.pass(LINK_SILENCE_MS_MAX), Err(LinkError::Silent { .. })));
+    assert!(matches!(agent.pass(PING_TIMEOUT_MS_MAX), Err(LinkError::Silent { .. })));
 }
 
 #[test]
@@ -250,7 +250,7 @@ fn nobody_gets_the_answer_of_a_connection_that_left() {
     agent.ask(leaver, 1, GET, b"secret").unwrap();
     agent.multiplexer.close_local(agent.now, leaver);
     let next = agent.open();
-    assert_eq!(leaver.place(), next.place(), "the test is about a place that is used again");
+    assert_eq!(leaver.slot(), next.slot(), "the test is about a place that is used again");
     agent.ask(next, 1, GET, b"own").unwrap();
     let asked = agent.at_server();
     agent.answer(&asked[0], b"the leaver's").unwrap();

@@ -36,7 +36,7 @@ impl ConnectionFixture {
         Self { service, connection }
     }
 
-    fn take(&mut self, now: Time, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), ServerCloseReason> {
+    fn handle(&mut self, now: Time, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), ServerCloseReason> {
         let (mut effects, mut tally) = (Effects::new(), RequestCounters::default());
         let service = &self.service;
         let mut turn = ServerContext { now, service, out, effects: &mut effects, tally: &mut tally };
@@ -51,9 +51,9 @@ impl ConnectionFixture {
     }
 
     /// What is answered to `bytes`: uid and data of each answer.
-    fn answers(&mut self, bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    fn responses(&mut self, bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let mut out = Vec::new();
-        self.take(NOW, bytes, &mut out).expect("good requests");
+        self.handle(NOW, bytes, &mut out).expect("good requests");
         decode(&out)
     }
 }
@@ -102,10 +102,10 @@ fn requests_are_answered_in_their_order_however_they_arrive() {
         (6, vec![1]),
         (7, vec![1]),
     ];
-    assert_eq!(ConnectionFixture::new().answers(&bytes), answers);
+    assert_eq!(ConnectionFixture::new().responses(&bytes), answers);
     for size in [1, 2, 13, 14, 15, 40] {
         let mut server = ConnectionFixture::new();
-        let got: Vec<_> = bytes.chunks(size).flat_map(|piece| server.answers(piece)).collect();
+        let got: Vec<_> = bytes.chunks(size).flat_map(|piece| server.responses(piece)).collect();
         assert_eq!(got, answers, "in pieces of {size} bytes");
         assert!(server.connection.is_idle());
     }
@@ -124,7 +124,7 @@ fn many_requests_at_once_are_each_answered_as_if_alone() {
         bytes.extend(request(2_000 + number, REMOVE, &number.to_be_bytes()));
         bytes.extend(request(3_000 + number, GET, &number.to_be_bytes()));
     }
-    let answers = server.answers(&bytes);
+    let answers = server.responses(&bytes);
     assert_eq!(answers.len(), 400);
     assert!(answers[..100].iter().all(|(_, data)| data == &[0]));
     for (number, three) in answers[100..].chunks(3).enumerate() {
@@ -137,13 +137,13 @@ fn many_requests_at_once_are_each_answered_as_if_alone() {
 fn a_peer_that_does_not_read_is_not_answered_without_end() {
     let mut server = ConnectionFixture::new();
     let session = vec![5; SESSION_ADD_BYTES_MAX - 2];
-    assert_eq!(server.answers(&add(1, b"id", &session)), [(1, vec![0])]);
+    assert_eq!(server.responses(&add(1, b"id", &session)), [(1, vec![0])]);
     let requests: Vec<u8> = (0..100).flat_map(|uid| request(uid, GET, b"id")).collect();
     let mut answers = Vec::new();
     let mut input = requests.as_slice();
     loop {
         let mut out = Vec::new();
-        server.take(NOW, input, &mut out).expect("good requests");
+        server.handle(NOW, input, &mut out).expect("good requests");
         input = &[];
         assert!(out.len() < OUTBOX_BYTES_MAX + 2 * session.len(), "{} bytes at once", out.len());
         answers.extend(decode(&out));
@@ -164,7 +164,7 @@ fn what_came_before_corruption_is_answered() {
     let mut bytes = request(1, HAVE, b"id");
     bytes.extend_from_slice(&[0, 0x11, 0, 0, 7]);
     let mut out = Vec::new();
-    assert_eq!(server.take(NOW, &bytes, &mut out), Err(DecodeError::IsResponse { value: 7 }.into()));
+    assert_eq!(server.handle(NOW, &bytes, &mut out), Err(DecodeError::IsResponse { value: 7 }.into()));
     assert_eq!(decode(&out), [(1, vec![1])]);
 }
 
@@ -172,7 +172,7 @@ fn what_came_before_corruption_is_answered() {
 fn a_request_that_is_not_served_ends_the_connection() {
     for operation in [Operation::from_wire(1, 0), Operation::from_wire(2, 0)].into_iter().flatten() {
         let mut out = Vec::new();
-        let refused = ConnectionFixture::new().take(NOW, &request(1, operation, &[0; 20]), &mut out);
+        let refused = ConnectionFixture::new().handle(NOW, &request(1, operation, &[0; 20]), &mut out);
         assert!(
             matches!(refused, Err(ServerCloseReason::Corruption(DecodeError::Data { .. }))),
             "{operation:?}"
@@ -181,7 +181,7 @@ fn a_request_that_is_not_served_ends_the_connection() {
     }
     let short = request(1, ADD, &[0; 7]);
     assert!(matches!(
-        ConnectionFixture::new().take(NOW, &short, &mut Vec::new()),
+        ConnectionFixture::new().handle(NOW, &short, &mut Vec::new()),
         Err(ServerCloseReason::Corruption(DecodeError::Data { .. }))
     ));
 }
@@ -189,7 +189,7 @@ fn a_request_that_is_not_served_ends_the_connection() {
 #[test]
 fn a_ping_is_answered() {
     let ping = request(9, Operation::Link(LinkOperation::Ping), &[]);
-    assert_eq!(ConnectionFixture::new().answers(&ping), [(9, vec![])]);
+    assert_eq!(ConnectionFixture::new().responses(&ping), [(9, vec![])]);
 }
 
 #[test]
@@ -198,13 +198,15 @@ fn the_time_of_a_message_runs_from_its_first_byte() {
     let mut out = Vec::new();
     let at = |ms: u64| Time::from_ms(1_000 + ms);
     let long = add(1, b"id", &[1; 5_000]);
-    server.take(at(0), &long[..1], &mut out).expect("the beginning of a request");
+    server.handle(at(0), &long[..1], &mut out).expect("the beginning of a request");
     assert_eq!(server.unfinished_since(), Some(at(0)));
-    server.take(at(5), &long[1..3_000], &mut out).expect("more of it");
+    server.handle(at(5), &long[1..3_000], &mut out).expect("more of it");
     assert_eq!(server.unfinished_since(), Some(at(0)), "bytes alone win no time");
-    server.take(at(6), &[&long[3_000..], &[0, 0x11]].concat(), &mut out).expect("the rest, and a beginning");
+    server
+        .handle(at(6), &[&long[3_000..], &[0, 0x11]].concat(), &mut out)
+        .expect("the rest, and a beginning");
     assert_eq!(server.unfinished_since(), Some(at(6)));
-    server.take(at(7), &request(2, HAVE, b"id")[2..], &mut out).expect("the rest");
+    server.handle(at(7), &request(2, HAVE, b"id")[2..], &mut out).expect("the rest");
     assert_eq!(server.unfinished_since(), None);
     assert_eq!(decode(&out), [(1, vec![0]), (2, vec![0])]);
 }

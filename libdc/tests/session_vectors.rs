@@ -1,6 +1,6 @@
 //! What was recorded from an original server, read and written by the wire layer alone.
 
-use libdc::wire::corruption::DecodeError;
+use libdc::wire::decode_error::DecodeError;
 use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, MessageRef, write_message};
 use libdc::wire::session::{AddRequest, SessionAnswer};

@@ -1,6 +1,6 @@
 //! Properties of frames and messages, held against models that are written from the specification alone.
 
-use libdc::wire::corruption::DecodeError;
+use libdc::wire::decode_error::DecodeError;
 use libdc::wire::frame::{Direction, Expected, FrameHeader, MessageHead, Operation};
 use libdc::wire::message::{Message, MessageReader, write_message};
 use proptest::prelude::*;

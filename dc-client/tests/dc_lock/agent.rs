@@ -1,6 +1,6 @@
 //! An agent that a test plays, message by message, on a Unix socket of its own.
 
-use crate::patience::{PATIENCE, patiently};
+use crate::patience::{PATIENCE, with_timeout};
 use libdc::id::{Grant, Token};
 use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation};
 use libdc::wire::link::Welcome;
@@ -46,7 +46,7 @@ impl ScriptedAgent {
 
     pub(crate) fn accept(&self) -> AgentConnection {
         let listener = self.listener.try_clone().unwrap();
-        let stream = patiently("a connection", move || listener.accept().unwrap().0);
+        let stream = with_timeout("a connection", move || listener.accept().unwrap().0);
         stream.set_read_timeout(Some(PATIENCE)).unwrap();
         let reader = MessageReader::link(Direction::Request);
         AgentConnection { stream, reader, unread: Vec::new() }

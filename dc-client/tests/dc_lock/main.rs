@@ -49,7 +49,7 @@ impl RunningCommand {
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap();
-        let deadline = TestDeadline::of(pid_of(&child));
+        let deadline = TestDeadline::for_process(pid_of(&child));
         Self { child, deadline }
     }
 
@@ -66,17 +66,17 @@ impl RunningCommand {
     }
 
     /// Ends its standard input, and waits for its end.
-    fn end(self) -> CommandEnd {
+    fn wait_for_end(self) -> CommandEnd {
         let Self { child, deadline } = self;
         let output = child.wait_with_output().unwrap();
         drop(deadline);
-        CommandEnd::of(output)
+        CommandEnd::from_output(output)
     }
 
     /// Waits for its end while its standard input stays open.
     fn ended(mut self) -> CommandEnd {
         let input = self.child.stdin.take();
-        let end = self.end();
+        let end = self.wait_for_end();
         drop(input);
         end
     }
@@ -95,7 +95,7 @@ struct CommandEnd {
 }
 
 impl CommandEnd {
-    fn of(output: Output) -> Self {
+    fn from_output(output: Output) -> Self {
         let text = |bytes| String::from_utf8(bytes).unwrap();
         Self { status: output.status.code().unwrap(), out: text(output.stdout), err: text(output.stderr) }
     }
@@ -108,7 +108,7 @@ fn run(words: &[&str]) -> CommandEnd {
     let mut connection = agent.open();
     connection.grant();
     connection.expect_end();
-    running.end()
+    running.wait_for_end()
 }
 
 #[test]
@@ -143,7 +143,7 @@ fn a_script_without_a_first_line_is_run_by_the_shell() {
         let mut connection = agent.open();
         connection.grant();
         connection.expect_end();
-        let end = running.end();
+        let end = running.wait_for_end();
         assert_eq!((end.status, end.out), (7, format!("{FENCE} a b -c --\n")), "{on_loss}: {}", end.err);
     }
 }
@@ -159,7 +159,7 @@ fn a_parent_that_ignores_the_ends_of_children_changes_nothing() {
         running.expect_ready();
         drop(running.child.stdin.take());
         connection.expect_end();
-        let end = running.end();
+        let end = running.wait_for_end();
         assert_eq!((end.status, end.err.as_str()), (7, ""), "{on_loss}");
     }
 }
@@ -184,7 +184,7 @@ fn what_is_asked_is_what_the_options_say() {
             Ok(Ok(LockRequest { owner: 0, action }))
         );
         connection.expect_end();
-        assert_eq!(running.end().status, 0);
+        assert_eq!(running.wait_for_end().status, 0);
     }
 }
 
@@ -200,7 +200,7 @@ fn a_lock_that_is_held_is_a_status_of_its_own() {
         let running = RunningCommand::start(&agent, words);
         let mut connection = agent.open();
         connection.status("ACQUIRE", LockStatus::Timeout);
-        let end = running.end();
+        let end = running.wait_for_end();
         assert_eq!((end.status, end.err.as_str()), (status, ""), "{words:?}");
     }
 }
@@ -213,7 +213,7 @@ fn it_says_what_it_does_if_asked_to() {
     connection.status("ACQUIRE", LockStatus::Timeout);
     connection.grant();
     connection.expect_end();
-    let end = running.end();
+    let end = running.wait_for_end();
     let lines: Vec<&str> = end.err.lines().collect();
     assert_eq!(lines[0], "dc_lock: waiting for k");
     assert!(
@@ -236,7 +236,7 @@ fn each_refusal_has_its_status() {
         let running = RunningCommand::start(&agent, &["k", "--", "true"]);
         let mut connection = agent.open();
         connection.status("ACQUIRE", status);
-        let end = running.end();
+        let end = running.wait_for_end();
         assert_eq!(end.status, expected, "{status:?}: {}", end.err);
         assert_eq!(end.err.lines().count(), 1);
     }
@@ -253,7 +253,7 @@ fn a_link_that_is_not_opened_has_its_status() {
         let probe = connection.expect("HAVE").head;
         connection.answer(probe, &[1]);
         connection.welcome(status, 0);
-        assert_eq!(running.end().status, expected, "{status:?}");
+        assert_eq!(running.wait_for_end().status, expected, "{status:?}");
     }
 }
 
@@ -261,7 +261,7 @@ fn a_link_that_is_not_opened_has_its_status() {
 fn nobody_there_and_a_server_without_locks_are_said() {
     let agent = ScriptedAgent::new();
     let running = RunningCommand::start(&agent, &["-connect", "UNIX:/nowhere/at-all", "k", "--", "true"]);
-    let end = running.end();
+    let end = running.wait_for_end();
     assert_eq!(end.status, 69);
     assert!(end.err.starts_with("dc_lock: could not connect to UNIX:/nowhere/at-all: "), "{}", end.err);
 
@@ -272,7 +272,7 @@ fn nobody_there_and_a_server_without_locks_are_said() {
     let mut out = Vec::new();
     write_message(&mut out, head, &[1]);
     connection.send(&out);
-    let end = running.end();
+    let end = running.wait_for_end();
     assert_eq!((end.status, end.err.as_str()), (69, "dc_lock: the server knows no locks\n"));
 }
 
@@ -290,11 +290,12 @@ fn a_token_is_presented_and_never_shown() {
     connection.status("OPEN", LockStatus::Ok);
     connection.grant();
     connection.expect_end();
-    let end = running.end();
+    let end = running.wait_for_end();
     assert_eq!(end.status, 0);
     assert!(!end.err.contains("s3cret"));
     let missing = agent.file("missing").display().to_string();
-    let end = RunningCommand::start(&agent, &["-auth-token-file", &missing, "k", "--", "true"]).end();
+    let end =
+        RunningCommand::start(&agent, &["-auth-token-file", &missing, "k", "--", "true"]).wait_for_end();
     assert_eq!(end.status, 66, "{}", end.err);
 }
 
@@ -305,7 +306,7 @@ fn who_is_closed_out_without_an_answer_is_told_that_a_token_may_be_lacking() {
     let mut connection = agent.accept();
     connection.expect("HAVE");
     drop(connection);
-    let end = running.end();
+    let end = running.wait_for_end();
     assert_eq!(end.status, 69);
     assert!(
         end.err.ends_with("closed by the peer without an answer; does the server ask for a token?\n"),
@@ -323,7 +324,7 @@ fn a_signal_ends_the_wait() {
         connection.expect("ACQUIRE");
         running.signal(signal);
         while connection.next().is_some() {}
-        let end = running.end();
+        let end = running.wait_for_end();
         assert_eq!((end.status, end.out.as_str()), (128 + signal as i32, ""));
     }
 }
@@ -366,7 +367,7 @@ fn a_stop_is_passed_on_and_the_command_goes_on_with_it() {
     running.signal(Signal::SIGCONT);
     drop(running.child.stdin.take());
     connection.expect_end();
-    assert_eq!(running.end().status, 5);
+    assert_eq!(running.wait_for_end().status, 5);
 }
 
 #[test]
@@ -396,7 +397,7 @@ fn a_command_whose_lease_passed_while_it_was_stopped_does_not_go_on() {
 }
 
 /// Kills `dc_lock`, and returns what its command has still to say: nothing if it is killed with it.
-fn said_after_kill(words: &[&str]) -> String {
+fn stderr_after_kill(words: &[&str]) -> String {
     let agent = ScriptedAgent::new();
     let mut running = RunningCommand::start(&agent, words);
     let mut connection = agent.open();
@@ -416,9 +417,9 @@ fn said_after_kill(words: &[&str]) -> String {
 #[test]
 fn a_command_is_killed_with_its_dc_lock() {
     let outlives = format!("trap '' TERM HUP; {READY}; echo outlived");
-    assert_eq!(said_after_kill(&["k", "--", "sh", "-c", &outlives]), "");
-    assert_eq!(said_after_kill(&["k", "-c", &outlives]), "");
-    assert_eq!(said_after_kill(&["-on-loss", "warn", "k", "-c", &outlives]), "outlived\n");
+    assert_eq!(stderr_after_kill(&["k", "--", "sh", "-c", &outlives]), "");
+    assert_eq!(stderr_after_kill(&["k", "-c", &outlives]), "");
+    assert_eq!(stderr_after_kill(&["-on-loss", "warn", "k", "-c", &outlives]), "outlived\n");
 }
 
 #[test]
@@ -473,7 +474,7 @@ fn who_does_not_wait_is_soon_told_that_nobody_answers() {
         let running = RunningCommand::start(&agent, words);
         // Whose connections nobody accepts.
         let is_sooner = is_sooner_than_the_patient(&agent, || {
-            let end = running.end();
+            let end = running.wait_for_end();
             assert_eq!((end.status, end.err.as_str()), (69, "dc_lock: no answer in time\n"));
         });
         assert!(is_sooner, "{words:?}");
@@ -520,7 +521,7 @@ fn with_warn_the_command_runs_on() {
     assert!(said.ends_with("the command runs on without it\n"), "{said}");
     drop(running.child.stdin.take());
     connection.expect_bye();
-    assert_eq!(running.end().status, 5);
+    assert_eq!(running.wait_for_end().status, 5);
 }
 
 #[test]
@@ -531,7 +532,7 @@ fn a_loss_that_shows_at_the_end_is_said() {
     connection.grant();
     connection.status("RELEASE", LockStatus::Error);
     connection.expect_bye();
-    let end = running.end();
+    let end = running.wait_for_end();
     assert_eq!(
         (end.status, end.err.as_str()),
         (76, "dc_lock: the lock k was lost before the command ended\n")
@@ -544,6 +545,6 @@ fn mistakes_and_questions_do_not_need_an_agent() {
     for (words, status) in
         [(&["k"][..], 64), (&["-limit", "0", "k", "--", "true"], 64), (&["-h"], 0), (&["-version"], 0)]
     {
-        assert_eq!(RunningCommand::start(&agent, words).end().status, status, "{words:?}");
+        assert_eq!(RunningCommand::start(&agent, words).wait_for_end().status, status, "{words:?}");
     }
 }

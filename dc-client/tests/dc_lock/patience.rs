@@ -10,7 +10,7 @@ use std::time::Duration;
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The result of `wait`, which blocks until `what` happens.
-pub(crate) fn patiently<T: Send + 'static>(what: &str, wait: impl FnOnce() -> T + Send + 'static) -> T {
+pub(crate) fn with_timeout<T: Send + 'static>(what: &str, wait: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::sync_channel(1);
     // Nobody waits any more when this fails.
     thread::spawn(move || sender.send(wait()).ok());
@@ -25,7 +25,7 @@ pub(crate) struct TestDeadline {
 
 impl TestDeadline {
     /// Of this process, until this is dropped; that is to be before its number may be another's.
-    pub(crate) fn of(pid: Pid) -> Self {
+    pub(crate) fn for_process(pid: Pid) -> Self {
         let (sender, receiver) = mpsc::sync_channel(0);
         thread::spawn(move || {
             if receiver.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {

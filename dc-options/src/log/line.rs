@@ -39,7 +39,7 @@ impl DroppedLines {
     }
 
     /// How many lines were lost, of which the caller now tells.
-    pub(super) fn take(&self) -> u64 {
+    pub(super) fn reset(&self) -> u64 {
         // Most often none was, and then nothing needs to be written to memory that threads share.
         if self.0.load(Ordering::Relaxed) == 0 { 0 } else { self.0.swap(0, Ordering::Relaxed) }
     }
@@ -104,11 +104,11 @@ mod tests {
     #[test]
     fn lost_lines_are_told_of_once() {
         let lost = DroppedLines::default();
-        assert_eq!(lost.take(), 0);
+        assert_eq!(lost.reset(), 0);
         lost.add(1);
         lost.add(2);
-        assert_eq!(lost.take(), 3);
-        assert_eq!(lost.take(), 0);
+        assert_eq!(lost.reset(), 3);
+        assert_eq!(lost.reset(), 0);
         assert!(
             DroppedLines::line(3, LogFormat::Text)
                 .ends_with("Z  WARN 3 lines of the log were lost here: they could not be written\n")

@@ -19,4 +19,4 @@ mod syslog;
 
 pub use options::{LogFilter, LogFormat, LogOptions};
 pub use stream::{StdStream, WRITE_BYTES_MAX};
-pub use subscriber::{Log, LogError, start, tell_syslog, unblock};
+pub use subscriber::{Log, LogError, log_to_syslog, start, unblock};

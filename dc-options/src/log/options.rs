@@ -1,7 +1,7 @@
 //! The options of the log.
 
-use crate::mistake::ValueError;
-use crate::vocabulary::nearest;
+use crate::error::ValueError;
+use crate::spec::nearest;
 use clap::{Args, ValueEnum};
 use tracing_subscriber::EnvFilter;
 

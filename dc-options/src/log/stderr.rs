@@ -23,7 +23,7 @@ impl Stderr {
     }
 
     fn line(&self, line: &[u8]) {
-        let before = self.lost.take();
+        let before = self.lost.reset();
         if before > 0 && !self.written(DroppedLines::line(before, self.format).as_bytes()) {
             self.lost.add(before + 1);
             return;
@@ -34,7 +34,7 @@ impl Stderr {
     }
 
     fn written(&self, line: &[u8]) -> bool {
-        self.streams.put(StdStream::Errors, line).is_ok()
+        self.streams.write(StdStream::Errors, line).is_ok()
     }
 }
 
@@ -85,7 +85,7 @@ mod tests {
         for _ in 0..2000 {
             stderr.make_writer().write_all(&line).unwrap();
         }
-        let lost = usize::try_from(stderr.lost.take()).unwrap();
+        let lost = usize::try_from(stderr.lost.reset()).unwrap();
         stderr.lost.add(u64::try_from(lost).unwrap());
         assert!(lost > 0 && lost < 2000, "{lost}");
         reader.read_exact(&mut vec![0; (2000 - lost) * line.len()]).unwrap();
@@ -109,7 +109,7 @@ mod tests {
             stderr.make_writer().write_all(LINE).unwrap();
             file.make_writer().write_all(LINE).unwrap();
         }
-        assert_eq!((stderr.lost.take(), file.lost.take()), (3, 3));
+        assert_eq!((stderr.lost.reset(), file.lost.reset()), (3, 3));
     }
 
     #[test]

@@ -72,8 +72,8 @@ impl StdStreams {
     ///
     /// # Errors
     /// [`io::ErrorKind::WouldBlock`] where there is no room, and what the system says. Nothing is written then.
-    pub(super) fn put(&self, standard: StdStream, lines: &[u8]) -> io::Result<()> {
-        self.lock().of(standard).put(lines)
+    pub(super) fn write(&self, standard: StdStream, lines: &[u8]) -> io::Result<()> {
+        self.lock().get(standard).put(lines)
     }
 
     /// Writes as [`StdStreams::put`], and waits for room. Nobody else waits for it meanwhile.
@@ -81,14 +81,14 @@ impl StdStreams {
     /// # Errors
     /// What the system says.
     pub(super) fn put_patiently(&self, standard: StdStream, lines: &[u8]) -> io::Result<()> {
-        let descriptor = self.lock().of(standard).descriptor.clone();
+        let descriptor = self.lock().get(standard).descriptor.clone();
         let mut refused = false;
         loop {
-            match self.put(standard, lines) {
+            match self.write(standard, lines) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
                 end => return end,
             }
-            if descriptor.has_room(PollTimeout::from(WAIT_MS)) && std::mem::replace(&mut refused, true) {
+            if descriptor.has_capacity(PollTimeout::from(WAIT_MS)) && std::mem::replace(&mut refused, true) {
                 thread::sleep(PAUSE);
             }
         }
@@ -113,7 +113,7 @@ impl StdStreams {
 }
 
 impl StdStreamPair {
-    const fn of(&mut self, standard: StdStream) -> &mut OutputStream {
+    const fn get(&mut self, standard: StdStream) -> &mut OutputStream {
         match standard {
             StdStream::Output => &mut self.output,
             StdStream::Errors => &mut self.errors,
@@ -160,14 +160,14 @@ impl OutputStream {
             if !refused || left.is_zero() {
                 return end;
             }
-            self.descriptor.has_room(PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+            self.descriptor.has_capacity(PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
         }
     }
 
     fn new(given: Descriptor, anew: bool) -> Self {
         let (way, descriptor) = match given.kind() {
             StreamKind::Socket => (WriteMode::Send, given),
-            StreamKind::Opens if anew => match given.anew() {
+            StreamKind::Opens if anew => match given.reopened() {
                 Ok(own) => (WriteMode::Anew, own),
                 // There is no /proc, or it is another user's.
                 Err(_) => (WriteMode::Given, given),
@@ -191,7 +191,7 @@ impl OutputStream {
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
         // Also where it would not block: or the short lines would be written that fill a pipe to its last byte, and the
         // long ones lost.
-        if !self.descriptor.has_room(PollTimeout::ZERO) {
+        if !self.descriptor.has_capacity(PollTimeout::ZERO) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
         let quiet = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
@@ -250,7 +250,7 @@ impl Descriptor {
     }
 
     /// The same pipe or terminal, without blocking.
-    fn anew(&self) -> io::Result<Self> {
+    fn reopened(&self) -> io::Result<Self> {
         let path = self.with(|descriptor| format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
         let own = OpenOptions::new().write(true).custom_flags(flags.bits()).open(path)?;
@@ -258,7 +258,7 @@ impl Descriptor {
     }
 
     /// Whether something can be written, as far as the system knows: or else an error is to be had.
-    fn has_room(&self, timeout: PollTimeout) -> bool {
+    fn has_capacity(&self, timeout: PollTimeout) -> bool {
         self.with(|descriptor| {
             let mut fds = [PollFd::new(descriptor, PollFlags::POLLOUT)];
             let polled = poll(&mut fds, timeout);
@@ -279,7 +279,7 @@ mod tests {
         let (reader, writer) = io::pipe().unwrap();
         let streams = StdStreams::to(writer.try_clone().unwrap());
         let mut bytes = 0;
-        while streams.put(StdStream::Errors, &[b'.'; WRITE_BYTES_MAX]).is_ok() {
+        while streams.write(StdStream::Errors, &[b'.'; WRITE_BYTES_MAX]).is_ok() {
             bytes += WRITE_BYTES_MAX;
         }
         (reader, writer, bytes)
@@ -294,9 +294,9 @@ mod tests {
         for anew in [true, false] {
             let (mut reader, writer, bytes) = full_pipe();
             let streams = StdStreams::with(writer, anew);
-            assert!(refused(&streams.put(StdStream::Errors, b"lost\n")));
+            assert!(refused(&streams.write(StdStream::Errors, b"lost\n")));
             reader.read_exact(&mut vec![0; bytes]).unwrap();
-            streams.put(StdStream::Output, b"written\n").unwrap();
+            streams.write(StdStream::Output, b"written\n").unwrap();
             drop(streams);
             let mut text = String::new();
             reader.read_to_string(&mut text).unwrap();
@@ -330,7 +330,7 @@ mod tests {
                 for _ in 0..50 {
                     reader.read_exact(&mut [0; WRITE_BYTES_MAX]).unwrap();
                     for _ in 0..10 {
-                        let end = streams.put(StdStream::Errors, &[b'y'; WRITE_BYTES_MAX]);
+                        let end = streams.write(StdStream::Errors, &[b'y'; WRITE_BYTES_MAX]);
                         assert!(end.is_ok() || refused(&end));
                     }
                 }
@@ -352,9 +352,9 @@ mod tests {
         let streams = StdStreams::to(writer);
         assert_eq!(streams.lock().errors.way, WriteMode::Send);
         let long = vec![b'x'; 1_000_000];
-        streams.put(StdStream::Errors, &long).unwrap();
+        streams.write(StdStream::Errors, &long).unwrap();
         assert!(!streams.lock().errors.rest.is_empty(), "a socket that takes any amount");
-        assert!(refused(&streams.put(StdStream::Errors, b"lost\n")));
+        assert!(refused(&streams.write(StdStream::Errors, b"lost\n")));
         let reading = thread::spawn(move || {
             let mut all = Vec::new();
             reader.read_to_end(&mut all).map(|_| all)
@@ -370,7 +370,7 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"before\n").unwrap();
         let streams = StdStreams::to(file.try_clone().unwrap());
-        streams.put(StdStream::Errors, b"a line\n").unwrap();
+        streams.write(StdStream::Errors, b"a line\n").unwrap();
         io::Seek::rewind(&mut file).unwrap();
         let mut text = String::new();
         file.read_to_string(&mut text).unwrap();

@@ -47,7 +47,7 @@ pub fn start(options: &LogOptions, program: &'static str, detaches: bool) -> Res
             let text =
                 format!("{program}: there is no log until a syslog listens at {SYSLOG_PATH}: {error}\n");
             // There is nowhere else to say it.
-            streams.put(StdStream::Errors, text.as_bytes()).ok();
+            streams.write(StdStream::Errors, text.as_bytes()).ok();
         }
         let all = LogOptions { filter: LogFilter::default(), debug: false, ..options.clone() };
         let patient = Dispatch::new(subscriber(&all, LineStyle::Syslog, writer.patient(PATIENCE)));
@@ -67,7 +67,7 @@ pub fn unblock() {
 }
 
 /// Tells the syslog that the program fails, where `options` say to log there. The log need not have been started.
-pub fn tell_syslog(options: &LogOptions, program: &'static str, failure: &impl Display) {
+pub fn log_to_syslog(options: &LogOptions, program: &'static str, failure: &impl Display) {
     if options.syslog {
         let writer = Syslog::new(SYSLOG_PATH, program).patient(PATIENCE);
         let last = Dispatch::new(subscriber(options, LineStyle::Syslog, writer));
@@ -87,7 +87,7 @@ impl Log {
 
     /// Has the events that `tell` makes in this thread wait where they go to a syslog, each for a second at most, and go
     /// there from level info on whatever `-log` says. To be called where waiting harms nobody.
-    pub fn patiently<T>(&self, tell: impl FnOnce() -> T) -> T {
+    pub fn with_timeout<T>(&self, tell: impl FnOnce() -> T) -> T {
         match &self.patient {
             Some(patient) => tracing::dispatcher::with_default(patient, tell),
             None => tell(),

@@ -87,7 +87,7 @@ impl Syslog {
     }
 
     fn message(&self, level: Level, message: &str) {
-        let lost = self.lost.take();
+        let lost = self.lost.reset();
         if lost > 0 && !self.sent(Level::WARN, &DroppedLines::message(lost)) {
             self.lost.add(lost + 1);
             return;
@@ -248,7 +248,7 @@ mod tests {
         for _ in 0..100_000 {
             syslog.message(Level::INFO, "again");
         }
-        let lost = syslog.lost.take();
+        let lost = syslog.lost.reset();
         assert!(lost > 0);
         syslog.lost.add(lost);
         daemon.set_nonblocking(true).unwrap();
@@ -271,7 +271,7 @@ mod tests {
         while fills.send_to(b"before", &path).is_ok() {}
         let writes = std::thread::spawn(move || {
             (0..5000).for_each(|number| syslog.message(Level::INFO, &format!("line {number}")));
-            syslog.lost.take()
+            syslog.lost.reset()
         });
         let mut lines = std::iter::repeat_with(|| received(&daemon)).filter(|line| line != "before");
         for number in 0..5000 {
@@ -287,7 +287,7 @@ mod tests {
         let daemon = UnixDatagram::bind(&path).unwrap();
         let syslog = Syslog::new(&path, "dc_client");
         let patient = syslog.patient(Duration::from_millis(1));
-        while syslog.lost.take() == 0 {
+        while syslog.lost.reset() == 0 {
             syslog.message(Level::INFO, "before");
         }
         for _ in 0..3 {
@@ -323,7 +323,7 @@ mod tests {
             }
             std::fs::remove_file(&path).unwrap();
         }
-        assert_eq!(syslog.lost.take(), 0);
+        assert_eq!(syslog.lost.reset(), 0);
     }
 
     #[test]
@@ -335,12 +335,12 @@ mod tests {
         for _ in 0..100_000 {
             syslog.message(Level::INFO, "again");
         }
-        assert!(syslog.lost.take() > 0);
+        assert!(syslog.lost.reset() > 0);
         let patient = syslog.patient(Duration::from_secs(60));
         drop(daemon.accept().unwrap());
         let writes = std::thread::spawn(move || {
             (0..20_000).for_each(|number| patient.message(Level::INFO, &format!("line {number}")));
-            patient.lost.take()
+            patient.lost.reset()
         });
         let records = BufReader::new(daemon.accept().unwrap().0).split(0).map(Result::unwrap);
         for (number, record) in records.enumerate() {

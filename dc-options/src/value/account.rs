@@ -1,6 +1,6 @@
 //! Names of users and groups. Whether the system knows them is found out when the program starts.
 
-use crate::mistake::ValueError;
+use crate::error::ValueError;
 
 const TAKES: &str = "a name or a number";
 

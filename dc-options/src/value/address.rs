@@ -1,6 +1,6 @@
 //! Addresses to listen on or connect to.
 
-use crate::mistake::ValueError;
+use crate::error::ValueError;
 pub use libdc::net::address::Address;
 
 const TAKES: &str = "an address: IP:port, IP:host:port, IPv4:..., IPv6:[addr]:port, UNIX:/path or FD:n";

@@ -1,7 +1,7 @@
 //! Counts: whole numbers without a unit.
 
 use super::number::ValueRange;
-use crate::mistake::ValueError;
+use crate::error::ValueError;
 use std::ops::RangeBounds;
 
 /// A whole number within `range`, of a type that holds all of it: a number beyond the type is too large.

@@ -4,7 +4,7 @@
 //! milliseconds. The options that come from distcache count bare milliseconds, those from dflockd bare seconds.
 
 use super::number::{self, ScaledNumber, ValueRange};
-use crate::mistake::ValueError;
+use crate::error::ValueError;
 use std::ops::RangeBounds;
 use std::time::Duration;
 

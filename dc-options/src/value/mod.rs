@@ -1,5 +1,5 @@
 //! The parsers of values, one file a kind. Each is handed to clap as a `value_parser` and says in its
-//! [`ValueError`](crate::BadValue) what it takes.
+//! [`ValueError`](crate::ValueError) what it takes.
 
 pub mod account;
 pub mod address;

@@ -1,6 +1,6 @@
 //! Paths of files that are opened later, when a daemon has left its directory.
 
-use crate::mistake::ValueError;
+use crate::error::ValueError;
 use clap::builder::{PathBufValueParser, TypedValueParser};
 use std::path::PathBuf;
 

@@ -1,6 +1,6 @@
 //! Permissions of a file, in octal as chmod takes them.
 
-use crate::mistake::ValueError;
+use crate::error::ValueError;
 
 const TAKES: &str = "octal permissions, 0 to 777, such as 660";
 

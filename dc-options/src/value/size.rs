@@ -1,7 +1,7 @@
 //! Sizes in bytes. The units are powers of 1024: `K`, `M`, `G`, `T`, in either case, also as `KB` or `KiB`.
 
 use super::number::{self, ScaledNumber, ValueRange};
-use crate::mistake::ValueError;
+use crate::error::ValueError;
 use std::ops::RangeBounds;
 
 const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];

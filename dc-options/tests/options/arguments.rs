@@ -1,6 +1,6 @@
 //! How the words of a command line are read.
 
-use crate::sample::{PROGRAM, Sample, bytes_of, listeners, mistake, parse, told, with_server, words};
+use crate::sample::{PROGRAM, Sample, bytes_of, listeners, message, mistake, parse, with_server, words};
 use clap::Args;
 use dc_options::account::SocketOwner;
 use dc_options::count::count;
@@ -124,7 +124,7 @@ fn a_path_may_be_any_bytes_and_other_values_are_text() {
         PROGRAM.try_parse::<Sample>(line, |_| None)
     };
     assert_eq!(line("-pidfile").unwrap().daemon.pidfile.unwrap().as_os_str(), &bytes_of(b"/run/\xff.pid"));
-    assert_eq!(told(line("-user")), "-user \"/run/\u{fffd}.pid\" is not UTF-8");
+    assert_eq!(message(line("-user")), "-user \"/run/\u{fffd}.pid\" is not UTF-8");
 }
 
 #[derive(Args, Debug)]
@@ -181,16 +181,16 @@ fn lock_of(line: &[&str]) -> SampleLockOf {
 
 #[test]
 fn operands_that_are_missing_or_too_many() {
-    assert_eq!(told(lock(&["--", "make"])), "KEY is required");
+    assert_eq!(message(lock(&["--", "make"])), "KEY is required");
     assert_eq!(
-        told(lock(&["nightly", "make", "--", "x"])),
+        message(lock(&["nightly", "make", "--", "x"])),
         "\"make\" is not an option, and nothing else is taken there"
     );
     assert_eq!(
-        told(lock(&["nightly", "-l", "0", "--", "x"])),
+        message(lock(&["nightly", "-l", "0", "--", "x"])),
         "-l \"0\" is too small; it takes a number, 1 or more"
     );
-    assert_eq!(told(lock(&["nightly"])), "COMMAND is required");
+    assert_eq!(message(lock(&["nightly"])), "COMMAND is required");
 }
 
 #[test]
@@ -206,7 +206,7 @@ proptest! {
     #[test]
     fn any_words_bring_options_or_one_line(line in proptest::collection::vec(any_word(), 0..6)) {
         match PROGRAM.try_parse::<Sample>(line, |_| None) {
-            Err(stop @ Exit::Mistake(_)) => { told::<()>(Err(stop)); }
+            Err(stop @ Exit::Mistake(_)) => { message::<()>(Err(stop)); }
             Err(Exit::Answer(_)) | Ok(_) => {}
         }
     }

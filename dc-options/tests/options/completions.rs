@@ -1,6 +1,6 @@
 //! What `-completions` prints, as the shells read it. A shell that is not installed is said to be skipped.
 
-use crate::sample::{PROGRAM, Sample, parse, told};
+use crate::sample::{PROGRAM, Sample, message, parse};
 use dc_options::Exit;
 use std::fs;
 use std::path::Path;
@@ -139,7 +139,7 @@ fn the_text_is_always_the_same() {
 
 #[test]
 fn another_shell_is_a_mistake() {
-    let of = |line: &[&str]| told(parse(line, &[]));
+    let of = |line: &[&str]| message(parse(line, &[]));
     let takes = "it takes bash, zsh or fish";
     assert_eq!(
         of(&["-completions", "ksh"]),

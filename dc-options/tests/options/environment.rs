@@ -1,6 +1,6 @@
 //! Options from environment variables.
 
-use crate::sample::{PROGRAM, Sample, bytes_of, listeners, mistake, parse, told, with_server, words};
+use crate::sample::{PROGRAM, Sample, bytes_of, listeners, message, mistake, parse, with_server, words};
 use dc_options::account::SocketOwner;
 use std::time::Duration;
 
@@ -26,7 +26,7 @@ fn a_required_option_may_come_from_either_of_its_variables() {
         "IP:3"
     );
     assert_eq!(
-        told(parse(&[], &[("DC_SAMPLE_SERVER", "IP:1"), ("DC_SAMPLE_CONNECT", "IP:2")])),
+        message(parse(&[], &[("DC_SAMPLE_SERVER", "IP:1"), ("DC_SAMPLE_CONNECT", "IP:2")])),
         "-server (from DC_SAMPLE_CONNECT) was already given as DC_SAMPLE_SERVER, and is taken once"
     );
 }
@@ -51,7 +51,7 @@ fn a_flag_is_on_or_off_in_a_few_words() {
         assert!(!daemon(off).unwrap(), "{off}");
     }
     assert_eq!(
-        told(daemon("ja\n")),
+        message(daemon("ja\n")),
         "-daemon (from DC_SAMPLE_DAEMON) \"ja\\n\" is neither on nor off; \
          it takes 1, yes, true or on, or 0, no, false or off"
     );
@@ -95,7 +95,7 @@ fn a_mistake_in_a_variable_names_it() {
     let result = PROGRAM.try_parse::<Sample>(words(&["-server", "IP:1"]), |name| {
         (name == "DC_SAMPLE_LOG").then(|| bytes_of(b"\xff"))
     });
-    assert_eq!(told(result), "-log (from DC_SAMPLE_LOG) \"\u{fffd}\" is not UTF-8");
+    assert_eq!(message(result), "-log (from DC_SAMPLE_LOG) \"\u{fffd}\" is not UTF-8");
 }
 
 #[test]

@@ -1,6 +1,6 @@
 //! Mistakes, to the letter.
 
-use crate::sample::{mistake, parse, told};
+use crate::sample::{message, mistake, parse};
 
 const DURATION: &str = "it takes 1 to 3600000 milliseconds, or a number with a unit: 250ms, 5s, 2m, 1h";
 const ADDRESS: &str =
@@ -33,7 +33,7 @@ fn a_value_that_is_missing() {
     assert_eq!(mistake(&["-retry"], &[]), format!("-retry needs a value; {DURATION}"));
     assert_eq!(mistake(&["-retry="], &[]), format!("-retry needs a value; {DURATION}"));
     assert_eq!(mistake(&["-retry", ""], &[]), format!("-retry needs a value; {DURATION}"));
-    assert_eq!(told(parse(&["-connect"], &[])), format!("-connect needs a value; {ADDRESS}"));
+    assert_eq!(message(parse(&["-connect"], &[])), format!("-connect needs a value; {ADDRESS}"));
     assert_eq!(mistake(&["-pidfile"], &[]), "-pidfile needs a value; it takes a PATH");
     assert_eq!(mistake(&["-log-format"], &[]), "-log-format needs a value; it takes text or json");
     assert_eq!(mistake(&["-auth-token"], &[]), "-auth-token needs a value; it takes a TOKEN");
@@ -105,7 +105,7 @@ fn a_secret_is_not_shown() {
 
 #[test]
 fn an_option_that_is_missing() {
-    assert_eq!(told(parse(&[], &[])), format!("-server or -connect is required; {ADDRESS}"));
+    assert_eq!(message(parse(&[], &[])), format!("-server or -connect is required; {ADDRESS}"));
     assert_eq!(mistake(&["-tls-cert", "c"], &[]), "-tls-key is needed with -tls-cert");
     assert_eq!(
         mistake(&["-retry", "5"], &[("DC_SAMPLE_TLS_CERT", "c")]),

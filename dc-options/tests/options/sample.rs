@@ -109,11 +109,11 @@ pub(crate) fn with_server(line: &[&str], variables: &[(&str, &str)]) -> Result<S
 
 /// The line on stderr that `line` and the variables bring, with the required option in front.
 pub(crate) fn mistake(line: &[&str], variables: &[(&str, &str)]) -> String {
-    told(with_server(line, variables))
+    message(with_server(line, variables))
 }
 
 /// The line on stderr, without the name of the program and the newline.
-pub(crate) fn told<T: std::fmt::Debug>(result: Result<T, Exit>) -> String {
+pub(crate) fn message<T: std::fmt::Debug>(result: Result<T, Exit>) -> String {
     let stop = result.unwrap_err();
     assert_eq!(stop.status(), 64);
     assert!(matches!(stop, Exit::Mistake(_)));

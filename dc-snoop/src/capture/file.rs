@@ -66,7 +66,7 @@ impl PcapngBlocks {
     }
 
     /// The bytes to write.
-    pub(crate) fn take(&mut self) -> Vec<u8> {
+    pub(crate) fn drain(&mut self) -> Vec<u8> {
         std::mem::take(self.0.get_mut())
     }
 
@@ -181,7 +181,7 @@ mod tests {
         let mut blocks = PcapngBlocks::new("a test").unwrap();
         blocks.packet(at, &[0x45, 1, 2], Some("note".to_owned())).unwrap();
         blocks.packet(at, &[0x45; 60_000], None).unwrap();
-        let file = blocks.take();
+        let file = blocks.drain();
         assert_eq!(blocks.len(), 0);
         let mut reader = CaptureReader::new(&file[..]).unwrap();
         let first = reader.next().unwrap().unwrap();

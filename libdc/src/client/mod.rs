@@ -33,17 +33,9 @@
 //! a session of one byte is better not stored.
 
 #[cfg(feature = "tokio")]
-mod asynchronous;
-pub mod blocking;
-mod error;
-#[cfg(feature = "tokio")]
 pub mod lock;
-mod options;
-mod request;
-#[cfg(feature = "tokio")]
-mod stream;
+mod session;
 
 #[cfg(feature = "tokio")]
-pub use asynchronous::Client;
-pub use error::{Error, OperationPhase, Refusal};
-pub use options::{ConnectionMode, SessionOptions};
+pub use session::Client;
+pub use session::{ConnectionMode, Error, OperationPhase, Refusal, SessionOptions, blocking};

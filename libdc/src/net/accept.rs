@@ -19,8 +19,8 @@
 
 use crate::file::OwnedFile;
 use crate::net::address::Address;
+use crate::net::limiter::{ConnectionLimiter, ConnectionPermit};
 use crate::net::listen::{BACKLOG, Listener, ListenerSocket};
-use crate::net::places::{ConnectionLimiter, ConnectionPermit};
 use crate::net::socket::{Socket, prepare_tcp};
 use std::fmt::Display;
 use std::future::{poll_fn, ready};
@@ -81,12 +81,12 @@ impl ThrottledListener {
         loop {
             self.places.room().await;
             if self.places.is_exhausted() {
-                self.shortage().tell(&self.name, &"all the descriptors for connections are in use");
+                self.shortage().log(&self.name, &"all the descriptors for connections are in use");
                 self.pause().await;
                 continue;
             }
             // Looked at when a connection is there: another listener took the last place, or the limit was lowered.
-            let filled = poll_fn(|_| if self.has_room() { Poll::Pending } else { Poll::Ready(()) });
+            let filled = poll_fn(|_| if self.has_capacity() { Poll::Pending } else { Poll::Ready(()) });
             let in_shortage = self.shortage().told;
             let accepted = tokio::select! {
                 biased;
@@ -94,7 +94,7 @@ impl ThrottledListener {
                 accepted = self.listener.accept() => accepted,
                 // Nobody is left waiting.
                 () = ready(()), if in_shortage => {
-                    self.shortage().end(&self.name);
+                    self.shortage().recovered(&self.name);
                     continue;
                 }
             };
@@ -102,9 +102,9 @@ impl ThrottledListener {
                 Ok(_) if self.places.is_over() => {
                     debug!("a connection beyond -max-connections was closed");
                 }
-                Ok(socket) => return (socket, self.places.take()),
+                Ok(socket) => return (socket, self.places.acquire()),
                 Err(error) if is_exhaustion(&error) => {
-                    self.shortage().tell(&self.name, &error);
+                    self.shortage().log(&self.name, &error);
                     self.pause().await;
                 }
                 // The peer left before it was accepted, or the network failed: nothing of ours.
@@ -141,7 +141,7 @@ impl ThrottledListener {
                 break;
             }
             match accept_now(&listener) {
-                Ok(socket) => last.push((socket, self.places.take())),
+                Ok(socket) => last.push((socket, self.places.acquire())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_exhaustion(&error) => break,
                 // It left before it was accepted.
                 Err(_) => {}
@@ -150,7 +150,7 @@ impl ThrottledListener {
         last
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         !self.places.is_full() && !self.places.is_exhausted()
     }
 
@@ -176,7 +176,7 @@ struct AcceptPause {
 }
 
 impl AcceptPause {
-    fn tell(&mut self, listener: &str, reason: &dyn Display) {
+    fn log(&mut self, listener: &str, reason: &dyn Display) {
         let now = Instant::now();
         if self.told || self.quiet_until.is_some_and(|until| now < until) {
             return;
@@ -185,7 +185,7 @@ impl AcceptPause {
         *self = Self { told: true, quiet_until: Some(now + QUIET) };
     }
 
-    fn end(&mut self, listener: &str) {
+    fn recovered(&mut self, listener: &str) {
         info!(listener, "accepting again");
         self.told = false;
     }
@@ -254,8 +254,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 mod tests {
     use super::*;
     use crate::net::address::SocketPath;
+    use crate::net::limiter::ConnectionLimits;
     use crate::net::listen::SocketPermissions;
-    use crate::net::places::ConnectionLimits;
     use std::os::unix::net::UnixStream;
     use std::path::PathBuf;
     use tempfile::TempDir;
@@ -313,7 +313,7 @@ mod tests {
     }
 
     /// Every task learns of the connections made before this, and has its turn. One that is still not done waits.
-    async fn settle() {
+    async fn run_until_idle() {
         // The runtime has to ask the system for this one, and is told of the others with it.
         let other = Door::open(&limited(0));
         let _peer = other.knock();
@@ -329,7 +329,7 @@ mod tests {
         let _peers = (door.knock(), door.knock());
         let first = door.enter().await;
         let second = door.waits();
-        settle().await;
+        run_until_idle().await;
         assert!(!second.is_finished());
         drop(first);
         soon(second).await.unwrap();
@@ -341,11 +341,11 @@ mod tests {
         let _peers = [door.knock(), door.knock(), door.knock()];
         let _first = door.enter().await;
         let second = door.waits();
-        settle().await;
+        run_until_idle().await;
         assert_eq!(door.listener.set_limit(2), 1);
         let _second = soon(second).await.unwrap();
         let third = door.waits();
-        settle().await;
+        run_until_idle().await;
         assert!(!third.is_finished());
         assert_eq!(door.listener.set_limit(0), usize::MAX);
         soon(third).await.unwrap();
@@ -358,14 +358,14 @@ mod tests {
         let mut peers = vec![door.knock(), door.knock()];
         let (first, second) = (door.enter().await, door.enter().await);
         let third = door.waits();
-        settle().await;
+        run_until_idle().await;
         // It is in the midst of accepting when the limit changes.
         assert_eq!(door.listener.set_limit(1), 0);
         peers.push(door.knock());
-        settle().await;
+        run_until_idle().await;
         assert_eq!((places.taken(), places.limit()), (2, 1));
         drop(first);
-        settle().await;
+        run_until_idle().await;
         assert!(!third.is_finished());
         peers[1].set_nonblocking(true).unwrap();
         let open = std::io::Read::read(&mut peers[1], &mut [0]).unwrap_err();
@@ -381,14 +381,14 @@ mod tests {
         let (front, back) = (Door::open(&places), Door::open(&places));
         // Both are in the midst of accepting.
         let (at_front, at_back) = (front.waits(), back.waits());
-        settle().await;
+        run_until_idle().await;
         let _peers = (front.knock(), back.knock());
-        settle().await;
+        run_until_idle().await;
         assert_eq!(places.taken(), 1);
         let (inside, waiting) =
             if at_front.is_finished() { (at_front, at_back) } else { (at_back, at_front) };
         let inside = soon(inside).await.unwrap();
-        settle().await;
+        run_until_idle().await;
         assert!(!waiting.is_finished());
         assert_eq!(front.listener.set_limit(1), 0);
         drop(inside);
@@ -406,7 +406,7 @@ mod tests {
         let first = door.enter().await;
         let mut beyond = door.knock();
         let next = door.waits();
-        settle().await;
+        run_until_idle().await;
         assert_eq!(std::io::Read::read(&mut beyond, &mut [0]).unwrap(), 0);
         drop(first);
         let _peer = door.knock();

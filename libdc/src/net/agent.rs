@@ -3,20 +3,20 @@
 //! They share a [`Multiplexer`] and the sockets behind one lock, which is taken once for each turn of a
 //! task and, on one thread, never contended.
 
-use crate::auth::AuthToken;
 use crate::id::{ConnectionId, LinkId};
 use crate::net::address::Address;
 use crate::net::clock::DriverClock;
 use crate::net::connect::connect;
-use crate::net::places::ConnectionPermit;
+use crate::net::limiter::ConnectionPermit;
 use crate::net::socket::Socket;
 use crate::net::switchboard::{LinkEnd, LocalEnd, Switchboard};
 use crate::net::timer::Timer;
 use crate::net::tls::client::ClientTls;
+use crate::proto::agent::local::{LocalCloseReason, LocalId};
+use crate::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
+use crate::proto::handshake::LinkIdentity;
 use crate::proto::link::{LinkError, LinkState};
-use crate::proto::local::{LocalCloseReason, LocalId};
-use crate::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use crate::proto::resume::LinkIdentity;
+use crate::secret::AuthToken;
 use crate::time::Time;
 use std::future::poll_fn;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -132,8 +132,8 @@ impl AgentDriver {
 
     /// The agent ends: tells the server to release everything that is held, and waits until it has done so, or the
     /// link is gone. No link is made any more. For one caller. Cancel-safe.
-    pub async fn leave(&self) {
-        let is_heard = self.lock().leave(self.clock.now());
+    pub async fn shut_down(&self) {
+        let is_heard = self.lock().send_bye(self.clock.now());
         if is_heard {
             self.left.notified().await;
         }
@@ -172,7 +172,7 @@ impl AgentDriver {
             };
             lost_at.get_or_insert_with(|| self.clock.now());
             self.attempted.notify_one();
-            if self.lock().is_leaving() {
+            if self.lock().is_shutting_down() {
                 self.left.notify_one();
                 return;
             }
@@ -247,7 +247,7 @@ impl AgentDriver {
         let idle_ms = self.settings.multiplexer.idle_ms;
         let next_look = (idle_ms > 0).then(|| now.after_ms(idle_ms));
         let deadline = switchboard.multiplexer.local_deadline(id).or(next_look);
-        let newcomer = switchboard.newcomer_deadline(now, id);
+        let newcomer = switchboard.drain_grace_deadline(now, id);
         let deadline = deadline.into_iter().chain(newcomer).min();
         if timer.poll(cx, &self.clock, deadline) {
             cx.waker().wake_by_ref();

@@ -7,7 +7,7 @@
 //! much a peer announces. Nothing here panics.
 
 use crate::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
-use crate::wire::corruption::DecodeError;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::frame::{Direction, FrameHeader};
 use crate::wire::message::{Message, MessageReader, MessageRef};
 use bytes::{Buf, BufMut, BytesMut};

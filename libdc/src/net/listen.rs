@@ -13,7 +13,7 @@
 //! Nothing here panics.
 
 use super::address::{Address, Family, SocketPath, TcpAddress};
-use super::inherit::{InheritedFd, InheritedFdError};
+use super::fds::{InheritedFd, InheritedFdError};
 use super::unix_socket;
 use crate::file::OwnedFile;
 use nix::errno::Errno;
@@ -350,10 +350,10 @@ fn inherit(address: &Address, number: RawFd) -> Result<ListenerSocket, ListenErr
     }
     match name.family() {
         Some(AddressFamily::Inet | AddressFamily::Inet6) => {
-            Ok(ListenerSocket::Tcp(TcpListener::from(inherited.take().map_err(refused)?)))
+            Ok(ListenerSocket::Tcp(TcpListener::from(inherited.claim().map_err(refused)?)))
         }
         Some(AddressFamily::Unix) => {
-            Ok(ListenerSocket::Unix(UnixListener::from(inherited.take().map_err(refused)?)))
+            Ok(ListenerSocket::Unix(UnixListener::from(inherited.claim().map_err(refused)?)))
         }
         _ => Err(not_listening()),
     }
@@ -362,7 +362,7 @@ fn inherit(address: &Address, number: RawFd) -> Result<ListenerSocket, ListenErr
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::net::inherit::tests::{alone, inheritable};
+    use crate::net::fds::tests::{alone, inheritable};
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     use std::net::TcpStream;
     use std::os::unix::net::UnixStream;

@@ -6,21 +6,21 @@ pub mod address;
 #[cfg(feature = "tokio")]
 pub mod agent;
 #[cfg(feature = "tokio")]
+mod buffers;
+#[cfg(feature = "tokio")]
 pub mod clock;
 #[cfg(feature = "tokio")]
 pub mod codec;
 #[cfg(feature = "tokio")]
 pub mod connect;
 #[cfg(any(feature = "tokio", feature = "daemon"))]
-pub mod inherit;
+pub mod fds;
+#[cfg(feature = "tokio")]
+pub mod limiter;
 #[cfg(any(feature = "tokio", feature = "daemon"))]
 pub mod listen;
 #[cfg(feature = "tokio")]
-pub mod places;
-#[cfg(feature = "tokio")]
-mod postbox;
-#[cfg(feature = "tokio")]
-mod scratch;
+mod mailbox;
 #[cfg(feature = "tokio")]
 pub mod server;
 #[cfg(feature = "tokio")]

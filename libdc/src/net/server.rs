@@ -2,11 +2,11 @@
 //! [`ServerConnection`], and keeps the times.
 
 use crate::id::ConnectionId;
-use crate::limits::{NEWCOMER_MS, READ_BYTES};
+use crate::limits::{DRAIN_GRACE_MS, READ_BUDGET_BYTES};
+use crate::net::buffers::ThreadBuffers;
 use crate::net::clock::DriverClock;
-use crate::net::places::ConnectionPermit;
-use crate::net::postbox::{Mailbox, Mailboxes, Notification};
-use crate::net::scratch::ThreadBuffers;
+use crate::net::limiter::ConnectionPermit;
+use crate::net::mailbox::{Mailbox, Mailboxes, Notification};
 use crate::net::socket::Socket;
 use crate::net::timer::Timer;
 use crate::net::tls::error::TlsError;
@@ -101,7 +101,7 @@ impl ServerDriver {
         self.progress.reached.notified().await;
     }
 
-    fn note_progress(&self) {
+    fn signal_progress(&self) {
         let every = self.settings.progress;
         if every == 0 {
             return;
@@ -130,13 +130,13 @@ impl ServerDriver {
     /// From now on a connection ends as soon as nothing is under way on it; one that has just begun, and never asked, within
     /// [`NEWCOMER_MS`]. No lock is granted any more, and who waits for one is told at once.
     pub fn drain(&self) {
-        self.service.end();
+        self.service.shut_down();
         self.draining.cancel();
     }
 
-    async fn newcomers_had_their_time(&self) {
+    async fn drain_grace_passed(&self) {
         self.draining.cancelled().await;
-        tokio::time::sleep(Duration::from_millis(NEWCOMER_MS)).await;
+        tokio::time::sleep(Duration::from_millis(DRAIN_GRACE_MS)).await;
     }
 
     /// Does what the time brings for locks, for ever: leases and waits that end, links that are not resumed.
@@ -183,7 +183,7 @@ impl ServerDriver {
             None => connection.run().await,
         };
         // A peer that is told off is named; for all others it is not worth the system call.
-        let told_off = end.as_ref().err().is_some_and(ServerConnectionEnd::is_fault);
+        let told_off = end.as_ref().err().is_some_and(ServerConnectionEnd::is_violation);
         let peer = if told_off { connection.socket.peer() } else { String::new() };
         drop((connection, place));
         match end {
@@ -204,7 +204,7 @@ impl ServerDriver {
         let made = tokio::select! {
             biased;
             made = handshake => made,
-            () = Box::pin(self.newcomers_had_their_time()) => return None,
+            () = Box::pin(self.drain_grace_passed()) => return None,
         };
         match made {
             Ok(socket) => Some(socket),
@@ -220,7 +220,7 @@ impl ServerDriver {
     }
 
     /// What follows from a step is done: others are told, and the alarm is set for what ends soonest.
-    fn settle(&self, effects: &mut Effects, tally: &RequestCounters) {
+    fn apply_effects(&self, effects: &mut Effects, tally: &RequestCounters) {
         self.service.record(tally);
         if std::mem::take(&mut effects.greeted) {
             let first_link = self.first_link.lock().unwrap_or_else(PoisonError::into_inner).take();
@@ -266,10 +266,10 @@ enum ServerConnectionEnd {
 }
 
 impl ServerConnectionEnd {
-    fn is_fault(&self) -> bool {
+    fn is_violation(&self) -> bool {
         match self {
             Self::Socket(_) => false,
-            Self::Fault(fault) => !fault.is_orderly(),
+            Self::Fault(fault) => !fault.is_graceful(),
             Self::WriteTimeout(_) => true,
         }
     }
@@ -293,7 +293,7 @@ struct OpenConnection<'a> {
 
 impl<'a> OpenConnection<'a> {
     fn open(server: &'a ServerDriver, id: ConnectionId, socket: Socket) -> Self {
-        server.service.count_connection();
+        server.service.connection_opened();
         let now = server.clock.now();
         Self {
             server,
@@ -303,7 +303,7 @@ impl<'a> OpenConnection<'a> {
             postbox: server.postboxes.open(id),
             outbox: Outbox::new(),
             refused: None,
-            newcomer_until: Some(now.after_ms(NEWCOMER_MS)),
+            newcomer_until: Some(now.after_ms(DRAIN_GRACE_MS)),
             timer: Timer::default(),
         }
     }
@@ -319,8 +319,8 @@ impl<'a> OpenConnection<'a> {
             if let Poll::Ready(end) = self.poll_serve(cx, now) {
                 return Poll::Ready(end);
             }
-            if self.server.service.ends() {
-                if self.refused.is_none() && self.give_up_waiting(cx, now)? {
+            if self.server.service.is_shutting_down() {
+                if self.refused.is_none() && self.cancel_waiters(cx, now)? {
                     continue;
                 }
                 let idle = self.machine.is_idle() && self.outbox.is_empty();
@@ -348,7 +348,7 @@ impl<'a> OpenConnection<'a> {
             if let Some((fault, end)) = self.refused {
                 return if end <= now { Poll::Ready(Err(fault.into())) } else { Poll::Pending };
             }
-            if self.machine.expects_answers() && self.take_letters(cx, now)? {
+            if self.machine.expects_mail() && self.handle_mail(cx, now)? {
                 continue;
             }
             if !self.machine.wants_input() && !self.machine.is_stalled() {
@@ -357,7 +357,7 @@ impl<'a> OpenConnection<'a> {
             match ready!(self.poll_input(cx, now))? {
                 None => return Poll::Ready(Ok(())),
                 // There is more where this came from; the others have their turn first.
-                Some(READ_BYTES) => {
+                Some(READ_BUDGET_BYTES) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -368,7 +368,7 @@ impl<'a> OpenConnection<'a> {
 
     /// Reads, answers and writes once. `None` is the end of the input.
     fn poll_input(&mut self, cx: &mut Context<'_>, now: Time) -> Poll<io::Result<Option<usize>>> {
-        ThreadBuffers::lend(|scratch| {
+        ThreadBuffers::with(|scratch| {
             let mut count = 0;
             if !self.machine.is_stalled() {
                 let mut buf = ReadBuf::new(&mut scratch.input);
@@ -382,20 +382,20 @@ impl<'a> OpenConnection<'a> {
             let input = &scratch.input[..count];
             let (output, effects) = (&mut scratch.output, &mut scratch.effects);
             self.step(cx, now, output, effects, |machine, turn| machine.handle_input(turn, input))?;
-            self.server.note_progress();
+            self.server.signal_progress();
             Poll::Ready(Ok(Some(count)))
         })
     }
 
     /// Takes what others left for this connection. Returns whether there was something.
-    fn take_letters(&mut self, cx: &mut Context<'_>, now: Time) -> io::Result<bool> {
-        ThreadBuffers::lend(|scratch| {
-            self.postbox.take(cx, &mut scratch.letters);
+    fn handle_mail(&mut self, cx: &mut Context<'_>, now: Time) -> io::Result<bool> {
+        ThreadBuffers::with(|scratch| {
+            self.postbox.drain(cx, &mut scratch.letters);
             let some = !scratch.letters.is_empty();
             let (output, effects) = (&mut scratch.output, &mut scratch.effects);
             for letter in scratch.letters.drain(..) {
                 self.step(cx, now, output, effects, |machine, turn| match letter {
-                    Notification::Answer(answer) => machine.handle_answer(turn, &answer),
+                    Notification::Answer(answer) => machine.handle_completion(turn, &answer),
                     Notification::TakenOver => Err(ServerCloseReason::TakenOver),
                 })?;
             }
@@ -404,12 +404,12 @@ impl<'a> OpenConnection<'a> {
     }
 
     /// Answers what waits for a lock: the server ends. Returns whether there was something.
-    fn give_up_waiting(&mut self, cx: &mut Context<'_>, now: Time) -> io::Result<bool> {
+    fn cancel_waiters(&mut self, cx: &mut Context<'_>, now: Time) -> io::Result<bool> {
         let mut some = false;
-        ThreadBuffers::lend(|scratch| {
+        ThreadBuffers::with(|scratch| {
             let (output, effects) = (&mut scratch.output, &mut scratch.effects);
             self.step(cx, now, output, effects, |machine, turn| {
-                let given_up = machine.give_up_waiting(turn);
+                let given_up = machine.cancel_waiters(turn);
                 // A fault has to be dealt with, too.
                 some = given_up != Ok(false);
                 given_up.map(drop)
@@ -430,9 +430,9 @@ impl<'a> OpenConnection<'a> {
         let mut tally = RequestCounters::default();
         let mut turn = ServerContext { now, service: &self.server.service, out, effects, tally: &mut tally };
         if let Err(fault) = act(&mut self.machine, &mut turn) {
-            self.refused.get_or_insert((fault, now.after_ms(fault.pause_ms())));
+            self.refused.get_or_insert((fault, now.after_ms(fault.delay_ms())));
         }
-        self.server.settle(effects, &tally);
+        self.server.apply_effects(effects, &tally);
         let written = self.write_first(cx, now, out);
         out.clear();
         written
@@ -488,7 +488,7 @@ impl<'a> OpenConnection<'a> {
             None => self.machine.deadline(read_timeout_ms),
         };
         if self.refused.is_none() && read.is_some_and(|deadline| deadline <= now) {
-            ThreadBuffers::lend(|scratch| {
+            ThreadBuffers::with(|scratch| {
                 let (output, effects) = (&mut scratch.output, &mut scratch.effects);
                 self.step(cx, now, output, effects, |machine, turn| {
                     machine.handle_timeout(turn, read_timeout_ms)
@@ -509,13 +509,13 @@ impl Drop for OpenConnection<'_> {
     fn drop(&mut self) {
         let server = self.server;
         server.postboxes.close(self.id);
-        server.service.discount_connection();
+        server.service.connection_closed();
         let (mut out, mut effects, mut tally) = (Vec::new(), Effects::new(), RequestCounters::default());
         let (now, service) = (server.clock.now(), &*server.service);
         let mut turn =
             ServerContext { now, service, out: &mut out, effects: &mut effects, tally: &mut tally };
         let had_locks = self.machine.close(&mut turn);
-        server.settle(&mut effects, &tally);
+        server.apply_effects(&mut effects, &tally);
         if had_locks {
             server.alarm.moved.notify_one();
         }

@@ -4,13 +4,13 @@
 //! task only when there is something left for it to do. What local connections ask is queued, and written
 //! to the server with one call when the link's task has its turn, after all that were ready before it.
 
-use crate::limits::{NEWCOMER_MS, READ_BYTES};
-use crate::net::scratch::ThreadBuffers;
+use crate::limits::{DRAIN_GRACE_MS, READ_BUDGET_BYTES};
+use crate::net::buffers::ThreadBuffers;
 use crate::net::socket::Socket;
 use crate::net::tls::error::TlsError;
+use crate::proto::agent::local::{LocalCloseReason, LocalId};
+use crate::proto::agent::multiplexer::Multiplexer;
 use crate::proto::link::{LinkError, LinkState};
-use crate::proto::local::{LocalCloseReason, LocalId};
-use crate::proto::multiplexer::Multiplexer;
 use crate::time::Time;
 use std::io::{self, ErrorKind};
 use std::pin::Pin;
@@ -89,8 +89,8 @@ impl Switchboard {
 
     pub(crate) fn open_local(&mut self, now: Time, socket: Socket) -> LocalId {
         let id = self.multiplexer.open_local(now);
-        if self.locals.len() <= id.place() {
-            self.locals.resize_with(id.place() + 1, || None);
+        if self.locals.len() <= id.slot() {
+            self.locals.resize_with(id.slot() + 1, || None);
         }
         let local = LocalSocket {
             id,
@@ -99,22 +99,22 @@ impl Switchboard {
             finished: false,
             refused: None,
             broken: None,
-            newcomer_until: Some(now.after_ms(NEWCOMER_MS)),
+            newcomer_until: Some(now.after_ms(DRAIN_GRACE_MS)),
         };
-        self.locals[id.place()] = Some(local);
+        self.locals[id.slot()] = Some(local);
         id
     }
 
     /// Who a local connection is, for the log.
     pub(crate) fn peer(&self, id: LocalId) -> String {
-        let local = self.locals.get(id.place()).and_then(Option::as_ref);
+        let local = self.locals.get(id.slot()).and_then(Option::as_ref);
         local.map_or_else(String::new, |local| local.socket.peer())
     }
 
     pub(crate) fn close_local(&mut self, now: Time, id: LocalId) {
         self.multiplexer.close_local(now, id);
-        self.call_link();
-        if let Some(local) = self.locals.get_mut(id.place())
+        self.wake_link();
+        if let Some(local) = self.locals.get_mut(id.slot())
             && local.as_ref().is_some_and(|local| local.id == id)
         {
             *local = None;
@@ -130,21 +130,21 @@ impl Switchboard {
     }
 
     /// When a connection that has asked nothing yet ends because the agent drains.
-    pub(crate) fn newcomer_deadline(&self, now: Time, id: LocalId) -> Option<Time> {
-        let local = self.locals.get(id.place()).and_then(Option::as_ref);
-        local.filter(|local| self.draining && local.is_newcomer(now))?.newcomer_until
+    pub(crate) fn drain_grace_deadline(&self, now: Time, id: LocalId) -> Option<Time> {
+        let local = self.locals.get(id.slot()).and_then(Option::as_ref);
+        local.filter(|local| self.draining && local.is_in_drain_grace(now))?.newcomer_until
     }
 
     /// The agent ends: no link is made any more. Returns whether there is one on which the server has to hear of it.
-    pub(crate) fn leave(&mut self, now: Time) -> bool {
+    pub(crate) fn send_bye(&mut self, now: Time) -> bool {
         self.leaving = true;
-        let is_heard = self.multiplexer.say_bye(now);
-        self.call_link();
+        let is_heard = self.multiplexer.send_bye(now);
+        self.wake_link();
         is_heard
     }
 
     /// Whether no link is to be made any more.
-    pub(crate) const fn is_leaving(&self) -> bool {
+    pub(crate) const fn is_shutting_down(&self) -> bool {
         self.leaving
     }
 
@@ -162,19 +162,19 @@ impl Switchboard {
         now: Time,
         id: LocalId,
     ) -> Poll<Result<(), LocalEnd>> {
-        let Some(local) = self.locals.get_mut(id.place()).and_then(Option::as_mut) else {
+        let Some(local) = self.locals.get_mut(id.slot()).and_then(Option::as_mut) else {
             return Poll::Ready(Ok(()));
         };
         if !local.task.as_ref().is_some_and(|task| task.will_wake(cx.waker())) {
             local.task = Some(cx.waker().clone());
         }
         let progress = local.poll_serve(cx, now, &mut self.multiplexer);
-        let ends = local.finished || (self.draining && !local.is_newcomer(now));
-        self.call_link();
+        let ends = local.finished || (self.draining && !local.is_in_drain_grace(now));
+        self.wake_link();
         if let Poll::Ready(end) = progress {
             return Poll::Ready(end);
         }
-        if ends && self.multiplexer.may_local_end(id) {
+        if ends && self.multiplexer.can_close_local(id) {
             return Poll::Ready(Ok(()));
         }
         let had_output = !self.multiplexer.local_output(id).is_empty();
@@ -187,7 +187,7 @@ impl Switchboard {
     }
 
     /// Has what there is written to the server.
-    fn call_link(&mut self) {
+    fn wake_link(&mut self) {
         if !self.multiplexer.link_output().is_empty() {
             self.link.call();
         }
@@ -230,7 +230,7 @@ impl Switchboard {
     }
 
     fn poll_link_read(&mut self, cx: &mut Context<'_>, now: Time, socket: &mut Socket) -> Poll<LinkEnd> {
-        ThreadBuffers::lend(|scratch| {
+        ThreadBuffers::with(|scratch| {
             loop {
                 let mut buf = ReadBuf::new(&mut scratch.input);
                 if let Err(error) = ready!(Pin::new(&mut *socket).poll_read(cx, &mut buf)) {
@@ -243,7 +243,7 @@ impl Switchboard {
                 if let Err(fault) = self.multiplexer.handle_link(now, &scratch.input[..count]) {
                     return Poll::Ready(fault.into());
                 }
-                if count == READ_BYTES {
+                if count == READ_BUDGET_BYTES {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
                 }
@@ -253,8 +253,8 @@ impl Switchboard {
 
     /// Writes to every local connection what has come for it.
     fn deliver(&mut self, now: Time) {
-        while let Some(id) = self.multiplexer.poll_attention() {
-            let Some(local) = self.locals.get_mut(id.place()).and_then(Option::as_mut) else {
+        while let Some(id) = self.multiplexer.poll_ready() {
+            let Some(local) = self.locals.get_mut(id.slot()).and_then(Option::as_mut) else {
                 continue;
             };
             let was_stalled = self.multiplexer.is_local_stalled(id);
@@ -287,7 +287,7 @@ impl LinkTask {
 }
 
 impl LocalSocket {
-    fn is_newcomer(&self, now: Time) -> bool {
+    fn is_in_drain_grace(&self, now: Time) -> bool {
         self.newcomer_until.is_some_and(|until| now < until)
     }
 
@@ -345,7 +345,7 @@ impl LocalSocket {
                 self.finished = true;
                 multiplexer.finish_local(now, self.id);
             }
-            if count == READ_BYTES {
+            if count == READ_BUDGET_BYTES {
                 cx.waker().wake_by_ref();
                 return Poll::Pending;
             }
@@ -358,7 +358,7 @@ impl LocalSocket {
         now: Time,
         multiplexer: &mut Multiplexer,
     ) -> Poll<io::Result<usize>> {
-        ThreadBuffers::lend(|scratch| {
+        ThreadBuffers::with(|scratch| {
             let mut buf = ReadBuf::new(&mut scratch.input);
             ready!(Pin::new(&mut self.socket).poll_read(cx, &mut buf))?;
             let input = buf.filled();

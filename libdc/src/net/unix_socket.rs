@@ -35,7 +35,7 @@ pub(super) fn bind(
 ) -> Result<(UnixListener, OwnedFile), ListenError> {
     let failed = |step, source: io::Error| ListenError::failed(address, step, source);
     let path = path.as_path();
-    let turn = DirectoryLock::of(path);
+    let turn = DirectoryLock::metadata_of(path);
     let socket = bind_at(address, path)?;
     let file = OwnedFile::claim(path).map_err(|source| failed(ListenStep::Inspect, source))?;
     let permitted = permit(address, path, permissions);

@@ -3,14 +3,14 @@
 //! ([`passing`]), and what a service tells its supervisor ([`notify`]).
 
 pub mod account;
-pub mod custodian;
+pub mod activation;
+pub mod cleanup;
 pub mod descriptors;
 pub mod detach;
+pub mod fd_passing;
 pub mod file_limit;
-pub mod life;
+pub mod lifecycle;
 pub mod notify;
-pub mod passed;
-pub mod passing;
 pub mod pidfile;
 pub mod privileges;
 #[cfg(feature = "tokio")]

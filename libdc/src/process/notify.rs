@@ -25,7 +25,7 @@ mod delivery;
 
 use self::channel::NotifyChannel;
 use self::delivery::{Delivery, Word};
-use crate::process::passing::DESCRIPTORS_MAX;
+use crate::process::fd_passing::DESCRIPTORS_MAX;
 use nix::time::{ClockId, clock_gettime};
 use std::env;
 use std::ffi::OsString;
@@ -79,12 +79,12 @@ impl Notifier {
 
     /// The service serves: `READY=1`.
     pub fn ready(&self) {
-        self.tell("READY", "1");
+        self.send("READY", "1");
     }
 
     /// The service ends: `STOPPING=1`.
     pub fn stopping(&self) {
-        self.tell("STOPPING", "1");
+        self.send("STOPPING", "1");
     }
 
     /// The service reads its configuration anew, until it is [ready](Self::ready) again: `RELOADING=1`.
@@ -92,7 +92,7 @@ impl Notifier {
         match clock_gettime(ClockId::CLOCK_MONOTONIC) {
             Ok(now) => {
                 let usec = Duration::from(now).as_micros();
-                self.tell("RELOADING", &format!("1\nMONOTONIC_USEC={usec}"));
+                self.send("RELOADING", &format!("1\nMONOTONIC_USEC={usec}"));
             }
             Err(error) => warn!(%error, "the supervisor is not told of the reload: no clock"),
         }
@@ -101,20 +101,20 @@ impl Notifier {
     /// The service's main process is `pid`, which is not the one that the supervisor started. systemd takes it from that process only
     /// with `NotifyAccess=all`.
     pub fn main_pid(&self, pid: u32) {
-        self.tell("MAINPID", &pid.to_string());
+        self.send("MAINPID", &pid.to_string());
     }
 
     /// What the service is doing, in a line for an operator.
     pub fn status(&self, text: &str) {
         let text = &text[..text.floor_char_boundary(STATUS_BYTES_MAX)];
-        self.tell("STATUS", &text.replace(char::is_control, " "));
+        self.send("STATUS", &text.replace(char::is_control, " "));
     }
 
     /// The service is alive: `WATCHDOG=1`, to be said at least once in [`Notifier::watchdog_interval`]. It is lost where the
     /// supervisor takes no message now.
     pub fn watchdog(&self) {
         if let Some(delivery) = &self.delivery {
-            delivery.mention("WATCHDOG=1");
+            delivery.log("WATCHDOG=1");
         }
     }
 
@@ -150,9 +150,9 @@ impl Notifier {
         delivery.channel().send(&message, &[], Haste::Wait).map_err(FdStoreError::Send)
     }
 
-    fn tell(&self, name: &'static str, value: &str) {
+    fn send(&self, name: &'static str, value: &str) {
         if let Some(delivery) = &self.delivery {
-            delivery.tell(Word { name, message: format!("{name}={value}") });
+            delivery.send(Word { name, message: format!("{name}={value}") });
         }
     }
 }
@@ -233,7 +233,7 @@ pub enum FdStoreError {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::process::passing::receive;
+    use crate::process::fd_passing::receive;
     use std::os::fd::AsFd;
     use std::os::linux::net::SocketAddrExt;
     use std::os::unix::net::{SocketAddr, UnixDatagram};
@@ -258,7 +258,7 @@ mod tests {
         }
 
         fn hears(&self) -> Option<String> {
-            heard(&self.supervisor)
+            received(&self.supervisor)
         }
     }
 
@@ -268,7 +268,7 @@ mod tests {
         supervisor
     }
 
-    fn heard(supervisor: &UnixDatagram) -> Option<String> {
+    fn received(supervisor: &UnixDatagram) -> Option<String> {
         let mut buffer = [0; 4096];
         let bytes = receive(supervisor, &mut buffer).ok()?.bytes;
         Some(str::from_utf8(&buffer[..bytes]).unwrap().to_owned())
@@ -321,7 +321,7 @@ mod tests {
         let name = format!("distcache-notify-{}", process::id());
         let supervisor = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         service(&[("NOTIFY_SOCKET", &format!("@{name}"))]).unwrap().ready();
-        assert_eq!(heard(&supervisor).as_deref(), Some("READY=1"));
+        assert_eq!(received(&supervisor).as_deref(), Some("READY=1"));
     }
 
     #[test]
@@ -353,8 +353,8 @@ mod tests {
             service.ready();
             let supervisor = bind(&path);
             service.status("serving");
-            assert_eq!(heard(&supervisor).as_deref(), Some("READY=1"));
-            assert_eq!(heard(&supervisor).as_deref(), Some("STATUS=serving"));
+            assert_eq!(received(&supervisor).as_deref(), Some("READY=1"));
+            assert_eq!(received(&supervisor).as_deref(), Some("STATUS=serving"));
             drop(supervisor);
             std::fs::remove_file(&path).unwrap();
         }
@@ -420,7 +420,7 @@ mod tests {
         service.ready();
         let supervisor = bind(&path);
         drop(service);
-        assert_eq!(heard(&supervisor).as_deref(), Some("READY=1"));
+        assert_eq!(received(&supervisor).as_deref(), Some("READY=1"));
     }
 
     #[test]

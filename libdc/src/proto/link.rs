@@ -16,13 +16,13 @@
 //! has a token of authentication does not probe, since nothing but HELLO may come first then.
 
 use crate::limits::{
-    LINK_BLOCKED_MAX, LINK_OUTBOX_BYTES_MAX, LINK_SILENCE_MS_MAX, LINK_SILENCE_MS_MIN, PING_INTERVAL_MS,
+    LINK_BLOCKED_MAX, LINK_OUTBOX_BYTES_MAX, PING_INTERVAL_MS, PING_TIMEOUT_MS_MAX, PING_TIMEOUT_MS_MIN,
 };
-use crate::proto::flight::{AgentOrigin, PendingRequest, PendingTable};
-use crate::proto::holdings::HeldLocks;
-use crate::proto::lock_flight::PendingLocks;
+use crate::proto::agent::held::HeldLocks;
+use crate::proto::agent::pending_locks::PendingLocks;
+use crate::proto::handshake::{Handshake, LinkIdentity};
 use crate::proto::outbox::Outbox;
-use crate::proto::resume::{Handshake, LinkIdentity};
+use crate::proto::pending::{AgentOrigin, PendingRequest, PendingTable};
 use crate::time::Time;
 use crate::wire::frame::{DecodeError, Direction, LinkOperation, MessageHead, Operation, SessionOperation};
 use crate::wire::link::{Detach, Hello};
@@ -120,8 +120,8 @@ pub(crate) struct Link {
 impl Link {
     pub(crate) fn new(timeout_ms: u64, introduction: LinkIdentity) -> Self {
         let silence_ms_max = match timeout_ms {
-            0 => LINK_SILENCE_MS_MAX,
-            timeout_ms => timeout_ms.clamp(LINK_SILENCE_MS_MIN, LINK_SILENCE_MS_MAX),
+            0 => PING_TIMEOUT_MS_MAX,
+            timeout_ms => timeout_ms.clamp(PING_TIMEOUT_MS_MIN, PING_TIMEOUT_MS_MAX),
         };
         Self {
             introduction,
@@ -192,7 +192,7 @@ impl Link {
 
     /// Whether one more request may be taken: there is room for it, or it is answered at once.
     #[inline]
-    pub(crate) const fn has_room(&self) -> bool {
+    pub(crate) const fn has_capacity(&self) -> bool {
         !self.is_up() || (self.outbox.len() < LINK_OUTBOX_BYTES_MAX && !self.flight.is_full())
     }
 
@@ -226,7 +226,7 @@ impl Link {
     }
 
     /// Something came from the server.
-    pub(crate) fn heard(&mut self, now: Time) {
+    pub(crate) fn handle_message(&mut self, now: Time) {
         self.last_heard = now;
         self.silent_since = (self.flight.prompt() > 0).then_some(now);
     }
@@ -261,12 +261,12 @@ impl Link {
     }
 
     /// From now on the server knows that there is such an owner.
-    pub(crate) fn introduce(&mut self, owner: u64) {
+    pub(crate) fn owner_sent(&mut self, owner: u64) {
         self.known_owners.insert(owner);
     }
 
     /// Says that the agent ends. Returns whether there is a server that has to know.
-    pub(crate) fn say_bye(&mut self, now: Time) -> bool {
+    pub(crate) fn send_bye(&mut self, now: Time) -> bool {
         let is_told = self.state == LinkState::Resuming && self.resume.is_complete;
         if self.lock_service().is_ok() || is_told {
             self.state = LinkState::Leaving;
@@ -277,7 +277,7 @@ impl Link {
     }
 
     /// The server answered a question of the agent's own.
-    pub(crate) fn learn(&mut self, now: Time, answer: &MessageRef<'_>) -> Result<(), LinkError> {
+    pub(crate) fn handle_own_answer(&mut self, now: Time, answer: &MessageRef<'_>) -> Result<(), LinkError> {
         match answer.head.operation {
             Operation::Link(LinkOperation::Ping) => self.ping_under_way = false,
             Operation::Link(LinkOperation::Bye) => self.state = LinkState::Left,
@@ -304,7 +304,7 @@ impl Link {
     }
 
     /// The server asks something itself.
-    pub(crate) fn take_request(&mut self, now: Time, request: MessageHead) -> Result<(), LinkError> {
+    pub(crate) fn handle_request(&mut self, now: Time, request: MessageHead) -> Result<(), LinkError> {
         match request.operation {
             Operation::Link(LinkOperation::Ping) => {
                 self.last_said = now;

@@ -2,18 +2,10 @@
 //!
 //! A machine can be put down between any two calls: nothing of a connection's state is elsewhere.
 
-pub mod flight;
-mod holdings;
+pub mod agent;
+pub mod handshake;
 pub mod link;
-pub mod local;
-mod local_frames;
-mod local_locks;
-mod local_table;
-mod local_text;
-mod lock_flight;
-pub mod multiplexer;
 pub mod observe;
 pub mod outbox;
-pub mod resume;
+pub mod pending;
 pub mod server;
-mod speech;

@@ -52,7 +52,7 @@ impl Observer {
             StreamProtocol::Unknown => {
                 half.protocol = match other.protocol {
                     known @ (StreamProtocol::Frames | StreamProtocol::Text | StreamProtocol::Tls) => known,
-                    _ => StreamProtocol::of(*input.first()?),
+                    _ => StreamProtocol::detect(*input.first()?),
                 };
                 if half.protocol == StreamProtocol::Tls && other.protocol != StreamProtocol::Tls {
                     return Some(ObservedEvent::Tls);
@@ -81,7 +81,7 @@ impl Observer {
             HalfEvent::Text => {
                 let (direction, answers) = match sender {
                     Endpoint::Client => {
-                        let content = DecodedLines::of(Direction::Request, &half.raw);
+                        let content = DecodedLines::decode(Direction::Request, &half.raw);
                         half.asked.ask_in_order(&content, at);
                         (Direction::Request, None)
                     }

@@ -42,7 +42,7 @@ impl Service {
         let locks = self.locks();
         let who = |key| OwnerKey { owner: asker.owner, key };
         let reply = match *action {
-            _ if action.may_grant() && self.ends() => word(LockStatus::ErrorDisconnected),
+            _ if action.may_grant() && self.is_shutting_down() => word(LockStatus::ErrorDisconnected),
             LockAction::Acquire { key, limit, timeout_ms, lease_ms } => reply(
                 locks.acquire(now, who(key), limit, lease_ms, timeout_ms, asker.reply, effects),
                 LockStatus::Ok,
@@ -67,7 +67,7 @@ impl Service {
             LockAction::Stats => LockReply::Stats(stats::json(&locks.stats(now), self.connections())),
         };
         // That it was not to be had says that somebody holds it, and here nobody may.
-        let reply = if reply == word(LockStatus::Timeout) && self.ends() {
+        let reply = if reply == word(LockStatus::Timeout) && self.is_shutting_down() {
             word(LockStatus::ErrorDisconnected)
         } else {
             reply

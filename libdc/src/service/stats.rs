@@ -97,8 +97,11 @@ pub(super) fn json(stats: &LockStats, connections: u64) -> Vec<u8> {
         connections,
         locks,
         semaphores,
-        idle_locks: stats.idle_locks[..idle_locks].iter().map(IdleKeyJson::of).collect(),
-        idle_semaphores: stats.idle_semaphores[..idle_semaphores].iter().map(IdleKeyJson::of).collect(),
+        idle_locks: stats.idle_locks[..idle_locks].iter().map(IdleKeyJson::from_entry).collect(),
+        idle_semaphores: stats.idle_semaphores[..idle_semaphores]
+            .iter()
+            .map(IdleKeyJson::from_entry)
+            .collect(),
         totals: LockTotalsJson {
             locks: stats.locks_total,
             semaphores: stats.semaphores_total,
@@ -111,7 +114,7 @@ pub(super) fn json(stats: &LockStats, connections: u64) -> Vec<u8> {
 }
 
 impl<'a> IdleKeyJson<'a> {
-    fn of(entry: &'a crate::table::IdleKeyStats) -> Self {
+    fn from_entry(entry: &'a crate::table::IdleKeyStats) -> Self {
         Self { key: &entry.key, idle_s: seconds(entry.idle_ms) }
     }
 }

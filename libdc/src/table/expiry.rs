@@ -11,7 +11,7 @@
 //! Invariants: no child ranks before its parent; `positions[items[p]] == p` for every place of the heap.
 //! A number must not be inserted twice, nor removed or changed when it is not in; else nothing here panics.
 
-use super::chunks::ChunkedVec;
+use super::chunked_vec::ChunkedVec;
 use crate::time::Time;
 
 /// Children of a node. Eight ranks are a cache line.
@@ -129,10 +129,10 @@ impl ExpiryQueue {
             if above <= rank {
                 break;
             }
-            self.put(place, above, self.items[parent]);
+            self.place_at(place, above, self.items[parent]);
             place = parent;
         }
-        self.put(place, rank, item);
+        self.place_at(place, rank, item);
     }
 
     /// Puts what belongs at or below `place` where it ranks.
@@ -156,13 +156,13 @@ impl ExpiryQueue {
             if rank <= least {
                 break;
             }
-            self.put(place, least, self.items[child]);
+            self.place_at(place, least, self.items[child]);
             place = child;
         }
-        self.put(place, rank, item);
+        self.place_at(place, rank, item);
     }
 
-    fn put(&mut self, place: u32, rank: u64, item: u32) {
+    fn place_at(&mut self, place: u32, rank: u64, item: u32) {
         self.ranks[place] = rank;
         self.items[place] = item;
         self.positions[item] = place;

@@ -1,11 +1,11 @@
 //! What a server knows. The time comes in as an argument, and nothing takes longer because there is much of it.
 
-mod chunks;
+mod chunked_vec;
 mod expiry;
 mod fence;
-mod index;
+mod hash_index;
 mod lock;
-mod room;
+mod quota;
 mod session;
 mod sharded;
 mod store;

@@ -29,7 +29,7 @@ impl NaiveSessions {
         self.sessions.iter().map(|(id, session, _)| id.len() + session.len()).sum()
     }
 
-    fn place(&self, id: &[u8]) -> Option<usize> {
+    fn index_of(&self, id: &[u8]) -> Option<usize> {
         self.sessions.iter().position(|(other, ..)| other == id)
     }
 
@@ -44,7 +44,7 @@ impl NaiveSessions {
         if self.limits.bytes > 0 && size as u64 > self.limits.bytes {
             return AddOutcome::TooLarge;
         }
-        if self.place(id).is_some() {
+        if self.index_of(id).is_some() {
             return AddOutcome::Matching;
         }
         let expires = now.after_ms(u64::from(timeout_ms)).min(Time::from_ms((1 << 44) - 1));
@@ -171,17 +171,17 @@ fn drive(
             ModelStep::Get(id) => {
                 let mut out = vec![1, 2];
                 let found = store.get(now, key(id), &mut out);
-                let expected = model.place(id).map(|place| &model.sessions[place].1[..]);
+                let expected = model.index_of(id).map(|place| &model.sessions[place].1[..]);
                 prop_assert_eq!(found, expected.is_some());
                 prop_assert_eq!(&out[..2], &[1, 2]);
                 prop_assert_eq!(&out[2..], expected.unwrap_or_default());
             }
             ModelStep::Remove(id) => {
-                let place = model.place(id);
+                let place = model.index_of(id);
                 prop_assert_eq!(store.remove(now, key(id)), place.is_some());
                 place.map(|place| model.sessions.remove(place));
             }
-            ModelStep::Have(id) => prop_assert_eq!(store.have(now, key(id)), model.place(id).is_some()),
+            ModelStep::Have(id) => prop_assert_eq!(store.have(now, key(id)), model.index_of(id).is_some()),
             ModelStep::Prefetch(ids) => store.prefetch(&ids.iter().map(|id| key(id)).collect::<Vec<_>>()),
             ModelStep::Expire => {
                 store.expire(now);

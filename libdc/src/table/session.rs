@@ -29,9 +29,9 @@
 //!
 //! No operation panics.
 
-use super::chunks::ChunkedVec;
+use super::chunked_vec::ChunkedVec;
 use super::expiry::{ExpiryQueue, ExpiryRank};
-use super::index::{ENTRIES_MAX, GUESSES, HashIndex, HashedId, IdHasher};
+use super::hash_index::{ENTRIES_MAX, GUESSES, HashIndex, HashedId, IdHasher};
 use crate::id::SessionId;
 use crate::time::Time;
 

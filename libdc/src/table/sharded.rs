@@ -16,8 +16,8 @@
 //! of a table. With a single shard there is that lock and nothing else, and the table keeps the limits itself.
 
 use super::expiry::ExpiryRank;
-use super::index::{GUESSES, HashedId, IdHasher};
-use super::room::{Quota, SharedQuota};
+use super::hash_index::{GUESSES, HashedId, IdHasher};
+use super::quota::{Quota, SharedQuota};
 use super::session::{AddOutcome, SessionLimits, SessionTable, SessionTotals, cost, expiry};
 use super::store::{ExpiryStep, SessionStore};
 use crate::id::SessionId;

@@ -108,7 +108,7 @@ pub enum DecodedMessage<'a> {
 impl<'a> DecodedMessage<'a> {
     /// Takes the data of a message apart.
     #[must_use]
-    pub fn of(message: MessageRef<'a>) -> Self {
+    pub fn decode(message: MessageRef<'a>) -> Self {
         let MessageRef { head, data } = message;
         match (head.operation, head.direction) {
             (Operation::Session(SessionOperation::Add), Direction::Request) => Self::of_add(data),
@@ -122,17 +122,19 @@ impl<'a> DecodedMessage<'a> {
             }
             (Operation::Lock(operation), Direction::Request) => match LockRequest::parse(operation, data) {
                 Ok(Ok(request)) => Self::Lock(request),
-                Ok(Err(_)) => Self::LockRefused(InvalidLockRequest::of(operation, data)),
+                Ok(Err(_)) => Self::LockRefused(InvalidLockRequest::decode(operation, data)),
                 Err(corruption) => Self::malformed(&corruption, data),
             },
             (Operation::Lock(operation), Direction::Response) => match LockAnswer::parse(operation, data) {
                 Ok(answer) => Self::LockAnswer(answer),
                 Err(corruption) => Self::malformed(&corruption, data),
             },
-            (Operation::Link(operation), direction) => match DecodedLink::of(operation, direction, data) {
-                Ok(content) => Self::Link(content),
-                Err(corruption) => Self::malformed(&corruption, data),
-            },
+            (Operation::Link(operation), direction) => {
+                match DecodedLink::decode(operation, direction, data) {
+                    Ok(content) => Self::Link(content),
+                    Err(corruption) => Self::malformed(&corruption, data),
+                }
+            }
         }
     }
 
@@ -318,7 +320,7 @@ impl fmt::Display for DisplayMessage<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let MessageHead { operation, uid, .. } = self.message.head;
         write!(f, "{} uid={uid}", operation.name())?;
-        match DecodedMessage::of(self.message) {
+        match DecodedMessage::decode(self.message) {
             content if content.says_nothing() => Ok(()),
             content => write!(f, " {}", content.show(self.secrets)),
         }
@@ -695,7 +697,7 @@ mod tests {
         ];
         for (bytes, ranges, text) in cases {
             let message = MessageReader::new(None).next(&mut &bytes[..]).unwrap().map(Message::from).unwrap();
-            let content = DecodedMessage::of(message.as_message_ref());
+            let content = DecodedMessage::decode(message.as_message_ref());
             assert_eq!(ends(content.secret_ranges(message.data.len())), ranges);
             assert_eq!(content.show(Redaction::Shown).to_string(), text);
             let hidden = content.show(Redaction::Hidden).to_string();
@@ -711,7 +713,7 @@ mod tests {
         let is_failure = |class, operation, data: &[u8]| {
             let operation = Operation::from_wire(class, operation).unwrap();
             let head = MessageHead::request(1, operation).response();
-            DecodedMessage::of(MessageRef { head, data }).is_failure()
+            DecodedMessage::decode(MessageRef { head, data }).is_failure()
         };
         for (number, status) in LockStatus::ALL.into_iter().enumerate() {
             let expected = status == LockStatus::Timeout || status.name().starts_with("error");
@@ -747,7 +749,7 @@ mod tests {
             let message = MessageReader::new(None)
                 .next(&mut &bytes[..])
                 .unwrap()
-                .map(|message| ends(DecodedMessage::of(message).secret_ranges(message.data.len())));
+                .map(|message| ends(DecodedMessage::decode(message).secret_ranges(message.data.len())));
             message.unwrap()
         };
         let add = "00110001 00 00000010 00 00 01 0010  0000ea60 00000005 5f0a0000c9 616263";

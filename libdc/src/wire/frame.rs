@@ -18,7 +18,7 @@
 
 use crate::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
 
-pub use crate::wire::corruption::DecodeError;
+pub use crate::wire::decode_error::DecodeError;
 pub use crate::wire::operation::{LinkOperation, LockOperation, Operation, SessionOperation};
 
 /// The version of the protocol, the upper half of the protocol level.

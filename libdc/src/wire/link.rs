@@ -16,7 +16,7 @@
 
 use crate::id::{LinkId, LockKey, Token};
 use crate::limits::AUTH_TOKEN_BYTES_MAX;
-use crate::wire::corruption::DecodeError;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::frame::MessageHead;
 use crate::wire::lock::{FieldReader, LockStatus, write_str};
 use crate::wire::message::{MessageRef, MessageWriter, write_message};

@@ -21,7 +21,7 @@
 
 use crate::id::{Grant, LockKey, Token};
 use crate::limits::LOCK_MS_MAX;
-use crate::wire::corruption::DecodeError;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::frame::MessageHead;
 use crate::wire::message::MessageWriter;
 use crate::wire::operation::{LockOperation, Operation};

@@ -7,7 +7,7 @@
 //! data is longer than a message may be, which is for the caller to know.
 
 use crate::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
-use crate::wire::corruption::DecodeError;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::frame::{Direction, Expected, FrameHeader, MessageHead};
 
 /// A whole message, its data where it lies.

@@ -14,7 +14,7 @@ use crate::limits::{
     ADD_PREFIX_BYTES, FRAME_HEADER_BYTES, SESSION_BYTES_MAX, SESSION_MESSAGE_BYTES_MAX,
     SESSION_TIMEOUT_MS_MAX,
 };
-use crate::wire::corruption::DecodeError;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::operation::{Operation, SessionOperation};
 
 /// A status byte.

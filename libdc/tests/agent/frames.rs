@@ -4,9 +4,9 @@ use super::scripted::{
     ACQUIRE, BYE, CANCEL, CLAIM, DETACH, GET, GOAWAY, GRACE_MS, HELLO, OK, OPEN, PING, RELEASE,
     ScriptedMultiplexer, acquire, key, lock, token, welcome,
 };
-use libdc::limits::{LINK_SILENCE_MS_MAX, LOCAL_BLOCKED_MAX, LOCAL_IN_FLIGHT_MAX, PING_INTERVAL_MS};
+use libdc::limits::{LOCAL_BLOCKED_MAX, LOCAL_IN_FLIGHT_MAX, PING_INTERVAL_MS, PING_TIMEOUT_MS_MAX};
+use libdc::proto::agent::local::LocalCloseReason;
 use libdc::proto::link::LinkError;
-use libdc::proto::local::LocalCloseReason;
 use libdc::wire::frame::{DecodeError, Direction};
 use libdc::wire::link::{Claim, Detach};
 use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
@@ -18,14 +18,14 @@ const ERROR: &[u8] = &[LockStatus::Error as u8];
 fn the_first_byte_tells_what_is_spoken() {
     let mut agent = ScriptedMultiplexer::linked();
     let (frames, text, tls, other) = (agent.open(), agent.open(), agent.open(), agent.open());
-    agent.say(frames, &[0]).unwrap();
-    agent.say(text, b"p").unwrap();
-    assert_eq!(agent.say(tls, &[0x16]), Err(LocalCloseReason::Tls));
+    agent.send(frames, &[0]).unwrap();
+    agent.send(text, b"p").unwrap();
+    assert_eq!(agent.send(tls, &[0x16]), Err(LocalCloseReason::Tls));
     let version = DecodeError::Version { offset: 0, byte: b'L' };
-    assert_eq!(agent.say(other, b"L"), Err(LocalCloseReason::Corruption(version)));
+    assert_eq!(agent.send(other, b"L"), Err(LocalCloseReason::Corruption(version)));
     agent.text(text, "ing\n_\n\n");
     assert_eq!(agent.lines_at(text), "ok\n");
-    assert!(agent.say(frames, b"l\nk\n5\n").is_err());
+    assert!(agent.send(frames, b"l\nk\n5\n").is_err());
 }
 
 #[test]
@@ -51,7 +51,7 @@ fn who_speaks_for_another_is_refused() {
     let id = agent.open();
     let mut bytes = Vec::new();
     LockRequest { owner: 1, action: acquire("k", 0) }.write(3, &mut bytes);
-    agent.say(id, &bytes).unwrap();
+    agent.send(id, &bytes).unwrap();
     assert_eq!(agent.frames_at(id), [(3, ERROR.to_vec())]);
     assert_eq!(agent.at_server(), []);
 }
@@ -109,7 +109,7 @@ fn what_is_blocked_is_no_silence_of_the_server() {
     assert_eq!(agent.frames_at(id), []);
     agent.pass(1).unwrap();
     agent.request();
-    assert!(matches!(agent.pass(LINK_SILENCE_MS_MAX), Err(LinkError::Silent { .. })), "a dead server");
+    assert!(matches!(agent.pass(PING_TIMEOUT_MS_MAX), Err(LinkError::Silent { .. })), "a dead server");
     agent.lose_link();
     assert_eq!(agent.frames_at(id), [(1, vec![LockStatus::ErrorDisconnected as u8])]);
     agent.connect();
@@ -197,7 +197,7 @@ fn long_messages_of_locks_are_not_gathered() {
     for sent in [12, 14, 2000, long.len()] {
         let id = agent.open();
         let refused = LocalCloseReason::Corruption(DecodeError::TooManyFrames { frames_max: 1 });
-        assert_eq!(agent.say(id, &long[..sent]), Err(refused), "{sent} bytes");
+        assert_eq!(agent.send(id, &long[..sent]), Err(refused), "{sent} bytes");
     }
     let id = agent.open();
     let claims = [&[0; 24][..], &[0, 1], b"k"].concat().repeat(2_427);
@@ -225,7 +225,7 @@ fn a_connection_that_asked_for_locks_is_detached_when_it_closes() {
     assert_eq!(bytes[9..], [2, 4, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1]);
 
     let next = agent.open();
-    assert_eq!(next.place(), blocked.place());
+    assert_eq!(next.slot(), blocked.slot());
     agent.reply(&asked[1], LockAnswer::Status(LockStatus::Error));
     agent.answer(&asked[0], b"late").unwrap();
     agent.answer(&detached[0], OK).unwrap();

@@ -64,7 +64,7 @@ fn a_refused_link_says_why() {
 fn what_opens_a_link_has_to_be_answered_rightly() {
     for (place, data) in [(0, vec![0; 8]), (0, vec![99; 9]), (1, vec![LOST]), (1, vec![])] {
         let mut agent = ScriptedMultiplexer::new(0, None);
-        let asked = if place == 0 { agent.greet() } else { agent.begin().remove(place) };
+        let asked = if place == 0 { agent.handshake() } else { agent.begin().remove(place) };
         assert!(agent.answer(&asked, &data).is_err(), "{place} {data:?}");
     }
     let mut agent = ScriptedMultiplexer::linked();
@@ -79,7 +79,7 @@ fn what_opens_a_link_has_to_be_answered_rightly() {
 fn a_proxy_without_locks_is_a_link_all_the_same() {
     let mut agent = ScriptedMultiplexer::new(0, None);
     let id = agent.open();
-    let hello = agent.greet();
+    let hello = agent.handshake();
     agent.answer(&hello, &welcome(LockStatus::ErrorUnsupported)).unwrap();
     let open = agent.request();
     agent.answer(&open, OK).unwrap();
@@ -218,7 +218,7 @@ fn a_server_that_does_not_read_claims_does_not_make_them_pile_up() {
         agent.hold(if fence == 1 { leaver } else { id }, &name, fence, 600_000);
     }
     agent.lose_link();
-    let hello = agent.greet();
+    let hello = agent.handshake();
     agent.answer(&hello, &welcome(LockStatus::Ok)).unwrap();
     let queued = agent.multiplexer.link_output().len();
     assert!(queued < libdc::limits::LINK_OUTBOX_BYTES_MAX + 2 * CLAIM_BYTES_MAX, "{queued} bytes");
@@ -259,7 +259,7 @@ fn the_end_of_the_agent_is_said_and_heard() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.hold(id, "k", 5, 60_000);
-    assert!(agent.multiplexer.say_bye(agent.now));
+    assert!(agent.multiplexer.send_bye(agent.now));
     assert_eq!(agent.multiplexer.link_state(), LinkState::Leaving);
     let bye = agent.request();
     assert_eq!((bye.head.operation, bye.data.len()), (BYE, 0));
@@ -269,9 +269,9 @@ fn the_end_of_the_agent_is_said_and_heard() {
     assert_eq!(agent.multiplexer.link_state(), LinkState::Left);
 
     let mut agent = ScriptedMultiplexer::new(0, None);
-    assert!(!agent.multiplexer.say_bye(agent.now), "there is nobody to tell");
+    assert!(!agent.multiplexer.send_bye(agent.now), "there is nobody to tell");
     let opening = agent.begin();
-    assert!(agent.multiplexer.say_bye(agent.now));
+    assert!(agent.multiplexer.send_bye(agent.now));
     let bye = agent.request();
     agent.answer(&opening[1], OK).unwrap();
     assert_eq!(agent.multiplexer.link_state(), LinkState::Leaving);

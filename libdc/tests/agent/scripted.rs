@@ -1,11 +1,11 @@
 //! A multiplexer driven by hand, and the server's end of its link.
 
-use libdc::auth::AuthToken;
 use libdc::id::{Grant, LinkId, LockKey, Token};
+use libdc::proto::agent::local::{LocalCloseReason, LocalId};
+use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::handshake::LinkIdentity;
 use libdc::proto::link::{LinkError, LinkState};
-use libdc::proto::local::{LocalCloseReason, LocalId};
-use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use libdc::proto::resume::LinkIdentity;
+use libdc::secret::AuthToken;
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation};
 use libdc::wire::link::{Claim, Hello, Welcome};
@@ -54,7 +54,7 @@ impl ScriptedMultiplexer {
     }
 
     /// Makes the link, as far as HELLO, and gives that.
-    pub(crate) fn greet(&mut self) -> Message {
+    pub(crate) fn handshake(&mut self) -> Message {
         self.received = MessageReader::link(Direction::Request);
         self.multiplexer.link_connected(self.now, &[7; 32]);
         let probe = self.at_server().pop().expect("a probe");
@@ -72,7 +72,7 @@ impl ScriptedMultiplexer {
 
     /// Makes the link, with HELLO answered, and gives what opens it: HELLO, the claims, OPEN.
     pub(crate) fn begin(&mut self) -> Vec<Message> {
-        let hello = self.greet();
+        let hello = self.handshake();
         self.answer(&hello, &welcome(LockStatus::Ok)).expect("a welcome");
         [vec![hello], self.at_server()].concat()
     }
@@ -100,20 +100,20 @@ impl ScriptedMultiplexer {
     }
 
     /// A local connection sends these bytes.
-    pub(crate) fn say(&mut self, id: LocalId, bytes: &[u8]) -> Result<(), LocalCloseReason> {
+    pub(crate) fn send(&mut self, id: LocalId, bytes: &[u8]) -> Result<(), LocalCloseReason> {
         self.multiplexer.handle_local(self.now, id, bytes)
     }
 
     /// A local connection sends these lines.
     pub(crate) fn text(&mut self, id: LocalId, lines: &str) {
-        self.say(id, lines.as_bytes()).expect("lines are never a fault at once");
+        self.send(id, lines.as_bytes()).expect("lines are never a fault at once");
     }
 
     /// A local connection asks in a frame.
     pub(crate) fn ask(&mut self, id: LocalId, uid: u32, action: LockAction<'_>) {
         let mut bytes = Vec::new();
         LockRequest { owner: 0, action }.write(uid, &mut bytes);
-        self.say(id, &bytes).expect("a good request");
+        self.send(id, &bytes).expect("a good request");
     }
 
     pub(crate) fn message(
@@ -125,7 +125,7 @@ impl ScriptedMultiplexer {
     ) -> Result<(), LocalCloseReason> {
         let mut bytes = Vec::new();
         write_message(&mut bytes, MessageHead::request(uid, operation), data);
-        self.say(id, &bytes)
+        self.send(id, &bytes)
     }
 
     /// What has been sent to the server since the last call.

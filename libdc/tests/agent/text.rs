@@ -2,7 +2,7 @@
 
 use super::scripted::{CANCEL, ScriptedMultiplexer, acquire, hex, lock, token};
 use libdc::limits::{LOCAL_HELD_BACK_BYTES_MAX, LOCAL_READ_TIMEOUT_MS};
-use libdc::proto::local::LocalCloseReason;
+use libdc::proto::agent::local::LocalCloseReason;
 use libdc::wire::line::LineTooLong;
 use libdc::wire::lock::{LockAction, LockAnswer, LockStatus};
 
@@ -166,7 +166,7 @@ fn who_asks_nothing_more_gives_its_place_up() {
     let cancel = agent.request();
     assert_eq!(cancel.head.operation, CANCEL);
     assert_eq!(lock(&cancel).action, LockAction::Cancel { uid: blocked.head.uid });
-    assert!(!agent.multiplexer.may_local_end(id));
+    assert!(!agent.multiplexer.can_close_local(id));
     agent.reply(&blocked, LockAnswer::Status(LockStatus::Timeout));
     agent.reply(&cancel, LockAnswer::Status(LockStatus::Ok));
     assert_eq!(agent.lines_at(id), "timeout\n");
@@ -174,9 +174,9 @@ fn who_asks_nothing_more_gives_its_place_up() {
     let request = agent.request();
     assert_eq!(lock(&request).action, acquire("j", 0));
     agent.grant(&request, 1, 1_000);
-    assert!(!agent.multiplexer.may_local_end(id), "an answer is to be written");
+    assert!(!agent.multiplexer.can_close_local(id), "an answer is to be written");
     assert_eq!(agent.lines_at(id), format!("ok {} 1\n", hex(1)));
-    assert!(agent.multiplexer.may_local_end(id), "half a request is nothing to wait for");
+    assert!(agent.multiplexer.can_close_local(id), "half a request is nothing to wait for");
 }
 
 #[test]
@@ -210,6 +210,6 @@ fn an_original_server_has_no_locks() {
     agent.ask(frames, 3, acquire("k", 5));
     assert_eq!(agent.frames_at(frames), [(3, vec![LockStatus::ErrorUnsupported as u8])]);
     agent.close(id);
-    assert!(!agent.multiplexer.say_bye(agent.now));
+    assert!(!agent.multiplexer.send_bye(agent.now));
     assert_eq!(agent.at_server(), [], "it was sent what it does not know");
 }

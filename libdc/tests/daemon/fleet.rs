@@ -144,7 +144,7 @@ impl DaemonTalk {
 }
 
 /// Sends `signal` to `pid` and waits for its end.
-pub(crate) fn end(pid: Pid, signal: Signal) -> WaitStatus {
+pub(crate) fn terminate(pid: Pid, signal: Signal) -> WaitStatus {
     kill(pid, signal).unwrap();
     waitpid(pid, None).unwrap()
 }

@@ -1,6 +1,6 @@
 //! Starting: what the starter learns, the pidfile, signals.
 
-use crate::fleet::{DaemonDir, descriptors, end, is_root, proc, status, text};
+use crate::fleet::{DaemonDir, descriptors, is_root, proc, status, terminate, text};
 use crate::probe::STATUS_FAILED;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
@@ -49,7 +49,7 @@ fn a_daemon_is_detached_when_its_starter_has_ended() {
         .split_whitespace()
         .collect();
     assert_eq!(files[0], files[1]);
-    assert_eq!(end(daemon, Signal::SIGTERM), WaitStatus::Exited(daemon, 0));
+    assert_eq!(terminate(daemon, Signal::SIGTERM), WaitStatus::Exited(daemon, 0));
     place.assert_empty();
 }
 
@@ -58,7 +58,7 @@ fn a_daemon_keeps_its_directory_until_it_serves() {
     let daemon = place.start(&["tread=directory"]);
     let directory = fs::read_to_string(place.path().join("directory")).unwrap();
     assert_eq!(fs::canonicalize(directory).unwrap(), fs::canonicalize(place.path()).unwrap());
-    end(daemon, Signal::SIGTERM);
+    terminate(daemon, Signal::SIGTERM);
 }
 
 fn a_failure_to_start_reaches_the_starter() {
@@ -96,7 +96,7 @@ fn a_path_that_is_served_is_refused() {
     assert_eq!(output.status.code(), Some(1));
     assert!(socket.exists() && !place.pidfile().exists());
     drop(live);
-    end(place.start(&[]), Signal::SIGTERM);
+    terminate(place.start(&[]), Signal::SIGTERM);
     place.assert_empty();
 }
 
@@ -114,19 +114,19 @@ fn a_second_instance_is_refused() {
     }
     assert_eq!(place.pid_in_file(), daemon);
     assert!(place.connect().line().starts_with(&daemon.to_string()));
-    end(daemon, Signal::SIGTERM);
+    terminate(daemon, Signal::SIGTERM);
     place.assert_empty();
 }
 
 fn a_killed_daemon_can_be_started_again() {
     let place = DaemonDir::new();
     let first = place.start(&[]);
-    end(first, Signal::SIGKILL);
+    terminate(first, Signal::SIGKILL);
     assert!(place.pidfile().exists() && place.socket().exists());
     let second = place.start(&[]);
     assert_ne!(first, second);
     assert!(place.connect().line().starts_with(&second.to_string()));
-    end(second, Signal::SIGTERM);
+    terminate(second, Signal::SIGTERM);
     place.assert_empty();
 }
 
@@ -148,7 +148,7 @@ fn files_of_others_stay_at_the_end() {
     fs::remove_file(place.pidfile()).unwrap();
     let _other = UnixListener::bind(place.socket()).unwrap();
     fs::write(place.pidfile(), "another's").unwrap();
-    assert_eq!(end(daemon, Signal::SIGTERM), WaitStatus::Exited(daemon, 0));
+    assert_eq!(terminate(daemon, Signal::SIGTERM), WaitStatus::Exited(daemon, 0));
     UnixStream::connect(place.socket()).unwrap();
     assert_eq!(fs::read_to_string(place.pidfile()).unwrap(), "another's");
 }
@@ -217,7 +217,7 @@ fn signals_to_a_daemon() {
     kill(daemon, Signal::SIGINT).unwrap();
     assert_eq!(talk.line(), "shutdown now=false");
     assert_eq!(talk.line(), "");
-    end(daemon, Signal::SIGCONT);
+    terminate(daemon, Signal::SIGCONT);
     place.assert_empty();
 }
 
@@ -225,7 +225,7 @@ fn user_signals_end_what_is_killable() {
     for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
         let place = DaemonDir::new();
         let daemon = place.start(&["killable"]);
-        assert_eq!(end(daemon, signal), WaitStatus::Exited(daemon, 0));
+        assert_eq!(terminate(daemon, signal), WaitStatus::Exited(daemon, 0));
         place.assert_empty();
     }
 }

@@ -1,6 +1,6 @@
 //! Giving up root: what a daemon may then, and who removes its files. Only root can try.
 
-use crate::fleet::{DaemonDir, descriptors, end, is_root, status, text};
+use crate::fleet::{DaemonDir, descriptors, is_root, status, terminate, text};
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use std::fs;
@@ -40,7 +40,7 @@ fn root_is_given_up_for_good() {
     }
     assert_eq!(place.pid_in_file(), daemon);
     assert_eq!(fs::metadata(place.pidfile()).unwrap().uid(), 0);
-    end(daemon, Signal::SIGTERM);
+    terminate(daemon, Signal::SIGTERM);
 }
 
 fn the_socket_is_as_asked() {
@@ -51,7 +51,7 @@ fn the_socket_is_as_asked() {
     let daemon = place.start(NOBODY);
     let socket = fs::metadata(place.socket()).unwrap();
     assert_eq!((socket.uid(), socket.gid(), socket.permissions().mode() & 0o7777), (4712, 4713, 0o660));
-    end(daemon, Signal::SIGTERM);
+    terminate(daemon, Signal::SIGTERM);
 }
 
 fn the_files_are_gone_before_the_daemon() {
@@ -63,7 +63,7 @@ fn the_files_are_gone_before_the_daemon() {
         let daemon = place.start(&[NOBODY, options].concat());
         let custodian = place.custodian();
         let signal = if options.is_empty() { Signal::SIGTERM } else { Signal::SIGUSR1 };
-        assert_eq!(end(daemon, signal), WaitStatus::Exited(daemon, 0));
+        assert_eq!(terminate(daemon, signal), WaitStatus::Exited(daemon, 0));
         place.assert_empty();
         assert_eq!(waitpid(custodian, None), Ok(WaitStatus::Exited(custodian, 0)));
     }
@@ -76,7 +76,7 @@ fn the_files_of_a_killed_daemon_are_removed() {
     let place = DaemonDir::sticky();
     let daemon = place.start(NOBODY);
     let custodian = place.custodian();
-    end(daemon, Signal::SIGKILL);
+    terminate(daemon, Signal::SIGKILL);
     assert_eq!(waitpid(custodian, None), Ok(WaitStatus::Exited(custodian, 0)));
     place.assert_empty();
 }
@@ -89,13 +89,13 @@ fn a_killed_daemon_is_succeeded_at_once() {
     let mut daemon = place.start(NOBODY);
     for _ in 0..5 {
         let custodian = place.custodian();
-        end(daemon, Signal::SIGKILL);
+        terminate(daemon, Signal::SIGKILL);
         daemon = place.start(NOBODY);
         assert_eq!(waitpid(custodian, None), Ok(WaitStatus::Exited(custodian, 0)));
         assert_eq!(place.pid_in_file(), daemon);
         assert_eq!(place.connect().line(), format!("{daemon} false"));
     }
-    end(daemon, Signal::SIGTERM);
+    terminate(daemon, Signal::SIGTERM);
     place.assert_empty();
 }
 
@@ -107,7 +107,7 @@ fn a_successor_waits_for_the_custodian() {
     let daemon = place.start(NOBODY);
     let custodian = place.custodian();
     kill(custodian, Signal::SIGSTOP).unwrap();
-    end(daemon, Signal::SIGKILL);
+    terminate(daemon, Signal::SIGKILL);
     let mut successor = place.probe(NOBODY).spawn().unwrap();
     // It has looked at the pidfile when it sleeps, or when it has given up.
     let looked = |pid: u32| {
@@ -168,7 +168,7 @@ fn a_custodian_holds_nothing_else() {
     assert_eq!(kept, expected);
     // A socket that nobody but the daemon holds is dead with it, whatever its custodian does.
     kill(custodian, Signal::SIGSTOP).unwrap();
-    end(daemon, Signal::SIGKILL);
+    terminate(daemon, Signal::SIGKILL);
     let refused = UnixStream::connect(place.socket()).unwrap_err();
     assert_eq!(refused.kind(), std::io::ErrorKind::ConnectionRefused);
     kill(custodian, Signal::SIGCONT).unwrap();
@@ -187,7 +187,7 @@ fn a_custodian_outlives_signals() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP, Signal::SIGQUIT, Signal::SIGUSR1] {
         kill(custodian, signal).unwrap();
     }
-    assert_eq!(end(daemon, Signal::SIGTERM), WaitStatus::Exited(daemon, 0));
+    assert_eq!(terminate(daemon, Signal::SIGTERM), WaitStatus::Exited(daemon, 0));
     assert_eq!(waitpid(custodian, None), Ok(WaitStatus::Exited(custodian, 0)));
     place.assert_empty();
 }
@@ -204,7 +204,7 @@ fn a_custodian_leaves_files_of_others() {
         fs::remove_file(place.pidfile()).unwrap();
         let _other = UnixListener::bind(place.socket()).unwrap();
         fs::write(place.pidfile(), "another's").unwrap();
-        end(daemon, signal);
+        terminate(daemon, signal);
         waitpid(custodian, None).unwrap();
         UnixStream::connect(place.socket()).unwrap();
         assert_eq!(fs::read_to_string(place.pidfile()).unwrap(), "another's");
@@ -217,14 +217,14 @@ fn a_daemon_without_custodian_says_what_it_left() {
     }
     let place = DaemonDir::sticky();
     let child = place.start_in_foreground(NOBODY);
-    end(place.custodian(), Signal::SIGKILL);
+    terminate(place.custodian(), Signal::SIGKILL);
     kill(place.pid_in_file(), Signal::SIGTERM).unwrap();
     let output = child.wait_with_output().unwrap();
     let message = "probe: the process that removes socket and pidfile at the end is gone: ";
     assert!(text(&output).starts_with(message), "{}", text(&output));
     assert_eq!(output.status.code(), Some(1));
     // What it left is in nobody's way.
-    end(place.start(NOBODY), Signal::SIGTERM);
+    terminate(place.start(NOBODY), Signal::SIGTERM);
     place.assert_empty();
 }
 
@@ -236,7 +236,7 @@ fn no_custodian_without_need() {
         let place = DaemonDir::new();
         let daemon = place.start(options);
         assert_eq!(place.processes(), [daemon]);
-        end(daemon, Signal::SIGTERM);
+        terminate(daemon, Signal::SIGTERM);
         place.assert_empty();
     }
 }

@@ -5,7 +5,7 @@
 use libdc::net::listen::{Listener, ListenerSocket, SocketPermissions};
 use libdc::process::account::{Account, group_id, user_id};
 use libdc::process::file_limit;
-use libdc::process::life::{DaemonLaunch, Unprivileged};
+use libdc::process::lifecycle::{DaemonLaunch, Unprivileged};
 use libdc::process::signals::{SignalPolicy, SignalStream};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};
@@ -108,7 +108,7 @@ async fn serve(
             break;
         }
     }
-    serving.end()?;
+    serving.finish()?;
     Ok(())
 }
 

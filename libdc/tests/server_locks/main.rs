@@ -4,9 +4,9 @@ mod ending;
 mod recorded;
 mod server;
 
-use libdc::auth::AuthToken;
 use libdc::id::Token;
 use libdc::proto::server::ServerCloseReason;
+use libdc::secret::AuthToken;
 use libdc::service::LinkPolicy;
 use libdc::wire::frame::LinkOperation;
 use libdc::wire::link::{Detach, Ping, Welcome};
@@ -107,7 +107,7 @@ fn frames_must_begin_with_the_token() {
     assert!(server.acquire(good, 2, 0, "k", 0).is_some());
     assert_eq!(server.hello(wrong, 2, b"s3creT").status, LockStatus::ErrorAuth);
     assert_eq!(server.fault(wrong), Some(ServerCloseReason::WrongToken));
-    assert_eq!(server.fault(wrong).map(|fault| fault.pause_ms()), Some(100));
+    assert_eq!(server.fault(wrong).map(|fault| fault.delay_ms()), Some(100));
     server.send(session, &[0, 0x11, 0, 0, 0, 0, 0, 0, 1, 0, 3, 1, 0, 1, b'x']);
     assert!(matches!(server.fault(session), Some(ServerCloseReason::NotAuthenticated(_))));
     server.link(ping, LinkOperation::Ping, &[]);

@@ -1,8 +1,8 @@
 //! The cases that were recorded from an original server.
 
 use crate::server::{FixtureOptions, LockServerFixture};
-use libdc::auth::AuthToken;
 use libdc::id::Token;
+use libdc::secret::AuthToken;
 use serde_json::Value;
 use std::collections::BTreeMap;
 

@@ -1,8 +1,8 @@
 //! A server without sockets, driven by hand: bytes in, bytes out, the time as told.
 
-use libdc::auth::AuthToken;
 use libdc::id::{ConnectionId, LinkId, LockKey, Token};
 use libdc::proto::server::{ServerCloseReason, ServerConnection, ServerContext};
+use libdc::secret::AuthToken;
 use libdc::service::{Completion, Effects, LinkPolicy, RequestCounters, Service};
 use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};
 use libdc::time::Time;
@@ -77,7 +77,7 @@ impl LockServerFixture {
 
     pub(crate) fn open(&mut self) -> u64 {
         self.opened += 1;
-        self.service.count_connection();
+        self.service.connection_opened();
         let machine = ServerConnection::new(self.now, ConnectionId::new(self.opened), &self.service);
         self.connections.insert(self.opened, Served { machine, output: Vec::new(), fault: None });
         self.opened
@@ -115,7 +115,7 @@ impl LockServerFixture {
     }
 
     pub(crate) fn close(&mut self, id: u64) {
-        self.service.discount_connection();
+        self.service.connection_closed();
         self.step(id, |machine, turn| {
             machine.close(turn);
             Ok(())
@@ -171,7 +171,9 @@ impl LockServerFixture {
             return;
         }
         for answer in effects.answers {
-            self.step(answer.reply.connection.number(), |machine, turn| machine.handle_answer(turn, &answer));
+            self.step(answer.reply.connection.number(), |machine, turn| {
+                machine.handle_completion(turn, &answer)
+            });
         }
     }
 

@@ -4,7 +4,7 @@
 //! Of the input byte 0 says which reader, byte 1 how many cuts of two bytes follow; the rest is the stream.
 #![no_main]
 
-use dc_fuzz::{ends, read};
+use dc_fuzz::{cut_offsets, read};
 use libdc::wire::frame::{Direction, Operation, SessionOperation};
 use libdc::wire::link::Ping;
 use libdc::wire::message::{MessageReader, MessageRef, write_message};
@@ -24,7 +24,7 @@ fuzz_target!(|input: &[u8]| {
     };
 
     let (at_once, _) = read(reader(), stream, std::iter::once(stream.len()));
-    let (in_pieces, _) = read(reader(), stream, ends(&cuts, stream.len()).into_iter());
+    let (in_pieces, _) = read(reader(), stream, cut_offsets(&cuts, stream.len()).into_iter());
     assert_eq!(at_once, in_pieces);
     let (by_bytes, arrived) = read(reader(), stream, 1..=stream.len());
     if !stream.is_empty() {

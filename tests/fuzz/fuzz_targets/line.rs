@@ -4,7 +4,7 @@
 //! Of the input byte 0 says how many cuts of two bytes follow; the rest is the stream.
 #![no_main]
 
-use dc_fuzz::ends;
+use dc_fuzz::cut_offsets;
 use libdc::proto::observe::{Event, Observer, Sender};
 use libdc::wire::display::{Secrets, TextContent};
 use libdc::wire::frame::Direction;
@@ -21,7 +21,7 @@ fuzz_target!(|input: &[u8]| {
     let cuts: Vec<u16> = cuts.chunks(2).map(|cut| u16::from_be_bytes([cut[0], cut[1]])).collect();
 
     let (at_once, _) = read(stream, std::iter::once(stream.len()));
-    let (in_pieces, _) = read(stream, ends(&cuts, stream.len()).into_iter());
+    let (in_pieces, _) = read(stream, cut_offsets(&cuts, stream.len()).into_iter());
     assert_eq!(at_once, in_pieces);
     let (by_bytes, arrived) = read(stream, 1..=stream.len());
     assert!(stream.is_empty() || by_bytes == at_once);
@@ -37,13 +37,13 @@ fuzz_target!(|input: &[u8]| {
     }
     for sender in [Sender::Client, Sender::Server] {
         let whole = observed(sender, stream, [stream.len()].into_iter());
-        assert_eq!(observed(sender, stream, ends(&cuts, stream.len()).into_iter()), whole);
+        assert_eq!(observed(sender, stream, cut_offsets(&cuts, stream.len()).into_iter()), whole);
     }
 });
 
 fn read(stream: &[u8], ends: impl Iterator<Item = usize>) -> (Reading, usize) {
     let (mut used, mut requests) = (0, Vec::new());
-    for end in ends {
+    for end in cut_offsets {
         let mut input = &stream[used..end];
         loop {
             match Lines::next(&mut input) {
@@ -104,7 +104,7 @@ fn observed(sender: Sender, stream: &[u8], ends: impl Iterator<Item = usize>) ->
     if !stream.first().is_some_and(u8::is_ascii_lowercase) {
         return (lines, raw);
     }
-    for end in ends {
+    for end in cut_offsets {
         let mut piece = &stream[start..end];
         start = end;
         while let Some(event) = observer.next(sender, Duration::ZERO, &mut piece) {

@@ -106,7 +106,7 @@ fuzz_target!(|run: Run| {
     for step in &run.steps {
         watched.step(step);
     }
-    watched.end();
+    watched.finish();
 });
 
 impl Watched {
@@ -253,7 +253,7 @@ impl Watched {
                 match self.holds.iter_mut().find(|hold| hold.token == grant.token) {
                     Some(hold) => hold.until = self.now.after_ms(grant.lease_ms),
                     // It was granted while it was in the queue, so fences of others may be greater.
-                    None => self.told(key, limit, owner, grant),
+                    None => self.granted(key, limit, owner, grant),
                 }
             }
             (Outcome::Waiting(ticket), Some((place, limit))) => {
@@ -334,7 +334,7 @@ impl Watched {
         self.take_effects();
     }
 
-    fn end(&mut self) {
+    fn finish(&mut self) {
         self.advance();
         for number in 0..4 {
             let connection = ConnectionId::new(number);
@@ -373,10 +373,10 @@ impl Watched {
     fn granted(&mut self, key: usize, limit: u32, owner: Owner, grant: Grant) {
         assert!(grant.token.fence() > self.fence, "fences grow");
         self.fence = grant.token.fence();
-        self.told(key, limit, owner, grant);
+        self.granted(key, limit, owner, grant);
     }
 
-    fn told(&mut self, key: usize, limit: u32, owner: Owner, grant: Grant) {
+    fn granted(&mut self, key: usize, limit: u32, owner: Owner, grant: Grant) {
         let Grant { token, lease_ms } = grant;
         assert!(self.now >= self.hold_off && lease_ms > 0);
         let others = self.holds.iter().filter(|hold| hold.key == key);

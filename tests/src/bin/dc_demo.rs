@@ -53,8 +53,11 @@ fn main() -> ExitCode {
 
 fn show() {
     println!("distcache: two hosts share their TLS sessions, and a lock\n");
-    say("build", "dc_server, dc_client, dc_snoop, dc_master (the first time this takes a minute or two)");
-    say("", &format!("now in {}", directory().display()));
+    print_step(
+        "build",
+        "dc_server, dc_client, dc_snoop, dc_master (the first time this takes a minute or two)",
+    );
+    print_step("", &format!("now in {}", directory().display()));
     let mut fleet = DemoFleet::start();
     fleet.resume();
     fleet.watch("← REMOVE", "what dc_snoop saw of host B; sessions are shown as a length and a digest");
@@ -82,19 +85,19 @@ struct DemoFleet {
 impl DemoFleet {
     fn start() -> Self {
         let server = ServerProcess::start(&[]);
-        say("server", &format!("dc_server   -listen IP:{}", server.address()));
+        print_step("server", &format!("dc_server   -listen IP:{}", server.address()));
         let snoop = SnoopProcess::start(server.address(), &[]);
         let start = |host: &str, upstream| {
             let agent = AgentProcess::start(upstream, &["-retry", RETRY_MS]);
             let listen = unix(agent.socket());
-            say(host, &format!("dc_client   -listen {listen} -server IP:{upstream}"));
+            print_step(host, &format!("dc_client   -listen {listen} -server IP:{upstream}"));
             let client =
                 Client::new(listen.parse().expect("the address of an agent"), SessionOptions::default());
             (agent, client)
         };
         let (agent_a, a) = start("host A", server.address());
         let (agent_b, b) = start("host B", snoop.address());
-        say("", "            (this one through dc_snoop, which shows what passes)");
+        print_step("", "            (this one through dc_snoop, which shows what passes)");
         Self { server, snoop, agents: [agent_a, agent_b], a, b, shown: Cell::new(0) }
     }
 
@@ -102,12 +105,15 @@ impl DemoFleet {
         self.store_and_resume();
         let (count, bytes) =
             (SESSIONS.len(), SESSIONS.iter().map(|(_, session)| session.len()).sum::<usize>());
-        say("store", &format!("host A stores {count} sessions, {bytes} bytes"));
-        say("resume", &format!("host B, where those clients come next, has all {count}: no full handshake"));
+        print_step("store", &format!("host A stores {count} sessions, {bytes} bytes"));
+        print_step(
+            "resume",
+            &format!("host B, where those clients come next, has all {count}: no full handshake"),
+        );
         let (id, _) = SESSIONS[2];
         assert!(done(self.b.remove(id)), "there was nothing to remove");
         assert!(!done(self.a.have(id)), "a session is still there after it was removed");
-        say("remove", "host B removes one, and host A does not find it any more");
+        print_step("remove", "host B removes one, and host A does not find it any more");
     }
 
     /// Shows the requests and answers that have passed since the last time, up to the answer `last`.
@@ -115,7 +121,7 @@ impl DemoFleet {
         let log = &self.snoop.process.log;
         let before = self.shown.get();
         log.expect(last);
-        say("watch", what);
+        print_step("watch", what);
         let lines = log.lines();
         let is_of_link =
             |line: &str| ["PING", "HELLO", "OPEN", "CLAIM"].iter().any(|name| line.contains(name));
@@ -134,18 +140,18 @@ impl DemoFleet {
 
         let held = had(a.acquire(KEY, &options));
         let fence = held.fence();
-        say("lock", &format!("host A takes the lock {KEY}, with fence {fence}"));
+        print_step("lock", &format!("host A takes the lock {KEY}, with fence {fence}"));
         assert!(had(b.try_acquire(KEY, &options)).is_none(), "two hosts hold one lock");
         let place = had(b.enqueue(KEY, &options));
         assert!(!place.is_held(), "two hosts hold one lock");
-        say("", "host B tries and does not get it, so it queues and waits");
+        print_step("", "host B tries and does not get it, so it queues and waits");
         let released = Instant::now();
         had(held.release());
         let held = had(place.wait_within(WAIT)).expect("the lock in time");
         let took_us = released.elapsed().as_micros();
         let further = held.fence() - fence;
         assert!(further > 0, "a fence did not grow");
-        say(
+        print_step(
             "",
             &format!(
                 "host A releases it: host B has it within {took_us} µs, with a fence that is {further} more"
@@ -155,7 +161,7 @@ impl DemoFleet {
 
         // Three lines of text are enough to take a lock, from a shell if need be.
         let mut application = self.agents[0].connect();
-        let answer = application.say(&format!("l\n{KEY}\n0\n"));
+        let answer = application.request(&format!("l\n{KEY}\n0\n"));
         assert!(answer.starts_with("ok "), "a free lock was not to be had: {answer}");
         let place = had(b.enqueue(KEY, &options));
         assert!(!place.is_held(), "two hosts hold one lock");
@@ -163,7 +169,10 @@ impl DemoFleet {
         drop(application);
         let held = had(place.wait_within(WAIT)).expect("the lock in time");
         let took_us = ended.elapsed().as_micros();
-        say("", &format!("an application on host A ends and holds it: host B has it within {took_us} µs"));
+        print_step(
+            "",
+            &format!("an application on host A ends and holds it: host B has it within {took_us} µs"),
+        );
         had(held.release());
     }
 
@@ -178,7 +187,7 @@ impl DemoFleet {
             assert!(matches!(answer, Err(Error::Disconnected)), "without a server the answer was {answer:?}");
         }
         let took_us = asked.elapsed().as_micros() / 2;
-        say(
+        print_step(
             "outage",
             &format!("the server is killed: both are told DISCONNECTED, within {took_us} µs, and go on"),
         );
@@ -191,19 +200,19 @@ impl DemoFleet {
             agent.process.log.expect("the link is up");
         }
         let took_ms = back.elapsed().as_millis();
-        say(
+        print_step(
             "recovery",
             &format!("the server is back: the agents found it within {took_ms} ms (-retry {RETRY_MS})"),
         );
         self.store_and_resume();
-        say("", "sessions are stored and resumed again; no application had to reconnect");
+        print_step("", "sessions are stored and resumed again; no application had to reconnect");
     }
 
     fn restart_unnoticed(&self) {
         let upstream = format!("IP:{}", self.server.address());
         let agent = ["-server", &upstream, "-log", "warn"];
-        let mut master = MasterProcess::of(&program("dc_client"), &["-start", "0"], &agent);
-        say("host C", &format!("dc_master   -listen tcp://{} -command dc_client", master.address()));
+        let mut master = MasterProcess::for_command(&program("dc_client"), &["-start", "0"], &agent);
+        print_step("host C", &format!("dc_master   -listen tcp://{} -command dc_client", master.address()));
         let address = format!("IP:{}", master.address()).parse().expect("the address of a master");
         let callers = Callers::of_sessions(address);
         (0..RESTARTS).for_each(|_| master.restart());
@@ -211,7 +220,7 @@ impl DemoFleet {
         let tally = callers.finish();
         tally.all_answered(CALLS_MIN);
         let calls = tally.answered;
-        say(
+        print_step(
             "restart",
             &format!(
                 "SIGHUP {RESTARTS} times: the agent was replaced each time, and {calls} calls meanwhile all got their answer"
@@ -240,12 +249,12 @@ impl DemoFleet {
             TestProcess::stop(process);
         }
         assert!(sockets.iter().all(|socket| !socket.exists()), "an agent left its socket behind");
-        say("stop", "all programs have ended in good order, and nothing is left");
+        print_step("stop", "all programs have ended in good order, and nothing is left");
     }
 }
 
 /// One line: which step, and what it shows.
-fn say(step: &str, what: &str) {
+fn print_step(step: &str, what: &str) {
     println!("{step:<10}{what}");
 }
 

@@ -1,8 +1,8 @@
 //! `dc_client`, on a Unix socket of its own.
 
 use crate::harness::connection::TestConnection;
-use crate::harness::place::TestDir;
 use crate::harness::process::{ProgramLaunch, TestProcess};
+use crate::harness::test_dir::TestDir;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
@@ -51,7 +51,7 @@ impl AgentProcess {
 
     /// The directory of its socket, where nothing else is.
     #[must_use]
-    pub const fn place(&self) -> &TestDir {
+    pub const fn dir(&self) -> &TestDir {
         &self.place
     }
 

@@ -126,7 +126,7 @@ impl TestConnection {
     // ---- lines
 
     /// Sends a request of the text protocol, and waits for its answer.
-    pub fn say(&mut self, request: &str) -> String {
+    pub fn request(&mut self, request: &str) -> String {
         self.write(request.as_bytes());
         self.line()
     }

@@ -3,7 +3,7 @@
 //! The test is the reaper of orphans, so a daemon is its child once the starter is gone, and its end can be
 //! waited for as any child's.
 
-use crate::harness::patience::patiently;
+use crate::harness::patience::with_timeout;
 use crate::harness::process::ProgramLaunch;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -44,10 +44,10 @@ impl DaemonProcess {
     }
 
     /// Sends it a signal and waits for its end.
-    pub fn end(mut self, signal: Signal) -> WaitStatus {
+    pub fn terminate(mut self, signal: Signal) -> WaitStatus {
         kill(self.pid, signal).unwrap_or_else(|error| panic!("{signal} to the daemon: {error}"));
         let pid = self.pid;
-        let status = patiently("the end of the daemon", move || waitpid(pid, None));
+        let status = with_timeout("the end of the daemon", move || waitpid(pid, None));
         self.ended = true;
         status.expect("a daemon that is our child")
     }

@@ -93,7 +93,7 @@ impl FakeServer {
     }
 
     /// Asks every peer to reconnect.
-    pub fn say_goaway(&self) {
+    pub fn send_goaway(&self) {
         for mut stream in &self.shared.lock().open {
             // It may be closed by now.
             stream.write_all(&[0, 0x11, 0, 1, 0, 0, 0, 0, 1, LINK_CLASS, GOAWAY, 1, 0, 0]).ok();

@@ -166,7 +166,7 @@ impl FakeLockShared {
             thread::spawn(move || {
                 // The end of a connection is no failure of the server.
                 serving.serve(&stream, connection).ok();
-                serving.lock().leave(connection, serving.conduct);
+                serving.lock().disconnected(connection, serving.conduct);
             });
         }
     }
@@ -348,17 +348,17 @@ impl FakeLockState {
         if conduct == FaultMode::NeverExpires {
             return;
         }
-        self.end(conduct, |holder| holder.ends <= now);
+        self.end_holds(conduct, |holder| holder.ends <= now);
     }
 
-    fn leave(&mut self, connection: usize, conduct: FaultMode) {
+    fn disconnected(&mut self, connection: usize, conduct: FaultMode) {
         for key in self.keys.values_mut() {
             key.waiters.retain(|waiter| waiter.connection != connection);
         }
-        self.end(conduct, |holder| holder.connection == connection);
+        self.end_holds(conduct, |holder| holder.connection == connection);
     }
 
-    fn end(&mut self, conduct: FaultMode, is_over: impl Fn(&FakeHolder) -> bool) {
+    fn end_holds(&mut self, conduct: FaultMode, is_over: impl Fn(&FakeHolder) -> bool) {
         for key in self.keys.values_mut() {
             key.holders.retain(|holder| !is_over(holder));
         }
@@ -379,26 +379,26 @@ impl FakeLockState {
 }
 
 impl FakeFields<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
+    fn read<const N: usize>(&mut self) -> [u8; N] {
         let Some((field, rest)) = self.0.split_first_chunk() else { return [0; N] };
         self.0 = rest;
         *field
     }
 
     fn u32(&mut self) -> u32 {
-        u32::from_be_bytes(self.take())
+        u32::from_be_bytes(self.read())
     }
 
     fn ms(&mut self) -> Duration {
-        Duration::from_millis(u64::from_be_bytes(self.take()))
+        Duration::from_millis(u64::from_be_bytes(self.read()))
     }
 
     fn token(&mut self) -> [u8; TOKEN_BYTES] {
-        self.take()
+        self.read()
     }
 
     fn str(&mut self) -> Vec<u8> {
-        let length = usize::from(u16::from_be_bytes(self.take())).min(self.0.len());
+        let length = usize::from(u16::from_be_bytes(self.read())).min(self.0.len());
         let (field, rest) = self.0.split_at(length);
         self.0 = rest;
         field.to_vec()

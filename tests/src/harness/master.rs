@@ -2,9 +2,9 @@
 
 use crate::harness::loopback::own_loopback;
 use crate::harness::patience::PATIENCE;
-use crate::harness::place::TestDir;
 use crate::harness::process::{ProgramLaunch, TestProcess, status};
 use crate::harness::programs::program;
+use crate::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::fmt::Debug;
@@ -28,12 +28,12 @@ impl MasterProcess {
     /// ready.
     #[must_use]
     pub fn start(options: &[&str], plan: &[&str]) -> Self {
-        Self::of(&program("dc_child"), options, plan)
+        Self::for_command(&program("dc_child"), options, plan)
     }
 
     /// A master of any program that is ready by itself.
     #[must_use]
-    pub fn of(command: &Path, options: &[&str], arguments: &[&str]) -> Self {
+    pub fn for_command(command: &Path, options: &[&str], arguments: &[&str]) -> Self {
         let address = SocketAddr::new(own_loopback().into(), 0);
         let launch = ProgramLaunch::new("dc_master").with(["-listen", &format!("tcp://{address}")]);
         let command = command.to_str().expect("a path of ours");

@@ -1,9 +1,9 @@
 //! A program as a process.
 
 use crate::harness::log::CapturedLog;
-use crate::harness::patience::patiently;
-use crate::harness::place::TestDir;
+use crate::harness::patience::with_timeout;
 use crate::harness::programs::program;
+use crate::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::env;
@@ -129,7 +129,7 @@ impl ProgramLaunch {
         turn.lock().expect("a turn");
         let process = self.start();
         let pidfile = place.file(pidfile);
-        patiently("the pidfile", move || {
+        with_timeout("the pidfile", move || {
             while !pidfile.exists() {
                 thread::yield_now();
             }

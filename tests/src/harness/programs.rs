@@ -60,7 +60,7 @@ fn build() -> PathBuf {
 /// Has cargo build what these arguments say. Returns where the programs are.
 fn build_with(what: &[&str]) -> PathBuf {
     let own = env::current_exe().expect("the path of this program");
-    let build = ProgramBuild::of(&own).unwrap_or_else(|| {
+    let build = ProgramBuild::from_path(&own).unwrap_or_else(|| {
         panic!("{} is in no target directory of cargo: set {PROGRAMS} to where dc_server is", own.display())
     });
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -88,7 +88,7 @@ struct ProgramBuild {
 
 impl ProgramBuild {
     /// `TARGET/[TRIPLE/]PROFILE/[deps/]PROGRAM`, where cargo has marked TARGET.
-    fn of(program: &Path) -> Option<Self> {
+    fn from_path(program: &Path) -> Option<Self> {
         let mut directory = program.parent()?;
         if directory.ends_with("deps") {
             directory = directory.parent()?;
@@ -116,10 +116,10 @@ impl ProgramBuild {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::place::TestDir;
+    use crate::harness::test_dir::TestDir;
 
     fn build_of(place: &TestDir, path: &str) -> Option<(PathBuf, Option<String>, String)> {
-        let build = ProgramBuild::of(&place.file(path))?;
+        let build = ProgramBuild::from_path(&place.file(path))?;
         assert_eq!(build.target_directory, place.path());
         let directory = build.directory.strip_prefix(place.path()).unwrap().to_owned();
         Some((directory, build.triple, build.profile))
@@ -137,6 +137,6 @@ mod tests {
             build_of(&place, &format!("{triple}/profiling/deps/system-0123")),
             Some((Path::new(triple).join("profiling"), Some(triple.into()), "profiling".into()))
         );
-        assert_eq!(ProgramBuild::of(Path::new("/usr/bin/dc_demo")), None);
+        assert_eq!(ProgramBuild::from_path(Path::new("/usr/bin/dc_demo")), None);
     }
 }

@@ -4,20 +4,20 @@
 //! It can be killed, and end in good order: then it lets go who is not in the middle of something, later everybody,
 //! and says goodbye to the server. Started again it is another link.
 
-use super::agenda::SimEvent;
+use super::event_queue::SimEvent;
 use super::network::{Network, NetworkEnd, Party};
 use super::pipe::{Incoming, PipeQuality};
-use super::sabotage::PlantedBug;
+use super::planted_bug::PlantedBug;
 use super::scenario::AgentPlan;
 use super::timeline::Mark;
 use super::trace::TraceEvent;
 use super::violation::{Remnant, Violation};
 use libdc::id::LinkId;
 use libdc::limits::LINK_OUTBOX_BYTES_MAX;
+use libdc::proto::agent::local::{LocalCloseReason, LocalId};
+use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::handshake::LinkIdentity;
 use libdc::proto::link::{LinkError, LinkState};
-use libdc::proto::local::{LocalCloseReason, LocalId};
-use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use libdc::proto::resume::LinkIdentity;
 use libdc::time::Time;
 
 /// How long a process that ends waits for those who are served, and then for the server.
@@ -136,7 +136,7 @@ impl SimAgent {
             return;
         }
         net.note(TraceEvent::AgentKilled { agent: self.number });
-        self.end(net);
+        self.stop(net);
     }
 
     /// It is asked to end in good order.
@@ -161,19 +161,19 @@ impl SimAgent {
                     net.cut(local.end.connection);
                     self.close_local(net, &local, None);
                 }
-                if self.multiplexer.say_bye(net.now()) {
-                    self.call_link(net);
+                if self.multiplexer.send_bye(net.now()) {
+                    self.wake_link(net);
                     net.agenda.after_ms(GOODBYE_MS, SimEvent::AgentEnds(self.number, self.generation));
                 } else {
-                    self.end(net);
+                    self.stop(net);
                 }
             }
-            AgentPhase::Leaving => self.end(net),
+            AgentPhase::Leaving => self.stop(net),
             AgentPhase::Running | AgentPhase::Dead => {}
         }
     }
 
-    fn end(&mut self, net: &mut Network) {
+    fn stop(&mut self, net: &mut Network) {
         for local in std::mem::take(&mut self.locals).into_iter().flatten() {
             net.cut(local.end.connection);
             net.close(local.end);
@@ -220,28 +220,28 @@ impl SimAgent {
             received: 0,
             written: 0,
         };
-        if self.locals.len() <= id.place() {
-            self.locals.resize_with(id.place() + 1, || None);
+        if self.locals.len() <= id.slot() {
+            self.locals.resize_with(id.slot() + 1, || None);
         }
-        self.locals[id.place()] = Some(socket);
+        self.locals[id.slot()] = Some(socket);
         net.call(end);
         end.peer()
     }
 
     /// The turn of a local connection.
     pub(crate) fn turn_local(&mut self, net: &mut Network, id: LocalId) {
-        let Some(mut local) = self.locals.get_mut(id.place()).and_then(|it| it.take_if(|it| it.id == id))
+        let Some(mut local) = self.locals.get_mut(id.slot()).and_then(|it| it.take_if(|it| it.id == id))
         else {
             return;
         };
         let ended = self.serve_local(net, &mut local).err();
         if !self.multiplexer.link_output().is_empty() {
-            self.call_link(net);
+            self.wake_link(net);
         }
         let ended = ended.map_or_else(
             || {
                 let ends = local.finished || self.process == AgentPhase::Draining;
-                if ends && self.multiplexer.may_local_end(id) {
+                if ends && self.multiplexer.can_close_local(id) {
                     return Some(None);
                 }
                 let had_output = !self.multiplexer.local_output(id).is_empty();
@@ -262,7 +262,7 @@ impl SimAgent {
             None => {
                 let next_look = (self.plan.idle_ms > 0).then(|| net.now().after_ms(self.plan.idle_ms));
                 net.set_timer(local.end, self.multiplexer.local_deadline(id).or(next_look));
-                self.locals[id.place()] = Some(local);
+                self.locals[id.slot()] = Some(local);
             }
         }
     }
@@ -275,7 +275,7 @@ impl SimAgent {
         self.multiplexer.close_local(net.now(), local.id);
         net.close(local.end);
         if !self.multiplexer.link_output().is_empty() {
-            self.call_link(net);
+            self.wake_link(net);
         }
     }
 
@@ -366,8 +366,8 @@ impl SimAgent {
 
     /// Writes to every local connection what has come for it.
     fn deliver(&mut self, net: &mut Network) {
-        while let Some(id) = self.multiplexer.poll_attention() {
-            let Some(mut local) = self.locals.get_mut(id.place()).and_then(|it| it.take_if(|it| it.id == id))
+        while let Some(id) = self.multiplexer.poll_ready() {
+            let Some(mut local) = self.locals.get_mut(id.slot()).and_then(|it| it.take_if(|it| it.id == id))
             else {
                 continue;
             };
@@ -384,7 +384,7 @@ impl SimAgent {
             if blocked || readable_again || ends {
                 net.call(local.end);
             }
-            self.locals[id.place()] = Some(local);
+            self.locals[id.slot()] = Some(local);
         }
     }
 
@@ -485,7 +485,7 @@ impl SimAgent {
         self.deliver(net);
         net.close(link.end);
         if self.process == AgentPhase::Leaving {
-            self.end(net);
+            self.stop(net);
             return;
         }
         let was_there = link.proven_at.is_some_and(|since| now.ms_since(since) >= self.plan.retry_ms);
@@ -505,7 +505,7 @@ impl SimAgent {
         }
     }
 
-    fn call_link(&mut self, net: &mut Network) {
+    fn wake_link(&mut self, net: &mut Network) {
         if self.link.is_some() && !std::mem::replace(&mut self.link_called, true) {
             net.agenda.after_ms(0, SimEvent::LinkTurn(self.number));
         }

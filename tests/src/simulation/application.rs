@@ -7,14 +7,14 @@
 //!      └────────────────────┘             sends garbage or half a message
 //! ```
 
-use super::agenda::SimEvent;
 use super::agent::SimAgent;
 use super::conversation::{ConnectionExpectation, SessionConnection};
+use super::event_queue::SimEvent;
 use super::history::History;
 use super::network::{Network, Party};
+use super::planted_bug::{AnswerTamperer, PlantedBug};
 use super::random::SeededRng;
 use super::request::SimRequest;
-use super::sabotage::{AnswerTamperer, PlantedBug};
 use super::scenario::{ApplicationPlan, Scenario};
 use super::trace::TraceEvent;
 use super::violation::Violation;
@@ -119,7 +119,7 @@ impl Application {
             if let Some(violation) = connection.abandoned(net) {
                 net.fail(violation);
             }
-            self.leave(net, history, connection);
+            self.close(net, history, connection);
         } else if self.is_content(&connection) {
             net.note(TraceEvent::Left { application: self.number, connection: connection.end.connection });
             net.close(connection.end);
@@ -194,7 +194,7 @@ impl Application {
             let from = (self.number, agent);
             let (operation, outcome) = connection.accept(net, history, &answer, end, from)?;
             match outcome {
-                Some(outcome) => history.end(net, self.number, operation, outcome),
+                Some(outcome) => history.finish(net, self.number, operation, outcome),
                 None => {
                     self.discouraged = true;
                     history.disconnected(net, self.number, operation, self.plan.agent);
@@ -205,7 +205,7 @@ impl Application {
     }
 
     /// The connection is over, and nobody knows what became of its requests.
-    fn leave(&self, net: &mut Network, history: &mut History, connection: SessionConnection) {
+    fn close(&self, net: &mut Network, history: &mut History, connection: SessionConnection) {
         for request in connection.open {
             let from = (self.plan.agent, connection.end.connection);
             history.lose(net, self.number, request.operation, from);
@@ -243,7 +243,7 @@ impl Application {
         };
         net.note(TraceEvent::Misbehaves { application, how });
         if vanishes {
-            self.leave(net, history, connection);
+            self.close(net, history, connection);
         } else {
             self.connection = Some(connection);
         }

@@ -1,6 +1,6 @@
 //! What goes wrong in a run, besides what the applications do.
 
-use super::agenda::SimEvent;
+use super::event_queue::SimEvent;
 use super::network::{NetworkEnd, Party};
 use super::server::ServerState;
 use super::trace::TraceEvent;

@@ -4,7 +4,7 @@
 //! was lost, or was DISCONNECTED, may take effect later, or never: its end is the moment from which the
 //! run knows that nothing of that agent is on its way to the server any more.
 
-use super::agenda::EventTime;
+use super::event_queue::EventTime;
 use super::network::Network;
 use super::trace::TraceEvent;
 use super::violation::Violation;
@@ -113,7 +113,7 @@ impl History {
     }
 
     /// It was answered.
-    pub(crate) fn end(
+    pub(crate) fn finish(
         &mut self,
         net: &mut Network,
         application: usize,
@@ -169,7 +169,7 @@ impl History {
 
     /// Nothing that this agent took is on its way to the server, or will ever be. `is_gone` says whether the
     /// agent has closed a connection, so that it takes nothing more from it.
-    pub(crate) fn settle(&mut self, now: EventTime, agent: usize, is_gone: impl Fn(u32) -> bool) {
+    pub(crate) fn resolve_gone(&mut self, now: EventTime, agent: usize, is_gone: impl Fn(u32) -> bool) {
         let operations = &mut self.operations;
         self.unresolved.retain(|it| {
             let settled = it.agent == agent && it.connection.is_none_or(&is_gone);

@@ -13,19 +13,19 @@
 //! Nothing here knows what an answer should be from having looked into a machine: the history is that of
 //! the applications. `PlantedBug` plants bugs, to show that they are found.
 
-mod agenda;
 mod agent;
 mod application;
 mod conversation;
+mod event_queue;
 mod faults;
 mod history;
 mod lock;
 mod network;
 mod pipe;
+mod planted_bug;
 mod random;
 mod request;
 mod run;
-mod sabotage;
 mod scenario;
 mod server;
 mod serving;
@@ -37,6 +37,6 @@ mod violation;
 mod world;
 
 pub use lock::{Ended, LockViolation};
+pub use planted_bug::PlantedBug;
 pub use run::{SeedRun, Summary, simulate, simulate_all};
-pub use sabotage::PlantedBug;
 pub use violation::{Absence, Remnant, Violation};

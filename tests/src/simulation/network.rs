@@ -3,13 +3,13 @@
 //! A connection has two ends, 0 being the one that connected, and a pipe in each direction. What happens at
 //! an end is an event; its owner then reads and writes until there is nothing more to read or no room.
 
-use super::agenda::{EventQueue, EventTime, SimEvent};
+use super::event_queue::{EventQueue, EventTime, SimEvent};
 use super::pipe::{Incoming, Pipe, PipeBroken, PipeQuality};
 use super::random::SeededRng;
 use super::timeline::Witness;
 use super::trace::{Trace, TraceEvent};
 use super::violation::Violation;
-use libdc::proto::local::LocalId;
+use libdc::proto::agent::local::LocalId;
 use libdc::time::Time;
 
 /// The longest time after which a stalled connection that one end has closed is known to be closed, in milliseconds.

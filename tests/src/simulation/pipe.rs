@@ -4,7 +4,7 @@
 //! writes in part, or not at all, until the reader has read.
 
 use super::random::SeededRng;
-use libdc::limits::READ_BYTES;
+use libdc::limits::READ_BUDGET_BYTES;
 use libdc::time::Time;
 use std::collections::VecDeque;
 
@@ -160,7 +160,7 @@ impl Pipe {
 
     /// Appends what has arrived to `out`, as much as is read at once.
     pub(crate) fn read(&mut self, out: &mut Vec<u8>) -> Incoming {
-        let count = (self.arrived - self.read).min(READ_BYTES);
+        let count = (self.arrived - self.read).min(READ_BUDGET_BYTES);
         if count > 0 {
             out.extend_from_slice(&self.bytes[self.read..self.read + count]);
             self.read += count;

@@ -1,7 +1,7 @@
 //! Runs of many seeds, on as many threads as there are processors; each run is in one thread.
 
 use super::history::{ObservedOutcome, SessionOpKind};
-use super::sabotage::PlantedBug;
+use super::planted_bug::PlantedBug;
 use super::violation::Violation;
 use super::world::World;
 use std::collections::BTreeMap;

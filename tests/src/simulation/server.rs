@@ -7,9 +7,9 @@
 //! One that keeps a state directory knows, started again, how far the fences had come, and whether there were links:
 //! then it grants nothing before their grace is over. One without takes its fences from the clock, and knows nothing.
 
-use super::agenda::SimEvent;
+use super::event_queue::SimEvent;
 use super::network::{Network, NetworkEnd};
-use super::sabotage::{FaultyStore, PlantedBug};
+use super::planted_bug::{FaultyStore, PlantedBug};
 use super::scenario::ServerPlan;
 use super::serving::{Serving, ServingStep, SimNotification};
 use super::trace::TraceEvent;
@@ -133,7 +133,7 @@ impl SimServer {
     /// Somebody connected. While the process is stopped, the system does that for it.
     pub(crate) fn accept(&mut self, net: &mut Network, end: NetworkEnd, agent: Option<usize>) {
         let id = ConnectionId::new(u64::from(end.connection));
-        self.service.count_connection();
+        self.service.connection_opened();
         self.connections
             .insert(end.connection, Serving::new(net.now(), end, agent, id, &self.service, self.sabotage));
         net.call(end);
@@ -164,10 +164,10 @@ impl SimServer {
         if open {
             self.connections.insert(end.connection, serving);
         } else {
-            self.service.discount_connection();
+            self.service.connection_closed();
             net.close(end);
         }
-        self.settle(net, effects, &tally, !open);
+        self.apply_effects(net, effects, &tally, !open);
         if net.random.chance(20) {
             self.service.sessions().expire(net.now());
             self.check_limits(net);
@@ -200,7 +200,7 @@ impl SimServer {
     }
 
     /// What follows from a step is done, as the server's driver does it.
-    fn settle(&mut self, net: &mut Network, effects: Effects, tally: &RequestCounters, closed: bool) {
+    fn apply_effects(&mut self, net: &mut Network, effects: Effects, tally: &RequestCounters, closed: bool) {
         self.service.record(tally);
         self.knows_links |= effects.greeted;
         self.deliver(net, effects);

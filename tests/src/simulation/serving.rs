@@ -2,7 +2,7 @@
 
 use super::network::{Network, NetworkEnd};
 use super::pipe::Incoming;
-use super::sabotage::PlantedBug;
+use super::planted_bug::PlantedBug;
 use super::tampering::StreamTamperer;
 use super::violation::Violation;
 use libdc::id::ConnectionId;
@@ -106,7 +106,7 @@ impl Serving {
             }
             if let Some(letter) = self.letters.pop_front() {
                 self.act(net, step, |machine, turn, _| match letter {
-                    SimNotification::Answer(answer) => machine.handle_answer(turn, &answer),
+                    SimNotification::Answer(answer) => machine.handle_completion(turn, &answer),
                     SimNotification::TakenOver => Err(ServerCloseReason::TakenOver),
                 });
                 continue;
@@ -166,7 +166,7 @@ impl Serving {
     }
 
     fn refuse(&mut self, net: &mut Network, fault: ServerCloseReason) {
-        self.refused.get_or_insert((fault, net.now().after_ms(fault.pause_ms())));
+        self.refused.get_or_insert((fault, net.now().after_ms(fault.delay_ms())));
         match fault {
             ServerCloseReason::TakenOver => net.trace.count("links taken over", 1),
             ServerCloseReason::Bye => net.trace.count("links that said goodbye", 1),

@@ -3,7 +3,7 @@
 //! It does so in frames alone, but for lines that change places.
 
 use super::network::{Network, NetworkEnd};
-use super::sabotage::PlantedBug;
+use super::planted_bug::PlantedBug;
 use super::serving::{ServingStep, split_messages};
 use libdc::id::LockKey;
 use libdc::time::Time;

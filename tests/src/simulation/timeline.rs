@@ -1,7 +1,7 @@
 //! What was seen at the agent's end of a local connection, and when: the borders between the agent and the
 //! rest of the run, so that each can be blamed for its own part only.
 
-use libdc::proto::local::LocalCloseReason;
+use libdc::proto::agent::local::LocalCloseReason;
 use libdc::time::Time;
 use std::collections::VecDeque;
 

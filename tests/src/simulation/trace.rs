@@ -1,10 +1,10 @@
 //! What happened, as a number that tells two runs apart, and as lines for who looks for the cause of a failure.
 
-use super::agenda::SimEvent;
+use super::event_queue::SimEvent;
 use super::history::{ObservedOutcome, SessionOpKind};
 use super::lock::{LockOpKind, ObservedLockReply};
+use libdc::proto::agent::local::LocalCloseReason;
 use libdc::proto::link::{LinkError, LinkState};
-use libdc::proto::local::LocalCloseReason;
 use libdc::time::Time;
 use std::collections::BTreeMap;
 use std::fmt;

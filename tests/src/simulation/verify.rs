@@ -11,7 +11,7 @@
 //!   killed, nothing is ever evicted, and no REMOVE may have run since.
 //! - A session goes by one REMOVE at most: to every one that removed something belongs an ADD of its own.
 
-use super::agenda::EventTime;
+use super::event_queue::EventTime;
 use super::history::{History, ObservedOutcome, RecordedSessionOp, SessionOpKind};
 use super::violation::{Absence, Violation};
 

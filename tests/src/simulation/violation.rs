@@ -1,8 +1,8 @@
 //! What must not happen.
 
 use super::lock::LockViolation;
+use libdc::proto::agent::local::LocalCloseReason;
 use libdc::proto::link::LinkError;
-use libdc::proto::local::LocalCloseReason;
 use thiserror::Error;
 
 /// What happened in a run that must not. Operations are named by their number in the trace.

@@ -1,13 +1,13 @@
 //! A run: everybody, and what happens next.
 
-use super::agenda::{EventQueue, SimEvent};
 use super::agent::SimAgent;
 use super::application::Application;
+use super::event_queue::{EventQueue, SimEvent};
 use super::history::History;
 use super::lock::{LockHistory, LockViolation, Locker, LockerEnv};
 use super::network::{Network, NetworkEnd, Party};
+use super::planted_bug::PlantedBug;
 use super::random::SeededRng;
-use super::sabotage::PlantedBug;
 use super::scenario::Scenario;
 use super::server::{ServerState, SimServer};
 use super::violation::{Remnant, Violation};
@@ -194,7 +194,7 @@ impl World {
             }
             SimEvent::Continue => self.server.go_on(&mut self.net),
         }
-        self.settle();
+        self.run_until_idle();
         self.net.violation().cloned().map_or(Ok(()), Err)
     }
 
@@ -252,7 +252,7 @@ impl World {
     }
 
     /// Finds the moments from which requests that were given up have no effect any more.
-    fn settle(&mut self) {
+    fn run_until_idle(&mut self) {
         for (number, agent) in self.agents.iter().enumerate() {
             let unsettled = self.history.is_unsettled(number) || self.locking.is_unsettled(number);
             if !unsettled || agent.in_flight() > 0 {
@@ -263,9 +263,9 @@ impl World {
                 let now = self.net.moment();
                 let net = &self.net;
                 let is_gone = |connection| net.owner(NetworkEnd { connection, side: 1 }).is_none();
-                self.history.settle(now, number, is_gone);
+                self.history.resolve_gone(now, number, is_gone);
                 if agent.is_linked() {
-                    self.locking.settle(now, number, is_gone);
+                    self.locking.resolve_gone(now, number, is_gone);
                 }
             }
         }

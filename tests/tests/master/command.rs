@@ -3,9 +3,9 @@
 use crate::load::under_load;
 use dc_tests::harness::daemon::stderr;
 use dc_tests::harness::master::MasterProcess;
-use dc_tests::harness::place::TestDir;
 use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::{directory, program};
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -50,7 +50,7 @@ fn a_first_start_that_is_impossible_is_one_line_and_status_1() {
 fn a_command_that_goes_and_comes_back_costs_nothing() {
     let place = TestDir::new();
     let command = linked(&place);
-    let mut master = MasterProcess::of(&command, &["-start", "0"], &["ready"]);
+    let mut master = MasterProcess::for_command(&command, &["-start", "0"], &["ready"]);
     let old = master.child();
     let cant_start = format!("can't start {}: ", command.display());
     under_load(&mut master, |master, callers| {
@@ -79,7 +79,7 @@ fn a_command_that_goes_and_comes_back_costs_nothing() {
 fn a_command_that_is_missing_when_its_child_has_died_is_tried_again() {
     let place = TestDir::new();
     let command = linked(&place);
-    let mut master = MasterProcess::of(&command, &["-start", "0"], &["ready"]);
+    let mut master = MasterProcess::for_command(&command, &["-start", "0"], &["ready"]);
     fs::remove_file(&command).unwrap();
     kill(master.child(), Signal::SIGKILL).unwrap();
     master.ended(master.child());
@@ -97,7 +97,7 @@ fn a_command_that_is_replaced_is_the_next_child() {
     let place = TestDir::new();
     let (command, next) = (place.file("app"), place.file("app.next"));
     copy_child(&command);
-    let mut master = MasterProcess::of(&command, &["-start", "0"], &["ready"]);
+    let mut master = MasterProcess::for_command(&command, &["-start", "0"], &["ready"]);
     let inode = |path: &Path| fs::metadata(path).unwrap().ino();
     let runs = |master: &MasterProcess| inode(Path::new(&format!("/proc/{}/exe", master.child())));
     let old = runs(&master);

@@ -3,10 +3,10 @@
 use crate::load::under_load;
 use dc_tests::harness::loopback::own_loopback;
 use dc_tests::harness::master::{ChildReport, MasterProcess};
-use dc_tests::harness::patience::patiently;
-use dc_tests::harness::place::TestDir;
+use dc_tests::harness::patience::with_timeout;
 use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::test_dir::TestDir;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -186,6 +186,6 @@ fn a_reader_that_stops_halfway_holds_the_master_up_in_nothing() {
         // It logs that it passes these on, most likely while the lines of a child wait for room.
         (0..20).for_each(|_| master.signal(Signal::SIGUSR1));
     }
-    patiently("the end of the master", move || master.stop());
+    with_timeout("the end of the master", move || master.stop());
     drop(unread);
 }

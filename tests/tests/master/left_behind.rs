@@ -3,8 +3,8 @@
 use crate::load::under_load;
 use dc_tests::harness::callers::Callers;
 use dc_tests::harness::master::MasterProcess;
-use dc_tests::harness::patience::patiently;
-use dc_tests::harness::place::TestDir;
+use dc_tests::harness::patience::with_timeout;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -90,7 +90,7 @@ fn children_of_a_master_that_is_killed_are_told() {
         let mut master = MasterProcess::start(options, &["ready"]);
         let child = master.child();
         master.process.kill();
-        let ended = patiently("the end of an orphan", move || waitpid(child, None)).unwrap();
+        let ended = with_timeout("the end of an orphan", move || waitpid(child, None)).unwrap();
         let expected =
             status.map_or(WaitStatus::Exited(child, 0), |signal| WaitStatus::Signaled(child, signal, false));
         assert_eq!(ended, expected, "{options:?}");
@@ -108,6 +108,6 @@ fn children_of_a_master_that_is_killed_serve_on_where_that_is_asked_for() {
     callers.wait_for_more_of(child);
     callers.finish().all_answered(100);
     kill(child, Signal::SIGTERM).unwrap();
-    let ended = patiently("the end of an orphan", move || waitpid(child, None)).unwrap();
+    let ended = with_timeout("the end of an orphan", move || waitpid(child, None)).unwrap();
     assert_eq!(ended, WaitStatus::Exited(child, 0));
 }

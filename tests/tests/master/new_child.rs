@@ -2,8 +2,8 @@
 
 use crate::load::under_load;
 use dc_tests::harness::master::{ChildReport, MasterProcess, PlanFile, number, wait_for_file};
-use dc_tests::harness::place::TestDir;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -217,7 +217,7 @@ fn one_that_is_a_script_may_have_systemd_notify_say_so() {
         return;
     }
     let script = format!("systemd-notify --ready && exec {}", program("dc_child").display());
-    let mut master = MasterProcess::of(Path::new("/bin/sh"), &["-start", "0"], &["-c", &script]);
+    let mut master = MasterProcess::for_command(Path::new("/bin/sh"), &["-start", "0"], &["-c", &script]);
     under_load(&mut master, |master, callers| {
         callers.wait_for_child(master.child());
         master.restart();

@@ -4,7 +4,7 @@ use crate::load::under_load;
 use crate::signals::last_of_the_master;
 use dc_tests::harness::callers::{CallFailureKind, Callers};
 use dc_tests::harness::master::{MasterProcess, PlanFile};
-use dc_tests::harness::place::TestDir;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
 

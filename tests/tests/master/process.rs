@@ -6,9 +6,9 @@ use dc_tests::harness::callers::Callers;
 use dc_tests::harness::daemon::{DaemonProcess, stderr};
 use dc_tests::harness::loopback::own_loopback;
 use dc_tests::harness::master::{ChildReport, MasterProcess};
-use dc_tests::harness::place::TestDir;
 use dc_tests::harness::process::{ProgramLaunch, status};
 use dc_tests::harness::programs::program;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, User, geteuid};
@@ -50,7 +50,7 @@ fn a_daemon_keeps_its_number_while_its_children_change() {
     assert!(said.contains(&running) || said.contains("in use"), "{said}");
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     let pid = daemon.pid();
-    assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+    assert_eq!(daemon.terminate(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
     assert_eq!(place.names(), Vec::<String>::new());
 }
 

@@ -4,10 +4,10 @@ use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::callers::{CallCounters, Callers};
 use dc_tests::harness::connection::NOTOK;
 use dc_tests::harness::master::MasterProcess;
-use dc_tests::harness::place::TestDir;
 use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
 use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
@@ -68,7 +68,7 @@ fn the_server_in_python_is_that_of_the_manual() {
 
 #[test]
 fn a_server_with_libdc() {
-    let mut master = MasterProcess::of(&program("good_child"), &["-start", "0"], &[]);
+    let mut master = MasterProcess::for_command(&program("good_child"), &["-start", "0"], &[]);
     let callers = Callers::of_child(master.address());
     fifty_times(&mut master);
     callers.wait_for(100);
@@ -78,7 +78,7 @@ fn a_server_with_libdc() {
 
 #[test]
 fn a_server_of_sessions() {
-    let mut master = MasterProcess::of(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
+    let mut master = MasterProcess::for_command(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
     let callers = Callers::of_sessions(format!("IP:{}", master.address()).parse().unwrap());
     fifty_times(&mut master);
     callers.wait_for(100);
@@ -106,10 +106,10 @@ fn an_agent() {
 
 #[test]
 fn an_agent_and_its_server_in_turn() {
-    let mut server = MasterProcess::of(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
+    let mut server = MasterProcess::for_command(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
     let upstream = format!("IP:{}", server.address());
     let plan = ["-server", &upstream, "-retry", "20", "-log", "warn"];
-    let mut agent = MasterProcess::of(&program("dc_client"), &["-start", "0"], &plan);
+    let mut agent = MasterProcess::for_command(&program("dc_client"), &["-start", "0"], &plan);
     let callers = Callers::of_sessions(format!("IP:{}", agent.address()).parse().unwrap());
     for _ in 0..RESTARTS / 2 {
         server.restart();
@@ -127,7 +127,7 @@ fn an_agent_and_its_server_in_turn() {
 
 #[test]
 fn an_agent_is_back_at_once_when_its_server_was_restarted() {
-    let mut server = MasterProcess::of(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
+    let mut server = MasterProcess::for_command(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
     // The first attempt that fails would be the last one of this test.
     let agent = AgentProcess::start(server.address(), &["-retry", "3600000"]);
     for _ in 0..5 {

@@ -2,8 +2,8 @@
 
 use crate::load::under_load;
 use dc_tests::harness::master::{MasterProcess, PlanFile};
-use dc_tests::harness::place::TestDir;
 use dc_tests::harness::process::ProgramLaunch;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
 

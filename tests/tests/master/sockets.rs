@@ -6,10 +6,10 @@ use dc_tests::harness::connection::TestConnection;
 use dc_tests::harness::daemon::stderr;
 use dc_tests::harness::loopback::own_loopback;
 use dc_tests::harness::master::{ChildReport, MasterProcess};
-use dc_tests::harness::patience::patiently;
-use dc_tests::harness::place::TestDir;
+use dc_tests::harness::patience::with_timeout;
 use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::stat::fstat;
 use nix::sys::wait::waitpid;
@@ -32,7 +32,7 @@ fn with_path(path: &Path, options: &[&str]) -> MasterProcess {
 
 /// Who answers at a path.
 fn child_at(path: &Path) -> Pid {
-    let answer = TestConnection::unix(path).say("who\n");
+    let answer = TestConnection::unix(path).request("who\n");
     Pid::from_raw(answer.strip_prefix("child ").and_then(|number| number.parse().ok()).unwrap())
 }
 
@@ -64,7 +64,7 @@ fn a_path_that_a_dead_process_left_is_taken() {
     assert_eq!(child_at(&path), child);
     // It has no chance to remove it, and leaves it to the next: dead, when its child has ended.
     first.process.kill();
-    patiently("the end of an orphan", move || waitpid(child, None)).unwrap();
+    with_timeout("the end of an orphan", move || waitpid(child, None)).unwrap();
     let second = with_path(&path, &[]);
     assert_eq!(child_at(&path), second.child());
 }

@@ -2,7 +2,7 @@
 
 use crate::load::under_load;
 use dc_tests::harness::master::{ChildReport, MasterProcess, PlanFile};
-use dc_tests::harness::place::TestDir;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 use std::path::PathBuf;
 

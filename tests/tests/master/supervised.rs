@@ -3,10 +3,10 @@
 use crate::load::under_load;
 use dc_tests::harness::loopback::own_loopback;
 use dc_tests::harness::master::{ChildReport, MasterProcess};
-use dc_tests::harness::place::TestDir;
+use dc_tests::harness::notify_receiver::NotifyReceiver;
 use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
-use dc_tests::harness::supervisor::NotifyReceiver;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 
 /// A master, and its supervisor, who hears it.

@@ -2,10 +2,10 @@
 
 use dc_tests::harness::daemon::{DaemonProcess, stderr};
 use dc_tests::harness::loopback::own_loopback;
-use dc_tests::harness::patience::{PATIENCE, patiently};
-use dc_tests::harness::place::TestDir;
+use dc_tests::harness::patience::{PATIENCE, with_timeout};
 use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -65,7 +65,7 @@ fn what_children_write_is_all_there_whatever_is_logged() {
     if !is_there(&messages) {
         messages.extend(messages_until(&syslog, "] to stderr"));
     }
-    patiently("the end of the master", move || master.stop());
+    with_timeout("the end of the master", move || master.stop());
     messages.extend(messages_until(&syslog, "] without an end"));
     let long = messages.iter().filter(|message| !message.contains("binary"));
     let count = long.map(|line| line.bytes().filter(|byte| *byte == b'x').count()).sum::<usize>();
@@ -104,6 +104,6 @@ fn a_syslog_that_is_missing_is_told_of_before_the_daemon_lets_go_of_its_streams(
     let daemon = DaemonProcess::of_pidfile(&pidfile);
     // It is found when it comes.
     let syslog = syslog(&place);
-    daemon.end(Signal::SIGTERM);
+    daemon.terminate(Signal::SIGTERM);
     messages_until(&syslog, "ended");
 }

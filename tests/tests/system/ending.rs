@@ -18,10 +18,10 @@ fn all_wait(waiters: &mut [TestConnection], server: &ServerProcess) {
         waiter.write(b"l\nk\n600\n");
     }
     let (mut monitor, all) = (server.connect(), format!("\"waiters\":{}", waiters.len()));
-    while !monitor.say("stats\n_\n\n").contains(&all) {}
+    while !monitor.request("stats\n_\n\n").contains(&all) {}
 }
 
-fn ends(process: &mut TestProcess, signal: Signal) {
+fn ends_on(process: &mut TestProcess, signal: Signal) {
     process.signal(signal);
     assert_eq!(process.wait().code(), Some(0));
 }
@@ -34,10 +34,10 @@ fn a_server_that_ends_grants_nothing_and_waits_for_nobody_who_waits() {
         let (mut holder, mut far_holder) = (server.connect(), agents[0].connect());
         let mut waiters: Vec<_> = (0..20).map(|_| server.connect()).collect();
         waiters.extend((0..20).map(|number| agents[number % 2].connect()));
-        assert!(holder.say("l\nk\n5 600\n").starts_with("ok "));
-        assert!(far_holder.say("l\nj\n5 600\n").starts_with("ok "));
+        assert!(holder.request("l\nk\n5 600\n").starts_with("ok "));
+        assert!(far_holder.request("l\nj\n5 600\n").starts_with("ok "));
         all_wait(&mut waiters, &server);
-        ends(&mut server.process, signal);
+        ends_on(&mut server.process, signal);
         for waiter in &mut waiters {
             assert_eq!(waiter.line(), "error_disconnected");
         }
@@ -51,9 +51,9 @@ fn an_agent_that_ends_waits_for_nobody_who_waits() {
     let mut agent = AgentProcess::start(server.address(), &["-shutdown-timeout", "0"]);
     let mut holder = server.connect();
     let mut waiters: Vec<_> = (0..20).map(|_| agent.connect()).collect();
-    assert!(holder.say("l\nk\n5 600\n").starts_with("ok "));
+    assert!(holder.request("l\nk\n5 600\n").starts_with("ok "));
     all_wait(&mut waiters, &server);
-    ends(&mut agent.process, Signal::SIGTERM);
+    ends_on(&mut agent.process, Signal::SIGTERM);
     for waiter in &mut waiters {
         let said = String::from_utf8(waiter.read_to_end()).unwrap();
         assert!(!said.contains("ok "), "{said}");

@@ -2,8 +2,8 @@
 
 use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::connection::{NOTOK, OK, TestConnection};
-use dc_tests::harness::place::TestDir;
 use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 
 #[test]
 fn sessions_stored_through_one_agent_are_resumed_through_another() {

@@ -3,11 +3,11 @@
 use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::connection::{DISCONNECTED, NOTOK, OK, TestConnection, request};
 use dc_tests::harness::daemon::{DaemonProcess, stderr};
-use dc_tests::harness::patience::patiently;
-use dc_tests::harness::place::TestDir;
+use dc_tests::harness::patience::with_timeout;
 use dc_tests::harness::process::{ProgramLaunch, TestProcess};
 use dc_tests::harness::relay::{RelayWay, TestRelay};
 use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use libdc::wire::frame::SessionOperation;
 use nix::sys::signal::{SigSet, Signal};
 use nix::sys::stat::Mode;
@@ -49,7 +49,7 @@ fn a_daemon_serves_when_its_starter_is_back_and_leaves_nothing() {
         assert!(answer == NOTOK || answer == DISCONNECTED);
         assert_eq!(place.names(), ["pid", "socket"]);
         let pid = daemon.pid();
-        assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+        assert_eq!(daemon.terminate(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
         assert_eq!(place.names(), Vec::<String>::new());
     }
 }
@@ -114,7 +114,7 @@ fn a_log_that_may_not_grow_costs_lines_and_not_the_program() {
         let (log, socket) = (place.file("log"), place.file("socket"));
         let prelude = format!("ulimit -f 2 && exec \"$0\" \"$@\" 2>{}", log.display());
         let mut program = launch(&place).with(["-debug"]).after(&prelude).start();
-        patiently("an answer", {
+        with_timeout("an answer", {
             let socket = socket.clone();
             move || while TestConnection::try_unix(&socket).is_err() {}
         });
@@ -172,7 +172,7 @@ fn a_token_that_does_not_come_can_be_done_without() {
         let mut program = launch(&place).with(["-auth-token-file", pipe.to_str().unwrap()]).start();
         // Opened when the program has opened it, too.
         let writer =
-            patiently("who reads the token", move || File::options().write(true).open(pipe).unwrap());
+            with_timeout("who reads the token", move || File::options().write(true).open(pipe).unwrap());
         program.signal(Signal::SIGTERM);
         assert_eq!(program.wait().signal(), Some(Signal::SIGTERM as i32));
         assert_eq!(place.names(), ["token"]);
@@ -227,7 +227,7 @@ fn an_agent_that_is_told_to_end_answers_what_is_on_its_way() {
     assert_eq!(busy.receive().data, b"session");
     assert_eq!(busy.read_to_end(), b"");
     assert!(agent.process.wait().success());
-    assert_eq!(agent.place().names(), Vec::<String>::new());
+    assert_eq!(agent.dir().names(), Vec::<String>::new());
 }
 
 #[test]
@@ -290,7 +290,7 @@ fn user_signals_end_only_who_is_killable() {
         let mut agent = AgentProcess::start(server.address(), &["-killable"]);
         agent.process.signal(signal);
         assert!(agent.process.wait().success());
-        assert_eq!(agent.place().names(), Vec::<String>::new());
+        assert_eq!(agent.dir().names(), Vec::<String>::new());
     }
 }
 
@@ -304,7 +304,7 @@ fn a_socket_that_a_live_process_serves_is_not_taken() {
     fails(&second.with(["-daemon"]), "a live process is listening there");
     assert_eq!(agent.connect().have(b"id"), NOTOK);
     // Nor is what is no socket.
-    let file = agent.place().file("file");
+    let file = agent.dir().file("file");
     fs::write(&file, "precious").unwrap();
     fails(&ProgramLaunch::new("dc_server").with(["-listen", &unix(&file)]), "not a socket");
     assert_eq!(fs::read_to_string(&file).unwrap(), "precious");

@@ -1,9 +1,9 @@
 //! `dc_lock` on two hosts, each with its agent.
 
 use dc_tests::harness::agent::{AgentProcess, unix};
-use dc_tests::harness::place::TestDir;
 use dc_tests::harness::process::{ProgramLaunch, TestProcess};
 use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::Path;
@@ -29,7 +29,7 @@ fn fence(file: &Path) -> u64 {
 /// Waits until somebody waits for a lock.
 fn wait_for_waiter(server: &ServerProcess) {
     let mut monitor = server.connect();
-    while !monitor.say("stats\n_\n\n").contains("\"waiters\":1") {}
+    while !monitor.request("stats\n_\n\n").contains("\"waiters\":1") {}
 }
 
 #[test]
@@ -55,11 +55,11 @@ fn who_does_not_want_to_wait_is_told_by_its_status() {
     let (server, place) = (ServerProcess::start(&[]), TestDir::new());
     let agent = AgentProcess::start(server.address(), &[]);
     let mut holder = server.connect();
-    let held = holder.say("l\nnightly\n0 600\n");
+    let held = holder.request("l\nnightly\n0 600\n");
     assert_eq!(lock(&agent, &["-n"], "true").output().status.code(), Some(75));
     assert_eq!(lock(&agent, &["-timeout", "100ms"], "true").output().status.code(), Some(75));
     let token = held.split(' ').nth(1).unwrap();
-    assert_eq!(holder.say(&format!("r\nnightly\n{token}\n")), "ok");
+    assert_eq!(holder.request(&format!("r\nnightly\n{token}\n")), "ok");
     assert_eq!(lock(&agent, &["-n"], "exit 7").output().status.code(), Some(7));
     drop(place);
 }
@@ -83,7 +83,7 @@ fn a_command_ends_with_its_agent_its_server_or_the_signal_that_ends_it() {
     command.signal(Signal::SIGTERM);
     assert_eq!(command.wait().code(), Some(128 + Signal::SIGTERM as i32));
     assert!(
-        server.connect().say("l\nnightly\n0\n").starts_with("ok "),
+        server.connect().request("l\nnightly\n0\n").starts_with("ok "),
         "it is free when the command has ended"
     );
 

@@ -9,9 +9,9 @@
 
 use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::patience::PATIENCE;
-use dc_tests::harness::place::TestDir;
 use dc_tests::harness::relay::{RelayWay, TestRelay};
 use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use libdc::client::lock::{AcquireOptions, Guard, LockClient, LockOptions};
 use libdc::net::address::Address;
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -3,8 +3,8 @@
 
 use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::{DISCONNECTED, OK};
-use dc_tests::harness::place::TestDir;
 use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use rcgen::{CertificateParams, KeyPair};
 use std::fs;
 use std::path::Path;
@@ -66,7 +66,7 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
     assert_eq!(client.add(b"id", b"session"), OK);
     assert_eq!(client.get(b"id"), b"session");
     let mut locker = agent.connect();
-    assert!(locker.say("l\nk\n0\n").starts_with("ok "));
+    assert!(locker.request("l\nk\n0\n").starts_with("ok "));
 
     let refused = [
         (options(&other, "fleet.example", &right), own(), "signed by no CA"),
@@ -84,7 +84,7 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
         let warnings = agent.process.log.with(" WARN ");
         assert!(warnings.iter().any(|line| line.contains(complaint)), "{complaint}: {warnings:?}");
         assert_eq!(agent.connect().get(b"id"), DISCONNECTED);
-        assert_eq!(agent.connect().say("l\nj\n0\n"), "error_disconnected");
+        assert_eq!(agent.connect().request("l\nj\n0\n"), "error_disconnected");
         assert!(!agent.process.log.lines().concat().contains("token that"));
     }
     server.process.log.expect("a wrong token of authentication");
@@ -100,11 +100,11 @@ fn a_server_with_a_token_serves_nobody_who_has_none() {
     assert_eq!(agent.connect().have(b"id"), DISCONNECTED);
     server.process.log.expect("not authenticated");
     let mut direct = server.connect();
-    assert_eq!(direct.say("l\nk\n0\n"), "error_auth");
+    assert_eq!(direct.request("l\nk\n0\n"), "error_auth");
     assert_eq!(direct.read_to_end(), b"");
     let mut direct = server.connect();
-    assert_eq!(direct.say(&format!("auth\n_\n{SECRET}\n")), "ok");
-    assert!(direct.say("l\nk\n0\n").starts_with("ok "));
+    assert_eq!(direct.request(&format!("auth\n_\n{SECRET}\n")), "ok");
+    assert!(direct.request("l\nk\n0\n").starts_with("ok "));
 }
 
 #[test]

@@ -21,7 +21,7 @@ fn the_server_answers_as_an_original_dflockd() {
         if options.iter().all(|option| *option != "--max-connections") {
             let mut first = server.connect();
             if !options.contains(&"--auth-token") {
-                assert_eq!(first.say("ping\n_\n\n"), "ok");
+                assert_eq!(first.request("ping\n_\n\n"), "ok");
             }
             first.finish();
             assert_eq!(first.read_to_end(), b"");
@@ -93,7 +93,8 @@ fn replay(case: &Value, connect: impl Fn() -> TestConnection) {
 /// What there is, seen over a connection of its own.
 fn stats(connect: impl Fn() -> TestConnection) -> Value {
     let mut connection = connect();
-    let stats = serde_json::from_str(connection.say("stats\n_\n\n").strip_prefix("ok ").unwrap()).unwrap();
+    let stats =
+        serde_json::from_str(connection.request("stats\n_\n\n").strip_prefix("ok ").unwrap()).unwrap();
     connection.finish();
     assert_eq!(connection.read_to_end(), b"");
     stats
@@ -110,8 +111,8 @@ fn waiters(connect: impl Fn() -> TestConnection) -> u64 {
 fn pass(seconds: f64, connect: impl Fn() -> TestConnection) {
     let (mut holder, mut waiter) = (connect(), connect());
     let lease = seconds.ceil();
-    assert!(holder.say(&format!("l\ntime\n0 {lease}\n")).starts_with("ok "));
-    assert!(waiter.say("l\ntime\n60\n").starts_with("ok "));
+    assert!(holder.request(&format!("l\ntime\n0 {lease}\n")).starts_with("ok "));
+    assert!(waiter.request("l\ntime\n60\n").starts_with("ok "));
 }
 
 fn check(name: &str, expected: &str, got: &str, tokens: &mut BTreeMap<String, String>) {

@@ -173,7 +173,7 @@ fn a_server_that_asks_to_be_reconnected_to_is_at_once() {
     assert_eq!(client.add(b"id", b"session"), OK);
     let log = &agent.process.log;
     for _ in 0..2 {
-        server.say_goaway();
+        server.send_goaway();
         log.expect("the link is made anew");
         log.expect("the link is up");
         assert_eq!(client.get(b"id"), b"session");

@@ -3,11 +3,11 @@
 use dc_tests::harness::agent::unix;
 use dc_tests::harness::connection::{DISCONNECTED, NOTOK, OK, TestConnection};
 use dc_tests::harness::daemon::{DaemonProcess, stderr};
+use dc_tests::harness::notify_receiver::NotifyReceiver;
 use dc_tests::harness::patience::PATIENCE;
-use dc_tests::harness::place::TestDir;
 use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::server::ServerProcess;
-use dc_tests::harness::supervisor::NotifyReceiver;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use std::fs;
@@ -168,7 +168,7 @@ fn a_daemon_is_the_main_process_and_has_the_sockets_of_its_starter() {
     supervisor.expect("READY=1");
     assert_eq!(TestConnection::unix(&socket.path()).have(b"id"), NOTOK);
     let pid = daemon.pid();
-    assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+    assert_eq!(daemon.terminate(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
     supervisor.expect("STOPPING=1");
     socket.is_intact();
 }

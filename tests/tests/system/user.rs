@@ -3,10 +3,10 @@
 use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::connection::{NOTOK, TestConnection};
 use dc_tests::harness::daemon::DaemonProcess;
-use dc_tests::harness::place::TestDir;
+use dc_tests::harness::notify_receiver::NotifyReceiver;
 use dc_tests::harness::process::{ProgramLaunch, TestProcess, status};
 use dc_tests::harness::server::ServerProcess;
-use dc_tests::harness::supervisor::NotifyReceiver;
+use dc_tests::harness::test_dir::TestDir;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
@@ -59,7 +59,7 @@ fn an_agent_of_root_runs_as_its_user_with_the_socket_as_asked() {
         );
         assert_eq!(TestConnection::unix(&place.file("scache")).have(b"id"), NOTOK);
         let pid = daemon.pid();
-        assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+        assert_eq!(daemon.terminate(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
         assert_eq!(place.names(), Vec::<String>::new(), "{options:?}");
     }
 }
@@ -103,10 +103,10 @@ fn a_user_that_root_became_can_be_replaced_by_the_next() {
         let daemon = DaemonProcess::start(&launch, &place.file("pid"));
         assert_eq!(TestConnection::unix(&place.file("scache")).have(b"id"), NOTOK);
         let pid = daemon.pid();
-        assert_eq!(daemon.end(Signal::SIGKILL), WaitStatus::Signaled(pid, Signal::SIGKILL, false));
+        assert_eq!(daemon.terminate(Signal::SIGKILL), WaitStatus::Signaled(pid, Signal::SIGKILL, false));
     }
     let last = DaemonProcess::start(&launch, &place.file("pid"));
-    last.end(Signal::SIGTERM);
+    last.terminate(Signal::SIGTERM);
     assert_eq!(place.names(), Vec::<String>::new());
 }
 
@@ -121,6 +121,6 @@ fn the_supervisor_of_root_is_told_by_who_became_a_user() {
     let daemon = DaemonProcess::start(&launch, &place.file("pid"));
     supervisor.expect("READY=1");
     let pid = daemon.pid();
-    assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+    assert_eq!(daemon.terminate(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
     supervisor.expect("STOPPING=1");
 }

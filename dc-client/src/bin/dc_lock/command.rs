@@ -1,9 +1,9 @@
 //! The command: started with the lock in its environment, passed signals, and ended when it has to be.
 
+use crate::exec_stub::ExecStub;
 use crate::options::{LockCommandOptions, OnLoss};
 use crate::script;
 use crate::status::LockFailure;
-use crate::tether::ExecStub;
 use libdc::client::lock::Guard;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{Id, WaitPidFlag, WaitStatus, waitid};

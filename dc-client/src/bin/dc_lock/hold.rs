@@ -5,7 +5,7 @@
 
 use crate::command::CommandProcess;
 use crate::options::{LockCommandOptions, OnLoss};
-use crate::run::say;
+use crate::run::print_error;
 use crate::signals::{LockSignals, SignalEvent, is_of_the_terminal, stop_self};
 use crate::status::LockFailure;
 use libdc::client::lock::{Guard, Loss};
@@ -64,7 +64,7 @@ impl<'a> GuardedCommand<'a> {
                 loss = self.guard.lost(), if !self.lost => self.handle_loss(loss),
                 () = reached(self.kill_at) => {
                     self.kill_at = None;
-                    say(&"the command has not ended: killing it");
+                    print_error(&"the command has not ended: killing it");
                     self.command.signal(Signal::SIGKILL);
                 }
                 () = yield_now(), if self.stop != SuspendState::No => self.stop_with_command(),
@@ -118,10 +118,10 @@ impl<'a> GuardedCommand<'a> {
         self.lost = true;
         let key = &self.options.key;
         if self.options.on_loss == OnLoss::Warn {
-            say(&format_args!("the lock {key} is lost: {loss}; the command runs on without it"));
+            print_error(&format_args!("the lock {key} is lost: {loss}; the command runs on without it"));
             return;
         }
-        say(&format_args!("the lock {key} is lost: {loss}; ending the command"));
+        print_error(&format_args!("the lock {key} is lost: {loss}; ending the command"));
         self.command.signal(Signal::SIGTERM);
         // A stopped command takes the signal when it goes on.
         self.command.signal(Signal::SIGCONT);

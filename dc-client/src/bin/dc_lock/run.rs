@@ -30,7 +30,7 @@ pub(crate) fn run(options: &LockCommandOptions) -> Result<u8, LockFailure> {
         && failure.is_quiet()
     {
         if options.verbose {
-            say(failure);
+            print_error(failure);
         }
         return Ok(failure.status());
     }
@@ -38,7 +38,7 @@ pub(crate) fn run(options: &LockCommandOptions) -> Result<u8, LockFailure> {
 }
 
 /// Says something on stderr, in one line.
-pub(crate) fn say(what: &impl Display) {
+pub(crate) fn print_error(what: &impl Display) {
     // Where nobody can be told, the status still says it.
     writeln!(io::stderr(), "{}: {what}", PROGRAM.name).ok();
 }
@@ -47,12 +47,12 @@ async fn hold(options: &LockCommandOptions) -> Result<u8, LockFailure> {
     let mut signals = LockSignals::listen()?;
     let auth_token = options.auth.token()?;
     if let Some(exposure) = auth_token.as_ref().and_then(|token| token.exposure()) {
-        say(exposure);
+        print_error(exposure);
     }
     let client_options = lock::LockOptions { auth_token, ..lock::LockOptions::default() };
     let client = LockClient::new(options.connect.clone(), client_options);
     let guard = tokio::select! {
-        guard = take(options, &client) => guard?,
+        guard = acquire(options, &client) => guard?,
         signal = signals.ending() => return Err(LockFailure::Signal { number: signal as i32 as u8 }),
     };
     let held = hold_for(options, guard, &mut signals).await;
@@ -61,7 +61,7 @@ async fn hold(options: &LockCommandOptions) -> Result<u8, LockFailure> {
     held
 }
 
-async fn take(options: &LockCommandOptions, client: &LockClient) -> Result<Guard, LockFailure> {
+async fn acquire(options: &LockCommandOptions, client: &LockClient) -> Result<Guard, LockFailure> {
     let taking = wait_for(options, client);
     match options.wait() {
         None => taking.await,
@@ -83,7 +83,7 @@ async fn wait_for(options: &LockCommandOptions, client: &LockClient) -> Result<G
     }
     if guard.is_none() && wait.is_none_or(|wait| !wait.is_zero()) {
         if options.verbose {
-            say(&format_args!("waiting for {key}"));
+            print_error(&format_args!("waiting for {key}"));
         }
         guard = match wait {
             None => Some(client.acquire(key, &how).await?),
@@ -95,7 +95,7 @@ async fn wait_for(options: &LockCommandOptions, client: &LockClient) -> Result<G
         return Err(LockFailure::LostBefore(loss));
     }
     if options.verbose {
-        say(&format_args!("got {key} after {:?}, fence {}", start.elapsed(), guard.fence()));
+        print_error(&format_args!("got {key} after {:?}, fence {}", start.elapsed(), guard.fence()));
     }
     Ok(guard)
 }
@@ -127,12 +127,12 @@ async fn hold_for(
         };
         if matches!(released, Err(LockError::NotHeld)) {
             lost = true;
-            say(&format_args!("the lock {} was lost before the command ended", options.key));
+            print_error(&format_args!("the lock {} was lost before the command ended", options.key));
         }
         if options.verbose {
             match released {
-                Ok(()) => say(&format_args!("released {}", options.key)),
-                Err(error) => say(&format_args!("{} could not be released: {error}", options.key)),
+                Ok(()) => print_error(&format_args!("released {}", options.key)),
+                Err(error) => print_error(&format_args!("{} could not be released: {error}", options.key)),
             }
         }
     }

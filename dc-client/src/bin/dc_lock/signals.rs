@@ -40,7 +40,7 @@ impl LockSignals {
     /// Those of the system.
     pub(crate) fn listen() -> io::Result<Self> {
         let mut signals = Self { ignored: ignored(), taken: Vec::new(), child: signal(SignalKind::child())? };
-        PASSED_ON.into_iter().try_for_each(|number| signals.take(number))?;
+        PASSED_ON.into_iter().try_for_each(|number| signals.handle(number))?;
         Ok(signals)
     }
 
@@ -49,7 +49,7 @@ impl LockSignals {
     /// # Errors
     /// Those of the system.
     pub(crate) fn listen_for_stops(&mut self) -> io::Result<()> {
-        self.take(Number::SIGTSTP)?;
+        self.handle(Number::SIGTSTP)?;
         // Behind it, and though it be ignored: what was stopped has to go on.
         self.taken.push((Number::SIGCONT, signal(SignalKind::from_raw(Number::SIGCONT as i32))?));
         Ok(())
@@ -79,7 +79,7 @@ impl LockSignals {
         }
     }
 
-    fn take(&mut self, number: Number) -> io::Result<()> {
+    fn handle(&mut self, number: Number) -> io::Result<()> {
         if self.ignored >> (number as i32 - 1) & 1 == 0 {
             self.taken.push((number, signal(SignalKind::from_raw(number as i32))?));
         }

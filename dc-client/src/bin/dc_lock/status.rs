@@ -1,7 +1,7 @@
 //! Exit statuses, and what is said of them. The numbers are those of sysexits.h and of the shell.
 
-use libdc::auth::TokenFileError;
 use libdc::client::lock::{LockError, Loss};
+use libdc::secret::TokenFileError;
 use std::io::{self, ErrorKind};
 use thiserror::Error;
 

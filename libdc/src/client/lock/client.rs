@@ -1,12 +1,12 @@
 //! The asynchronous lock client.
 
 use crate::client::lock::boot_clock::BootClock;
+use crate::client::lock::calls::{LockCall, WaitLimit};
 use crate::client::lock::driver::LockDriver;
 use crate::client::lock::error::LockError;
 use crate::client::lock::guard::{Guard, QueuedLock};
-use crate::client::lock::link::{CallReply, LockLinkSettings};
+use crate::client::lock::machine::{CallReply, LockLinkSettings};
 use crate::client::lock::options::{AcquireOptions, LockOptions};
-use crate::client::lock::requests::{LockCall, WaitLimit};
 use crate::client::lock::shared::{CallFuture, SharedState};
 use crate::id::{LockKey, OwnedLockKey};
 use crate::limits::LOCK_MS_MAX;

@@ -15,10 +15,10 @@
 //! second at most.
 
 use crate::client::lock::error::{LockError, LockLinkError};
-use crate::client::lock::link::LockMachine;
+use crate::client::lock::machine::LockMachine;
 use crate::client::lock::options::LockOptions;
 use crate::client::lock::shared::SharedState;
-use crate::client::stream::ClientStream;
+use crate::client::session::stream::ClientStream;
 use crate::id::LinkId;
 use crate::net::address::Address;
 use crate::time::Time;
@@ -123,7 +123,7 @@ impl LockDriver {
         }
         match &mut self.phase {
             DriverPhase::Idle if link.wants_connection() => self.connect(),
-            DriverPhase::Pausing { until } if *until <= now || link.is_hasty() => {
+            DriverPhase::Pausing { until } if *until <= now || link.fails_fast() => {
                 self.phase = DriverPhase::Idle;
                 DriverStep::Again
             }
@@ -131,7 +131,7 @@ impl LockDriver {
             DriverPhase::Connecting(connecting) => match connecting.as_mut().poll(cx) {
                 Poll::Pending => DriverStep::Wait,
                 Poll::Ready(connected) => {
-                    let connected = connected.and_then(|stream| self.greet(now, link, stream));
+                    let connected = connected.and_then(|stream| self.send_hello(now, link, stream));
                     if let Err(source) = connected {
                         let address = self.address.clone();
                         link.disconnected(now, &LockError::Connect { address, source: Arc::new(source) });
@@ -157,7 +157,7 @@ impl LockDriver {
         DriverStep::Again
     }
 
-    fn greet(&mut self, now: Time, link: &mut LockMachine, stream: ClientStream) -> io::Result<()> {
+    fn send_hello(&mut self, now: Time, link: &mut LockMachine, stream: ClientStream) -> io::Result<()> {
         let mut random = [0; 32];
         let link_id = match self.link_id {
             Some(link_id) => link_id,
@@ -245,7 +245,7 @@ impl Drop for LockDriver {
         });
         // A forked child has nothing to end.
         if ended.is_ok() {
-            self.shared.end();
+            self.shared.shut_down();
         }
     }
 }

@@ -3,7 +3,7 @@
 //! That a lock is held by somebody else, or that the time to wait was over, is an answer and no error.
 
 use crate::net::address::Address;
-use crate::wire::corruption::DecodeError;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::lock::LockStatus;
 use std::io;
 use std::sync::Arc;
@@ -175,7 +175,7 @@ impl LockError {
     }
 
     /// Whether a later attempt may fare better.
-    pub(super) const fn may_pass(&self) -> bool {
+    pub(super) const fn is_transient(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Disconnected(_) | Self::AgentDisconnected)
     }
 }

@@ -1,9 +1,9 @@
 //! A lock that is held, and a place in the queue of one.
 
+use crate::client::lock::calls::{LockCall, WaitLimit};
 use crate::client::lock::client::{ClientCore, granted, whole_ms};
 use crate::client::lock::error::{LockError, Loss};
-use crate::client::lock::holds::{Lease, LeaseId};
-use crate::client::lock::requests::{LockCall, WaitLimit};
+use crate::client::lock::lease::{Lease, LeaseId};
 use crate::client::lock::shared::CallFuture;
 use crate::id::{OwnedLockKey, Token};
 use crate::time::Time;
@@ -220,7 +220,7 @@ impl Drop for QueuedLock {
     fn drop(&mut self) {
         if let Some(QueuePosition::Queued { key, connection }) = self.standing.take() {
             // In a forked child there is nothing to give up.
-            let left = self.core.shared.change(|state, now| state.link.leave(now, key, connection));
+            let left = self.core.shared.change(|state, now| state.link.leave_queue(now, key, connection));
             drop(left);
         }
     }

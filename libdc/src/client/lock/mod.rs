@@ -28,18 +28,18 @@
 
 pub mod blocking;
 mod boot_clock;
+mod calls;
 mod client;
 mod driver;
 #[cfg(test)]
 mod driver_tests;
 mod error;
 mod guard;
-mod holds;
-mod link;
+mod lease;
+mod machine;
 #[cfg(test)]
-mod link_tests;
+mod machine_tests;
 mod options;
-mod requests;
 mod shared;
 
 pub use client::LockClient;

@@ -1,9 +1,9 @@
 //! How a lock client connects, and how locks are asked for.
 
-use crate::auth::AuthToken;
 use crate::client::lock::error::LockError;
 use crate::limits::LOCK_MS_MAX;
 use crate::net::address::Address;
+use crate::secret::AuthToken;
 use std::time::Duration;
 
 /// How a lock client connects, and how long it waits.

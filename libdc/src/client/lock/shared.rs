@@ -7,10 +7,10 @@
 //! in looks first whether this is still the process that made it.
 
 use crate::client::lock::boot_clock::BootClock;
+use crate::client::lock::calls::{CallId, LockCall};
 use crate::client::lock::error::{LockError, Loss};
-use crate::client::lock::holds::LeaseId;
-use crate::client::lock::link::{CallReply, LockEvent, LockLinkSettings, LockMachine};
-use crate::client::lock::requests::{CallId, LockCall};
+use crate::client::lock::lease::LeaseId;
+use crate::client::lock::machine::{CallReply, LockEvent, LockLinkSettings, LockMachine};
 use crate::time::Time;
 use std::collections::HashMap;
 use std::future::Future;
@@ -101,7 +101,7 @@ impl SharedState {
     }
 
     /// The driver is no more.
-    pub(super) fn end(&self) {
+    pub(super) fn shut_down(&self) {
         self.has_ended.send_replace(true);
     }
 

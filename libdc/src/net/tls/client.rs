@@ -4,7 +4,7 @@ use crate::net::address::{Address, Host};
 use crate::net::socket::Socket;
 use crate::net::tls::error::{TlsError, TlsPeer};
 use crate::net::tls::pem;
-use crate::net::tls::renewal::Reloaded;
+use crate::net::tls::reload::Reloaded;
 use crate::net::tls::stream::TlsSocket;
 use rustls::crypto::ring;
 use rustls::pki_types::{DnsName, IpAddr, ServerName};

@@ -3,7 +3,7 @@
 //! rustls says what happened in the terms of the protocol; here that becomes the mistake that was most likely made.
 //! What a peer sent is in no message, but for the names in its certificate, escaped and cut short.
 
-use crate::wire::opening::Protocol;
+use crate::wire::detect::Protocol;
 use rustls::pki_types::UnixTime;
 use rustls::{AlertDescription, PeerIncompatible};
 use std::fmt;

@@ -3,9 +3,9 @@
 use crate::net::socket::Socket;
 use crate::net::tls::error::{TlsError, TlsPeer};
 use crate::net::tls::pem::{self, CertificateFiles};
-use crate::net::tls::renewal::Reloaded;
+use crate::net::tls::reload::Reloaded;
 use crate::net::tls::stream::TlsSocket;
-use crate::wire::opening::Protocol;
+use crate::wire::detect::Protocol;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
@@ -49,7 +49,7 @@ impl ServerTls {
         if stream.peek(&mut first).await.map_err(TlsError::Socket)? == 0 {
             return Err(TlsError::Closed(TlsPeer::Client));
         }
-        let opening = Protocol::of(first[0]);
+        let opening = Protocol::detect(first[0]);
         if opening != Protocol::Tls {
             return Err(TlsError::Plain(opening));
         }

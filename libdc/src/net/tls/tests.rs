@@ -6,7 +6,7 @@ use super::error::{CertificateError, TlsError, TlsPeer};
 use super::server::{ServerTls, handshake};
 use crate::net::address::Address;
 use crate::net::socket::Socket;
-use crate::wire::opening::Protocol;
+use crate::wire::detect::Protocol;
 use std::fs;
 use std::future::poll_fn;
 use std::io;

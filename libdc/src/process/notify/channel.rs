@@ -3,7 +3,7 @@
 //! Nothing here panics.
 
 use super::{Haste, NotifyError};
-use crate::process::passing::send_with;
+use crate::process::fd_passing::send_with;
 use nix::sys::socket::MsgFlags;
 use std::ffi::OsStr;
 use std::io;

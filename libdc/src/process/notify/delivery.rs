@@ -59,7 +59,7 @@ impl Delivery {
     }
 
     /// Sends what is kept and this, or keeps it.
-    pub(super) fn tell(&self, word: Word) {
+    pub(super) fn send(&self, word: Word) {
         let mut state = self.shared.lock();
         state.kept.retain(|kept| kept.name != word.name);
         state.kept.push_back(word.clone());
@@ -77,7 +77,7 @@ impl Delivery {
     }
 
     /// Sends what is kept and this, which is of no use later.
-    pub(super) fn mention(&self, message: &str) {
+    pub(super) fn log(&self, message: &str) {
         let mut state = self.shared.lock();
         let sent = self.shared.send_kept(&mut state);
         match sent.and_then(|()| self.shared.channel.send(message, &[], Haste::Lose)) {

@@ -67,7 +67,7 @@ impl UnansweredRequests {
         if self.with_uid == LINK_IN_FLIGHT_MAX || operation == Operation::Link(LinkOperation::GoAway) {
             return;
         }
-        let content = DecodedMessage::of(message);
+        let content = DecodedMessage::decode(message);
         let question = UnansweredRequest {
             topic: MessageKind::Operation(operation),
             id: content.id().map(Box::from),

@@ -3,11 +3,11 @@
 use super::Endpoint;
 use super::asked::UnansweredRequests;
 use crate::limits::{FRAME_HEADER_BYTES, LINE_BYTES_MAX};
+use crate::wire::detect::Protocol;
 use crate::wire::frame::{DecodeError, Direction, Expected, FrameHeader, MessageHead};
 use crate::wire::line::{LineCommand, RequestLines};
 use crate::wire::lock::LockStatus;
 use crate::wire::message::MessageReader;
-use crate::wire::opening::Protocol;
 
 /// Longest answer of the text protocol that is kept: the statistics of all locks are longer than any other.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 << 20;
@@ -28,8 +28,8 @@ pub(super) enum StreamProtocol {
 }
 
 impl StreamProtocol {
-    pub(super) const fn of(first: u8) -> Self {
-        match Protocol::of(first) {
+    pub(super) const fn detect(first: u8) -> Self {
+        match Protocol::detect(first) {
             Protocol::Text => Self::Text,
             Protocol::Tls => Self::Tls,
             // Any other wrong byte is found by the parser, which says what is wrong with it.
@@ -132,7 +132,7 @@ impl HalfStream {
                 None
             }
             (StreamProtocol::Unknown | StreamProtocol::Seeking | StreamProtocol::Corrupt, _) => {
-                self.take(input, input.len());
+                self.consume(input, input.len());
                 self.done = true;
                 Some(HalfEvent::Raw)
             }
@@ -142,7 +142,7 @@ impl HalfStream {
     fn next_message(&mut self, input: &mut &[u8]) -> Option<HalfEvent> {
         while !input.is_empty() {
             // Never beyond the frame, so that `raw` is one message and the rest stays where it is.
-            self.take(input, self.missing());
+            self.consume(input, self.missing());
             let mut rest = &self.raw[self.used..];
             match self.reader.next(&mut rest) {
                 Ok(None) => self.used = self.raw.len() - rest.len(),
@@ -195,7 +195,7 @@ impl HalfStream {
     fn take_line(&mut self, input: &mut &[u8], room: usize) {
         let reach = &input[..input.len().min(room)];
         let newline = reach.iter().position(|byte| *byte == b'\n');
-        self.take(input, newline.map_or(reach.len(), |at| at + 1));
+        self.consume(input, newline.map_or(reach.len(), |at| at + 1));
         if newline.is_some() {
             self.used = self.raw.len();
         }
@@ -211,7 +211,7 @@ impl HalfStream {
         end - frame.len()
     }
 
-    fn take(&mut self, input: &mut &[u8], count: usize) {
+    fn consume(&mut self, input: &mut &[u8], count: usize) {
         let (taken, rest) = input.split_at(count.min(input.len()));
         self.raw.extend_from_slice(taken);
         self.offset += taken.len() as u64;

@@ -4,7 +4,7 @@
 //! HELLO is a link: when it breaks, what its owners hold waits for it to be resumed.
 
 use super::blocked::{BlockedRequest, BlockedRequests};
-use super::{PeerState, ServerCloseReason, ServerContext};
+use super::connection::{PeerState, ServerCloseReason, ServerContext};
 use crate::id::{ConnectionId, Owner};
 use crate::limits::OUTBOX_BYTES_MAX;
 use crate::service::{Completion, LinkEntry, LockReply, ReplyTo, Requester, Service, late_answer};
@@ -52,7 +52,7 @@ impl FrameProtocol {
         self.reader.is_inside_message()
     }
 
-    pub(super) const fn expects_answers(&self) -> bool {
+    pub(super) const fn expects_mail(&self) -> bool {
         self.locking.is_some()
     }
 
@@ -81,7 +81,7 @@ impl FrameProtocol {
     }
 
     /// Answers requests until the output is full or the input has no whole one.
-    pub(super) fn take(
+    pub(super) fn handle_requests(
         &mut self,
         turn: &mut ServerContext<'_>,
         peer: &mut PeerState,
@@ -131,7 +131,7 @@ impl FrameProtocol {
     }
 
     /// Takes the answer to a request that was blocked.
-    pub(super) fn handle_answer(&mut self, turn: &mut ServerContext<'_>, answer: &Completion) {
+    pub(super) fn handle_completion(&mut self, turn: &mut ServerContext<'_>, answer: &Completion) {
         let uid = answer.reply.uid;
         if let Some(locking) = &mut self.locking
             && locking.blocked.get(uid).is_some_and(|blocked| blocked.ticket == answer.ticket)
@@ -142,7 +142,7 @@ impl FrameProtocol {
     }
 
     /// Answers what waits for a lock, and will not get it. Returns whether there was something.
-    pub(super) fn give_up_waiting(&mut self, turn: &mut ServerContext<'_>) -> bool {
+    pub(super) fn cancel_waiters(&mut self, turn: &mut ServerContext<'_>) -> bool {
         let Some(locking) = &mut self.locking else { return false };
         let mut some = false;
         for uid in locking.blocked.uids() {
@@ -278,7 +278,7 @@ impl ConnectionLocks {
                 Ping::parse(request)?;
                 write_message(turn.out, head.response(), &[]);
             }
-            LinkOperation::Hello => self.greet(turn, id, head, Hello::parse(request.data)?)?,
+            LinkOperation::Hello => self.handle_hello(turn, id, head, Hello::parse(request.data)?)?,
             LinkOperation::Claim => self.claim(turn, id, request)?,
             LinkOperation::Open => {
                 let link = self.link()?;
@@ -319,7 +319,7 @@ impl ConnectionLocks {
         Ok(())
     }
 
-    fn greet(
+    fn handle_hello(
         &mut self,
         turn: &mut ServerContext<'_>,
         id: ConnectionId,

@@ -1,6 +1,6 @@
 //! The table of one shard: how newcomers get a slot or a place in the queue.
 
-use super::answer::LockOutcome;
+use super::outcome::LockOutcome;
 use super::record::{Enqueued, LockRecord, NONE, RecordStage};
 use super::table::{AcquireParams, Effects, HashedKey, LockTable};
 use crate::id::{Grant, Token};

@@ -7,7 +7,7 @@
 //! Every key has one place in the queue of what is due, at that time or before. For what becomes due later than it was
 //! is not moved until its old time has come: so a key that is taken and released over and over is hardly ever moved.
 
-use super::answer::{Completion, LockOutcome};
+use super::outcome::{Completion, LockOutcome};
 use super::record::{Enqueued, ListLinks, LockRecord, NONE, RecordStage};
 use super::table::{Effects, LockTable};
 use crate::limits::EXPIRY_BATCH;
@@ -41,7 +41,7 @@ impl LockTable {
 
     /// Does all that is due of one key. Whether the key is still known.
     #[inline]
-    pub(super) fn settle(&mut self, now: Time, key: u32, effects: &mut Effects) -> bool {
+    pub(super) fn resolve(&mut self, now: Time, key: u32, effects: &mut Effects) -> bool {
         while self.keys[key].soonest.time() <= now {
             if !self.do_first(now, key, effects) {
                 return false;
@@ -59,7 +59,7 @@ impl LockTable {
             return false;
         }
         if root != NONE && self.records[root].rank == due {
-            self.end(root, effects);
+            self.end_record(root, effects);
         }
         self.grant_waiters(now, due.time(), key, effects);
         self.reschedule(key, due.time());
@@ -67,7 +67,7 @@ impl LockTable {
     }
 
     /// A deadline has come.
-    fn end(&mut self, record: u32, effects: &mut Effects) {
+    fn end_record(&mut self, record: u32, effects: &mut Effects) {
         match self.records[record].stage {
             RecordStage::Held { enqueued: Enqueued::FromQueue, .. } => {
                 self.counts.expired += 1;

@@ -8,9 +8,9 @@
 //! Nothing here panics on the number of a key that is known.
 
 use super::record::NONE;
-use crate::table::chunks::ChunkedVec;
+use crate::table::chunked_vec::ChunkedVec;
 use crate::table::expiry::ExpiryRank;
-use crate::table::index::{ENTRIES_MAX, HashIndex};
+use crate::table::hash_index::{ENTRIES_MAX, HashIndex};
 use std::ops::{Index as Indexed, IndexMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -120,7 +120,7 @@ impl KeyCount {
     }
 
     /// Counts one more, if it may be.
-    fn take(&self) -> bool {
+    fn acquire(&self) -> bool {
         let more = |known: u64| (known < self.max).then_some(known + 1);
         self.known.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
@@ -165,7 +165,7 @@ impl KeyTable {
 
     /// Makes a key known that is not, if it may be.
     pub(super) fn insert(&mut self, count: &KeyCount, hash: u32, name: &[u8], limit: u32) -> Option<u32> {
-        if self.len() >= ENTRIES_MAX || !count.take() {
+        if self.len() >= ENTRIES_MAX || !count.acquire() {
             return None;
         }
         let number = self.index.insert(hash);

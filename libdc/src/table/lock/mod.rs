@@ -1,19 +1,19 @@
 //! The lock table: who holds what, who waits for it, and until when.
 
 mod admission;
-mod answer;
 mod deadline;
-mod departure;
 mod event;
-mod finder;
 mod key;
+mod outcome;
 mod owner;
 mod record;
+mod record_index;
+mod release;
 mod shards;
 mod stats;
 mod table;
 
-pub use answer::{Completion, LockOutcome, LockSettings, OwnerKey, ReplyTo, WaiterId};
+pub use outcome::{Completion, LockOutcome, LockSettings, OwnerKey, ReplyTo, WaiterId};
 pub use shards::ShardedLocks;
 pub use stats::{HeldLockStats, IdleKeyStats, LockStats, LockTotals, SemaphoreStats};
 

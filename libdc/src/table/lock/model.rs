@@ -125,7 +125,7 @@ impl NaiveLocks {
         }
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         let known: usize = self.shards.iter().map(|shard| shard.keys.len()).sum();
         self.settings.locks_max == 0 || (known as u64) < self.settings.locks_max
     }
@@ -202,7 +202,7 @@ impl NaiveLocks {
         }
     }
 
-    fn settle(&mut self, key: usize) {
+    fn resolve(&mut self, key: usize) {
         let shard = self.shard_of[key];
         while let Some(due) = self.first_due(shard, Some(key)) {
             self.do_due(shard, due);
@@ -285,18 +285,18 @@ impl NaiveLocks {
     /// Whether there is a free slot, if there is anything to be had; what is asked for is known then.
     fn admit(&mut self, key: usize, limit: u32, may_wait: bool) -> Result<bool, LockOutcome> {
         let shard = self.shard_of[key];
-        self.settle(key);
+        self.resolve(key);
         let known = self.known(key);
         if known.is_some_and(|known| known.limit != limit) {
             return Err(LockOutcome::LimitMismatch);
         }
-        if known.is_none() && !self.has_room() {
+        if known.is_none() && !self.has_capacity() {
             let due = self.first_due(shard, None);
             let is_idle = |key| self.known(key).is_some_and(|known| known.idle.is_some());
             if let Some(due) = due.filter(|(_, _, key, record)| record.is_none() && is_idle(*key)) {
                 self.do_due(shard, due);
             }
-            if !self.has_room() {
+            if !self.has_capacity() {
                 return Err(LockOutcome::MaxLocks);
             }
         }
@@ -326,11 +326,11 @@ impl NaiveLocks {
             // Its own clock may be behind, and then nothing is done: as if nobody had told it the time.
             let before = self.shards[shard].now;
             self.shards[shard].now = before.max(now);
-            if !self.has_room() {
+            if !self.has_capacity() {
                 self.advance_shard(shard);
             }
         }
-        if self.has_room() { attempt(self) } else { answer }
+        if self.has_capacity() { attempt(self) } else { answer }
     }
 
     pub(super) fn acquire(
@@ -368,7 +368,7 @@ impl NaiveLocks {
     ) -> ModelAnswer {
         self.with_room(now, |model| {
             model.begin(now, model.shard_of[key]);
-            model.settle(key);
+            model.resolve(key);
             if model.count(key, |record| record.owner == owner && record.is_two_phase()) > 0 {
                 return ModelAnswer::Other(LockOutcome::AlreadyEnqueued);
             }
@@ -397,7 +397,7 @@ impl NaiveLocks {
     ) -> ModelAnswer {
         let shard = self.shard_of[key];
         let now = self.begin(now, shard);
-        self.settle(key);
+        self.resolve(key);
         let mut records = self.shards[shard].records.iter();
         let found = records
             .find(|record| record.key == key && record.owner == owner && record.is_two_phase())
@@ -441,7 +441,7 @@ impl NaiveLocks {
 
     pub(super) fn release(&mut self, now: u64, key: usize, number: u64) -> bool {
         self.begin(now, self.shard_of[key]);
-        self.settle(key);
+        self.resolve(key);
         let is_held = self.has(key, number, ModelRecord::is_hold);
         if is_held {
             self.give_up(key, number);
@@ -451,7 +451,7 @@ impl NaiveLocks {
 
     pub(super) fn renew(&mut self, now: u64, key: usize, number: u64, lease_ms: u64) -> Option<u64> {
         let now = self.begin(now, self.shard_of[key]);
-        self.settle(key);
+        self.resolve(key);
         let lease_ms = self.lease_ms(lease_ms);
         self.has(key, number, ModelRecord::is_hold).then(|| {
             self.set_deadline(key, number, now + lease_ms);
@@ -463,7 +463,7 @@ impl NaiveLocks {
         self.begin(now, self.shard_of[key]);
         // What is not there any more has no key to bring up to date.
         if self.has(key, number, |_| true) {
-            self.settle(key);
+            self.resolve(key);
         }
         let is_blocked = self.has(key, number, |record| matches!(record.stage, ModelStage::Waiting { .. }));
         if is_blocked {

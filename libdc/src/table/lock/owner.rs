@@ -5,11 +5,11 @@
 //!
 //! Nothing here panics on the number of an owner that is known.
 
-use super::finder::LockHasher;
 use super::record::{ListLinks, NONE, RecordTable};
+use super::record_index::LockHasher;
 use crate::id::{ConnectionId, Owner};
-use crate::table::chunks::ChunkedVec;
-use crate::table::index::HashIndex;
+use crate::table::chunked_vec::ChunkedVec;
+use crate::table::hash_index::HashIndex;
 
 /// An owner. Where the number is vacant, there are no records.
 struct OwnerEntry {

@@ -16,9 +16,9 @@
 //! Invariants: a vacant record is in the chain of vacant ones and nowhere else; a record's generation grows when it
 //! goes, so that a [`WaiterId`] never finds its successor. Nothing here panics on the number of a record in use.
 
-use super::answer::{ReplyTo, WaiterId};
+use super::outcome::{ReplyTo, WaiterId};
 use crate::id::Token;
-use crate::table::chunks::ChunkedVec;
+use crate::table::chunked_vec::ChunkedVec;
 use crate::table::expiry::ExpiryRank;
 use std::ops::{Index, IndexMut};
 

@@ -9,9 +9,9 @@
 //! No thread ever holds two of these locks, waits for anything but a lock, or holds one longer than for one operation.
 //! With a single shard there is that lock and nothing else.
 
-use super::answer::{Completion, LockOutcome, LockSettings, OwnerKey, ReplyTo, WaiterId};
-use super::finder::LockHasher;
 use super::key::KeyCount;
+use super::outcome::{Completion, LockOutcome, LockSettings, OwnerKey, ReplyTo, WaiterId};
+use super::record_index::LockHasher;
 use super::stats::{LockStats, LockTotals};
 use super::table::{AcquireParams, HashedKey, LockTable, Scope};
 use crate::id::{ConnectionId, LockKey, Owner, Token};

@@ -23,11 +23,11 @@
 //!
 //! No operation panics.
 
-use super::answer::{Completion, LockOutcome, LockSettings, OwnerKey, ReplyTo, WaiterId};
-use super::finder::{LockHasher, RecordIndex};
 use super::key::{KeyCount, KeyTable};
+use super::outcome::{Completion, LockOutcome, LockSettings, OwnerKey, ReplyTo, WaiterId};
 use super::owner::OwnerTable;
 use super::record::{Enqueued, LockRecord, NONE, RecordStage, RecordTable};
+use super::record_index::{LockHasher, RecordIndex};
 use crate::id::{ConnectionId, Grant, Owner, Token};
 use crate::limits::{EXPIRY_BATCH, LOCK_MS_MAX};
 use crate::table::expiry::{ExpiryQueue, ExpiryRank};
@@ -263,7 +263,7 @@ impl LockTable {
     pub(super) fn cancel(&mut self, now: Time, ticket: WaiterId, effects: &mut Effects) -> bool {
         let now = self.begin(now, effects);
         let Some(record) = self.records.find(ticket) else { return false };
-        self.settle(now, self.records[record].key, effects);
+        self.resolve(now, self.records[record].key, effects);
         match self.records.find(ticket) {
             Some(record) if matches!(self.records[record].stage, RecordStage::Waiting { .. }) => {
                 self.give_up(now, record, effects);
@@ -293,7 +293,7 @@ impl LockTable {
         effects: &mut Effects,
     ) -> Option<u32> {
         let key = self.keys.find(key.hash, key.name)?;
-        self.settle(now, key, effects).then_some(key)
+        self.resolve(now, key, effects).then_some(key)
     }
 
     /// The record that holds the key with this token.

@@ -3,7 +3,7 @@
 use super::lock::{secret_of_token, short_digest, show_key, show_owner, show_token};
 use super::{Redaction, bytes, digest, show_hex, show_ms};
 use crate::id::{LinkId, Token};
-use crate::wire::corruption::DecodeError;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::frame::Direction;
 use crate::wire::link::{Claim, Detach, Hello, Welcome};
 use crate::wire::lock::{FieldReader, LockStatus};
@@ -35,7 +35,7 @@ pub enum DecodedLink<'a> {
 
 impl<'a> DecodedLink<'a> {
     /// Takes the data of a message apart.
-    pub(super) fn of(
+    pub(super) fn decode(
         operation: LinkOperation,
         direction: Direction,
         data: &'a [u8],

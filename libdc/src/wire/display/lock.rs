@@ -28,7 +28,7 @@ pub struct InvalidLockRequest<'a> {
 
 impl<'a> InvalidLockRequest<'a> {
     /// What can be told of the data of such a request.
-    pub(super) fn of(operation: LockOperation, data: &'a [u8]) -> Self {
+    pub(super) fn decode(operation: LockOperation, data: &'a [u8]) -> Self {
         let mut rest = FieldReader::new(Operation::Lock(operation), data);
         Self { owner: rest.u64().unwrap_or_default(), key: rest.str().unwrap_or_default() }
     }

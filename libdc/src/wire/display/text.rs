@@ -53,7 +53,7 @@ pub enum DecodedLines<'a> {
 impl<'a> DecodedLines<'a> {
     /// Takes the three lines of a request, or the one line of an answer, apart.
     #[must_use]
-    pub fn of(direction: Direction, said: &'a [u8]) -> Self {
+    pub fn decode(direction: Direction, said: &'a [u8]) -> Self {
         match direction {
             Direction::Request => Self::request(said),
             Direction::Response => match LockAnswer::parse_line(said) {
@@ -280,7 +280,7 @@ mod tests {
     const TOKEN: &str = "00000000000000070000000000000009";
 
     fn shown(direction: Direction, said: &str) -> String {
-        DecodedLines::of(direction, said.as_bytes()).show(Redaction::Hidden).to_string()
+        DecodedLines::decode(direction, said.as_bytes()).show(Redaction::Hidden).to_string()
     }
 
     #[test]
@@ -301,7 +301,7 @@ mod tests {
             ("ping\n\n\n", LineCommand::Ping, ""),
         ];
         for (said, command, text) in cases {
-            let content = DecodedLines::of(Direction::Request, said.as_bytes());
+            let content = DecodedLines::decode(Direction::Request, said.as_bytes());
             assert_eq!(content.command(), Some(command));
             assert_eq!(content.show(Redaction::Hidden).to_string(), text);
             assert!(!content.is_failure());
@@ -323,7 +323,7 @@ mod tests {
         for (line, text) in cases {
             assert_eq!(shown(Direction::Response, line), text);
         }
-        let is_failure = |line: &str| DecodedLines::of(Direction::Response, line.as_bytes()).is_failure();
+        let is_failure = |line: &str| DecodedLines::decode(Direction::Response, line.as_bytes()).is_failure();
         for status in LockStatus::ALL {
             let line = format!("{}\n", status.name());
             assert_eq!(is_failure(&line), status.name() == "timeout" || status.name().starts_with("error"));
@@ -353,7 +353,7 @@ mod tests {
             assert_eq!(shown(Direction::Request, said), text);
         }
         assert_eq!(
-            DecodedLines::of(Direction::Request, b"l\n\xff\n1\n").show(Redaction::Hidden).to_string(),
+            DecodedLines::decode(Direction::Request, b"l\n\xff\n1\n").show(Redaction::Hidden).to_string(),
             "malformed: the key is not UTF-8: \"l\" \"\\xff\" \"1\""
         );
         assert_eq!(shown(Direction::Request, "l\nk"), "malformed: cut short (3 bytes d4f541ae)");
@@ -368,7 +368,7 @@ mod tests {
     #[test]
     fn secrets_are_where_they_stand() {
         let ranges = |direction, said: &str| {
-            let content = DecodedLines::of(direction, said.as_bytes());
+            let content = DecodedLines::decode(direction, said.as_bytes());
             let ranges = content.secret_ranges(said.as_bytes());
             ranges.into_iter().map(|range| said[range].to_owned()).collect::<Vec<_>>()
         };
@@ -387,7 +387,7 @@ mod tests {
     #[test]
     fn secrets_are_written_out_only_on_request() {
         let shown = |said: &str| {
-            DecodedLines::of(Direction::Request, said.as_bytes()).show(Redaction::Shown).to_string()
+            DecodedLines::decode(Direction::Request, said.as_bytes()).show(Redaction::Shown).to_string()
         };
         assert_eq!(shown("auth\n_\nsesame\n"), "token \"sesame\"");
         assert_eq!(shown(&format!("r\nk\n{TOKEN}\n")), format!("key=k fence=7 token {TOKEN}"));

@@ -27,7 +27,7 @@ pub(crate) fn listeners() -> io::Result<Vec<ChildListener>> {
     if count == 0 {
         return Err(io::Error::other("there are no sockets"));
     }
-    (FIRST..FIRST + count).map(|number| listener(take(number))).collect()
+    (FIRST..FIRST + count).map(|number| listener(claim(number))).collect()
 }
 
 /// The number of a variable.
@@ -47,7 +47,7 @@ fn listener(socket: OwnedFd) -> io::Result<ChildListener> {
 }
 
 #[allow(unsafe_code, reason = "a number becomes a descriptor in no other way")]
-fn take(number: RawFd) -> OwnedFd {
+fn claim(number: RawFd) -> OwnedFd {
     // SAFETY: what was inherited under this number is nobody else's in this process, and is taken once.
     unsafe { OwnedFd::from_raw_fd(number) }
 }

@@ -62,7 +62,7 @@ fn run(plan: &ChildPlan, started: Instant) -> io::Result<ExitCode> {
         return Ok(ExitCode::from(status));
     }
     if let Some(time) = plan.extend {
-        notify::say(format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()).as_bytes())?;
+        notify::send(format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()).as_bytes())?;
     }
     thread::sleep(plan.start_after.saturating_sub(started.elapsed()));
     let listeners = descriptors::listeners()?;
@@ -76,7 +76,7 @@ fn run(plan: &ChildPlan, started: Instant) -> io::Result<ExitCode> {
         notify::store(stored)?;
     }
     for name in &plan.remove {
-        notify::say(format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes())?;
+        notify::send(format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes())?;
     }
     let helper = match &plan.ready {
         Some(ReadyPlan::ByHelper) => Some(own(&["helper"]).stdin(Stdio::piped()).spawn()?),
@@ -99,7 +99,7 @@ fn own(plan: &[&str]) -> Command {
 
 /// Says that its parent is ready, and lives as long as that.
 fn help() -> io::Result<ExitCode> {
-    notify::say(b"READY=1")?;
+    notify::send(b"READY=1")?;
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(ExitCode::SUCCESS)
 }

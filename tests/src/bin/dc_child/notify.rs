@@ -13,8 +13,8 @@ use std::os::unix::net::UnixDatagram;
 ///
 /// # Errors
 /// Those of the system.
-pub(crate) fn say(text: &[u8]) -> io::Result<()> {
-    send(text, &[])
+pub(crate) fn send(text: &[u8]) -> io::Result<()> {
+    send_with(text, &[])
 }
 
 /// Has a descriptor stored. The other end of a pipe stays open until the process ends.
@@ -33,10 +33,10 @@ pub(crate) fn store(stored: &StorePlan) -> io::Result<()> {
         reader.into()
     };
     let poll = if stored.polled { "" } else { "\nFDPOLL=0" };
-    send(format!("FDSTORE=1{name}{poll}").as_bytes(), &[descriptor.as_raw_fd()])
+    send_with(format!("FDSTORE=1{name}{poll}").as_bytes(), &[descriptor.as_raw_fd()])
 }
 
-fn send(text: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
+fn send_with(text: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
     let Ok(path) = env::var("NOTIFY_SOCKET") else { return Ok(()) };
     let address = match path.strip_prefix('@') {
         Some(name) => UnixAddr::new_abstract(name.as_bytes())?,

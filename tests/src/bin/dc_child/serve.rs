@@ -37,7 +37,7 @@ pub(crate) fn serve(plan: &ChildPlan, listeners: Vec<ChildListener>, started: In
             serving.spawn(accept(socket, (!plan.mute).then_some(plan.answer_after), stopped.clone()));
         }
         tokio::select! {
-            () = signals.told_to_end(plan) => {}
+            () = signals.end_signal(plan) => {}
             () = death(plan, started) => return Ok(DEAD),
             error = readiness(plan, started) => return Err(error),
             () = sleep(LIFE_MAX) => return Ok(DEAD),
@@ -129,7 +129,7 @@ impl ChildSignals {
     }
 
     /// Returns when it is to end; who is deaf never is. Who chatters would wait with the line.
-    async fn told_to_end(&mut self, plan: &ChildPlan) {
+    async fn end_signal(&mut self, plan: &ChildPlan) {
         loop {
             let name = self.next().await;
             if !plan.chatter {
@@ -182,7 +182,7 @@ async fn readiness(plan: &ChildPlan, started: Instant) -> io::Error {
         Some(ReadyPlan::ByHelper) | None => return pending().await,
     }
     let status = plan.status.as_ref().map(|text| format!("\nSTATUS={text}"));
-    if let Err(error) = notify::say(format!("READY=1{}", status.unwrap_or_default()).as_bytes()) {
+    if let Err(error) = notify::send(format!("READY=1{}", status.unwrap_or_default()).as_bytes()) {
         return error;
     }
     if plan.last_word {

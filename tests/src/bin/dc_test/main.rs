@@ -6,6 +6,7 @@
 
 mod connection;
 mod content;
+mod counters;
 #[cfg(test)]
 mod fake;
 mod locks;
@@ -19,9 +20,8 @@ mod report;
 mod run;
 #[cfg(test)]
 mod run_tests;
-mod tally;
 mod worker;
-mod wrong;
+mod wrong_answer;
 
 use report::RunReport;
 use run::{StopReason, TestRun};

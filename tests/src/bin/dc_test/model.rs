@@ -14,8 +14,8 @@
 //! store must have expired: the others are stored anew long before.
 
 use crate::content;
-use crate::tally::CounterTable;
-use crate::wrong::WrongAnswer;
+use crate::counters::CounterTable;
+use crate::wrong_answer::WrongAnswer;
 use fastrand::Rng;
 use libdc::time::Time;
 use libdc::wire::frame::SessionOperation;

@@ -1,10 +1,10 @@
 //! The report at the end of a run, as a table or as one JSON object.
 
+use crate::counters::{CounterTable, OperationCounters, RunCounters};
 use crate::locks;
 use crate::options::TestOptions;
 use crate::outage::Outages;
 use crate::run::StopReason;
-use crate::tally::{CounterTable, OperationCounters, RunCounters};
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use std::fmt;
@@ -217,8 +217,8 @@ fn duration(ns: u64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::counters::OperationFailure;
     use crate::model::SessionOpOutcome;
-    use crate::tally::OperationFailure;
     use libdc::wire::frame::SessionOperation::{Add, Get};
 
     #[test]

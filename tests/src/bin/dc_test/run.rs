@@ -1,12 +1,12 @@
 //! A run: the clients, what they share, and how it ends.
 
+use crate::counters::{OperationFailure, RunCounters};
 use crate::locks::{self, Locker};
 use crate::model::{self, SessionModel, SessionWorkload};
 use crate::options::TestOptions;
 use crate::outage::Outages;
-use crate::tally::{OperationFailure, RunCounters};
 use crate::worker::SessionWorker;
-use crate::wrong::WrongAnswer;
+use crate::wrong_answer::WrongAnswer;
 use fastrand::Rng;
 use libdc::net::address::Address;
 use libdc::time::Time;

@@ -1,9 +1,9 @@
 //! Whole runs against servers of known conduct.
 
+use crate::counters::OperationFailure;
 use crate::fake::{FakeConduct, ScriptedFake};
 use crate::options::{PROGRAM, TestOptions};
 use crate::run::{StopReason, TestRun};
-use crate::tally::OperationFailure;
 use std::rc::Rc;
 use std::time::Duration;
 

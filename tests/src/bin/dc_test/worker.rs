@@ -6,9 +6,9 @@
 
 use crate::connection::PipelinedConnection;
 use crate::content;
+use crate::counters::OperationFailure;
 use crate::model::{PendingSessionOp, SessionModel};
 use crate::run::{StopReason, TestRun};
-use crate::tally::OperationFailure;
 use libdc::id::SessionId;
 use libdc::wire::frame::{MessageHead, Operation};
 use libdc::wire::session::{AddRequest, SessionAnswer, SessionStatus};

@@ -4,7 +4,7 @@
 //! that the run knows, nothing of it is under way any more, and what it was granted is held at most for the grace: it
 //! is *settled*.
 
-use crate::simulation::agenda::EventTime;
+use crate::simulation::event_queue::EventTime;
 use crate::simulation::network::Network;
 use crate::simulation::trace::TraceEvent;
 use libdc::id::{Grant, Token};
@@ -148,7 +148,7 @@ impl LockHistory {
     }
 
     /// It was answered, or never will be.
-    pub(crate) fn end(
+    pub(crate) fn finish(
         &mut self,
         net: &mut Network,
         locker: usize,
@@ -187,7 +187,7 @@ impl LockHistory {
 
     /// Nothing that this agent took is on its way to the server, or will ever be. `is_gone` says whether the
     /// agent has closed a connection.
-    pub(crate) fn settle(&mut self, now: EventTime, agent: usize, is_gone: impl Fn(u32) -> bool) {
+    pub(crate) fn resolve_gone(&mut self, now: EventTime, agent: usize, is_gone: impl Fn(u32) -> bool) {
         let (routes, operations) = (&mut self.routes, &mut self.operations);
         self.unresolved.retain(|it| {
             let settled = routes[&operations[*it].connection].agent == Some(agent);

@@ -6,8 +6,8 @@
 use super::conversation::{KEYS, LockConversation, SentLock};
 use super::history::{LockHistory, LockOpKind, ObservedLockReply};
 use super::violation::LockViolation;
-use crate::simulation::agenda::SimEvent;
 use crate::simulation::agent::SimAgent;
+use crate::simulation::event_queue::SimEvent;
 use crate::simulation::network::{Network, NetworkEnd, Party};
 use crate::simulation::random::SeededRng;
 use crate::simulation::scenario::Scenario;
@@ -130,7 +130,7 @@ impl Locker {
             && let Some(conversation) = self.conversation.take()
         {
             net.trace.count("lockers that vanish", 1);
-            self.leave(net, history, &conversation);
+            self.close(net, history, &conversation);
         }
         self.ask(net, history);
         self.turn(net, history);
@@ -145,21 +145,21 @@ impl Locker {
             });
             conversation.write(net);
             let is_content = self.left == 0 && conversation.open.is_empty();
-            let goes_on_waiting = goes_on && self.is_patient(net, &conversation);
+            let goes_on_waiting = goes_on && self.retries(net, &conversation);
             if goes_on_waiting && !is_content {
                 self.conversation = Some(conversation);
             } else {
                 if !goes_on {
                     self.check_abandoned(net, &conversation);
                 }
-                self.leave(net, history, &conversation);
+                self.close(net, history, &conversation);
             }
         }
         self.call_again(net);
     }
 
     /// Whether it waits on. Over a connection that carries nothing, and may never again, it does not for ever.
-    fn is_patient(&mut self, net: &mut Network, conversation: &LockConversation) -> bool {
+    fn retries(&mut self, net: &mut Network, conversation: &LockConversation) -> bool {
         let connection = conversation.end.connection;
         if self.plan.agent.is_some() || (conversation.open.is_empty() && conversation.is_open()) {
             self.patience = None;
@@ -319,8 +319,8 @@ impl Locker {
         let goes_on = conversation.read(net, self.number, &mut answers)?;
         for (request, reply) in answers {
             self.patience = None;
-            history.end(net, self.number, request.operation, reply);
-            self.learn(history, &request, reply);
+            history.finish(net, self.number, request.operation, reply);
+            self.apply_reply(history, &request, reply);
             if self.plan.agent.is_none() && conversation.open.is_empty() {
                 check_in_time(net, history, request.operation)?;
             }
@@ -328,7 +328,7 @@ impl Locker {
         Ok(goes_on)
     }
 
-    fn learn(&mut self, history: &LockHistory, request: &SentLock, reply: ObservedLockReply) {
+    fn apply_reply(&mut self, history: &LockHistory, request: &SentLock, reply: ObservedLockReply) {
         let begun = history.operations[request.operation].begun.at;
         self.discouraged |= reply == ObservedLockReply::Status(LockStatus::ErrorDisconnected);
         match (request.locking, reply) {
@@ -385,9 +385,9 @@ impl Locker {
     }
 
     /// The connection is over, and nobody knows what became of its requests.
-    fn leave(&mut self, net: &mut Network, history: &mut LockHistory, conversation: &LockConversation) {
+    fn close(&mut self, net: &mut Network, history: &mut LockHistory, conversation: &LockConversation) {
         for request in &conversation.open {
-            history.end(net, self.number, request.operation, ObservedLockReply::Lost);
+            history.finish(net, self.number, request.operation, ObservedLockReply::Lost);
         }
         let connection = conversation.end.connection;
         let now = net.moment();

@@ -23,7 +23,7 @@
 use super::conversation::{KEYS, limit_of};
 use super::history::{LockHistory, LockOpKind, ObservedLockReply, RecordedLockOp};
 use super::violation::{Ended, LockViolation};
-use crate::simulation::agenda::EventTime;
+use crate::simulation::event_queue::EventTime;
 use libdc::id::Token;
 use libdc::time::Time;
 use libdc::wire::lock::LockStatus;
@@ -167,7 +167,7 @@ impl LockHistory {
                 }
                 hold.sure.extend(at.stop(it.begun, self.over(at.connection)));
                 if !reply.is_unknown() {
-                    hold.end(
+                    hold.close(
                         it.ended,
                         if reply == ObservedLockReply::Status(LockStatus::Ok) {
                             Ended::Released
@@ -183,7 +183,7 @@ impl LockHistory {
             (LockOpKind::Renew { .. } | LockOpKind::Claim { .. }, ObservedLockReply::Status(_)) => {
                 self.check_lost(hold, at, it, number)?;
                 hold.sure.extend(at.stop(it.ended, self.over(at.connection)));
-                hold.end(it.ended, Ended::Lost);
+                hold.close(it.ended, Ended::Lost);
             }
             _ => {}
         }
@@ -435,7 +435,7 @@ impl GrantHistory {
         }
     }
 
-    fn end(&mut self, moment: EventTime, reason: Ended) {
+    fn close(&mut self, moment: EventTime, reason: Ended) {
         self.ended.get_or_insert((moment, reason));
     }
 }

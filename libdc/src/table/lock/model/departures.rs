@@ -51,7 +51,7 @@ impl NaiveLocks {
         applies: impl Fn(&ModelRecord) -> bool,
     ) {
         if self.has(key, number, |_| true) {
-            self.settle(key);
+            self.resolve(key);
             if self.has(key, number, applies) {
                 self.give_up(key, number);
             }

@@ -8,8 +8,8 @@ use super::model::{ContenderId, LockModel};
 use super::question::{CONNECT, LockAct, LockOpOutcome, PendingLockOp, Uncertainty};
 use super::round::{AllowedActs, Round, RoundStep};
 use crate::connection::PipelinedConnection;
+use crate::counters::OperationFailure;
 use crate::run::{StopReason, TestRun};
-use crate::tally::OperationFailure;
 use crate::worker::{PAUSE, not_asked};
 use fastrand::Rng;
 use libdc::id::Token;
@@ -91,7 +91,7 @@ impl LockWorker {
             };
             match next {
                 Next::On => {}
-                Next::Leave(locker) => self.leave(locker),
+                Next::Leave(locker) => self.disconnect(locker),
                 Next::Pause => sleep(PAUSE).await,
             }
         }
@@ -202,7 +202,7 @@ impl LockWorker {
                 }
                 Some(RoundStep::Outlive) => {
                     round.steps.push_front(RoundStep::Expire);
-                    let ends = locker.seat.and_then(|seat| model.ends(round.key, seat));
+                    let ends = locker.seat.and_then(|seat| model.lease_end(round.key, seat));
                     ends.map_or(0, |ends| ends.ms_since(time)) + 1
                 }
                 Some(RoundStep::Expire) => {
@@ -301,7 +301,7 @@ impl LockWorker {
                 round.skip_wait();
             }
             LockOpOutcome::TimedOut | LockOpOutcome::Lost => {
-                round.end();
+                round.finish();
                 locker.leaves = None;
             }
             LockOpOutcome::Queued | LockOpOutcome::Done | LockOpOutcome::Refused => {}
@@ -341,7 +341,7 @@ impl LockWorker {
     }
 
     /// One locker closes the connection, which ends its round, and those of the others before their time.
-    fn leave(&mut self, leaver: usize) {
+    fn disconnect(&mut self, leaver: usize) {
         if self.lockers[leaver].round.take().is_some() {
             self.run.note_done();
             self.run.show_progress();
@@ -361,7 +361,7 @@ impl LockWorker {
     fn drop_connection(&mut self) {
         self.connection = None;
         self.under_way.clear();
-        self.model.borrow_mut().leave(self.number, self.run.time(Instant::now()));
+        self.model.borrow_mut().disconnected(self.number, self.run.time(Instant::now()));
         for locker in &mut self.lockers {
             locker.give_up(&self.run);
         }

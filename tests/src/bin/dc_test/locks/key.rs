@@ -87,7 +87,7 @@ impl KeyModel {
         self.holders.iter().filter(|holder| !holder.ended).count()
     }
 
-    pub(super) fn place(&mut self, seat: u64) -> Option<&mut Contender> {
+    pub(super) fn contender(&mut self, seat: u64) -> Option<&mut Contender> {
         let at = self.places.binary_search_by_key(&seat, |place| place.seat).ok()?;
         self.places.get_mut(at)
     }
@@ -116,7 +116,7 @@ impl KeyModel {
     }
 
     /// A connection is gone, or something of it failed: what it had is free, the server may just not know it yet.
-    pub(super) fn leave(&mut self, connection: u64, now: Time) {
+    pub(super) fn disconnected(&mut self, connection: u64, now: Time) {
         let before = self.places.len() + self.holders.len();
         self.places.retain(|place| place.connection != connection);
         self.holders.retain(|holder| holder.connection != connection);

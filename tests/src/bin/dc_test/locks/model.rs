@@ -17,7 +17,7 @@
 use super::key::{Contender, ContenderHold, KeyModel, MARGIN_MS, Overlap, SETTLE_MS};
 use super::question::{LockAct, LockOpOutcome, PendingLockOp, Verdict};
 use super::round::Lapse;
-use crate::wrong::WrongAnswer;
+use crate::wrong_answer::WrongAnswer;
 use libdc::id::Grant;
 use libdc::time::Time;
 use libdc::wire::lock::{LockAnswer, LockStatus};
@@ -127,7 +127,7 @@ impl LockModel {
             LockAct::Acquire { timeout_ms } | LockAct::Wait { timeout_ms } => timeout_ms,
             _ => 0,
         };
-        if let Some(place) = key.place(seat) {
+        if let Some(place) = key.contender(seat) {
             place.stays_until = now.after_ms(waits_ms);
         }
         let held = key.holder(seat);
@@ -193,7 +193,7 @@ impl LockModel {
     /// Notes that the server has read what asked for this seat.
     pub(super) fn note_read(&mut self, key: usize, seat: u64) {
         let tick = self.tick;
-        if let Some(place) = self.keys[key].place(seat) {
+        if let Some(place) = self.keys[key].contender(seat) {
             place.known.get_or_insert(tick);
         }
     }
@@ -208,14 +208,14 @@ impl LockModel {
     }
 
     /// When that is so.
-    pub(super) fn ends(&mut self, key: usize, seat: u64) -> Option<Time> {
+    pub(super) fn lease_end(&mut self, key: usize, seat: u64) -> Option<Time> {
         self.keys[key].holder(seat).map(|holder| holder.ends.after_ms(MARGIN_MS))
     }
 
     /// A connection is gone, with what it held and waited for.
-    pub(super) fn leave(&mut self, connection: u64, now: Time) {
+    pub(super) fn disconnected(&mut self, connection: u64, now: Time) {
         for key in &mut self.keys {
-            key.leave(connection, now);
+            key.disconnected(connection, now);
         }
     }
 
@@ -305,7 +305,7 @@ impl LockModel {
     fn judge_queued(&mut self, question: &PendingLockOp, now: Time) -> Verdict {
         let key = &mut self.keys[question.key];
         let asked = key.asked;
-        let is_alone = key.place(question.seat).is_some_and(|place| place.alone == Some(asked));
+        let is_alone = key.contender(question.seat).is_some_and(|place| place.alone == Some(asked));
         self.note_read(question.key, question.seat);
         if is_alone {
             let wrong = question.wrong_for("acquired, as nobody else held or wanted it", "queued");

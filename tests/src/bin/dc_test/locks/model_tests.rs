@@ -3,7 +3,7 @@
 use super::key::SETTLE_MS;
 use super::model::{ContenderId, LockModel, LockWorkload};
 use super::question::{LockAct, LockOpOutcome, PendingLockOp, Verdict};
-use crate::wrong::WrongAnswer;
+use crate::wrong_answer::WrongAnswer;
 use libdc::id::{Grant, Token};
 use libdc::time::Time;
 use libdc::wire::lock::{LockAnswer, LockStatus};
@@ -69,7 +69,7 @@ fn hold(model: &mut LockModel, connection: u64, number: u64, now: u64) -> Pendin
 }
 
 /// Asks about what is held, and is answered so.
-fn say(
+fn record(
     model: &mut LockModel,
     held: &PendingLockOp,
     act: LockAct,
@@ -85,12 +85,12 @@ fn a_lock_is_taken_renewed_released_and_then_free() {
     let mut model = model(1);
     let held = hold(&mut model, 1, 5, 0);
     let refused = LockAnswer::Status(LockStatus::ErrorLimitMismatch);
-    assert_eq!(say(&mut model, &held, LockAct::OtherLimit, refused, 5), Ok(true));
+    assert_eq!(record(&mut model, &held, LockAct::OtherLimit, refused, 5), Ok(true));
     let renewed = LockAnswer::Renewed { lease_ms: LEASE_MS };
-    assert_eq!(say(&mut model, &held, LockAct::Renew, renewed, 10), Ok(true));
-    assert_eq!(say(&mut model, &held, LockAct::Release, OK, 20), Ok(true));
-    assert_eq!(say(&mut model, &held, LockAct::ReleaseEnded, ERROR, 30), Ok(true));
-    assert_eq!(say(&mut model, &held, LockAct::RenewEnded, ERROR, 40), Ok(true));
+    assert_eq!(record(&mut model, &held, LockAct::Renew, renewed, 10), Ok(true));
+    assert_eq!(record(&mut model, &held, LockAct::Release, OK, 20), Ok(true));
+    assert_eq!(record(&mut model, &held, LockAct::ReleaseEnded, ERROR, 30), Ok(true));
+    assert_eq!(record(&mut model, &held, LockAct::RenewEnded, ERROR, 40), Ok(true));
     hold(&mut model, 2, 6, 50);
 }
 
@@ -99,10 +99,10 @@ fn what_no_server_may_answer_is_wrong_whatever_failed() {
     let mut model = model(1);
     let held = hold(&mut model, 1, 5, 0);
     let less = LockAnswer::Renewed { lease_ms: LEASE_MS - 1 };
-    assert!(say(&mut model, &held, LockAct::Renew, less, 10).is_err());
-    assert_eq!(say(&mut model, &held, LockAct::Release, OK, 20), Ok(true));
-    assert!(say(&mut model, &held, LockAct::ReleaseEnded, OK, 30).is_err());
-    assert!(say(&mut model, &held, LockAct::RenewEnded, less, 40).is_err());
+    assert!(record(&mut model, &held, LockAct::Renew, less, 10).is_err());
+    assert_eq!(record(&mut model, &held, LockAct::Release, OK, 20), Ok(true));
+    assert!(record(&mut model, &held, LockAct::ReleaseEnded, OK, 30).is_err());
+    assert!(record(&mut model, &held, LockAct::RenewEnded, less, 40).is_err());
     // A lease that was not asked for; a fence that is not greater; a status that does not exist for this.
     for (answer, now) in [
         (
@@ -119,7 +119,7 @@ fn what_no_server_may_answer_is_wrong_whatever_failed() {
     ] {
         let question = ask(&mut model, 1, ACQUIRE, now);
         assert!(judge(&mut model, &question, answer, now).is_err(), "{answer:?}");
-        model.leave(1, at(now));
+        model.disconnected(1, at(now));
     }
 }
 
@@ -135,7 +135,7 @@ fn a_loss_needs_an_excuse() {
     // Nobody can blame the server for a lease that ended.
     let mut model = model(1);
     let held = hold(&mut model, 1, 5, 0);
-    assert_eq!(say(&mut model, &held, LockAct::Release, ERROR, LEASE_MS), Ok(true));
+    assert_eq!(record(&mut model, &held, LockAct::Release, ERROR, LEASE_MS), Ok(true));
 }
 
 #[test]
@@ -146,7 +146,7 @@ fn two_holders_are_wrong_once_the_first_proves_valid() {
         let first = hold(&mut model, 1, 5, 0);
         let second = ask(&mut model, 2, ACQUIRE, 10);
         assert_eq!(judge(&mut model, &second, fence(6), 11), Ok(true));
-        let wrong = say(&mut model, &first, act, answer, 20).unwrap_err();
+        let wrong = record(&mut model, &first, act, answer, 20).unwrap_err();
         assert!(wrong.to_string().contains("fence 6 too"), "{wrong}");
     }
 }
@@ -157,8 +157,8 @@ fn two_that_seem_to_hold_may_be_an_outage() {
     let mut model = model(1);
     let first = hold(&mut model, 1, 5, 0);
     let second = hold(&mut model, 2, 6, 10);
-    assert_eq!(say(&mut model, &first, LockAct::Release, ERROR, 20), Ok(false));
-    assert_eq!(say(&mut model, &second, LockAct::Release, OK, 30), Ok(true));
+    assert_eq!(record(&mut model, &first, LockAct::Release, ERROR, 20), Ok(false));
+    assert_eq!(record(&mut model, &second, LockAct::Release, OK, 30), Ok(true));
     // A release was under way.
     let first = hold(&mut model, 1, 7, 3000);
     let release = ask_again(&mut model, &first, 1, LockAct::Release, 3010);
@@ -177,8 +177,8 @@ fn two_that_seem_to_hold_may_be_an_outage() {
 fn a_semaphore_has_as_many_holders_as_its_limit() {
     let mut model = model(2);
     let held: Vec<PendingLockOp> = (0..3).map(|at| hold(&mut model, at + 1, 5 + at, 10 * at)).collect();
-    assert_eq!(say(&mut model, &held[0], LockAct::Release, OK, 100), Ok(true));
-    assert!(say(&mut model, &held[1], LockAct::Release, OK, 110).is_err());
+    assert_eq!(record(&mut model, &held[0], LockAct::Release, OK, 100), Ok(true));
+    assert!(record(&mut model, &held[1], LockAct::Release, OK, 110).is_err());
 }
 
 #[test]
@@ -186,16 +186,16 @@ fn a_lease_that_others_did_not_wait_for_was_broken() {
     let mut model = model(1);
     let held = hold(&mut model, 1, 5, 0);
     hold(&mut model, 2, 6, 10);
-    let ends = model.ends(0, held.seat).unwrap();
+    let ends = model.lease_end(0, held.seat).unwrap();
     model.expire(0, held.seat, ends);
-    assert_eq!(say(&mut model, &held, LockAct::ReleaseEnded, ERROR, ends.as_ms()), Ok(false));
+    assert_eq!(record(&mut model, &held, LockAct::ReleaseEnded, ERROR, ends.as_ms()), Ok(false));
 
     let mut model = self::model(1);
     let held = hold(&mut model, 1, 5, 0);
-    let ends = model.ends(0, held.seat).unwrap();
+    let ends = model.lease_end(0, held.seat).unwrap();
     hold(&mut model, 2, 6, LEASE_MS);
     model.expire(0, held.seat, ends);
-    assert_eq!(say(&mut model, &held, LockAct::ReleaseEnded, ERROR, ends.as_ms()), Ok(true));
+    assert_eq!(record(&mut model, &held, LockAct::ReleaseEnded, ERROR, ends.as_ms()), Ok(true));
 }
 
 #[test]
@@ -205,7 +205,7 @@ fn who_certainly_asked_first_is_granted_first() {
     let held = hold(&mut model, 1, 5, 0);
     let first = ask(&mut model, 2, ACQUIRE, 10);
     let second = ask(&mut model, 2, ACQUIRE, 10);
-    assert_eq!(say(&mut model, &held, LockAct::Release, OK, 20), Ok(true));
+    assert_eq!(record(&mut model, &held, LockAct::Release, OK, 20), Ok(true));
     assert_eq!(judge(&mut model, &second, fence(7), 30), Ok(true), "the first may be on its way");
     assert!(judge(&mut model, &first, fence(8), 31).is_err());
 
@@ -221,7 +221,7 @@ fn who_certainly_asked_first_is_granted_first() {
         if !is_known {
             assert_eq!(judge(&mut model, &first, QUEUED, 13), Ok(true));
         }
-        assert_eq!(say(&mut model, &held, LockAct::Release, OK, 20), Ok(true));
+        assert_eq!(record(&mut model, &held, LockAct::Release, OK, 20), Ok(true));
         assert_eq!(judge(&mut model, &second, fence(6), 30), Ok(true));
         let waits = ask_again(&mut model, &first, 2, WAIT, 31);
         assert_eq!(judge(&mut model, &waits, fence(7), 32).is_err(), is_known);
@@ -235,7 +235,7 @@ fn who_is_overtaken_does_not_go_away_empty_handed() {
         let held = hold(&mut model, 1, 5, 0);
         let first = ask(&mut model, 2, ACQUIRE, 10);
         let second = ask(&mut model, 2, ACQUIRE, 10);
-        assert_eq!(say(&mut model, &held, LockAct::Release, OK, 20), Ok(true));
+        assert_eq!(record(&mut model, &held, LockAct::Release, OK, 20), Ok(true));
         assert_eq!(judge(&mut model, &second, fence(6), overtaken_at), Ok(true));
         assert_eq!(judge(&mut model, &first, TIMEOUT, 10 + WAIT_MS).is_err(), is_wrong);
     }
@@ -268,7 +268,7 @@ fn nobody_waits_for_what_is_free() {
         let mut model = model(1);
         hold(&mut model, 1, 5, 0);
         let waits = ask(&mut model, 2, ACQUIRE, 10);
-        model.leave(1, at(gone_at));
+        model.disconnected(1, at(gone_at));
         let is_right = gone_at > 20;
         assert_eq!(judge(&mut model, &waits, TIMEOUT, WAIT_MS + 10), Ok(is_right));
     }

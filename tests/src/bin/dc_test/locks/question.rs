@@ -1,7 +1,7 @@
 //! What is asked about locks, and what an answer that may be right says.
 
-use crate::tally::CounterTable;
-use crate::wrong::WrongAnswer;
+use crate::counters::CounterTable;
+use crate::wrong_answer::WrongAnswer;
 use libdc::id::{LockKey, Token};
 use libdc::time::Time;
 use libdc::wire::frame::Operation;
@@ -172,7 +172,7 @@ impl PendingLockOp {
         if let Some(token) = self.token {
             asked += &format!(" with fence {}", token.fence());
         }
-        WrongAnswer::of(asked, expected.into(), got.into())
+        WrongAnswer::from_texts(asked, expected.into(), got.into())
     }
 }
 

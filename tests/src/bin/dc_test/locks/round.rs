@@ -127,7 +127,7 @@ impl Round {
     }
 
     /// The lock was not had, or is lost.
-    pub(super) fn end(&mut self) {
+    pub(super) fn finish(&mut self) {
         self.steps.retain(|step| *step == RoundStep::Leave);
         self.leaves_after = None;
     }

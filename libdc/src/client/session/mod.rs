@@ -1,0 +1,15 @@
+//! The session clients, asynchronous and blocking: one operation at a time over one connection.
+
+#[cfg(feature = "tokio")]
+mod asynchronous;
+pub mod blocking;
+mod error;
+mod exchange;
+mod options;
+#[cfg(feature = "tokio")]
+pub(crate) mod stream;
+
+#[cfg(feature = "tokio")]
+pub use asynchronous::Client;
+pub use error::{Error, OperationPhase, Refusal};
+pub use options::{ConnectionMode, SessionOptions};
