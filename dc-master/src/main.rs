@@ -39,5 +39,5 @@ fn main() -> ExitCode {
     }
     let options: MasterOptions = PROGRAM.parse();
     let log = options.log.clone();
-    dc_options::start::exit_code(&PROGRAM, &log, run::run(options))
+    dc_daemon::start::exit_code(&PROGRAM, &log, run::run(options))
 }

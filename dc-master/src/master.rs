@@ -11,9 +11,9 @@ use crate::sockets::ListenSockets;
 use crate::supervisor::{
     ChildId, MasterExit, StartFailure, Supervisor, SupervisorAction, SupervisorEvent, SupervisorSettings,
 };
+use dc_daemon::lifecycle::{LifecycleError, Serving, Unprivileged};
+use dc_daemon::notify::Notifier;
 use libdc::net::clock::DriverClock;
-use libdc::process::lifecycle::{LifecycleError, Serving, Unprivileged};
-use libdc::process::notify::Notifier;
 use nix::sys::signal::Signal;
 use std::future::{pending, poll_fn};
 use std::task::{Context, Poll};

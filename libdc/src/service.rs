@@ -81,7 +81,7 @@ impl Service {
 
     /// The server is about to end: from now on nothing is granted, since it would be lost with the server at once. Who asks for
     /// a lock is answered `error_disconnected`. Requests that wait stay where they are, until their connections
-    /// [give them up](crate::proto::server::ServerConnection::give_up_waiting).
+    /// [give them up](crate::proto::server::ServerConnection::cancel_waiters).
     pub fn shut_down(&self) {
         self.ends.store(true, Ordering::SeqCst);
         // For those who have asked before that: they wait, and find out when they are looked at again.

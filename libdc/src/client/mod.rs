@@ -32,10 +32,10 @@
 //! most. An answer to GET of a single byte that is the number of a status can't be told from that status, so
 //! a session of one byte is better not stored.
 
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 pub mod lock;
 mod session;
 
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 pub use session::Client;
 pub use session::{ConnectionMode, Error, OperationPhase, Refusal, SessionOptions, blocking};

@@ -338,7 +338,7 @@ fn a_full_backlog_is_waited_for_no_longer_than_the_timeout() {
     });
 }
 
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 #[tokio::test(flavor = "current_thread")]
 async fn a_dropped_operation_leaves_nothing_behind() {
     use std::sync::Arc;

@@ -12,8 +12,9 @@ use std::sync::OnceLock;
 
 /// The directory with programs to be used instead of built ones.
 const PROGRAMS: &str = "DC_PROGRAMS";
-const PACKAGES: [&str; 5] = ["dc-server", "dc-client", "dc-master", "dc-snoop", "dc-tests"];
-/// The examples of libdc that are started too.
+const PACKAGES: [&str; 7] =
+    ["dc-server", "dc-client", "dc-lock", "dc-master", "dc-snoop", "dc-test", "dc-tests"];
+/// The examples of dc-daemon that are started too.
 const EXAMPLES: [&str; 1] = ["good_child"];
 
 /// Where the programs are. They have been built on return.
@@ -26,7 +27,7 @@ pub fn directory() -> &'static Path {
     })
 }
 
-/// The path of a program, such as `dc_server`, or of an example of libdc.
+/// The path of a program, such as `dc_server`, or of an example of dc-daemon.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
     let path = if EXAMPLES.contains(&name) { example(name) } else { directory().join(name) };
@@ -42,7 +43,7 @@ fn example(name: &str) -> PathBuf {
     }
     BUILT.get_or_init(|| {
         build_with(
-            &["--package", "libdc"]
+            &["--package", "dc-daemon"]
                 .into_iter()
                 .chain(EXAMPLES.iter().flat_map(|name| ["--example", name]))
                 .collect::<Vec<_>>(),

@@ -1,11 +1,11 @@
 //! Very many connections: left open, more than there are descriptors for, or gone before their answer.
 
+use dc_daemon::file_limit;
 use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::{NOTOK, OK, TestConnection};
 use dc_tests::harness::process::{ProgramLaunch, TestProcess};
 use dc_tests::harness::relay::{RelayWay, TestRelay};
 use dc_tests::harness::server::ServerProcess;
-use libdc::process::file_limit;
 use libdc::wire::frame::SessionOperation;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
