@@ -6,10 +6,10 @@
 //! or 0, no, false or off behind `=`. `--` ends the options. A request for help
 //! counts wherever it stands, even behind a mistake; one for completions where nothing else is wrong. Nothing here panics.
 
-use crate::completions::Shell;
-use crate::env::{SWITCH_TAKES, is_on};
 use crate::error::{ArgSource, UsageError, ValueError, printable};
+use crate::shell::Shell;
 use crate::spec::{self, ArgKind, CommandSpec, KnownArg};
+use crate::switch::{SWITCH_TAKES, is_on};
 use clap::Arg;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
@@ -56,6 +56,18 @@ pub(crate) enum WordSource {
     Line(String),
     /// In this environment variable.
     Variable(String),
+}
+
+impl GivenArg<'_> {
+    /// Where the argument was given.
+    pub(crate) fn source(&self) -> ArgSource {
+        match &self.source {
+            WordSource::Line(name) => ArgSource { option: name.clone(), variable: None },
+            WordSource::Variable(variable) => {
+                ArgSource { option: spec::name(self.option), variable: Some(variable.clone()) }
+            }
+        }
+    }
 }
 
 /// Reads `args`, the words behind the program's own name.

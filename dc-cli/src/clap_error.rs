@@ -5,7 +5,6 @@
 
 use crate::argv::GivenArg;
 use crate::error::{ArgSource, UsageError, ValueError, printable};
-use crate::program::source;
 use crate::spec::{self, ArgKind, CommandSpec};
 use clap::error::{ContextKind, ContextValue, ErrorKind};
 use clap::{Arg, Command};
@@ -41,7 +40,10 @@ pub(crate) fn mistake(error: &clap::Error, command: &Command, given: &[GivenArg<
             UsageError::MissingOption { option: all_names(option), takes: takes(command, option) }
         }
         ErrorKind::MissingRequiredArgument => {
-            let with = given.iter().find(|given| calls_for(command, given, option)).map(source);
+            let with = given
+                .iter()
+                .find(|given| calls_for(command, given, option))
+                .map(super::argv::GivenArg::source);
             UsageError::MissingCompanion { option: all_names(option), with }
         }
         ErrorKind::ArgumentConflict => {
@@ -96,7 +98,7 @@ pub(crate) fn is_text(given: &GivenArg<'_>) -> Result<(), UsageError> {
         return Ok(());
     }
     let shown = (!spec::is_secret(given.option)).then(|| printable(&given.value));
-    Err(UsageError::Value { place: source(given), shown, value: not_text() })
+    Err(UsageError::Value { place: given.source(), shown, value: not_text() })
 }
 
 /// The same of a word that is no option.
@@ -141,7 +143,7 @@ fn place_of(option: &Arg, value: Option<&str>, given: &[GivenArg<'_>]) -> ArgSou
     let mut of_option = given.iter().filter(|given| given.option.get_id() == option.get_id());
     let same = of_option.clone().find(|given| value.is_some_and(|value| given.value == value));
     match same.or_else(|| of_option.next()) {
-        Some(given) => source(given),
+        Some(given) => given.source(),
         None => ArgSource { option: spec::name(option), variable: None },
     }
 }

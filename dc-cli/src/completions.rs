@@ -7,38 +7,11 @@
 //! contradicts itself.
 
 use crate::program::ProgramInfo;
+use crate::shell::Shell;
 use crate::spec::{self, ArgKind, CommandSpec};
 use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::aot;
-use std::ffi::OsStr;
-
-/// A shell.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Shell {
-    /// GNU's.
-    Bash,
-    /// The Z shell.
-    Zsh,
-    /// The friendly one.
-    Fish,
-}
-
-impl Shell {
-    /// What `-completions` takes, in words.
-    pub(crate) const TAKES: &str = "bash, zsh or fish";
-    const NAMES: [&str; 3] = ["bash", "zsh", "fish"];
-
-    /// The shell of this name.
-    pub(crate) fn named(name: &OsStr) -> Option<Self> {
-        match name.to_str()? {
-            "bash" => Some(Self::Bash),
-            "zsh" => Some(Self::Zsh),
-            "fish" => Some(Self::Fish),
-            _ => None,
-        }
-    }
-}
 
 /// What `shell` is to read so that it completes the options of `program`, which are those of `command`.
 pub(crate) fn script(program: &ProgramInfo, command: &Command, shell: Shell) -> String {

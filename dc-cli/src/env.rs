@@ -15,34 +15,13 @@
 //! Nothing here panics, and nothing here reads the process's own environment.
 
 use crate::argv::{GivenArg, WordSource};
-use crate::error::{ArgSource, UsageError, ValueError, printable};
+use crate::error::{ArgSource, UsageError, printable};
+use crate::program::{EnvPrecedence, EnvVar};
 use crate::spec::{self, ArgKind, CommandSpec};
+use crate::switch::is_on;
 use clap::Arg;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
-
-/// What a flag's variable takes.
-pub(crate) const SWITCH_TAKES: &str = "1, yes, true or on, or 0, no, false or off";
-
-/// A variable that an option is read from besides its own.
-#[derive(Clone, Copy, Debug)]
-pub struct EnvVar {
-    /// The variable's full name.
-    pub name: &'static str,
-    /// The option, by its main name without dashes.
-    pub option: &'static str,
-    /// What it counts.
-    pub rank: EnvPrecedence,
-}
-
-/// What a further variable of an option counts, beside the command line and the option's own variable.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum EnvPrecedence {
-    /// Less than both: it is read when neither says anything.
-    Fallback,
-    /// More than both, as the variables of dflockd. For a flag, every word but 1, yes and true turns it off, as there.
-    Override,
-}
 
 /// Where options are looked up: the prefix of the variables, further variables, and the values.
 pub(crate) struct Environment<'e> {
@@ -154,18 +133,6 @@ impl Environment<'_> {
             }
             ArgKind::Value => (!value.is_empty()).then(|| vec![given(value)]),
         })
-    }
-}
-
-/// Whether `value` turns a flag on. A lenient reader takes for off what it does not know.
-pub(crate) fn is_on(value: &OsStr, lenient: bool) -> Result<bool, ValueError> {
-    let word = value.to_str().map(str::to_ascii_lowercase);
-    match word.as_deref() {
-        Some("1" | "yes" | "true") => Ok(true),
-        _ if lenient => Ok(false),
-        Some("on") => Ok(true),
-        Some("0" | "no" | "false" | "off" | "") => Ok(false),
-        _ => Err(ValueError::new("is neither on nor off", SWITCH_TAKES)),
     }
 }
 

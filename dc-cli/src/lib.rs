@@ -65,14 +65,16 @@ mod env;
 mod error;
 mod exit;
 mod help;
+mod parse;
 mod program;
+mod shell;
 mod spec;
+mod switch;
 mod value;
 
-pub use env::{EnvPrecedence, EnvVar};
 pub use error::{ArgSource, QUOTED_CHARS_MAX, UsageError, ValueError};
 pub use exit::{Exit, STATUS_MISTAKE};
 pub use help::OptionHelp;
-pub use program::{CommandOptions, EnvExtra, FURTHER, ProgramInfo, VERSION};
+pub use program::{CommandOptions, EnvExtra, EnvPrecedence, EnvVar, FURTHER, ProgramInfo, VERSION};
 pub use spec::nearest;
 pub use value::{account, address, count, duration, path, permissions, size};

@@ -13,9 +13,9 @@
 //! - What it has accepted it answers, and then ends with status 0.
 
 use dc_daemon::activation::SocketActivation;
+use dc_daemon::listen::Listener;
 use dc_daemon::listen::accept::ThrottledListener;
 use dc_daemon::listen::limiter::{ConnectionLimiter, ConnectionPermit};
-use dc_daemon::listen::listener::Listener;
 use dc_daemon::notify::Notifier;
 use libdc::net::runtime::runtime;
 use libdc::net::socket::Socket;

@@ -27,7 +27,7 @@
 //! Nothing here panics.
 
 use crate::fds::{InheritedFd, InheritedFdError};
-use crate::listen::listener::{ListenError, Listener, SocketPermissions};
+use crate::listen::{ListenError, Listener, SocketPermissions};
 use libdc::net::address::Address;
 use std::env;
 use std::ffi::OsString;

@@ -7,12 +7,12 @@
 //! when the [`Notifier`] is dropped is logged.
 //!
 //! ```no_run
-//! # use crate::notify::Notifier;
+//! # use dc_daemon::notify::Notifier;
 //! let supervisor = Notifier::from_environment()?;
 //! // ... the listeners are open, the state is read ...
 //! supervisor.ready();
 //! supervisor.status("serving");
-//! # Ok::<(), crate::notify::NotifyError>(())
+//! # Ok::<(), dc_daemon::notify::NotifyError>(())
 //! ```
 //!
 //! While a message has to be sent again there is a thread for that, so nothing is to be said before the program has forked.
@@ -22,9 +22,11 @@
 
 mod channel;
 mod delivery;
+mod error;
 
-use self::channel::NotifyChannel;
+use self::channel::{Haste, NotifyChannel};
 use self::delivery::{Delivery, Word};
+pub use self::error::NotifyError;
 use crate::fd_passing::DESCRIPTORS_MAX;
 use nix::time::{ClockId, clock_gettime};
 use std::env;
@@ -164,13 +166,6 @@ pub fn is_stored_name(name: &str) -> bool {
         && name.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b':')
 }
 
-/// What to do with a message while the supervisor takes none.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Haste {
-    Wait,
-    Lose,
-}
-
 fn checked(name: &str) -> Result<&str, FdStoreError> {
     if is_stored_name(name) { Ok(name) } else { Err(FdStoreError::Name { name: name.to_owned() }) }
 }
@@ -187,33 +182,6 @@ fn watchdog(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Opt
         return Ok(None);
     }
     Ok(number("WATCHDOG_USEC")?.map(Duration::from_micros))
-}
-
-/// Why what the environment names is no supervisor.
-#[derive(Debug, thiserror::Error)]
-pub enum NotifyError {
-    /// It is neither a path nor an abstract address.
-    #[error("NOTIFY_SOCKET={}: neither an absolute path nor @ and a name", name.display())]
-    NoAddress {
-        /// The value of the variable.
-        name: OsString,
-    },
-    /// No message can be sent there.
-    #[error("NOTIFY_SOCKET={}: can't be used: {source}", name.display())]
-    Unusable {
-        /// The value of the variable.
-        name: OsString,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The time of the watchdog, or its process, is no number above 0.
-    #[error("{variable}={}: not a number above 0", value.display())]
-    Watchdog {
-        /// The variable.
-        variable: &'static str,
-        /// Its value.
-        value: OsString,
-    },
 }
 
 /// Why a supervisor did not store or remove descriptors.

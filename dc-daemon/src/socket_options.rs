@@ -1,7 +1,7 @@
 //! The options of the Unix sockets that a program makes.
 
 use crate::account::{Account, AccountError, group_id, user_id};
-use crate::listen::listener::{SocketMode, SocketPermissions};
+use crate::listen::{SocketMode, SocketPermissions};
 use clap::Args;
 use dc_cli::UsageError;
 use dc_cli::account::{SocketOwner, socket_account};

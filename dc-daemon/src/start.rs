@@ -5,7 +5,7 @@ use crate::activation::{ActivationError, PassedFd, SocketActivation};
 use crate::file_limit;
 use crate::lifecycle::{DaemonLaunch, LifecycleError, Serving, Unprivileged};
 use crate::listen::limiter::{ConnectionLimiter, ConnectionLimits};
-use crate::listen::listener::{ListenError, Listener};
+use crate::listen::{ListenError, Listener};
 use crate::notify::{Notifier, NotifyError};
 use crate::service_manager::ServiceManager;
 use crate::signals::{BlockedSignals, SignalPolicy, SignalStream};

@@ -5,9 +5,8 @@
 
 use crate::command::CommandProcess;
 use crate::options::{LockCommandOptions, OnLoss};
-use crate::run::print_error;
 use crate::signals::{LockSignals, SignalEvent, is_of_the_terminal, stop_self};
-use crate::status::LockFailure;
+use crate::status::{LockFailure, print_error};
 use libdc::client::lock::{Guard, Loss};
 use nix::sys::signal::Signal;
 use std::future::pending;

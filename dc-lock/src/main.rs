@@ -20,12 +20,12 @@ fn main() -> ExitCode {
         let source = tether.run();
         let failure =
             LockFailure::Command { command: tether.program().to_string_lossy().into_owned(), source };
-        run::print_error(&failure);
+        status::print_error(&failure);
         return ExitCode::from(failure.status());
     }
     let options: LockCommandOptions = PROGRAM.parse();
     let status = run::run(&options).unwrap_or_else(|failure| {
-        run::print_error(&failure);
+        status::print_error(&failure);
         failure.status()
     });
     ExitCode::from(status)

@@ -2,13 +2,11 @@
 
 use crate::command::status;
 use crate::hold::GuardedCommand;
-use crate::options::{LockCommandOptions, OnLoss, PROGRAM};
+use crate::options::{LockCommandOptions, OnLoss};
 use crate::signals::LockSignals;
-use crate::status::{LOST, LockFailure};
+use crate::status::{LOST, LockFailure, print_error};
 use libdc::client::lock::{self, AcquireOptions, Guard, LockClient, LockError};
 use libdc::net::runtime::runtime;
-use std::fmt::Display;
-use std::io::{self, Write};
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
@@ -35,12 +33,6 @@ pub(crate) fn run(options: &LockCommandOptions) -> Result<u8, LockFailure> {
         return Ok(failure.status());
     }
     status
-}
-
-/// Says something on stderr, in one line.
-pub(crate) fn print_error(what: &impl Display) {
-    // Where nobody can be told, the status still says it.
-    writeln!(io::stderr(), "{}: {what}", PROGRAM.name).ok();
 }
 
 async fn hold(options: &LockCommandOptions) -> Result<u8, LockFailure> {

@@ -1,8 +1,10 @@
 //! Exit statuses, and what is said of them. The numbers are those of sysexits.h and of the shell.
 
+use crate::options::PROGRAM;
 use dc_daemon::token_file::TokenFileError;
 use libdc::client::lock::{LockError, Loss};
-use std::io::{self, ErrorKind};
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
 use thiserror::Error;
 
 /// The lock was lost while the command ran (`EX_PROTOCOL`).
@@ -84,4 +86,10 @@ const fn status_of(error: &LockError) -> u8 {
         LockError::Auth => 77,
         _ => 70,
     }
+}
+
+/// Says something on stderr, in one line.
+pub(crate) fn print_error(what: &impl Display) {
+    // Where nobody can be told, the status still says it.
+    writeln!(io::stderr(), "{}: {what}", PROGRAM.name).ok();
 }

@@ -15,6 +15,7 @@
 //! | `output` | what children write |
 #![forbid(unsafe_code)]
 
+mod error;
 mod exec_stub;
 mod fd_store;
 mod launch;

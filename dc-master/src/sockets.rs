@@ -5,7 +5,7 @@
 
 use dc_daemon::activation::{PassedFd, UNNAMED};
 use dc_daemon::file::OwnedFile;
-use dc_daemon::listen::listener::{ListenError, Listener, ListenerSocket, SocketPermissions};
+use dc_daemon::listen::{ListenError, Listener, ListenerSocket, SocketPermissions};
 use libdc::net::address::Address;
 use nix::sys::socket::{Shutdown, shutdown};
 use std::io;

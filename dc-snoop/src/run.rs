@@ -15,7 +15,7 @@ use crate::replay::Replay;
 use crate::socket::Acceptor;
 use crate::stats::TrafficStats;
 use dc_daemon::file_limit;
-use dc_daemon::listen::listener::{ListenError, Listener, SocketPermissions};
+use dc_daemon::listen::{ListenError, Listener, SocketPermissions};
 use dc_daemon::signals::{SignalPolicy, SignalStream};
 use dc_snoop::decode::Redaction;
 use jiff::tz::TimeZone;

@@ -1,6 +1,6 @@
 //! Connections, of TCP or of a Unix socket, as the relay needs them.
 
-use dc_daemon::listen::listener::ListenerSocket;
+use dc_daemon::listen::ListenerSocket;
 use libdc::net::address::Address;
 use libdc::net::connect::connect;
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};

@@ -4,6 +4,7 @@
 //! `-locks`, clients that contend for locks, and a model of who holds which. The first wrong answer ends the run. Exit status: 0 all was right; 1 something was wrong, or the server out of reach;
 //! 64 a mistake on the command line; 130 interrupted.
 
+mod clients;
 mod connection;
 mod content;
 mod counters;
@@ -20,13 +21,15 @@ mod report;
 mod run;
 #[cfg(test)]
 mod run_tests;
+mod stop_reason;
 mod worker;
 mod wrong_answer;
 
 use report::RunReport;
-use run::{StopReason, TestRun};
+use run::TestRun;
 use std::io::{self, ErrorKind, Write};
 use std::process::ExitCode;
+use stop_reason::StopReason;
 
 #[tokio::main(flavor = "current_thread")]
 async fn main() -> ExitCode {
@@ -40,7 +43,7 @@ async fn main() -> ExitCode {
         std::future::pending::<std::convert::Infallible>().await
     };
     let ended = tokio::select! {
-        ended = run.clients(&options) => ended,
+        ended = clients::run_clients(&run, &options) => ended,
         never = progress::draw(&run, &options) => match never {},
         never = interrupted => match never {},
     };

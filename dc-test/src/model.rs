@@ -18,6 +18,7 @@ use crate::counters::CounterTable;
 use crate::wrong_answer::WrongAnswer;
 use fastrand::Rng;
 use libdc::time::Time;
+use libdc::wire::frame::Operation;
 use libdc::wire::frame::SessionOperation;
 use libdc::wire::session::{SessionAnswer, SessionStatus};
 use std::ops::RangeInclusive;
@@ -183,7 +184,7 @@ impl SessionModel {
         let slot = &mut self.slots[question.slot];
         slot.asked = false;
         let wrong =
-            |slot: &SessionSlot| WrongAnswer::new(question, slot.expectation(question.asked, now), answer);
+            |slot: &SessionSlot| wrong_answer(question, slot.expectation(question.asked, now), answer);
         let outcome = match (question.operation, answer) {
             (Get, SessionAnswer::Session(bytes)) => {
                 let stored = slot.contents.iter().find(|content| {
@@ -225,6 +226,7 @@ impl SessionModel {
     }
 
     /// Whether it is about a session that will be left alone.
+
     #[cfg(test)]
     pub(crate) const fn is_aging(&self, question: &PendingSessionOp) -> bool {
         question.slot < self.aging
@@ -292,4 +294,25 @@ impl SessionSlot {
         }
         words.join(", or ")
     }
+}
+
+/// The message about an answer that no server may give to `question`.
+fn wrong_answer(
+    question: &PendingSessionOp,
+    expected: String,
+    answer: SessionAnswer<'_>,
+) -> Box<WrongAnswer> {
+    let id: String = content::id(question.id).iter().map(|byte| format!("{byte:02x}")).collect();
+    let mut asked = format!("{} of {id}", Operation::Session(question.operation).name());
+    if let Some(content) = &question.content {
+        asked += &format!(" with {} bytes for {} ms", content.len, content.timeout_ms);
+    }
+    let got = match answer {
+        SessionAnswer::Status(status) => status.name().to_owned(),
+        SessionAnswer::Session(bytes) => {
+            let begin: String = bytes.iter().take(8).map(|byte| format!("{byte:02x}")).collect();
+            format!("{} bytes that begin with {begin} and were not stored, or not last", bytes.len())
+        }
+    };
+    WrongAnswer::new(asked, expected, got)
 }

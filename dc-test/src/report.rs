@@ -4,7 +4,7 @@ use crate::counters::{CounterTable, OperationCounters, RunCounters};
 use crate::locks;
 use crate::options::TestOptions;
 use crate::outage::Outages;
-use crate::run::StopReason;
+use crate::stop_reason::StopReason;
 use hdrhistogram::Histogram;
 use serde_json::{Map, Value, json};
 use std::fmt;

@@ -1,20 +1,16 @@
 //! A run: the clients, what they share, and how it ends.
 
 use crate::counters::{OperationFailure, RunCounters};
-use crate::locks::{self, Locker};
-use crate::model::{self, SessionModel, SessionWorkload};
+use crate::locks;
+use crate::model::{self, SessionWorkload};
 use crate::options::TestOptions;
 use crate::outage::Outages;
-use crate::worker::SessionWorker;
-use crate::wrong_answer::WrongAnswer;
-use fastrand::Rng;
+use crate::stop_reason::StopReason;
 use libdc::net::address::Address;
 use libdc::time::Time;
-use libdc::wire::frame::DecodeError;
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
-use tokio::task::{JoinSet, LocalSet};
 
 /// One in so many sessions is left alone until it must have expired.
 const AGING: usize = 10;
@@ -35,32 +31,7 @@ pub(crate) struct TestRun {
     done: Cell<u64>,
     begun: Instant,
     end: Option<Instant>,
-    stopping: Cell<bool>,
-}
-
-/// Why a run ended before it was through.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum StopReason {
-    /// A wrong answer.
-    #[error(transparent)]
-    Wrong(#[from] Box<WrongAnswer>),
-    /// The server does not keep to the protocol.
-    #[error("malformed answer: {0}")]
-    Malformed(#[from] DecodeError),
-    /// An answer to nothing that is under way.
-    #[error("an answer to {operation} with uid {uid}, which was not asked")]
-    NotAsked {
-        /// What it says it answers.
-        operation: &'static str,
-        /// Its uid.
-        uid: u32,
-    },
-    /// A failure, and no outage is tolerated, or none as long as this one.
-    #[error(transparent)]
-    Failed(OperationFailure),
-    /// The user wants it to end.
-    #[error("interrupted")]
-    Interrupted,
+    pub(crate) stopping: Cell<bool>,
 }
 
 impl TestRun {
@@ -81,36 +52,6 @@ impl TestRun {
             end: options.duration.and_then(|duration| begun.checked_add(duration)),
             stopping: Cell::new(false),
         })
-    }
-
-    /// Runs all clients to the end.
-    ///
-    /// # Errors
-    /// [`StopReason`] if one of them stopped, or the user did.
-    pub(crate) async fn clients(self: &Rc<Self>, options: &TestOptions) -> Result<(), StopReason> {
-        let mut rng = Rng::new();
-        let local = LocalSet::new();
-        let mut workers = JoinSet::new();
-        let keys = locks::LockModel::new(&locks::LockWorkload::from(options), rng.u64(..));
-        let keys = Rc::new(RefCell::new(keys));
-        for _ in 0..options.clients() {
-            if options.locks {
-                let locker = Locker::new(Rc::clone(self), Rc::clone(&keys), rng.fork());
-                workers.spawn_local_on(locker.work(), &local);
-            } else {
-                let model = SessionModel::new(&SessionWorkload::from(options), rng.fork());
-                workers.spawn_local_on(SessionWorker::new(Rc::clone(self), model).work(), &local);
-            }
-        }
-        let all = async {
-            while let Some(ended) = workers.join_next().await {
-                ended.unwrap_or_else(|error| std::panic::resume_unwind(error.into_panic()))?;
-            }
-            Ok(())
-        };
-        let ended = local.run_until(all).await;
-        self.outages.borrow_mut().close(self.time(Instant::now()));
-        if ended.is_ok() && self.stopping.get() { Err(StopReason::Interrupted) } else { ended }
     }
 
     /// Has the clients ask nothing more.

@@ -1,9 +1,11 @@
 //! Whole runs against servers of known conduct.
 
+use crate::clients::run_clients;
 use crate::counters::OperationFailure;
 use crate::fake::{FakeConduct, ScriptedFake};
 use crate::options::{PROGRAM, TestOptions};
-use crate::run::{StopReason, TestRun};
+use crate::run::TestRun;
+use crate::stop_reason::StopReason;
 use std::rc::Rc;
 use std::time::Duration;
 
@@ -18,7 +20,7 @@ async fn run(line: &str, conduct: FakeConduct) -> (Result<(), StopReason>, Rc<Te
     let server = ScriptedFake::start(conduct).await;
     let options = TestOptions { connect: server.address.clone(), ..parse(line) };
     let run = TestRun::new(&options);
-    let ended = run.clients(&options).await;
+    let ended = run_clients(&run, &options).await;
     (ended, run)
 }
 
@@ -132,7 +134,7 @@ async fn a_silent_server_is_a_failure() {
         ..parse(line)
     };
     let run = TestRun::new(&options);
-    let ended = run.clients(&options).await;
+    let ended = run_clients(&run, &options).await;
     assert!(matches!(ended, Err(StopReason::Failed(OperationFailure::Unanswered { .. }))), "{ended:?}");
     assert_eq!(run.tally.borrow().unanswered, 3);
 }
@@ -145,7 +147,7 @@ async fn a_server_that_was_never_there_is_not_waited_for() {
     tokio::task::yield_now().await;
     let line = "--tolerate-outage 60s";
     let options = TestOptions { connect: address, ..parse(line) };
-    let stop = TestRun::new(&options).clients(&options).await.unwrap_err();
+    let stop = run_clients(&TestRun::new(&options), &options).await.unwrap_err();
     assert!(matches!(stop, StopReason::Failed(OperationFailure::NotConnected { .. })), "{stop}");
     assert!(!stop.to_string().contains('\n'));
 }
@@ -159,7 +161,7 @@ async fn a_run_ends_with_its_duration_or_when_stopped() {
         duration: Some(Duration::from_millis(30)),
         ..parsed.clone()
     };
-    TestRun::new(&options).clients(&options).await.unwrap();
+    run_clients(&TestRun::new(&options), &options).await.unwrap();
 
     let options =
         TestOptions { connect: server.address.clone(), duration: None, ops: Some(u64::MAX), ..parsed };
@@ -172,7 +174,7 @@ async fn a_run_ends_with_its_duration_or_when_stopped() {
         std::future::pending::<()>().await;
     };
     tokio::select! {
-        ended = run.clients(&options) => assert!(matches!(ended, Err(StopReason::Interrupted)), "{ended:?}"),
+        ended = run_clients(&run, &options) => assert!(matches!(ended, Err(StopReason::Interrupted)), "{ended:?}"),
         () = stop => {}
     }
 }

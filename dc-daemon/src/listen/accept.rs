@@ -2,10 +2,10 @@
 //! to give.
 //!
 //! ```no_run
-//! # use crate::listen::accept::ThrottledListener;
+//! # use dc_daemon::listen::accept::ThrottledListener;
 //! # use libdc::net::places::{ConnectionLimits, Places};
 //! # use std::sync::Arc;
-//! # async fn example(listener: crate::listen::listener::Listener) -> std::io::Result<()> {
+//! # async fn example(listener: dc_daemon::listen::Listener) -> std::io::Result<()> {
 //! let limits = ConnectionLimits { throttle: 1000, ..ConnectionLimits::default() };
 //! let places = Arc::new(Places::new(limits));
 //! let listener = ThrottledListener::new(listener, Arc::clone(&places))?;
@@ -19,7 +19,8 @@
 
 use crate::file::OwnedFile;
 use crate::listen::limiter::{ConnectionLimiter, ConnectionPermit};
-use crate::listen::listener::{BACKLOG, Listener, ListenerSocket};
+use crate::listen::stream_socket::BACKLOG;
+use crate::listen::{Listener, ListenerSocket};
 use libdc::net::address::Address;
 use libdc::net::socket::{Socket, prepare_tcp};
 use std::fmt::Display;
@@ -253,8 +254,8 @@ fn is_exhaustion(error: &io::Error) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::listen::SocketPermissions;
     use crate::listen::limiter::ConnectionLimits;
-    use crate::listen::listener::SocketPermissions;
     use libdc::net::address::SocketPath;
     use std::os::unix::net::UnixStream;
     use std::path::PathBuf;

@@ -12,23 +12,18 @@
 //!
 //! Nothing here panics.
 
+use super::error::{ListenError, ListenStep};
+use super::permissions::SocketPermissions;
+use super::stream_socket::{listen, stream_socket};
 use super::unix;
 use crate::fds::{InheritedFd, InheritedFdError};
 use crate::file::OwnedFile;
 use libdc::net::address::{Address, Family, SocketPath, TcpAddress};
 use nix::errno::Errno;
-use nix::sys::socket::{
-    self, AddressFamily, Backlog, SockFlag, SockType, SockaddrLike, SockaddrStorage, sockopt,
-};
-use std::fmt;
-use std::io;
+use nix::sys::socket::{self, AddressFamily, SockType, SockaddrLike, SockaddrStorage, sockopt};
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
-use std::str::FromStr;
-
-/// Connections that may wait to be accepted.
-pub(super) const BACKLOG: i32 = 4096;
 
 /// A listening socket, and the file that it made.
 #[derive(Debug)]
@@ -123,160 +118,6 @@ pub enum ListenerSocket {
     Tcp(TcpListener),
     /// A Unix stream socket.
     Unix(UnixListener),
-}
-
-/// Owner, group and mode of a Unix socket. What is `None` is left as the system makes it.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct SocketPermissions {
-    /// `-sockowner`, a user's number.
-    pub owner: Option<u32>,
-    /// `-sockgroup`, a group's number.
-    pub group: Option<u32>,
-    /// `-sockperms`.
-    pub mode: Option<SocketMode>,
-}
-
-/// The mode of a Unix socket: at most 0777. On Linux connecting takes write permission.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct SocketMode(u32);
-
-impl SocketMode {
-    /// The mode with these bits; `None` above 0777.
-    #[must_use]
-    pub const fn new(bits: u32) -> Option<Self> {
-        if bits <= 0o777 { Some(Self(bits)) } else { None }
-    }
-
-    /// The bits.
-    #[must_use]
-    pub const fn bits(self) -> u32 {
-        self.0
-    }
-}
-
-impl FromStr for SocketMode {
-    type Err = SocketModeError;
-
-    fn from_str(text: &str) -> Result<Self, SocketModeError> {
-        if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(SocketModeError);
-        }
-        u32::from_str_radix(text, 8).ok().and_then(Self::new).ok_or(SocketModeError)
-    }
-}
-
-impl fmt::Display for SocketMode {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{:03o}", self.0)
-    }
-}
-
-/// The text is no mode of a socket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("not an octal mode from 000 to 777")]
-pub struct SocketModeError;
-
-/// Why there is no listener.
-#[derive(Debug, thiserror::Error)]
-pub enum ListenError {
-    /// The system refused a step.
-    #[error("{address}: can't {step}: {source}")]
-    Failed {
-        /// The address.
-        address: Address,
-        /// What was tried.
-        step: ListenStep,
-        /// Why not.
-        source: io::Error,
-    },
-    /// A process accepts connections on the path.
-    #[error("{address}: a live process is listening there")]
-    Live {
-        /// The address.
-        address: Address,
-    },
-    /// The path leads to something that is no socket. It is left as it is.
-    #[error("{address}: there is a file that is not a socket")]
-    NotASocket {
-        /// The address.
-        address: Address,
-    },
-    /// Another process replaced the socket while it was made.
-    #[error("{address}: another process took the path at the same moment")]
-    Lost {
-        /// The address.
-        address: Address,
-    },
-    /// The descriptor is not one that the process was started with.
-    #[error("{address}: no such descriptor was inherited")]
-    NotInherited {
-        /// The address.
-        address: Address,
-    },
-    /// The descriptor is not a socket that listens for stream connections.
-    #[error("{address}: not a listening stream socket")]
-    NotListening {
-        /// The address.
-        address: Address,
-    },
-}
-
-impl ListenError {
-    pub(super) fn failed(address: &Address, step: ListenStep, source: impl Into<io::Error>) -> Self {
-        Self::Failed { address: address.clone(), step, source: source.into() }
-    }
-}
-
-/// A step on the way to a listener.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum ListenStep {
-    /// Looking up a host name.
-    Lookup,
-    /// Making the socket and setting its options.
-    Create,
-    /// Giving it its address.
-    Bind,
-    /// Looking at the file at the path.
-    Inspect,
-    /// Finding out whether a process serves the path.
-    Probe,
-    /// Removing the socket of a dead process.
-    Replace,
-    /// Setting owner and group.
-    Own,
-    /// Setting the mode.
-    Mode,
-    /// Starting to listen.
-    Listen,
-    /// Taking over an inherited socket.
-    Inherit,
-}
-
-impl fmt::Display for ListenStep {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Lookup => "look up the host",
-            Self::Create => "make a socket",
-            Self::Bind => "bind",
-            Self::Inspect => "inspect the path",
-            Self::Probe => "find out whether a process is listening there",
-            Self::Replace => "remove the socket of a dead process",
-            Self::Own => "set owner and group of the socket",
-            Self::Mode => "set the mode of the socket",
-            Self::Listen => "listen",
-            Self::Inherit => "take over the descriptor",
-        })
-    }
-}
-
-/// Starts to listen on a bound socket.
-pub(super) fn listen(socket: &OwnedFd) -> nix::Result<()> {
-    socket::listen(socket, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN))
-}
-
-/// A new stream socket that no child inherits.
-pub(super) fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
-    socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
 }
 
 fn bind_tcp(address: &Address, tcp: &TcpAddress) -> Result<TcpListener, ListenError> {
@@ -459,14 +300,5 @@ mod tests {
 
         let error = bind("FD:1000000").unwrap_err();
         assert_eq!(error.to_string(), "FD:1000000: no such descriptor was inherited");
-    }
-
-    #[test]
-    fn a_mode_is_octal() {
-        assert_eq!("660".parse(), Ok(SocketMode(0o660)));
-        assert_eq!("0777".parse::<SocketMode>().unwrap().to_string(), "777");
-        for text in ["", "8", "1000", "-1", "+7", "rw", "0o660", "77777777777777"] {
-            assert_eq!(text.parse::<SocketMode>(), Err(SocketModeError), "{text:?}");
-        }
     }
 }

@@ -10,7 +10,9 @@
 //! starting for dead. Therefore they take turns, with a lock on the directory. Where there
 //! can be none, after starting to listen a starter looks whether the path is still its own.
 
-use super::listener::{self, ListenError, ListenStep, SocketPermissions};
+use super::error::{ListenError, ListenStep};
+use super::permissions::SocketPermissions;
+use super::stream_socket::{listen, stream_socket};
 use crate::file::{DirectoryLock, FileId, OwnedFile};
 use libdc::net::address::{Address, SocketPath};
 use nix::errno::Errno;
@@ -66,7 +68,7 @@ fn permit(address: &Address, path: &Path, permissions: &SocketPermissions) -> Re
 
 /// A socket with the path as its address, which does not listen yet.
 fn bind_at(address: &Address, path: &Path) -> Result<OwnedFd, ListenError> {
-    let socket = listener::stream_socket(AddressFamily::Unix)
+    let socket = stream_socket(AddressFamily::Unix)
         .map_err(|error| ListenError::failed(address, ListenStep::Create, error))?;
     let name = UnixAddr::new(path).map_err(|error| ListenError::failed(address, ListenStep::Bind, error))?;
     for _ in 0..ATTEMPTS {
@@ -81,7 +83,7 @@ fn bind_at(address: &Address, path: &Path) -> Result<OwnedFd, ListenError> {
 
 /// Lets connections in, if it is to this socket that they come.
 fn listen_at(address: &Address, socket: OwnedFd, file: &OwnedFile) -> Result<UnixListener, ListenError> {
-    listener::listen(&socket).map_err(|error| ListenError::failed(address, ListenStep::Listen, error))?;
+    listen(&socket).map_err(|error| ListenError::failed(address, ListenStep::Listen, error))?;
     match file.is_there() {
         Ok(true) => Ok(UnixListener::from(socket)),
         Ok(false) => Err(ListenError::Lost { address: address.clone() }),
@@ -118,7 +120,7 @@ fn clear(address: &Address, path: &Path) -> Result<(), ListenError> {
 /// Whether a process accepts connections at `path`. Does not wait for a place in its queue.
 fn probe(path: &Path) -> nix::Result<SocketLiveness> {
     let name = UnixAddr::new(path)?;
-    let socket = listener::stream_socket(AddressFamily::Unix)?;
+    let socket = stream_socket(AddressFamily::Unix)?;
     match socket::connect(socket.as_raw_fd(), &name) {
         Ok(()) | Err(Errno::EAGAIN | Errno::EINPROGRESS) => Ok(SocketLiveness::Alive),
         Err(Errno::ECONNREFUSED) => Ok(SocketLiveness::Dead),
@@ -137,7 +139,7 @@ enum SocketLiveness {
 mod tests {
     use super::*;
     use crate::file::tests::waits_in_vain;
-    use crate::listen::listener::{Listener, SocketMode};
+    use crate::listen::{Listener, SocketMode};
     use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
     use std::os::unix::net::{UnixDatagram, UnixStream};
     use std::sync::Barrier;
@@ -194,7 +196,7 @@ mod tests {
     fn a_live_socket_with_a_full_queue_is_not_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
-        let socket = listener::stream_socket(AddressFamily::Unix).unwrap();
+        let socket = stream_socket(AddressFamily::Unix).unwrap();
         socket::bind(socket.as_raw_fd(), &UnixAddr::new(&path).unwrap()).unwrap();
         socket::listen(&socket, socket::Backlog::new(0).unwrap()).unwrap();
         let _waiting = UnixStream::connect(&path).unwrap();

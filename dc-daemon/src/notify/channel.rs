@@ -2,7 +2,7 @@
 //!
 //! Nothing here panics.
 
-use super::{Haste, NotifyError};
+use super::error::NotifyError;
 use crate::fd_passing::send_with;
 use nix::sys::socket::MsgFlags;
 use std::ffi::OsStr;
@@ -16,6 +16,13 @@ use tracing::debug;
 
 /// Longest wait for a supervisor to take a message with [`Haste::Wait`].
 const PATIENCE: Duration = Duration::from_secs(1);
+
+/// What to do with a message while the supervisor takes none.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Haste {
+    Wait,
+    Lose,
+}
 
 #[derive(Debug)]
 pub(super) struct NotifyChannel {

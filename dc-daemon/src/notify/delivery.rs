@@ -7,7 +7,7 @@
 //!
 //! No lock is held while the system is waited for: nothing is sent but what can be sent now. Nothing here panics.
 
-use super::{Haste, channel::NotifyChannel};
+use super::channel::{Haste, NotifyChannel};
 use std::collections::VecDeque;
 use std::io;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};

@@ -5,7 +5,7 @@
 use dc_daemon::account::{Account, group_id, user_id};
 use dc_daemon::file_limit;
 use dc_daemon::lifecycle::{DaemonLaunch, Unprivileged};
-use dc_daemon::listen::listener::{Listener, ListenerSocket, SocketPermissions};
+use dc_daemon::listen::{Listener, ListenerSocket, SocketPermissions};
 use dc_daemon::signals::{SignalPolicy, SignalStream};
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::{Pid, Uid, setuid};

@@ -11,7 +11,7 @@
 
 use super::link::show_auth_token;
 use super::lock::{short_digest, show_action, show_answer};
-use super::message::Redaction;
+use super::values::Redaction;
 use libdc::id::{LockKey, Token};
 use libdc::limits::LINE_BYTES_MAX;
 use libdc::wire::frame::Direction;
@@ -226,7 +226,7 @@ impl fmt::Display for DisplayLines<'_> {
                 write!(f, " {}", show_line(argument, hides_argument, secrets))
             }
             DecodedLines::Broken { lines, problem } => {
-                write!(f, "malformed: {problem} ({})", super::message::show_data(lines, secrets))
+                write!(f, "malformed: {problem} ({})", super::values::show_data(lines, secrets))
             }
             DecodedLines::Answer(answer) => show_answer(f, &answer, secrets),
             DecodedLines::NoAnswer(line) => {
@@ -234,7 +234,7 @@ impl fmt::Display for DisplayLines<'_> {
                 let shown = &line[..line.len().min(SHOWN_BYTES_MAX)];
                 write!(f, "malformed: no answer: {}", show_line(shown, false, secrets))?;
                 if shown.len() < line.len() {
-                    write!(f, " of {}", super::message::bytes(line.len()))
+                    write!(f, " of {}", super::values::bytes(line.len()))
                 } else {
                     Ok(())
                 }
@@ -260,7 +260,7 @@ impl fmt::Display for DisplayLine<'_> {
             return write!(f, "\"{}\"", self.line.escape_ascii());
         }
         if self.is_secret && !self.line.is_empty() {
-            return write!(f, "{} {:04x}", super::message::bytes(self.line.len()), short_digest(self.line));
+            return write!(f, "{} {:04x}", super::values::bytes(self.line.len()), short_digest(self.line));
         }
         f.write_str("\"")?;
         let mut shown = 0;

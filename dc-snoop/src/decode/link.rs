@@ -1,7 +1,7 @@
 //! What is said about the link itself.
 
 use super::lock::{secret_of_token, short_digest, show_key, show_owner, show_token};
-use super::message::{Redaction, bytes, digest, show_hex, show_ms};
+use super::values::{Redaction, bytes, digest, show_hex, show_ms};
 use libdc::id::{LinkId, Token};
 use libdc::wire::decode_error::DecodeError;
 use libdc::wire::frame::Direction;

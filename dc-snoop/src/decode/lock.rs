@@ -3,7 +3,7 @@
 //! Of a token the fence is shown, which is no secret, and two bytes of the SHA-256 of the whole: enough to see that
 //! one with the right fence is a wrong one, and so little that the 64 secret bits stay beyond guessing.
 
-use super::message::{Redaction, digest, show_hex, show_ms};
+use super::values::{Redaction, digest, show_hex, show_ms};
 use libdc::id::{LockKey, Token};
 use libdc::wire::lock::{FieldReader, LockAction, LockAnswer, LockRequest};
 use libdc::wire::operation::{LockOperation, Operation};
@@ -148,7 +148,7 @@ pub(super) fn show_answer(
             write!(f, "{}", show_token(grant.token, secrets))
         }
         LockAnswer::Renewed { lease_ms } => write!(f, "ok lease={}", show_ms(*lease_ms)),
-        LockAnswer::Stats(json) => write!(f, "ok {} of JSON", super::message::bytes(json.len())),
+        LockAnswer::Stats(json) => write!(f, "ok {} of JSON", super::values::bytes(json.len())),
     }
 }
 

@@ -1,6 +1,6 @@
 //! One direction of a connection: its bytes, cut into what is told of.
 
-use super::observer::Endpoint;
+use super::endpoint::Endpoint;
 use super::unanswered::UnansweredRequests;
 use libdc::limits::{FRAME_HEADER_BYTES, LINE_BYTES_MAX};
 use libdc::wire::detect::Protocol;

@@ -14,9 +14,9 @@
 //! came, and at most [`LINK_IN_FLIGHT_MAX`](libdc::limits::LINK_IN_FLIGHT_MAX) requests. Whatever the bytes are, it
 //! does not panic.
 
-pub use super::half::sender_of_text;
 use super::unanswered::MatchedRequest;
 
+use super::endpoint::Endpoint;
 use super::half::{HalfEvent, HalfStream, StreamProtocol};
 use crate::decode::DecodedLines;
 use libdc::wire::frame::{DecodeError, Direction};
@@ -128,26 +128,6 @@ impl Observer {
 impl Default for Observer {
     fn default() -> Self {
         Self::new()
-    }
-}
-
-/// Which end of a connection sent something.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Endpoint {
-    /// The end that connected.
-    Client,
-    /// The end that accepted.
-    Server,
-}
-
-impl Endpoint {
-    /// The other end.
-    #[must_use]
-    pub const fn opposite(self) -> Self {
-        match self {
-            Self::Client => Self::Server,
-            Self::Server => Self::Client,
-        }
     }
 }
 

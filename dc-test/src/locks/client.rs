@@ -9,7 +9,8 @@ use super::question::{CONNECT, LockAct, LockOpOutcome, PendingLockOp, Uncertaint
 use super::round::{AllowedActs, Round, RoundStep};
 use crate::connection::PipelinedConnection;
 use crate::counters::OperationFailure;
-use crate::run::{StopReason, TestRun};
+use crate::run::TestRun;
+use crate::stop_reason::StopReason;
 use crate::worker::{PAUSE, not_asked};
 use fastrand::Rng;
 use libdc::id::Token;

@@ -7,7 +7,9 @@ mod model;
 mod model_tests;
 mod question;
 mod round;
+mod workload;
 
-pub(crate) use client::LockWorker as Locker;
-pub(crate) use model::{LockModel, LockWorkload};
+pub(crate) use client::LockWorker;
+pub(crate) use model::LockModel;
 pub(crate) use question::{RELEASE, SHEET};
+pub(crate) use workload::LockWorkload;

@@ -17,6 +17,7 @@
 use super::key::{Contender, ContenderHold, KeyModel, MARGIN_MS, Overlap, SETTLE_MS};
 use super::question::{LockAct, LockOpOutcome, PendingLockOp, Verdict};
 use super::round::Lapse;
+use super::workload::LockWorkload;
 use crate::wrong_answer::WrongAnswer;
 use libdc::id::Grant;
 use libdc::time::Time;
@@ -42,21 +43,6 @@ pub(crate) struct LockModel {
     connections: u64,
     /// No short lease is asked for before.
     lapses: [(Lapse, Time); 2],
-}
-
-/// What the locks are like.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct LockWorkload {
-    /// How many keys.
-    pub(crate) keys: usize,
-    /// How many may hold one.
-    pub(crate) limit: u32,
-    /// For how long one is asked for, in milliseconds.
-    pub(crate) lease_ms: u64,
-    /// How long one is waited for, in milliseconds.
-    pub(crate) wait_ms: u64,
-    /// How long one is held, in milliseconds.
-    pub(crate) hold_ms: u64,
 }
 
 /// Who asks.

@@ -1,8 +1,9 @@
 //! The model against answers that are right and answers that are not.
 
 use super::key::SETTLE_MS;
-use super::model::{ContenderId, LockModel, LockWorkload};
+use super::model::{ContenderId, LockModel};
 use super::question::{LockAct, LockOpOutcome, PendingLockOp, Verdict};
+use super::workload::LockWorkload;
 use crate::wrong_answer::WrongAnswer;
 use libdc::id::{Grant, Token};
 use libdc::time::Time;

@@ -172,7 +172,7 @@ impl PendingLockOp {
         if let Some(token) = self.token {
             asked += &format!(" with fence {}", token.fence());
         }
-        WrongAnswer::from_texts(asked, expected.into(), got.into())
+        WrongAnswer::new(asked, expected.into(), got.into())
     }
 }
 

@@ -2,8 +2,8 @@
 //! let the lease pass, hold the lock for longer than the first lease, or are gone without a word.
 
 use super::key::MARGIN_MS;
-use super::model::LockWorkload;
 use super::question::LockAct;
+use super::workload::LockWorkload;
 use fastrand::Rng;
 use std::collections::VecDeque;
 use std::time::Duration;
