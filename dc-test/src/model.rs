@@ -226,7 +226,6 @@ impl SessionModel {
     }
 
     /// Whether it is about a session that will be left alone.
-
     #[cfg(test)]
     pub(crate) const fn is_aging(&self, question: &PendingSessionOp) -> bool {
         question.slot < self.aging
