@@ -14,7 +14,7 @@ use std::sync::OnceLock;
 const PROGRAMS: &str = "DC_PROGRAMS";
 const PACKAGES: [&str; 5] = ["dc-server", "dc-client", "dc-master", "dc-snoop", "dc-tests"];
 /// The examples of libdc that are started too.
-const EXAMPLES: [&str; 1] = ["good_child"];
+const EXAMPLES: [&str; 3] = ["good_child", "locks", "sessions"];
 
 /// Where the programs are. They have been built on return.
 #[must_use]
