@@ -8,6 +8,7 @@
 //! | `crontab` | one line of a crontab; its command must succeed |
 //! | `part of the example NAME` | the marked part of `examples/NAME.rs`, which is built and run |
 //! | `drop-in of UNIT`, `unit NAME` | systemd-analyze must accept it |
+//! | `run under systemd: NAME` | `packaging/check/under-systemd` runs the block of this name |
 //! | `not run: REASON` | is not checked |
 //! | `setup` | no block: the comment's further lines are commands |
 //!
@@ -28,6 +29,7 @@ pub(crate) enum Mark {
     Example(String),
     DropIn(String),
     Unit(String),
+    UnderSystemd(String),
     NotRun,
 }
 
@@ -113,6 +115,8 @@ fn parse_mark(words: &str) -> Option<Mark> {
         Some(Mark::DropIn(unit.to_owned()))
     } else if let Some(unit) = named("unit ") {
         Some(Mark::Unit(unit.to_owned()))
+    } else if let Some(name) = named("run under systemd: ") {
+        Some(Mark::UnderSystemd(name.to_owned()))
     } else {
         named("not run: ").map(|_| Mark::NotRun)
     }

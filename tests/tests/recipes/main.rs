@@ -94,7 +94,7 @@ fn steps(document: &Document) -> Vec<(Step, Option<Shown>)> {
             Mark::Crontab => steps.push((step(command_of_crontab(&block.text)), None)),
             // good_child takes its sockets from the dc_master of the recipe around it.
             Mark::Example(name) if name != "good_child" => steps.push((step(name), None)),
-            Mark::Example(_) | Mark::DropIn(_) | Mark::Unit(_) | Mark::NotRun => {}
+            Mark::Example(_) | Mark::DropIn(_) | Mark::Unit(_) | Mark::UnderSystemd(_) | Mark::NotRun => {}
         }
     }
     steps
@@ -244,6 +244,18 @@ fn table_of_options_is_that_of_the_programs() {
     let with_end = |table: &str| format!("-->\n{table}{}", options_table::END);
     let is_equal = stated == table || update::replace_text(path, &with_end(stated), &with_end(&table));
     assert!(is_equal, "{path}: the table of options should be\n{table}\nUPDATE_DOCS=1 writes it");
+}
+
+#[test]
+fn blocks_for_systemd_are_run_by_the_check_of_the_package() {
+    let check = fs::read_to_string(top().join("packaging/check/under-systemd")).expect("a check");
+    let blocks: Vec<_> = paths().iter().flat_map(|path| document(path).blocks).collect();
+    let names = blocks.iter().filter_map(|block| match &block.mark {
+        Mark::UnderSystemd(name) => Some(format!("run under systemd: {name}")),
+        _ => None,
+    });
+    let left: Vec<_> = names.filter(|name| !check.contains(name)).collect();
+    assert!(left.is_empty(), "packaging/check/under-systemd does not run {left:?}");
 }
 
 #[test]
