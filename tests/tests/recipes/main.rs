@@ -170,6 +170,30 @@ fn readme_has_at_most_150_lines_and_names_every_document() {
 }
 
 #[test]
+fn architecture_names_files_that_exist() {
+    let text = fs::read_to_string(top().join("docs/architecture.md")).expect("a document");
+    let absent = absent_files(&text, |path| top().join(path).exists());
+    assert!(absent.is_empty(), "docs/architecture.md names {absent:?}");
+}
+
+/// The paths in code spans of `text` that `exists` does not know. A path begins with a folder of the repository.
+fn absent_files(text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
+    let lines = text.lines().filter(|line| !line.starts_with("```"));
+    let spans = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
+    let is_path = |span: &&str| {
+        let top = span.split_once('/').map_or("", |(top, _)| top);
+        matches!(top, "libdc" | "tests" | "packaging" | "docs" | "man") || top.starts_with("dc-")
+    };
+    spans.filter(is_path).filter(|path| !exists(path)).map(str::to_owned).collect()
+}
+
+#[test]
+fn path_of_no_file_is_absent() {
+    let text = "`libdc/src/a.rs`, `dc-lock/src/b.rs` and `tests`;\n```text\n`proto/c`, `cargo x/y`, `/run/z`";
+    assert_eq!(absent_files(text, |path| path.ends_with("a.rs")), ["dc-lock/src/b.rs"]);
+}
+
+#[test]
 fn snippets_are_parts_of_the_examples() {
     let mut differences = Vec::new();
     for path in paths() {
