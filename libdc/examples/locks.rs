@@ -10,6 +10,7 @@
 
 use libdc::client::lock::{AcquireOptions, LockClient, LockOptions};
 use std::error::Error;
+use std::future::ready;
 use std::io;
 
 #[tokio::main(flavor = "current_thread")]
@@ -27,7 +28,7 @@ async fn main() -> Result<(), Box<dyn Error>> {
 }
 
 /// Stands for a store that refuses a fence smaller than the greatest one it has seen.
-async fn store(name: &str, fence: u64) -> io::Result<()> {
+fn store(name: &str, fence: u64) -> impl Future<Output = io::Result<()>> {
     println!("stored {name} with fence {fence}");
-    Ok(())
+    ready(Ok(()))
 }
