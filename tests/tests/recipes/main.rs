@@ -8,6 +8,7 @@
 //! A test that lacks a component prints a line and passes; with `DISTCACHE_TESTS_REQUIRE=1` it fails.
 
 mod blocks;
+mod links;
 mod namespace;
 mod options_table;
 mod output;
@@ -149,6 +150,13 @@ fn every_block_of_the_documents_is_marked() {
 }
 
 #[test]
+fn links_to_headings_lead_somewhere() {
+    let read = |path: &str| fs::read_to_string(top().join(path)).ok();
+    let dead: Vec<_> = paths().iter().flat_map(|path| links::dead_anchors(path, read)).collect();
+    assert!(dead.is_empty(), "\n{}", dead.join("\n"));
+}
+
+#[test]
 fn every_document_with_recipes_has_its_test() {
     let is_run = |path: &&String| !steps(&document(path)).is_empty();
     let paths = paths();
@@ -176,7 +184,7 @@ fn architecture_names_files_that_exist() {
     assert!(absent.is_empty(), "docs/architecture.md names {absent:?}");
 }
 
-/// The paths in code spans of `text` that `exists` does not know. A path begins with a folder of the repository.
+/// The paths in code spans of `text` that do not exist. A path begins with a folder of the repository.
 fn absent_files(text: &str, exists: impl Fn(&str) -> bool) -> Vec<String> {
     let lines = text.lines().filter(|line| !line.starts_with("```"));
     let spans = lines.flat_map(|line| line.split('`').skip(1).step_by(2));
