@@ -3,10 +3,10 @@
 mod options;
 mod serve;
 
-use options::{ClientOptions, PROGRAM};
+use options::{AgentOptions, PROGRAM};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    let options: ClientOptions = PROGRAM.parse();
-    dc_options::start::exit_code(&PROGRAM, &options.daemon.log, serve::run(&options))
+    let options: AgentOptions = PROGRAM.parse();
+    dc_daemon::start::exit_code(&PROGRAM, &options.daemon.log, serve::run(&options))
 }

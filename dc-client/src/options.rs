@@ -2,17 +2,18 @@
 
 mod tls;
 
-use self::tls::TlsOptions;
-use dc_options::address::{Address, address, peer_address};
-use dc_options::duration::milliseconds;
-use dc_options::{AuthOptions, DaemonOptions, Mistake, Options, Program};
+use self::tls::AgentTlsOptions;
+use dc_cli::address::{Address, address, peer_address};
+use dc_cli::duration::milliseconds;
+use dc_cli::{CommandOptions, ProgramInfo, UsageError};
+use dc_daemon::{AuthOptions, DaemonOptions};
 use libdc::limits::AGENT_TIME_MS_MAX;
 use libdc::net::address::SocketPath;
 use std::path::Path;
 use std::time::Duration;
 
 /// Who this is.
-pub(crate) const PROGRAM: Program = Program {
+pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_client",
     env_prefix: "DC_CLIENT_",
     about: "the agent between the applications of a host and the server of its fleet",
@@ -24,7 +25,7 @@ const LISTEN_DEFAULT: &str = "/tmp/scache";
 
 /// What the agent was asked to do.
 #[derive(clap::Args, Debug)]
-pub(crate) struct ClientOptions {
+pub(crate) struct AgentOptions {
     /// Where to listen, besides the sockets passed by a supervisor; without either, on the Unix socket /tmp/scache.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Address>,
@@ -42,7 +43,7 @@ pub(crate) struct ClientOptions {
     pub(crate) timeout: Duration,
     /// TLS.
     #[command(flatten)]
-    pub(crate) tls: TlsOptions,
+    pub(crate) tls: AgentTlsOptions,
     /// Authentication.
     #[command(flatten)]
     pub(crate) auth: AuthOptions,
@@ -51,15 +52,15 @@ pub(crate) struct ClientOptions {
     pub(crate) daemon: DaemonOptions,
 }
 
-impl ClientOptions {
+impl AgentOptions {
     /// Where to listen if neither the options nor a supervisor say where.
     pub(crate) fn listen_default() -> Option<Address> {
         SocketPath::new(Path::new(LISTEN_DEFAULT)).ok().map(Address::from)
     }
 }
 
-impl Options for ClientOptions {
-    fn check(&self) -> Result<(), Mistake> {
+impl CommandOptions for AgentOptions {
+    fn check(&self) -> Result<(), UsageError> {
         self.tls.check(&self.server)?;
         self.daemon.check()
     }
@@ -72,14 +73,13 @@ mod tests {
     #[test]
     fn the_manual_says_what_is_taken() {
         let page = include_str!("../../man/dc_client.1");
-        let differences =
-            dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<ClientOptions>());
+        let differences = dc_tests::man_page::differences(page, &PROGRAM, &PROGRAM.options::<AgentOptions>());
         assert!(differences.is_empty(), "{differences:#?}");
     }
 
-    fn options(line: &[&str]) -> Result<ClientOptions, String> {
+    fn options(line: &[&str]) -> Result<AgentOptions, String> {
         let line = [&["-server", "IP:cache.example:9001"], line].concat();
-        let options = PROGRAM.try_parse::<ClientOptions>(line.into_iter().map(Into::into), |_| None);
+        let options = PROGRAM.try_parse::<AgentOptions>(line.into_iter().map(Into::into), |_| None);
         options.map_err(|stop| {
             assert_eq!(stop.status(), 64);
             stop.text().trim_end().strip_prefix("dc_client: ").unwrap_or_default().to_owned()
@@ -90,7 +90,7 @@ mod tests {
     fn a_server_is_where_something_can_listen() {
         for server in ["FD:3", "IP:0", "IP:127.0.0.1:0"] {
             let line = ["-server", server].map(Into::into);
-            let stop = PROGRAM.try_parse::<ClientOptions>(line, |_| None).unwrap_err();
+            let stop = PROGRAM.try_parse::<AgentOptions>(line, |_| None).unwrap_err();
             assert_eq!(stop.status(), 64);
             assert!(stop.text().starts_with(&format!("dc_client: -server \"{server}\" ")), "{}", stop.text());
         }
@@ -109,7 +109,7 @@ mod tests {
             "-tls-name \"a b\" is no name of a host; it takes the name or address of a host"
         );
         let line = ["-server", "UNIX:/s", "-tls"].map(Into::into);
-        let stop = PROGRAM.try_parse::<ClientOptions>(line, |_| None).unwrap_err();
+        let stop = PROGRAM.try_parse::<AgentOptions>(line, |_| None).unwrap_err();
         assert!(stop.text().contains("-tls is for a server over TCP"), "{}", stop.text());
     }
 

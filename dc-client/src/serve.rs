@@ -1,15 +1,15 @@
 //! The life of the agent: what is opened, started, awaited and ended, in that order.
 
-use crate::options::{ClientOptions, PROGRAM};
-use dc_options::address::Address;
-use dc_options::start::{Parts, StartError, Started, time_to_finish};
-use dc_options::supervisor::Supervisor;
-use libdc::auth::AuthToken;
-use libdc::net::accept::ThrottledListener;
-use libdc::net::agent::{Agent, AgentSettings};
-use libdc::net::clock::Clock;
-use libdc::net::workers::runtime;
-use libdc::proto::multiplexer::MultiplexerSettings;
+use crate::options::{AgentOptions, PROGRAM};
+use dc_cli::address::Address;
+use dc_daemon::drivers::agent::{AgentDriver, AgentSettings};
+use dc_daemon::listen::accept::ThrottledListener;
+use dc_daemon::service_manager::ServiceManager;
+use dc_daemon::start::{BoundDaemon, DaemonParts, StartError, time_to_finish};
+use libdc::net::clock::DriverClock;
+use libdc::net::runtime::runtime;
+use libdc::proto::agent::multiplexer::MultiplexerSettings;
+use libdc::secret::AuthToken;
 use std::future::pending;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,13 +25,14 @@ const FIRST_ATTEMPT_MAX: Duration = Duration::from_secs(1);
 /// Longest time for an attempt to connect where `-timeout` sets none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
 /// Longest wait at the end for the server to hear of it.
-const GOODBYE_MAX: Duration = Duration::from_secs(1);
+const BYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it.
-pub(crate) fn run(options: &ClientOptions) -> Result<(), StartError> {
+pub(crate) fn run(options: &AgentOptions) -> Result<(), StartError> {
     // Before signals are held back: it may be a pipe, which takes its time.
     let auth_token = options.auth.token()?;
-    let started = Started::new(&PROGRAM, &options.daemon, &options.listen, ClientOptions::listen_default())?;
+    let started =
+        BoundDaemon::new(&PROGRAM, &options.daemon, &options.listen, AgentOptions::listen_default())?;
     let runtime = runtime()?;
     let end = runtime.block_on(serve(options, started, auth_token));
     // A look-up of a name that is still under way is nothing to wait for.
@@ -40,13 +41,14 @@ pub(crate) fn run(options: &ClientOptions) -> Result<(), StartError> {
 }
 
 async fn serve(
-    options: &ClientOptions,
-    started: Started,
+    options: &AgentOptions,
+    started: BoundDaemon,
     auth_token: Option<AuthToken>,
 ) -> Result<(), StartError> {
-    let Parts { listeners, places, mut signals, opening, supervisor } = started.into_parts()?;
-    let agent =
-        Arc::new(Agent::new(settings(options), auth_token, Clock::start())?.with_tls(options.tls.load()?));
+    let DaemonParts { listeners, places, mut signals, opening, supervisor } = started.into_parts()?;
+    let agent = Arc::new(
+        AgentDriver::new(settings(options), auth_token, DriverClock::start())?.with_tls(options.tls.load()?),
+    );
     let link = {
         let (agent, server) = (Arc::clone(&agent), options.server.clone());
         tokio::spawn(async move { agent.keep_link(&server).await })
@@ -68,7 +70,7 @@ async fn serve(
 
     let mut link_is_up = agent.watch_link();
     supervisor.serving(&status(&options.server, *link_is_up.borrow_and_update()));
-    let told = supervisor.alive_during(tell_link(&supervisor, &options.server, link_is_up));
+    let told = supervisor.alive_during(notify_link_changes(&supervisor, &options.server, link_is_up));
     tokio::select! {
         _ = signals.shutdown() => {}
         () = told => {}
@@ -83,17 +85,17 @@ async fn serve(
         () = time_to_finish(options.daemon.shutdown_timeout) => warn!("connections were still busy and are closed"),
         _ = signals.shutdown() => {}
     }
-    if timeout(GOODBYE_MAX, agent.leave()).await.is_err() {
+    if timeout(BYE_TIMEOUT, agent.shut_down()).await.is_err() {
         warn!(server = %options.server, "the server was told that the agent ends, and did not answer");
     }
     link.abort();
     info!("ended");
-    Ok(serving.end()?)
+    Ok(serving.finish()?)
 }
 
 async fn accept(
     listener: ThrottledListener,
-    agent: Arc<Agent>,
+    agent: Arc<AgentDriver>,
     locals: TaskTracker,
     closing: CancellationToken,
 ) {
@@ -104,7 +106,11 @@ async fn accept(
 }
 
 /// Tells the supervisor whenever the link comes or goes.
-async fn tell_link(supervisor: &Supervisor, server: &Address, mut is_up: watch::Receiver<bool>) {
+async fn notify_link_changes(
+    supervisor: &ServiceManager,
+    server: &Address,
+    mut is_up: watch::Receiver<bool>,
+) {
     while is_up.changed().await.is_ok() {
         supervisor.status(&status(server, *is_up.borrow_and_update()));
     }
@@ -120,7 +126,7 @@ fn status(server: &Address, link_is_up: bool) -> String {
     }
 }
 
-fn settings(options: &ClientOptions) -> AgentSettings {
+fn settings(options: &AgentOptions) -> AgentSettings {
     AgentSettings {
         multiplexer: MultiplexerSettings {
             timeout_ms: options.timeout.as_millis() as u64,

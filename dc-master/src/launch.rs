@@ -7,15 +7,15 @@
 //! ```
 //!
 //! Between fork and exec hardly anything is allowed, and least of all to look up a user or to set a variable. So that is
-//! done by the [starter](crate::starter): this program again, in the process that will be the child.
+//! done by the [stub](crate::exec_stub): this program again, in the process that will be the child.
 
-use crate::notify_socket::{NotifySocket, NotifySockets};
+use crate::exec_stub::{ExecRequest, MasterExecStub};
+use crate::fd_store::{STORED_MAX, StoredFd};
+use crate::notify_socket::{NotifyDir, NotifySocket};
 use crate::options::PROGRAM;
-use crate::sockets::Handed;
-use crate::starter::{Start, Starter};
-use crate::store::{STORED_MAX, Stored};
+use crate::sockets::PassedSocket;
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
-use libdc::process::passed::PASSED_FIRST;
+use dc_daemon::activation::PASSED_FIRST;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;
@@ -56,11 +56,11 @@ const EINHORN_DESCRIPTOR: &str = "EINHORN_FD_";
 #[derive(Debug)]
 pub(crate) struct Launcher {
     /// The command, its arguments, and as whom it runs.
-    pub(crate) start: Start,
+    pub(crate) start: ExecRequest,
     /// Where it runs, if that is not where the master is.
     pub(crate) directory: Option<Directory>,
     /// Where it says that it is ready.
-    pub(crate) notify_sockets: NotifySockets,
+    pub(crate) notify_sockets: NotifyDir,
 }
 
 /// A directory, by a descriptor: one that is moved or removed stays the same.
@@ -106,8 +106,8 @@ impl Launcher {
     /// [`LaunchError`] if there can be no process. Whether it gets as far as its command, [`Launched::failure`] tells.
     pub(crate) fn launch(
         &mut self,
-        sockets: Vec<Handed>,
-        stored: &[Stored],
+        sockets: Vec<PassedSocket>,
+        stored: &[StoredFd],
     ) -> Result<Launched, LaunchError> {
         let notices = self.notify_sockets.open().map_err(LaunchError::Notices)?;
         let (failure, failure_writer) = io::pipe().map_err(LaunchError::Pipe)?;
@@ -124,7 +124,8 @@ impl Launcher {
         let mapping = |(place, parent_fd)| FdMapping { parent_fd, child_fd: number(place) };
         let mapping = descriptors.into_iter().enumerate().map(mapping).collect();
 
-        let starter = Starter { start: self.start.clone(), parent: process::id(), failure: number(count) };
+        let starter =
+            MasterExecStub { start: self.start.clone(), parent: process::id(), failure: number(count) };
         let mut command = Command::new(OWN_PROGRAM);
         command.arg0("dc_master").args(starter.into_arguments());
         if let Some(directory) = &self.directory {
@@ -160,7 +161,7 @@ fn number(place: usize) -> RawFd {
 }
 
 /// What tells a child about its descriptors, but for `LISTEN_PID`.
-fn environment(sockets: &[Handed], stored: &[Stored]) -> Vec<(OsString, OsString)> {
+fn environment(sockets: &[PassedSocket], stored: &[StoredFd]) -> Vec<(OsString, OsString)> {
     let mut names: Vec<&str> = sockets.iter().map(|socket| socket.name.as_str()).collect();
     names.extend(stored.iter().map(|stored| stored.name.as_str()));
     let listeners = sockets.len();

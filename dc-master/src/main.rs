@@ -15,9 +15,11 @@
 //! | `output` | what children write |
 #![forbid(unsafe_code)]
 
+mod exec_stub;
+mod fd_store;
 mod launch;
 mod master;
-mod notices;
+mod notify_listener;
 mod notify_socket;
 mod options;
 mod output;
@@ -25,19 +27,17 @@ mod process;
 mod run;
 mod signals;
 mod sockets;
-mod starter;
-mod store;
 mod supervisor;
 
+use exec_stub::MasterExecStub;
 use options::{MasterOptions, PROGRAM};
-use starter::Starter;
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
-    if let Some(starter) = Starter::from_arguments(std::env::args_os().skip(1)) {
+    if let Some(starter) = MasterExecStub::from_arguments(std::env::args_os().skip(1)) {
         return starter.run();
     }
     let options: MasterOptions = PROGRAM.parse();
     let log = options.log.clone();
-    dc_options::start::exit_code(&PROGRAM, &log, run::run(options))
+    dc_daemon::start::exit_code(&PROGRAM, &log, run::run(options))
 }

@@ -1,17 +1,19 @@
 //! The driver: tells the supervisor what happens, and does what it decides.
 
+use crate::fd_store::FdStore;
 use crate::launch::Launcher;
-use crate::notices::{Notice, StoreRequest};
-use crate::output::Output;
-use crate::process::{Process, reap};
+use crate::notify_listener::{FdStoreRequest, NotifyMessage};
+use crate::output::ChildOutput;
+use crate::process::{ChildProcess, reap};
 use crate::run::MasterError;
-use crate::signals::{Request, Signals, system_signal};
-use crate::sockets::Sockets;
-use crate::store::Store;
-use crate::supervisor::{Action, ChildId, Report, Setback, Settings, Status, Supervisor};
-use libdc::net::clock::Clock;
-use libdc::process::life::{Confined, LifeError, Serving};
-use libdc::process::notify::Notifier;
+use crate::signals::{MasterSignals, SignalRequest, system_signal};
+use crate::sockets::ListenSockets;
+use crate::supervisor::{
+    ChildId, MasterExit, StartFailure, Supervisor, SupervisorAction, SupervisorEvent, SupervisorSettings,
+};
+use dc_daemon::lifecycle::{LifecycleError, Serving, Unprivileged};
+use dc_daemon::notify::Notifier;
+use libdc::net::clock::DriverClock;
 use nix::sys::signal::Signal;
 use std::future::{pending, poll_fn};
 use std::task::{Context, Poll};
@@ -24,60 +26,60 @@ const BELIEVED_AFTER: Duration = Duration::from_millis(50);
 
 /// What the master works with.
 #[derive(Debug)]
-pub(crate) struct Parts {
+pub(crate) struct MasterParts {
     pub(crate) launcher: Launcher,
-    pub(crate) sockets: Sockets,
-    pub(crate) output: Output,
-    pub(crate) signals: Signals,
+    pub(crate) sockets: ListenSockets,
+    pub(crate) output: ChildOutput,
+    pub(crate) signals: MasterSignals,
     pub(crate) notifier: Notifier,
-    pub(crate) confined: Confined,
+    pub(crate) confined: Unprivileged,
 }
 
 /// The master while it runs.
 #[derive(Debug)]
 pub(crate) struct Master {
     supervisor: Supervisor,
-    clock: Clock,
+    clock: DriverClock,
     stop_signal: Signal,
     restarts_max: usize,
     launcher: Launcher,
-    sockets: Sockets,
-    store: Store,
-    processes: Vec<Process>,
-    output: Output,
-    signals: Signals,
+    sockets: ListenSockets,
+    store: FdStore,
+    processes: Vec<ChildProcess>,
+    output: ChildOutput,
+    signals: MasterSignals,
     notifier: Notifier,
     watchdog_at: Option<Instant>,
-    life: Life,
+    life: MasterPhase,
     /// Why a command could not be executed, last.
     reason: Option<String>,
 }
 
 /// How far the master itself has come.
 #[derive(Debug)]
-enum Life {
+enum MasterPhase {
     /// No child has been ready yet: who started the master waits.
-    Starting(Confined),
+    Starting(Unprivileged),
     /// A child has been ready.
     Serving(Serving),
     /// It can't go on.
-    Failed(LifeError),
+    Failed(LifecycleError),
     /// On the way from one to the other.
     Between,
 }
 
 /// Something that happens to the master.
 #[derive(Debug)]
-enum Event {
-    Request(Request),
-    Notice(ChildId, Notice),
+enum MasterEvent {
+    Request(SignalRequest),
+    Notice(ChildId, NotifyMessage),
 }
 
 impl Master {
     /// A master that is about to start its first child. In the runtime, in the process's first thread.
-    pub(crate) fn new(settings: Settings, stop_signal: Signal, parts: Parts) -> Self {
-        let Parts { launcher, sockets, output, signals, notifier, confined } = parts;
-        let clock = Clock::start();
+    pub(crate) fn new(settings: SupervisorSettings, stop_signal: Signal, parts: MasterParts) -> Self {
+        let MasterParts { launcher, sockets, output, signals, notifier, confined } = parts;
+        let clock = DriverClock::start();
         Self {
             supervisor: Supervisor::new(clock.now(), settings),
             clock,
@@ -85,13 +87,13 @@ impl Master {
             restarts_max: settings.restarts_max,
             launcher,
             sockets,
-            store: Store::default(),
+            store: FdStore::default(),
             processes: Vec::new(),
             output,
             signals,
             watchdog_at: notifier.watchdog_interval().map(|_| Instant::now()),
             notifier,
-            life: Life::Starting(confined),
+            life: MasterPhase::Starting(confined),
             reason: None,
         }
     }
@@ -102,10 +104,10 @@ impl Master {
     /// [`MasterError`] if it ends without having been told to.
     pub(crate) async fn run(mut self) -> Result<(), MasterError> {
         loop {
-            self.believe();
+            self.confirm_ready();
             while let Some(action) = self.supervisor.poll_action() {
                 if let Some(status) = self.act(action) {
-                    return self.end(status).await;
+                    return self.shut_down(status).await;
                 }
             }
             self.processes.retain(|process| !process.ended);
@@ -130,13 +132,17 @@ impl Master {
         }
     }
 
-    fn poll_event(signals: &mut Signals, processes: &mut [Process], cx: &mut Context<'_>) -> Poll<Event> {
+    fn poll_event(
+        signals: &mut MasterSignals,
+        processes: &mut [ChildProcess],
+        cx: &mut Context<'_>,
+    ) -> Poll<MasterEvent> {
         if let Poll::Ready(request) = signals.poll(cx) {
-            return Poll::Ready(Event::Request(request));
+            return Poll::Ready(MasterEvent::Request(request));
         }
         for process in processes {
             if let Poll::Ready(notice) = process.notices.poll(cx) {
-                return Poll::Ready(Event::Notice(process.id, notice));
+                return Poll::Ready(MasterEvent::Notice(process.id, notice));
             }
         }
         Poll::Pending
@@ -148,7 +154,7 @@ impl Master {
         // The runtime looks for signals meanwhile.
         yield_now().await;
         while let Poll::Ready(request) = poll_fn(|cx| Poll::Ready(self.signals.poll(cx))).await {
-            self.handle(Event::Request(request));
+            self.handle(MasterEvent::Request(request));
         }
         for place in 0..self.processes.len() {
             self.hear(place);
@@ -188,34 +194,34 @@ impl Master {
         }
     }
 
-    fn handle(&mut self, event: Event) {
+    fn handle(&mut self, event: MasterEvent) {
         let now = self.clock.now();
         match event {
-            Event::Request(Request::Restart) => {
+            MasterEvent::Request(SignalRequest::Restart) => {
                 info!("a new child is asked for");
                 self.supervisor.handle_hangup(now);
             }
-            Event::Request(Request::End(signal)) => self.supervisor.handle_end(now, signal),
-            Event::Request(Request::Pass(signal)) => {
+            MasterEvent::Request(SignalRequest::End(signal)) => self.supervisor.handle_end(now, signal),
+            MasterEvent::Request(SignalRequest::Pass(signal)) => {
                 info!(%signal, "passed to the children");
                 // One that starts may not be prepared for it yet, and it would be its death.
-                let heeds = |process: &&Process| {
+                let heeds = |process: &&ChildProcess| {
                     !self.supervisor.is_starting(process.id) || process.is_prepared_for(signal)
                 };
                 self.processes.iter().filter(heeds).for_each(|process| process.signal(signal));
             }
-            Event::Request(Request::Reap) => self.reap(),
-            Event::Notice(child, notice) => self.handle_notice(child, notice),
+            MasterEvent::Request(SignalRequest::Reap) => self.reap(),
+            MasterEvent::Notice(child, notice) => self.handle_notice(child, notice),
         }
     }
 
-    fn handle_notice(&mut self, id: ChildId, notice: Notice) {
+    fn handle_notice(&mut self, id: ChildId, notice: NotifyMessage) {
         let now = self.clock.now();
         let child = self.number(id);
-        let Notice { ready, status, extension_ms, store, name, polled, descriptors } = notice;
+        let NotifyMessage { ready, status, extension_ms, store, name, polled, descriptors } = notice;
         match store {
-            Some(StoreRequest::Keep) => self.store.keep(child, name, descriptors, polled),
-            Some(StoreRequest::Remove) => self.store.remove(child, name.as_deref()),
+            Some(FdStoreRequest::Keep) => self.store.keep(child, name, descriptors, polled),
+            Some(FdStoreRequest::Remove) => self.store.remove(child, name.as_deref()),
             None => {}
         }
         if let Some(status) = status {
@@ -242,7 +248,7 @@ impl Master {
 
     /// Takes children for ready that have said so, and still live a moment later. One that has ended serves nobody,
     /// whatever it has said before.
-    fn believe(&mut self) {
+    fn confirm_ready(&mut self) {
         let now = Instant::now();
         for process in &mut self.processes {
             if process.believed_at.take_if(|at| *at <= now).is_some() && process.lives() {
@@ -274,21 +280,21 @@ impl Master {
     }
 
     /// Does what was decided. Returns how to end, if that is it.
-    fn act(&mut self, action: Action) -> Option<Status> {
+    fn act(&mut self, action: SupervisorAction) -> Option<MasterExit> {
         match action {
-            Action::Start { child } => self.start(child),
-            Action::Stop { child } => self.signal(child, self.stop_signal),
-            Action::Pass { child, signal } => self.signal(child, system_signal(signal)),
-            Action::Kill { child } => self.signal(child, Signal::SIGKILL),
-            Action::Report(report) => self.report(report),
-            Action::TellReady { child } => self.tell_ready(child),
-            Action::TellServesOn { child, after } => self.tell_serves_on(child, after),
-            Action::TellReloading => self.notifier.reloading(),
-            Action::TellRestarting { in_ms } => {
+            SupervisorAction::Start { child } => self.start(child),
+            SupervisorAction::Stop { child } => self.signal(child, self.stop_signal),
+            SupervisorAction::Pass { child, signal } => self.signal(child, system_signal(signal)),
+            SupervisorAction::Kill { child } => self.signal(child, Signal::SIGKILL),
+            SupervisorAction::Report(report) => self.report(report),
+            SupervisorAction::TellReady { child } => self.log_ready(child),
+            SupervisorAction::TellServesOn { child, after } => self.log_keeps_serving(child, after),
+            SupervisorAction::TellReloading => self.notifier.reloading(),
+            SupervisorAction::TellRestarting { in_ms } => {
                 self.notifier.status(&format!("no child serves; the next one starts in {in_ms} ms"));
             }
-            Action::TellStopping => self.notifier.stopping(),
-            Action::End(status) => return Some(status),
+            SupervisorAction::TellStopping => self.notifier.stopping(),
+            SupervisorAction::End(status) => return Some(status),
         }
         None
     }
@@ -304,7 +310,7 @@ impl Master {
             })
             .and_then(|launched| {
                 let pid = launched.pid;
-                let process = Process::new(id, launched, &mut self.output);
+                let process = ChildProcess::new(id, launched, &mut self.output);
                 // It runs, but nobody would hear of it.
                 process.map_err(|error| {
                     nix::sys::signal::kill(pid, Signal::SIGKILL).ok();
@@ -334,19 +340,19 @@ impl Master {
         process.inspect(|process| process.signal(signal));
     }
 
-    fn tell_ready(&mut self, id: ChildId) {
+    fn log_ready(&mut self, id: ChildId) {
         let now = self.clock.now();
-        self.life = match std::mem::replace(&mut self.life, Life::Between) {
-            Life::Starting(confined) => match confined.serving() {
-                Ok(serving) => Life::Serving(serving),
+        self.life = match std::mem::replace(&mut self.life, MasterPhase::Between) {
+            MasterPhase::Starting(confined) => match confined.serving() {
+                Ok(serving) => MasterPhase::Serving(serving),
                 Err(error) => {
                     self.supervisor.handle_end(now, crate::supervisor::StopSignal::Terminate);
-                    Life::Failed(error)
+                    MasterPhase::Failed(error)
                 }
             },
             other => other,
         };
-        if matches!(self.life, Life::Serving(_)) {
+        if matches!(self.life, MasterPhase::Serving(_)) {
             self.notifier.main_pid(std::process::id());
             self.notifier.ready();
             let child = self.number(id);
@@ -358,56 +364,64 @@ impl Master {
         }
     }
 
-    fn tell_serves_on(&self, id: ChildId, after: Setback) {
+    fn log_keeps_serving(&self, id: ChildId, after: StartFailure) {
         let why = match after {
-            Setback::DiedEarly { child } if self.number(child) == 0 => "no new child could be started",
-            Setback::DiedEarly { .. } => "the new child died before it was ready",
-            Setback::NotReady { .. } => "the new child was not ready in time",
+            StartFailure::DiedEarly { child } if self.number(child) == 0 => "no new child could be started",
+            StartFailure::DiedEarly { .. } => "the new child died before it was ready",
+            StartFailure::NotReady { .. } => "the new child was not ready in time",
         };
         self.notifier.ready();
         self.notifier.status(&format!("process {} serves on: {why}", self.number(id)));
     }
 
-    fn report(&self, report: Report) {
+    fn report(&self, report: SupervisorEvent) {
         let of = |id| self.number(id);
         match report {
-            Report::Ready { child } => info!(child = of(child), "ready"),
-            Report::Stopping { child } => {
+            SupervisorEvent::Ready { child } => info!(child = of(child), "ready"),
+            SupervisorEvent::Stopping { child } => {
                 info!(child = of(child), signal = %self.stop_signal, "stopping");
             }
-            Report::Died { child } => warn!(child = of(child), "the child has died"),
+            SupervisorEvent::Died { child } => warn!(child = of(child), "the child has died"),
             // There is no process, and what prevented it has been said.
-            Report::Failed { setback: Setback::DiedEarly { child }, serves_on } if of(child) == 0 => {
+            SupervisorEvent::Failed { setback: StartFailure::DiedEarly { child }, serves_on }
+                if of(child) == 0 =>
+            {
                 serves_on.inspect(|old| {
                     error!(old = of(*old), "no new child could be started; the old one serves on");
                 });
             }
-            Report::Failed { setback, serves_on } => self.report_setback(setback, serves_on.map(of)),
-            Report::Killed { child } => warn!(child = of(child), "did not stop in time and is killed"),
-            Report::Restarting { in_ms } => info!(in_ms, "restarting"),
-            Report::TooManyRestarts => error!(limit = self.restarts_max, "too many restarts in a minute"),
-            Report::Ending { signal } => info!(signal = %system_signal(signal), "ending"),
-            Report::HangupPostponed => info!("another child starts once this one is ready or has failed"),
-            Report::HangupIgnored => info!("ending already: no new child is started"),
+            SupervisorEvent::Failed { setback, serves_on } => self.report_setback(setback, serves_on.map(of)),
+            SupervisorEvent::Killed { child } => {
+                warn!(child = of(child), "did not stop in time and is killed")
+            }
+            SupervisorEvent::Restarting { in_ms } => info!(in_ms, "restarting"),
+            SupervisorEvent::TooManyRestarts => {
+                error!(limit = self.restarts_max, "too many restarts in a minute")
+            }
+            SupervisorEvent::Ending { signal } => info!(signal = %system_signal(signal), "ending"),
+            SupervisorEvent::HangupPostponed => {
+                info!("another child starts once this one is ready or has failed")
+            }
+            SupervisorEvent::HangupIgnored => info!("ending already: no new child is started"),
         }
     }
 
-    fn report_setback(&self, setback: Setback, old: Option<i32>) {
+    fn report_setback(&self, setback: StartFailure, old: Option<i32>) {
         let of = |id| self.number(id);
         match (setback, old) {
-            (Setback::DiedEarly { child }, None) => {
+            (StartFailure::DiedEarly { child }, None) => {
                 error!(child = of(child), "the child died before it was ready");
             }
-            (Setback::DiedEarly { child }, Some(old)) => {
+            (StartFailure::DiedEarly { child }, Some(old)) => {
                 error!(
                     child = of(child),
                     old, "the new child died before it was ready; the old one serves on"
                 );
             }
-            (Setback::NotReady { child }, None) => {
+            (StartFailure::NotReady { child }, None) => {
                 error!(child = of(child), "the child was not ready in time");
             }
-            (Setback::NotReady { child }, Some(old)) => {
+            (StartFailure::NotReady { child }, Some(old)) => {
                 error!(child = of(child), old, "the new child was not ready in time; the old one serves on");
             }
         }
@@ -419,19 +433,19 @@ impl Master {
         process.map_or(0, |process| process.pid.as_raw())
     }
 
-    async fn end(self, status: Status) -> Result<(), MasterError> {
+    async fn shut_down(self, status: MasterExit) -> Result<(), MasterError> {
         self.output.finish().await;
         self.sockets.close();
         info!("ended");
         match self.life {
-            Life::Serving(serving) => serving.end()?,
-            Life::Failed(error) => return Err(error.into()),
-            Life::Starting(_) | Life::Between => {}
+            MasterPhase::Serving(serving) => serving.finish()?,
+            MasterPhase::Failed(error) => return Err(error.into()),
+            MasterPhase::Starting(_) | MasterPhase::Between => {}
         }
         match status {
-            Status::Success => Ok(()),
-            Status::CommandFailed => Err(MasterError::Command(self.reason.unwrap_or_default())),
-            Status::TooManyRestarts => Err(MasterError::TooManyRestarts(self.restarts_max)),
+            MasterExit::Success => Ok(()),
+            MasterExit::CommandFailed => Err(MasterError::Command(self.reason.unwrap_or_default())),
+            MasterExit::TooManyRestarts => Err(MasterError::TooManyRestarts(self.restarts_max)),
         }
     }
 }

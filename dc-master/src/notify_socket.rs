@@ -1,15 +1,15 @@
 //! Where children say that they are ready: a socket for each, which `NOTIFY_SOCKET` names.
 //!
 //! As systemd's it is a path: abstract addresses are not known to all that speak `sd_notify(3)`, and end at the border of a network
-//! namespace. The paths are in a directory of the master's own, and reach no further than children do: see [`Senders`]. Who has
+//! namespace. The paths are in a directory of the master's own, and reach no further than children do: see [`SenderAccess`]. Who has
 //! sent a notification is told by the system, so nobody else is believed who can reach it. Where there is no place for a
 //! directory (a root file system that is read-only, say) the address is abstract, and anybody can.
 //!
 //! A master that is killed leaves its directory behind. Each holds a lock (flock(2)) in its own, so the next one that
 //! starts knows which are nobody's, and removes them.
 
-use libdc::file::OwnFile;
-use libdc::process::passing;
+use dc_daemon::fd_passing;
+use dc_daemon::file::OwnedFile;
 use nix::errno::Errno;
 use nix::fcntl::AT_FDCWD;
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, UnixAddr, bind, getsockname, socket};
@@ -36,7 +36,7 @@ const LOCK: &str = "lock";
 const AGE_MIN: Duration = Duration::from_secs(60);
 /// Who can send to the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Senders {
+pub(crate) enum SenderAccess {
     /// This user.
     Own,
     /// The user that children are started as.
@@ -45,9 +45,9 @@ pub(crate) enum Senders {
     Any,
 }
 
-impl Senders {
+impl SenderAccess {
     /// Those that children may be, if they are started as `user`.
-    pub(crate) fn of(user: Option<u32>) -> Self {
+    pub(crate) fn for_user(user: Option<u32>) -> Self {
         match user {
             Some(user) => Self::User(user),
             None if geteuid().is_root() => Self::Any,
@@ -74,9 +74,9 @@ impl Senders {
 
 /// The directory of the sockets, if there can be one. Removed when dropped.
 #[derive(Debug)]
-pub(crate) struct NotifySockets {
+pub(crate) struct NotifyDir {
     directory: Option<(TempDir, File)>,
-    senders: Senders,
+    senders: SenderAccess,
     opened: u64,
 }
 
@@ -87,16 +87,16 @@ pub(crate) struct NotifySocket {
     /// As `NOTIFY_SOCKET` has it.
     pub(crate) address: OsString,
     /// Removes the path.
-    pub(crate) file: Option<OwnFile>,
+    pub(crate) file: Option<OwnedFile>,
 }
 
-impl NotifySockets {
+impl NotifyDir {
     /// A directory in the first of the usual places where one can be made.
-    pub(crate) fn new(senders: Senders) -> Self {
+    pub(crate) fn new(senders: SenderAccess) -> Self {
         Self::within(places(), senders)
     }
 
-    fn within(places: impl IntoIterator<Item = PathBuf>, senders: Senders) -> Self {
+    fn within(places: impl IntoIterator<Item = PathBuf>, senders: SenderAccess) -> Self {
         let directory = places.into_iter().find_map(|place| {
             let made = make_directory(&place, senders)?;
             sweep(&place, made.0.path());
@@ -133,9 +133,9 @@ fn places() -> impl Iterator<Item = PathBuf> {
     named.chain([env::temp_dir()]).filter(|place| place.is_absolute())
 }
 
-fn make_directory(place: &Path, senders: Senders) -> Option<(TempDir, File)> {
+fn make_directory(place: &Path, senders: SenderAccess) -> Option<(TempDir, File)> {
     let lets_in = |metadata: Metadata| match senders {
-        Senders::User(user) => metadata.uid() == user || metadata.mode() & 0o001 != 0,
+        SenderAccess::User(user) => metadata.uid() == user || metadata.mode() & 0o001 != 0,
         _ => true,
     };
     if !fs::metadata(place).is_ok_and(lets_in) {
@@ -173,11 +173,11 @@ fn is_left_behind(path: &Path) -> io::Result<bool> {
     Ok(is_own && is_old && File::open(path.join(LOCK))?.try_lock().is_ok())
 }
 
-fn open_at(path: &Path, senders: Senders) -> io::Result<NotifySocket> {
+fn open_at(path: &Path, senders: SenderAccess) -> io::Result<NotifySocket> {
     let socket = new_socket()?;
     bind(socket.as_raw_fd(), &UnixAddr::new(path)?)?;
-    let file = OwnFile::claim(path)?;
-    if let Senders::User(user) = senders {
+    let file = OwnedFile::claim(path)?;
+    if let SenderAccess::User(user) = senders {
         lchown(path, Some(user), None)?;
     }
     fchmodat(AT_FDCWD, path, senders.socket_mode(), FchmodatFlags::NoFollowSymlink)?;
@@ -197,7 +197,7 @@ fn open_abstract() -> io::Result<NotifySocket> {
 fn new_socket() -> io::Result<OwnedFd> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Unix, SockType::Datagram, flags, None)?;
-    passing::receive_senders(&socket)?;
+    fd_passing::receive_senders(&socket)?;
     Ok(socket)
 }
 
@@ -208,22 +208,22 @@ mod tests {
     use std::os::unix::net::SocketAddr;
     use std::time::SystemTime;
 
-    fn is_heard(receiver: &UnixDatagram, send: impl FnOnce(&UnixDatagram)) {
+    fn is_received(receiver: &UnixDatagram, send: impl FnOnce(&UnixDatagram)) {
         send(&UnixDatagram::unbound().unwrap());
-        let received = passing::receive(receiver, &mut [0; 16]).unwrap();
+        let received = fd_passing::receive(receiver, &mut [0; 16]).unwrap();
         assert_eq!((received.bytes, received.sender.unwrap().pid), (7, std::process::id()));
     }
 
     #[test]
     fn each_child_has_a_path_of_its_own_while_it_lives() {
-        let mut sockets = NotifySockets::new(Senders::Any);
+        let mut sockets = NotifyDir::new(SenderAccess::Any);
         let directory = sockets.directory.as_ref().unwrap().0.path().to_owned();
         let (first, second) = (sockets.open().unwrap(), sockets.open().unwrap());
         assert_ne!(first.address, second.address);
         assert!(Path::new(&first.address).starts_with(&directory));
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
         assert_eq!((mode(&directory), mode(first.address.as_ref())), (0o711, 0o666));
-        is_heard(&second.socket, |sender| {
+        is_received(&second.socket, |sender| {
             sender.send_to(b"READY=1", &second.address).unwrap();
         });
         drop(first);
@@ -237,39 +237,42 @@ mod tests {
         let place = tempfile::tempdir().unwrap();
         let own = geteuid().as_raw();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
-        for (senders, expected) in [(Senders::Own, (0o700, 0o600)), (Senders::User(own), (0o711, 0o600))] {
-            let mut sockets = NotifySockets::within([place.path().to_owned()], senders);
+        for (senders, expected) in
+            [(SenderAccess::Own, (0o700, 0o600)), (SenderAccess::User(own), (0o711, 0o600))]
+        {
+            let mut sockets = NotifyDir::within([place.path().to_owned()], senders);
             let socket = sockets.open().unwrap();
             let path = Path::new(&socket.address);
             assert_eq!((mode(path.parent().unwrap()), mode(path)), expected, "{senders:?}");
         }
-        assert_eq!(Senders::of(Some(7)), Senders::User(7));
+        assert_eq!(SenderAccess::for_user(Some(7)), SenderAccess::User(7));
         if !geteuid().is_root() {
-            assert_eq!(Senders::of(None), Senders::Own);
+            assert_eq!(SenderAccess::for_user(None), SenderAccess::Own);
             eprintln!("skipped: only root gives a socket away");
             return;
         }
-        assert_eq!(Senders::of(None), Senders::Any);
+        assert_eq!(SenderAccess::for_user(None), SenderAccess::Any);
         fs::set_permissions(place.path(), Permissions::from_mode(0o700)).unwrap();
-        let open = || NotifySockets::within([place.path().to_owned()], Senders::User(65_534)).open().unwrap();
+        let open =
+            || NotifyDir::within([place.path().to_owned()], SenderAccess::User(65_534)).open().unwrap();
         assert!(open().file.is_none(), "the user can't come there");
         fs::set_permissions(place.path(), Permissions::from_mode(0o711)).unwrap();
-        let mut sockets = NotifySockets::within([place.path().to_owned()], Senders::User(65_534));
+        let mut sockets = NotifyDir::within([place.path().to_owned()], SenderAccess::User(65_534));
         let socket = sockets.open().unwrap();
         assert_eq!(fs::metadata(&socket.address).unwrap().uid(), 65_534);
     }
 
     #[test]
     fn without_a_directory_the_address_is_abstract() {
-        let mut sockets = NotifySockets { directory: None, senders: Senders::Any, opened: 0 };
+        let mut sockets = NotifyDir { directory: None, senders: SenderAccess::Any, opened: 0 };
         let opened = sockets.open().unwrap();
         let address = opened.address.into_string().unwrap();
         let name = SocketAddr::from_abstract_name(address.strip_prefix('@').unwrap()).unwrap();
-        is_heard(&opened.socket, |sender| {
+        is_received(&opened.socket, |sender| {
             sender.send_to_addr(b"READY=1", &name).unwrap();
         });
 
-        let mut sockets = NotifySockets::new(Senders::Own);
+        let mut sockets = NotifyDir::new(SenderAccess::Own);
         fs::remove_dir_all(sockets.directory.as_ref().unwrap().0.path()).unwrap();
         assert!(sockets.open().unwrap().address.to_string_lossy().starts_with('@'), "it was swept away");
     }
@@ -277,7 +280,7 @@ mod tests {
     #[test]
     fn what_a_killed_master_left_is_removed_and_what_a_live_one_has_is_not() {
         let place = tempfile::tempdir().unwrap();
-        let within = || NotifySockets::within([place.path().to_owned()], Senders::Own);
+        let within = || NotifyDir::within([place.path().to_owned()], SenderAccess::Own);
         let names = || {
             let entries = fs::read_dir(place.path()).unwrap();
             let mut names: Vec<_> = entries.map(|entry| entry.unwrap().path()).collect();

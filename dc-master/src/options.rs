@@ -6,18 +6,19 @@ mod signal;
 use self::listen::listen_address;
 pub(crate) use self::signal::signal;
 use self::signal::{OrphanSignal, orphan_signal, stop_signal};
-use dc_options::account::account;
-use dc_options::address::Address;
-use dc_options::count::count;
-use dc_options::duration::{milliseconds, seconds};
-use dc_options::{LogOptions, Mistake, Options, Program, SocketOptions};
+use dc_cli::account::account;
+use dc_cli::address::Address;
+use dc_cli::count::count;
+use dc_cli::duration::{milliseconds, seconds};
+use dc_cli::{CommandOptions, ProgramInfo, UsageError};
+use dc_daemon::{LogOptions, SocketOptions};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// Who this is.
-pub(crate) const PROGRAM: Program = Program {
+pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_master",
     env_prefix: "DC_MASTER_",
     about: "holds the sockets of a server, and restarts it without losing a connection",
@@ -81,8 +82,8 @@ pub(crate) struct MasterOptions {
     pub(crate) arguments: Vec<OsString>,
 }
 
-impl Options for MasterOptions {
-    fn check(&self) -> Result<(), Mistake> {
+impl CommandOptions for MasterOptions {
+    fn check(&self) -> Result<(), UsageError> {
         self.socket.check(self.user.as_deref())
     }
 }
@@ -103,7 +104,7 @@ mod tests {
     fn the_manual_says_what_is_taken() {
         let page = include_str!("../../man/dc_master.1");
         let differences =
-            dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<MasterOptions>());
+            dc_tests::man_page::differences(page, &PROGRAM, &PROGRAM.options::<MasterOptions>());
         assert!(differences.is_empty(), "{differences:#?}");
     }
 

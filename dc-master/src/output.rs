@@ -4,7 +4,7 @@
 //! readers there is room for [`CHUNKS_MAX`] pieces; when that is full the children wait for whoever reads, as they
 //! would if they wrote there themselves. A line longer than [`LINE_BYTES_MAX`] is cut into several.
 
-use dc_options::log::{Log, Standard, WRITE_BYTES_MAX};
+use dc_daemon::log::{Log, StdStream, WRITE_BYTES_MAX};
 use nix::unistd::Pid;
 use std::io::{self, PipeReader};
 use std::iter;
@@ -33,18 +33,18 @@ const REST_MAX: Duration = Duration::from_secs(1);
 
 /// The output of all children.
 #[derive(Debug)]
-pub(crate) struct Output {
+pub(crate) struct ChildOutput {
     readers: JoinSet<()>,
     sender: mpsc::Sender<Chunk>,
-    pending: Pending,
+    pending: BufferedBytes,
     written: oneshot::Receiver<()>,
 }
 
 /// How many bytes have been read and are not written yet.
 #[derive(Clone, Debug, Default)]
-struct Pending(Arc<AtomicUsize>);
+struct BufferedBytes(Arc<AtomicUsize>);
 
-impl Pending {
+impl BufferedBytes {
     fn add(&self, bytes: usize) {
         self.0.fetch_add(bytes, Ordering::Relaxed);
     }
@@ -60,7 +60,7 @@ impl Pending {
 
 /// Which stream a child has written to, and where it goes.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Stream {
+pub(crate) enum ChildStream {
     Output,
     Errors,
 }
@@ -68,11 +68,11 @@ pub(crate) enum Stream {
 /// Lines, with their prefix.
 #[derive(Debug)]
 struct Chunk {
-    stream: Stream,
+    stream: ChildStream,
     lines: Vec<u8>,
 }
 
-impl Output {
+impl ChildOutput {
     /// Starts the thread that writes: to the log if `to_log` says so.
     ///
     /// # Errors
@@ -80,7 +80,7 @@ impl Output {
     pub(crate) fn start(log: Log, to_log: bool) -> io::Result<Self> {
         let (sender, receiver) = mpsc::channel(CHUNKS_MAX);
         let (done, written) = oneshot::channel();
-        let pending = Pending::default();
+        let pending = BufferedBytes::default();
         let of_thread = pending.clone();
         thread::Builder::new().name("output".to_owned()).spawn(move || {
             write(receiver, &of_thread, &log, to_log);
@@ -94,7 +94,7 @@ impl Output {
     ///
     /// # Errors
     /// If the runtime can't watch the pipe.
-    pub(crate) fn follow(&mut self, child: Pid, stream: Stream, pipe: PipeReader) -> io::Result<()> {
+    pub(crate) fn follow(&mut self, child: Pid, stream: ChildStream, pipe: PipeReader) -> io::Result<()> {
         // Those that have ended are not kept until all have.
         while self.readers.try_join_next().is_some() {}
         let pipe = pipe::Receiver::from_owned_fd(OwnedFd::from(pipe))?;
@@ -124,16 +124,16 @@ impl Output {
 
 async fn read(
     child: Pid,
-    stream: Stream,
+    stream: ChildStream,
     mut pipe: pipe::Receiver,
     sender: mpsc::Sender<Chunk>,
-    pending: Pending,
+    pending: BufferedBytes,
 ) {
-    let mut lines = Lines::new(child);
+    let mut lines = LineSplitter::new(child);
     let mut buffer = vec![0; READ_BYTES];
     loop {
         let count = pipe.read(&mut buffer).await.unwrap_or(0);
-        let done = if count == 0 { lines.end() } else { lines.take(&buffer[..count]) };
+        let done = if count == 0 { lines.finish() } else { lines.push(&buffer[..count]) };
         pending.add(done.len());
         // The thread that writes ends only when nobody sends any more.
         if !done.is_empty() && sender.send(Chunk { stream, lines: done }).await.is_err() || count == 0 {
@@ -142,20 +142,20 @@ async fn read(
     }
 }
 
-fn write(mut chunks: mpsc::Receiver<Chunk>, pending: &Pending, log: &Log, to_log: bool) {
+fn write(mut chunks: mpsc::Receiver<Chunk>, pending: &BufferedBytes, log: &Log, to_log: bool) {
     let mut fails = false;
     while let Some(Chunk { stream, lines }) = chunks.blocking_recv() {
         if to_log {
             for line in lines.split_inclusive(|byte| *byte == b'\n') {
                 let text = String::from_utf8_lossy(line.strip_suffix(b"\n").unwrap_or(line));
-                log.patiently(|| info!("{text}"));
+                log.with_timeout(|| info!("{text}"));
                 pending.remove(line.len());
             }
             continue;
         }
         let standard = match stream {
-            Stream::Output => Standard::Output,
-            Stream::Errors => Standard::Errors,
+            ChildStream::Output => StdStream::Output,
+            ChildStream::Errors => StdStream::Errors,
         };
         for piece in pieces(&lines) {
             let passed = log.pass(standard, piece);
@@ -184,18 +184,18 @@ fn pieces(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
 
 /// Puts lines together from the pieces in which they come.
 #[derive(Debug)]
-struct Lines {
+struct LineSplitter {
     prefix: Vec<u8>,
     begun: Vec<u8>,
 }
 
-impl Lines {
+impl LineSplitter {
     fn new(child: Pid) -> Self {
         Self { prefix: format!("[{child}] ").into_bytes(), begun: Vec::new() }
     }
 
     /// The lines that `bytes` completes, with their prefix.
-    fn take(&mut self, bytes: &[u8]) -> Vec<u8> {
+    fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut done = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
             let (mut text, ended) = match piece.strip_suffix(b"\n") {
@@ -217,7 +217,7 @@ impl Lines {
     }
 
     /// What is left of a line that nobody ended.
-    fn end(&mut self) -> Vec<u8> {
+    fn finish(&mut self) -> Vec<u8> {
         let mut done = Vec::new();
         if !self.begun.is_empty() {
             self.flush(&mut done);
@@ -238,9 +238,9 @@ mod tests {
     use proptest::prelude::*;
 
     fn lines(pieces: &[&[u8]]) -> Vec<u8> {
-        let mut lines = Lines::new(Pid::from_raw(7));
-        let mut done: Vec<u8> = pieces.iter().flat_map(|piece| lines.take(piece)).collect();
-        done.extend(lines.end());
+        let mut lines = LineSplitter::new(Pid::from_raw(7));
+        let mut done: Vec<u8> = pieces.iter().flat_map(|piece| lines.push(piece)).collect();
+        done.extend(lines.finish());
         done
     }
 

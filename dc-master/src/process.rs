@@ -1,8 +1,8 @@
 //! A child as a process: its number, what it says, and signals to it.
 
 use crate::launch::Launched;
-use crate::notices::Notices;
-use crate::output::{Output, Stream};
+use crate::notify_listener::NotifyListener;
+use crate::output::{ChildOutput, ChildStream};
 use crate::supervisor::ChildId;
 use nix::errno::Errno;
 use nix::sys::signal::{Signal, kill};
@@ -16,10 +16,10 @@ use tracing::warn;
 
 /// A child. Until it has been waited for, its number is its own.
 #[derive(Debug)]
-pub(crate) struct Process {
+pub(crate) struct ChildProcess {
     pub(crate) id: ChildId,
     pub(crate) pid: Pid,
-    pub(crate) notices: Notices,
+    pub(crate) notices: NotifyListener,
     /// What it has said of its state, last.
     pub(crate) status: Option<String>,
     /// When it is believed that it is ready, once it has said so.
@@ -29,19 +29,19 @@ pub(crate) struct Process {
     failure: PipeReader,
 }
 
-impl Process {
+impl ChildProcess {
     /// Follows what was launched.
     ///
     /// # Errors
     /// If the runtime can't watch it.
-    pub(crate) fn new(id: ChildId, launched: Launched, output: &mut Output) -> io::Result<Self> {
+    pub(crate) fn new(id: ChildId, launched: Launched, output: &mut ChildOutput) -> io::Result<Self> {
         let Launched { pid, notices, output: written, errors, failure } = launched;
-        output.follow(pid, Stream::Output, written)?;
-        output.follow(pid, Stream::Errors, errors)?;
+        output.follow(pid, ChildStream::Output, written)?;
+        output.follow(pid, ChildStream::Errors, errors)?;
         Ok(Self {
             id,
             pid,
-            notices: Notices::new(notices, pid)?,
+            notices: NotifyListener::new(notices, pid)?,
             status: None,
             believed_at: None,
             ended: false,
@@ -84,14 +84,14 @@ impl Process {
 
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum End {
+pub(crate) enum ExitReason {
     /// By itself, with this status.
     Exited(i32),
     /// By this signal.
     Signaled(Signal),
 }
 
-impl fmt::Display for End {
+impl fmt::Display for ExitReason {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Exited(status) => write!(f, "{status}"),
@@ -101,11 +101,11 @@ impl fmt::Display for End {
 }
 
 /// The next process that has ended: a child, or what one has left behind. `None` if there is none now.
-pub(crate) fn reap() -> Option<(Pid, End)> {
+pub(crate) fn reap() -> Option<(Pid, ExitReason)> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
-            Ok(WaitStatus::Exited(pid, status)) => return Some((pid, End::Exited(status))),
-            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid, End::Signaled(signal))),
+            Ok(WaitStatus::Exited(pid, status)) => return Some((pid, ExitReason::Exited(status))),
+            Ok(WaitStatus::Signaled(pid, signal, _)) => return Some((pid, ExitReason::Signaled(signal))),
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => {

@@ -1,21 +1,21 @@
 //! The life of the master: what is opened, started, awaited and ended, in that order.
 
+use crate::exec_stub::ExecRequest;
 use crate::launch::{Directory, Launcher};
-use crate::master::{Master, Parts};
-use crate::notify_socket::{NotifySockets, Senders};
+use crate::master::{Master, MasterParts};
+use crate::notify_socket::{NotifyDir, SenderAccess};
 use crate::options::{MasterOptions, PROGRAM};
-use crate::output::Output;
-use crate::signals::Signals;
-use crate::sockets::{Place, Sockets};
-use crate::starter::Start;
-use crate::supervisor::Settings;
-use dc_options::log;
-use dc_options::start::{Failure, StartError, further};
-use libdc::net::workers::runtime;
-use libdc::process::account::Account;
-use libdc::process::life::{Launch, LifeError};
-use libdc::process::notify::{Notifier, NotifyError};
-use libdc::process::passed::Passed;
+use crate::output::ChildOutput;
+use crate::signals::MasterSignals;
+use crate::sockets::{ListenSockets, ListenSpec};
+use crate::supervisor::SupervisorSettings;
+use dc_daemon::account::Account;
+use dc_daemon::activation::SocketActivation;
+use dc_daemon::lifecycle::{DaemonLaunch, LifecycleError};
+use dc_daemon::log;
+use dc_daemon::notify::{Notifier, NotifyError};
+use dc_daemon::start::{ProgramFailure, StartError, further};
+use libdc::net::runtime::runtime;
 use std::fs::File;
 use std::io;
 use std::time::Duration;
@@ -30,14 +30,14 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     let user = options.user.as_deref().map(Account::resolve).transpose().map_err(StartError::from)?;
     let permissions = options.socket.permissions(user.as_ref()).map_err(StartError::from)?;
     // Before detaching: the variables are meant for the process that the supervisor started.
-    let passed = Passed::from_environment().map_err(StartError::from)?;
+    let passed = SocketActivation::from_environment().map_err(StartError::from)?;
     let further = further(&passed, &options.listen, None)?;
-    let passed = passed.as_slice().iter().map(Place::from);
-    let places: Vec<Place> = passed.chain(further.into_iter().map(Place::from)).collect();
+    let passed = passed.as_slice().iter().map(ListenSpec::from);
+    let places: Vec<ListenSpec> = passed.chain(further.into_iter().map(ListenSpec::from)).collect();
     let notifier = Notifier::from_environment()?;
     // A daemon leaves it, and children start there.
     let directory = options.daemon.then(Directory::current).transpose()?;
-    let launch = Launch {
+    let launch = DaemonLaunch {
         program: PROGRAM.name,
         detach: options.daemon,
         pidfile: options.pidfile.clone(),
@@ -45,9 +45,9 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
         user: None,
     };
     let detached = launch.detach()?;
-    let signals = Signals::hold()?;
+    let signals = MasterSignals::hold()?;
     let starting = detached.lock()?;
-    let sockets = Sockets::open(&places, permissions, options.nonblock).map_err(StartError::from)?;
+    let sockets = ListenSockets::open(&places, permissions, options.nonblock).map_err(StartError::from)?;
     // The sockets keep their files themselves, for one may be made anew.
     let confined = starting.confine(Vec::new())?;
     let log = log::start(&options.log, PROGRAM.name, options.daemon).map_err(StartError::from)?;
@@ -59,25 +59,25 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     }
     check_descriptors()?;
     let launcher = Launcher {
-        start: Start {
+        start: ExecRequest {
             command: options.command,
             arguments: options.arguments,
             user: options.user,
             orphan_signal: options.orphan_signal.0,
         },
         directory,
-        notify_sockets: NotifySockets::new(Senders::of(user.as_ref().map(Account::uid))),
+        notify_sockets: NotifyDir::new(SenderAccess::for_user(user.as_ref().map(Account::uid))),
     };
-    let settings = Settings {
+    let settings = SupervisorSettings {
         start_ms: milliseconds(options.start),
         ready_timeout_ms: milliseconds(options.ready_timeout),
         stop_timeout_ms: milliseconds(options.stop_timeout),
         restarts_max: options.max_restarts,
     };
     runtime()?.block_on(async {
-        let signals = Signals::listen(signals)?;
-        let output = Output::start(log, options.log.syslog)?;
-        let parts = Parts { launcher, sockets, output, signals, notifier, confined };
+        let signals = MasterSignals::listen(signals)?;
+        let output = ChildOutput::start(log, options.log.syslog)?;
+        let parts = MasterParts { launcher, sockets, output, signals, notifier, confined };
         Master::new(settings, options.stop_signal, parts).run().await
     })
 }
@@ -102,7 +102,7 @@ pub(crate) enum MasterError {
     Start(#[from] StartError),
     /// Detaching or the pidfile.
     #[error(transparent)]
-    Life(#[from] LifeError),
+    Life(#[from] LifecycleError),
     /// What supervises the master can't be told.
     #[error(transparent)]
     Notify(#[from] NotifyError),
@@ -117,7 +117,7 @@ pub(crate) enum MasterError {
     System(#[from] io::Error),
 }
 
-impl Failure for MasterError {
+impl ProgramFailure for MasterError {
     fn status(&self) -> u8 {
         match self {
             Self::Start(error) => error.status(),

@@ -8,7 +8,7 @@
 //! | `SIGCHLD` | a process has ended |
 
 use crate::supervisor::StopSignal;
-use libdc::process::signals::HeldSignals;
+use dc_daemon::signals::BlockedSignals;
 use nix::sys::signal::Signal;
 use std::io;
 use std::task::{Context, Poll};
@@ -16,7 +16,7 @@ use tokio::signal::unix::{self, SignalKind, signal};
 
 /// What a signal asks for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Request {
+pub(crate) enum SignalRequest {
     Restart,
     End(StopSignal),
     Pass(Signal),
@@ -25,34 +25,34 @@ pub(crate) enum Request {
 
 /// What each signal asks for. The end comes first: where children got the signal too, their deaths are no failures. Then
 /// ends of processes: what is decided behind them knows of them.
-const REQUESTS: [(Signal, Request); 7] = [
-    (Signal::SIGTERM, Request::End(StopSignal::Terminate)),
-    (Signal::SIGINT, Request::End(StopSignal::Interrupt)),
-    (Signal::SIGQUIT, Request::End(StopSignal::Quit)),
-    (Signal::SIGCHLD, Request::Reap),
-    (Signal::SIGHUP, Request::Restart),
-    (Signal::SIGUSR1, Request::Pass(Signal::SIGUSR1)),
-    (Signal::SIGUSR2, Request::Pass(Signal::SIGUSR2)),
+const REQUESTS: [(Signal, SignalRequest); 7] = [
+    (Signal::SIGTERM, SignalRequest::End(StopSignal::Terminate)),
+    (Signal::SIGINT, SignalRequest::End(StopSignal::Interrupt)),
+    (Signal::SIGQUIT, SignalRequest::End(StopSignal::Quit)),
+    (Signal::SIGCHLD, SignalRequest::Reap),
+    (Signal::SIGHUP, SignalRequest::Restart),
+    (Signal::SIGUSR1, SignalRequest::Pass(Signal::SIGUSR1)),
+    (Signal::SIGUSR2, SignalRequest::Pass(Signal::SIGUSR2)),
 ];
 
 /// The signals of the process, from the moment this exists.
 #[derive(Debug)]
-pub(crate) struct Signals(Vec<(Request, unix::Signal)>);
+pub(crate) struct MasterSignals(Vec<(SignalRequest, unix::Signal)>);
 
-impl Signals {
+impl MasterSignals {
     /// Holds the signals back, until they are [listened to](Self::listen): one that comes before would end the process, and leave its files.
     ///
     /// # Errors
     /// Those of the system.
-    pub(crate) fn hold() -> io::Result<HeldSignals> {
-        HeldSignals::hold_these(REQUESTS.map(|(number, _)| number))
+    pub(crate) fn hold() -> io::Result<BlockedSignals> {
+        BlockedSignals::hold_these(REQUESTS.map(|(number, _)| number))
     }
 
     /// Takes over the signals, those that came meanwhile too, in the runtime. `SIGHUP` too where the process was started with it ignored.
     ///
     /// # Errors
     /// Those of the system.
-    pub(crate) fn listen(held: HeldSignals) -> io::Result<Self> {
+    pub(crate) fn listen(held: BlockedSignals) -> io::Result<Self> {
         let taken = REQUESTS.into_iter().map(|(number, request)| {
             let signal = signal(SignalKind::from_raw(number as i32))?;
             Ok((request, signal))
@@ -63,7 +63,7 @@ impl Signals {
     }
 
     /// The next request. Signals of one kind that come before this is asked are one.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<Request> {
+    pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SignalRequest> {
         for (request, signal) in &mut self.0 {
             if let Poll::Ready(Some(())) = signal.poll_recv(cx) {
                 return Poll::Ready(*request);

@@ -3,10 +3,10 @@
 //! Children get duplicates. `O_NONBLOCK` belongs to the socket, which all duplicates share, so it is set when the
 //! socket is opened and never afterwards: to set it for a new child would change it under the old one.
 
-use libdc::file::OwnFile;
+use dc_daemon::activation::{PassedFd, UNNAMED};
+use dc_daemon::file::OwnedFile;
+use dc_daemon::listen::listener::{ListenError, Listener, ListenerSocket, SocketPermissions};
 use libdc::net::address::Address;
-use libdc::net::listen::{ListenError, Listener, ListenerSocket, SocketPermissions};
-use libdc::process::passed::{PassedDescriptor, UNNAMED};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
@@ -17,14 +17,14 @@ const NAME_DEFAULT: &str = "listener";
 
 /// Where to listen, and what children know the socket by.
 #[derive(Clone, Debug)]
-pub(crate) struct Place {
+pub(crate) struct ListenSpec {
     address: Address,
     name: String,
 }
 
 /// A socket for a child.
 #[derive(Debug)]
-pub(crate) struct Handed {
+pub(crate) struct PassedSocket {
     /// Its name in `LISTEN_FDNAMES`.
     pub(crate) name: String,
     /// A duplicate of its own.
@@ -33,45 +33,45 @@ pub(crate) struct Handed {
 
 /// All sockets of the master, in the order in which children get them.
 #[derive(Debug)]
-pub(crate) struct Sockets {
-    held: Vec<Held>,
+pub(crate) struct ListenSockets {
+    held: Vec<HeldSocket>,
     permissions: SocketPermissions,
     nonblocking: bool,
 }
 
 /// One of them. Dropped, it removes its path.
 #[derive(Debug)]
-struct Held {
+struct HeldSocket {
     name: String,
     listener: Listener,
-    file: Option<OwnFile>,
+    file: Option<OwnedFile>,
 }
 
-impl From<Address> for Place {
+impl From<Address> for ListenSpec {
     fn from(address: Address) -> Self {
         Self { address, name: NAME_DEFAULT.to_owned() }
     }
 }
 
-impl From<&PassedDescriptor> for Place {
+impl From<&PassedFd> for ListenSpec {
     /// It keeps the name that it was given.
-    fn from(passed: &PassedDescriptor) -> Self {
+    fn from(passed: &PassedFd) -> Self {
         let name = if passed.name == UNNAMED { NAME_DEFAULT } else { &passed.name };
         Self { address: passed.address(), name: name.to_owned() }
     }
 }
 
-impl Sockets {
+impl ListenSockets {
     /// Opens a socket at each of `places`.
     ///
     /// # Errors
     /// [`ListenError`] for the first that can't be had. Those before it are closed again.
     pub(crate) fn open(
-        places: &[Place],
+        places: &[ListenSpec],
         permissions: SocketPermissions,
         nonblocking: bool,
     ) -> Result<Self, ListenError> {
-        let opened = places.iter().map(|place| Held::open(place, &permissions, nonblocking));
+        let opened = places.iter().map(|place| HeldSocket::open(place, &permissions, nonblocking));
         Ok(Self { held: opened.collect::<Result<_, _>>()?, permissions, nonblocking })
     }
 
@@ -84,10 +84,10 @@ impl Sockets {
     ///
     /// # Errors
     /// If there are too few descriptors left.
-    pub(crate) fn duplicates(&self) -> io::Result<Vec<Handed>> {
-        let duplicate = |held: &Held| {
+    pub(crate) fn duplicates(&self) -> io::Result<Vec<PassedSocket>> {
+        let duplicate = |held: &HeldSocket| {
             let descriptor = held.descriptor().try_clone_to_owned()?;
-            Ok(Handed { name: held.name.clone(), descriptor })
+            Ok(PassedSocket { name: held.name.clone(), descriptor })
         };
         self.held.iter().map(duplicate).collect()
     }
@@ -101,8 +101,8 @@ impl Sockets {
                 continue;
             }
             let address = held.listener.address().clone();
-            let place = Place { address: address.clone(), name: held.name.clone() };
-            match Held::open(&place, &self.permissions, self.nonblocking) {
+            let place = ListenSpec { address: address.clone(), name: held.name.clone() };
+            match HeldSocket::open(&place, &self.permissions, self.nonblocking) {
                 Ok(new) => {
                     warn!(%address, "the path did not lead to the socket any more: it was made anew");
                     *held = new;
@@ -126,8 +126,12 @@ impl Sockets {
     }
 }
 
-impl Held {
-    fn open(place: &Place, permissions: &SocketPermissions, nonblocking: bool) -> Result<Self, ListenError> {
+impl HeldSocket {
+    fn open(
+        place: &ListenSpec,
+        permissions: &SocketPermissions,
+        nonblocking: bool,
+    ) -> Result<Self, ListenError> {
         let mut listener = Listener::bind(&place.address, permissions)?;
         listener.set_nonblocking(nonblocking)?;
         let file = listener.take_file();

@@ -1,6 +1,6 @@
 //! What is to be done with the children, and when: the decisions of `dc_master`, as a pure machine.
 //!
-//! Events and the time come in, [`Action`]s go out by [`Supervisor::poll_action`]; the driver carries them out and
+//! Events and the time come in, [`SupervisorAction`]s go out by [`Supervisor::poll_action`]; the driver carries them out and
 //! says what came of it. Nothing here knows of processes, signals of the system or sockets.
 //!
 //! ```text
@@ -26,15 +26,17 @@ mod properties;
 #[cfg(test)]
 mod tests;
 
-pub(crate) use self::action::{Action, ChildId, Report, Setback, Status, StopSignal};
+pub(crate) use self::action::{
+    ChildId, MasterExit, StartFailure, StopSignal, SupervisorAction, SupervisorEvent,
+};
 use self::backoff::Backoff;
-use self::child::{Child, Phase};
+use self::child::{Child, ChildPhase};
 use libdc::time::Time;
 use std::collections::VecDeque;
 
 /// How children are started, stopped and restarted. A time of 0 is never.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Settings {
+pub(crate) struct SupervisorSettings {
     /// A child that has lived this long is taken for ready, in milliseconds.
     pub(crate) start_ms: u64,
     /// A child that is not ready by then is given up, in milliseconds. Less than `start_ms` is as much as that.
@@ -48,7 +50,7 @@ pub(crate) struct Settings {
 /// The children, and what is planned for them.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
-    settings: Settings,
+    settings: SupervisorSettings,
     children: Vec<Child>,
     started: u64,
     /// Whether a child has ever been ready.
@@ -60,13 +62,13 @@ pub(crate) struct Supervisor {
     backoff: Backoff,
     restart_at: Option<Time>,
     /// How the master ends, once it does.
-    end: Option<Status>,
-    actions: VecDeque<Action>,
+    end: Option<MasterExit>,
+    actions: VecDeque<SupervisorAction>,
 }
 
 impl Supervisor {
     /// A supervisor that starts its first child.
-    pub(crate) fn new(now: Time, settings: Settings) -> Self {
+    pub(crate) fn new(now: Time, settings: SupervisorSettings) -> Self {
         let mut new = Self {
             settings,
             children: Vec::new(),
@@ -84,7 +86,7 @@ impl Supervisor {
     }
 
     /// The next thing to do.
-    pub(crate) fn poll_action(&mut self) -> Option<Action> {
+    pub(crate) fn poll_action(&mut self) -> Option<SupervisorAction> {
         self.actions.pop_front()
     }
 
@@ -101,7 +103,7 @@ impl Supervisor {
 
     /// Whether the child was told to stop.
     pub(crate) fn is_stopping(&self, id: ChildId) -> bool {
-        self.children.iter().any(|child| child.id == id && matches!(child.phase, Phase::Stopping { .. }))
+        self.children.iter().any(|child| child.id == id && matches!(child.phase, ChildPhase::Stopping { .. }))
     }
 
     /// Whether the master ends.
@@ -112,16 +114,16 @@ impl Supervisor {
     /// A new child is wanted in place of the one that serves.
     pub(crate) fn handle_hangup(&mut self, now: Time) {
         if self.end.is_some() {
-            self.report(Report::HangupIgnored);
+            self.report(SupervisorEvent::HangupIgnored);
             return;
         }
         if self.was_ready && !self.reloading {
             self.reloading = true;
-            self.actions.push_back(Action::TellReloading);
+            self.actions.push_back(SupervisorAction::TellReloading);
         }
-        if self.find(Phase::is_starting).is_some() {
+        if self.find(ChildPhase::is_starting).is_some() {
             self.again = true;
-            self.report(Report::HangupPostponed);
+            self.report(SupervisorEvent::HangupPostponed);
         } else {
             self.start(now);
         }
@@ -131,17 +133,17 @@ impl Supervisor {
     pub(crate) fn handle_end(&mut self, now: Time, signal: StopSignal) {
         let first = self.end.is_none();
         if first {
-            self.report(Report::Ending { signal });
-            self.actions.push_back(Action::TellStopping);
+            self.report(SupervisorEvent::Ending { signal });
+            self.actions.push_back(SupervisorAction::TellStopping);
         }
-        self.end_all(now, signal, Status::Success);
+        self.end_all(now, signal, MasterExit::Success);
     }
 
     /// The child could not be started at all. It is gone.
     pub(crate) fn handle_failed_start(&mut self, now: Time, id: ChildId) {
         if !self.was_ready && self.children.len() == 1 && self.end.is_none() && self.backoff.is_unused() {
             // Nothing has ever run: whoever starts the master is still there to be told.
-            self.end = Some(Status::CommandFailed);
+            self.end = Some(MasterExit::CommandFailed);
         }
         self.handle_exit(now, id);
     }
@@ -152,27 +154,28 @@ impl Supervisor {
         else {
             return;
         };
-        child.phase = Phase::Serving { since: now };
-        self.report(Report::Ready { child: id });
+        child.phase = ChildPhase::Serving { since: now };
+        self.report(SupervisorEvent::Ready { child: id });
         self.was_ready = true;
         let timeout = self.settings.stop_timeout_ms;
         for child in &mut self.children {
-            if child.id != id && matches!(child.phase, Phase::Serving { .. }) {
+            if child.id != id && matches!(child.phase, ChildPhase::Serving { .. }) {
                 child.stop(now, timeout);
-                self.actions.push_back(Action::Stop { child: child.id });
-                self.actions.push_back(Action::Report(Report::Stopping { child: child.id }));
+                self.actions.push_back(SupervisorAction::Stop { child: child.id });
+                self.actions
+                    .push_back(SupervisorAction::Report(SupervisorEvent::Stopping { child: child.id }));
             }
         }
-        self.actions.push_back(Action::TellReady { child: id });
+        self.actions.push_back(SupervisorAction::TellReady { child: id });
         self.reloading = false;
-        self.settle(now);
+        self.resolve(now);
     }
 
     /// The child says that it needs `ms` more from now on to be ready.
     pub(crate) fn handle_extension(&mut self, now: Time, id: ChildId, ms: u64) {
         let until = now.after_ms(ms);
         let child = self.children.iter_mut().find(|child| child.id == id);
-        if let Some(Phase::Starting { ready_at, given_up_at }) = child.map(|child| &mut child.phase) {
+        if let Some(ChildPhase::Starting { ready_at, given_up_at }) = child.map(|child| &mut child.phase) {
             // It says itself that to live is not yet to be ready.
             *ready_at = None;
             *given_up_at = given_up_at.map(|at| at.max(until));
@@ -185,19 +188,19 @@ impl Supervisor {
         let child = self.children.remove(place);
         if let Some(status) = self.end {
             if self.children.is_empty() {
-                self.actions.push_back(Action::End(status));
+                self.actions.push_back(SupervisorAction::End(status));
             }
             return;
         }
         match child.phase {
-            Phase::Stopping { .. } => {}
-            Phase::Starting { .. } => {
-                self.start_failed(now, Setback::DiedEarly { child: id });
+            ChildPhase::Stopping { .. } => {}
+            ChildPhase::Starting { .. } => {
+                self.start_failed(now, StartFailure::DiedEarly { child: id });
             }
-            Phase::Serving { since } => {
-                self.report(Report::Died { child: id });
+            ChildPhase::Serving { since } => {
+                self.report(SupervisorEvent::Died { child: id });
                 self.backoff.note_run(now.ms_since(since));
-                if self.find(Phase::is_starting).is_none() {
+                if self.find(ChildPhase::is_starting).is_none() {
                     self.plan_restart(now);
                 }
             }
@@ -210,14 +213,14 @@ impl Supervisor {
             self.backoff.note_restart(now);
             self.start(now);
         }
-        for id in self.due(now, |phase| matches!(phase, Phase::Stopping { .. })) {
-            self.actions.push_back(Action::Kill { child: id });
-            self.report(Report::Killed { child: id });
+        for id in self.due(now, |phase| matches!(phase, ChildPhase::Stopping { .. })) {
+            self.actions.push_back(SupervisorAction::Kill { child: id });
+            self.report(SupervisorEvent::Killed { child: id });
         }
-        for id in self.due(now, Phase::is_ready_by_age) {
+        for id in self.due(now, ChildPhase::is_ready_by_age) {
             self.handle_ready(now, id);
         }
-        for id in self.due(now, Phase::is_starting) {
+        for id in self.due(now, ChildPhase::is_starting) {
             self.give_up(now, id);
         }
     }
@@ -227,11 +230,11 @@ impl Supervisor {
         self.started += 1;
         let id = ChildId(self.started);
         self.children.push(Child::starting(id, now, &self.settings));
-        self.actions.push_back(Action::Start { child: id });
+        self.actions.push_back(SupervisorAction::Start { child: id });
     }
 
     /// Children one of whose times has come, among those in a phase. The time is taken: it comes once.
-    fn due(&mut self, now: Time, among: impl Fn(&Phase) -> bool) -> Vec<ChildId> {
+    fn due(&mut self, now: Time, among: impl Fn(&ChildPhase) -> bool) -> Vec<ChildId> {
         let mut due = Vec::new();
         for child in self.children.iter_mut().filter(|child| among(&child.phase)) {
             if child.take_due(now) {
@@ -244,29 +247,29 @@ impl Supervisor {
     fn give_up(&mut self, now: Time, id: ChildId) {
         if let Some(child) = self.children.iter_mut().find(|child| child.id == id) {
             child.stop(now, self.settings.stop_timeout_ms);
-            self.actions.push_back(Action::Stop { child: id });
-            self.start_failed(now, Setback::NotReady { child: id });
+            self.actions.push_back(SupervisorAction::Stop { child: id });
+            self.start_failed(now, StartFailure::NotReady { child: id });
         }
     }
 
     /// The child that was starting will not serve. The one that serves goes on; where there is none, another is started
     /// in a while.
-    fn start_failed(&mut self, now: Time, setback: Setback) {
-        let serving = self.find(|phase| matches!(phase, Phase::Serving { .. }));
-        self.report(Report::Failed { setback, serves_on: serving });
+    fn start_failed(&mut self, now: Time, setback: StartFailure) {
+        let serving = self.find(|phase| matches!(phase, ChildPhase::Serving { .. }));
+        self.report(SupervisorEvent::Failed { setback, serves_on: serving });
         if let Some(child) = serving {
             if self.reloading {
                 self.reloading = false;
-                self.actions.push_back(Action::TellServesOn { child, after: setback });
+                self.actions.push_back(SupervisorAction::TellServesOn { child, after: setback });
             }
         } else if !self.again {
             self.plan_restart(now);
         }
-        self.settle(now);
+        self.resolve(now);
     }
 
     /// No child is starting any more: if another was asked for meanwhile, it is its turn.
-    fn settle(&mut self, now: Time) {
+    fn resolve(&mut self, now: Time) {
         if std::mem::take(&mut self.again) && self.end.is_none() {
             self.handle_hangup(now);
         }
@@ -276,37 +279,37 @@ impl Supervisor {
         match self.backoff.next_pause_ms(now) {
             Some(pause_ms) => {
                 self.restart_at = Some(now.after_ms(pause_ms));
-                self.report(Report::Restarting { in_ms: pause_ms });
+                self.report(SupervisorEvent::Restarting { in_ms: pause_ms });
                 if self.was_ready {
-                    self.actions.push_back(Action::TellRestarting { in_ms: pause_ms });
+                    self.actions.push_back(SupervisorAction::TellRestarting { in_ms: pause_ms });
                 }
             }
             None => {
-                self.report(Report::TooManyRestarts);
-                self.actions.push_back(Action::TellStopping);
-                self.end_all(now, StopSignal::Terminate, Status::TooManyRestarts);
+                self.report(SupervisorEvent::TooManyRestarts);
+                self.actions.push_back(SupervisorAction::TellStopping);
+                self.end_all(now, StopSignal::Terminate, MasterExit::TooManyRestarts);
             }
         }
     }
 
-    fn end_all(&mut self, now: Time, signal: StopSignal, status: Status) {
+    fn end_all(&mut self, now: Time, signal: StopSignal, status: MasterExit) {
         let status = *self.end.get_or_insert(status);
         self.restart_at = None;
         self.again = false;
         for child in &mut self.children {
             child.stop(now, self.settings.stop_timeout_ms);
-            self.actions.push_back(Action::Pass { child: child.id, signal });
+            self.actions.push_back(SupervisorAction::Pass { child: child.id, signal });
         }
         if self.children.is_empty() {
-            self.actions.push_back(Action::End(status));
+            self.actions.push_back(SupervisorAction::End(status));
         }
     }
 
-    fn find(&self, phase: impl Fn(&Phase) -> bool) -> Option<ChildId> {
+    fn find(&self, phase: impl Fn(&ChildPhase) -> bool) -> Option<ChildId> {
         self.children.iter().find(|child| phase(&child.phase)).map(|child| child.id)
     }
 
-    fn report(&mut self, report: Report) {
-        self.actions.push_back(Action::Report(report));
+    fn report(&mut self, report: SupervisorEvent) {
+        self.actions.push_back(SupervisorAction::Report(report));
     }
 }

@@ -1,8 +1,8 @@
 //! `dc_server`: keeps the sessions of a fleet, and answers the agents of its hosts.
 
-mod fences;
+mod housekeeping;
 mod options;
-mod progress;
+mod persistent_fences;
 mod serve;
 
 use options::{PROGRAM, ServerOptions};
@@ -10,5 +10,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let options: ServerOptions = PROGRAM.parse();
-    dc_options::start::exit_code(&PROGRAM, &options.daemon.log, serve::run(&options))
+    dc_daemon::start::exit_code(&PROGRAM, &options.daemon.log, serve::run(&options))
 }

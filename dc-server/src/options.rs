@@ -4,19 +4,20 @@ mod dflockd;
 mod locks;
 mod tls;
 
-pub(crate) use self::locks::LockOptions;
-use self::tls::TlsOptions;
-use dc_options::address::{Address, address};
-use dc_options::count::count;
-use dc_options::duration::seconds;
-use dc_options::size::bytes;
-use dc_options::{Addition, AuthOptions, DaemonOptions, Mistake, Options, Program};
+pub(crate) use self::locks::LockTableOptions;
+use self::tls::ServerTlsOptions;
+use dc_cli::address::{Address, address};
+use dc_cli::count::count;
+use dc_cli::duration::seconds;
+use dc_cli::size::bytes;
+use dc_cli::{CommandOptions, EnvExtra, ProgramInfo, UsageError};
+use dc_daemon::{AuthOptions, DaemonOptions};
 use std::ffi::OsString;
 use std::num::NonZero;
 use std::time::Duration;
 
 /// Who this is.
-pub(crate) const PROGRAM: Program = Program {
+pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_server",
     env_prefix: "DC_SERVER_",
     about: "keeps the sessions and locks of a fleet of servers",
@@ -55,10 +56,10 @@ pub(crate) struct ServerOptions {
     pub(crate) write_timeout: Duration,
     /// Locks.
     #[command(flatten)]
-    pub(crate) locks: LockOptions,
+    pub(crate) locks: LockTableOptions,
     /// TLS.
     #[command(flatten)]
-    pub(crate) tls: TlsOptions,
+    pub(crate) tls: ServerTlsOptions,
     /// Authentication.
     #[command(flatten)]
     pub(crate) auth: AuthOptions,
@@ -75,13 +76,13 @@ impl ServerOptions {
     }
 }
 
-impl Options for ServerOptions {
-    fn check(&self) -> Result<(), Mistake> {
+impl CommandOptions for ServerOptions {
+    fn check(&self) -> Result<(), UsageError> {
         self.tls.check()?;
         self.daemon.check()
     }
 
-    fn additions(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<Addition> {
+    fn additions(variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<EnvExtra> {
         dflockd::listener(variable).into_iter().collect()
     }
 }
@@ -94,7 +95,7 @@ mod tests {
     fn the_manual_says_what_is_taken() {
         let page = include_str!("../../man/dc_server.1");
         let differences =
-            dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<ServerOptions>());
+            dc_tests::man_page::differences(page, &PROGRAM, &PROGRAM.options::<ServerOptions>());
         assert!(differences.is_empty(), "{differences:#?}");
     }
 

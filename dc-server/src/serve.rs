@@ -1,16 +1,17 @@
 //! The life of the server: what is opened, started, awaited and ended, in that order.
 
-use crate::fences::KeptFences;
-use crate::options::{LockOptions, PROGRAM, ServerOptions};
-use crate::progress::Progress;
-use dc_options::start::{Parts, StartError, Started, time_to_finish};
-use libdc::auth::AuthToken;
-use libdc::net::accept::ThrottledListener;
-use libdc::net::clock::Clock;
-use libdc::net::server::{Server, ServerSettings};
-use libdc::net::workers::{Workers, runtime};
-use libdc::service::{LinkSettings, Service};
-use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
+use crate::housekeeping::Housekeeper;
+use crate::options::{LockTableOptions, PROGRAM, ServerOptions};
+use crate::persistent_fences::PersistentFences;
+use dc_daemon::drivers::server::{ServerDriver, ServerSettings};
+use dc_daemon::drivers::workers::Workers;
+use dc_daemon::listen::accept::ThrottledListener;
+use dc_daemon::start::{BoundDaemon, DaemonParts, StartError, time_to_finish};
+use libdc::net::clock::DriverClock;
+use libdc::net::runtime::runtime;
+use libdc::secret::AuthToken;
+use libdc::service::{LinkPolicy, Service};
+use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};
 use std::io;
 use std::sync::Arc;
 use std::time::Duration;
@@ -25,21 +26,21 @@ const SHARDS_PER_THREAD: usize = 8;
 pub(crate) fn run(options: &ServerOptions) -> Result<(), StartError> {
     // Before signals are held back: it may be a pipe, which takes its time.
     let auth_token = options.auth.token()?;
-    let started = Started::new(&PROGRAM, &options.daemon, &options.listen, None)?;
+    let started = BoundDaemon::new(&PROGRAM, &options.daemon, &options.listen, None)?;
     let runtime = runtime()?;
     runtime.block_on(serve(options, started, auth_token))
 }
 
 async fn serve(
     options: &ServerOptions,
-    started: Started,
+    started: BoundDaemon,
     auth_token: Option<AuthToken>,
 ) -> Result<(), StartError> {
-    let Parts { listeners, places, mut signals, opening, supervisor } = started.into_parts()?;
+    let DaemonParts { listeners, places, mut signals, opening, supervisor } = started.into_parts()?;
     let threads = options.threads();
     let tls = options.tls.load()?;
-    let clock = Clock::start();
-    let fences = KeptFences::open(options.locks.state.as_deref())?;
+    let clock = DriverClock::start();
+    let fences = PersistentFences::open(options.locks.state.as_deref())?;
     let service = Arc::new(Service::new(
         Arc::new(sessions(options, threads)?),
         locks(&options.locks, threads, fences.fences())?,
@@ -53,7 +54,7 @@ async fn serve(
         write_timeout_ms: milliseconds(options.write_timeout),
         progress: options.progress,
     };
-    let server = Server::new(service, clock, settings).with_tls(tls);
+    let server = ServerDriver::new(service, clock, settings).with_tls(tls);
     let server = Arc::new(server.before_first_link(fences.note_links()));
     let workers = Arc::new(Workers::start(&tokio::runtime::Handle::current(), threads)?);
 
@@ -63,7 +64,7 @@ async fn serve(
         let listener = ThrottledListener::new(listener, Arc::clone(&places))?;
         accepting.spawn(accept(listener, Arc::clone(&server), Arc::clone(&workers), closing.clone()));
     }
-    let housekeeping = tokio::spawn(Progress::new(Arc::clone(&server), fences.clone()).keep());
+    let housekeeping = tokio::spawn(Housekeeper::new(Arc::clone(&server), fences.clone()).keep());
     let time = {
         let server = Arc::clone(&server);
         tokio::spawn(async move { server.keep_time().await })
@@ -89,10 +90,10 @@ async fn serve(
     }
     // Before the grace is over the next run has to wait for its end too.
     if !holds_off || server.now() >= grace_end {
-        fences.end(server.service().locks());
+        fences.close(server.service().locks());
     }
     info!("ended");
-    Ok(serving.end()?)
+    Ok(serving.finish()?)
 }
 
 fn sessions(options: &ServerOptions, threads: usize) -> io::Result<ShardedSessions> {
@@ -103,19 +104,19 @@ fn sessions(options: &ServerOptions, threads: usize) -> io::Result<ShardedSessio
     Ok(ShardedSessions::new(shards(threads), limits, [word(low), word(high)]))
 }
 
-fn locks(options: &LockOptions, threads: usize, fences: Fences) -> io::Result<Locks> {
+fn locks(options: &LockTableOptions, threads: usize, fences: FenceSource) -> io::Result<ShardedLocks> {
     let settings = LockSettings {
         default_lease_ms: milliseconds(options.default_lease_ttl),
         locks_max: options.max_locks,
         waiters_max: options.max_waiters,
         idle_ms: milliseconds(options.gc_max_idle),
     };
-    Ok(Locks::new(shards(threads), settings, fences, random()?))
+    Ok(ShardedLocks::new(shards(threads), settings, fences, random()?))
 }
 
-fn links(options: &LockOptions) -> LinkSettings {
+fn links(options: &LockTableOptions) -> LinkPolicy {
     let grace_ms = u32::try_from(options.grace.as_millis()).unwrap_or(u32::MAX);
-    LinkSettings { grace_ms, auto_release: options.auto_release_on_disconnect }
+    LinkPolicy { grace_ms, auto_release: options.auto_release_on_disconnect }
 }
 
 /// All durations among the options are of a year at most.
@@ -135,7 +136,7 @@ fn random<const N: usize>() -> io::Result<[u8; N]> {
 
 async fn accept(
     listener: ThrottledListener,
-    server: Arc<Server>,
+    server: Arc<ServerDriver>,
     workers: Arc<Workers>,
     closing: CancellationToken,
 ) {

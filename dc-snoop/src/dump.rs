@@ -8,15 +8,15 @@
 //!
 //! A row that is all dots, as the one before it, is left out; `*` stands for such rows, as in hexdump(1).
 
+use dc_snoop::decode::{DecodedLines, DecodedMessage, Redaction};
 use libdc::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
-use libdc::wire::display::{Content, Secrets, TextContent};
 use libdc::wire::message::MessageRef;
 use std::fmt::Write;
 use std::ops::Range;
 
 /// Which bytes are not shown.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Hidden {
+pub(crate) enum RedactedBytes {
     None,
     All,
     /// In the frames of a message: these parts of its data, in order.
@@ -25,25 +25,27 @@ pub(crate) enum Hidden {
     Text(Vec<Range<usize>>),
 }
 
-impl Hidden {
-    pub(crate) fn of_message(message: MessageRef<'_>, secrets: Secrets) -> Self {
+impl RedactedBytes {
+    pub(crate) fn of_message(message: MessageRef<'_>, secrets: Redaction) -> Self {
         match secrets {
-            Secrets::Shown => Self::None,
-            Secrets::Hidden => Self::Data(Content::of(message).secret_ranges(message.data.len())),
+            Redaction::Shown => Self::None,
+            Redaction::Hidden => {
+                Self::Data(DecodedMessage::decode(message).secret_ranges(message.data.len()))
+            }
         }
     }
 
-    pub(crate) fn of_text(said: &[u8], content: &TextContent<'_>, secrets: Secrets) -> Self {
+    pub(crate) fn of_text(said: &[u8], content: &DecodedLines<'_>, secrets: Redaction) -> Self {
         match secrets {
-            Secrets::Shown => Self::None,
-            Secrets::Hidden => Self::Text(content.secret_ranges(said)),
+            Redaction::Shown => Self::None,
+            Redaction::Hidden => Self::Text(content.secret_ranges(said)),
         }
     }
 
-    pub(crate) const fn all(secrets: Secrets) -> Self {
+    pub(crate) const fn all(secrets: Redaction) -> Self {
         match secrets {
-            Secrets::Shown => Self::None,
-            Secrets::Hidden => Self::All,
+            Redaction::Shown => Self::None,
+            Redaction::Hidden => Self::All,
         }
     }
 
@@ -69,8 +71,8 @@ fn is_in(ranges: &[Range<usize>], place: usize) -> bool {
 }
 
 /// Appends the dump of `bytes` to `out`.
-pub(crate) fn write(out: &mut String, bytes: &[u8], hidden: &Hidden) {
-    if *hidden == Hidden::All {
+pub(crate) fn write(out: &mut String, bytes: &[u8], hidden: &RedactedBytes) {
+    if *hidden == RedactedBytes::All {
         out.push_str("      (hidden, -secrets shows them)\n");
         return;
     }
@@ -89,7 +91,7 @@ pub(crate) fn write(out: &mut String, bytes: &[u8], hidden: &Hidden) {
     }
 }
 
-fn row_of(out: &mut String, row: &[u8], offset: usize, hidden: &Hidden) -> std::fmt::Result {
+fn row_of(out: &mut String, row: &[u8], offset: usize, hidden: &RedactedBytes) -> std::fmt::Result {
     write!(out, "      {offset:04x} ")?;
     for column in 0..16 {
         out.push_str(if column % 8 == 0 { " " } else { "" });
@@ -115,8 +117,8 @@ fn row_of(out: &mut String, row: &[u8], offset: usize, hidden: &Hidden) -> std::
 mod tests {
     use super::*;
 
-    fn hidden(range: Range<usize>) -> Hidden {
-        Hidden::Data(std::iter::once(range).collect())
+    fn hidden(range: Range<usize>) -> RedactedBytes {
+        RedactedBytes::Data(std::iter::once(range).collect())
     }
 
     #[test]
@@ -147,15 +149,15 @@ mod tests {
     #[test]
     fn each_of_several_secrets_is_dotted() {
         let ranges = vec![1..2, 4..6];
-        let seen = |hidden: Hidden| (0..20).filter(|at| hidden.hides(*at)).collect::<Vec<_>>();
-        assert_eq!(seen(Hidden::Text(ranges.clone())), [1, 4, 5]);
-        assert_eq!(seen(Hidden::Data(ranges)), [15, 18, 19]);
+        let seen = |hidden: RedactedBytes| (0..20).filter(|at| hidden.hides(*at)).collect::<Vec<_>>();
+        assert_eq!(seen(RedactedBytes::Text(ranges.clone())), [1, 4, 5]);
+        assert_eq!(seen(RedactedBytes::Data(ranges)), [15, 18, 19]);
     }
 
     #[test]
     fn unknown_bytes_are_hidden_as_a_whole() {
         let mut out = String::new();
-        write(&mut out, b"abc", &Hidden::all(Secrets::Hidden));
+        write(&mut out, b"abc", &RedactedBytes::all(Redaction::Hidden));
         assert_eq!(out, "      (hidden, -secrets shows them)\n");
     }
 }

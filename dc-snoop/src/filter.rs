@@ -15,10 +15,10 @@
 //! HAVE that failed". Of several filters one is enough. Capitals and small letters are the same, but in a key; so
 //! `op=wait` is the command of text as well as the operation.
 
-use libdc::wire::display::Topic;
+use dc_snoop::decode::MessageKind;
 use libdc::wire::link::Claim;
 use libdc::wire::lock::LockStatus;
-use libdc::wire::session::Status;
+use libdc::wire::session::SessionStatus;
 use std::str::FromStr;
 use thiserror::Error;
 
@@ -39,9 +39,9 @@ pub(crate) struct Filter {
 
 /// What a filter looks at.
 #[derive(Clone, Copy, Debug, Default)]
-pub(crate) struct Subject<'a> {
+pub(crate) struct FilterInput<'a> {
     pub(crate) connection: u64,
-    pub(crate) topic: Option<Topic>,
+    pub(crate) topic: Option<MessageKind>,
     pub(crate) id: Option<&'a [u8]>,
     pub(crate) key: Option<&'a str>,
     /// The data of a CLAIM, which is about many keys.
@@ -50,7 +50,7 @@ pub(crate) struct Subject<'a> {
     pub(crate) failed: bool,
 }
 
-impl Subject<'_> {
+impl FilterInput<'_> {
     fn has_key(&self, prefix: &str) -> bool {
         let mut claims = Claim::parse_all(self.claims).filter_map(|claim| claim.ok().flatten());
         self.key.is_some_and(|key| key.starts_with(prefix))
@@ -63,7 +63,7 @@ impl Filters {
         Self(filters)
     }
 
-    pub(crate) fn accept(&self, subject: &Subject<'_>) -> bool {
+    pub(crate) fn accept(&self, subject: &FilterInput<'_>) -> bool {
         self.0.is_empty() || self.0.iter().any(|filter| filter.accepts(subject))
     }
 
@@ -74,7 +74,7 @@ impl Filters {
 }
 
 impl Filter {
-    fn accepts(&self, subject: &Subject<'_>) -> bool {
+    fn accepts(&self, subject: &FilterInput<'_>) -> bool {
         among(&self.operations, |name| subject.topic.is_some_and(|topic| is_same(topic.name(), name)))
             && among(&self.connections, |connection| subject.connection == *connection)
             && among(&self.ids, |prefix| subject.id.is_some_and(|id| prefix.begins(id)))
@@ -144,11 +144,11 @@ impl Filter {
 }
 
 fn operation(name: &str) -> Option<&'static str> {
-    Topic::all().map(Topic::name).find(|known| is_same(known, name))
+    MessageKind::all().map(MessageKind::name).find(|known| is_same(known, name))
 }
 
 fn status(name: &str) -> Option<&'static str> {
-    let of_sessions = (0..=u8::MAX).filter_map(Status::from_wire).map(Status::name);
+    let of_sessions = (0..=u8::MAX).filter_map(SessionStatus::from_wire).map(SessionStatus::name);
     let of_locks = LockStatus::ALL.into_iter().map(LockStatus::name);
     of_sessions.chain(of_locks).find(|known| is_same(known, name))
 }
@@ -187,24 +187,24 @@ mod tests {
     use super::*;
     use libdc::id::{LockKey, Token};
     use libdc::wire::frame::{LinkOperation, LockOperation, Operation, SessionOperation};
-    use libdc::wire::line::Command;
+    use libdc::wire::line::LineCommand;
 
-    const GET: Option<Topic> = Some(Topic::Operation(Operation::Session(SessionOperation::Get)));
-    const ADD: Option<Topic> = Some(Topic::Operation(Operation::Session(SessionOperation::Add)));
+    const GET: Option<MessageKind> = Some(MessageKind::Operation(Operation::Session(SessionOperation::Get)));
+    const ADD: Option<MessageKind> = Some(MessageKind::Operation(Operation::Session(SessionOperation::Add)));
 
-    fn accepts(filters: &[&str], subject: Subject<'_>) -> bool {
+    fn accepts(filters: &[&str], subject: FilterInput<'_>) -> bool {
         Filters::new(filters.iter().map(|text| text.parse().unwrap()).collect()).accept(&subject)
     }
 
     #[test]
     fn no_filter_accepts_everything() {
-        assert!(accepts(&[], Subject::default()));
+        assert!(accepts(&[], FilterInput::default()));
     }
 
     #[test]
     fn kinds_are_and_values_and_filters_are_or() {
-        let get = Subject { connection: 3, topic: GET, ..Subject::default() };
-        let failed = Subject { failed: true, ..get };
+        let get = FilterInput { connection: 3, topic: GET, ..FilterInput::default() };
+        let failed = FilterInput { failed: true, ..get };
         assert!(accepts(&["op=get"], get));
         assert!(!accepts(&["op=ADD"], get));
         assert!(accepts(&["op=ADD,op=GET"], get));
@@ -216,52 +216,54 @@ mod tests {
 
     #[test]
     fn a_command_and_an_operation_may_have_one_name() {
-        let operation = Some(Topic::Operation(Operation::Lock(LockOperation::Renew)));
-        let command = Some(Topic::Command(Command::Renew));
+        let operation = Some(MessageKind::Operation(Operation::Lock(LockOperation::Renew)));
+        let command = Some(MessageKind::Command(LineCommand::Renew));
         for topic in [operation, command] {
-            assert!(accepts(&["op=renew"], Subject { topic, ..Subject::default() }));
-            assert!(!accepts(&["op=lock"], Subject { topic, ..Subject::default() }));
+            assert!(accepts(&["op=renew"], FilterInput { topic, ..FilterInput::default() }));
+            assert!(!accepts(&["op=lock"], FilterInput { topic, ..FilterInput::default() }));
         }
-        let lock = Subject { topic: Some(Topic::Command(Command::Lock)), ..Subject::default() };
+        let lock =
+            FilterInput { topic: Some(MessageKind::Command(LineCommand::Lock)), ..FilterInput::default() };
         assert!(accepts(&["op=Lock"], lock) && !accepts(&["op=ACQUIRE"], lock));
-        let hello = Some(Topic::Operation(Operation::Link(LinkOperation::Hello)));
-        assert!(accepts(&["op=hello"], Subject { topic: hello, ..Subject::default() }));
+        let hello = Some(MessageKind::Operation(Operation::Link(LinkOperation::Hello)));
+        assert!(accepts(&["op=hello"], FilterInput { topic: hello, ..FilterInput::default() }));
     }
 
     #[test]
     fn a_key_is_compared_from_its_beginning() {
-        let about = |key| Subject { key: Some(key), ..Subject::default() };
+        let about = |key| FilterInput { key: Some(key), ..FilterInput::default() };
         assert!(accepts(&["key=night"], about("nightly")));
         assert!(accepts(&["key=a,key=nightly"], about("nightly")));
         assert!(!accepts(&["key=Night"], about("nightly")));
         assert!(!accepts(&["key=nightly2"], about("nightly")));
-        assert!(!accepts(&["key=n"], Subject::default()));
+        assert!(!accepts(&["key=n"], FilterInput::default()));
         let mut claims = Vec::new();
         for key in ["a", "nightly"] {
             let key = LockKey::new(key).unwrap();
             Claim { owner: 1, token: Token::new(1, 2), key }.write(&mut claims);
         }
-        let claim = Subject { claims: &claims, ..Subject::default() };
+        let claim = FilterInput { claims: &claims, ..FilterInput::default() };
         assert!(accepts(&["key=night"], claim) && !accepts(&["key=b"], claim));
     }
 
     #[test]
     fn an_id_is_compared_digit_by_digit() {
-        let about = |id| Subject { id: Some(id), topic: ADD, ..Subject::default() };
+        let about = |id| FilterInput { id: Some(id), topic: ADD, ..FilterInput::default() };
         assert!(accepts(&["id=5f0"], about(&[0x5f, 0x0a])));
         assert!(accepts(&["id=5F0A"], about(&[0x5f, 0x0a])));
         assert!(!accepts(&["id=5f1"], about(&[0x5f, 0x0a])));
         assert!(!accepts(&["id=5f0a0"], about(&[0x5f, 0x0a])));
-        assert!(!accepts(&["id=5"], Subject::default()));
+        assert!(!accepts(&["id=5"], FilterInput::default()));
     }
 
     #[test]
     fn a_status_is_one_of_the_names() {
-        let missed = Subject { status: Some(Status::NotOk.name()), failed: true, ..Subject::default() };
+        let missed =
+            FilterInput { status: Some(SessionStatus::NotOk.name()), failed: true, ..FilterInput::default() };
         assert!(accepts(&["status=notok"], missed));
         assert!(!accepts(&["status=DISCONNECTED"], missed));
-        assert!(!accepts(&["status=OK"], Subject::default()));
-        let full = Subject { status: Some(LockStatus::ErrorMaxLocks.name()), ..Subject::default() };
+        assert!(!accepts(&["status=OK"], FilterInput::default()));
+        let full = FilterInput { status: Some(LockStatus::ErrorMaxLocks.name()), ..FilterInput::default() };
         assert!(accepts(&["status=timeout,status=error_max_locks"], full));
         assert!(!accepts(&["status=error"], full));
     }

@@ -6,22 +6,24 @@
 
 use crate::clock::rfc_3339;
 use crate::line::end_name;
-use crate::record::{Ending, MessageRecord, Record, TextRecord, What, shown_of_corrupt};
-use libdc::id::{LockKey, Token};
-use libdc::proto::observe::{Answered, Sender};
-use libdc::wire::display::{
-    Content, LinkContent, Parts, Secrets, TextContent, digest, short_digest, show_hex,
+use crate::record::{
+    ConnectionClose, LineRecord, MessageRecord, RecordKind, TrafficRecord, shown_of_corrupt,
 };
+use dc_snoop::decode::{
+    DecodedLines, DecodedLink, DecodedMessage, LockFields, Redaction, digest, short_digest, show_hex,
+};
+use dc_snoop::observe::{Endpoint, MatchedRequest};
+use libdc::id::{LockKey, Token};
 use libdc::wire::frame::Direction;
-use libdc::wire::line::TextRequest;
+use libdc::wire::line::LineRequest;
 use libdc::wire::link::{Claim, Hello, Welcome};
 use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
-use libdc::wire::session::Add;
+use libdc::wire::session::AddRequest;
 use serde::Serialize;
 
 /// The object of a record.
 #[derive(Debug, Default, Serialize)]
-struct Object<'a> {
+struct RecordJson<'a> {
     time: String,
     connection: u64,
     event: &'static str,
@@ -48,23 +50,23 @@ struct Object<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     fence: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    token: Option<Bytes>,
+    token: Option<BytesJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     cancelled_uid: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    link: Option<Bytes>,
+    link: Option<BytesJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     grace_ms: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
     remembered: Option<u32>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    claims: Option<Vec<ClaimObject<'a>>>,
+    claims: Option<Vec<ClaimJson<'a>>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     claims_kept: Option<Vec<bool>>,
     #[serde(skip_serializing_if = "Option::is_none")]
     status: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    session: Option<Bytes>,
+    session: Option<BytesJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     answers: Option<&'static str>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -74,7 +76,7 @@ struct Object<'a> {
     #[serde(skip_serializing_if = "Option::is_none")]
     reason: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
-    data: Option<Bytes>,
+    data: Option<BytesJson>,
     #[serde(skip_serializing_if = "Option::is_none")]
     text: Option<String>,
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -87,16 +89,16 @@ struct Object<'a> {
 
 /// A lock that is claimed. One that no key can be has none.
 #[derive(Debug, Serialize)]
-struct ClaimObject<'a> {
+struct ClaimJson<'a> {
     owner: u64,
     key: &'a str,
     fence: String,
-    token: Bytes,
+    token: BytesJson,
 }
 
 /// Bytes: how many, and their digest or, with `-secrets`, all of them.
 #[derive(Debug, Serialize)]
-struct Bytes {
+struct BytesJson {
     bytes: u64,
     #[serde(skip_serializing_if = "Option::is_none")]
     sha256: Option<String>,
@@ -104,9 +106,9 @@ struct Bytes {
     hex: Option<String>,
 }
 
-impl Bytes {
-    fn new(bytes: &[u8], secrets: Secrets) -> Self {
-        let hidden = secrets == Secrets::Hidden;
+impl BytesJson {
+    fn new(bytes: &[u8], secrets: Redaction) -> Self {
+        let hidden = secrets == Redaction::Hidden;
         Self {
             bytes: bytes.len() as u64,
             sha256: hidden.then(|| format!("{:08x}", digest(bytes))),
@@ -115,8 +117,8 @@ impl Bytes {
     }
 
     /// A token, of a lock or of authentication: less is told of it.
-    fn of_token(token: &[u8], secrets: Secrets) -> Self {
-        let hidden = (secrets == Secrets::Hidden).then(|| format!("{:04x}", short_digest(token)));
+    fn of_token(token: &[u8], secrets: Redaction) -> Self {
+        let hidden = (secrets == Redaction::Hidden).then(|| format!("{:04x}", short_digest(token)));
         Self { sha256: hidden, ..Self::new(token, secrets) }
     }
 
@@ -126,7 +128,7 @@ impl Bytes {
 }
 
 /// Appends the object of a record, and a newline. Frames that were kept are in it unless they have a secret.
-pub(crate) fn write(out: &mut String, record: &Record, secrets: Secrets) {
+pub(crate) fn write(out: &mut String, record: &TrafficRecord, secrets: Redaction) {
     let mut object = object_of(record, secrets);
     object.time = rfc_3339(record.at);
     object.connection = record.connection;
@@ -137,44 +139,44 @@ pub(crate) fn write(out: &mut String, record: &Record, secrets: Secrets) {
     out.push('\n');
 }
 
-fn object_of(record: &Record, secrets: Secrets) -> Object<'_> {
-    let of = |event, from| Object { event, from, ..Object::default() };
+fn object_of(record: &TrafficRecord, secrets: Redaction) -> RecordJson<'_> {
+    let of = |event, from| RecordJson { event, from, ..RecordJson::default() };
     match &record.what {
-        What::Opened { from } => of("opened", Some(from)),
-        What::Message(message) => message_object(message, secrets),
-        What::Corrupt { sender, corruption, offset, bytes } => Object {
+        RecordKind::Opened { from } => of("opened", Some(from)),
+        RecordKind::Message(message) => message_object(message, secrets),
+        RecordKind::Corrupt { sender, corruption, offset, bytes } => RecordJson {
             offset: Some(offset + corruption.offset() as u64),
             reason: Some(corruption.to_string()),
-            data: Some(Bytes::new(shown_of_corrupt(bytes, *corruption, secrets), Secrets::Shown)),
+            data: Some(BytesJson::new(shown_of_corrupt(bytes, *corruption, secrets), Redaction::Shown)),
             ..of("corrupt", Some(end_name(*sender)))
         },
-        What::Raw { sender, len, bytes } => {
+        RecordKind::Raw { sender, len, bytes } => {
             let data = match bytes {
-                Some(bytes) => Bytes::new(bytes, secrets),
-                None => Bytes::only_count(*len as u64),
+                Some(bytes) => BytesJson::new(bytes, secrets),
+                None => BytesJson::only_count(*len as u64),
             };
-            Object { data: Some(data), ..of("raw", Some(end_name(*sender))) }
+            RecordJson { data: Some(data), ..of("raw", Some(end_name(*sender))) }
         }
-        What::Text(text) => text_object(text, secrets),
-        What::Tls { sender } => of("tls", Some(end_name(*sender))),
-        What::Gap { sender, count } => {
-            Object { data: Some(Bytes::only_count(*count)), ..of("gap", Some(end_name(*sender))) }
+        RecordKind::Text(text) => text_object(text, secrets),
+        RecordKind::Tls { sender } => of("tls", Some(end_name(*sender))),
+        RecordKind::Gap { sender, count } => {
+            RecordJson { data: Some(BytesJson::only_count(*count)), ..of("gap", Some(end_name(*sender))) }
         }
-        What::Refused { why } => Object { reason: Some(why.clone()), ..of("refused", None) },
-        What::Closed { how, unanswered, unfinished } => {
+        RecordKind::Refused { why } => RecordJson { reason: Some(why.clone()), ..of("refused", None) },
+        RecordKind::Closed { how, unanswered, unfinished } => {
             let (event, from) = match how {
-                Ending::Orderly => ("closed", None),
-                Ending::Reset(sender) => ("reset", Some(end_name(*sender))),
-                Ending::Cut => ("open", None),
+                ConnectionClose::Orderly => ("closed", None),
+                ConnectionClose::Reset(sender) => ("reset", Some(end_name(*sender))),
+                ConnectionClose::Cut => ("open", None),
             };
             let unfinished_bytes = Some(unfinished[0].1 + unfinished[1].1);
-            Object { unanswered: Some(*unanswered), unfinished_bytes, ..of(event, from) }
+            RecordJson { unanswered: Some(*unanswered), unfinished_bytes, ..of(event, from) }
         }
     }
 }
 
-impl<'a> Object<'a> {
-    fn of_said(direction: Direction, sender: Sender, answers: Option<&Answered>) -> Self {
+impl<'a> RecordJson<'a> {
+    fn of_said(direction: Direction, sender: Endpoint, answers: Option<&MatchedRequest>) -> Self {
         Self {
             event: if direction == Direction::Request { "request" } else { "response" },
             from: Some(end_name(sender)),
@@ -188,13 +190,13 @@ impl<'a> Object<'a> {
         self.owner = Some(owner).filter(|owner| *owner != 0);
     }
 
-    fn set_token(&mut self, token: Token, secrets: Secrets) {
+    fn set_token(&mut self, token: Token, secrets: Redaction) {
         self.fence = Some(token.fence().to_string());
-        self.token = Some(Bytes::of_token(&token.to_bytes(), secrets));
+        self.token = Some(BytesJson::of_token(&token.to_bytes(), secrets));
     }
 
-    fn set_action(&mut self, action: &LockAction<'a>, secrets: Secrets) {
-        let Parts { key, limit, timeout_ms, lease_ms, token } = Parts::of(action);
+    fn set_action(&mut self, action: &LockAction<'a>, secrets: Redaction) {
+        let LockFields { key, limit, timeout_ms, lease_ms, token } = LockFields::of(action);
         self.key = key.map(LockKey::as_str);
         self.limit = limit;
         self.timeout_ms = timeout_ms;
@@ -207,7 +209,7 @@ impl<'a> Object<'a> {
         }
     }
 
-    fn set_answer(&mut self, answer: &LockAnswer<'_>, secrets: Secrets) {
+    fn set_answer(&mut self, answer: &LockAnswer<'_>, secrets: Redaction) {
         self.status = Some(answer.status().name());
         match answer {
             LockAnswer::Status(_) => {}
@@ -216,96 +218,96 @@ impl<'a> Object<'a> {
                 self.lease_ms = Some(grant.lease_ms);
             }
             LockAnswer::Renewed { lease_ms } => self.lease_ms = Some(*lease_ms),
-            LockAnswer::Stats(json) => self.data = Some(Bytes::new(json, Secrets::Hidden)),
+            LockAnswer::Stats(json) => self.data = Some(BytesJson::new(json, Redaction::Hidden)),
         }
     }
 
-    fn set_link(&mut self, content: &LinkContent<'a>, secrets: Secrets) {
+    fn set_link(&mut self, content: &DecodedLink<'a>, secrets: Redaction) {
         match content {
-            LinkContent::Hello(Hello { link_id, auth_token }) => {
-                self.link = Some(Bytes::new(&link_id.to_bytes(), secrets));
-                self.token = (!auth_token.is_empty()).then(|| Bytes::of_token(auth_token, secrets));
+            DecodedLink::Hello(Hello { link_id, auth_token }) => {
+                self.link = Some(BytesJson::new(&link_id.to_bytes(), secrets));
+                self.token = (!auth_token.is_empty()).then(|| BytesJson::of_token(auth_token, secrets));
             }
-            LinkContent::Welcome(Welcome { grace_ms, remembered, .. }) => {
+            DecodedLink::Welcome(Welcome { grace_ms, remembered, .. }) => {
                 self.grace_ms = Some(*grace_ms);
                 self.remembered = Some(*remembered);
             }
-            LinkContent::Claims(_) => {
-                let claims = content.claims().flatten().map(|Claim { owner, token, key }| ClaimObject {
+            DecodedLink::Claims(_) => {
+                let claims = content.claims().flatten().map(|Claim { owner, token, key }| ClaimJson {
                     owner,
                     key: key.as_str(),
                     fence: token.fence().to_string(),
-                    token: Bytes::of_token(&token.to_bytes(), secrets),
+                    token: BytesJson::of_token(&token.to_bytes(), secrets),
                 });
                 self.claims = Some(claims.collect());
             }
-            LinkContent::Claimed(statuses) => {
+            DecodedLink::Claimed(statuses) => {
                 let kept = statuses.iter().map(|status| *status == LockStatus::Ok as u8);
                 self.claims_kept = Some(kept.collect());
             }
-            LinkContent::Detach(detach) => self.set_owner(detach.owner),
-            LinkContent::Status(_) | LinkContent::Nothing => {}
+            DecodedLink::Detach(detach) => self.set_owner(detach.owner),
+            DecodedLink::Status(_) | DecodedLink::Nothing => {}
         }
     }
 }
 
-fn message_object(record: &MessageRecord, secrets: Secrets) -> Object<'_> {
+fn message_object(record: &MessageRecord, secrets: Redaction) -> RecordJson<'_> {
     let message = record.as_ref();
     let head = message.head;
-    let content = Content::of(message);
-    let is_public = secrets == Secrets::Shown || content.secret_ranges(message.data.len()).is_empty();
-    let mut object = Object {
+    let content = DecodedMessage::decode(message);
+    let is_public = secrets == Redaction::Shown || content.secret_ranges(message.data.len()).is_empty();
+    let mut object = RecordJson {
         operation: Some(head.operation.name()),
         uid: Some(head.uid),
         patch_level: Some(head.patch_level),
         id: record.id().map(|id| show_hex(id).to_string()),
         status: content.status_name(),
-        session: content.session().map(|session| Bytes::new(session, secrets)),
+        session: content.session().map(|session| BytesJson::new(session, secrets)),
         frames: record.raw.as_ref().filter(|_| is_public).map(|raw| show_hex(raw).to_string()),
-        ..Object::of_said(head.direction, record.sender, record.answers.as_ref())
+        ..RecordJson::of_said(head.direction, record.sender, record.answers.as_ref())
     };
     match content {
-        Content::Add(Add { timeout_ms, .. }) => object.timeout_ms = Some(timeout_ms.into()),
-        Content::AddRefused { timeout_ms, .. } => {
+        DecodedMessage::Add(AddRequest { timeout_ms, .. }) => object.timeout_ms = Some(timeout_ms.into()),
+        DecodedMessage::AddRefused { timeout_ms, .. } => {
             object.timeout_ms = Some(timeout_ms.into());
             object.reason = Some(content.show(secrets).to_string());
         }
-        Content::Lock(LockRequest { owner, action }) => {
+        DecodedMessage::Lock(LockRequest { owner, action }) => {
             object.set_owner(owner);
             object.set_action(&action, secrets);
         }
-        Content::LockRefused(refused) => {
+        DecodedMessage::LockRefused(refused) => {
             object.set_owner(refused.owner);
             object.reason = Some(refused.to_string());
         }
-        Content::LockAnswer(answer) => object.set_answer(&answer, secrets),
-        Content::Link(content) => object.set_link(&content, secrets),
-        Content::Malformed { problem, data } => {
+        DecodedMessage::LockAnswer(answer) => object.set_answer(&answer, secrets),
+        DecodedMessage::Link(content) => object.set_link(&content, secrets),
+        DecodedMessage::Malformed { problem, data } => {
             object.reason = Some(problem.to_owned());
-            object.data = Some(Bytes::new(data, secrets));
+            object.data = Some(BytesJson::new(data, secrets));
         }
-        Content::Id(_) | Content::Status(_) | Content::Session(_) => {}
+        DecodedMessage::Id(_) | DecodedMessage::Status(_) | DecodedMessage::Session(_) => {}
     }
     object.key = record.key();
     object
 }
 
-fn text_object(record: &TextRecord, secrets: Secrets) -> Object<'_> {
+fn text_object(record: &LineRecord, secrets: Redaction) -> RecordJson<'_> {
     let content = record.content();
-    let is_public = secrets == Secrets::Shown || content.secret_ranges(&record.raw).is_empty();
-    let mut object = Object {
+    let is_public = secrets == Redaction::Shown || content.secret_ranges(&record.raw).is_empty();
+    let mut object = RecordJson {
         operation: Some(record.topic().name()),
         text: (record.dump && is_public).then(|| record.raw.escape_ascii().to_string()),
-        ..Object::of_said(record.direction, record.sender, record.answers.as_ref())
+        ..RecordJson::of_said(record.direction, record.sender, record.answers.as_ref())
     };
     match &content {
-        TextContent::Request(_, TextRequest::Lock(action)) => object.set_action(action, secrets),
-        TextContent::Request(_, TextRequest::Auth { token }) => {
-            object.token = Some(Bytes::of_token(token, secrets));
+        DecodedLines::Request(_, LineRequest::Lock(action)) => object.set_action(action, secrets),
+        DecodedLines::Request(_, LineRequest::Auth { token }) => {
+            object.token = Some(BytesJson::of_token(token, secrets));
         }
-        TextContent::Request(_, TextRequest::Ping) => {}
-        TextContent::Answer(answer) => object.set_answer(answer, secrets),
-        TextContent::Malformed { .. } | TextContent::Broken { .. } | TextContent::NoAnswer(_) => {
+        DecodedLines::Request(_, LineRequest::Ping) => {}
+        DecodedLines::Answer(answer) => object.set_answer(answer, secrets),
+        DecodedLines::Malformed { .. } | DecodedLines::Broken { .. } | DecodedLines::NoAnswer(_) => {
             object.reason = Some(content.show(secrets).to_string());
         }
     }
@@ -316,34 +318,34 @@ fn text_object(record: &TextRecord, secrets: Secrets) -> Object<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libdc::wire::display::Topic;
-    use libdc::wire::frame::{Corruption, MessageHead, Operation, SessionOperation};
-    use libdc::wire::line::Command;
+    use dc_snoop::decode::MessageKind;
+    use libdc::wire::frame::{DecodeError, MessageHead, Operation, SessionOperation};
+    use libdc::wire::line::LineCommand;
     use libdc::wire::message::Message;
     use serde_json::{Value, json};
     use std::time::Duration;
 
-    fn parsed(what: What, secrets: Secrets) -> Value {
-        let record = Record { at: Duration::new(1_772_366_401, 204_117_391), connection: 3, what };
+    fn parsed(what: RecordKind, secrets: Redaction) -> Value {
+        let record = TrafficRecord { at: Duration::new(1_772_366_401, 204_117_391), connection: 3, what };
         let mut out = String::new();
         write(&mut out, &record, secrets);
         assert_eq!(out.matches('\n').count(), 1);
         serde_json::from_str(&out).unwrap()
     }
 
-    fn answer() -> What {
+    fn answer() -> RecordKind {
         let get = Operation::Session(SessionOperation::Get);
         let message = Message { head: MessageHead::request(17, get).response(), data: b"abc".to_vec() };
-        let answers = Some(Answered {
-            topic: Topic::Operation(get),
+        let answers = Some(MatchedRequest {
+            topic: MessageKind::Operation(get),
             id: Some([0x5f, 0x0a].into()),
             key: None,
             may_block: false,
             took: Duration::from_micros(274),
         });
         let raw = Some(vec![7]);
-        What::Message(Box::new(MessageRecord {
-            sender: Sender::Server,
+        RecordKind::Message(Box::new(MessageRecord {
+            sender: Endpoint::Server,
             message,
             raw,
             answers,
@@ -358,10 +360,10 @@ mod tests {
             "operation": "GET", "uid": 17, "patch_level": 1, "id": "5f0a", "status": "OK",
             "session": {"bytes": 3, "sha256": "ba7816bf"}, "answers": "GET", "took_us": 274.0,
         });
-        assert_eq!(parsed(answer(), Secrets::Hidden), expected);
+        assert_eq!(parsed(answer(), Redaction::Hidden), expected);
         expected["session"] = json!({"bytes": 3, "hex": "616263"});
         expected["frames"] = json!("07");
-        assert_eq!(parsed(answer(), Secrets::Shown), expected);
+        assert_eq!(parsed(answer(), Redaction::Shown), expected);
     }
 
     #[test]
@@ -369,13 +371,13 @@ mod tests {
         let get = Operation::Session(SessionOperation::Get);
         let message = Message { head: MessageHead::request(17, get), data: vec![0x5f, 0x0a] };
         let request = MessageRecord {
-            sender: Sender::Client,
+            sender: Endpoint::Client,
             message,
             raw: Some(vec![7]),
             answers: None,
             show_subject: false,
         };
-        let parsed = parsed(What::Message(Box::new(request)), Secrets::Hidden);
+        let parsed = parsed(RecordKind::Message(Box::new(request)), Redaction::Hidden);
         assert_eq!(
             (&parsed["event"], &parsed["id"], &parsed["frames"]),
             (&json!("request"), &json!("5f0a"), &json!("07"))
@@ -384,39 +386,47 @@ mod tests {
 
     #[test]
     fn what_is_no_message_is_an_object_too() {
-        let sender = Sender::Client;
-        let corruption = Corruption::IsResponse { value: 7 };
-        let corrupt = What::Corrupt { sender, corruption, offset: 14, bytes: vec![0, 0x11, 0, 1, 7, 0x73] };
-        for (secrets, hex) in [(Secrets::Hidden, "0011000107"), (Secrets::Shown, "001100010773")] {
+        let sender = Endpoint::Client;
+        let corruption = DecodeError::IsResponse { value: 7 };
+        let corrupt =
+            RecordKind::Corrupt { sender, corruption, offset: 14, bytes: vec![0, 0x11, 0, 1, 7, 0x73] };
+        for (secrets, hex) in [(Redaction::Hidden, "0011000107"), (Redaction::Shown, "001100010773")] {
             let object = parsed(corrupt.clone(), secrets);
             assert_eq!((&object["offset"], &object["data"]["hex"]), (&json!(18), &json!(hex)));
         }
-        let unfinished = [(Sender::Client, 6), (Sender::Server, 1)];
-        let closed = What::Closed { how: Ending::Reset(sender), unanswered: 2, unfinished };
-        let object = parsed(closed, Secrets::Hidden);
+        let unfinished = [(Endpoint::Client, 6), (Endpoint::Server, 1)];
+        let closed = RecordKind::Closed { how: ConnectionClose::Reset(sender), unanswered: 2, unfinished };
+        let object = parsed(closed, Redaction::Hidden);
         let expected = (&json!("reset"), &json!(2), &json!(7));
         assert_eq!((&object["event"], &object["unanswered"], &object["unfinished_bytes"]), expected);
-        let raw = What::Raw { sender, len: 3, bytes: Some(b"abc".to_vec()) };
-        assert_eq!(parsed(raw, Secrets::Hidden)["data"], json!({"bytes": 3, "sha256": "ba7816bf"}));
+        let raw = RecordKind::Raw { sender, len: 3, bytes: Some(b"abc".to_vec()) };
+        assert_eq!(parsed(raw, Redaction::Hidden)["data"], json!({"bytes": 3, "sha256": "ba7816bf"}));
     }
 
     const TOKEN: &str = "00000000000000070000000000000009";
 
-    fn text(sender: Sender, raw: &str, asked: Option<Command>) -> What {
-        let direction = if sender == Sender::Client { Direction::Request } else { Direction::Response };
-        let answers = asked.map(|command| Answered {
-            topic: Topic::Command(command),
+    fn text(sender: Endpoint, raw: &str, asked: Option<LineCommand>) -> RecordKind {
+        let direction = if sender == Endpoint::Client { Direction::Request } else { Direction::Response };
+        let answers = asked.map(|command| MatchedRequest {
+            topic: MessageKind::Command(command),
             id: None,
             key: Some("nightly".into()),
             may_block: true,
             took: Duration::from_micros(1400),
         });
         let raw = raw.as_bytes().to_vec();
-        What::Text(Box::new(TextRecord { sender, direction, raw, dump: true, answers, show_subject: false }))
+        RecordKind::Text(Box::new(LineRecord {
+            sender,
+            direction,
+            raw,
+            dump: true,
+            answers,
+            show_subject: false,
+        }))
     }
 
     /// Without what every object has.
-    fn brief(what: What, secrets: Secrets) -> Value {
+    fn brief(what: RecordKind, secrets: Redaction) -> Value {
         let mut object = parsed(what, secrets);
         for name in ["time", "connection", "from", "event", "patch_level"] {
             object.as_object_mut().unwrap().remove(name);
@@ -426,39 +436,45 @@ mod tests {
 
     #[test]
     fn text_is_an_object() {
-        let request = text(Sender::Client, "sl\nnightly\n10 3 60\n", None);
+        let request = text(Endpoint::Client, "sl\nnightly\n10 3 60\n", None);
         let expected = json!({
             "time": "2026-03-01T12:00:01.204117391Z", "connection": 3, "event": "request", "from": "client",
             "operation": "lock", "key": "nightly", "limit": 3, "timeout_ms": 10_000, "lease_ms": 60_000,
             "text": "sl\\nnightly\\n10 3 60\\n",
         });
-        assert_eq!(parsed(request, Secrets::Hidden), expected);
-        let grant = || text(Sender::Server, &format!("ok {TOKEN} 60\n"), Some(Command::Lock));
+        assert_eq!(parsed(request, Redaction::Hidden), expected);
+        let grant = || text(Endpoint::Server, &format!("ok {TOKEN} 60\n"), Some(LineCommand::Lock));
         let mut expected = json!({
             "operation": "lock", "key": "nightly", "status": "ok", "fence": "7", "lease_ms": 60_000,
             "token": {"bytes": 16, "sha256": "73cf"}, "answers": "lock", "took_us": 1400.0,
         });
-        assert_eq!(brief(grant(), Secrets::Hidden), expected);
+        assert_eq!(brief(grant(), Redaction::Hidden), expected);
         expected["token"] = json!({"bytes": 16, "hex": TOKEN});
         expected["text"] = json!(format!("ok {TOKEN} 60\\n"));
-        assert_eq!(brief(grant(), Secrets::Shown), expected);
-        let auth = text(Sender::Client, "auth\n_\nsesame\n", None);
+        assert_eq!(brief(grant(), Redaction::Shown), expected);
+        let auth = text(Endpoint::Client, "auth\n_\nsesame\n", None);
         let expected = json!({"operation": "auth", "token": {"bytes": 6, "sha256": "d0c0"}});
-        assert_eq!(brief(auth, Secrets::Hidden), expected);
-        let wrong = text(Sender::Client, "zz\n\n\n", None);
+        assert_eq!(brief(auth, Redaction::Hidden), expected);
+        let wrong = text(Endpoint::Client, "zz\n\n\n", None);
         let reason = "malformed: an unknown command: \"zz\" \"\" \"\"";
-        assert_eq!(brief(wrong, Secrets::Hidden), json!({"operation": "text", "reason": reason}));
+        assert_eq!(brief(wrong, Redaction::Hidden), json!({"operation": "text", "reason": reason}));
     }
 
-    fn message(class: u8, number: u8, direction: Direction, data: &[u8]) -> What {
+    fn message(class: u8, number: u8, direction: Direction, data: &[u8]) -> RecordKind {
         let head = MessageHead::request(5, Operation::from_wire(class, number).unwrap());
         let (head, sender) = match direction {
-            Direction::Request => (head, Sender::Client),
-            Direction::Response => (head.response(), Sender::Server),
+            Direction::Request => (head, Endpoint::Client),
+            Direction::Response => (head.response(), Endpoint::Server),
         };
         let message = Message { head, data: data.to_vec() };
         let raw = Some(vec![7]);
-        What::Message(Box::new(MessageRecord { sender, message, raw, answers: None, show_subject: false }))
+        RecordKind::Message(Box::new(MessageRecord {
+            sender,
+            message,
+            raw,
+            answers: None,
+            show_subject: false,
+        }))
     }
 
     #[test]
@@ -504,7 +520,7 @@ mod tests {
             (message(2, 3, Request, &[]), json!({"operation": "PING", "uid": 5, "frames": "07"})),
         ];
         for (what, expected) in cases {
-            assert_eq!(brief(what, Secrets::Hidden), expected);
+            assert_eq!(brief(what, Redaction::Hidden), expected);
         }
     }
 }

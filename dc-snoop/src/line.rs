@@ -10,22 +10,26 @@
 //! A column that becomes too narrow is widened for good, so that lines next to each other stay aligned.
 
 use crate::clock::{TimeOfDay, took};
-use crate::dump::{self, Hidden};
-use crate::record::{Ending, MessageRecord, Record, TextRecord, What, shown_of_corrupt};
+use crate::dump::{self, RedactedBytes};
+use crate::record::{
+    ConnectionClose, LineRecord, MessageRecord, RecordKind, TrafficRecord, shown_of_corrupt,
+};
 use anstyle::{AnsiColor, Style};
+use dc_snoop::decode::{
+    DecodedLines, DecodedLink, DecodedMessage, MessageKind, Redaction, show_data, show_id, show_key,
+};
+use dc_snoop::observe::{Endpoint, MatchedRequest};
 use jiff::tz::TimeZone;
 use libdc::id::LockKey;
-use libdc::proto::observe::{Answered, Sender};
-use libdc::wire::display::{Content, LinkContent, Secrets, TextContent, Topic, show_data, show_id, show_key};
-use libdc::wire::frame::{Corruption, Direction};
+use libdc::wire::frame::{DecodeError, Direction};
 use libdc::wire::lock::LockStatus;
-use libdc::wire::session::Status;
+use libdc::wire::session::SessionStatus;
 use std::fmt::{Display, Write};
 
 /// Turns records into lines.
 #[derive(Debug)]
 pub(crate) struct LineWriter {
-    secrets: Secrets,
+    secrets: Redaction,
     time: TimeOfDay,
     colour: bool,
     connection_width: usize,
@@ -39,53 +43,53 @@ const END: usize = 80;
 const END_MAX: usize = 120;
 
 impl LineWriter {
-    pub(crate) const fn new(secrets: Secrets, zone: TimeZone, colour: bool) -> Self {
+    pub(crate) const fn new(secrets: Redaction, zone: TimeZone, colour: bool) -> Self {
         Self { secrets, time: TimeOfDay::new(zone), colour, connection_width: 2, uid_width: 2, end: END }
     }
 
     /// Appends the line (or, with a dump, lines) of a record.
-    pub(crate) fn write(&mut self, out: &mut String, record: &Record) {
-        let mut line = Line::new(out, self.colour);
+    pub(crate) fn write(&mut self, out: &mut String, record: &TrafficRecord) {
+        let mut line = StyledLine::new(out, self.colour);
         line.push(DIM, &self.time.show(record.at));
         let number = format!("#{}", record.connection);
         self.connection_width = self.connection_width.max(number.len());
         line.pad(1 + self.connection_width - number.len() + 1);
         line.push(connection_style(record.connection), &number);
         match &record.what {
-            What::Message(message) => self.message(line, message),
-            What::Corrupt { sender, corruption, offset, bytes } => {
+            RecordKind::Message(message) => self.message(line, message),
+            RecordKind::Corrupt { sender, corruption, offset, bytes } => {
                 begin(&mut line, *sender, "corrupt", FAILED);
                 line.push(PLAIN, &malformed(*corruption, *offset));
                 let shown = shown_of_corrupt(bytes, *corruption, self.secrets);
                 line.push(DIM, &format!("  [{}]", spaced(shown)));
                 line.finish();
             }
-            What::Raw { sender, len, bytes } => {
+            RecordKind::Raw { sender, len, bytes } => {
                 begin(&mut line, *sender, "raw", DIM);
                 line.push(DIM, &format!("{len} byte{}", plural(*len)));
                 line.finish();
                 if let Some(bytes) = bytes {
-                    dump::write(out, bytes, &Hidden::all(self.secrets));
+                    dump::write(out, bytes, &RedactedBytes::all(self.secrets));
                 }
             }
-            What::Text(text) => self.text(line, text),
-            What::Tls { sender } => {
+            RecordKind::Text(text) => self.text(line, text),
+            RecordKind::Tls { sender } => {
                 begin(&mut line, *sender, "TLS", PLAIN);
                 line.push(DIM, "not decoded");
                 line.finish();
             }
-            What::Gap { sender, count } => {
+            RecordKind::Gap { sender, count } => {
                 begin(&mut line, *sender, "gap", FAILED);
                 line.push(PLAIN, &format!("{count} byte{} not captured", plural(*count as usize)));
                 line.finish();
             }
-            What::Opened { .. } | What::Refused { .. } | What::Closed { .. } => {
+            RecordKind::Opened { .. } | RecordKind::Refused { .. } | RecordKind::Closed { .. } => {
                 connection(line, &record.what);
             }
         }
     }
 
-    fn message(&mut self, mut line: Line<'_>, record: &MessageRecord) {
+    fn message(&mut self, mut line: StyledLine<'_>, record: &MessageRecord) {
         let message = record.as_ref();
         let head = message.head;
         begin(&mut line, record.sender, head.operation.name(), PLAIN.bold());
@@ -94,42 +98,42 @@ impl LineWriter {
         line.push(DIM, "uid=");
         line.push(PLAIN, &uid);
         line.pad(2 + self.uid_width - uid.len());
-        match Content::of(message) {
-            Content::Status(status) => line.push(status_style(status), status.name()),
-            Content::Session(session) => {
-                line.push(status_style(Status::Ok), Status::Ok.name());
+        match DecodedMessage::decode(message) {
+            DecodedMessage::Status(status) => line.push(status_style(status), status.name()),
+            DecodedMessage::Session(session) => {
+                line.push(status_style(SessionStatus::Ok), SessionStatus::Ok.name());
                 line.push(PLAIN, &format!("  session {}", show_data(session, self.secrets)));
             }
             content => {
                 line.push(content_style(&content), &content.show(self.secrets).to_string());
             }
         }
-        let topic = Topic::Operation(head.operation);
+        let topic = MessageKind::Operation(head.operation);
         self.answered(&mut line, head.direction, topic, record.answers.as_ref(), record.show_subject);
         let out = line.finish();
         if let Some(raw) = &record.raw {
-            dump::write(out, raw, &Hidden::of_message(message, self.secrets));
+            dump::write(out, raw, &RedactedBytes::of_message(message, self.secrets));
         }
     }
 
-    fn text(&mut self, mut line: Line<'_>, record: &TextRecord) {
+    fn text(&mut self, mut line: StyledLine<'_>, record: &LineRecord) {
         let (topic, content) = (record.topic(), record.content());
         begin(&mut line, record.sender, topic.name(), PLAIN.bold());
         line.push(text_style(&content), &content.show(self.secrets).to_string());
         self.answered(&mut line, record.direction, topic, record.answers.as_ref(), record.show_subject);
         let out = line.finish();
         if record.dump {
-            dump::write(out, &record.raw, &Hidden::of_text(&record.raw, &content, self.secrets));
+            dump::write(out, &record.raw, &RedactedBytes::of_text(&record.raw, &content, self.secrets));
         }
     }
 
     /// What an answer is to, as far as its line does not say that, and how long it took.
     fn answered(
         &mut self,
-        line: &mut Line<'_>,
+        line: &mut StyledLine<'_>,
         direction: Direction,
-        topic: Topic,
-        answers: Option<&Answered>,
+        topic: MessageKind,
+        answers: Option<&MatchedRequest>,
         show_subject: bool,
     ) {
         let Some(answered) = answers else {
@@ -150,7 +154,7 @@ impl LineWriter {
         self.at_end(line, DIM, &took(answered.took));
     }
 
-    fn at_end(&mut self, line: &mut Line<'_>, style: Style, text: &str) {
+    fn at_end(&mut self, line: &mut StyledLine<'_>, style: Style, text: &str) {
         let width = text.chars().count();
         self.end = self.end.max((line.width + 2 + width).min(END_MAX));
         line.pad(self.end.saturating_sub(line.width + width).max(2));
@@ -159,10 +163,10 @@ impl LineWriter {
 }
 
 /// Arrow and name, behind the number of the connection.
-fn begin(line: &mut Line<'_>, sender: Sender, name: &str, style: Style) {
+fn begin(line: &mut StyledLine<'_>, sender: Endpoint, name: &str, style: Style) {
     let (arrow, colour) = match sender {
-        Sender::Client => (" → ", AnsiColor::Cyan),
-        Sender::Server => (" ← ", AnsiColor::Green),
+        Endpoint::Client => (" → ", AnsiColor::Cyan),
+        Endpoint::Server => (" ← ", AnsiColor::Green),
     };
     line.push(colour.on_default(), arrow);
     line.push(style, name);
@@ -170,16 +174,16 @@ fn begin(line: &mut Line<'_>, sender: Sender, name: &str, style: Style) {
 }
 
 /// The lines about a connection as such.
-fn connection(mut line: Line<'_>, what: &What) {
+fn connection(mut line: StyledLine<'_>, what: &RecordKind) {
     match what {
-        What::Opened { from } => line.push(DIM, &format!(" ● opened  from {from}")),
-        What::Refused { why } => line.push(FAILED, &format!(" × refused  {why}")),
-        What::Closed { how, unanswered, unfinished } => {
+        RecordKind::Opened { from } => line.push(DIM, &format!(" ● opened  from {from}")),
+        RecordKind::Refused { why } => line.push(FAILED, &format!(" × refused  {why}")),
+        RecordKind::Closed { how, unanswered, unfinished } => {
             let how = match how {
-                Ending::Orderly => "○ closed",
-                Ending::Reset(Sender::Client) => "○ reset by the client",
-                Ending::Reset(Sender::Server) => "○ reset by the server",
-                Ending::Cut => "○ still open",
+                ConnectionClose::Orderly => "○ closed",
+                ConnectionClose::Reset(Endpoint::Client) => "○ reset by the client",
+                ConnectionClose::Reset(Endpoint::Server) => "○ reset by the server",
+                ConnectionClose::Cut => "○ still open",
             };
             line.push(DIM, &format!(" {how}"));
             if *unanswered > 0 {
@@ -195,10 +199,10 @@ fn connection(mut line: Line<'_>, what: &What) {
     line.finish();
 }
 
-pub(crate) const fn end_name(sender: Sender) -> &'static str {
+pub(crate) const fn end_name(sender: Endpoint) -> &'static str {
     match sender {
-        Sender::Client => "client",
-        Sender::Server => "server",
+        Endpoint::Client => "client",
+        Endpoint::Server => "server",
     }
 }
 
@@ -207,7 +211,7 @@ const fn plural(count: usize) -> &'static str {
 }
 
 /// Offset and reason.
-fn malformed(corruption: Corruption, frame: u64) -> String {
+fn malformed(corruption: DecodeError, frame: u64) -> String {
     let byte = corruption.offset();
     format!("at offset {} (byte {byte} of a frame): {corruption}", frame + byte as u64)
 }
@@ -221,38 +225,40 @@ const DIM: Style = Style::new().dimmed();
 const FAILED: Style = AnsiColor::Red.on_default().bold();
 const WARNING: Style = AnsiColor::Yellow.on_default();
 
-const fn status_style(status: Status) -> Style {
+const fn status_style(status: SessionStatus) -> Style {
     match status {
-        Status::Ok => AnsiColor::Green.on_default(),
-        Status::NotOk => WARNING,
+        SessionStatus::Ok => AnsiColor::Green.on_default(),
+        SessionStatus::NotOk => WARNING,
         _ => FAILED,
     }
 }
 
 const fn lock_status_style(status: LockStatus) -> Style {
     match status {
-        LockStatus::Ok | LockStatus::Acquired => status_style(Status::Ok),
+        LockStatus::Ok | LockStatus::Acquired => status_style(SessionStatus::Ok),
         LockStatus::Queued => PLAIN,
         LockStatus::Timeout => WARNING,
         _ => FAILED,
     }
 }
 
-fn content_style(content: &Content<'_>) -> Style {
+fn content_style(content: &DecodedMessage<'_>) -> Style {
     match content {
-        Content::Malformed { .. } | Content::AddRefused { .. } | Content::LockRefused(_) => FAILED,
-        Content::LockAnswer(answer) => lock_status_style(answer.status()),
-        Content::Link(LinkContent::Claimed(_)) if content.is_failure() => FAILED,
-        Content::Link(link) => link.status().map_or(PLAIN, lock_status_style),
+        DecodedMessage::Malformed { .. }
+        | DecodedMessage::AddRefused { .. }
+        | DecodedMessage::LockRefused(_) => FAILED,
+        DecodedMessage::LockAnswer(answer) => lock_status_style(answer.status()),
+        DecodedMessage::Link(DecodedLink::Claimed(_)) if content.is_failure() => FAILED,
+        DecodedMessage::Link(link) => link.status().map_or(PLAIN, lock_status_style),
         _ => PLAIN,
     }
 }
 
-const fn text_style(content: &TextContent<'_>) -> Style {
+const fn text_style(content: &DecodedLines<'_>) -> Style {
     match content {
-        TextContent::Request(..) => PLAIN,
-        TextContent::Answer(answer) => lock_status_style(answer.status()),
-        TextContent::Malformed { .. } | TextContent::Broken { .. } | TextContent::NoAnswer(_) => FAILED,
+        DecodedLines::Request(..) => PLAIN,
+        DecodedLines::Answer(answer) => lock_status_style(answer.status()),
+        DecodedLines::Malformed { .. } | DecodedLines::Broken { .. } | DecodedLines::NoAnswer(_) => FAILED,
     }
 }
 
@@ -264,7 +270,7 @@ const fn connection_style(connection: u64) -> Style {
 
 /// A line under way: what is written, and how wide it is on the screen.
 #[derive(Debug)]
-pub(crate) struct Line<'a> {
+pub(crate) struct StyledLine<'a> {
     out: &'a mut String,
     colour: bool,
     width: usize,
@@ -272,7 +278,7 @@ pub(crate) struct Line<'a> {
     spaces: usize,
 }
 
-impl<'a> Line<'a> {
+impl<'a> StyledLine<'a> {
     const fn new(out: &'a mut String, colour: bool) -> Self {
         Self { out, colour, width: 0, spaces: 0 }
     }
@@ -303,41 +309,41 @@ impl<'a> Line<'a> {
 mod tests {
     use super::*;
     use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
-    use libdc::wire::line::Command;
+    use libdc::wire::line::LineCommand;
     use libdc::wire::message::Message;
     use std::time::Duration;
 
     const AT: Duration = Duration::new(1_772_366_401, 204_117_391);
     const GET: Operation = Operation::Session(SessionOperation::Get);
 
-    fn shown(secrets: Secrets, connection: u64, whats: Vec<What>) -> String {
+    fn shown(secrets: Redaction, connection: u64, whats: Vec<RecordKind>) -> String {
         let mut writer = LineWriter::new(secrets, TimeZone::UTC, false);
         let mut out = String::new();
         for what in whats {
-            writer.write(&mut out, &Record { at: AT, connection, what });
+            writer.write(&mut out, &TrafficRecord { at: AT, connection, what });
         }
         out
     }
 
     fn request(uid: u32, data: &[u8]) -> MessageRecord {
         let message = Message { head: MessageHead::request(uid, GET), data: data.to_vec() };
-        MessageRecord { sender: Sender::Client, message, raw: None, answers: None, show_subject: false }
+        MessageRecord { sender: Endpoint::Client, message, raw: None, answers: None, show_subject: false }
     }
 
     fn answer(uid: u32, data: &[u8], took: Option<Duration>) -> MessageRecord {
         let message = Message { head: MessageHead::request(uid, GET).response(), data: data.to_vec() };
-        let answers = took.map(|took| Answered {
-            topic: Topic::Operation(GET),
+        let answers = took.map(|took| MatchedRequest {
+            topic: MessageKind::Operation(GET),
             id: Some([0x5f, 0x0a].into()),
             key: None,
             may_block: false,
             took,
         });
-        MessageRecord { sender: Sender::Server, message, raw: None, answers, show_subject: false }
+        MessageRecord { sender: Endpoint::Server, message, raw: None, answers, show_subject: false }
     }
 
-    fn message_of(record: MessageRecord) -> What {
-        What::Message(Box::new(record))
+    fn message_of(record: MessageRecord) -> RecordKind {
+        RecordKind::Message(Box::new(record))
     }
 
     #[test]
@@ -354,7 +360,7 @@ mod tests {
 12:00:01.204117  #3 ← GET     uid=17  OK  session 3 bytes ba7816bf        274 µs
 12:00:01.204117  #3 ← GET     uid=18  DISCONNECTED                    no request
 ";
-        assert_eq!(shown(Secrets::Hidden, 3, whats), expected);
+        assert_eq!(shown(Redaction::Hidden, 3, whats), expected);
     }
 
     #[test]
@@ -364,7 +370,7 @@ mod tests {
 12:00:01.204117  #3 → GET     uid=4294967295  id=01 (1)
 12:00:01.204117  #3 → GET     uid=7           id=01 (1)
 ";
-        assert_eq!(shown(Secrets::Hidden, 3, whats), expected);
+        assert_eq!(shown(Redaction::Hidden, 3, whats), expected);
     }
 
     #[test]
@@ -372,22 +378,22 @@ mod tests {
         let mut missed = answer(17, &[1], Some(Duration::from_micros(1400)));
         missed.show_subject = true;
         let expected = "12:00:01.204117  #12 ← GET     uid=17  NOTOK  id=5f0a (2)                 1.4 ms\n";
-        assert_eq!(shown(Secrets::Hidden, 12, vec![message_of(missed)]), expected);
+        assert_eq!(shown(Redaction::Hidden, 12, vec![message_of(missed)]), expected);
     }
 
     #[test]
     fn what_is_no_message_is_shown_too() {
-        let sender = Sender::Client;
-        let corruption = Corruption::IsResponse { value: 7 };
-        let unfinished = [(Sender::Client, 6), (Sender::Server, 0)];
+        let sender = Endpoint::Client;
+        let corruption = DecodeError::IsResponse { value: 7 };
+        let unfinished = [(Endpoint::Client, 6), (Endpoint::Server, 0)];
         let whats = vec![
-            What::Opened { from: "127.0.0.1:5000".to_owned() },
-            What::Corrupt { sender, corruption, offset: 14, bytes: vec![0, 0x11, 0, 1, 7, 0x73] },
-            What::Raw { sender, len: 1, bytes: Some(vec![7]) },
-            What::Gap { sender: Sender::Server, count: 100 },
-            What::Tls { sender },
-            What::Refused { why: "cannot connect".to_owned() },
-            What::Closed { how: Ending::Reset(Sender::Server), unanswered: 1, unfinished },
+            RecordKind::Opened { from: "127.0.0.1:5000".to_owned() },
+            RecordKind::Corrupt { sender, corruption, offset: 14, bytes: vec![0, 0x11, 0, 1, 7, 0x73] },
+            RecordKind::Raw { sender, len: 1, bytes: Some(vec![7]) },
+            RecordKind::Gap { sender: Endpoint::Server, count: 100 },
+            RecordKind::Tls { sender },
+            RecordKind::Refused { why: "cannot connect".to_owned() },
+            RecordKind::Closed { how: ConnectionClose::Reset(Endpoint::Server), unanswered: 1, unfinished },
         ];
         let expected = "\
 12:00:01.204117  #3 ● opened  from 127.0.0.1:5000
@@ -399,12 +405,12 @@ mod tests {
 12:00:01.204117  #3 × refused  cannot connect
 12:00:01.204117  #3 ○ reset by the server  1 request unanswered  6 bytes of an unfinished message from the client
 ";
-        assert_eq!(shown(Secrets::Hidden, 3, whats), expected);
+        assert_eq!(shown(Redaction::Hidden, 3, whats), expected);
     }
 
-    fn text(sender: Sender, said: &str, asked: Option<(Topic, Duration)>) -> TextRecord {
-        let direction = if sender == Sender::Client { Direction::Request } else { Direction::Response };
-        let answers = asked.map(|(topic, took)| Answered {
+    fn text(sender: Endpoint, said: &str, asked: Option<(MessageKind, Duration)>) -> LineRecord {
+        let direction = if sender == Endpoint::Client { Direction::Request } else { Direction::Response };
+        let answers = asked.map(|(topic, took)| MatchedRequest {
             topic,
             id: None,
             key: Some("nightly-backup".into()),
@@ -412,30 +418,30 @@ mod tests {
             took,
         });
         let raw = said.as_bytes().to_vec();
-        TextRecord { sender, direction, raw, dump: false, answers, show_subject: false }
+        LineRecord { sender, direction, raw, dump: false, answers, show_subject: false }
     }
 
-    fn texts(records: Vec<TextRecord>) -> Vec<What> {
-        records.into_iter().map(|record| What::Text(Box::new(record))).collect()
+    fn texts(records: Vec<LineRecord>) -> Vec<RecordKind> {
+        records.into_iter().map(|record| RecordKind::Text(Box::new(record))).collect()
     }
 
     const GRANT: &str = "ok 0000000000001fbb0000000000000009 60\n";
 
     #[test]
     fn requests_and_answers_of_text_are_lines() {
-        let lock = Topic::Command(Command::Lock);
+        let lock = MessageKind::Command(LineCommand::Lock);
         let ms = Duration::from_micros;
-        let mut apart = text(Sender::Server, "timeout\n", Some((lock, ms(10_000_274))));
+        let mut apart = text(Endpoint::Server, "timeout\n", Some((lock, ms(10_000_274))));
         apart.show_subject = true;
         let whats = texts(vec![
-            text(Sender::Client, "l\nnightly-backup\n10 60\n", None),
-            text(Sender::Server, GRANT, Some((lock, ms(1438)))),
-            text(Sender::Client, "ping\n_\n\n", None),
-            text(Sender::Server, "ok\n", Some((Topic::Command(Command::Ping), ms(74)))),
+            text(Endpoint::Client, "l\nnightly-backup\n10 60\n", None),
+            text(Endpoint::Server, GRANT, Some((lock, ms(1438)))),
+            text(Endpoint::Client, "ping\n_\n\n", None),
+            text(Endpoint::Server, "ok\n", Some((MessageKind::Command(LineCommand::Ping), ms(74)))),
             apart,
-            text(Sender::Client, "zz\n\n\n", None),
-            text(Sender::Server, "error\n", Some((Topic::Text, ms(74)))),
-            text(Sender::Server, "what?\n", None),
+            text(Endpoint::Client, "zz\n\n\n", None),
+            text(Endpoint::Server, "error\n", Some((MessageKind::Text, ms(74)))),
+            text(Endpoint::Server, "what?\n", None),
         ]);
         let expected = "\
 12:00:01.204117  #5 → lock    key=nightly-backup timeout=10s lease=60s
@@ -447,12 +453,12 @@ mod tests {
 12:00:01.204117  #5 ← text    error                                        74 µs
 12:00:01.204117  #5 ← text    malformed: no answer: \"what?\"           no request
 ";
-        assert_eq!(shown(Secrets::Hidden, 5, whats), expected);
+        assert_eq!(shown(Redaction::Hidden, 5, whats), expected);
     }
 
     #[test]
     fn a_dump_of_text_has_dots_for_its_secrets() {
-        let mut release = text(Sender::Client, "r\nk\n0000000000001fbb0000000000000009\n", None);
+        let mut release = text(Endpoint::Client, "r\nk\n0000000000001fbb0000000000000009\n", None);
         release.dump = true;
         let expected = "\
 12:00:01.204117  #5 → release key=k fence=8123 token 80ef
@@ -460,8 +466,8 @@ mod tests {
       0010  31 66 62 62 ·· ·· ·· ··  ·· ·· ·· ·· ·· ·· ·· ··  |1fbb············|
       0020  ·· ·· ·· ·· 0a                                    |····.|
 ";
-        assert_eq!(shown(Secrets::Hidden, 5, texts(vec![release.clone()])), expected);
-        let whole = shown(Secrets::Shown, 5, texts(vec![release]));
+        assert_eq!(shown(Redaction::Hidden, 5, texts(vec![release.clone()])), expected);
+        let whole = shown(Redaction::Shown, 5, texts(vec![release]));
         assert!(whole.contains("token 0000000000001fbb0000000000000009\n"), "{whole}");
     }
 
@@ -470,11 +476,11 @@ mod tests {
         let record = |number: (u8, u8), is_response: bool, data: &[u8]| {
             let head = MessageHead::request(17, Operation::from_wire(number.0, number.1).unwrap());
             let (head, sender) =
-                if is_response { (head.response(), Sender::Server) } else { (head, Sender::Client) };
-            let topic = Topic::Operation(head.operation);
+                if is_response { (head.response(), Endpoint::Server) } else { (head, Endpoint::Client) };
+            let topic = MessageKind::Operation(head.operation);
             let took = Duration::from_micros(1438);
             let answers =
-                is_response.then_some(Answered { topic, id: None, key: None, may_block: false, took });
+                is_response.then_some(MatchedRequest { topic, id: None, key: None, may_block: false, took });
             let message = Message { head, data: data.to_vec() };
             message_of(MessageRecord { sender, message, raw: None, answers, show_subject: false })
         };
@@ -495,16 +501,16 @@ mod tests {
 12:00:01.204117  #5 → PING    uid=17
 12:00:01.204117  #5 ← PING    uid=17                                      1.4 ms
 ";
-        assert_eq!(shown(Secrets::Hidden, 5, whats), expected);
+        assert_eq!(shown(Redaction::Hidden, 5, whats), expected);
     }
 
     #[test]
     fn colours_do_not_move_anything() {
         let took = Some(Duration::from_micros(274));
-        let record = Record { at: AT, connection: 3, what: message_of(answer(17, b"abc", took)) };
+        let record = TrafficRecord { at: AT, connection: 3, what: message_of(answer(17, b"abc", took)) };
         let (mut plain, mut coloured) = (String::new(), String::new());
-        LineWriter::new(Secrets::Hidden, TimeZone::UTC, false).write(&mut plain, &record);
-        LineWriter::new(Secrets::Hidden, TimeZone::UTC, true).write(&mut coloured, &record);
+        LineWriter::new(Redaction::Hidden, TimeZone::UTC, false).write(&mut plain, &record);
+        LineWriter::new(Redaction::Hidden, TimeZone::UTC, true).write(&mut coloured, &record);
         let mut stripped = String::new();
         for piece in coloured.split('\x1b') {
             stripped.push_str(

@@ -12,10 +12,12 @@
 
 mod capture;
 mod clock;
+mod decoder;
 mod dump;
 mod filter;
 mod json;
 mod line;
+mod monitor;
 mod options;
 mod printer;
 mod record;
@@ -24,10 +26,8 @@ mod replay;
 mod run;
 mod socket;
 mod stats;
-mod tap;
-mod watch;
 
-use options::{Action, PROGRAM, SnoopOptions};
+use options::{PROGRAM, SnoopAction, SnoopOptions};
 use std::process::ExitCode;
 
 fn main() -> ExitCode {
@@ -36,8 +36,8 @@ fn main() -> ExitCode {
         return ExitCode::FAILURE;
     };
     let result = match action {
-        Action::Relay { listen, server, write } => run::relay(&listen, server, write.as_deref(), &view),
-        Action::Read(file) => run::read(&file, &view),
+        SnoopAction::Relay { listen, server, write } => run::relay(&listen, server, write.as_deref(), &view),
+        SnoopAction::Read(file) => run::read(&file, &view),
     };
     match result {
         Ok(()) => ExitCode::SUCCESS,

@@ -1,15 +1,15 @@
 //! The options of `dc_snoop`, and what they ask for.
 
 use crate::filter::Filter;
-use dc_options::address::{Address, address, peer_address};
-use dc_options::count::count;
-use dc_options::duration::seconds;
-use dc_options::{BadValue, Mistake, Options, Program};
+use dc_cli::address::{Address, address, peer_address};
+use dc_cli::count::count;
+use dc_cli::duration::seconds;
+use dc_cli::{CommandOptions, ProgramInfo, UsageError, ValueError};
 use std::path::PathBuf;
 use std::time::Duration;
 
 /// This program.
-pub(crate) const PROGRAM: Program = Program {
+pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_snoop",
     env_prefix: "DC_SNOOP_",
     about: "relays distcache traffic unchanged and shows it",
@@ -56,7 +56,7 @@ pub(crate) struct SnoopOptions {
 
 /// What to do.
 #[derive(Debug)]
-pub(crate) enum Action {
+pub(crate) enum SnoopAction {
     /// Relay from one address to the other, and write a capture if asked to.
     Relay { listen: Address, server: Address, write: Option<PathBuf> },
     /// Show what is in a file.
@@ -75,17 +75,17 @@ pub(crate) struct View {
     pub(crate) secrets: bool,
 }
 
-impl Options for SnoopOptions {
-    fn check(&self) -> Result<(), Mistake> {
+impl CommandOptions for SnoopOptions {
+    fn check(&self) -> Result<(), UsageError> {
         if self.stats.is_some_and(|time| time.is_zero()) {
-            return Err(Mistake::inconsistent("stats", "is 0, which is no time; it takes 1ms to 24h"));
+            return Err(UsageError::inconsistent("stats", "is 0, which is no time; it takes 1ms to 24h"));
         }
         match (&self.read, &self.listen, &self.server, &self.write) {
-            (None, None, _, _) => Err(Mistake::inconsistent("listen", "is missing (or -read)")),
-            (None, _, None, _) => Err(Mistake::inconsistent("server", "is missing (or -read)")),
-            (Some(_), Some(_), _, _) => Err(Mistake::inconsistent("listen", "does not go with -read")),
-            (Some(_), _, Some(_), _) => Err(Mistake::inconsistent("server", "does not go with -read")),
-            (Some(_), _, _, Some(_)) => Err(Mistake::inconsistent("write", "does not go with -read")),
+            (None, None, _, _) => Err(UsageError::inconsistent("listen", "is missing (or -read)")),
+            (None, _, None, _) => Err(UsageError::inconsistent("server", "is missing (or -read)")),
+            (Some(_), Some(_), _, _) => Err(UsageError::inconsistent("listen", "does not go with -read")),
+            (Some(_), _, Some(_), _) => Err(UsageError::inconsistent("server", "does not go with -read")),
+            (Some(_), _, _, Some(_)) => Err(UsageError::inconsistent("write", "does not go with -read")),
             _ => Ok(()),
         }
     }
@@ -93,10 +93,10 @@ impl Options for SnoopOptions {
 
 impl SnoopOptions {
     /// What they ask for. `None` for a set that the check refuses.
-    pub(crate) fn into_parts(self) -> Option<(Action, View)> {
+    pub(crate) fn into_parts(self) -> Option<(SnoopAction, View)> {
         let action = match self.read {
-            Some(file) => Action::Read(file),
-            None => Action::Relay { listen: self.listen?, server: self.server?, write: self.write },
+            Some(file) => SnoopAction::Read(file),
+            None => SnoopAction::Relay { listen: self.listen?, server: self.server?, write: self.write },
         };
         let view = View {
             filters: self.filter,
@@ -111,15 +111,16 @@ impl SnoopOptions {
     }
 }
 
-fn filter(text: &str) -> Result<Filter, BadValue> {
-    text.parse().map_err(|error| BadValue { wrong: format!("is not a filter: {error}").into(), takes: None })
+fn filter(text: &str) -> Result<Filter, ValueError> {
+    text.parse()
+        .map_err(|error| ValueError { wrong: format!("is not a filter: {error}").into(), takes: None })
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn parse(line: &str) -> Result<(Action, View), String> {
+    fn parse(line: &str) -> Result<(SnoopAction, View), String> {
         let args = line.split_whitespace().map(Into::into);
         let options: SnoopOptions =
             PROGRAM.try_parse(args, |_| None).map_err(|stop| stop.text().to_owned())?;
@@ -130,10 +131,10 @@ mod tests {
     fn relaying_takes_two_addresses_and_reading_a_file() {
         let (action, view) =
             parse("-listen IP:1 --server=UNIX:/x -filter op=GET,failed -filter conn=3 -count 5").unwrap();
-        assert!(matches!(action, Action::Relay { write: None, .. }));
+        assert!(matches!(action, SnoopAction::Relay { write: None, .. }));
         assert_eq!((view.filters.len(), view.count), (2, Some(5)));
         let (action, view) = parse("-read x -stats 500ms -json").unwrap();
-        assert!(matches!(action, Action::Read(path) if path.as_os_str() == "x"));
+        assert!(matches!(action, SnoopAction::Read(path) if path.as_os_str() == "x"));
         assert_eq!((view.stats, view.json), (Some(Duration::from_millis(500)), true));
     }
 
@@ -162,7 +163,7 @@ mod tests {
     #[test]
     fn the_manual_says_what_is_taken() {
         let page = include_str!("../../man/dc_snoop.1");
-        let differences = dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<SnoopOptions>());
+        let differences = dc_tests::man_page::differences(page, &PROGRAM, &PROGRAM.options::<SnoopOptions>());
         assert!(differences.is_empty(), "{differences:#?}");
     }
 }

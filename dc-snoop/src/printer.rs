@@ -5,8 +5,8 @@
 
 use crate::json;
 use crate::line::LineWriter;
-use crate::record::Record;
-use libdc::wire::display::Secrets;
+use crate::record::TrafficRecord;
+use dc_snoop::decode::Redaction;
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
@@ -23,13 +23,13 @@ const PATIENCE: Duration = Duration::from_secs(2);
 
 /// How records look.
 #[derive(Debug)]
-pub(crate) enum Format {
+pub(crate) enum OutputFormat {
     Text(Box<LineWriter>),
-    Json(Secrets),
+    Json(Redaction),
 }
 
-impl Format {
-    fn write(&mut self, out: &mut String, record: &Record) {
+impl OutputFormat {
+    fn write(&mut self, out: &mut String, record: &TrafficRecord) {
         match self {
             Self::Text(writer) => writer.write(out, record),
             Self::Json(secrets) => json::write(out, record, *secrets),
@@ -48,7 +48,7 @@ impl Format {
 /// Something to print.
 #[derive(Debug)]
 struct Batch {
-    records: Vec<Record>,
+    records: Vec<TrafficRecord>,
     text: String,
     /// How many records were dropped before these.
     dropped: u64,
@@ -71,7 +71,10 @@ impl Printer {
     ///
     /// # Errors
     /// The system's, if it has no thread to give.
-    pub(crate) fn start(mut format: Format, mut output: impl Write + Send + 'static) -> io::Result<Self> {
+    pub(crate) fn start(
+        mut format: OutputFormat,
+        mut output: impl Write + Send + 'static,
+    ) -> io::Result<Self> {
         let (queue, batches) = sync_channel::<Batch>(QUEUED_BATCHES_MAX);
         let (end, ended) = sync_channel(1);
         let queued = Arc::new(AtomicUsize::new(0));
@@ -91,7 +94,7 @@ impl Printer {
     }
 
     /// Hands records over, or drops them if too many wait.
-    pub(crate) fn print(&mut self, records: Vec<Record>) {
+    pub(crate) fn print(&mut self, records: Vec<TrafficRecord>) {
         if !records.is_empty() {
             self.send(Batch { cost: 0, dropped: 0, records, text: String::new() });
         }
@@ -103,7 +106,7 @@ impl Printer {
     }
 
     fn send(&mut self, mut batch: Batch) {
-        batch.cost += batch.records.iter().map(Record::cost).sum::<usize>();
+        batch.cost += batch.records.iter().map(TrafficRecord::cost).sum::<usize>();
         batch.dropped = self.dropped;
         let (cost, count) = (batch.cost, batch.records.len().max(1) as u64);
         // Counted before it is sent, so that the thread never takes off what was not put on.
@@ -147,7 +150,7 @@ impl Printer {
 }
 
 fn print(
-    format: &mut Format,
+    format: &mut OutputFormat,
     output: &mut impl Write,
     batches: &Receiver<Batch>,
     queued: &AtomicUsize,
@@ -170,7 +173,7 @@ fn print(
     Ok(())
 }
 
-fn append(format: &mut Format, text: &mut String, batch: &Batch) {
+fn append(format: &mut OutputFormat, text: &mut String, batch: &Batch) {
     if batch.dropped > 0 {
         format.dropped(text, batch.dropped);
     }
@@ -184,7 +187,11 @@ fn append(format: &mut Format, text: &mut String, batch: &Batch) {
 ///
 /// # Errors
 /// Those of the output.
-pub(crate) fn print_now(format: &mut Format, output: &mut impl Write, records: &[Record]) -> io::Result<()> {
+pub(crate) fn print_now(
+    format: &mut OutputFormat,
+    output: &mut impl Write,
+    records: &[TrafficRecord],
+) -> io::Result<()> {
     let mut text = String::new();
     for record in records {
         format.write(&mut text, record);

@@ -1,85 +1,85 @@
 //! What passed, kept until it is shown.
 
+use dc_snoop::decode::{DecodedLines, DecodedMessage, MessageKind, Redaction};
+use dc_snoop::observe::{Endpoint, LineEvent, MatchedRequest, MessageEvent, ObservedEvent};
 use libdc::id::LockKey;
-use libdc::proto::observe::{Answered, Event, Passed, Said, Sender};
-use libdc::wire::display::{Content, Secrets, TextContent, Topic};
-use libdc::wire::frame::{Corruption, Direction};
+use libdc::wire::frame::{DecodeError, Direction};
 use libdc::wire::message::{Message, MessageRef};
 use std::time::Duration;
 
 /// Something that happened on a connection.
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct Record {
+pub(crate) struct TrafficRecord {
     /// When, since 1970.
     pub(crate) at: Duration,
     /// The connection, counted from 1.
     pub(crate) connection: u64,
-    pub(crate) what: What,
+    pub(crate) what: RecordKind,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) enum What {
+pub(crate) enum RecordKind {
     /// A connection was accepted.
     Opened { from: String },
     /// A message passed.
     Message(Box<MessageRecord>),
     /// The bytes of a direction ceased to be frames.
-    Corrupt { sender: Sender, corruption: Corruption, offset: u64, bytes: Vec<u8> },
+    Corrupt { sender: Endpoint, corruption: DecodeError, offset: u64, bytes: Vec<u8> },
     /// Bytes of which nothing is known.
-    Raw { sender: Sender, len: usize, bytes: Option<Vec<u8>> },
+    Raw { sender: Endpoint, len: usize, bytes: Option<Vec<u8>> },
     /// A request or an answer of the text protocol.
-    Text(Box<TextRecord>),
+    Text(Box<LineRecord>),
     /// An encrypted connection.
-    Tls { sender: Sender },
+    Tls { sender: Endpoint },
     /// Bytes that are not in the capture.
-    Gap { sender: Sender, count: u64 },
+    Gap { sender: Endpoint, count: u64 },
     /// The server could not be reached.
     Refused { why: String },
     /// The connection ended.
-    Closed { how: Ending, unanswered: usize, unfinished: [(Sender, usize); 2] },
+    Closed { how: ConnectionClose, unanswered: usize, unfinished: [(Endpoint, usize); 2] },
 }
 
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct MessageRecord {
-    pub(crate) sender: Sender,
+    pub(crate) sender: Endpoint,
     pub(crate) message: Message,
     /// Its frames, if they are to be dumped.
     pub(crate) raw: Option<Vec<u8>>,
-    pub(crate) answers: Option<Answered>,
+    pub(crate) answers: Option<MatchedRequest>,
     /// Whether the line of the request, which has the id or the key, is not shown.
     pub(crate) show_subject: bool,
 }
 
 #[derive(Clone, Debug, PartialEq)]
-pub(crate) struct TextRecord {
-    pub(crate) sender: Sender,
+pub(crate) struct LineRecord {
+    pub(crate) sender: Endpoint,
     pub(crate) direction: Direction,
     /// Its lines as they came.
     pub(crate) raw: Vec<u8>,
     /// Whether they are to be dumped.
     pub(crate) dump: bool,
-    pub(crate) answers: Option<Answered>,
+    pub(crate) answers: Option<MatchedRequest>,
     /// Whether the line of the request, which has the key, is not shown.
     pub(crate) show_subject: bool,
 }
 
 /// Those of the `bytes` of a header that may be shown where the frames of a stream are lost: behind the one that shows it
 /// there may be session data.
-pub(crate) fn shown_of_corrupt(bytes: &[u8], corruption: Corruption, secrets: Secrets) -> &[u8] {
+pub(crate) fn shown_of_corrupt(bytes: &[u8], corruption: DecodeError, secrets: Redaction) -> &[u8] {
     let shown = match secrets {
-        Secrets::Shown => bytes.len(),
-        Secrets::Hidden => bytes.len().min(corruption.offset() + 1),
+        Redaction::Shown => bytes.len(),
+        Redaction::Hidden => bytes.len().min(corruption.offset() + 1),
     };
     &bytes[..shown]
 }
 
 /// How a connection ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Ending {
+pub(crate) enum ConnectionClose {
     /// Both ends closed it.
     Orderly,
     /// This end reset it.
-    Reset(Sender),
+    Reset(Endpoint),
     /// It was still open when the program, or the capture, ended.
     Cut,
 }
@@ -92,19 +92,19 @@ impl MessageRecord {
     /// The session that the message, or the request it answers, is about.
     pub(crate) fn id(&self) -> Option<&[u8]> {
         let asked = self.answers.as_ref().and_then(|answered| answered.id.as_deref());
-        Content::of(self.as_ref()).id().or(asked)
+        DecodedMessage::decode(self.as_ref()).id().or(asked)
     }
 
     /// The lock that the message, or the request it answers, is about.
     pub(crate) fn key(&self) -> Option<&str> {
         let asked = self.answers.as_ref().and_then(|answered| answered.key.as_deref());
-        Content::of(self.as_ref()).key().map(LockKey::as_str).or(asked)
+        DecodedMessage::decode(self.as_ref()).key().map(LockKey::as_str).or(asked)
     }
 }
 
-impl TextRecord {
-    pub(crate) fn content(&self) -> TextContent<'_> {
-        TextContent::of(self.direction, &self.raw)
+impl LineRecord {
+    pub(crate) fn content(&self) -> DecodedLines<'_> {
+        DecodedLines::decode(self.direction, &self.raw)
     }
 
     /// The lock that it, or the request it answers, is about.
@@ -114,47 +114,52 @@ impl TextRecord {
     }
 
     /// What it, or the request it answers, is about.
-    pub(crate) fn topic(&self) -> Topic {
+    pub(crate) fn topic(&self) -> MessageKind {
         let asked = self.answers.as_ref().map(|answered| answered.topic);
-        self.content().command().map(Topic::Command).or(asked).unwrap_or(Topic::Text)
+        self.content().command().map(MessageKind::Command).or(asked).unwrap_or(MessageKind::Text)
     }
 }
 
-impl What {
+impl RecordKind {
     /// Of an event; `keep_bytes` says whether it is to be dumped.
-    pub(crate) fn new(sender: Sender, event: Event<'_>, keep_bytes: bool, show_subject: bool) -> Self {
+    pub(crate) fn new(
+        sender: Endpoint,
+        event: ObservedEvent<'_>,
+        keep_bytes: bool,
+        show_subject: bool,
+    ) -> Self {
         match event {
-            Event::Message(Passed { message, raw, answers }) => {
+            ObservedEvent::Message(MessageEvent { message, raw, answers }) => {
                 let raw = keep_bytes.then(|| raw.to_vec());
                 let message = Message::from(message);
                 Self::Message(Box::new(MessageRecord { sender, message, raw, answers, show_subject }))
             }
-            Event::Corrupt { corruption, offset, bytes } => {
+            ObservedEvent::Corrupt { corruption, offset, bytes } => {
                 Self::Corrupt { sender, corruption, offset, bytes: bytes.to_vec() }
             }
-            Event::Raw(bytes) => {
+            ObservedEvent::Raw(bytes) => {
                 Self::Raw { sender, len: bytes.len(), bytes: keep_bytes.then(|| bytes.to_vec()) }
             }
-            Event::Text(Said { direction, raw, answers }) => {
+            ObservedEvent::Text(LineEvent { direction, raw, answers }) => {
                 let (raw, dump) = (raw.to_vec(), keep_bytes);
-                Self::Text(Box::new(TextRecord { sender, direction, raw, dump, answers, show_subject }))
+                Self::Text(Box::new(LineRecord { sender, direction, raw, dump, answers, show_subject }))
             }
-            Event::Tls => Self::Tls { sender },
+            ObservedEvent::Tls => Self::Tls { sender },
         }
     }
 }
 
-impl Record {
+impl TrafficRecord {
     /// About how much memory it takes.
     pub(crate) fn cost(&self) -> usize {
         let held = match &self.what {
-            What::Message(message) => {
+            RecordKind::Message(message) => {
                 let raw = message.raw.as_ref().map_or(0, Vec::len);
                 size_of::<MessageRecord>() + message.message.data.len() + raw
             }
-            What::Corrupt { bytes, .. } => bytes.len(),
-            What::Raw { bytes, .. } => bytes.as_ref().map_or(0, Vec::len),
-            What::Text(text) => size_of::<TextRecord>() + text.raw.len(),
+            RecordKind::Corrupt { bytes, .. } => bytes.len(),
+            RecordKind::Raw { bytes, .. } => bytes.as_ref().map_or(0, Vec::len),
+            RecordKind::Text(text) => size_of::<LineRecord>() + text.raw.len(),
             _ => 0,
         };
         size_of::<Self>() + held

@@ -5,11 +5,11 @@
 //! reset. An idle connection has no buffer.
 
 use crate::capture::packet::SEGMENT_BYTES_MAX;
-use crate::record::Ending;
-use crate::socket::{Accepted, Acceptor, Socket};
-use crate::watch::Watch;
+use crate::monitor::RelayMonitor;
+use crate::record::ConnectionClose;
+use crate::socket::{AcceptedConnection, Acceptor, RelaySocket};
+use dc_snoop::observe::Endpoint;
 use libdc::net::address::Address;
-use libdc::proto::observe::Sender;
 use std::cell::RefCell;
 use std::io::{self, ErrorKind};
 use std::rc::Rc;
@@ -24,7 +24,7 @@ const SPARE_BUFFERS_MAX: usize = 16;
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
 /// Accepts and relays until it is dropped, which ends all connections. Within a `LocalSet`.
-pub(crate) async fn run(acceptor: &Acceptor, server: Address, watch: Rc<Watch>) {
+pub(crate) async fn run(acceptor: &Acceptor, server: Address, watch: Rc<RelayMonitor>) {
     let relay = Rc::new(Relay { server, watch, buffers: RefCell::default() });
     let mut connections = JoinSet::new();
     let mut failing = false;
@@ -56,24 +56,24 @@ pub(crate) async fn run(acceptor: &Acceptor, server: Address, watch: Rc<Watch>) 
 #[derive(Debug)]
 struct Relay {
     server: Address,
-    watch: Rc<Watch>,
+    watch: Rc<RelayMonitor>,
     buffers: RefCell<Vec<Vec<u8>>>,
 }
 
 /// One direction of a connection.
 #[derive(Clone, Copy)]
-struct Way<'a> {
+struct RelayDirection<'a> {
     connection: u64,
-    sender: Sender,
-    from: &'a Socket,
-    to: &'a Socket,
+    sender: Endpoint,
+    from: &'a RelaySocket,
+    to: &'a RelaySocket,
 }
 
 impl Relay {
-    async fn connection(self: Rc<Self>, accepted: Accepted) {
+    async fn connection(self: Rc<Self>, accepted: AcceptedConnection) {
         let connection = self.watch.open(&accepted);
         let client = accepted.socket;
-        let server = match Socket::connect(&self.server).await {
+        let server = match RelaySocket::connect(&self.server).await {
             Ok(server) => server,
             Err(error) => {
                 self.watch.refuse(connection, format!("cannot connect to {}: {error}", self.server));
@@ -83,12 +83,12 @@ impl Relay {
             }
         };
         self.watch.accepted(connection);
-        let up = Way { connection, sender: Sender::Client, from: &client, to: &server };
-        let down = Way { connection, sender: Sender::Server, from: &server, to: &client };
+        let up = RelayDirection { connection, sender: Endpoint::Client, from: &client, to: &server };
+        let down = RelayDirection { connection, sender: Endpoint::Server, from: &server, to: &client };
         match tokio::try_join!(self.pass(up), self.pass(down)) {
-            Ok((up, down)) => self.watch.close(up.max(down), connection, Ending::Orderly),
+            Ok((up, down)) => self.watch.close(up.max(down), connection, ConnectionClose::Orderly),
             Err(sender) => {
-                self.watch.close(self.watch.now(), connection, Ending::Reset(sender));
+                self.watch.close(self.watch.now(), connection, ConnectionClose::Reset(sender));
                 client.reset();
                 server.reset();
             }
@@ -97,8 +97,8 @@ impl Relay {
 
     /// Passes bytes on until there are no more, or nobody takes them, and tells when that was; the error is
     /// who broke the connection.
-    async fn pass(&self, way: Way<'_>) -> Result<Duration, Sender> {
-        let Way { connection, sender, from, to } = way;
+    async fn pass(&self, way: RelayDirection<'_>) -> Result<Duration, Endpoint> {
+        let RelayDirection { connection, sender, from, to } = way;
         let mut offset = 0;
         loop {
             from.readable().await.map_err(|_| sender)?;
@@ -132,7 +132,7 @@ impl Relay {
 
     /// Writes all of `bytes`. What the socket has taken is looked at before the next piece is given to it: an
     /// answer must not be seen before its request.
-    async fn deliver(&self, way: Way<'_>, mut bytes: &[u8], offset: &mut u64) -> io::Result<()> {
+    async fn deliver(&self, way: RelayDirection<'_>, mut bytes: &[u8], offset: &mut u64) -> io::Result<()> {
         let at = self.watch.now();
         while !bytes.is_empty() {
             match way.to.try_write(bytes) {

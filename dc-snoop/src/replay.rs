@@ -4,11 +4,11 @@
 //! beginning is not in it is picked up at the first segment that begins with a frame or with a line of text: either
 //! tells the client from the server.
 
-use crate::capture::packet::Segment;
+use crate::capture::packet::TcpSegment;
 use crate::capture::reassembly::{Piece, Reassembly};
-use crate::record::Ending;
-use crate::tap::Tap;
-use libdc::proto::observe::{Sender, sender_of_text};
+use crate::decoder::Decoder;
+use crate::record::ConnectionClose;
+use dc_snoop::observe::{Endpoint, sender_of_text};
 use libdc::wire::frame::{Direction, Expected, FrameHeader};
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -17,12 +17,12 @@ use std::time::Duration;
 /// Puts the connections of a capture together.
 #[derive(Debug, Default)]
 pub(crate) struct Replay {
-    connections: HashMap<[SocketAddr; 2], Connection>,
+    connections: HashMap<[SocketAddr; 2], ReplayedConnection>,
     opened: u64,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct ReplayedConnection {
     number: u64,
     client: SocketAddr,
     /// The number of the client's SYN, if that was captured.
@@ -33,7 +33,7 @@ struct Connection {
 
 impl Replay {
     /// Shows a segment to the tap.
-    pub(crate) fn segment(&mut self, tap: &mut Tap, at: Duration, segment: &Segment<'_>) {
+    pub(crate) fn segment(&mut self, tap: &mut Decoder, at: Duration, segment: &TcpSegment<'_>) {
         let mut key = [segment.from, segment.to];
         key.sort_unstable();
         let is_first = segment.syn && segment.acknowledged.is_none();
@@ -42,7 +42,7 @@ impl Replay {
             && before.syn != Some(segment.sequence)
         {
             // The port is used again.
-            tap.close(at, before.number, Ending::Cut);
+            tap.close(at, before.number, ConnectionClose::Cut);
             self.connections.remove(&key);
         }
         if !self.connections.contains_key(&key) {
@@ -50,12 +50,13 @@ impl Replay {
             self.opened += 1;
             let (number, halves) = (self.opened, [Reassembly::default(), Reassembly::default()]);
             tap.open(at, number, client.to_string());
-            self.connections.insert(key, Connection { number, client, syn: None, accepted: false, halves });
+            self.connections
+                .insert(key, ReplayedConnection { number, client, syn: None, accepted: false, halves });
         }
         let Some(connection) = self.connections.get_mut(&key) else { return };
         if let Some(how) = connection.segment(tap, at, segment) {
             match how {
-                Ending::Reset(Sender::Server) if !connection.accepted => {
+                ConnectionClose::Reset(Endpoint::Server) if !connection.accepted => {
                     tap.refuse(at, connection.number, "the server refused the connection".to_owned());
                 }
                 _ => tap.close(at, connection.number, how),
@@ -65,28 +66,33 @@ impl Replay {
     }
 
     /// The capture is at its end.
-    pub(crate) fn end(&mut self, tap: &mut Tap, at: Duration) {
-        let mut connections: Vec<Connection> = self.connections.drain().map(|(_, it)| it).collect();
+    pub(crate) fn finish(&mut self, tap: &mut Decoder, at: Duration) {
+        let mut connections: Vec<ReplayedConnection> = self.connections.drain().map(|(_, it)| it).collect();
         connections.sort_by_key(|connection| connection.number);
         for mut connection in connections {
-            for sender in [Sender::Client, Sender::Server] {
+            for sender in [Endpoint::Client, Endpoint::Server] {
                 connection.drain(tap, at, sender, true);
             }
-            tap.close(at, connection.number, Ending::Cut);
+            tap.close(at, connection.number, ConnectionClose::Cut);
         }
     }
 }
 
-impl Connection {
-    fn segment(&mut self, tap: &mut Tap, at: Duration, segment: &Segment<'_>) -> Option<Ending> {
-        let sender = if segment.from == self.client { Sender::Client } else { Sender::Server };
+impl ReplayedConnection {
+    fn segment(
+        &mut self,
+        tap: &mut Decoder,
+        at: Duration,
+        segment: &TcpSegment<'_>,
+    ) -> Option<ConnectionClose> {
+        let sender = if segment.from == self.client { Endpoint::Client } else { Endpoint::Server };
         let half = &mut self.halves[sender as usize];
         let first_byte = segment.sequence.wrapping_add(u32::from(segment.syn));
         if segment.syn {
             half.begin(first_byte);
             match sender {
-                Sender::Client => self.syn = Some(segment.sequence),
-                Sender::Server => self.accepted = true,
+                Endpoint::Client => self.syn = Some(segment.sequence),
+                Endpoint::Server => self.accepted = true,
             }
         } else if half.is_new() && !segment.data.is_empty() {
             tap.gap(at, self.number, sender, 0);
@@ -99,12 +105,12 @@ impl Connection {
         self.drain(tap, at, sender, segment.rst);
         if segment.rst {
             self.drain(tap, at, sender.opposite(), true);
-            return Some(Ending::Reset(sender));
+            return Some(ConnectionClose::Reset(sender));
         }
-        self.halves.iter().all(Reassembly::is_complete).then_some(Ending::Orderly)
+        self.halves.iter().all(Reassembly::is_complete).then_some(ConnectionClose::Orderly)
     }
 
-    fn drain(&mut self, tap: &mut Tap, at: Duration, sender: Sender, force: bool) {
+    fn drain(&mut self, tap: &mut Decoder, at: Duration, sender: Endpoint, force: bool) {
         while let Some(piece) = self.halves[sender as usize].next_piece(force) {
             match piece {
                 Piece::Data(data) => tap.bytes(at, self.number, sender, &data),
@@ -115,14 +121,14 @@ impl Connection {
 }
 
 /// Who is the client of a connection that begins, in the capture, with this segment; `None` if nothing begins with it.
-fn client_of(segment: &Segment<'_>) -> Option<SocketAddr> {
-    let Segment { from, to, .. } = *segment;
+fn client_of(segment: &TcpSegment<'_>) -> Option<SocketAddr> {
+    let TcpSegment { from, to, .. } = *segment;
     if segment.syn {
         return Some(if segment.acknowledged.is_some() { to } else { from });
     }
     let from_client = match FrameHeader::parse(segment.data, &Expected::default()) {
         Ok(Some(header)) => header.head.direction == Direction::Request,
-        _ => sender_of_text(segment.data)? == Sender::Client,
+        _ => sender_of_text(segment.data)? == Endpoint::Client,
     };
     Some(if from_client { from } else { to })
 }
@@ -130,36 +136,39 @@ fn client_of(segment: &Segment<'_>) -> Option<SocketAddr> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::conversation::Conversation;
-    use crate::capture::file::{Blocks, CaptureReader};
-    use crate::capture::packet::Ends;
-    use crate::record::{Record, What};
-    use crate::tap::TapOptions;
+    use crate::capture::conversation::CapturedConnection;
+    use crate::capture::file::{CaptureReader, PcapngBlocks};
+    use crate::capture::packet::TcpEndpoints;
+    use crate::decoder::DecoderOptions;
+    use crate::record::{RecordKind, TrafficRecord};
     use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
     use libdc::wire::message::write_message;
     use proptest::prelude::*;
 
     const GET: Operation = Operation::Session(SessionOperation::Get);
 
-    fn tap() -> Tap {
-        Tap::new(TapOptions { connections: true, keep_bytes: true, ..TapOptions::default() }, Duration::ZERO)
+    fn tap() -> Decoder {
+        Decoder::new(
+            DecoderOptions { connections: true, keep_bytes: true, ..DecoderOptions::default() },
+            Duration::ZERO,
+        )
     }
 
     /// What is read of packets, each with its time.
-    fn replayed(packets: &[(Duration, Vec<u8>)]) -> Vec<Record> {
-        let mut blocks = Blocks::new("a test").unwrap();
+    fn replayed(packets: &[(Duration, Vec<u8>)]) -> Vec<TrafficRecord> {
+        let mut blocks = PcapngBlocks::new("a test").unwrap();
         for (at, packet) in packets {
             blocks.packet(*at, packet, None).unwrap();
         }
-        let (file, mut tap, mut replay) = (blocks.take(), tap(), Replay::default());
+        let (file, mut tap, mut replay) = (blocks.drain(), tap(), Replay::default());
         let mut reader = CaptureReader::new(&file[..]).unwrap();
         let mut last = Duration::ZERO;
         while let Some(captured) = reader.next().unwrap() {
             last = captured.at;
-            replay.segment(&mut tap, last, &Segment::of_packet(captured.link, &captured.packet).unwrap());
+            replay.segment(&mut tap, last, &TcpSegment::of_packet(captured.link, &captured.packet).unwrap());
         }
-        replay.end(&mut tap, last);
-        tap.take()
+        replay.finish(&mut tap, last);
+        tap.drain()
     }
 
     fn request(uid: u32, len: usize) -> Vec<u8> {
@@ -176,13 +185,13 @@ mod tests {
 
     #[test]
     fn a_capture_without_its_beginning_is_picked_up_at_a_frame() {
-        let mut conversation = Conversation::new(Ends::stand_in(1));
+        let mut conversation = CapturedConnection::new(TcpEndpoints::stand_in(1));
         let at = Duration::from_secs;
         let mut packets = vec![];
         for (second, sender, offset, bytes) in [
-            (1, Sender::Server, 100, answer(4, 10)[3..].to_vec()),
-            (2, Sender::Client, 900, request(5, 10)),
-            (3, Sender::Server, 200, answer(5, 10)),
+            (1, Endpoint::Server, 100, answer(4, 10)[3..].to_vec()),
+            (2, Endpoint::Client, 900, request(5, 10)),
+            (3, Endpoint::Server, 200, answer(5, 10)),
         ] {
             let packet = conversation.data(sender, offset, &bytes).unwrap().remove(0);
             packets.push((at(second), packet));
@@ -190,8 +199,8 @@ mod tests {
         let names: Vec<_> = replayed(&packets)
             .into_iter()
             .map(|record| match record.what {
-                What::Opened { from } => from,
-                What::Message(it) => format!("{:?} {:?}", it.sender, it.answers.map(|it| it.took)),
+                RecordKind::Opened { from } => from,
+                RecordKind::Message(it) => format!("{:?} {:?}", it.sender, it.answers.map(|it| it.took)),
                 other => format!("{other:?}"),
             })
             .collect();
@@ -201,22 +210,22 @@ mod tests {
 
     #[test]
     fn a_capture_of_text_without_its_beginning_is_picked_up_at_a_line() {
-        let mut conversation = Conversation::new(Ends::stand_in(1));
+        let mut conversation = CapturedConnection::new(TcpEndpoints::stand_in(1));
         let at = Duration::from_secs;
         let mut packets = vec![];
         for (second, sender, offset, bytes) in [
-            (1, Sender::Client, 800, &b"key\n10\n"[..]),
-            (2, Sender::Server, 100, b"timeout\n"),
-            (3, Sender::Client, 808, b"l\nk\n10\n"),
-            (5, Sender::Server, 108, b"ok 00000000000000070000000000000009 33\n"),
+            (1, Endpoint::Client, 800, &b"key\n10\n"[..]),
+            (2, Endpoint::Server, 100, b"timeout\n"),
+            (3, Endpoint::Client, 808, b"l\nk\n10\n"),
+            (5, Endpoint::Server, 108, b"ok 00000000000000070000000000000009 33\n"),
         ] {
             packets.push((at(second), conversation.data(sender, offset, bytes).unwrap().remove(0)));
         }
         let took: Vec<_> = replayed(&packets)
             .into_iter()
             .filter_map(|record| match record.what {
-                What::Opened { from } => Some(from),
-                What::Text(it) => Some(format!("{:?} {:?}", it.sender, it.answers.map(|it| it.took))),
+                RecordKind::Opened { from } => Some(from),
+                RecordKind::Text(it) => Some(format!("{:?} {:?}", it.sender, it.answers.map(|it| it.took))),
                 _ => None,
             })
             .collect();
@@ -225,32 +234,35 @@ mod tests {
 
     #[test]
     fn what_was_not_captured_is_a_gap() {
-        let mut conversation = Conversation::new(Ends::stand_in(1));
+        let mut conversation = CapturedConnection::new(TcpEndpoints::stand_in(1));
         let at = Duration::from_secs(1);
         let mut packets = vec![(at, conversation.syn().unwrap())];
         for (offset, bytes) in [(0, request(4, 10)), (100, request(5, 10))] {
-            packets.push((at, conversation.data(Sender::Client, offset, &bytes).unwrap().remove(0)));
+            packets.push((at, conversation.data(Endpoint::Client, offset, &bytes).unwrap().remove(0)));
         }
         let whole = replayed(&packets);
-        assert!(matches!(whole[2].what, What::Gap { sender: Sender::Client, count: 76 }), "{whole:?}");
-        assert!(matches!(whole[3].what, What::Message(_)), "{whole:?}");
+        assert!(
+            matches!(whole[2].what, RecordKind::Gap { sender: Endpoint::Client, count: 76 }),
+            "{whole:?}"
+        );
+        assert!(matches!(whole[3].what, RecordKind::Message(_)), "{whole:?}");
     }
 
     #[test]
     fn a_port_that_is_used_again_is_another_connection() {
         let mut packets = vec![];
         for second in 0..2 {
-            let mut conversation = Conversation::new(Ends::stand_in(1));
+            let mut conversation = CapturedConnection::new(TcpEndpoints::stand_in(1));
             let at = Duration::from_secs(second);
             packets.push((at, conversation.syn().unwrap()));
             packets.extend(conversation.accepted().unwrap().map(|packet| (at, packet)));
-            packets.push((at, conversation.data(Sender::Client, 0, &request(1, 1)).unwrap().remove(0)));
-            packets.extend(conversation.fin(Sender::Client, 15).unwrap().map(|packet| (at, packet)));
-            packets.extend(conversation.fin(Sender::Server, 0).unwrap().map(|packet| (at, packet)));
+            packets.push((at, conversation.data(Endpoint::Client, 0, &request(1, 1)).unwrap().remove(0)));
+            packets.extend(conversation.fin(Endpoint::Client, 15).unwrap().map(|packet| (at, packet)));
+            packets.extend(conversation.fin(Endpoint::Server, 0).unwrap().map(|packet| (at, packet)));
         }
         let numbers: Vec<u64> = replayed(&packets)
             .iter()
-            .filter(|record| matches!(record.what, What::Message(_)))
+            .filter(|record| matches!(record.what, RecordKind::Message(_)))
             .map(|record| record.connection)
             .collect();
         assert_eq!(numbers, [1, 2]);
@@ -258,22 +270,25 @@ mod tests {
 
     #[test]
     fn a_refused_connection_and_a_reset_one_are_told_apart() {
-        let mut refused = Conversation::new(Ends::stand_in(1));
-        let mut reset = Conversation::new(Ends::stand_in(2));
+        let mut refused = CapturedConnection::new(TcpEndpoints::stand_in(1));
+        let mut reset = CapturedConnection::new(TcpEndpoints::stand_in(2));
         let at = Duration::from_secs(1);
-        let mut packets = vec![(at, refused.syn().unwrap()), (at, refused.reset(Sender::Server).unwrap())];
+        let mut packets = vec![(at, refused.syn().unwrap()), (at, refused.reset(Endpoint::Server).unwrap())];
         packets.push((at, reset.syn().unwrap()));
         packets.extend(reset.accepted().unwrap().map(|packet| (at, packet)));
-        packets.push((at, reset.reset(Sender::Server).unwrap()));
+        packets.push((at, reset.reset(Endpoint::Server).unwrap()));
         let records = replayed(&packets);
-        assert!(matches!(records[1].what, What::Refused { .. }), "{records:?}");
+        assert!(matches!(records[1].what, RecordKind::Refused { .. }), "{records:?}");
         assert!(
-            matches!(records[3].what, What::Closed { how: Ending::Reset(Sender::Server), .. }),
+            matches!(
+                records[3].what,
+                RecordKind::Closed { how: ConnectionClose::Reset(Endpoint::Server), .. }
+            ),
             "{records:?}"
         );
     }
 
-    fn pieces() -> impl Strategy<Value = Vec<(usize, Sender, Vec<u8>)>> {
+    fn pieces() -> impl Strategy<Value = Vec<(usize, Endpoint, Vec<u8>)>> {
         let bytes = prop_oneof![
             6 => (0..3_u32, 0..4000_usize).prop_map(|(uid, len)| request(uid, len)),
             6 => (0..3_u32, 0..4000_usize).prop_map(|(uid, len)| answer(uid, len)),
@@ -281,7 +296,7 @@ mod tests {
             2 => "(l\nk\n10\n|ok\n|timeout\n|x)".prop_map(String::into_bytes),
             1 => Just(answer(1, 100)[..50].to_vec()),
         ];
-        let sender = prop_oneof![Just(Sender::Client), Just(Sender::Server)];
+        let sender = prop_oneof![Just(Endpoint::Client), Just(Endpoint::Server)];
         proptest::collection::vec((0..3_usize, sender, bytes), 0..30)
     }
 
@@ -289,10 +304,10 @@ mod tests {
         #[test]
         fn what_was_written_reads_as_what_was_seen(pieces in pieces()) {
             let (mut live, mut packets, mut offsets) = (tap(), Vec::new(), [[0_u64; 2]; 3]);
-            let mut conversations = [1, 2, 3].map(|number| Conversation::new(Ends::stand_in(number)));
+            let mut conversations = [1, 2, 3].map(|number| CapturedConnection::new(TcpEndpoints::stand_in(number)));
             let mut at = Duration::from_nanos(1_772_366_401_204_117_391);
             for (index, conversation) in conversations.iter_mut().enumerate() {
-                live.open(at, index as u64 + 1, Ends::stand_in(index as u64 + 1).client.to_string());
+                live.open(at, index as u64 + 1, TcpEndpoints::stand_in(index as u64 + 1).client.to_string());
                 packets.push((at, conversation.syn().unwrap()));
                 packets.extend(conversation.accepted().unwrap().map(|packet| (at, packet)));
             }
@@ -306,13 +321,13 @@ mod tests {
                 *offset += bytes.len() as u64;
             }
             for (index, conversation) in conversations.iter_mut().enumerate() {
-                for sender in [Sender::Server, Sender::Client] {
+                for sender in [Endpoint::Server, Endpoint::Client] {
                     let fin = conversation.fin(sender, offsets[index][sender as usize]).unwrap();
                     packets.extend(fin.map(|packet| (at, packet)));
                 }
-                live.close(at, index as u64 + 1, Ending::Orderly);
+                live.close(at, index as u64 + 1, ConnectionClose::Orderly);
             }
-            prop_assert_eq!(replayed(&packets), live.take());
+            prop_assert_eq!(replayed(&packets), live.drain());
         }
     }
 }

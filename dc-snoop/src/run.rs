@@ -1,25 +1,25 @@
 //! The two ways to run: relaying until told to end, and reading a capture.
 
 use crate::capture::file::CaptureReader;
-use crate::capture::packet::Segment;
-use crate::capture::recorder::Recorder;
-use crate::clock::Clock;
+use crate::capture::packet::TcpSegment;
+use crate::capture::writer::CaptureWriter;
+use crate::clock::WallClock;
+use crate::decoder::{Decoder, DecoderOptions};
 use crate::filter::Filters;
 use crate::line::LineWriter;
+use crate::monitor::RelayMonitor;
 use crate::options::View;
-use crate::printer::{Format, Printer, print_now};
+use crate::printer::{OutputFormat, Printer, print_now};
 use crate::relay;
 use crate::replay::Replay;
 use crate::socket::Acceptor;
-use crate::stats::Stats;
-use crate::tap::{Tap, TapOptions};
-use crate::watch::Watch;
+use crate::stats::TrafficStats;
+use dc_daemon::file_limit;
+use dc_daemon::listen::listener::{ListenError, Listener, SocketPermissions};
+use dc_daemon::signals::{SignalPolicy, SignalStream};
+use dc_snoop::decode::Redaction;
 use jiff::tz::TimeZone;
 use libdc::net::address::Address;
-use libdc::net::listen::{ListenError, Listener, SocketPermissions};
-use libdc::process::file_limit;
-use libdc::process::signals::{SignalPolicy, Signals};
-use libdc::wire::display::Secrets;
 use pcap_file::PcapError;
 use std::fs::File;
 use std::io::{self, BufWriter, ErrorKind, IsTerminal, Read, Write, stdout};
@@ -34,7 +34,7 @@ const EMPTY_TABLES_MAX: u32 = 60;
 
 /// Why the program can't do what it is asked to.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum RunError {
+pub(crate) enum SnoopError {
     /// There is no runtime, no thread or no signal to be had.
     #[error("cannot start: {0}")]
     Start(#[source] io::Error),
@@ -87,27 +87,32 @@ pub(crate) fn relay(
     server: Address,
     write: Option<&Path>,
     view: &View,
-) -> Result<(), RunError> {
+) -> Result<(), SnoopError> {
     let runtime =
-        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(RunError::Start)?;
+        tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SnoopError::Start)?;
     let end = LocalSet::new().block_on(&runtime, async {
         // Without it there are fewer connections, which accept will say.
         file_limit::raise().ok();
-        let mut signals = Signals::listen(SignalPolicy::default()).map_err(RunError::Start)?;
+        let mut signals = SignalStream::listen(SignalPolicy::default()).map_err(SnoopError::Start)?;
         let listener = Listener::bind(listen, &SocketPermissions::default())?;
         let local = listener.local_address();
         let (socket, file) = listener.into_parts();
-        let acceptor = Acceptor::new(socket).map_err(RunError::Start)?;
+        let acceptor = Acceptor::new(socket).map_err(SnoopError::Start)?;
         let recorder = write.map(|path| {
             let description = format!("relayed from {listen} to {server}");
-            Recorder::start(path, &description)
-                .map_err(|source| RunError::Write { path: path.to_owned(), source })
+            CaptureWriter::start(path, &description)
+                .map_err(|source| SnoopError::Write { path: path.to_owned(), source })
         });
         let recorder = recorder.transpose()?;
-        let printer = Printer::start(format_of(view), stdout()).map_err(RunError::Start)?;
+        let printer = Printer::start(format_of(view), stdout()).map_err(SnoopError::Start)?;
         let closed = printer.closed();
-        let clock = Clock::start();
-        let watch = Rc::new(Watch::new(clock, Tap::new(tap_options(view), clock.now()), printer, recorder));
+        let clock = WallClock::start();
+        let watch = Rc::new(RelayMonitor::new(
+            clock,
+            Decoder::new(tap_options(view), clock.now()),
+            printer,
+            recorder,
+        ));
         match local {
             Some(local) => eprintln!("dc_snoop: listening on {listen} ({local})"),
             None => eprintln!("dc_snoop: listening on {listen}"),
@@ -137,7 +142,7 @@ pub(crate) fn relay(
 }
 
 /// Prints a table every so often, or waits for ever.
-async fn tables(watch: &Watch, view: &View) {
+async fn tables(watch: &RelayMonitor, view: &View) {
     let Some(period) = view.stats else { return std::future::pending().await };
     let mut ticks = interval_at(Instant::now() + period, period);
     ticks.set_missed_tick_behavior(MissedTickBehavior::Skip);
@@ -150,22 +155,22 @@ async fn tables(watch: &Watch, view: &View) {
 }
 
 /// Shows what is in the capture `path`.
-pub(crate) fn read(path: &Path, view: &View) -> Result<(), RunError> {
+pub(crate) fn read(path: &Path, view: &View) -> Result<(), SnoopError> {
     let opened: io::Result<Box<dyn Read>> = if path.as_os_str() == "-" {
         Ok(Box::new(io::stdin().lock()))
     } else {
         File::open(path).map(|file| Box::new(file) as _)
     };
-    let file = opened.map_err(|source| RunError::Open { path: path.to_owned(), source })?;
-    let mut output = Output { format: format_of(view), out: BufWriter::new(stdout().lock()) };
-    let failed = |source| RunError::Read { path: path.to_owned(), source };
+    let file = opened.map_err(|source| SnoopError::Open { path: path.to_owned(), source })?;
+    let mut output = StandardOutput { format: format_of(view), out: BufWriter::new(stdout().lock()) };
+    let failed = |source| SnoopError::Read { path: path.to_owned(), source };
     let mut reader = CaptureReader::new(file).map_err(failed)?;
-    let mut reading = Reading::new(view);
+    let mut reading = CaptureReplay::new(view);
     // What came before the damage is shown in any case.
     let result = loop {
         match reader.next() {
             Ok(Some(packet)) => {
-                let Some(segment) = Segment::of_packet(packet.link, &packet.packet) else { continue };
+                let Some(segment) = TcpSegment::of_packet(packet.link, &packet.packet) else { continue };
                 if is_closed(reading.segment(packet.at, &segment, &mut output))? {
                     return Ok(());
                 }
@@ -177,28 +182,33 @@ pub(crate) fn read(path: &Path, view: &View) -> Result<(), RunError> {
             Err(error) => break Err(failed(error)),
         }
     };
-    let end = reading.end(&mut output);
+    let end = reading.finish(&mut output);
     if is_closed(end)? { Ok(()) } else { result }
 }
 
 /// A capture on its way to the output.
-struct Reading<'a> {
+struct CaptureReplay<'a> {
     view: &'a View,
-    tap: Tap,
+    tap: Decoder,
     replay: Replay,
     at: Option<Duration>,
     next_table: Duration,
 }
 
-impl<'a> Reading<'a> {
+impl<'a> CaptureReplay<'a> {
     fn new(view: &'a View) -> Self {
-        let tap = Tap::new(tap_options(view), Duration::ZERO);
+        let tap = Decoder::new(tap_options(view), Duration::ZERO);
         Self { view, tap, replay: Replay::default(), at: None, next_table: Duration::MAX }
     }
 
-    fn segment(&mut self, at: Duration, segment: &Segment<'_>, output: &mut Output<'_>) -> io::Result<()> {
+    fn segment(
+        &mut self,
+        at: Duration,
+        segment: &TcpSegment<'_>,
+        output: &mut StandardOutput<'_>,
+    ) -> io::Result<()> {
         if self.at.is_none() {
-            self.tap = Tap::new(tap_options(self.view), at);
+            self.tap = Decoder::new(tap_options(self.view), at);
             self.next_table = self.view.stats.map_or(Duration::MAX, |period| at.saturating_add(period));
         }
         self.at = Some(at);
@@ -219,9 +229,9 @@ impl<'a> Reading<'a> {
         output.records(&mut self.tap)
     }
 
-    fn end(&mut self, output: &mut Output<'_>) -> io::Result<()> {
+    fn finish(&mut self, output: &mut StandardOutput<'_>) -> io::Result<()> {
         let at = self.at.unwrap_or_default();
-        self.replay.end(&mut self.tap, at);
+        self.replay.finish(&mut self.tap, at);
         output.records(&mut self.tap)?;
         if let Some(total) = self.tap.total_stats(at) {
             output.text(if self.view.json { "" } else { "\nin all\n" })?;
@@ -232,14 +242,14 @@ impl<'a> Reading<'a> {
 }
 
 /// The standard output, waited for.
-struct Output<'a> {
-    format: Format,
+struct StandardOutput<'a> {
+    format: OutputFormat,
     out: BufWriter<io::StdoutLock<'a>>,
 }
 
-impl Output<'_> {
-    fn records(&mut self, tap: &mut Tap) -> io::Result<()> {
-        print_now(&mut self.format, &mut self.out, &tap.take())
+impl StandardOutput<'_> {
+    fn records(&mut self, tap: &mut Decoder) -> io::Result<()> {
+        print_now(&mut self.format, &mut self.out, &tap.drain())
     }
 
     fn text(&mut self, text: &str) -> io::Result<()> {
@@ -248,20 +258,20 @@ impl Output<'_> {
 }
 
 /// Whether nobody reads the output any more: that is the end, and no failure.
-fn is_closed(result: io::Result<()>) -> Result<bool, RunError> {
+fn is_closed(result: io::Result<()>) -> Result<bool, SnoopError> {
     match result {
         Ok(()) => Ok(false),
         Err(error) if error.kind() == ErrorKind::BrokenPipe => Ok(true),
-        Err(error) => Err(RunError::Output(error)),
+        Err(error) => Err(SnoopError::Output(error)),
     }
 }
 
-fn show(stats: &Stats, now: Duration, view: &View) -> String {
+fn show(stats: &TrafficStats, now: Duration, view: &View) -> String {
     if view.json { stats.json(now) } else { stats.table(now, &TimeZone::system()) }
 }
 
-fn tap_options(view: &View) -> TapOptions {
-    TapOptions {
+fn tap_options(view: &View) -> DecoderOptions {
+    DecoderOptions {
         filters: Filters::new(view.filters.clone()),
         connections: view.connections,
         keep_bytes: view.hex,
@@ -270,12 +280,12 @@ fn tap_options(view: &View) -> TapOptions {
     }
 }
 
-fn format_of(view: &View) -> Format {
-    let secrets = if view.secrets { Secrets::Shown } else { Secrets::Hidden };
+fn format_of(view: &View) -> OutputFormat {
+    let secrets = if view.secrets { Redaction::Shown } else { Redaction::Hidden };
     if view.json {
-        Format::Json(secrets)
+        OutputFormat::Json(secrets)
     } else {
-        Format::Text(Box::new(LineWriter::new(secrets, TimeZone::system(), wants_colour())))
+        OutputFormat::Text(Box::new(LineWriter::new(secrets, TimeZone::system(), wants_colour())))
     }
 }
 

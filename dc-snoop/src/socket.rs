@@ -1,8 +1,8 @@
 //! Connections, of TCP or of a Unix socket, as the relay needs them.
 
+use dc_daemon::listen::listener::ListenerSocket;
 use libdc::net::address::Address;
 use libdc::net::connect::connect;
-use libdc::net::listen::ListenerSocket;
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use std::io;
 use std::net::SocketAddr;
@@ -22,8 +22,8 @@ pub(crate) enum Acceptor {
 
 /// A connection that was accepted.
 #[derive(Debug)]
-pub(crate) struct Accepted {
-    pub(crate) socket: Socket,
+pub(crate) struct AcceptedConnection {
+    pub(crate) socket: RelaySocket,
     /// Client and server of a TCP connection.
     pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
     /// Who connected, for people.
@@ -39,21 +39,21 @@ impl Acceptor {
     }
 
     /// The next connection. Cancel-safe.
-    pub(crate) async fn accept(&self) -> io::Result<Accepted> {
+    pub(crate) async fn accept(&self) -> io::Result<AcceptedConnection> {
         match self {
             Self::Tcp(listener) => {
                 let (stream, peer) = listener.accept().await?;
                 stream.set_nodelay(true)?;
                 let ends = stream.local_addr().ok().map(|local| (peer, local));
                 let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
-                Ok(Accepted { socket: Socket::Tcp(stream), ends, from: peer.to_string() })
+                Ok(AcceptedConnection { socket: RelaySocket::Tcp(stream), ends, from: peer.to_string() })
             }
             Self::Unix(listener) => {
                 let (stream, _) = listener.accept().await?;
                 // A client's socket has no name; its process has.
                 let process = stream.peer_cred().ok().and_then(|credentials| credentials.pid());
                 let from = process.map_or_else(|| "a process".to_owned(), |pid| format!("process {pid}"));
-                Ok(Accepted { socket: Socket::Unix(stream), ends: None, from })
+                Ok(AcceptedConnection { socket: RelaySocket::Unix(stream), ends: None, from })
             }
         }
     }
@@ -61,12 +61,12 @@ impl Acceptor {
 
 /// A connection.
 #[derive(Debug)]
-pub(crate) enum Socket {
+pub(crate) enum RelaySocket {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Socket {
+impl RelaySocket {
     /// Connects; a name is looked up now, and all of its addresses are tried.
     pub(crate) async fn connect(address: &Address) -> io::Result<Self> {
         Ok(match connect(address, CONNECT_TIME_MAX).await? {
@@ -124,7 +124,7 @@ impl Socket {
     }
 }
 
-impl AsFd for Socket {
+impl AsFd for RelaySocket {
     fn as_fd(&self) -> BorrowedFd<'_> {
         match self {
             Self::Tcp(stream) => stream.as_fd(),

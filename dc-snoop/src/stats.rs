@@ -4,13 +4,13 @@
 //! So those are counted in rows of their own, called `waiting`; those that only try are with the rest.
 
 use crate::clock::{TimeOfDay, rfc_3339, took};
+use dc_snoop::decode::{DecodedLines, DecodedMessage, MessageKind};
+use dc_snoop::observe::{Endpoint, LineEvent, MatchedRequest, MessageEvent};
 use hdrhistogram::Histogram;
 use jiff::tz::TimeZone;
-use libdc::proto::observe::{Answered, Passed, Said, Sender};
-use libdc::wire::display::{Content, TextContent, Topic};
 use libdc::wire::frame::{Direction, Operation};
 use libdc::wire::lock::LockAction;
-use libdc::wire::session::Status;
+use libdc::wire::session::SessionStatus;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
@@ -19,29 +19,29 @@ use std::time::Duration;
 
 /// What passed since a moment.
 #[derive(Debug)]
-pub(crate) struct Stats {
+pub(crate) struct TrafficStats {
     since: Duration,
     opened: u64,
     malformed: u64,
     bytes: [u64; 2],
-    rows: BTreeMap<RowName, Row>,
+    rows: BTreeMap<StatsRowName, StatsRow>,
 }
 
 /// What a row is about: class and number, and whether it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-struct RowName {
+struct StatsRowName {
     class: u8,
     number: u8,
     waits: bool,
 }
 
-impl RowName {
-    const fn new(topic: Topic, waits: bool) -> Self {
+impl StatsRowName {
+    const fn new(topic: MessageKind, waits: bool) -> Self {
         let (class, number) = match topic {
-            Topic::Operation(operation) => operation.to_wire(),
+            MessageKind::Operation(operation) => operation.to_wire(),
             // Behind the classes of frames.
-            Topic::Command(command) => (3, command as u8),
-            Topic::Text => (4, 0),
+            MessageKind::Command(command) => (3, command as u8),
+            MessageKind::Text => (4, 0),
         };
         Self { class, number, waits }
     }
@@ -49,8 +49,8 @@ impl RowName {
 
 /// What passed of one operation.
 #[derive(Debug)]
-struct Row {
-    topic: Topic,
+struct StatsRow {
+    topic: MessageKind,
     requests: u64,
     responses: u64,
     failed: u64,
@@ -59,8 +59,8 @@ struct Row {
     took_ns: Histogram<u64>,
 }
 
-impl Row {
-    fn new(topic: Topic) -> Option<Self> {
+impl StatsRow {
+    fn new(topic: MessageKind) -> Option<Self> {
         let took_ns = Histogram::new(SIGNIFICANT_DIGITS).ok()?;
         Some(Self { topic, requests: 0, responses: 0, failed: 0, found: 0, missed: 0, took_ns })
     }
@@ -81,7 +81,7 @@ const SIGNIFICANT_DIGITS: u8 = 3;
 const QUANTILES: [(f64, &str); 5] =
     [(0.5, "p50"), (0.9, "p90"), (0.99, "p99"), (0.999, "p99.9"), (1.0, "max")];
 
-impl Stats {
+impl TrafficStats {
     pub(crate) const fn new(since: Duration) -> Self {
         Self { since, opened: 0, malformed: 0, bytes: [0; 2], rows: BTreeMap::new() }
     }
@@ -94,43 +94,48 @@ impl Stats {
         self.malformed += 1;
     }
 
-    pub(crate) const fn bytes(&mut self, sender: Sender, count: usize) {
+    pub(crate) const fn bytes(&mut self, sender: Endpoint, count: usize) {
         self.bytes[sender as usize] += count as u64;
     }
 
-    pub(crate) fn message(&mut self, passed: &Passed<'_>) {
-        let topic = Topic::Operation(passed.message.head.operation);
-        let content = Content::of(passed.message);
+    pub(crate) fn message(&mut self, passed: &MessageEvent<'_>) {
+        let topic = MessageKind::Operation(passed.message.head.operation);
+        let content = DecodedMessage::decode(passed.message);
         if passed.message.head.direction == Direction::Request {
             self.request(topic, content.may_block());
         } else if let Some(row) = self.response(topic, passed.answers.as_ref(), content.is_failure()) {
             match content {
-                Content::Session(_) | Content::Status(Status::Ok) => row.found += 1,
-                Content::Status(Status::NotOk) => row.missed += 1,
+                DecodedMessage::Session(_) | DecodedMessage::Status(SessionStatus::Ok) => row.found += 1,
+                DecodedMessage::Status(SessionStatus::NotOk) => row.missed += 1,
                 _ => {}
             }
         }
     }
 
-    pub(crate) fn text(&mut self, said: &Said<'_>) {
-        let content = TextContent::of(said.direction, said.raw);
+    pub(crate) fn text(&mut self, said: &LineEvent<'_>) {
+        let content = DecodedLines::decode(said.direction, said.raw);
         self.malformed += u64::from(content.is_malformed());
         if said.direction == Direction::Request {
-            let topic = content.command().map_or(Topic::Text, Topic::Command);
+            let topic = content.command().map_or(MessageKind::Text, MessageKind::Command);
             self.request(topic, content.action().is_some_and(LockAction::may_block));
         } else {
-            let topic = said.answers.as_ref().map_or(Topic::Text, |answered| answered.topic);
+            let topic = said.answers.as_ref().map_or(MessageKind::Text, |answered| answered.topic);
             self.response(topic, said.answers.as_ref(), content.is_failure());
         }
     }
 
-    fn request(&mut self, topic: Topic, waits: bool) {
+    fn request(&mut self, topic: MessageKind, waits: bool) {
         if let Some(row) = self.row(topic, waits) {
             row.requests += 1;
         }
     }
 
-    fn response(&mut self, topic: Topic, answers: Option<&Answered>, failed: bool) -> Option<&mut Row> {
+    fn response(
+        &mut self,
+        topic: MessageKind,
+        answers: Option<&MatchedRequest>,
+        failed: bool,
+    ) -> Option<&mut StatsRow> {
         let row = self.row(topic, answers.is_some_and(|answered| answered.may_block))?;
         row.responses += 1;
         row.failed += u64::from(failed);
@@ -160,10 +165,10 @@ impl Stats {
         }
     }
 
-    fn row(&mut self, topic: Topic, waits: bool) -> Option<&mut Row> {
-        match self.rows.entry(RowName::new(topic, waits)) {
+    fn row(&mut self, topic: MessageKind, waits: bool) -> Option<&mut StatsRow> {
+        match self.rows.entry(StatsRowName::new(topic, waits)) {
             Entry::Occupied(row) => Some(row.into_mut()),
-            Entry::Vacant(place) => Some(place.insert(Row::new(topic)?)),
+            Entry::Vacant(place) => Some(place.insert(StatsRow::new(topic)?)),
         }
     }
 
@@ -215,7 +220,7 @@ impl Stats {
     pub(crate) fn json(&self, now: Duration) -> String {
         let seconds = self.seconds(now);
         let operations = self.rows.iter().map(|(name, row)| {
-            let object = OperationObject {
+            let object = OperationJson {
                 count: row.requests,
                 answered: row.responses,
                 failed: row.failed,
@@ -229,7 +234,7 @@ impl Stats {
             (row_name(row.topic, name.waits), object)
         });
         let [bytes_to_server, bytes_to_client] = self.bytes;
-        let object = StatsObject {
+        let object = TrafficStatsJson {
             time: rfc_3339(now),
             event: "stats",
             seconds,
@@ -250,13 +255,13 @@ impl Stats {
     }
 }
 
-fn row_name(topic: Topic, waits: bool) -> String {
+fn row_name(topic: MessageKind, waits: bool) -> String {
     format!("{}{}", topic.name(), if waits { " waiting" } else { "" })
 }
 
-const fn has_hits(topic: Topic) -> bool {
+const fn has_hits(topic: MessageKind) -> bool {
     use libdc::wire::frame::SessionOperation::{Get, Have};
-    matches!(topic, Topic::Operation(Operation::Session(Get | Have)))
+    matches!(topic, MessageKind::Operation(Operation::Session(Get | Have)))
 }
 
 fn byte_rate(rate: f64) -> String {
@@ -268,7 +273,7 @@ fn byte_rate(rate: f64) -> String {
 }
 
 #[derive(Serialize)]
-struct StatsObject {
+struct TrafficStatsJson {
     time: String,
     event: &'static str,
     seconds: f64,
@@ -276,11 +281,11 @@ struct StatsObject {
     malformed: u64,
     bytes_to_server: u64,
     bytes_to_client: u64,
-    operations: BTreeMap<String, OperationObject>,
+    operations: BTreeMap<String, OperationJson>,
 }
 
 #[derive(Serialize)]
-struct OperationObject {
+struct OperationJson {
     count: u64,
     answered: u64,
     failed: u64,

@@ -4,7 +4,9 @@
 //! bytes and are taken in random order.
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use libdc::id::{ConnectionId, LockKey, Owner, Token};
-use libdc::table::{Claimant, Effect, Fences, LockSettings, Locks, Outcome, Reply, Ticket};
+use libdc::table::{
+    Completion, FenceSource, LockOutcome, LockSettings, OwnerKey, ReplyTo, ShardedLocks, WaiterId,
+};
 use libdc::time::Time;
 use std::hint::black_box;
 use std::time::Duration;
@@ -14,32 +16,38 @@ const SETTINGS: LockSettings =
 const NOW: Time = Time::from_ms(1_000);
 const QUEUE: u64 = 100_000;
 
-fn locks() -> Locks {
-    Locks::new(1, SETTINGS, Fences::starting_at(0), [7; 32])
+fn locks() -> ShardedLocks {
+    ShardedLocks::new(1, SETTINGS, FenceSource::starting_at(0), [7; 32])
 }
 
 fn owner(number: u64) -> Owner {
     Owner { connection: ConnectionId::new(number), local: 0 }
 }
 
-fn acquire(locks: &Locks, owner: Owner, key: &str, timeout_ms: u64, effects: &mut Vec<Effect>) -> Outcome {
-    let reply = Reply { connection: owner.connection, uid: 0 };
+fn acquire(
+    locks: &ShardedLocks,
+    owner: Owner,
+    key: &str,
+    timeout_ms: u64,
+    effects: &mut Vec<Completion>,
+) -> LockOutcome {
+    let reply = ReplyTo { connection: owner.connection, uid: 0 };
     match LockKey::new(key) {
-        Some(key) => locks.acquire(NOW, Claimant { owner, key }, 1, 0, timeout_ms, reply, effects),
-        None => Outcome::MaxLocks,
+        Some(key) => locks.acquire(NOW, OwnerKey { owner, key }, 1, 0, timeout_ms, reply, effects),
+        None => LockOutcome::MaxLocks,
     }
 }
 
-fn token(outcome: Outcome) -> Token {
-    if let Outcome::Granted(grant) = outcome { grant.token } else { Token::new(0, 0) }
+fn token(outcome: LockOutcome) -> Token {
+    if let LockOutcome::Granted(grant) = outcome { grant.token } else { Token::new(0, 0) }
 }
 
-fn release(locks: &Locks, key: &str, token: Token, effects: &mut Vec<Effect>) -> bool {
+fn release(locks: &ShardedLocks, key: &str, token: Token, effects: &mut Vec<Completion>) -> bool {
     LockKey::new(key).is_some_and(|key| locks.release(NOW, key, token, effects))
 }
 
 /// Locks of which so many are held: by one owner, or by one each of a link.
-fn filled(size: u64, owners: u64) -> Locks {
+fn filled(size: u64, owners: u64) -> ShardedLocks {
     let locks = locks();
     for n in 0..size {
         let owner = Owner { connection: ConnectionId::new(1), local: n % owners };
@@ -75,7 +83,7 @@ fn bench(criterion: &mut Criterion) {
         });
     }
     hand_over(&mut group);
-    leave(&mut group);
+    close_connection(&mut group);
     group.finish();
 }
 
@@ -102,13 +110,13 @@ fn hand_over(group: &mut Group<'_>) {
 }
 
 /// All who wait for a key leave.
-fn leave(group: &mut Group<'_>) {
+fn close_connection(group: &mut Group<'_>) {
     let queue = || {
         let locks = locks();
         let mut effects = Vec::new();
-        let tickets: Vec<Ticket> = (0..=QUEUE)
+        let tickets: Vec<WaiterId> = (0..=QUEUE)
             .filter_map(|n| match acquire(&locks, owner(n), "key", 9_000 + n % 7, &mut effects) {
-                Outcome::Waiting(ticket) => Some(ticket),
+                LockOutcome::Waiting(ticket) => Some(ticket),
                 _ => None,
             })
             .collect();

@@ -3,16 +3,16 @@
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
 use libdc::id::{ConnectionId, LinkId, SessionId};
+use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::handshake::LinkIdentity;
 use libdc::proto::link::LinkState;
-use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use libdc::proto::resume::Introduction;
-use libdc::proto::server::{ServerConnection, Turn};
-use libdc::service::{Effects, LinkSettings, Service, Tally};
-use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
+use libdc::proto::server::{ServerConnection, ServerContext};
+use libdc::service::{Effects, LinkPolicy, RequestCounters, Service};
+use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};
 use libdc::time::Time;
 use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
 use libdc::wire::message::write_message;
-use libdc::wire::session::Add;
+use libdc::wire::session::AddRequest;
 use std::hint::black_box;
 use std::sync::Arc;
 
@@ -24,15 +24,15 @@ const SESSION: [u8; 180] = [7; 180];
 fn service() -> Arc<Service> {
     let sessions = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
     let settings = LockSettings { default_lease_ms: 33_000, locks_max: 0, waiters_max: 0, idle_ms: 60_000 };
-    let locks = Locks::new(1, settings, Fences::starting_at(1), [3; 32]);
-    let links = LinkSettings { grace_ms: 10_000, auto_release: true };
+    let locks = ShardedLocks::new(1, settings, FenceSource::starting_at(1), [3; 32]);
+    let links = LinkPolicy { grace_ms: 10_000, auto_release: true };
     Arc::new(Service::new(Arc::new(sessions), locks, links, None))
 }
 
 /// A step of the server's side, with what its driver does around it.
 fn answer(connection: &mut ServerConnection, service: &Service, asked: &[u8], out: &mut Vec<u8>) {
-    let (mut effects, mut tally) = (Effects::new(), Tally::default());
-    let mut turn = Turn { now: NOW, service, out, effects: &mut effects, tally: &mut tally };
+    let (mut effects, mut tally) = (Effects::new(), RequestCounters::default());
+    let mut turn = ServerContext { now: NOW, service, out, effects: &mut effects, tally: &mut tally };
     connection.handle_input(&mut turn, asked).expect("good requests");
     service.record(&tally);
 }
@@ -44,7 +44,7 @@ fn stored(service: &Service) -> ServerConnection {
         let id = id(number);
         let Some(id) = SessionId::new(&id) else { continue };
         data.clear();
-        Add { timeout_ms: 600_000, id, session: &SESSION }.write(&mut data);
+        AddRequest { timeout_ms: 600_000, id, session: &SESSION }.write(&mut data);
         let mut request = Vec::new();
         write_message(&mut request, MessageHead::request(number, ADD), &data);
         let mut out = Vec::new();
@@ -94,7 +94,7 @@ fn agent(c: &mut Criterion) {
         let mut connection = stored(&service);
         let mut multiplexer = Multiplexer::new(
             MultiplexerSettings { timeout_ms: 5_000, idle_ms: 0 },
-            Introduction { link_id: LinkId::new([3; 16]), auth_token: None },
+            LinkIdentity { link_id: LinkId::new([3; 16]), auth_token: None },
         );
         let mut answers = Vec::new();
         multiplexer.link_connected(NOW, &[9; 32]);
@@ -118,7 +118,7 @@ fn agent(c: &mut Criterion) {
                     multiplexer.handle_local(NOW, *id, black_box(&request)).expect("a good request");
                 }
                 exchange(&mut multiplexer);
-                while let Some(id) = multiplexer.poll_attention() {
+                while let Some(id) = multiplexer.poll_ready() {
                     let len = multiplexer.local_output(id).len();
                     multiplexer.local_written(NOW, id, len, false).expect("good requests");
                 }

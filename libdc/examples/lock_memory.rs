@@ -4,7 +4,7 @@
 //! connections (one), and prints by how much the resident memory of the process grew for each; then how much is left when
 //! they are released and forgotten. Linux only.
 use libdc::id::{ConnectionId, LockKey, Owner};
-use libdc::table::{Claimant, Fences, LockSettings, Locks, Outcome, Reply};
+use libdc::table::{FenceSource, LockOutcome, LockSettings, OwnerKey, ReplyTo, ShardedLocks};
 use libdc::time::Time;
 
 fn main() {
@@ -13,16 +13,16 @@ fn main() {
     let (owners, connections) = (argument(2).unwrap_or(1).max(1), argument(3).unwrap_or(1).max(1));
     let start = resident_bytes();
     let settings = LockSettings { default_lease_ms: 33_000, locks_max: 0, waiters_max: 0, idle_ms: 60_000 };
-    let locks = Locks::new(1, settings, Fences::starting_at(0), [7; 32]);
+    let locks = ShardedLocks::new(1, settings, FenceSource::starting_at(0), [7; 32]);
     let (now, mut effects) = (Time::from_ms(0), Vec::new());
     for n in 0..locks_count {
         let connection = ConnectionId::new(1 + n % connections);
         let owner = Owner { connection, local: n % owners };
         if let Some(key) = LockKey::new(&format!("lock:{n:011}")) {
-            let claimant = Claimant { owner, key };
-            let reply = Reply { connection, uid: 0 };
+            let claimant = OwnerKey { owner, key };
+            let reply = ReplyTo { connection, uid: 0 };
             let outcome = locks.acquire(now, claimant, 1, 0, 0, reply, &mut effects);
-            assert!(matches!(outcome, Outcome::Granted(_)), "nobody else takes it");
+            assert!(matches!(outcome, LockOutcome::Granted(_)), "nobody else takes it");
         }
     }
     report(locks_count, "each held, the key's 16 included", start);

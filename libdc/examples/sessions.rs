@@ -8,14 +8,14 @@
 //!
 //! docs/quick-start.md shows the marked part, and a test runs the whole.
 
-use libdc::client::Options;
+use libdc::client::SessionOptions;
 use libdc::client::blocking::Client;
 use std::error::Error;
 use std::time::Duration;
 
 fn main() -> Result<(), Box<dyn Error>> {
     // docs: begin
-    let mut client = Client::new("UNIX:/tmp/scache".parse()?, Options::default());
+    let mut client = Client::new("UNIX:/tmp/scache".parse()?, SessionOptions::default());
     client.add(b"an id", b"a session", Duration::from_secs(300))?;
     match client.get(b"an id")? {
         Some(session) => println!("resume with {} bytes", session.len()),

@@ -38,7 +38,7 @@ pub const LOCK_MS_MAX: u64 = 100 * 366 * 24 * 3_600_000;
 /// Most entries in each list of the statistics of locks.
 pub const STATS_ENTRIES_MAX: usize = 10_000;
 /// Pause before a connection that gave a wrong token of authentication is closed, in milliseconds.
-pub const AUTH_PAUSE_MS: u64 = 100;
+pub const AUTH_FAILURE_DELAY_MS: u64 = 100;
 
 /// Most requests that one local connection of the agent may have on their way to the server.
 /// A connection that has as many is not read until some are answered.
@@ -57,7 +57,7 @@ pub const LINK_OUTBOX_BYTES_MAX: usize = 4 << 20;
 /// While this many bytes of answers wait for a connection to read them, no request of it is read.
 pub const OUTBOX_BYTES_MAX: usize = 256 << 10;
 /// Bytes read from a socket at once, and the most handled for one connection before another has its turn.
-pub const READ_BYTES: usize = 128 << 10;
+pub const READ_BUDGET_BYTES: usize = 128 << 10;
 /// Longest time that a local connection of the agent may take to end a message it began, in milliseconds.
 pub const LOCAL_READ_TIMEOUT_MS: u64 = 23_000;
 /// Longest time that a local connection of the agent may leave its answers unread, in milliseconds.
@@ -66,15 +66,15 @@ pub const LOCAL_WRITE_TIMEOUT_MS: u64 = 5_000;
 pub const PING_INTERVAL_MS: u64 = 5_000;
 /// A link over which nothing came for this long although something was asked is broken, in milliseconds:
 /// as long as the agent's `-timeout`, but no less than this,
-pub const LINK_SILENCE_MS_MIN: u64 = 1_000;
+pub const PING_TIMEOUT_MS_MIN: u64 = 1_000;
 /// and no more than this.
-pub const LINK_SILENCE_MS_MAX: u64 = 2 * PING_INTERVAL_MS;
+pub const PING_TIMEOUT_MS_MAX: u64 = 2 * PING_INTERVAL_MS;
 /// Longest value of the agent's `-retry`, `-idle` and `-timeout`, in milliseconds.
 pub const AGENT_TIME_MS_MAX: u64 = 3_600_000;
 
 /// How long after its beginning a connection may ask for the first time while the program ends, in milliseconds: who
 /// connected a moment before is answered, as who connects a moment later is by the next process.
-pub const NEWCOMER_MS: u64 = 3_000;
+pub const DRAIN_GRACE_MS: u64 = 3_000;
 
 /// Most expired or surplus sessions that one step removes, so that no step takes long.
 pub const EXPIRY_BATCH: usize = 64;
@@ -85,7 +85,7 @@ const _: () = {
     assert!(SESSION_FRAMES_MAX <= LINK_FRAMES_MAX);
     assert!(SESSION_ID_BYTES_MAX <= u8::MAX as usize, "the table keeps the length of an id in a byte");
     assert!(OUTBOX_BYTES_MAX > SESSION_MESSAGE_BYTES_MAX + SESSION_FRAMES_MAX * FRAME_HEADER_BYTES);
-    assert!(READ_BYTES > SESSION_MESSAGE_BYTES_MAX + SESSION_FRAMES_MAX * FRAME_HEADER_BYTES);
+    assert!(READ_BUDGET_BYTES > SESSION_MESSAGE_BYTES_MAX + SESSION_FRAMES_MAX * FRAME_HEADER_BYTES);
     assert!(LOCK_KEY_BYTES_MAX <= LINE_BYTES_MAX, "a key fits its line");
     assert!(
         LOCK_KEY_BYTES_MAX + 64 <= LINK_REQUEST_BYTES_MAX
@@ -98,5 +98,5 @@ const _: () = {
     assert!(LOCAL_IN_FLIGHT_MAX < LINK_IN_FLIGHT_MAX);
     assert!(LOCAL_BLOCKED_MAX < LINK_BLOCKED_MAX && LINK_BLOCKED_MAX < LINK_IN_FLIGHT_MAX);
     assert!(LINK_IN_FLIGHT_MAX <= 1 << 24, "a uid on the link is 24 bits of place and 8 of generation");
-    assert!(PING_INTERVAL_MS < LINK_SILENCE_MS_MAX && LINK_SILENCE_MS_MIN < PING_INTERVAL_MS);
+    assert!(PING_INTERVAL_MS < PING_TIMEOUT_MS_MAX && PING_TIMEOUT_MS_MIN < PING_INTERVAL_MS);
 };

@@ -1,24 +1,24 @@
 //! What a server does with a request: a message and the time in, the answer and effects on others out.
 //!
 //! The service owns the tables. About sessions the same request gives the same answer whoever asks; about locks
-//! it matters who does ([`Asker`]), and what follows for others comes out as [`Effect`]s.
+//! it matters who does ([`Requester`]), and what follows for others comes out as [`Completion`]s.
 //! Requests of one connection are answered in their order, but for those that wait for a lock.
 
 mod links;
 mod locks;
 mod stats;
 
-pub use crate::table::{Effect, Reply, Ticket};
-pub use links::{Greeted, Link, LinkSettings, Links};
-pub use locks::{Asker, LockReply, late_answer};
+pub use crate::table::{Completion, ReplyTo, WaiterId};
+pub use links::{HelloOutcome, LinkEntry, LinkPolicy, LinkTable};
+pub use locks::{LockReply, Requester, late_answer};
 
-use crate::auth::AuthToken;
 use crate::id::{ConnectionId, Owner, SessionId};
-use crate::table::{Added, Locks, SessionStore};
+use crate::secret::AuthToken;
+use crate::table::{AddOutcome, SessionStore, ShardedLocks};
 use crate::time::Time;
-use crate::wire::frame::{Corruption, LockOperation, MessageHead, SessionOperation};
+use crate::wire::frame::{DecodeError, LockOperation, MessageHead, SessionOperation};
 use crate::wire::message::MessageWriter;
-use crate::wire::session::{Add, Status};
+use crate::wire::session::{AddRequest, SessionStatus};
 use std::ops::AddAssign;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -26,19 +26,19 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 /// Answers requests from the tables.
 pub struct Service {
     sessions: Arc<dyn SessionStore>,
-    locks: Locks,
-    links: Links,
+    locks: ShardedLocks,
+    links: LinkTable,
     auth: Option<AuthToken>,
     connections: AtomicU64,
     ends: AtomicBool,
-    totals: [AtomicU64; Tally::KINDS],
+    totals: [AtomicU64; RequestCounters::KINDS],
 }
 
 /// What follows from a step for connections other than the one that it was made for.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// Blocked requests that have their answers now.
-    pub answers: Vec<Effect>,
+    pub answers: Vec<Completion>,
     /// Connections whose link another connection has taken over, to be closed.
     pub taken_over: Vec<ConnectionId>,
     /// A link was opened or resumed, and what it is granted may be believed in beyond the server's end.
@@ -64,14 +64,14 @@ impl Service {
     #[must_use]
     pub fn new(
         sessions: Arc<dyn SessionStore>,
-        locks: Locks,
-        links: LinkSettings,
+        locks: ShardedLocks,
+        links: LinkPolicy,
         auth: Option<AuthToken>,
     ) -> Self {
         Self {
             sessions,
             locks,
-            links: Links::new(links),
+            links: LinkTable::new(links),
             auth,
             connections: AtomicU64::new(0),
             ends: AtomicBool::new(false),
@@ -81,8 +81,8 @@ impl Service {
 
     /// The server is about to end: from now on nothing is granted, since it would be lost with the server at once. Who asks for
     /// a lock is answered `error_disconnected`. Requests that wait stay where they are, until their connections
-    /// [give them up](crate::proto::server::ServerConnection::give_up_waiting).
-    pub fn end(&self) {
+    /// [give them up](crate::proto::server::ServerConnection::cancel_waiters).
+    pub fn shut_down(&self) {
         self.ends.store(true, Ordering::SeqCst);
         // For those who have asked before that: they wait, and find out when they are looked at again.
         self.locks.hold_off(Time::from_ms(u64::MAX));
@@ -90,13 +90,13 @@ impl Service {
 
     /// Whether the server is about to end.
     #[must_use]
-    pub fn ends(&self) -> bool {
+    pub fn is_shutting_down(&self) -> bool {
         self.ends.load(Ordering::SeqCst)
     }
 
     /// The links.
     #[must_use]
-    pub const fn links(&self) -> &Links {
+    pub const fn links(&self) -> &LinkTable {
         &self.links
     }
 
@@ -140,7 +140,7 @@ impl Service {
 
     /// The locks.
     #[must_use]
-    pub const fn locks(&self) -> &Locks {
+    pub const fn locks(&self) -> &ShardedLocks {
         &self.locks
     }
 
@@ -151,19 +151,19 @@ impl Service {
     }
 
     /// A connection was opened.
-    pub fn count_connection(&self) {
+    pub fn connection_opened(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A connection was closed.
-    pub fn discount_connection(&self) {
+    pub fn connection_closed(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
     /// Appends the answer to a request about a session to `out`, and counts it in `tally`.
     ///
     /// # Errors
-    /// [`Corruption`] if the request can't be answered; the connection is of no more use then, and
+    /// [`DecodeError`] if the request can't be answered; the connection is of no more use then, and
     /// `out` is as it was.
     pub fn session(
         &self,
@@ -172,15 +172,15 @@ impl Service {
         head: MessageHead,
         data: &[u8],
         out: &mut Vec<u8>,
-        tally: &mut Tally,
-    ) -> Result<(), Corruption> {
+        tally: &mut RequestCounters,
+    ) -> Result<(), DecodeError> {
         let head = head.response();
         if operation == SessionOperation::Add {
-            let status = match Add::parse(data)? {
+            let status = match AddRequest::parse(data)? {
                 Ok(add) => self.add(now, &add),
                 Err(status) => status,
             };
-            tally.count(operation, status == Status::Ok);
+            tally.count(operation, status == SessionStatus::Ok);
             let writer = MessageWriter::begin(out, head);
             out.push(status as u8);
             writer.finish(out);
@@ -195,14 +195,14 @@ impl Service {
         });
         tally.count(operation, found);
         if !(found && operation == SessionOperation::Get) {
-            out.push(if found { Status::Ok } else { Status::NotOk } as u8);
+            out.push(if found { SessionStatus::Ok } else { SessionStatus::NotOk } as u8);
         }
         writer.finish(out);
         Ok(())
     }
 
     /// Adds what a connection counted to the totals.
-    pub fn record(&self, tally: &Tally) {
+    pub fn record(&self, tally: &RequestCounters) {
         for (total, count) in self.totals.iter().zip(tally.counts) {
             if count > 0 {
                 total.fetch_add(count, Ordering::Relaxed);
@@ -212,30 +212,30 @@ impl Service {
 
     /// What was asked and found since the start.
     #[must_use]
-    pub fn totals(&self) -> Tally {
-        let mut tally = Tally::default();
+    pub fn totals(&self) -> RequestCounters {
+        let mut tally = RequestCounters::default();
         for (count, total) in tally.counts.iter_mut().zip(&self.totals) {
             *count = total.load(Ordering::Relaxed);
         }
         tally
     }
 
-    fn add(&self, now: Time, add: &Add<'_>) -> Status {
+    fn add(&self, now: Time, add: &AddRequest<'_>) -> SessionStatus {
         match self.sessions.add(now, add.id, add.session, add.timeout_ms) {
-            Added::Stored { .. } => Status::Ok,
-            Added::Matching => Status::MatchingSession,
-            Added::TooLarge => Status::DataRange,
+            AddOutcome::Stored { .. } => SessionStatus::Ok,
+            AddOutcome::Matching => SessionStatus::MatchingSession,
+            AddOutcome::TooLarge => SessionStatus::DataRange,
         }
     }
 }
 
 /// How many requests of each kind were made, and how many of them succeeded.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Tally {
+pub struct RequestCounters {
     counts: [u64; Self::KINDS],
 }
 
-impl Tally {
+impl RequestCounters {
     const SESSIONS: usize = 8;
     const WRONG_TOKENS: usize = Self::SESSIONS + 14;
     const KINDS: usize = Self::WRONG_TOKENS + 1;
@@ -308,7 +308,7 @@ impl Tally {
     }
 }
 
-impl AddAssign for Tally {
+impl AddAssign for RequestCounters {
     fn add_assign(&mut self, other: Self) {
         for (count, more) in self.counts.iter_mut().zip(other.counts) {
             *count += more;

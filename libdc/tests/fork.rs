@@ -4,7 +4,7 @@
 //! it. The server tells each connection its number, so a client knows which one it has.
 #![allow(clippy::unwrap_used, reason = "so a test fails")]
 
-use libdc::client::{Connections, Options, blocking};
+use libdc::client::{ConnectionMode, SessionOptions, blocking};
 use libdc::net::address::Address;
 use libdc::wire::frame::{Direction, LinkOperation, LockOperation, Operation};
 use libdc::wire::message::{Message, MessageReader, write_message};
@@ -22,9 +22,9 @@ fn main() {
     if let Ok(address) = std::env::var(TARGET) {
         let address: Address = address.parse().unwrap();
         blocking_client_forks(address.clone());
-        #[cfg(feature = "tokio")]
+        #[cfg(feature = "async")]
         asynchronous_client_forks(address.clone());
-        #[cfg(feature = "tokio")]
+        #[cfg(feature = "async")]
         lock_client_forks(address);
         return;
     }
@@ -45,9 +45,9 @@ fn main() {
     println!("test clients that fork ... ok");
 }
 
-fn options() -> Options {
-    let connections = Connections::Persistent { notice_fork: true, retry: false };
-    Options { connections, timeout: Duration::from_secs(20) }
+fn options() -> SessionOptions {
+    let connections = ConnectionMode::Persistent { notice_fork: true, retry: false };
+    SessionOptions { connections, timeout: Duration::from_secs(20) }
 }
 
 fn blocking_client_forks(address: Address) {
@@ -66,7 +66,7 @@ fn blocking_client_forks(address: Address) {
 }
 
 /// The child must not use the runtime of its parent, not even to close the connection.
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 fn asynchronous_client_forks(address: Address) {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let parents = runtime();
@@ -87,7 +87,7 @@ fn asynchronous_client_forks(address: Address) {
 }
 
 /// A child holds nothing, and takes nothing from its parent: not when it asks, nor when it drops what it inherited.
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 fn lock_client_forks(address: Address) {
     use libdc::client::lock::{AcquireOptions, LockClient, LockError, LockOptions, Loss};
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

@@ -2,13 +2,13 @@
 
 use libdc::id::LinkId;
 use libdc::limits::{
-    FRAME_DATA_BYTES_MAX, LINK_OUTBOX_BYTES_MAX, LINK_SILENCE_MS_MAX, LOCAL_IN_FLIGHT_MAX,
-    LOCAL_READ_TIMEOUT_MS, LOCAL_WRITE_TIMEOUT_MS, PING_INTERVAL_MS, SESSION_BYTES_MAX,
+    FRAME_DATA_BYTES_MAX, LINK_OUTBOX_BYTES_MAX, LOCAL_IN_FLIGHT_MAX, LOCAL_READ_TIMEOUT_MS,
+    LOCAL_WRITE_TIMEOUT_MS, PING_INTERVAL_MS, PING_TIMEOUT_MS_MAX, SESSION_BYTES_MAX,
 };
-use libdc::proto::link::{LinkFault, LinkState};
-use libdc::proto::local::{LocalFault, LocalId};
-use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use libdc::proto::resume::Introduction;
+use libdc::proto::agent::local::{LocalCloseReason, LocalId};
+use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::handshake::LinkIdentity;
+use libdc::proto::link::{LinkError, LinkState};
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, write_message};
@@ -23,17 +23,17 @@ const NOTOK: &[u8] = &[1];
 const DISCONNECTED: &[u8] = &[2];
 
 /// A multiplexer, what the server has received from it, and a clock.
-struct Agent {
+struct MultiplexerFixture {
     multiplexer: Multiplexer,
     received: MessageReader,
     now: Time,
 }
 
-impl Agent {
+impl MultiplexerFixture {
     fn new(timeout_ms: u64, idle_ms: u64) -> Self {
         let settings = MultiplexerSettings { timeout_ms, idle_ms };
         let received = MessageReader::new(Some(Direction::Request));
-        let introduction = Introduction { link_id: LinkId::new([3; 16]), auth_token: None };
+        let introduction = LinkIdentity { link_id: LinkId::new([3; 16]), auth_token: None };
         let multiplexer = Multiplexer::new(settings, introduction);
         Self { multiplexer, received, now: Time::from_ms(1_000) }
     }
@@ -65,7 +65,13 @@ impl Agent {
         self.multiplexer.open_local(self.now)
     }
 
-    fn ask(&mut self, id: LocalId, uid: u32, operation: Operation, data: &[u8]) -> Result<(), LocalFault> {
+    fn ask(
+        &mut self,
+        id: LocalId,
+        uid: u32,
+        operation: Operation,
+        data: &[u8],
+    ) -> Result<(), LocalCloseReason> {
         let mut bytes = Vec::new();
         write_message(&mut bytes, MessageHead::request(uid, operation), data);
         self.multiplexer.handle_local(self.now, id, &bytes)
@@ -88,11 +94,11 @@ impl Agent {
         messages
     }
 
-    fn answer(&mut self, request: &Message, data: &[u8]) -> Result<(), LinkFault> {
+    fn answer(&mut self, request: &Message, data: &[u8]) -> Result<(), LinkError> {
         self.answer_as(request, data, 1)
     }
 
-    fn answer_as(&mut self, request: &Message, data: &[u8], patch_level: u16) -> Result<(), LinkFault> {
+    fn answer_as(&mut self, request: &Message, data: &[u8], patch_level: u16) -> Result<(), LinkError> {
         let mut bytes = Vec::new();
         write_message(&mut bytes, MessageHead { patch_level, ..request.head.response() }, data);
         self.multiplexer.handle_link(self.now, &bytes)
@@ -112,7 +118,7 @@ impl Agent {
     }
 
     /// Lets time pass, acting on every deadline of the link that comes.
-    fn pass(&mut self, ms: u64) -> Result<(), LinkFault> {
+    fn pass(&mut self, ms: u64) -> Result<(), LinkError> {
         let end = self.now.after_ms(ms);
         while let Some(deadline) = self.multiplexer.link_deadline().filter(|deadline| *deadline <= end) {
             self.now = deadline.max(self.now);
@@ -123,7 +129,7 @@ impl Agent {
     }
 
     fn attention(&mut self) -> Vec<LocalId> {
-        std::iter::from_fn(|| self.multiplexer.poll_attention()).collect()
+        std::iter::from_fn(|| self.multiplexer.poll_ready()).collect()
     }
 }
 
@@ -137,7 +143,7 @@ fn add(id: &[u8], session: &[u8]) -> Vec<u8> {
 
 #[test]
 fn answers_in_any_order_reach_who_asked_with_the_uid_they_used() {
-    let mut agent = Agent::linked(5_000, 0, 1);
+    let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let (one, other) = (agent.open(), agent.open());
     agent.ask(one, 17, GET, b"a").unwrap();
     agent.ask(other, 17, GET, b"b").unwrap();
@@ -158,7 +164,7 @@ fn answers_in_any_order_reach_who_asked_with_the_uid_they_used() {
 
 #[test]
 fn without_a_link_every_request_is_answered_at_once() {
-    let mut agent = Agent::new(5_000, 0);
+    let mut agent = MultiplexerFixture::new(5_000, 0);
     let id = agent.open();
     agent.ask(id, 1, GET, b"a").unwrap();
     agent.ask(id, 2, ADD, &add(b"a", b"b")).unwrap();
@@ -171,7 +177,7 @@ fn without_a_link_every_request_is_answered_at_once() {
 
 #[test]
 fn a_lost_link_answers_what_was_under_way_once() {
-    let mut agent = Agent::linked(5_000, 0, 1);
+    let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let id = agent.open();
     agent.ask(id, 1, GET, b"a").unwrap();
     agent.ask(id, 2, GET, b"b").unwrap();
@@ -181,13 +187,13 @@ fn a_lost_link_answers_what_was_under_way_once() {
     assert_eq!(agent.at(id), [(1, GET, b"in time".to_vec()), (2, GET, DISCONNECTED.to_vec())]);
 
     agent.connect(1);
-    assert_eq!(agent.answer(&asked[1], b"late"), Err(LinkFault::Unasked));
+    assert_eq!(agent.answer(&asked[1], b"late"), Err(LinkError::Unasked));
     assert_eq!(agent.at(id), []);
 }
 
 #[test]
 fn a_request_that_takes_too_long_is_answered_and_its_late_answer_dropped() {
-    let mut agent = Agent::linked(2_000, 0, 1);
+    let mut agent = MultiplexerFixture::linked(2_000, 0, 1);
     let id = agent.open();
     agent.ask(id, 1, GET, b"slow").unwrap();
     agent.pass(1_500).unwrap();
@@ -205,17 +211,17 @@ fn a_request_that_takes_too_long_is_answered_and_its_late_answer_dropped() {
 
 #[test]
 fn a_silent_server_is_given_up() {
-    let mut agent = Agent::linked(2_000, 0, 0);
+    let mut agent = MultiplexerFixture::linked(2_000, 0, 0);
     let id = agent.open();
     agent.pass(1_000_000).expect("nothing was asked, nothing had to come");
     agent.ask(id, 1, GET, b"a").unwrap();
-    assert_eq!(agent.pass(2_000), Err(LinkFault::Silent { silent_ms: 2_000 }));
+    assert_eq!(agent.pass(2_000), Err(LinkError::Silent { silent_ms: 2_000 }));
     assert_eq!(agent.at(id), [(1, GET, DISCONNECTED.to_vec())]);
 }
 
 #[test]
 fn an_idle_server_is_pinged_if_it_knows_pings() {
-    let mut agent = Agent::linked(0, 0, 1);
+    let mut agent = MultiplexerFixture::linked(0, 0, 1);
     agent.pass(PING_INTERVAL_MS - 1).unwrap();
     assert_eq!(agent.at_server(), []);
     agent.pass(1).unwrap();
@@ -224,12 +230,12 @@ fn an_idle_server_is_pinged_if_it_knows_pings() {
     agent.answer(&ping, &[]).unwrap();
     agent.pass(PING_INTERVAL_MS).unwrap();
     assert_eq!(agent.at_server().len(), 1, "one more ping");
-    assert!(matches!(agent.pass(LINK_SILENCE_MS_MAX), Err(LinkFault::Silent { .. })));
+    assert!(matches!(agent.pass(PING_TIMEOUT_MS_MAX), Err(LinkError::Silent { .. })));
 }
 
 #[test]
 fn an_original_server_gets_nothing_it_does_not_know() {
-    let mut agent = Agent::linked(0, 0, 0);
+    let mut agent = MultiplexerFixture::linked(0, 0, 0);
     let id = agent.open();
     agent.ask(id, 1, PING, &[]).unwrap();
     assert_eq!(agent.at(id), [(1, PING, Vec::new())], "a ping from here is answered here");
@@ -239,12 +245,12 @@ fn an_original_server_gets_nothing_it_does_not_know() {
 
 #[test]
 fn nobody_gets_the_answer_of_a_connection_that_left() {
-    let mut agent = Agent::linked(5_000, 0, 1);
+    let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let leaver = agent.open();
     agent.ask(leaver, 1, GET, b"secret").unwrap();
     agent.multiplexer.close_local(agent.now, leaver);
     let next = agent.open();
-    assert_eq!(leaver.place(), next.place(), "the test is about a place that is used again");
+    assert_eq!(leaver.slot(), next.slot(), "the test is about a place that is used again");
     agent.ask(next, 1, GET, b"own").unwrap();
     let asked = agent.at_server();
     agent.answer(&asked[0], b"the leaver's").unwrap();
@@ -256,20 +262,20 @@ fn nobody_gets_the_answer_of_a_connection_that_left() {
 
 #[test]
 fn what_would_cost_everybody_the_link_is_refused_here() {
-    let mut agent = Agent::linked(5_000, 0, 1);
+    let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let id = agent.open();
-    assert!(matches!(agent.ask(id, 1, ADD, &[0; 7]), Err(LocalFault::Corruption(_))));
+    assert!(matches!(agent.ask(id, 1, ADD, &[0; 7]), Err(LocalCloseReason::Corruption(_))));
     let other = agent.open();
     assert!(matches!(
         agent.multiplexer.handle_local(agent.now, other, b"\x00\x12"),
-        Err(LocalFault::Corruption(_))
+        Err(LocalCloseReason::Corruption(_))
     ));
     assert_eq!(agent.at_server(), []);
 }
 
 #[test]
 fn what_is_out_of_range_gets_its_status_here() {
-    let mut agent = Agent::linked(5_000, 0, 1);
+    let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let id = agent.open();
     let mut too_long = add(b"id", b"session");
     too_long[..4].copy_from_slice(&604_800_001_u32.to_be_bytes());
@@ -285,7 +291,7 @@ fn what_is_out_of_range_gets_its_status_here() {
 
 #[test]
 fn a_connection_has_so_many_requests_under_way_and_no_more() {
-    let mut agent = Agent::linked(5_000, 0, 1);
+    let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let (greedy, modest) = (agent.open(), agent.open());
     let mut bytes = Vec::new();
     for uid in 0..LOCAL_IN_FLIGHT_MAX as u32 + 2 {
@@ -310,7 +316,7 @@ fn a_connection_has_so_many_requests_under_way_and_no_more() {
 
 #[test]
 fn when_the_server_does_not_read_nobody_is_read() {
-    let mut agent = Agent::linked(5_000, 0, 1);
+    let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let session = vec![9; SESSION_BYTES_MAX - 8 - 2];
     let mut asking = Vec::new();
     'full: loop {
@@ -346,7 +352,7 @@ fn when_the_server_does_not_read_nobody_is_read() {
 
 #[test]
 fn an_idle_connection_ends_but_never_with_a_request_under_way() {
-    let mut agent = Agent::linked(0, 1_000, 1);
+    let mut agent = MultiplexerFixture::linked(0, 1_000, 1);
     let id = agent.open();
     assert_eq!(agent.multiplexer.local_deadline(id), Some(agent.now.after_ms(1_000)));
     agent.ask(id, 1, GET, b"a").unwrap();
@@ -359,12 +365,12 @@ fn an_idle_connection_ends_but_never_with_a_request_under_way() {
     agent.pass(999).unwrap();
     assert_eq!(agent.multiplexer.check_local(agent.now, id), Ok(()));
     agent.pass(1).unwrap();
-    assert_eq!(agent.multiplexer.check_local(agent.now, id), Err(LocalFault::Idle));
+    assert_eq!(agent.multiplexer.check_local(agent.now, id), Err(LocalCloseReason::Idle));
 }
 
 #[test]
 fn a_message_that_is_never_whole_and_an_answer_that_is_never_read_end_a_connection() {
-    let mut agent = Agent::linked(0, 0, 1);
+    let mut agent = MultiplexerFixture::linked(0, 0, 1);
     let (half, deaf) = (agent.open(), agent.open());
     agent.multiplexer.handle_local(agent.now, half, &[0, 0x11, 0]).unwrap();
     let since = agent.now;
@@ -372,31 +378,31 @@ fn a_message_that_is_never_whole_and_an_answer_that_is_never_read_end_a_connecti
     agent.multiplexer.handle_local(agent.now, half, &[0]).unwrap();
     assert_eq!(agent.multiplexer.local_deadline(half), Some(since.after_ms(LOCAL_READ_TIMEOUT_MS)));
     let end = since.after_ms(LOCAL_READ_TIMEOUT_MS);
-    assert_eq!(agent.multiplexer.check_local(end, half), Err(LocalFault::ReadTimeout));
+    assert_eq!(agent.multiplexer.check_local(end, half), Err(LocalCloseReason::ReadTimeout));
 
     agent.ask(deaf, 1, PING, &[]).unwrap();
     agent.multiplexer.local_written(agent.now, deaf, 3, true).unwrap();
     let end = agent.now.after_ms(LOCAL_WRITE_TIMEOUT_MS);
     assert_eq!(agent.multiplexer.local_deadline(deaf), Some(end));
-    assert_eq!(agent.multiplexer.check_local(end, deaf), Err(LocalFault::WriteTimeout));
+    assert_eq!(agent.multiplexer.check_local(end, deaf), Err(LocalCloseReason::WriteTimeout));
 }
 
 #[test]
 fn a_server_that_answers_wrongly_loses_the_link() {
-    let mut agent = Agent::linked(0, 0, 1);
+    let mut agent = MultiplexerFixture::linked(0, 0, 1);
     let id = agent.open();
     agent.ask(id, 1, GET, b"a").unwrap();
     let mut asked = agent.at_server().remove(0);
     asked.head.operation = HAVE;
-    assert_eq!(agent.answer(&asked, OK), Err(LinkFault::OtherOperation));
+    assert_eq!(agent.answer(&asked, OK), Err(LinkError::OtherOperation));
 
-    let mut agent = Agent::linked(0, 0, 1);
-    assert!(matches!(agent.multiplexer.handle_link(agent.now, &[1]), Err(LinkFault::Corruption(_))));
+    let mut agent = MultiplexerFixture::linked(0, 0, 1);
+    assert!(matches!(agent.multiplexer.handle_link(agent.now, &[1]), Err(LinkError::Corruption(_))));
 }
 
 #[test]
 fn a_server_may_ping_and_ask_to_reconnect() {
-    let mut agent = Agent::linked(0, 0, 1);
+    let mut agent = MultiplexerFixture::linked(0, 0, 1);
     let mut bytes = Vec::new();
     write_message(&mut bytes, MessageHead::request(77, PING), &[]);
     agent.multiplexer.handle_link(agent.now, &bytes).unwrap();
@@ -407,5 +413,5 @@ fn a_server_may_ping_and_ask_to_reconnect() {
 
     bytes.clear();
     write_message(&mut bytes, MessageHead::request(78, Operation::Link(LinkOperation::GoAway)), &[]);
-    assert_eq!(agent.multiplexer.handle_link(agent.now, &bytes), Err(LinkFault::GoAway));
+    assert_eq!(agent.multiplexer.handle_link(agent.now, &bytes), Err(LinkError::GoAway));
 }

@@ -2,13 +2,13 @@
 
 use libdc::id::{ConnectionId, SessionId};
 use libdc::limits::{OUTBOX_BYTES_MAX, SESSION_ADD_BYTES_MAX};
-use libdc::proto::server::{ServerConnection, ServerFault, Turn};
-use libdc::service::{Effects, LinkSettings, Service, Tally};
-use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
+use libdc::proto::server::{ServerCloseReason, ServerConnection, ServerContext};
+use libdc::service::{Effects, LinkPolicy, RequestCounters, Service};
+use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};
 use libdc::time::Time;
-use libdc::wire::frame::{Corruption, Direction, LinkOperation, MessageHead, Operation, SessionOperation};
+use libdc::wire::frame::{DecodeError, Direction, LinkOperation, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{MessageReader, write_message};
-use libdc::wire::session::Add;
+use libdc::wire::session::AddRequest;
 use std::sync::Arc;
 
 const ADD: Operation = Operation::Session(SessionOperation::Add);
@@ -19,27 +19,27 @@ const REMOVE: Operation = Operation::Session(SessionOperation::Remove);
 const NOW: Time = Time::from_ms(1_000);
 
 /// A connection of a server of its own.
-struct Server {
+struct ConnectionFixture {
     service: Service,
     connection: ServerConnection,
 }
 
-impl Server {
+impl ConnectionFixture {
     fn new() -> Self {
         let sessions = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
         let settings =
             LockSettings { default_lease_ms: 33_000, locks_max: 0, waiters_max: 0, idle_ms: 60_000 };
-        let locks = Locks::new(1, settings, Fences::starting_at(1), [3; 32]);
-        let links = LinkSettings { grace_ms: 10_000, auto_release: true };
+        let locks = ShardedLocks::new(1, settings, FenceSource::starting_at(1), [3; 32]);
+        let links = LinkPolicy { grace_ms: 10_000, auto_release: true };
         let service = Service::new(Arc::new(sessions), locks, links, None);
         let connection = ServerConnection::new(Time::from_ms(0), ConnectionId::new(1), &service);
         Self { service, connection }
     }
 
-    fn take(&mut self, now: Time, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), ServerFault> {
-        let (mut effects, mut tally) = (Effects::new(), Tally::default());
+    fn handle(&mut self, now: Time, bytes: &[u8], out: &mut Vec<u8>) -> Result<(), ServerCloseReason> {
+        let (mut effects, mut tally) = (Effects::new(), RequestCounters::default());
         let service = &self.service;
-        let mut turn = Turn { now, service, out, effects: &mut effects, tally: &mut tally };
+        let mut turn = ServerContext { now, service, out, effects: &mut effects, tally: &mut tally };
         let taken = self.connection.handle_input(&mut turn, bytes);
         self.service.record(&tally);
         taken
@@ -51,9 +51,9 @@ impl Server {
     }
 
     /// What is answered to `bytes`: uid and data of each answer.
-    fn answers(&mut self, bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
+    fn responses(&mut self, bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let mut out = Vec::new();
-        self.take(NOW, bytes, &mut out).expect("good requests");
+        self.handle(NOW, bytes, &mut out).expect("good requests");
         decode(&out)
     }
 }
@@ -77,7 +77,7 @@ fn request(uid: u32, operation: Operation, data: &[u8]) -> Vec<u8> {
 
 fn add(uid: u32, id: &[u8], session: &[u8]) -> Vec<u8> {
     let mut data = Vec::new();
-    Add { timeout_ms: 60_000, id: SessionId::new(id).expect("an id"), session }.write(&mut data);
+    AddRequest { timeout_ms: 60_000, id: SessionId::new(id).expect("an id"), session }.write(&mut data);
     request(uid, ADD, &data)
 }
 
@@ -102,10 +102,10 @@ fn requests_are_answered_in_their_order_however_they_arrive() {
         (6, vec![1]),
         (7, vec![1]),
     ];
-    assert_eq!(Server::new().answers(&bytes), answers);
+    assert_eq!(ConnectionFixture::new().responses(&bytes), answers);
     for size in [1, 2, 13, 14, 15, 40] {
-        let mut server = Server::new();
-        let got: Vec<_> = bytes.chunks(size).flat_map(|piece| server.answers(piece)).collect();
+        let mut server = ConnectionFixture::new();
+        let got: Vec<_> = bytes.chunks(size).flat_map(|piece| server.responses(piece)).collect();
         assert_eq!(got, answers, "in pieces of {size} bytes");
         assert!(server.connection.is_idle());
     }
@@ -113,7 +113,7 @@ fn requests_are_answered_in_their_order_however_they_arrive() {
 
 #[test]
 fn many_requests_at_once_are_each_answered_as_if_alone() {
-    let mut server = Server::new();
+    let mut server = ConnectionFixture::new();
     let mut bytes = Vec::new();
     for number in 0..100_u32 {
         bytes.extend(add(number, &number.to_be_bytes(), &vec![number as u8; number as usize * 40 + 1]));
@@ -124,7 +124,7 @@ fn many_requests_at_once_are_each_answered_as_if_alone() {
         bytes.extend(request(2_000 + number, REMOVE, &number.to_be_bytes()));
         bytes.extend(request(3_000 + number, GET, &number.to_be_bytes()));
     }
-    let answers = server.answers(&bytes);
+    let answers = server.responses(&bytes);
     assert_eq!(answers.len(), 400);
     assert!(answers[..100].iter().all(|(_, data)| data == &[0]));
     for (number, three) in answers[100..].chunks(3).enumerate() {
@@ -135,15 +135,15 @@ fn many_requests_at_once_are_each_answered_as_if_alone() {
 
 #[test]
 fn a_peer_that_does_not_read_is_not_answered_without_end() {
-    let mut server = Server::new();
+    let mut server = ConnectionFixture::new();
     let session = vec![5; SESSION_ADD_BYTES_MAX - 2];
-    assert_eq!(server.answers(&add(1, b"id", &session)), [(1, vec![0])]);
+    assert_eq!(server.responses(&add(1, b"id", &session)), [(1, vec![0])]);
     let requests: Vec<u8> = (0..100).flat_map(|uid| request(uid, GET, b"id")).collect();
     let mut answers = Vec::new();
     let mut input = requests.as_slice();
     loop {
         let mut out = Vec::new();
-        server.take(NOW, input, &mut out).expect("good requests");
+        server.handle(NOW, input, &mut out).expect("good requests");
         input = &[];
         assert!(out.len() < OUTBOX_BYTES_MAX + 2 * session.len(), "{} bytes at once", out.len());
         answers.extend(decode(&out));
@@ -160,11 +160,11 @@ fn a_peer_that_does_not_read_is_not_answered_without_end() {
 
 #[test]
 fn what_came_before_corruption_is_answered() {
-    let mut server = Server::new();
+    let mut server = ConnectionFixture::new();
     let mut bytes = request(1, HAVE, b"id");
     bytes.extend_from_slice(&[0, 0x11, 0, 0, 7]);
     let mut out = Vec::new();
-    assert_eq!(server.take(NOW, &bytes, &mut out), Err(Corruption::IsResponse { value: 7 }.into()));
+    assert_eq!(server.handle(NOW, &bytes, &mut out), Err(DecodeError::IsResponse { value: 7 }.into()));
     assert_eq!(decode(&out), [(1, vec![1])]);
 }
 
@@ -172,36 +172,41 @@ fn what_came_before_corruption_is_answered() {
 fn a_request_that_is_not_served_ends_the_connection() {
     for operation in [Operation::from_wire(1, 0), Operation::from_wire(2, 0)].into_iter().flatten() {
         let mut out = Vec::new();
-        let refused = Server::new().take(NOW, &request(1, operation, &[0; 20]), &mut out);
-        assert!(matches!(refused, Err(ServerFault::Corruption(Corruption::Data { .. }))), "{operation:?}");
+        let refused = ConnectionFixture::new().handle(NOW, &request(1, operation, &[0; 20]), &mut out);
+        assert!(
+            matches!(refused, Err(ServerCloseReason::Corruption(DecodeError::Data { .. }))),
+            "{operation:?}"
+        );
         assert!(out.is_empty());
     }
     let short = request(1, ADD, &[0; 7]);
     assert!(matches!(
-        Server::new().take(NOW, &short, &mut Vec::new()),
-        Err(ServerFault::Corruption(Corruption::Data { .. }))
+        ConnectionFixture::new().handle(NOW, &short, &mut Vec::new()),
+        Err(ServerCloseReason::Corruption(DecodeError::Data { .. }))
     ));
 }
 
 #[test]
 fn a_ping_is_answered() {
     let ping = request(9, Operation::Link(LinkOperation::Ping), &[]);
-    assert_eq!(Server::new().answers(&ping), [(9, vec![])]);
+    assert_eq!(ConnectionFixture::new().responses(&ping), [(9, vec![])]);
 }
 
 #[test]
 fn the_time_of_a_message_runs_from_its_first_byte() {
-    let mut server = Server::new();
+    let mut server = ConnectionFixture::new();
     let mut out = Vec::new();
     let at = |ms: u64| Time::from_ms(1_000 + ms);
     let long = add(1, b"id", &[1; 5_000]);
-    server.take(at(0), &long[..1], &mut out).expect("the beginning of a request");
+    server.handle(at(0), &long[..1], &mut out).expect("the beginning of a request");
     assert_eq!(server.unfinished_since(), Some(at(0)));
-    server.take(at(5), &long[1..3_000], &mut out).expect("more of it");
+    server.handle(at(5), &long[1..3_000], &mut out).expect("more of it");
     assert_eq!(server.unfinished_since(), Some(at(0)), "bytes alone win no time");
-    server.take(at(6), &[&long[3_000..], &[0, 0x11]].concat(), &mut out).expect("the rest, and a beginning");
+    server
+        .handle(at(6), &[&long[3_000..], &[0, 0x11]].concat(), &mut out)
+        .expect("the rest, and a beginning");
     assert_eq!(server.unfinished_since(), Some(at(6)));
-    server.take(at(7), &request(2, HAVE, b"id")[2..], &mut out).expect("the rest");
+    server.handle(at(7), &request(2, HAVE, b"id")[2..], &mut out).expect("the rest");
     assert_eq!(server.unfinished_since(), None);
     assert_eq!(decode(&out), [(1, vec![0]), (2, vec![0])]);
 }

@@ -1,9 +1,9 @@
 //! What was recorded from an original server, read and written by the wire layer alone.
 
-use libdc::wire::corruption::Corruption;
+use libdc::wire::decode_error::DecodeError;
 use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, MessageRef, write_message};
-use libdc::wire::session::{Add, Answer};
+use libdc::wire::session::{AddRequest, SessionAnswer};
 use serde_json::Value;
 
 struct Case {
@@ -35,7 +35,7 @@ fn case(value: &Value) -> Case {
 }
 
 /// The messages of `stream`, that comes in pieces of `piece` bytes; and the corruption they end in.
-fn read(stream: &[u8], piece: usize, direction: Direction) -> (Vec<Message>, Option<Corruption>) {
+fn read(stream: &[u8], piece: usize, direction: Direction) -> (Vec<Message>, Option<DecodeError>) {
     let mut reader = MessageReader::new(Some(direction));
     let mut messages = Vec::new();
     let mut unread = Vec::new();
@@ -59,10 +59,10 @@ fn read(stream: &[u8], piece: usize, direction: Direction) -> (Vec<Message>, Opt
 }
 
 /// The one corruption that is in the data of a message, not in its frames.
-fn check_request(message: MessageRef<'_>) -> Result<(), Corruption> {
+fn check_request(message: MessageRef<'_>) -> Result<(), DecodeError> {
     let is_add = message.head.operation == Operation::Session(SessionOperation::Add);
     if is_add && message.head.direction == Direction::Request {
-        Add::parse(message.data).map(drop)
+        AddRequest::parse(message.data).map(drop)
     } else {
         Ok(())
     }
@@ -121,11 +121,11 @@ fn every_answer_answers_its_request() {
             let Operation::Session(operation) = request.head.operation else {
                 panic!("{}: not a session operation", case.name)
             };
-            let parsed = Answer::parse(operation, &answer.data).expect("an answer");
+            let parsed = SessionAnswer::parse(operation, &answer.data).expect("an answer");
             if operation == SessionOperation::Add
-                && let Err(status) = Add::parse(&request.data).expect("long enough")
+                && let Err(status) = AddRequest::parse(&request.data).expect("long enough")
             {
-                assert_eq!(parsed, Answer::Status(status), "{}: for the same reason", case.name);
+                assert_eq!(parsed, SessionAnswer::Status(status), "{}: for the same reason", case.name);
             }
         }
     }

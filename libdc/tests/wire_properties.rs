@@ -1,6 +1,6 @@
 //! Properties of frames and messages, held against models that are written from the specification alone.
 
-use libdc::wire::corruption::Corruption;
+use libdc::wire::decode_error::DecodeError;
 use libdc::wire::frame::{Direction, Expected, FrameHeader, MessageHead, Operation};
 use libdc::wire::message::{Message, MessageReader, write_message};
 use proptest::prelude::*;
@@ -34,7 +34,7 @@ fn written(messages: &[Message]) -> Vec<u8> {
 }
 
 /// The messages of `stream`, cut at `cuts`; the corruption they end in, and at which length of the stream.
-fn read(stream: &[u8], cuts: &[usize]) -> (Vec<Message>, Option<(Corruption, usize)>) {
+fn read(stream: &[u8], cuts: &[usize]) -> (Vec<Message>, Option<(DecodeError, usize)>) {
     let mut ends = cuts.to_vec();
     ends.push(stream.len());
     ends.sort_unstable();

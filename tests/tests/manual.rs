@@ -8,13 +8,13 @@ use libdc::limits;
 use libdc::wire::frame::{Direction, LockOperation, Operation, SessionOperation};
 use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
 use libdc::wire::message::{Message, MessageReader};
-use libdc::wire::session::{Add, Answer, Status};
+use libdc::wire::session::{AddRequest, SessionAnswer, SessionStatus};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
 /// The options of each program, as its page has them.
-type Programs = BTreeMap<String, BTreeSet<String>>;
+type ManualPrograms = BTreeMap<String, BTreeSet<String>>;
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
@@ -30,7 +30,7 @@ fn pages() -> BTreeMap<String, String> {
     entries.map(read).collect()
 }
 
-fn programs(pages: &BTreeMap<String, String>) -> Programs {
+fn programs(pages: &BTreeMap<String, String>) -> ManualPrograms {
     let options = |page: &str| {
         let heads = page.lines().filter_map(|line| line.strip_prefix(".It Fl "));
         let names = heads.flat_map(|head| head.split(" , ")).filter_map(|part| {
@@ -45,7 +45,7 @@ fn programs(pages: &BTreeMap<String, String>) -> Programs {
 
 /// What is wrong with the words of a command, if it starts one of the programs. Its options end at `--`, and at what is
 /// quoted for a shell: a command that `dc_lock` is to run.
-fn wrong_command(command: &str, programs: &Programs) -> Vec<String> {
+fn wrong_command(command: &str, programs: &ManualPrograms) -> Vec<String> {
     let mut words = command.split_whitespace().skip_while(|word| word.contains('='));
     let Some(first) = words.next() else { return Vec::new() };
     let program = first.rsplit('/').next().unwrap_or(first);
@@ -115,7 +115,7 @@ fn no_document_names_an_option_that_does_not_exist() {
 
 #[test]
 fn an_option_that_does_not_exist_is_seen() {
-    let programs = Programs::from([("dc_it".to_owned(), BTreeSet::from(["retry".to_owned()]))]);
+    let programs = ManualPrograms::from([("dc_it".to_owned(), BTreeSet::from(["retry".to_owned()]))]);
     let page = ".Ic dc_it -retry Ns = Ns Ar 5\n.Bd -literal\nX=1 ls -l | target/dc_it -retry 5 \\e\n    --redo=6 -- ls -y\ndc_it -retry 'ls -y\n.Ed\n";
     let wrong: Vec<String> =
         commands_of_page(page).iter().flat_map(|command| wrong_command(command, &programs)).collect();
@@ -169,8 +169,8 @@ fn the_pages_give_the_limits_as_they_are() {
         (&agent, format!("may have {} requests under way", limits::LOCAL_IN_FLIGHT_MAX)),
         (&agent, format!("unfinished for {} seconds", seconds(limits::LOCAL_READ_TIMEOUT_MS))),
         (&agent, format!("unread for {} seconds", seconds(limits::LOCAL_WRITE_TIMEOUT_MS))),
-        (&agent, format!("no less than {} and", seconds(limits::LINK_SILENCE_MS_MIN))),
-        (&agent, format!("no more than {} seconds", seconds(limits::LINK_SILENCE_MS_MAX))),
+        (&agent, format!("no less than {} and", seconds(limits::PING_TIMEOUT_MS_MIN))),
+        (&agent, format!("no more than {} seconds", seconds(limits::PING_TIMEOUT_MS_MAX))),
         (&agent, format!("nothing was heard for {} seconds", seconds(limits::PING_INTERVAL_MS))),
         (
             &protocol,
@@ -193,7 +193,7 @@ fn the_pages_give_the_limits_as_they_are() {
         (&protocol, format!("longer than {} bytes", limits::SESSION_BYTES_MAX)),
         (&protocol, format!("A key is 1 to {} bytes", limits::LOCK_KEY_BYTES_MAX)),
         (&protocol, format!("authentication has at most {} bytes", limits::AUTH_TOKEN_BYTES_MAX)),
-        (&protocol, format!("closed after {} ms", limits::AUTH_PAUSE_MS)),
+        (&protocol, format!("closed after {} ms", limits::AUTH_FAILURE_DELAY_MS)),
         (&protocol, format!("quiet for {} seconds", seconds(limits::PING_INTERVAL_MS))),
         (&protocol, format!("A line has at most {} bytes", limits::LINE_BYTES_MAX)),
         (&protocol, format!("byte {} of a line", limits::LINE_BYTES_MAX + 1)),
@@ -228,7 +228,7 @@ fn the_page_of_the_protocols_has_the_operations_and_statuses_of_the_code() {
     };
     assert_eq!(numbered(section(page, "LOCKS IN FRAMES")), operations(1));
     assert_eq!(numbered(section(page, "THE LINK")), operations(2));
-    let statuses = (0..=u8::MAX).filter_map(Status::from_wire);
+    let statuses = (0..=u8::MAX).filter_map(SessionStatus::from_wire);
     let statuses = statuses.map(|status| format!("{} {}", status as u8, status.name()));
     assert_eq!(numbered(section(page, "SESSIONS")), [operations(0), statuses.collect()].concat());
     let table = numbered(section(page, "LOCKS"));
@@ -249,9 +249,12 @@ fn the_examples_in_the_page_of_the_protocols_are_what_they_are_said_to_be() {
 
     assert_eq!(add.head.operation, Operation::Session(SessionOperation::Add));
     let id = SessionId::new(&[1]).expect("an id");
-    assert_eq!(Add::parse(&add.data), Ok(Ok(Add { timeout_ms: 60_000, id, session: &[0x53] })));
+    assert_eq!(AddRequest::parse(&add.data), Ok(Ok(AddRequest { timeout_ms: 60_000, id, session: &[0x53] })));
     assert_eq!(stored.head, add.head.response());
-    assert_eq!(Answer::parse(SessionOperation::Add, &stored.data), Ok(Answer::Status(Status::Ok)));
+    assert_eq!(
+        SessionAnswer::parse(SessionOperation::Add, &stored.data),
+        Ok(SessionAnswer::Status(SessionStatus::Ok))
+    );
 
     let operation = LockOperation::Acquire;
     assert_eq!(acquire.head.operation, Operation::Lock(operation));

@@ -3,7 +3,7 @@
 //! - `SIMULATION_SEEDS=n` runs n seeds instead of 10,000.
 //! - `SIMULATION_SEED=n` runs that one alone and prints what happened in it.
 
-use dc_tests::simulation::{Absence, LockViolation, Sabotage, Violation, simulate, simulate_all};
+use dc_tests::simulation::{Absence, LockViolation, PlantedBug, Violation, simulate, simulate_all};
 use std::env;
 
 const SEEDS: u64 = 10_000;
@@ -16,14 +16,14 @@ fn from_environment(name: &str) -> Option<u64> {
 #[test]
 fn every_answer_can_be_true() {
     if let Some(seed) = from_environment("SIMULATION_SEED") {
-        let run = simulate(seed, Sabotage::None, true);
+        let run = simulate(seed, PlantedBug::None, true);
         for line in &run.lines {
             println!("{line}");
         }
         run.result.unwrap_or_else(|violation| panic!("seed {seed}: {violation}"));
         return;
     }
-    let summary = simulate_all(0, from_environment("SIMULATION_SEEDS").unwrap_or(SEEDS), Sabotage::None);
+    let summary = simulate_all(0, from_environment("SIMULATION_SEEDS").unwrap_or(SEEDS), PlantedBug::None);
     println!("{} seeds, {} operations, {} events", summary.seeds, summary.operations, summary.events);
     for (what, count) in &summary.counts {
         println!("{count:>10} {what}");
@@ -74,16 +74,16 @@ const RARE: [&str; 26] = [
 #[test]
 fn a_seed_is_the_same_every_time() {
     for seed in 0..20 {
-        let (one, other) = (simulate(seed, Sabotage::None, true), simulate(seed, Sabotage::None, false));
+        let (one, other) = (simulate(seed, PlantedBug::None, true), simulate(seed, PlantedBug::None, false));
         assert_eq!(one.digest, other.digest, "seed {seed}");
-        let again = simulate(seed, Sabotage::None, true);
+        let again = simulate(seed, PlantedBug::None, true);
         assert_eq!(one.lines, again.lines, "seed {seed}");
     }
-    assert_ne!(simulate(1, Sabotage::None, false).digest, simulate(2, Sabotage::None, false).digest);
+    assert_ne!(simulate(1, PlantedBug::None, false).digest, simulate(2, PlantedBug::None, false).digest);
 }
 
 /// Runs seeds with a planted bug until it shows as it should.
-fn find(sabotage: Sabotage, is_found: fn(&Violation) -> bool) {
+fn find(sabotage: PlantedBug, is_found: fn(&Violation) -> bool) {
     for seed in 0..300 {
         if let Err(violation) = simulate(seed, sabotage, false).result {
             println!("{sabotage:?}, seed {seed}: {violation}");
@@ -96,10 +96,10 @@ fn find(sabotage: Sabotage, is_found: fn(&Violation) -> bool) {
 }
 
 macro_rules! finds {
-    ($($name:ident: $sabotage:ident => $violation:pat,)*) => {$(
+    ($($name:ident: $bug:ident => $violation:pat,)*) => {$(
         #[test]
         fn $name() {
-            find(Sabotage::$sabotage, |violation| matches!(violation, $violation));
+            find(PlantedBug::$bug, |violation| matches!(violation, $violation));
         }
     )*};
 }

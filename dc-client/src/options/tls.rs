@@ -1,16 +1,16 @@
 //! The options of TLS.
 
 use clap::Args;
-use dc_options::address::Address;
-use dc_options::path::path;
-use dc_options::{BadValue, Mistake};
-use libdc::net::tls::client::{ClientTls, ClientTlsOptions, Identity, TlsName};
+use dc_cli::address::Address;
+use dc_cli::path::path;
+use dc_cli::{UsageError, ValueError};
+use libdc::net::tls::client::{CertificateFiles, ClientTls, ClientTlsOptions, TlsName};
 use libdc::net::tls::error::TlsError;
 use std::path::PathBuf;
 
 /// TLS with the server.
 #[derive(Args, Debug)]
-pub(crate) struct TlsOptions {
+pub(crate) struct AgentTlsOptions {
     /// Speak TLS with the server.
     #[arg(long)]
     pub(crate) tls: bool,
@@ -28,9 +28,9 @@ pub(crate) struct TlsOptions {
     pub(crate) tls_key: Option<PathBuf>,
 }
 
-impl TlsOptions {
+impl AgentTlsOptions {
     /// Checks the options against each other and the address of the server.
-    pub(crate) fn check(&self, server: &Address) -> Result<(), Mistake> {
+    pub(crate) fn check(&self, server: &Address) -> Result<(), UsageError> {
         if !self.tls {
             let others = [
                 ("tls-ca", self.tls_ca.is_some()),
@@ -39,16 +39,16 @@ impl TlsOptions {
                 ("tls-key", self.tls_key.is_some()),
             ];
             return match others.iter().find(|(_, given)| *given) {
-                Some((option, _)) => Err(Mistake::inconsistent(option, "needs -tls")),
+                Some((option, _)) => Err(UsageError::inconsistent(option, "needs -tls")),
                 None => Ok(()),
             };
         }
         if !matches!(server, Address::Tcp(_)) {
-            return Err(Mistake::inconsistent("tls", "is for a server over TCP, and -server is none"));
+            return Err(UsageError::inconsistent("tls", "is for a server over TCP, and -server is none"));
         }
         match (&self.tls_cert, &self.tls_key) {
-            (Some(_), None) => Err(Mistake::inconsistent("tls-cert", "needs -tls-key")),
-            (None, Some(_)) => Err(Mistake::inconsistent("tls-key", "needs -tls-cert")),
+            (Some(_), None) => Err(UsageError::inconsistent("tls-cert", "needs -tls-key")),
+            (None, Some(_)) => Err(UsageError::inconsistent("tls-key", "needs -tls-cert")),
             (None, None) | (Some(_), Some(_)) => Ok(()),
         }
     }
@@ -59,12 +59,12 @@ impl TlsOptions {
             return Ok(None);
         }
         let identity =
-            self.tls_cert.clone().zip(self.tls_key.clone()).map(|(cert, key)| Identity { cert, key });
+            self.tls_cert.clone().zip(self.tls_key.clone()).map(|(cert, key)| CertificateFiles { cert, key });
         let options = ClientTlsOptions { ca: self.tls_ca.clone(), name: self.tls_name.clone(), identity };
         ClientTls::load(options).map(Some)
     }
 }
 
-fn tls_name(text: &str) -> Result<TlsName, BadValue> {
-    text.parse().map_err(|_| BadValue::new("is no name of a host", "the name or address of a host"))
+fn tls_name(text: &str) -> Result<TlsName, ValueError> {
+    text.parse().map_err(|_| ValueError::new("is no name of a host", "the name or address of a host"))
 }

@@ -6,8 +6,8 @@
 //! | `unix:///path` | `UNIX:/path` |
 //! | `fd://n` | `FD:n` |
 
-use dc_options::BadValue;
-use dc_options::address::Address;
+use dc_cli::ValueError;
+use dc_cli::address::Address;
 
 const TAKES: &str = "tcp://host:port, tcp4://..., tcp6://[addr]:port, unix:///path or fd://n, or an address such as IP:port or UNIX:/path";
 /// Each scheme of socketmaster, with ours.
@@ -19,20 +19,20 @@ const SCHEMES: [(&str, &str); 5] =
 /// # Errors
 ///
 /// It is not an address.
-pub(super) fn listen_address(text: &str) -> Result<Address, BadValue> {
+pub(super) fn listen_address(text: &str) -> Result<Address, ValueError> {
     let ours = match text.split_once("://") {
         // A path of ours may have the same characters in it.
         Some((scheme, rest)) if !scheme.contains(':') => {
             let known = SCHEMES.iter().find(|(theirs, _)| scheme.eq_ignore_ascii_case(theirs));
             let (_, prefix) =
-                known.ok_or_else(|| BadValue::new("is not an address: unknown scheme", TAKES))?;
+                known.ok_or_else(|| ValueError::new("is not an address: unknown scheme", TAKES))?;
             // Where all interfaces are meant, theirs begins with the colon of the port.
             let rest = if prefix.starts_with("IP") { rest.strip_prefix(':').unwrap_or(rest) } else { rest };
             format!("{prefix}{rest}")
         }
         _ => text.to_owned(),
     };
-    ours.parse().map_err(|error| BadValue::new(format!("is not an address: {error}"), TAKES))
+    ours.parse().map_err(|error| ValueError::new(format!("is not an address: {error}"), TAKES))
 }
 
 #[cfg(test)]

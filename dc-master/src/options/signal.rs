@@ -1,6 +1,6 @@
 //! Signals, by name or number.
 
-use dc_options::BadValue;
+use dc_cli::ValueError;
 use nix::sys::signal::Signal;
 
 const TAKES: &str = "a signal, such as HUP, SIGTERM or 15";
@@ -15,8 +15,8 @@ pub(crate) struct OrphanSignal(pub(crate) Option<Signal>);
 /// # Errors
 ///
 /// There is no such signal.
-pub(super) fn stop_signal(text: &str) -> Result<Signal, BadValue> {
-    signal(text).ok_or_else(|| BadValue::new("is not a signal", TAKES))
+pub(super) fn stop_signal(text: &str) -> Result<Signal, ValueError> {
+    signal(text).ok_or_else(|| ValueError::new("is not a signal", TAKES))
 }
 
 /// The signal that `text` names, or none.
@@ -24,11 +24,11 @@ pub(super) fn stop_signal(text: &str) -> Result<Signal, BadValue> {
 /// # Errors
 ///
 /// There is no such signal.
-pub(super) fn orphan_signal(text: &str) -> Result<OrphanSignal, BadValue> {
+pub(super) fn orphan_signal(text: &str) -> Result<OrphanSignal, ValueError> {
     if text.eq_ignore_ascii_case("none") {
         return Ok(OrphanSignal(None));
     }
-    let signal = signal(text).ok_or_else(|| BadValue::new("is not a signal", TAKES_OR_NONE))?;
+    let signal = signal(text).ok_or_else(|| ValueError::new("is not a signal", TAKES_OR_NONE))?;
     Ok(OrphanSignal(Some(signal)))
 }
 

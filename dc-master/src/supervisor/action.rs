@@ -6,7 +6,7 @@ pub(crate) struct ChildId(pub(crate) u64);
 
 /// Something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Action {
+pub(crate) enum SupervisorAction {
     /// Start the command. What comes of it is told to the supervisor.
     Start {
         /// Which child it becomes.
@@ -30,7 +30,7 @@ pub(crate) enum Action {
         child: ChildId,
     },
     /// Write it to the log.
-    Report(Report),
+    Report(SupervisorEvent),
     /// Tell who supervises the master that a child serves.
     TellReady {
         /// Which.
@@ -41,7 +41,7 @@ pub(crate) enum Action {
         /// Which.
         child: ChildId,
         /// What became of the new one.
-        after: Setback,
+        after: StartFailure,
     },
     /// Tell who supervises the master that it reloads.
     TellReloading,
@@ -53,12 +53,12 @@ pub(crate) enum Action {
     /// Tell who supervises the master that it ends.
     TellStopping,
     /// End: no child is left.
-    End(Status),
+    End(MasterExit),
 }
 
 /// What became of a child that was to serve.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Setback {
+pub(crate) enum StartFailure {
     /// It died, or could not be started.
     DiedEarly {
         /// Which.
@@ -84,7 +84,7 @@ pub(crate) enum StopSignal {
 
 /// How the master ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Status {
+pub(crate) enum MasterExit {
     /// As it was told to.
     Success,
     /// The command can't be executed, and never could.
@@ -95,7 +95,7 @@ pub(crate) enum Status {
 
 /// Something for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Report {
+pub(crate) enum SupervisorEvent {
     /// A child is ready.
     Ready {
         /// Which.
@@ -114,7 +114,7 @@ pub(crate) enum Report {
     /// A child that was to serve will not.
     Failed {
         /// Why.
-        setback: Setback,
+        setback: StartFailure,
         /// The one that goes on serving.
         serves_on: Option<ChildId>,
     },

@@ -6,7 +6,7 @@ use std::collections::HashMap;
 
 /// Something that happens. `u8` chooses one of the children that there are.
 #[derive(Clone, Copy, Debug)]
-enum Happening {
+enum PropertyEvent {
     Hangup,
     Ready(u8),
     Extension(u8, u64),
@@ -16,60 +16,62 @@ enum Happening {
     Pass(u64),
 }
 
-fn happening() -> impl Strategy<Value = Happening> {
+fn happening() -> impl Strategy<Value = PropertyEvent> {
     prop_oneof![
-        4 => Just(Happening::Hangup),
-        5 => any::<u8>().prop_map(Happening::Ready),
-        1 => (any::<u8>(), 0..90_000_u64).prop_map(|(child, ms)| Happening::Extension(child, ms)),
-        5 => any::<u8>().prop_map(Happening::Exit),
-        1 => any::<u8>().prop_map(Happening::FailedStart),
-        1 => Just(Happening::End),
-        8 => (0..40_000_u64).prop_map(Happening::Pass),
+        4 => Just(PropertyEvent::Hangup),
+        5 => any::<u8>().prop_map(PropertyEvent::Ready),
+        1 => (any::<u8>(), 0..90_000_u64).prop_map(|(child, ms)| PropertyEvent::Extension(child, ms)),
+        5 => any::<u8>().prop_map(PropertyEvent::Exit),
+        1 => any::<u8>().prop_map(PropertyEvent::FailedStart),
+        1 => Just(PropertyEvent::End),
+        8 => (0..40_000_u64).prop_map(PropertyEvent::Pass),
     ]
 }
 
-fn settings() -> impl Strategy<Value = Settings> {
+fn settings() -> impl Strategy<Value = SupervisorSettings> {
     let ms = || prop_oneof![Just(0_u64), Just(100), Just(3_000), Just(30_000)];
     (ms(), ms(), ms(), 0..7_usize).prop_map(|(start_ms, ready_timeout_ms, stop_timeout_ms, restarts_max)| {
-        Settings { start_ms, ready_timeout_ms, stop_timeout_ms, restarts_max }
+        SupervisorSettings { start_ms, ready_timeout_ms, stop_timeout_ms, restarts_max }
     })
 }
 
 /// The children as an observer knows them, from what is done to them.
 #[derive(Debug, Default)]
-struct Observed {
+struct ObservedState {
     /// Whether each was told to stop.
     children: HashMap<ChildId, bool>,
     ready: Option<ChildId>,
-    ended: Option<Status>,
+    ended: Option<MasterExit>,
     told_to_end: bool,
 }
 
-impl Observed {
-    fn observe(&mut self, action: Action) -> Result<(), TestCaseError> {
+impl ObservedState {
+    fn observe(&mut self, action: SupervisorAction) -> Result<(), TestCaseError> {
         prop_assert!(self.ended.is_none(), "{action:?} after the end");
         match action {
-            Action::Start { child } => {
+            SupervisorAction::Start { child } => {
                 prop_assert!(!self.told_to_end, "a start while it ends");
                 prop_assert!(self.children.insert(child, false).is_none(), "{child:?} started twice");
                 let running = self.children.values().filter(|stopped| !**stopped).count();
                 prop_assert!(running <= 2, "one serves and one starts, no more");
             }
-            Action::Stop { child } => {
+            SupervisorAction::Stop { child } => {
                 let stopped = self.children.insert(child, true);
                 prop_assert_eq!(stopped, Some(false), "each is told once");
                 // The one that serves is told only when another is ready; one that was not ready was not serving.
                 prop_assert_ne!(Some(child), self.ready);
             }
-            Action::Pass { child, .. } => {
+            SupervisorAction::Pass { child, .. } => {
                 prop_assert!(self.children.insert(child, true).is_some());
             }
-            Action::Kill { child } => {
+            SupervisorAction::Kill { child } => {
                 prop_assert_eq!(self.children.get(&child), Some(&true), "killed without having been told");
             }
-            Action::Report(Report::Ready { child }) => self.ready = Some(child),
-            Action::Report(Report::TooManyRestarts | Report::Ending { .. }) => self.told_to_end = true,
-            Action::End(status) => {
+            SupervisorAction::Report(SupervisorEvent::Ready { child }) => self.ready = Some(child),
+            SupervisorAction::Report(SupervisorEvent::TooManyRestarts | SupervisorEvent::Ending { .. }) => {
+                self.told_to_end = true
+            }
+            SupervisorAction::End(status) => {
                 prop_assert!(self.children.is_empty(), "the end with children");
                 self.ended = Some(status);
             }
@@ -85,29 +87,29 @@ impl Observed {
     }
 }
 
-fn happen(supervisor: &mut Supervisor, observed: &mut Observed, now: Time, happening: Happening) {
+fn happen(supervisor: &mut Supervisor, observed: &mut ObservedState, now: Time, happening: PropertyEvent) {
     match happening {
-        Happening::Hangup => supervisor.handle_hangup(now),
-        Happening::Ready(choice) => {
+        PropertyEvent::Hangup => supervisor.handle_hangup(now),
+        PropertyEvent::Ready(choice) => {
             observed.choose(choice).inspect(|id| supervisor.handle_ready(now, *id));
         }
-        Happening::Extension(choice, ms) => {
+        PropertyEvent::Extension(choice, ms) => {
             observed.choose(choice).inspect(|id| supervisor.handle_extension(now, *id, ms));
         }
-        Happening::Exit(choice) => {
+        PropertyEvent::Exit(choice) => {
             if let Some(id) = observed.choose(choice) {
                 observed.children.remove(&id);
                 supervisor.handle_exit(now, id);
             }
         }
-        Happening::FailedStart(choice) => {
+        PropertyEvent::FailedStart(choice) => {
             if let Some(id) = observed.choose(choice).filter(|id| observed.ready != Some(*id)) {
                 observed.children.remove(&id);
                 supervisor.handle_failed_start(now, id);
             }
         }
-        Happening::End => supervisor.handle_end(now, StopSignal::Terminate),
-        Happening::Pass(_) => {}
+        PropertyEvent::End => supervisor.handle_end(now, StopSignal::Terminate),
+        PropertyEvent::Pass(_) => {}
     }
 }
 
@@ -120,9 +122,9 @@ proptest! {
     ) {
         let mut now = Time::from_ms(0);
         let mut supervisor = Supervisor::new(now, settings);
-        let mut observed = Observed::default();
+        let mut observed = ObservedState::default();
         for happening in happenings {
-            if let Happening::Pass(ms) = happening {
+            if let PropertyEvent::Pass(ms) = happening {
                 now = now.after_ms(ms);
             }
             happen(&mut supervisor, &mut observed, now, happening);

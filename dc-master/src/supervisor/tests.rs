@@ -2,51 +2,55 @@
 
 use super::*;
 
-const SETTINGS: Settings =
-    Settings { start_ms: 3_000, ready_timeout_ms: 30_000, stop_timeout_ms: 30_000, restarts_max: 5 };
+const SETTINGS: SupervisorSettings = SupervisorSettings {
+    start_ms: 3_000,
+    ready_timeout_ms: 30_000,
+    stop_timeout_ms: 30_000,
+    restarts_max: 5,
+};
 /// Only `READY=1` counts.
-const TOLD: Settings = Settings { start_ms: 0, ..SETTINGS };
+const TOLD: SupervisorSettings = SupervisorSettings { start_ms: 0, ..SETTINGS };
 
 const fn at(ms: u64) -> Time {
     Time::from_ms(ms)
 }
 
 /// What is to be done, without what is only told.
-fn done(supervisor: &mut Supervisor) -> Vec<Action> {
+fn done(supervisor: &mut Supervisor) -> Vec<SupervisorAction> {
     let actions = std::iter::from_fn(|| supervisor.poll_action());
     actions.filter(|action| !is_talk(action)).collect()
 }
 
-fn is_talk(action: &Action) -> bool {
+fn is_talk(action: &SupervisorAction) -> bool {
     matches!(
         action,
-        Action::Report(_)
-            | Action::TellReady { .. }
-            | Action::TellServesOn { .. }
-            | Action::TellReloading
-            | Action::TellRestarting { .. }
-            | Action::TellStopping
+        SupervisorAction::Report(_)
+            | SupervisorAction::TellReady { .. }
+            | SupervisorAction::TellServesOn { .. }
+            | SupervisorAction::TellReloading
+            | SupervisorAction::TellRestarting { .. }
+            | SupervisorAction::TellStopping
     )
 }
 
-fn start(child: u64) -> Action {
-    Action::Start { child: ChildId(child) }
+fn start(child: u64) -> SupervisorAction {
+    SupervisorAction::Start { child: ChildId(child) }
 }
 
-fn stop(child: u64) -> Action {
-    Action::Stop { child: ChildId(child) }
+fn stop(child: u64) -> SupervisorAction {
+    SupervisorAction::Stop { child: ChildId(child) }
 }
 
-fn kill(child: u64) -> Action {
-    Action::Kill { child: ChildId(child) }
+fn kill(child: u64) -> SupervisorAction {
+    SupervisorAction::Kill { child: ChildId(child) }
 }
 
-fn pass(child: u64, signal: StopSignal) -> Action {
-    Action::Pass { child: ChildId(child), signal }
+fn pass(child: u64, signal: StopSignal) -> SupervisorAction {
+    SupervisorAction::Pass { child: ChildId(child), signal }
 }
 
 /// A supervisor whose first child became ready at once.
-fn serving(settings: Settings) -> Supervisor {
+fn serving(settings: SupervisorSettings) -> Supervisor {
     let mut supervisor = Supervisor::new(at(0), settings);
     supervisor.handle_ready(at(0), ChildId(1));
     assert_eq!(done(&mut supervisor), [start(1)]);
@@ -54,7 +58,7 @@ fn serving(settings: Settings) -> Supervisor {
 }
 
 /// One that serves and starts a second child since `ms`.
-fn renewing(settings: Settings, ms: u64) -> Supervisor {
+fn renewing(settings: SupervisorSettings, ms: u64) -> Supervisor {
     let mut supervisor = serving(settings);
     supervisor.handle_hangup(at(ms));
     assert_eq!(done(&mut supervisor), [start(2)]);
@@ -80,7 +84,7 @@ fn a_child_is_ready_when_it_says_so_or_has_lived_long_enough() {
 
 #[test]
 fn a_child_has_as_long_to_be_ready_as_its_age_takes_to_make_it_so() {
-    let mut supervisor = renewing(Settings { start_ms: 60_000, ..SETTINGS }, 0);
+    let mut supervisor = renewing(SupervisorSettings { start_ms: 60_000, ..SETTINGS }, 0);
     supervisor.handle_time(at(59_999));
     assert_eq!(done(&mut supervisor), []);
     supervisor.handle_time(at(60_000));
@@ -133,7 +137,7 @@ fn a_new_child_that_is_not_ready_in_time_is_told_to_stop_and_the_old_one_is_not(
 
 #[test]
 fn without_an_age_and_a_timeout_nothing_is_due() {
-    let mut supervisor = renewing(Settings { start_ms: 0, ready_timeout_ms: 0, ..SETTINGS }, 0);
+    let mut supervisor = renewing(SupervisorSettings { start_ms: 0, ready_timeout_ms: 0, ..SETTINGS }, 0);
     assert_eq!(supervisor.next_deadline(), None);
     supervisor.handle_time(at(1_000_000));
     assert_eq!(done(&mut supervisor), []);
@@ -170,7 +174,7 @@ fn hangups_while_a_child_starts_are_one_more_start() {
 
 #[test]
 fn a_child_that_dies_is_restarted_after_pauses_that_double() {
-    let mut supervisor = serving(Settings { restarts_max: 60, ..SETTINGS });
+    let mut supervisor = serving(SupervisorSettings { restarts_max: 60, ..SETTINGS });
     let mut now = 0;
     for (child, pause) in (1..).zip([1_000, 2_000, 4_000, 8_000, 16_000, 32_000, 32_000]) {
         supervisor.handle_exit(at(now), ChildId(child));
@@ -229,27 +233,27 @@ fn too_many_restarts_in_a_minute_end_the_master() {
         child += 1;
         assert_eq!(done(&mut supervisor), [start(child)]);
     };
-    assert_eq!(end, [Action::End(Status::TooManyRestarts)]);
+    assert_eq!(end, [SupervisorAction::End(MasterExit::TooManyRestarts)]);
     assert_eq!((child, now), (6, 31_000), "five restarts, the last 31 s after the first death");
 }
 
 #[test]
 fn without_restarts_the_first_death_ends_the_master() {
-    let mut supervisor = renewing(Settings { restarts_max: 0, ..SETTINGS }, 0);
+    let mut supervisor = renewing(SupervisorSettings { restarts_max: 0, ..SETTINGS }, 0);
     supervisor.handle_ready(at(10), ChildId(2));
     supervisor.handle_exit(at(20), ChildId(2));
     assert_eq!(done(&mut supervisor), [stop(1), pass(1, StopSignal::Terminate)]);
     supervisor.handle_end(at(21), StopSignal::Interrupt);
     assert_eq!(done(&mut supervisor), [pass(1, StopSignal::Interrupt)]);
     supervisor.handle_exit(at(22), ChildId(1));
-    assert_eq!(done(&mut supervisor), [Action::End(Status::TooManyRestarts)]);
+    assert_eq!(done(&mut supervisor), [SupervisorAction::End(MasterExit::TooManyRestarts)]);
 }
 
 #[test]
 fn a_command_that_never_could_be_executed_ends_the_master_at_once() {
     let mut supervisor = Supervisor::new(at(0), SETTINGS);
     supervisor.handle_failed_start(at(1), ChildId(1));
-    assert_eq!(done(&mut supervisor), [start(1), Action::End(Status::CommandFailed)]);
+    assert_eq!(done(&mut supervisor), [start(1), SupervisorAction::End(MasterExit::CommandFailed)]);
 }
 
 #[test]
@@ -281,7 +285,7 @@ fn the_master_ends_when_its_children_have() {
     supervisor.handle_time(at(30_010));
     assert_eq!(done(&mut supervisor), [kill(2)]);
     supervisor.handle_exit(at(30_011), ChildId(2));
-    assert_eq!(done(&mut supervisor), [Action::End(Status::Success)]);
+    assert_eq!(done(&mut supervisor), [SupervisorAction::End(MasterExit::Success)]);
 }
 
 #[test]
@@ -289,7 +293,7 @@ fn without_children_the_master_ends_at_once() {
     let mut supervisor = serving(SETTINGS);
     supervisor.handle_exit(at(0), ChildId(1));
     supervisor.handle_end(at(10), StopSignal::Terminate);
-    assert_eq!(done(&mut supervisor), [Action::End(Status::Success)]);
+    assert_eq!(done(&mut supervisor), [SupervisorAction::End(MasterExit::Success)]);
     supervisor.handle_time(at(100_000));
     assert_eq!(done(&mut supervisor), []);
 }
@@ -298,27 +302,30 @@ fn without_children_the_master_ends_at_once() {
 fn who_supervises_the_master_is_told_of_each_state() {
     let told = |supervisor: &mut Supervisor| {
         let actions = std::iter::from_fn(|| supervisor.poll_action());
-        let told = actions.filter(|action| is_talk(action) && !matches!(action, Action::Report(_)));
+        let told = actions.filter(|action| is_talk(action) && !matches!(action, SupervisorAction::Report(_)));
         told.collect::<Vec<_>>()
     };
     let mut supervisor = Supervisor::new(at(0), SETTINGS);
     supervisor.handle_hangup(at(1));
     assert_eq!(told(&mut supervisor), [], "it is not ready, so it can't be reloading");
-    let ready = |child| Action::TellReady { child: ChildId(child) };
+    let ready = |child| SupervisorAction::TellReady { child: ChildId(child) };
     supervisor.handle_ready(at(2), ChildId(1));
-    assert_eq!(told(&mut supervisor), [ready(1), Action::TellReloading]);
+    assert_eq!(told(&mut supervisor), [ready(1), SupervisorAction::TellReloading]);
     supervisor.handle_hangup(at(3));
     supervisor.handle_exit(at(4), ChildId(2));
-    let after = Setback::DiedEarly { child: ChildId(2) };
-    let serves_on = Action::TellServesOn { child: ChildId(1), after };
+    let after = StartFailure::DiedEarly { child: ChildId(2) };
+    let serves_on = SupervisorAction::TellServesOn { child: ChildId(1), after };
     assert_eq!(
         told(&mut supervisor),
-        [serves_on, Action::TellReloading],
+        [serves_on, SupervisorAction::TellReloading],
         "the reload failed, and one more begins"
     );
     supervisor.handle_ready(at(5), ChildId(3));
     assert_eq!(told(&mut supervisor), [ready(3)]);
     supervisor.handle_exit(at(6), ChildId(3));
     supervisor.handle_end(at(7), StopSignal::Terminate);
-    assert_eq!(told(&mut supervisor), [Action::TellRestarting { in_ms: 1_000 }, Action::TellStopping]);
+    assert_eq!(
+        told(&mut supervisor),
+        [SupervisorAction::TellRestarting { in_ms: 1_000 }, SupervisorAction::TellStopping]
+    );
 }

@@ -1,11 +1,11 @@
 //! The variables of dflockd, which win over the command line as they do there.
 
-use dc_options::{Addition, Rank, Variable};
+use dc_cli::{EnvExtra, EnvPrecedence, EnvVar};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
 /// Those that are another way to say an option.
-pub(crate) const VARIABLES: &[Variable] = &[
+pub(crate) const VARIABLES: &[EnvVar] = &[
     wins("DFLOCKD_DEFAULT_LEASE_TTL_S", "default-lease-ttl"),
     wins("DFLOCKD_LEASE_SWEEP_INTERVAL_S", "lease-sweep-interval"),
     wins("DFLOCKD_GC_LOOP_SLEEP", "gc-interval"),
@@ -19,7 +19,7 @@ pub(crate) const VARIABLES: &[Variable] = &[
     wins("DFLOCKD_TLS_CERT", "tls-cert"),
     wins("DFLOCKD_TLS_KEY", "tls-key"),
     wins("DFLOCKD_AUTH_TOKEN", "auth-token"),
-    Variable { name: "DFLOCKD_AUTH_TOKEN_FILE", option: "auth-token-file", rank: Rank::Fallback },
+    EnvVar { name: "DFLOCKD_AUTH_TOKEN_FILE", option: "auth-token-file", rank: EnvPrecedence::Fallback },
     wins("DFLOCKD_AUTO_RELEASE_ON_DISCONNECT", "auto-release-on-disconnect"),
     wins("DFLOCKD_DEBUG", "debug"),
 ];
@@ -30,12 +30,12 @@ const PORT: &str = "DFLOCKD_PORT";
 const HOST_DEFAULT: &str = "127.0.0.1";
 const PORT_DEFAULT: &str = "6388";
 
-const fn wins(name: &'static str, option: &'static str) -> Variable {
-    Variable { name, option, rank: Rank::Override }
+const fn wins(name: &'static str, option: &'static str) -> EnvVar {
+    EnvVar { name, option, rank: EnvPrecedence::Override }
 }
 
 /// The listener that the variables name, if they do: a `-listen` more.
-pub(crate) fn listener(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<Addition> {
+pub(crate) fn listener(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<EnvExtra> {
     let said = |name| variable(name).filter(|value| !value.is_empty());
     let (host, port) = (said(HOST), said(PORT));
     let names = [(HOST, &host), (PORT, &port)];
@@ -55,7 +55,7 @@ pub(crate) fn listener(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<Ad
     }
     value.push(":");
     value.push(port.unwrap_or_else(|| OsString::from(PORT_DEFAULT)));
-    Some(Addition { option: "listen", variables: names.join(" and "), value })
+    Some(EnvExtra { option: "listen", variables: names.join(" and "), value })
 }
 
 fn is_bare_ipv6(host: &OsStr) -> bool {

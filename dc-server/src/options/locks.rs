@@ -1,9 +1,9 @@
 //! The options of locks.
 
 use clap::{ArgAction, Args};
-use dc_options::count::count;
-use dc_options::duration::seconds;
-use dc_options::path::path;
+use dc_cli::count::count;
+use dc_cli::duration::seconds;
+use dc_cli::path::path;
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -14,7 +14,7 @@ const SECONDS_MAX: u64 = 86_400;
 
 /// How locks are kept.
 #[derive(Args, Debug)]
-pub(crate) struct LockOptions {
+pub(crate) struct LockTableOptions {
     /// Lease of a lock whose request names none.
     #[arg(long, value_name = "SECS", default_value = "33", value_parser = seconds(1..=LEASE_SECONDS_MAX))]
     pub(crate) default_lease_ttl: Duration,

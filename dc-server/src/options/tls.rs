@@ -1,15 +1,15 @@
 //! The options of TLS.
 
 use clap::Args;
-use dc_options::Mistake;
-use dc_options::path::path;
+use dc_cli::UsageError;
+use dc_cli::path::path;
 use libdc::net::tls::error::TlsError;
 use libdc::net::tls::server::ServerTls;
 use std::path::PathBuf;
 
 /// TLS on the listeners of TCP.
 #[derive(Args, Debug)]
-pub(crate) struct TlsOptions {
+pub(crate) struct ServerTlsOptions {
     /// Certificate of the server, in PEM, with those between it and its CA: TLS on all listeners of TCP.
     #[arg(long, value_name = "PATH", value_parser = path())]
     pub(crate) tls_cert: Option<PathBuf>,
@@ -21,14 +21,14 @@ pub(crate) struct TlsOptions {
     pub(crate) tls_client_ca: Option<PathBuf>,
 }
 
-impl TlsOptions {
+impl ServerTlsOptions {
     /// Checks the options against each other.
-    pub(crate) fn check(&self) -> Result<(), Mistake> {
+    pub(crate) fn check(&self) -> Result<(), UsageError> {
         match (&self.tls_cert, &self.tls_key, &self.tls_client_ca) {
-            (Some(_), None, _) => Err(Mistake::inconsistent("tls-cert", "needs -tls-key")),
-            (None, Some(_), _) => Err(Mistake::inconsistent("tls-key", "needs -tls-cert")),
+            (Some(_), None, _) => Err(UsageError::inconsistent("tls-cert", "needs -tls-key")),
+            (None, Some(_), _) => Err(UsageError::inconsistent("tls-key", "needs -tls-cert")),
             (None, None, Some(_)) => {
-                Err(Mistake::inconsistent("tls-client-ca", "needs -tls-cert and -tls-key"))
+                Err(UsageError::inconsistent("tls-client-ca", "needs -tls-cert and -tls-key"))
             }
             (None, None, None) | (Some(_), Some(_), _) => Ok(()),
         }

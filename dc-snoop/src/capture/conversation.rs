@@ -3,73 +3,73 @@
 //! Sequence numbers follow from how many bytes a direction had before, so what could not be recorded is seen
 //! as a gap. Every packet acknowledges what the other direction had until then.
 
-use super::packet::{Ends, PacketError, SEGMENT_BYTES_MAX, Segment};
-use libdc::proto::observe::Sender;
+use super::packet::{PacketError, SEGMENT_BYTES_MAX, TcpEndpoints, TcpSegment};
+use dc_snoop::observe::Endpoint;
 
 /// One connection in a capture file.
 #[derive(Debug)]
-pub(crate) struct Conversation {
-    ends: Ends,
+pub(crate) struct CapturedConnection {
+    ends: TcpEndpoints,
     /// What comes next in each direction, the handshake counted.
     next: [u32; 2],
 }
 
-impl Conversation {
-    pub(crate) const fn new(ends: Ends) -> Self {
+impl CapturedConnection {
+    pub(crate) const fn new(ends: TcpEndpoints) -> Self {
         Self { ends, next: [0; 2] }
     }
 
     /// The first packet.
     pub(crate) fn syn(&mut self) -> Result<Vec<u8>, PacketError> {
         self.next = [1, 0];
-        let syn = self.segment(Sender::Client);
-        Segment { sequence: 0, acknowledged: None, syn: true, ..syn }.to_packet()
+        let syn = self.segment(Endpoint::Client);
+        TcpSegment { sequence: 0, acknowledged: None, syn: true, ..syn }.to_packet()
     }
 
     /// The server's answer and the client's acknowledgement.
     pub(crate) fn accepted(&mut self) -> Result<[Vec<u8>; 2], PacketError> {
         self.next = [1, 1];
-        let answer = self.segment(Sender::Server);
-        let answer = Segment { sequence: 0, syn: true, ..answer }.to_packet()?;
-        Ok([answer, self.segment(Sender::Client).to_packet()?])
+        let answer = self.segment(Endpoint::Server);
+        let answer = TcpSegment { sequence: 0, syn: true, ..answer }.to_packet()?;
+        Ok([answer, self.segment(Endpoint::Client).to_packet()?])
     }
 
     /// Data of `sender`, before which it sent `offset` bytes.
     pub(crate) fn data(
         &mut self,
-        sender: Sender,
+        sender: Endpoint,
         offset: u64,
         data: &[u8],
     ) -> Result<Vec<Vec<u8>>, PacketError> {
         self.next[sender as usize] = (offset as u32).wrapping_add(1);
         let mut packets = Vec::new();
         for data in data.chunks(SEGMENT_BYTES_MAX) {
-            packets.push(Segment { data, ..self.segment(sender) }.to_packet()?);
+            packets.push(TcpSegment { data, ..self.segment(sender) }.to_packet()?);
             self.next[sender as usize] = self.next[sender as usize].wrapping_add(data.len() as u32);
         }
         Ok(packets)
     }
 
     /// `sender` closed its direction.
-    pub(crate) fn fin(&mut self, sender: Sender, offset: u64) -> Result<[Vec<u8>; 2], PacketError> {
+    pub(crate) fn fin(&mut self, sender: Endpoint, offset: u64) -> Result<[Vec<u8>; 2], PacketError> {
         self.next[sender as usize] = (offset as u32).wrapping_add(1);
-        let fin = Segment { fin: true, ..self.segment(sender) }.to_packet()?;
+        let fin = TcpSegment { fin: true, ..self.segment(sender) }.to_packet()?;
         self.next[sender as usize] = self.next[sender as usize].wrapping_add(1);
         Ok([fin, self.segment(sender.opposite()).to_packet()?])
     }
 
     /// `sender` broke the connection off, or refused it.
-    pub(crate) fn reset(&self, sender: Sender) -> Result<Vec<u8>, PacketError> {
-        Segment { rst: true, ..self.segment(sender) }.to_packet()
+    pub(crate) fn reset(&self, sender: Endpoint) -> Result<Vec<u8>, PacketError> {
+        TcpSegment { rst: true, ..self.segment(sender) }.to_packet()
     }
 
-    const fn segment(&self, sender: Sender) -> Segment<'static> {
-        let Ends { client, server } = self.ends;
+    const fn segment(&self, sender: Endpoint) -> TcpSegment<'static> {
+        let TcpEndpoints { client, server } = self.ends;
         let (from, to) = match sender {
-            Sender::Client => (client, server),
-            Sender::Server => (server, client),
+            Endpoint::Client => (client, server),
+            Endpoint::Server => (server, client),
         };
-        Segment {
+        TcpSegment {
             from,
             to,
             sequence: self.next[sender as usize],

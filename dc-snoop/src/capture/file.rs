@@ -24,9 +24,9 @@ const NANOSECONDS: u8 = 9;
 const MICROSECONDS: u8 = 6;
 
 /// Makes the blocks of a pcapng file; they are taken from [`take`](Self::take) to be written.
-pub(crate) struct Blocks(PcapNgWriter<Vec<u8>>);
+pub(crate) struct PcapngBlocks(PcapNgWriter<Vec<u8>>);
 
-impl Blocks {
+impl PcapngBlocks {
     /// With the header of the file in it.
     pub(crate) fn new(description: &str) -> Result<Self, PcapError> {
         let program = concat!("dc_snoop ", env!("CARGO_PKG_VERSION"));
@@ -66,7 +66,7 @@ impl Blocks {
     }
 
     /// The bytes to write.
-    pub(crate) fn take(&mut self) -> Vec<u8> {
+    pub(crate) fn drain(&mut self) -> Vec<u8> {
         std::mem::take(self.0.get_mut())
     }
 
@@ -87,7 +87,7 @@ type Prefixed<R> = std::io::Chain<Cursor<Vec<u8>>, R>;
 
 /// A packet of a capture.
 #[derive(Debug)]
-pub(crate) struct Captured {
+pub(crate) struct CapturedPacket {
     pub(crate) at: Duration,
     pub(crate) link: DataLink,
     pub(crate) packet: Vec<u8>,
@@ -114,7 +114,7 @@ impl<R: Read> CaptureReader<R> {
     ///
     /// # Errors
     /// If the file can't be read on, or ends inside a packet.
-    pub(crate) fn next(&mut self) -> Result<Option<Captured>, PcapError> {
+    pub(crate) fn next(&mut self) -> Result<Option<CapturedPacket>, PcapError> {
         match self {
             Self::Pcap(reader) => {
                 let header = reader.header();
@@ -125,14 +125,14 @@ impl<R: Read> CaptureReader<R> {
                     TsResolution::NanoSecond => Duration::from_nanos(raw.ts_frac.into()),
                 };
                 let at = Duration::from_secs(raw.ts_sec.into()) + fraction;
-                Ok(Some(Captured { at, link: header.datalink, packet: raw.data.into_owned() }))
+                Ok(Some(CapturedPacket { at, link: header.datalink, packet: raw.data.into_owned() }))
             }
             Self::PcapNg(reader) => next_of_pcapng(reader),
         }
     }
 }
 
-fn next_of_pcapng<R: Read>(reader: &mut PcapNgReader<R>) -> Result<Option<Captured>, PcapError> {
+fn next_of_pcapng<R: Read>(reader: &mut PcapNgReader<R>) -> Result<Option<CapturedPacket>, PcapError> {
     loop {
         let Some(block) = reader.next_block() else { return Ok(None) };
         let Block::EnhancedPacket(packet) = block? else { continue };
@@ -148,7 +148,7 @@ fn next_of_pcapng<R: Read>(reader: &mut PcapNgReader<R>) -> Result<Option<Captur
             }
         }
         let at = moment(count, resolution).saturating_add(Duration::from_secs(offset));
-        return Ok(Some(Captured { at, link: interface.linktype, packet: data }));
+        return Ok(Some(CapturedPacket { at, link: interface.linktype, packet: data }));
     }
 }
 
@@ -178,10 +178,10 @@ mod tests {
     #[test]
     fn packets_are_read_as_they_were_written() {
         let at = Duration::new(1_772_366_401, 204_117_391);
-        let mut blocks = Blocks::new("a test").unwrap();
+        let mut blocks = PcapngBlocks::new("a test").unwrap();
         blocks.packet(at, &[0x45, 1, 2], Some("note".to_owned())).unwrap();
         blocks.packet(at, &[0x45; 60_000], None).unwrap();
-        let file = blocks.take();
+        let file = blocks.drain();
         assert_eq!(blocks.len(), 0);
         let mut reader = CaptureReader::new(&file[..]).unwrap();
         let first = reader.next().unwrap().unwrap();

@@ -4,4 +4,4 @@ pub(crate) mod conversation;
 pub(crate) mod file;
 pub(crate) mod packet;
 pub(crate) mod reassembly;
-pub(crate) mod recorder;
+pub(crate) mod writer;

@@ -14,12 +14,12 @@ const TIME_TO_LIVE: u8 = 64;
 
 /// The two ends of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) struct Ends {
+pub(crate) struct TcpEndpoints {
     pub(crate) client: SocketAddr,
     pub(crate) server: SocketAddr,
 }
 
-impl Ends {
+impl TcpEndpoints {
     /// Stand-ins for a connection that has no addresses of its own, such as that of a Unix socket: its number
     /// is in the client's address.
     pub(crate) const fn stand_in(connection: u64) -> Self {
@@ -43,7 +43,7 @@ impl Ends {
 
 /// A TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Segment<'a> {
+pub(crate) struct TcpSegment<'a> {
     pub(crate) from: SocketAddr,
     pub(crate) to: SocketAddr,
     pub(crate) sequence: u32,
@@ -55,7 +55,7 @@ pub(crate) struct Segment<'a> {
     pub(crate) data: &'a [u8],
 }
 
-impl<'a> Segment<'a> {
+impl<'a> TcpSegment<'a> {
     /// The IP packet of this segment.
     ///
     /// # Errors
@@ -151,8 +151,8 @@ pub(crate) enum PacketError {
 mod tests {
     use super::*;
 
-    fn segment(from: &str, to: &str) -> Segment<'static> {
-        Segment {
+    fn segment(from: &str, to: &str) -> TcpSegment<'static> {
+        TcpSegment {
             from: from.parse().unwrap(),
             to: to.parse().unwrap(),
             sequence: 7,
@@ -170,16 +170,16 @@ mod tests {
             [segment("10.0.0.1:1024", "192.0.2.1:9001"), segment("[2001:db8::1]:1024", "[2001:db8::2]:9001")]
         {
             let packet = segment.to_packet().unwrap();
-            assert_eq!(Segment::of_packet(DataLink::RAW, &packet), Some(segment));
+            assert_eq!(TcpSegment::of_packet(DataLink::RAW, &packet), Some(segment));
             let ether_type = if segment.from.is_ipv4() { [0x08, 0x00] } else { [0x86, 0xdd] };
             let ethernet = [&[0; 12][..], &ether_type, &packet].concat();
-            assert_eq!(Segment::of_packet(DataLink::ETHERNET, &ethernet), Some(segment));
+            assert_eq!(TcpSegment::of_packet(DataLink::ETHERNET, &ethernet), Some(segment));
             let loopback = [&[2, 0, 0, 0][..], &packet].concat();
-            assert_eq!(Segment::of_packet(DataLink::NULL, &loopback), Some(segment));
+            assert_eq!(TcpSegment::of_packet(DataLink::NULL, &loopback), Some(segment));
             let cooked = [&[0; 14][..], &ether_type, &packet].concat();
-            assert_eq!(Segment::of_packet(DataLink::LINUX_SLL, &cooked), Some(segment));
+            assert_eq!(TcpSegment::of_packet(DataLink::LINUX_SLL, &cooked), Some(segment));
             let cooked_2 = [&ether_type[..], &[0; 18], &packet].concat();
-            assert_eq!(Segment::of_packet(DataLink::LINUX_SLL2, &cooked_2), Some(segment));
+            assert_eq!(TcpSegment::of_packet(DataLink::LINUX_SLL2, &cooked_2), Some(segment));
         }
     }
 
@@ -187,9 +187,9 @@ mod tests {
     fn cut_packets_are_read_as_far_as_they_go() {
         let packet = segment("10.0.0.1:1024", "192.0.2.1:9001").to_packet().unwrap();
         for len in 0..40 {
-            assert_eq!(Segment::of_packet(DataLink::RAW, &packet[..len]), None, "{len}");
+            assert_eq!(TcpSegment::of_packet(DataLink::RAW, &packet[..len]), None, "{len}");
         }
-        let cut = Segment::of_packet(DataLink::RAW, &packet[..42]).unwrap();
+        let cut = TcpSegment::of_packet(DataLink::RAW, &packet[..42]).unwrap();
         assert_eq!(cut.data, b"da");
     }
 
@@ -197,8 +197,8 @@ mod tests {
     fn ends_are_real_or_stand_ins() {
         let address = |text: &str| text.parse::<SocketAddr>().unwrap();
         let mapped = Some((address("[::ffff:127.0.0.1]:5000"), address("[::ffff:127.0.0.1]:9001")));
-        let ends = Ends { client: address("127.0.0.1:5000"), server: address("127.0.0.1:9001") };
-        assert_eq!(Ends::new(1, mapped), ends);
-        assert_eq!(Ends::new(0x0001_0203, None).client, address("10.1.2.3:7075"));
+        let ends = TcpEndpoints { client: address("127.0.0.1:5000"), server: address("127.0.0.1:9001") };
+        assert_eq!(TcpEndpoints::new(1, mapped), ends);
+        assert_eq!(TcpEndpoints::new(0x0001_0203, None).client, address("10.1.2.3:7075"));
     }
 }

@@ -1,7 +1,7 @@
 //! `-write` and `-read`, and what tshark says of the files.
 
 use crate::output::exchange;
-use crate::program::{Snoop, over_tcp, program, run};
+use crate::program::{SnoopProgram, over_tcp, program, run};
 use libdc::wire::frame::SessionOperation;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -35,7 +35,7 @@ fn followed(file: &Path, stream: usize) -> Option<[Vec<u8>; 2]> {
 fn a_capture_reads_as_what_was_printed_and_tshark_follows_it() {
     let dir = tempfile::tempdir().unwrap();
     let file = dir.path().join("out.pcapng");
-    let snoop = Snoop::start(&["-hex", "-write", file.to_str().unwrap()]);
+    let snoop = SnoopProgram::start(&["-hex", "-write", file.to_str().unwrap()]);
     let (client, server) = snoop.connect();
     for uid in 1..50 {
         let answer = vec![uid as u8; 600 * uid as usize];
@@ -108,7 +108,7 @@ fn a_full_disk_ends_the_capture_and_not_the_relay() {
     let mut command = Command::new("sh");
     command.args(["-c", "trap '' XFSZ; ulimit -f 16; exec \"$0\" \"$@\"", env!("CARGO_BIN_EXE_dc_snoop")]);
     command.args(["-json", "-write", file.to_str().unwrap()]);
-    let mut snoop = Snoop::start_command(command);
+    let mut snoop = SnoopProgram::start_command(command);
     let (client, server) = snoop.connect();
     for uid in 1..100 {
         exchange(&client, &server, uid, SessionOperation::Get, &[1], &[7; 1000]);

@@ -1,6 +1,6 @@
 //! What is printed, and when the program ends.
 
-use crate::program::{Snoop, run};
+use crate::program::{SnoopProgram, run};
 use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
 use libdc::wire::message::write_message;
 use std::io::{BufRead, Read, Write};
@@ -30,7 +30,7 @@ pub(crate) fn exchange(
 
 #[test]
 fn a_line_a_message_with_outcome_and_time() {
-    let snoop = Snoop::start(&["-json"]);
+    let snoop = SnoopProgram::start(&["-json"]);
     let (client, server) = snoop.connect();
     exchange(&client, &server, 17, SessionOperation::Get, &[0x5f, 0x0a], &[9; 5000]);
     exchange(&client, &server, 18, SessionOperation::Have, &[0x5f, 0x0a], &[1]);
@@ -57,7 +57,7 @@ fn a_line_a_message_with_outcome_and_time() {
 
 #[test]
 fn text_is_relayed_as_it_comes_and_shown_without_its_secrets() {
-    let snoop = Snoop::start(&["-hex"]);
+    let snoop = SnoopProgram::start(&["-hex"]);
     let (mut client, mut server) = snoop.connect();
     let token = "0000000000001fbb0123456789abcdef";
     let turns = [
@@ -97,7 +97,7 @@ fn text_is_relayed_as_it_comes_and_shown_without_its_secrets() {
 
 #[test]
 fn it_ends_after_the_count() {
-    let mut snoop = Snoop::start(&["-count", "3", "-filter", "op=GET"]);
+    let mut snoop = SnoopProgram::start(&["-count", "3", "-filter", "op=GET"]);
     let mut stdout = snoop.stdout();
     let (mut client, server) = snoop.connect();
     exchange(&client, &server, 1, SessionOperation::Have, &[1], &[0]);
@@ -116,7 +116,7 @@ fn it_ends_after_the_count() {
 
 #[test]
 fn it_ends_when_nobody_reads_the_output() {
-    let mut snoop = Snoop::start(&[] as &[&str]);
+    let mut snoop = SnoopProgram::start(&[] as &[&str]);
     let mut stdout = snoop.stdout();
     let (mut client, server) = snoop.connect();
     exchange(&client, &server, 1, SessionOperation::Get, &[1], &[1]);
@@ -132,7 +132,7 @@ fn it_ends_when_nobody_reads_the_output() {
 
 #[test]
 fn an_interrupt_ends_the_statistics_with_all_that_passed() {
-    let snoop = Snoop::start(&["-stats", "1h"]);
+    let snoop = SnoopProgram::start(&["-stats", "1h"]);
     let (client, server) = snoop.connect();
     exchange(&client, &server, 1, SessionOperation::Get, &[1], &[1]);
     exchange(&client, &server, 2, SessionOperation::Get, &[1], &[7; 100]);

@@ -10,14 +10,14 @@ use std::path::PathBuf;
 use std::process::{Child, ChildStderr, ChildStdout, Command, ExitStatus, Output, Stdio};
 
 /// A running `dc_snoop` that relays from one Unix socket to another.
-pub(crate) struct Snoop {
+pub(crate) struct SnoopProgram {
     child: Child,
     dir: tempfile::TempDir,
     server: UnixListener,
     stderr: BufReader<ChildStderr>,
 }
 
-impl Snoop {
+impl SnoopProgram {
     /// Starts it; it is listening when this returns.
     pub(crate) fn start<S: AsRef<OsStr>>(args: &[S]) -> Self {
         let mut command = program();
@@ -79,7 +79,7 @@ impl Snoop {
     }
 }
 
-impl Drop for Snoop {
+impl Drop for SnoopProgram {
     fn drop(&mut self) {
         // It may have ended by itself.
         self.child.kill().ok();

@@ -1,6 +1,6 @@
 //! Bytes come out as they went in, whatever they are.
 
-use crate::program::{Snoop, over_tcp};
+use crate::program::{SnoopProgram, over_tcp};
 use std::io::{ErrorKind, Read, Write};
 use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
@@ -25,7 +25,7 @@ fn read_all(mut from: impl Read) -> Vec<u8> {
 
 #[test]
 fn random_bytes_pass_unchanged_both_ways_at_once() {
-    let mut snoop = Snoop::start(&["-hex"]);
+    let mut snoop = SnoopProgram::start(&["-hex"]);
     let mut stdout = snoop.stdout();
     thread::spawn(move || std::io::copy(&mut stdout, &mut std::io::sink()));
     let pairs: Vec<_> = (0..4).map(|_| snoop.connect()).collect();
@@ -47,7 +47,7 @@ fn random_bytes_pass_unchanged_both_ways_at_once() {
 
 #[test]
 fn the_end_of_one_direction_leaves_the_other_open() {
-    let snoop = Snoop::start(&[] as &[&str]);
+    let snoop = SnoopProgram::start(&[] as &[&str]);
     for client_first in [true, false] {
         let (client, server) = snoop.connect();
         let (first, second) = if client_first { (&client, &server) } else { (&server, &client) };
@@ -78,7 +78,7 @@ fn a_reset_is_passed_on_as_one() {
 
 #[test]
 fn a_server_that_is_away_costs_one_connection_and_a_line() {
-    let snoop = Snoop::start(&[] as &[&str]);
+    let snoop = SnoopProgram::start(&[] as &[&str]);
     std::fs::rename(snoop.path("server"), snoop.path("away")).unwrap();
     let refused = UnixStream::connect(snoop.path("listen")).unwrap();
     assert_eq!(read_all(refused), b"");
@@ -95,7 +95,7 @@ fn a_server_that_is_away_costs_one_connection_and_a_line() {
 
 #[test]
 fn a_slow_reader_slows_the_writer() {
-    let snoop = Snoop::start(&[] as &[&str]);
+    let snoop = SnoopProgram::start(&[] as &[&str]);
     let (mut client, mut server) = snoop.connect();
     client.set_nonblocking(true).unwrap();
     // The server reads nothing. What the sockets and one buffer hold is taken, then nothing more.
@@ -122,7 +122,7 @@ fn a_slow_reader_slows_the_writer() {
 
 #[test]
 fn an_output_that_nobody_reads_does_not_hold_up_the_relay() {
-    let mut snoop = Snoop::start(&["-connections"]);
+    let mut snoop = SnoopProgram::start(&["-connections"]);
     let (mut client, mut server) = snoop.connect();
     // A GET of one byte, a quarter of a million times: more lines than the queue holds.
     let get = [0, 0x11, 0, 1, 0, 0, 0, 0, 17, 0, 1, 1, 0, 1, 0x5f];

@@ -18,8 +18,8 @@
 //!
 //! | there | here |
 //! |---|---|
-//! | no flag | [`Connections::Temporary`] |
-//! | `PERSISTENT` | [`Connections::Persistent`], opened by `connect` |
+//! | no flag | [`ConnectionMode::Temporary`] |
+//! | `PERSISTENT` | [`ConnectionMode::Persistent`], opened by `connect` |
 //! | `PERSISTENT_PIDCHECK` | its `notice_fork` |
 //! | `PERSISTENT_RETRY` | its `retry` |
 //! | `PERSISTENT_LATE` | `new` in the place of `connect` |
@@ -32,18 +32,10 @@
 //! most. An answer to GET of a single byte that is the number of a status can't be told from that status, so
 //! a session of one byte is better not stored.
 
-#[cfg(feature = "tokio")]
-mod asynchronous;
-pub mod blocking;
-mod error;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 pub mod lock;
-mod options;
-mod request;
-#[cfg(feature = "tokio")]
-mod stream;
+mod session;
 
-#[cfg(feature = "tokio")]
-pub use asynchronous::Client;
-pub use error::{Error, Phase, Refusal};
-pub use options::{Connections, Options};
+#[cfg(feature = "async")]
+pub use session::Client;
+pub use session::{ConnectionMode, Error, OperationPhase, Refusal, SessionOptions, blocking};

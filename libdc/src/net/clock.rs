@@ -5,11 +5,11 @@ use std::time::{Duration, Instant};
 
 /// Milliseconds since the clock was made. Setting the system's date does not move it.
 #[derive(Clone, Copy, Debug)]
-pub struct Clock {
+pub struct DriverClock {
     start: Instant,
 }
 
-impl Clock {
+impl DriverClock {
     /// A clock that starts now.
     #[must_use]
     pub fn start() -> Self {

@@ -7,7 +7,7 @@
 //! much a peer announces. Nothing here panics.
 
 use crate::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
-use crate::wire::corruption::Corruption;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::frame::{Direction, FrameHeader};
 use crate::wire::message::{Message, MessageReader, MessageRef};
 use bytes::{Buf, BufMut, BytesMut};
@@ -84,7 +84,7 @@ impl Encoder<Message> for MessageCodec {
 pub enum CodecError {
     /// The peer sent what can't be read on.
     #[error(transparent)]
-    Corruption(#[from] Corruption),
+    Corruption(#[from] DecodeError),
     /// The peer ended the stream inside a message.
     #[error("the stream ends inside a message")]
     Cut,
@@ -199,6 +199,6 @@ mod tests {
         let mut framed = FramedRead::new(end, MessageCodec::new(Some(Direction::Request)));
         peer.write_all(&[0, 0x11, 0, 0, 1]).await.unwrap();
         let result = framed.next().await;
-        assert!(matches!(result, Some(Err(CodecError::Corruption(Corruption::Direction { .. })))));
+        assert!(matches!(result, Some(Err(CodecError::Corruption(DecodeError::Direction { .. })))));
     }
 }

@@ -1,6 +1,6 @@
 //! A connected socket of any kind.
 
-use crate::net::tls::stream::TlsSocket;
+use crate::net::TlsSocket;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -148,8 +148,11 @@ impl DetachedSocket {
     }
 }
 
-/// Small messages go out at once, and a peer whose host vanished is noticed within minutes.
-pub(crate) fn prepare_tcp(stream: &impl std::os::fd::AsFd) -> io::Result<()> {
+/// Turns on `TCP_NODELAY`, and keep-alive so that a vanished host is noticed within minutes.
+///
+/// # Errors
+/// The system refuses an option, as on a socket that is gone.
+pub fn prepare_tcp(stream: &impl std::os::fd::AsFd) -> io::Result<()> {
     let socket = socket2::SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()

@@ -1,6 +1,6 @@
 //! A timer of a task that is mostly not needed.
 
-use crate::net::clock::Clock;
+use crate::net::clock::DriverClock;
 use crate::time::Time;
 use std::future::Future;
 use std::pin::Pin;
@@ -12,13 +12,13 @@ use tokio::time::Sleep;
 /// An armed timer is left alone when the time moves further away: it fires early then and is armed anew,
 /// which is far rarer than moving it with every request would be.
 #[derive(Debug, Default)]
-pub(crate) struct Timer {
+pub struct Timer {
     armed: Option<(Time, Pin<Box<Sleep>>)>,
 }
 
 impl Timer {
     /// Sees to it that the task is woken at `deadline`, if there is one. True if it has come already.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, clock: &Clock, deadline: Option<Time>) -> bool {
+    pub fn poll(&mut self, cx: &mut Context<'_>, clock: &DriverClock, deadline: Option<Time>) -> bool {
         let Some(deadline) = deadline else {
             self.armed = None;
             return false;

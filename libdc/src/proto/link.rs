@@ -12,19 +12,19 @@
 //!
 //! The probe is a HAVE of a random id, an ordinary miss to any server; its answer carries the server's patch
 //! level. A server at patch level 0 gets nothing but requests about sessions; any other is told which link this is
-//! and what is still held over it ([`resume`](crate::proto::resume)) before it gets anything else. An agent that
+//! and what is still held over it ([`handshake`](crate::proto::handshake)) before it gets anything else. An agent that
 //! has a token of authentication does not probe, since nothing but HELLO may come first then.
 
 use crate::limits::{
-    LINK_BLOCKED_MAX, LINK_OUTBOX_BYTES_MAX, LINK_SILENCE_MS_MAX, LINK_SILENCE_MS_MIN, PING_INTERVAL_MS,
+    LINK_BLOCKED_MAX, LINK_OUTBOX_BYTES_MAX, PING_INTERVAL_MS, PING_TIMEOUT_MS_MAX, PING_TIMEOUT_MS_MIN,
 };
-use crate::proto::flight::{Asker, Flight, InFlight};
-use crate::proto::holdings::Holdings;
-use crate::proto::lock_flight::LockFlight;
+use crate::proto::agent::held::HeldLocks;
+use crate::proto::agent::pending_locks::PendingLocks;
+use crate::proto::handshake::{Handshake, LinkIdentity};
 use crate::proto::outbox::Outbox;
-use crate::proto::resume::{Introduction, Resume};
+use crate::proto::pending::{AgentOrigin, PendingRequest, PendingTable};
 use crate::time::Time;
-use crate::wire::frame::{Corruption, Direction, LinkOperation, MessageHead, Operation, SessionOperation};
+use crate::wire::frame::{DecodeError, Direction, LinkOperation, MessageHead, Operation, SessionOperation};
 use crate::wire::link::{Detach, Hello};
 use crate::wire::lock::LockStatus;
 use crate::wire::message::{MessageReader, MessageRef, write_message};
@@ -33,10 +33,10 @@ use thiserror::Error;
 
 /// Why the link is of no more use.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum LinkFault {
+pub enum LinkError {
     /// What the server sent can't be read.
     #[error("the server sent {0}, at byte {offset} of the frame", offset = .0.offset())]
-    Corruption(#[from] Corruption),
+    Corruption(#[from] DecodeError),
     /// The server wants the link to be made anew.
     #[error("the server asks to reconnect")]
     GoAway,
@@ -92,19 +92,19 @@ pub enum LinkState {
 /// The agent's end of the link.
 #[derive(Debug)]
 pub(crate) struct Link {
-    introduction: Introduction,
+    introduction: LinkIdentity,
     /// How long the server may be silent although something was asked, in milliseconds.
     silence_ms_max: u64,
     pub(crate) state: LinkState,
     pub(crate) reader: MessageReader,
     pub(crate) unread: Vec<u8>,
     pub(crate) outbox: Outbox,
-    pub(crate) flight: Flight,
-    pub(crate) lock_flight: LockFlight,
-    pub(crate) holdings: Holdings,
+    pub(crate) flight: PendingTable,
+    pub(crate) lock_flight: PendingLocks,
+    pub(crate) holdings: HeldLocks,
     /// What the server said of itself, if it serves locks.
     grace_ms: Option<u32>,
-    resume: Resume,
+    resume: Handshake,
     last_owner: u64,
     /// Owners that the server has heard of since the link was connected.
     known_owners: HashSet<u64, foldhash::fast::FixedState>,
@@ -118,10 +118,10 @@ pub(crate) struct Link {
 }
 
 impl Link {
-    pub(crate) fn new(timeout_ms: u64, introduction: Introduction) -> Self {
+    pub(crate) fn new(timeout_ms: u64, introduction: LinkIdentity) -> Self {
         let silence_ms_max = match timeout_ms {
-            0 => LINK_SILENCE_MS_MAX,
-            timeout_ms => timeout_ms.clamp(LINK_SILENCE_MS_MIN, LINK_SILENCE_MS_MAX),
+            0 => PING_TIMEOUT_MS_MAX,
+            timeout_ms => timeout_ms.clamp(PING_TIMEOUT_MS_MIN, PING_TIMEOUT_MS_MAX),
         };
         Self {
             introduction,
@@ -130,11 +130,11 @@ impl Link {
             reader: MessageReader::link(Direction::Response),
             unread: Vec::new(),
             outbox: Outbox::framed(),
-            flight: Flight::default(),
-            lock_flight: LockFlight::default(),
-            holdings: Holdings::default(),
+            flight: PendingTable::default(),
+            lock_flight: PendingLocks::default(),
+            holdings: HeldLocks::default(),
             grace_ms: None,
-            resume: Resume::default(),
+            resume: Handshake::default(),
             last_owner: 0,
             known_owners: HashSet::default(),
             gone_owners: Vec::new(),
@@ -153,18 +153,18 @@ impl Link {
             return;
         }
         self.state = LinkState::Probing;
-        let probe = InFlight::prompt(Asker::Agent, Operation::Session(SessionOperation::Have));
+        let probe = PendingRequest::prompt(AgentOrigin::Agent, Operation::Session(SessionOperation::Have));
         self.send(now, probe, probe_id, None);
     }
 
     /// There is no connection any more. Gives back the requests that were under way, with their uids.
-    pub(crate) fn close(&mut self) -> impl Iterator<Item = (u32, InFlight)> + use<> {
+    pub(crate) fn close(&mut self) -> impl Iterator<Item = (u32, PendingRequest)> + use<> {
         self.state = LinkState::Down;
         self.reader = MessageReader::link(Direction::Response);
         self.unread = Vec::new();
         self.outbox.clear();
         self.grace_ms = None;
-        self.resume = Resume::default();
+        self.resume = Handshake::default();
         self.known_owners.clear();
         self.gone_owners.clear();
         self.silent_since = None;
@@ -192,7 +192,7 @@ impl Link {
 
     /// Whether one more request may be taken: there is room for it, or it is answered at once.
     #[inline]
-    pub(crate) const fn has_room(&self) -> bool {
+    pub(crate) const fn has_capacity(&self) -> bool {
         !self.is_up() || (self.outbox.len() < LINK_OUTBOX_BYTES_MAX && !self.flight.is_full())
     }
 
@@ -203,7 +203,13 @@ impl Link {
 
     /// Sends a request. Returns its uid.
     #[inline]
-    pub(crate) fn send(&mut self, now: Time, request: InFlight, data: &[u8], deadline: Option<Time>) -> u32 {
+    pub(crate) fn send(
+        &mut self,
+        now: Time,
+        request: PendingRequest,
+        data: &[u8],
+        deadline: Option<Time>,
+    ) -> u32 {
         let uid = self.enter(now, request, deadline);
         write_message(self.outbox.buffer(), MessageHead::request(uid, request.operation), data);
         uid
@@ -211,7 +217,7 @@ impl Link {
 
     /// Enters a request that is going to be sent. Returns its uid.
     #[inline]
-    pub(crate) fn enter(&mut self, now: Time, request: InFlight, deadline: Option<Time>) -> u32 {
+    pub(crate) fn enter(&mut self, now: Time, request: PendingRequest, deadline: Option<Time>) -> u32 {
         if !request.may_block {
             self.silent_since.get_or_insert(now);
         }
@@ -220,7 +226,7 @@ impl Link {
     }
 
     /// Something came from the server.
-    pub(crate) fn heard(&mut self, now: Time) {
+    pub(crate) fn handle_message(&mut self, now: Time) {
         self.last_heard = now;
         self.silent_since = (self.flight.prompt() > 0).then_some(now);
     }
@@ -243,7 +249,7 @@ impl Link {
             self.gone_owners.push(owner);
         } else {
             let operation = Operation::Link(LinkOperation::Detach);
-            let uid = self.enter(now, InFlight::prompt(Asker::Nobody, operation), None);
+            let uid = self.enter(now, PendingRequest::prompt(AgentOrigin::Nobody, operation), None);
             Detach { owner }.write(uid, self.outbox.buffer());
         }
     }
@@ -255,23 +261,23 @@ impl Link {
     }
 
     /// From now on the server knows that there is such an owner.
-    pub(crate) fn introduce(&mut self, owner: u64) {
+    pub(crate) fn owner_sent(&mut self, owner: u64) {
         self.known_owners.insert(owner);
     }
 
     /// Says that the agent ends. Returns whether there is a server that has to know.
-    pub(crate) fn say_bye(&mut self, now: Time) -> bool {
+    pub(crate) fn send_bye(&mut self, now: Time) -> bool {
         let is_told = self.state == LinkState::Resuming && self.resume.is_complete;
         if self.lock_service().is_ok() || is_told {
             self.state = LinkState::Leaving;
-            let bye = InFlight::prompt(Asker::Agent, Operation::Link(LinkOperation::Bye));
+            let bye = PendingRequest::prompt(AgentOrigin::Agent, Operation::Link(LinkOperation::Bye));
             self.send(now, bye, &[], None);
         }
         self.state == LinkState::Leaving
     }
 
     /// The server answered a question of the agent's own.
-    pub(crate) fn learn(&mut self, now: Time, answer: &MessageRef<'_>) -> Result<(), LinkFault> {
+    pub(crate) fn handle_own_answer(&mut self, now: Time, answer: &MessageRef<'_>) -> Result<(), LinkError> {
         match answer.head.operation {
             Operation::Link(LinkOperation::Ping) => self.ping_under_way = false,
             Operation::Link(LinkOperation::Bye) => self.state = LinkState::Left,
@@ -298,7 +304,7 @@ impl Link {
     }
 
     /// The server asks something itself.
-    pub(crate) fn take_request(&mut self, now: Time, request: MessageHead) -> Result<(), LinkFault> {
+    pub(crate) fn handle_request(&mut self, now: Time, request: MessageHead) -> Result<(), LinkError> {
         match request.operation {
             Operation::Link(LinkOperation::Ping) => {
                 self.last_said = now;
@@ -308,7 +314,7 @@ impl Link {
                 Ok(())
             }
             // The reader lets nothing else come this way.
-            _ => Err(LinkFault::GoAway),
+            _ => Err(LinkError::GoAway),
         }
     }
 
@@ -321,16 +327,16 @@ impl Link {
 
     /// Whether the link can be used on; asks whether the server is there when it has long said nothing, or been
     /// told nothing: it too has to know that there is somebody.
-    pub(crate) fn check(&mut self, now: Time) -> Result<(), LinkFault> {
+    pub(crate) fn check(&mut self, now: Time) -> Result<(), LinkError> {
         let silent_ms = self.silent_since.map_or(0, |since| now.ms_since(since));
         if silent_ms >= self.silence_ms_max {
-            return Err(LinkFault::Silent { silent_ms });
+            return Err(LinkError::Silent { silent_ms });
         }
         if self.may_ping() && now.ms_since(self.quiet_since()) >= PING_INTERVAL_MS {
             self.holdings.purge(now);
             self.ping_under_way = true;
             let operation = Operation::Link(LinkOperation::Ping);
-            let uid = self.enter(now, InFlight::prompt(Asker::Agent, operation), None);
+            let uid = self.enter(now, PendingRequest::prompt(AgentOrigin::Agent, operation), None);
             write_message(self.outbox.urgent(), MessageHead::request(uid, operation), &[]);
         }
         Ok(())
@@ -338,7 +344,7 @@ impl Link {
 
     fn begin_resume(&mut self, now: Time) {
         self.state = LinkState::Resuming;
-        let hello = InFlight::prompt(Asker::Agent, Operation::Link(LinkOperation::Hello));
+        let hello = PendingRequest::prompt(AgentOrigin::Agent, Operation::Link(LinkOperation::Hello));
         let uid = self.enter(now, hello, None);
         let auth_token = self.introduction.auth_token.as_ref().map_or(&[][..], |token| token.as_bytes());
         Hello { link_id: self.introduction.link_id, auth_token }.write(uid, self.outbox.buffer());
@@ -349,7 +355,7 @@ impl Link {
         while self.outbox.len() < LINK_OUTBOX_BYTES_MAX {
             let Some(claims) = self.resume.next_claims(now, &self.holdings) else {
                 self.resume.is_complete = true;
-                let open = InFlight::prompt(Asker::Agent, Operation::Link(LinkOperation::Open));
+                let open = PendingRequest::prompt(AgentOrigin::Agent, Operation::Link(LinkOperation::Open));
                 self.send(now, open, &[], None);
                 for owner in std::mem::take(&mut self.gone_owners) {
                     self.known_owners.insert(owner);
@@ -357,7 +363,7 @@ impl Link {
                 }
                 return;
             };
-            let claim = InFlight::prompt(Asker::Agent, Operation::Link(LinkOperation::Claim));
+            let claim = PendingRequest::prompt(AgentOrigin::Agent, Operation::Link(LinkOperation::Claim));
             let uid = self.send(now, claim, &claims.data, None);
             self.known_owners.extend(claims.owners);
             self.resume.claimed(uid, claims.tokens);
@@ -370,7 +376,7 @@ impl Link {
         {
             self.state = LinkState::Up { patch_level };
             self.grace_ms = (welcome.status == LockStatus::Ok).then_some(welcome.grace_ms);
-            self.resume = Resume::default();
+            self.resume = Handshake::default();
         }
     }
 

@@ -2,18 +2,14 @@
 //!
 //! A machine can be put down between any two calls: nothing of a connection's state is elsewhere.
 
-pub mod flight;
-mod holdings;
+#[cfg(feature = "agent")]
+pub mod agent;
+#[cfg(feature = "agent")]
+pub mod handshake;
+#[cfg(feature = "agent")]
 pub mod link;
-pub mod local;
-mod local_frames;
-mod local_locks;
-mod local_table;
-mod local_text;
-mod lock_flight;
-pub mod multiplexer;
-pub mod observe;
 pub mod outbox;
-pub mod resume;
+#[cfg(feature = "agent")]
+pub mod pending;
+#[cfg(feature = "server")]
 pub mod server;
-mod speech;

@@ -12,10 +12,10 @@
 //! over first. So nothing has to be moved when it is resumed over another.
 //!
 //! A connection that was taken over may still be in the middle of something, on another thread. So whatever is
-//! done for a link is done under [`Link::act`], which refuses who is not the link's connection any more.
+//! done for a link is done under [`LinkEntry::act`], which refuses who is not the link's connection any more.
 
 use crate::id::{ConnectionId, LinkId};
-use crate::table::{Effect, Locks};
+use crate::table::{Completion, ShardedLocks};
 use crate::time::Time;
 use foldhash::fast::RandomState;
 use std::collections::HashMap;
@@ -23,7 +23,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// How links are treated.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LinkSettings {
+pub struct LinkPolicy {
     /// How long a broken link's locks wait for it, in milliseconds.
     pub grace_ms: u32,
     /// Whether what a connection or link held is released when it is gone.
@@ -32,21 +32,21 @@ pub struct LinkSettings {
 
 /// The links of a server.
 #[derive(Debug)]
-pub struct Links {
-    settings: LinkSettings,
-    by_id: Mutex<HashMap<LinkId, Arc<Link>, RandomState>>,
+pub struct LinkTable {
+    settings: LinkPolicy,
+    by_id: Mutex<HashMap<LinkId, Arc<LinkEntry>, RandomState>>,
 }
 
 /// One link.
 #[derive(Debug)]
-pub struct Link {
+pub struct LinkEntry {
     id: LinkId,
     number: ConnectionId,
-    state: Mutex<LinkState>,
+    state: Mutex<LinkAttachment>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LinkState {
+enum LinkAttachment {
     Attached(ConnectionId),
     Lingering { until: Time },
     Forgotten,
@@ -54,25 +54,25 @@ enum LinkState {
 
 /// What a HELLO comes to.
 #[derive(Debug)]
-pub struct Greeted {
+pub struct HelloOutcome {
     /// The link.
-    pub link: Arc<Link>,
+    pub link: Arc<LinkEntry>,
     /// The connection that it was taken from, to be closed.
     pub taken_from: Option<ConnectionId>,
     /// How many locks are remembered for it.
     pub remembered: u32,
 }
 
-impl Links {
+impl LinkTable {
     /// No links yet.
     #[must_use]
-    pub fn new(settings: LinkSettings) -> Self {
+    pub fn new(settings: LinkPolicy) -> Self {
         Self { settings, by_id: Mutex::default() }
     }
 
     /// How links are treated.
     #[must_use]
-    pub const fn settings(&self) -> LinkSettings {
+    pub const fn settings(&self) -> LinkPolicy {
         self.settings
     }
 
@@ -82,28 +82,28 @@ impl Links {
         now: Time,
         id: LinkId,
         connection: ConnectionId,
-        locks: &Locks,
-        effects: &mut Vec<Effect>,
-    ) -> Greeted {
+        locks: &ShardedLocks,
+        effects: &mut Vec<Completion>,
+    ) -> HelloOutcome {
         loop {
             let link = Arc::clone(self.lock().entry(id).or_insert_with(|| {
-                let state = Mutex::new(LinkState::Attached(connection));
-                Arc::new(Link { id, number: connection, state })
+                let state = Mutex::new(LinkAttachment::Attached(connection));
+                Arc::new(LinkEntry { id, number: connection, state })
             }));
             let mut state = link.lock();
             let taken_from = match *state {
                 // It was forgotten between the two locks; there is a place for a new one now.
-                LinkState::Forgotten => continue,
-                LinkState::Attached(old) => (old != connection).then_some(old),
-                LinkState::Lingering { .. } => None,
+                LinkAttachment::Forgotten => continue,
+                LinkAttachment::Attached(old) => (old != connection).then_some(old),
+                LinkAttachment::Lingering { .. } => None,
             };
-            *state = LinkState::Attached(connection);
+            *state = LinkAttachment::Attached(connection);
             if taken_from.is_some() {
                 locks.forget_waiters(now, link.number, effects);
             }
             let remembered = locks.begin_claims(link.number);
             drop(state);
-            return Greeted { link, taken_from, remembered };
+            return HelloOutcome { link, taken_from, remembered };
         }
     }
 
@@ -111,15 +111,15 @@ impl Links {
     pub fn broke(
         &self,
         now: Time,
-        link: &Link,
+        link: &LinkEntry,
         connection: ConnectionId,
-        locks: &Locks,
-        effects: &mut Vec<Effect>,
+        locks: &ShardedLocks,
+        effects: &mut Vec<Completion>,
     ) {
         let mut state = link.lock();
-        if *state == LinkState::Attached(connection) {
+        if *state == LinkAttachment::Attached(connection) {
             locks.forget_waiters(now, link.number, effects);
-            *state = LinkState::Lingering { until: now.after_ms(self.settings.grace_ms.into()) };
+            *state = LinkAttachment::Lingering { until: now.after_ms(self.settings.grace_ms.into()) };
         }
     }
 
@@ -127,25 +127,25 @@ impl Links {
     pub fn bye(
         &self,
         now: Time,
-        link: &Link,
+        link: &LinkEntry,
         connection: ConnectionId,
-        locks: &Locks,
-        effects: &mut Vec<Effect>,
+        locks: &ShardedLocks,
+        effects: &mut Vec<Completion>,
     ) {
         let mut all = self.lock();
         let mut state = link.lock();
-        if *state == LinkState::Attached(connection) {
+        if *state == LinkAttachment::Attached(connection) {
             self.forget(now, link, &mut state, locks, effects);
             all.remove(&link.id);
         }
     }
 
     /// Forgets the links whose grace is over. Returns when to call again.
-    pub fn expire(&self, now: Time, locks: &Locks, effects: &mut Vec<Effect>) -> Option<Time> {
+    pub fn expire(&self, now: Time, locks: &ShardedLocks, effects: &mut Vec<Completion>) -> Option<Time> {
         let mut next = None;
         self.lock().retain(|_, link| {
             let mut state = link.lock();
-            let LinkState::Lingering { until } = *state else { return true };
+            let LinkAttachment::Lingering { until } = *state else { return true };
             if until <= now {
                 self.forget(now, link, &mut state, locks, effects);
                 return false;
@@ -165,12 +165,12 @@ impl Links {
     fn forget(
         &self,
         now: Time,
-        link: &Link,
-        state: &mut LinkState,
-        locks: &Locks,
-        effects: &mut Vec<Effect>,
+        link: &LinkEntry,
+        state: &mut LinkAttachment,
+        locks: &ShardedLocks,
+        effects: &mut Vec<Completion>,
     ) {
-        *state = LinkState::Forgotten;
+        *state = LinkAttachment::Forgotten;
         if self.settings.auto_release {
             locks.release_connection(now, link.number, effects);
         } else {
@@ -178,13 +178,13 @@ impl Links {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<LinkId, Arc<Link>, RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, HashMap<LinkId, Arc<LinkEntry>, RandomState>> {
         // Nothing under this lock panics; if it did, the links that are there would still be right.
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl Link {
+impl LinkEntry {
     /// The connection in whose name the link's locks are held.
     #[must_use]
     pub const fn number(&self) -> ConnectionId {
@@ -194,10 +194,10 @@ impl Link {
     /// Does something for the link, unless `connection` is not its connection any more.
     pub fn act<R>(&self, connection: ConnectionId, act: impl FnOnce() -> R) -> Option<R> {
         let state = self.lock();
-        (*state == LinkState::Attached(connection)).then(act)
+        (*state == LinkAttachment::Attached(connection)).then(act)
     }
 
-    fn lock(&self) -> MutexGuard<'_, LinkState> {
+    fn lock(&self) -> MutexGuard<'_, LinkAttachment> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

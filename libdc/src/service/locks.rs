@@ -2,18 +2,18 @@
 
 use crate::id::{Grant, Owner};
 use crate::service::stats;
-use crate::service::{Service, Tally};
-use crate::table::{Claimant, Effect, Outcome, Reply, Ticket};
+use crate::service::{RequestCounters, Service};
+use crate::table::{Completion, LockOutcome, OwnerKey, ReplyTo, WaiterId};
 use crate::time::Time;
 use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
 
 /// Who asks, and where a late answer goes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Asker {
+pub struct Requester {
     /// Who will hold what is granted.
     pub owner: Owner,
     /// The request, if it blocks.
-    pub reply: Reply,
+    pub reply: ReplyTo,
 }
 
 /// What a request about a lock comes to.
@@ -21,8 +21,8 @@ pub struct Asker {
 pub enum LockReply {
     /// This answer.
     Answer(LockAnswer<'static>),
-    /// It waits; the answer will be an [`Effect`] with this ticket.
-    Blocked(Ticket),
+    /// It waits; the answer will be an [`Completion`] with this ticket.
+    Blocked(WaiterId),
     /// The state of the table, as JSON.
     Stats(Vec<u8>),
 }
@@ -35,14 +35,14 @@ impl Service {
         &self,
         now: Time,
         action: &LockAction<'_>,
-        asker: Asker,
-        effects: &mut Vec<Effect>,
-        tally: &mut Tally,
+        asker: Requester,
+        effects: &mut Vec<Completion>,
+        tally: &mut RequestCounters,
     ) -> LockReply {
         let locks = self.locks();
-        let who = |key| Claimant { owner: asker.owner, key };
+        let who = |key| OwnerKey { owner: asker.owner, key };
         let reply = match *action {
-            _ if action.may_grant() && self.ends() => word(LockStatus::ErrorDisconnected),
+            _ if action.may_grant() && self.is_shutting_down() => word(LockStatus::ErrorDisconnected),
             LockAction::Acquire { key, limit, timeout_ms, lease_ms } => reply(
                 locks.acquire(now, who(key), limit, lease_ms, timeout_ms, asker.reply, effects),
                 LockStatus::Ok,
@@ -67,7 +67,7 @@ impl Service {
             LockAction::Stats => LockReply::Stats(stats::json(&locks.stats(now), self.connections())),
         };
         // That it was not to be had says that somebody holds it, and here nobody may.
-        let reply = if reply == word(LockStatus::Timeout) && self.ends() {
+        let reply = if reply == word(LockStatus::Timeout) && self.is_shutting_down() {
             word(LockStatus::ErrorDisconnected)
         } else {
             reply
@@ -90,13 +90,13 @@ impl LockReply {
 
 /// The answer to a blocked request.
 #[must_use]
-pub fn late_answer(outcome: Outcome) -> LockAnswer<'static> {
+pub fn late_answer(outcome: LockOutcome) -> LockAnswer<'static> {
     answer(outcome, LockStatus::Ok)
 }
 
-fn reply(outcome: Outcome, granted: LockStatus) -> LockReply {
+fn reply(outcome: LockOutcome, granted: LockStatus) -> LockReply {
     match outcome {
-        Outcome::Waiting(ticket) => LockReply::Blocked(ticket),
+        LockOutcome::Waiting(ticket) => LockReply::Blocked(ticket),
         outcome => LockReply::Answer(answer(outcome, granted)),
     }
 }
@@ -105,18 +105,18 @@ fn word(status: LockStatus) -> LockReply {
     LockReply::Answer(LockAnswer::Status(status))
 }
 
-fn answer(outcome: Outcome, granted: LockStatus) -> LockAnswer<'static> {
+fn answer(outcome: LockOutcome, granted: LockStatus) -> LockAnswer<'static> {
     LockAnswer::Status(match outcome {
-        Outcome::Granted(grant) => return held(granted, grant),
-        Outcome::Queued => LockStatus::Queued,
-        Outcome::Timeout => LockStatus::Timeout,
-        Outcome::MaxLocks => LockStatus::ErrorMaxLocks,
-        Outcome::MaxWaiters => LockStatus::ErrorMaxWaiters,
-        Outcome::LimitMismatch => LockStatus::ErrorLimitMismatch,
-        Outcome::AlreadyEnqueued => LockStatus::ErrorAlreadyEnqueued,
-        Outcome::NotEnqueued => LockStatus::ErrorNotEnqueued,
-        Outcome::LeaseExpired => LockStatus::ErrorLeaseExpired,
-        Outcome::Waiting(_) => LockStatus::Error,
+        LockOutcome::Granted(grant) => return held(granted, grant),
+        LockOutcome::Queued => LockStatus::Queued,
+        LockOutcome::Timeout => LockStatus::Timeout,
+        LockOutcome::MaxLocks => LockStatus::ErrorMaxLocks,
+        LockOutcome::MaxWaiters => LockStatus::ErrorMaxWaiters,
+        LockOutcome::LimitMismatch => LockStatus::ErrorLimitMismatch,
+        LockOutcome::AlreadyEnqueued => LockStatus::ErrorAlreadyEnqueued,
+        LockOutcome::NotEnqueued => LockStatus::ErrorNotEnqueued,
+        LockOutcome::LeaseExpired => LockStatus::ErrorLeaseExpired,
+        LockOutcome::Waiting(_) => LockStatus::Error,
     })
 }
 

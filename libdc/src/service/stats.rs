@@ -24,17 +24,17 @@ const ENTRY_BYTES: usize = 128;
 const ESCAPED_BYTES: usize = 6;
 
 #[derive(Serialize)]
-struct State<'a> {
+struct LockStatsJson<'a> {
     connections: u64,
-    locks: Vec<Held<'a>>,
-    semaphores: Vec<Shared<'a>>,
-    idle_locks: Vec<Idle<'a>>,
-    idle_semaphores: Vec<Idle<'a>>,
-    totals: Totals,
+    locks: Vec<HeldLockJson<'a>>,
+    semaphores: Vec<SemaphoreJson<'a>>,
+    idle_locks: Vec<IdleKeyJson<'a>>,
+    idle_semaphores: Vec<IdleKeyJson<'a>>,
+    totals: LockTotalsJson,
 }
 
 #[derive(Serialize)]
-struct Held<'a> {
+struct HeldLockJson<'a> {
     key: &'a str,
     owner_conn_id: u64,
     lease_expires_in_s: f64,
@@ -42,7 +42,7 @@ struct Held<'a> {
 }
 
 #[derive(Serialize)]
-struct Shared<'a> {
+struct SemaphoreJson<'a> {
     key: &'a str,
     limit: u32,
     holders: u64,
@@ -50,13 +50,13 @@ struct Shared<'a> {
 }
 
 #[derive(Serialize)]
-struct Idle<'a> {
+struct IdleKeyJson<'a> {
     key: &'a str,
     idle_s: f64,
 }
 
 #[derive(Serialize)]
-struct Totals {
+struct LockTotalsJson {
     locks: u64,
     semaphores: u64,
     idle_locks: u64,
@@ -74,7 +74,7 @@ pub(super) fn json(stats: &LockStats, connections: u64) -> Vec<u8> {
         fits
     };
     let locks = stats.locks.iter().take_while(|lock| fits(&lock.key));
-    let locks = locks.map(|lock| Held {
+    let locks = locks.map(|lock| HeldLockJson {
         key: &lock.key,
         owner_conn_id: lock.owner_connection,
         lease_expires_in_s: seconds(lock.lease_expires_in_ms),
@@ -82,24 +82,27 @@ pub(super) fn json(stats: &LockStats, connections: u64) -> Vec<u8> {
     });
     let locks = locks.collect();
     let semaphores = stats.semaphores.iter().take_while(|semaphore| fits(&semaphore.key));
-    let semaphores = semaphores.map(|semaphore| Shared {
+    let semaphores = semaphores.map(|semaphore| SemaphoreJson {
         key: &semaphore.key,
         limit: semaphore.limit,
         holders: semaphore.holders,
         waiters: semaphore.waiters,
     });
     let semaphores = semaphores.collect();
-    let mut idle = |list: &'_ [crate::table::IdleKey]| -> usize {
+    let mut idle = |list: &'_ [crate::table::IdleKeyStats]| -> usize {
         list.iter().take_while(|entry| fits(&entry.key)).count()
     };
     let (idle_locks, idle_semaphores) = (idle(&stats.idle_locks), idle(&stats.idle_semaphores));
-    let state = State {
+    let state = LockStatsJson {
         connections,
         locks,
         semaphores,
-        idle_locks: stats.idle_locks[..idle_locks].iter().map(Idle::of).collect(),
-        idle_semaphores: stats.idle_semaphores[..idle_semaphores].iter().map(Idle::of).collect(),
-        totals: Totals {
+        idle_locks: stats.idle_locks[..idle_locks].iter().map(IdleKeyJson::from_entry).collect(),
+        idle_semaphores: stats.idle_semaphores[..idle_semaphores]
+            .iter()
+            .map(IdleKeyJson::from_entry)
+            .collect(),
+        totals: LockTotalsJson {
             locks: stats.locks_total,
             semaphores: stats.semaphores_total,
             idle_locks: stats.idle_locks_total,
@@ -110,8 +113,8 @@ pub(super) fn json(stats: &LockStats, connections: u64) -> Vec<u8> {
     serde_json::to_vec(&state).unwrap_or_default()
 }
 
-impl<'a> Idle<'a> {
-    fn of(entry: &'a crate::table::IdleKey) -> Self {
+impl<'a> IdleKeyJson<'a> {
+    fn from_entry(entry: &'a crate::table::IdleKeyStats) -> Self {
         Self { key: &entry.key, idle_s: seconds(entry.idle_ms) }
     }
 }

@@ -11,7 +11,7 @@
 //! Invariants: no child ranks before its parent; `positions[items[p]] == p` for every place of the heap.
 //! A number must not be inserted twice, nor removed or changed when it is not in; else nothing here panics.
 
-use super::chunks::Chunked;
+use super::chunked_vec::ChunkedVec;
 use crate::time::Time;
 
 /// Children of a node. Eight ranks are a cache line.
@@ -22,16 +22,16 @@ const ARITY: u32 = 8;
 /// 44 bits of milliseconds, 557 years from the start of the clock, then 20 bits of the insertions' count. So
 /// where the count wraps around, once in a million, what expires in the same millisecond is out of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(super) struct Rank(u64);
+pub(super) struct ExpiryRank(u64);
 
-impl Rank {
+impl ExpiryRank {
     const ORDER_BITS: u32 = 20;
     /// The last moment that a rank can express.
     pub(super) const LATEST: Time = Time::from_ms(u64::MAX >> Self::ORDER_BITS);
     /// Ranks after everything that is ever inserted.
     pub(super) const NEVER: Self = Self(u64::MAX);
 
-    /// The rank of what expires at `time`, at most [`Rank::LATEST`], and was inserted as number `order`.
+    /// The rank of what expires at `time`, at most [`ExpiryRank::LATEST`], and was inserted as number `order`.
     pub(super) fn new(time: Time, order: u32) -> Self {
         let order = u64::from(order) & ((1 << Self::ORDER_BITS) - 1);
         Self(time.min(Self::LATEST).as_ms() << Self::ORDER_BITS | order)
@@ -56,25 +56,25 @@ impl Rank {
 /// A queue of numbers, soonest to expire first.
 pub(super) struct ExpiryQueue {
     /// The heap's ranks, then the numbers that have them.
-    ranks: Chunked<u64>,
-    items: Chunked<u32>,
+    ranks: ChunkedVec<u64>,
+    items: ChunkedVec<u32>,
     /// By number: its place in the heap. Stale for numbers that are not in the queue.
-    positions: Chunked<u32>,
+    positions: ChunkedVec<u32>,
 }
 
 impl ExpiryQueue {
     pub(super) const fn new() -> Self {
-        Self { ranks: Chunked::new(), items: Chunked::new(), positions: Chunked::new() }
+        Self { ranks: ChunkedVec::new(), items: ChunkedVec::new(), positions: ChunkedVec::new() }
     }
 
     /// The soonest to expire: its rank and number.
     #[inline]
-    pub(super) fn first(&self) -> Option<(Rank, u32)> {
-        if self.ranks.len() == 0 { None } else { Some((Rank(self.ranks[0]), self.items[0])) }
+    pub(super) fn first(&self) -> Option<(ExpiryRank, u32)> {
+        if self.ranks.len() == 0 { None } else { Some((ExpiryRank(self.ranks[0]), self.items[0])) }
     }
 
     /// Adds a number that is not in. Numbers used for the first time must come without gaps, from 0.
-    pub(super) fn insert(&mut self, item: u32, rank: Rank) {
+    pub(super) fn insert(&mut self, item: u32, rank: ExpiryRank) {
         let place = self.ranks.len() as u32;
         self.ranks.push(rank.0);
         self.items.push(item);
@@ -98,7 +98,7 @@ impl ExpiryQueue {
     }
 
     /// Gives a number that is in another rank, if that is an earlier one.
-    pub(super) fn lower(&mut self, item: u32, rank: Rank) {
+    pub(super) fn lower(&mut self, item: u32, rank: ExpiryRank) {
         let place = self.positions[item];
         if rank.0 < self.ranks[place] {
             self.rise(place, rank.0, item);
@@ -107,12 +107,12 @@ impl ExpiryQueue {
 
     /// The rank of a number that is in.
     #[cfg(test)]
-    pub(super) fn rank(&self, item: u32) -> Rank {
-        Rank(self.ranks[self.positions[item]])
+    pub(super) fn rank(&self, item: u32) -> ExpiryRank {
+        ExpiryRank(self.ranks[self.positions[item]])
     }
 
     /// Gives a number that is in another rank.
-    pub(super) fn change(&mut self, item: u32, rank: Rank) {
+    pub(super) fn change(&mut self, item: u32, rank: ExpiryRank) {
         let place = self.positions[item];
         if rank.0 < self.ranks[place] {
             self.rise(place, rank.0, item);
@@ -129,10 +129,10 @@ impl ExpiryQueue {
             if above <= rank {
                 break;
             }
-            self.put(place, above, self.items[parent]);
+            self.place_at(place, above, self.items[parent]);
             place = parent;
         }
-        self.put(place, rank, item);
+        self.place_at(place, rank, item);
     }
 
     /// Puts what belongs at or below `place` where it ranks.
@@ -156,13 +156,13 @@ impl ExpiryQueue {
             if rank <= least {
                 break;
             }
-            self.put(place, least, self.items[child]);
+            self.place_at(place, least, self.items[child]);
             place = child;
         }
-        self.put(place, rank, item);
+        self.place_at(place, rank, item);
     }
 
-    fn put(&mut self, place: u32, rank: u64, item: u32) {
+    fn place_at(&mut self, place: u32, rank: u64, item: u32) {
         self.ranks[place] = rank;
         self.items[place] = item;
         self.positions[item] = place;
@@ -175,8 +175,8 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::{BTreeMap, BTreeSet};
 
-    fn at(ms: u64, order: u32) -> Rank {
-        Rank::new(Time::from_ms(ms), order)
+    fn at(ms: u64, order: u32) -> ExpiryRank {
+        ExpiryRank::new(Time::from_ms(ms), order)
     }
 
     fn check(queue: &ExpiryQueue) {
@@ -192,9 +192,9 @@ mod tests {
         assert!(at(2, 3) < at(2, 4));
         assert!(at(2, u32::MAX) < at(3, 0));
         assert_eq!(at(1 << 43, 7).time(), Time::from_ms(1 << 43));
-        assert_eq!(at(u64::MAX, 7).time(), Rank::LATEST);
-        assert!(at(u64::MAX, 7) < Rank::NEVER);
-        assert_eq!(Rank::from_bits(at(5, 6).to_bits()), at(5, 6));
+        assert_eq!(at(u64::MAX, 7).time(), ExpiryRank::LATEST);
+        assert!(at(u64::MAX, 7) < ExpiryRank::NEVER);
+        assert_eq!(ExpiryRank::from_bits(at(5, 6).to_bits()), at(5, 6));
     }
 
     #[test]
@@ -216,8 +216,8 @@ mod tests {
         #[test]
         fn behaves_as_a_sorted_set(steps in prop::collection::vec((0..6u8, 0..50u64, any::<u32>()), 1..600)) {
             let mut queue = ExpiryQueue::new();
-            let mut model: BTreeSet<(Rank, u32)> = BTreeSet::new();
-            let mut ranks: BTreeMap<u32, Rank> = BTreeMap::new();
+            let mut model: BTreeSet<(ExpiryRank, u32)> = BTreeSet::new();
+            let mut ranks: BTreeMap<u32, ExpiryRank> = BTreeMap::new();
             let mut vacant: Vec<u32> = Vec::new();
             for (order, (kind, ms, pick)) in steps.into_iter().enumerate() {
                 if kind < 2 || model.is_empty() {

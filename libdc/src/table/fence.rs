@@ -5,7 +5,7 @@
 //! fence it has seen, and refuses what comes with a smaller one, is never written to by a holder whose lease has
 //! passed once its successor has written.
 //!
-//! Across restarts that holds if the numbers start above all that were ever given out. Who makes a [`Fences`]
+//! Across restarts that holds if the numbers start above all that were ever given out. Who makes a [`FenceSource`]
 //! sees to it: from an epoch that is kept, which is certain; or from a clock, which is right as long as the clock
 //! was not set back behind the last start, and as grants came slower on the whole than the clock's numbers.
 //!
@@ -19,11 +19,11 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 /// The source of fences; a clone draws from the same.
 #[derive(Clone, Debug)]
-pub struct Fences {
+pub struct FenceSource {
     last: Arc<AtomicU64>,
 }
 
-impl Fences {
+impl FenceSource {
     /// Fences greater than `last`.
     #[must_use]
     pub fn starting_at(last: u64) -> Self {
@@ -51,7 +51,7 @@ mod tests {
 
     #[test]
     fn every_fence_is_greater_than_those_before() {
-        let fences = Fences::starting_at(41);
+        let fences = FenceSource::starting_at(41);
         assert_eq!(fences.current(), 41);
         assert_eq!((fences.next(), fences.clone().next(), fences.next()), (42, 43, 44));
         assert_eq!(fences.current(), 44);
@@ -59,12 +59,12 @@ mod tests {
 
     #[test]
     fn the_end_of_the_numbers_is_no_panic() {
-        assert_eq!(Fences::starting_at(u64::MAX).next(), 0);
+        assert_eq!(FenceSource::starting_at(u64::MAX).next(), 0);
     }
 
     #[test]
     fn threads_never_draw_the_same() {
-        let fences = Fences::starting_at(0);
+        let fences = FenceSource::starting_at(0);
         let drawn: Vec<u64> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)
                 .map(|_| scope.spawn(|| (0..1_000).map(|_| fences.next()).collect::<Vec<_>>()))

@@ -1,23 +1,23 @@
 //! What a server knows. The time comes in as an argument, and nothing takes longer because there is much of it.
 
-mod chunks;
+mod chunked_vec;
 mod expiry;
 mod fence;
-mod index;
+mod hash_index;
 mod lock;
-mod room;
+mod quota;
 mod session;
 mod sharded;
 mod store;
 
-pub use fence::Fences;
+pub use fence::FenceSource;
 pub use lock::{
-    Claimant, Effect, HeldLock, IdleKey, LockSettings, LockStats, LockTotals, Locks, Outcome, Reply, Ticket,
-    UsedSemaphore,
+    Completion, HeldLockStats, IdleKeyStats, LockOutcome, LockSettings, LockStats, LockTotals, OwnerKey,
+    ReplyTo, SemaphoreStats, ShardedLocks, WaiterId,
 };
-pub use session::{Added, SessionLimits, SessionTable, SessionTotals};
+pub use session::{AddOutcome, SessionLimits, SessionTable, SessionTotals};
 pub use sharded::ShardedSessions;
-pub use store::{Expired, SessionStore};
+pub use store::{ExpiryStep, SessionStore};
 
 #[cfg(test)]
 mod model;

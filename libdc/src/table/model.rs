@@ -1,20 +1,20 @@
 //! What the tables promise, written down in the simplest way, and random operations on both.
 
-use super::{Added, SessionLimits, SessionStore, SessionTable, SessionTotals, ShardedSessions};
+use super::{AddOutcome, SessionLimits, SessionStore, SessionTable, SessionTotals, ShardedSessions};
 use crate::id::SessionId;
 use crate::time::Time;
 use proptest::prelude::*;
 use std::sync::Mutex;
 
 /// Sessions in the order in which they were added. Expired ones leave at once.
-struct Model {
+struct NaiveSessions {
     limits: SessionLimits,
     sessions: Vec<(Vec<u8>, Vec<u8>, Time)>,
     evicted: u64,
     expired: u64,
 }
 
-impl Model {
+impl NaiveSessions {
     fn new(limits: SessionLimits) -> Self {
         Self { limits, sessions: Vec::new(), evicted: 0, expired: 0 }
     }
@@ -29,7 +29,7 @@ impl Model {
         self.sessions.iter().map(|(id, session, _)| id.len() + session.len()).sum()
     }
 
-    fn place(&self, id: &[u8]) -> Option<usize> {
+    fn index_of(&self, id: &[u8]) -> Option<usize> {
         self.sessions.iter().position(|(other, ..)| other == id)
     }
 
@@ -39,17 +39,17 @@ impl Model {
             || bytes > 0 && (self.bytes() + more) as u64 > bytes
     }
 
-    fn add(&mut self, now: Time, id: &[u8], session: &[u8], timeout_ms: u32) -> Added {
+    fn add(&mut self, now: Time, id: &[u8], session: &[u8], timeout_ms: u32) -> AddOutcome {
         let size = id.len() + session.len();
         if self.limits.bytes > 0 && size as u64 > self.limits.bytes {
-            return Added::TooLarge;
+            return AddOutcome::TooLarge;
         }
-        if self.place(id).is_some() {
-            return Added::Matching;
+        if self.index_of(id).is_some() {
+            return AddOutcome::Matching;
         }
         let expires = now.after_ms(u64::from(timeout_ms)).min(Time::from_ms((1 << 44) - 1));
         if expires <= now {
-            return Added::Stored { evicted: 0 };
+            return AddOutcome::Stored { evicted: 0 };
         }
         let mut evicted = 0;
         while self.full(size) {
@@ -60,7 +60,7 @@ impl Model {
         }
         self.evicted += evicted as u64;
         self.sessions.push((id.to_vec(), session.to_vec(), expires));
-        Added::Stored { evicted }
+        AddOutcome::Stored { evicted }
     }
 
     fn totals(&self) -> SessionTotals {
@@ -73,7 +73,7 @@ impl Model {
 struct Bare(Mutex<SessionTable>);
 
 impl SessionStore for Bare {
-    fn add(&self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> Added {
+    fn add(&self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> AddOutcome {
         self.0.lock().unwrap().add(now, id, session, timeout_ms)
     }
 
@@ -96,9 +96,9 @@ impl SessionStore for Bare {
         self.0.lock().unwrap().prefetch(ids);
     }
 
-    fn expire(&self, now: Time) -> super::Expired {
+    fn expire(&self, now: Time) -> super::ExpiryStep {
         let mut table = self.0.lock().unwrap();
-        super::Expired { sessions: table.expire(now, 3), next: table.next_expiry() }
+        super::ExpiryStep { sessions: table.expire(now, 3), next: table.next_expiry() }
     }
 
     fn totals(&self, _: Time) -> SessionTotals {
@@ -107,7 +107,7 @@ impl SessionStore for Bare {
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum ModelStep {
     Wait(u64),
     Add { id: Vec<u8>, len: usize, timeout_ms: u32 },
     Get(Vec<u8>),
@@ -126,19 +126,19 @@ fn ids() -> impl Strategy<Value = Vec<u8>> {
     ]
 }
 
-fn steps() -> impl Strategy<Value = Vec<Step>> {
+fn steps() -> impl Strategy<Value = Vec<ModelStep>> {
     let wait = prop_oneof![3 => 0..3u64, 2 => 3..30u64, 1 => prop::sample::select(vec![100, 5_000, 1 << 40])];
     let timeout = prop_oneof![1 => Just(0), 3 => 1..4u32, 4 => 4..60u32, 1 => Just(604_800_000)];
     let len = prop_oneof![5 => 0..12usize, 1 => 12..80usize];
     let step = prop_oneof![
-        3 => wait.prop_map(Step::Wait),
-        8 => (ids(), len, timeout).prop_map(|(id, len, timeout_ms)| Step::Add { id, len, timeout_ms }),
-        4 => ids().prop_map(Step::Get),
-        2 => ids().prop_map(Step::Remove),
-        1 => ids().prop_map(Step::Have),
-        1 => prop::collection::vec(ids(), 0..40).prop_map(Step::Prefetch),
-        1 => Just(Step::Expire),
-        1 => Just(Step::Count),
+        3 => wait.prop_map(ModelStep::Wait),
+        8 => (ids(), len, timeout).prop_map(|(id, len, timeout_ms)| ModelStep::Add { id, len, timeout_ms }),
+        4 => ids().prop_map(ModelStep::Get),
+        2 => ids().prop_map(ModelStep::Remove),
+        1 => ids().prop_map(ModelStep::Have),
+        1 => prop::collection::vec(ids(), 0..40).prop_map(ModelStep::Prefetch),
+        1 => Just(ModelStep::Expire),
+        1 => Just(ModelStep::Count),
     ];
     prop::collection::vec(step, 1..300)
 }
@@ -154,39 +154,39 @@ fn drive(
     store: &impl SessionStore,
     limits: SessionLimits,
     start: Time,
-    steps: &[Step],
+    steps: &[ModelStep],
 ) -> Result<(), TestCaseError> {
     let key = |id| SessionId::new(id).unwrap();
-    let mut model = Model::new(limits);
+    let mut model = NaiveSessions::new(limits);
     let mut now = start;
     for (number, step) in steps.iter().enumerate() {
         model.at(now);
         match step {
-            Step::Wait(ms) => now = now.after_ms(*ms),
-            Step::Add { id, len, timeout_ms } => {
+            ModelStep::Wait(ms) => now = now.after_ms(*ms),
+            ModelStep::Add { id, len, timeout_ms } => {
                 let session = vec![number as u8; *len];
                 let added = store.add(now, key(id), &session, *timeout_ms);
                 prop_assert_eq!(added, model.add(now, id, &session, *timeout_ms));
             }
-            Step::Get(id) => {
+            ModelStep::Get(id) => {
                 let mut out = vec![1, 2];
                 let found = store.get(now, key(id), &mut out);
-                let expected = model.place(id).map(|place| &model.sessions[place].1[..]);
+                let expected = model.index_of(id).map(|place| &model.sessions[place].1[..]);
                 prop_assert_eq!(found, expected.is_some());
                 prop_assert_eq!(&out[..2], &[1, 2]);
                 prop_assert_eq!(&out[2..], expected.unwrap_or_default());
             }
-            Step::Remove(id) => {
-                let place = model.place(id);
+            ModelStep::Remove(id) => {
+                let place = model.index_of(id);
                 prop_assert_eq!(store.remove(now, key(id)), place.is_some());
                 place.map(|place| model.sessions.remove(place));
             }
-            Step::Have(id) => prop_assert_eq!(store.have(now, key(id)), model.place(id).is_some()),
-            Step::Prefetch(ids) => store.prefetch(&ids.iter().map(|id| key(id)).collect::<Vec<_>>()),
-            Step::Expire => {
+            ModelStep::Have(id) => prop_assert_eq!(store.have(now, key(id)), model.index_of(id).is_some()),
+            ModelStep::Prefetch(ids) => store.prefetch(&ids.iter().map(|id| key(id)).collect::<Vec<_>>()),
+            ModelStep::Expire => {
                 store.expire(now);
             }
-            Step::Count => sweep_and_count(store, &model, now)?,
+            ModelStep::Count => sweep_and_count(store, &model, now)?,
         }
         // Not after every step: counting sweeps.
         if number % 7 != 0 {
@@ -200,7 +200,7 @@ fn drive(
     sweep_and_count(store, &model, now)
 }
 
-fn sweep_and_count(store: &impl SessionStore, model: &Model, now: Time) -> Result<(), TestCaseError> {
+fn sweep_and_count(store: &impl SessionStore, model: &NaiveSessions, now: Time) -> Result<(), TestCaseError> {
     while store.expire(now).next.is_some_and(|next| next <= now) {}
     prop_assert_eq!(store.totals(now), model.totals());
     prop_assert_eq!(store.expire(now).next, model.sessions.iter().map(|(.., expires)| *expires).min());

@@ -29,9 +29,9 @@
 //!
 //! No operation panics.
 
-use super::chunks::Chunked;
-use super::expiry::{ExpiryQueue, Rank};
-use super::index::{ENTRIES_MAX, GUESSES, IdHasher, Index, Key};
+use super::chunked_vec::ChunkedVec;
+use super::expiry::{ExpiryQueue, ExpiryRank};
+use super::hash_index::{ENTRIES_MAX, GUESSES, HashIndex, HashedId, IdHasher};
 use crate::id::SessionId;
 use crate::time::Time;
 
@@ -44,10 +44,10 @@ const CACHE_LINE: usize = 64;
 pub struct SessionTable {
     hasher: IdHasher,
     limits: SessionLimits,
-    index: Index,
+    index: HashIndex,
     expiry: ExpiryQueue,
     /// By the number that the index gave.
-    entries: Chunked<Entry>,
+    entries: ChunkedVec<SessionEntry>,
     /// Of all ids and sessions.
     bytes: u64,
     /// Sessions ever stored, modulo 2^32.
@@ -58,13 +58,13 @@ pub struct SessionTable {
 
 /// A session. Where the number is vacant, `data` is empty.
 #[derive(Default)]
-struct Entry {
+struct SessionEntry {
     /// The length of the id, the id, the session.
     data: Box<[u8]>,
     expires: Time,
 }
 
-const _: () = assert!(size_of::<Entry>() == 24, "the memory that a session takes is documented");
+const _: () = assert!(size_of::<SessionEntry>() == 24, "the memory that a session takes is documented");
 
 /// How much a table may hold.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -95,7 +95,7 @@ impl SessionLimits {
 
 /// What became of an ADD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Added {
+pub enum AddOutcome {
     /// The session is stored, or was, if it expired at once.
     Stored {
         /// Sessions removed before their time to make room.
@@ -122,7 +122,7 @@ pub struct SessionTotals {
 
 /// A session removed because it was the soonest to expire.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Removed {
+pub(super) struct EvictedSession {
     /// Of id and session.
     pub(super) bytes: u64,
     /// Whether it had not expired.
@@ -138,9 +138,9 @@ impl SessionTable {
         Self {
             hasher: IdHasher::new(seed),
             limits,
-            index: Index::new(),
+            index: HashIndex::new(),
             expiry: ExpiryQueue::new(),
-            entries: Chunked::new(),
+            entries: ChunkedVec::new(),
             bytes: 0,
             stored: 0,
             evicted: 0,
@@ -151,7 +151,7 @@ impl SessionTable {
     /// Stores `session` under `id` for `timeout_ms`, unless there is one already.
     ///
     /// With a timeout of 0 it has expired when it is stored, so nothing is, and nothing is evicted for it.
-    pub fn add(&mut self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> Added {
+    pub fn add(&mut self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> AddOutcome {
         self.add_key(now, self.hasher.key(id), session, timeout_ms)
     }
 
@@ -248,10 +248,16 @@ impl SessionTable {
     }
 
     /// As [`SessionTable::add`].
-    pub(super) fn add_key(&mut self, now: Time, key: Key<'_>, session: &[u8], timeout_ms: u32) -> Added {
+    pub(super) fn add_key(
+        &mut self,
+        now: Time,
+        key: HashedId<'_>,
+        session: &[u8],
+        timeout_ms: u32,
+    ) -> AddOutcome {
         let bytes = cost(key.id, session);
         if !self.limits.allow(1, bytes) {
-            return Added::TooLarge;
+            return AddOutcome::TooLarge;
         }
         let expires = expiry(now, timeout_ms);
         if let Some(added) = self.prepare(now, key, expires) {
@@ -263,11 +269,11 @@ impl SessionTable {
             evicted += usize::from(removed.alive);
         }
         self.insert(key, session, expires, self.stored);
-        Added::Stored { evicted }
+        AddOutcome::Stored { evicted }
     }
 
     /// As [`SessionTable::get`].
-    pub(super) fn get_key(&self, now: Time, key: Key<'_>) -> Option<&[u8]> {
+    pub(super) fn get_key(&self, now: Time, key: HashedId<'_>) -> Option<&[u8]> {
         let entry = &self.entries[self.find(key)?];
         if entry.expires <= now {
             return None;
@@ -276,7 +282,7 @@ impl SessionTable {
     }
 
     /// As [`SessionTable::remove`].
-    pub(super) fn remove_key(&mut self, now: Time, key: Key<'_>) -> bool {
+    pub(super) fn remove_key(&mut self, now: Time, key: HashedId<'_>) -> bool {
         let Some(number) = self.find_alive(now, key) else { return false };
         self.drop_entry(number);
         true
@@ -284,12 +290,12 @@ impl SessionTable {
 
     /// The answer to an ADD that needs no room; `None` if it does. Then what has expired under this id, and
     /// some that has under others, is out of the way.
-    pub(super) fn prepare(&mut self, now: Time, key: Key<'_>, expires: Time) -> Option<Added> {
+    pub(super) fn prepare(&mut self, now: Time, key: HashedId<'_>, expires: Time) -> Option<AddOutcome> {
         if self.find_alive(now, key).is_some() {
-            return Some(Added::Matching);
+            return Some(AddOutcome::Matching);
         }
         if expires <= now {
-            return Some(Added::Stored { evicted: 0 });
+            return Some(AddOutcome::Stored { evicted: 0 });
         }
         self.expire(now, EXPIRED_PER_ADD);
         None
@@ -297,16 +303,16 @@ impl SessionTable {
 
     /// Stores a session under an id that is not there, whatever the limits say. `order` decides what is older
     /// of two that expire together.
-    pub(super) fn insert(&mut self, key: Key<'_>, session: &[u8], expires: Time, order: u32) {
+    pub(super) fn insert(&mut self, key: HashedId<'_>, session: &[u8], expires: Time, order: u32) {
         let number = self.index.insert(key.index_hash());
-        self.expiry.insert(number, Rank::new(expires, order));
-        self.entries.set_or_push(number, Entry::new(key.id, session, expires));
+        self.expiry.insert(number, ExpiryRank::new(expires, order));
+        self.entries.set_or_push(number, SessionEntry::new(key.id, session, expires));
         self.bytes += cost(key.id, session);
         self.stored = self.stored.wrapping_add(1);
     }
 
     /// Removes the session that expires soonest; `None` if there is none.
-    pub(super) fn evict(&mut self, now: Time) -> Option<Removed> {
+    pub(super) fn evict(&mut self, now: Time) -> Option<EvictedSession> {
         let (rank, number) = self.expiry.first()?;
         let alive = rank.time() > now;
         if alive {
@@ -314,21 +320,21 @@ impl SessionTable {
         } else {
             self.expired += 1;
         }
-        Some(Removed { bytes: self.drop_entry(number), alive })
+        Some(EvictedSession { bytes: self.drop_entry(number), alive })
     }
 
-    /// The rank of the session that expires soonest; [`Rank::NEVER`] if there is none.
-    pub(super) fn soonest(&self) -> Rank {
-        self.expiry.first().map_or(Rank::NEVER, |(rank, _)| rank)
+    /// The rank of the session that expires soonest; [`ExpiryRank::NEVER`] if there is none.
+    pub(super) fn soonest(&self) -> ExpiryRank {
+        self.expiry.first().map_or(ExpiryRank::NEVER, |(rank, _)| rank)
     }
 
     #[inline]
-    fn find(&self, key: Key<'_>) -> Option<u32> {
+    fn find(&self, key: HashedId<'_>) -> Option<u32> {
         self.index.find(key.index_hash(), |number| self.entries[number].has_id(key.id))
     }
 
     /// As [`SessionTable::find`], and what it finds expired it removes.
-    fn find_alive(&mut self, now: Time, key: Key<'_>) -> Option<u32> {
+    fn find_alive(&mut self, now: Time, key: HashedId<'_>) -> Option<u32> {
         let number = self.find(key)?;
         if self.entries[number].expires <= now {
             self.drop_entry(number);
@@ -348,7 +354,7 @@ impl SessionTable {
     }
 }
 
-impl Entry {
+impl SessionEntry {
     fn new(id: SessionId<'_>, session: &[u8], expires: Time) -> Self {
         let id = id.as_bytes();
         let mut data = Vec::with_capacity(1 + id.len() + session.len());
@@ -376,7 +382,7 @@ pub(super) fn cost(id: SessionId<'_>, session: &[u8]) -> u64 {
 
 /// When a session added now expires.
 pub(super) fn expiry(now: Time, timeout_ms: u32) -> Time {
-    now.after_ms(u64::from(timeout_ms)).min(Rank::LATEST)
+    now.after_ms(u64::from(timeout_ms)).min(ExpiryRank::LATEST)
 }
 
 #[cfg(test)]
@@ -395,14 +401,14 @@ mod tests {
         SessionTable::new(SessionLimits { sessions, bytes }, [1, 2])
     }
 
-    const STORED: Added = Added::Stored { evicted: 0 };
+    const STORED: AddOutcome = AddOutcome::Stored { evicted: 0 };
 
     #[test]
     fn a_session_is_found_until_the_millisecond_it_expires() {
         let mut table = table(0, 0);
         assert_eq!(table.add(at(100), id(b"a"), b"one", 50), STORED);
         assert_eq!(table.get(at(149), id(b"a")), Some(&b"one"[..]));
-        assert_eq!(table.add(at(149), id(b"a"), b"two", 50), Added::Matching);
+        assert_eq!(table.add(at(149), id(b"a"), b"two", 50), AddOutcome::Matching);
         assert_eq!(table.get(at(150), id(b"a")), None);
         assert!(!table.have(at(150), id(b"a")));
         assert_eq!(table.len(), 1, "nobody swept it");
@@ -418,7 +424,7 @@ mod tests {
         let mut table = table(1, 0);
         assert_eq!(table.add(at(0), id(b"a"), b"one", 9), STORED);
         assert_eq!(table.add(at(0), id(b"b"), b"two", 0), STORED);
-        assert_eq!(table.add(at(0), id(b"a"), b"two", 0), Added::Matching);
+        assert_eq!(table.add(at(0), id(b"a"), b"two", 0), AddOutcome::Matching);
         assert!(table.have(at(0), id(b"a")) && !table.have(at(0), id(b"b")));
         assert_eq!(table.len(), 1);
     }
@@ -429,9 +435,9 @@ mod tests {
         for (name, timeout_ms) in [(b"a", 30), (b"b", 20), (b"c", 20)] {
             assert_eq!(table.add(at(0), id(name), b"x", timeout_ms), STORED);
         }
-        assert_eq!(table.add(at(0), id(b"a"), b"x", 90), Added::Matching);
+        assert_eq!(table.add(at(0), id(b"a"), b"x", 90), AddOutcome::Matching);
         assert_eq!(table.len(), 3, "a match evicts nothing");
-        assert_eq!(table.add(at(0), id(b"d"), b"x", 1), Added::Stored { evicted: 1 });
+        assert_eq!(table.add(at(0), id(b"d"), b"x", 1), AddOutcome::Stored { evicted: 1 });
         assert!(!table.have(at(0), id(b"b")), "the older one of the two that expire first");
         assert!(table.have(at(0), id(b"d")), "never the newcomer");
         assert_eq!(table.add(at(1), id(b"e"), b"x", 50), STORED, "d had expired");
@@ -441,14 +447,14 @@ mod tests {
     #[test]
     fn at_the_limit_of_bytes_as_many_go_as_needed() {
         let mut table = table(0, 20);
-        assert_eq!(table.add(at(0), id(b"big"), &[0; 18], 10), Added::TooLarge);
+        assert_eq!(table.add(at(0), id(b"big"), &[0; 18], 10), AddOutcome::TooLarge);
         assert_eq!(table.add(at(0), id(b"big"), &[0; 17], 10), STORED);
-        assert_eq!(table.add(at(0), id(b"a"), b"x", 5), Added::Stored { evicted: 1 });
+        assert_eq!(table.add(at(0), id(b"a"), b"x", 5), AddOutcome::Stored { evicted: 1 });
         for name in [b"b", b"c", b"d", b"e", b"f", b"g", b"h", b"i", b"j"] {
             assert_eq!(table.add(at(0), id(name), b"x", 9), STORED);
         }
         assert_eq!(table.bytes(), 20);
-        assert_eq!(table.add(at(0), id(b"k"), b"1234", 9), Added::Stored { evicted: 3 });
+        assert_eq!(table.add(at(0), id(b"k"), b"1234", 9), AddOutcome::Stored { evicted: 3 });
         assert_eq!((table.len(), table.bytes()), (8, 19));
         assert!(!table.have(at(0), id(b"c")) && table.have(at(0), id(b"d")));
     }

@@ -15,11 +15,11 @@
 //! No thread ever holds two locks, waits for anything but a lock, or holds one longer than for one operation
 //! of a table. With a single shard there is that lock and nothing else, and the table keeps the limits itself.
 
-use super::expiry::Rank;
-use super::index::{GUESSES, IdHasher, Key};
-use super::room::{Room, SharedRoom};
-use super::session::{Added, SessionLimits, SessionTable, SessionTotals, cost, expiry};
-use super::store::{Expired, SessionStore};
+use super::expiry::ExpiryRank;
+use super::hash_index::{GUESSES, HashedId, IdHasher};
+use super::quota::{Quota, SharedQuota};
+use super::session::{AddOutcome, SessionLimits, SessionTable, SessionTotals, cost, expiry};
+use super::store::{ExpiryStep, SessionStore};
 use crate::id::SessionId;
 use crate::limits::EXPIRY_BATCH;
 use crate::time::Time;
@@ -33,27 +33,27 @@ const SHARDS_MAX: usize = 256;
 pub struct ShardedSessions {
     hasher: IdHasher,
     /// A power of two.
-    shards: Box<[Shard]>,
+    shards: Box<[SessionShard]>,
     /// What is kept in common by several shards; not used if there is one.
-    common: Apart<Common>,
+    common: CachePadded<SharedLimits>,
 }
 
-struct Shard {
+struct SessionShard {
     /// The bits of the rank of what expires soonest in `table`. Written under its lock; to others a hint.
-    soonest: Apart<AtomicU64>,
-    table: Apart<Mutex<SessionTable>>,
+    soonest: CachePadded<AtomicU64>,
+    table: CachePadded<Mutex<SessionTable>>,
 }
 
-struct Common {
+struct SharedLimits {
     limits: SessionLimits,
-    room: SharedRoom,
+    room: SharedQuota,
     /// Sessions ever stored, modulo 2^32: the order of those that expire together.
     stored: AtomicU32,
 }
 
 /// Keeps a value in cache lines of its own: two, since processors fetch them in pairs.
 #[repr(align(128))]
-struct Apart<T>(T);
+struct CachePadded<T>(T);
 
 impl ShardedSessions {
     /// An empty store of `shards` shards, rounded up to a power of two, at most 256. One is best for one
@@ -64,59 +64,59 @@ impl ShardedSessions {
     pub fn new(shards: usize, limits: SessionLimits, seed: [u64; 2]) -> Self {
         let shards = shards.clamp(1, SHARDS_MAX).next_power_of_two();
         let table_limits = if shards == 1 { limits } else { SessionLimits::default() };
-        let common = Common { limits, room: SharedRoom::new(limits), stored: AtomicU32::new(0) };
+        let common = SharedLimits { limits, room: SharedQuota::new(limits), stored: AtomicU32::new(0) };
         Self {
             hasher: IdHasher::new(seed),
-            shards: (0..shards).map(|_| Shard::new(SessionTable::new(table_limits, seed))).collect(),
-            common: Apart(common),
+            shards: (0..shards).map(|_| SessionShard::new(SessionTable::new(table_limits, seed))).collect(),
+            common: CachePadded(common),
         }
     }
 
-    fn shard(&self, key: Key<'_>) -> &Shard {
+    fn shard(&self, key: HashedId<'_>) -> &SessionShard {
         &self.shards[self.shard_number(key)]
     }
 
-    fn shard_number(&self, key: Key<'_>) -> usize {
+    fn shard_number(&self, key: HashedId<'_>) -> usize {
         key.table_hash() as usize & (self.shards.len() - 1)
     }
 
     /// As [`SessionStore::add`], where several shards share the room.
-    fn add_sharing(&self, now: Time, key: Key<'_>, session: &[u8], timeout_ms: u32) -> Added {
+    fn add_sharing(&self, now: Time, key: HashedId<'_>, session: &[u8], timeout_ms: u32) -> AddOutcome {
         if !self.common.0.limits.allow(1, cost(key.id, session)) {
-            return Added::TooLarge;
+            return AddOutcome::TooLarge;
         }
         let expires = expiry(now, timeout_ms);
-        let mut room = Room::default();
+        let mut room = Quota::default();
         let mut evicted = 0;
         let added = loop {
             if let Some(added) = self.try_add(now, key, session, expires, &mut room) {
                 break added;
             }
             let Some((freed, alive)) = self.evict_soonest(now) else {
-                break Added::Stored { evicted };
+                break AddOutcome::Stored { evicted };
             };
             room = room.plus(freed);
             evicted += usize::from(alive);
         };
         self.common.0.room.give_back(room);
-        if added == Added::Matching { added } else { Added::Stored { evicted } }
+        if added == AddOutcome::Matching { added } else { AddOutcome::Stored { evicted } }
     }
 
     /// The answer to an ADD, unless `room` and what nobody has taken are too little.
     fn try_add(
         &self,
         now: Time,
-        key: Key<'_>,
+        key: HashedId<'_>,
         session: &[u8],
         expires: Time,
-        room: &mut Room,
-    ) -> Option<Added> {
-        let Common { room: shared, stored, .. } = &self.common.0;
-        let needed = Room { sessions: 1, bytes: cost(key.id, session) };
+        room: &mut Quota,
+    ) -> Option<AddOutcome> {
+        let SharedLimits { room: shared, stored, .. } = &self.common.0;
+        let needed = Quota { sessions: 1, bytes: cost(key.id, session) };
         self.shard(key).with(|table| {
-            let before = Room::taken_by(table);
+            let before = Quota::taken_by(table);
             let answer = table.prepare(now, key, expires);
-            shared.give_back(before.less(Room::taken_by(table)));
+            shared.give_back(before.less(Quota::taken_by(table)));
             if answer.is_some() {
                 return answer;
             }
@@ -125,31 +125,31 @@ impl ShardedSessions {
             }
             table.insert(key, session, expires, stored.fetch_add(1, Ordering::Relaxed));
             *room = room.less(needed);
-            Some(Added::Stored { evicted: 0 })
+            Some(AddOutcome::Stored { evicted: 0 })
         })
     }
 
     /// Removes what expires soonest of all: the room it took up, and whether it had not expired yet.
-    fn evict_soonest(&self, now: Time) -> Option<(Room, bool)> {
+    fn evict_soonest(&self, now: Time) -> Option<(Quota, bool)> {
         loop {
             let shard = self.shards.iter().min_by_key(|shard| shard.soonest())?;
-            if shard.soonest() == Rank::NEVER {
+            if shard.soonest() == ExpiryRank::NEVER {
                 return None;
             }
             // A shard that others have emptied meanwhile shows that from now on, and the next is tried.
             if let Some(removed) = shard.with(|table| table.evict(now)) {
-                return Some((Room { sessions: 1, bytes: removed.bytes }, removed.alive));
+                return Some((Quota { sessions: 1, bytes: removed.bytes }, removed.alive));
             }
         }
     }
 
     /// Does to a shard what may remove sessions, and gives back their room.
-    fn shrink<R>(&self, shard: &Shard, change: impl FnOnce(&mut SessionTable) -> R) -> R {
+    fn shrink<R>(&self, shard: &SessionShard, change: impl FnOnce(&mut SessionTable) -> R) -> R {
         shard.with(|table| {
-            let before = Room::taken_by(table);
+            let before = Quota::taken_by(table);
             let result = change(table);
             if self.shards.len() > 1 {
-                self.common.0.room.give_back(before.less(Room::taken_by(table)));
+                self.common.0.room.give_back(before.less(Quota::taken_by(table)));
             }
             result
         })
@@ -157,7 +157,7 @@ impl ShardedSessions {
 }
 
 impl SessionStore for ShardedSessions {
-    fn add(&self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> Added {
+    fn add(&self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> AddOutcome {
         let key = self.hasher.key(id);
         match &*self.shards {
             [single] => single.with(|table| table.add_key(now, key, session, timeout_ms)),
@@ -205,16 +205,16 @@ impl SessionStore for ShardedSessions {
     }
 
     /// At most 64 sessions of each shard.
-    fn expire(&self, now: Time) -> Expired {
+    fn expire(&self, now: Time) -> ExpiryStep {
         let mut sessions = 0;
-        let mut next = Rank::NEVER;
+        let mut next = ExpiryRank::NEVER;
         for shard in &self.shards {
             if shard.soonest().time() <= now {
                 sessions += self.shrink(shard, |table| table.expire(now, EXPIRY_BATCH));
             }
             next = next.min(shard.soonest());
         }
-        Expired { sessions, next: (next != Rank::NEVER).then(|| next.time()) }
+        ExpiryStep { sessions, next: (next != ExpiryRank::NEVER).then(|| next.time()) }
     }
 
     /// Each shard's at its own moment: the sums may be a little more or less than there ever was at once.
@@ -234,10 +234,10 @@ impl SessionStore for ShardedSessions {
     }
 }
 
-impl Shard {
+impl SessionShard {
     fn new(table: SessionTable) -> Self {
         let soonest = AtomicU64::new(table.soonest().to_bits());
-        Self { soonest: Apart(soonest), table: Apart(Mutex::new(table)) }
+        Self { soonest: CachePadded(soonest), table: CachePadded(Mutex::new(table)) }
     }
 
     /// Locks the table to look at it.
@@ -261,8 +261,8 @@ impl Shard {
     }
 
     /// The rank of what expires soonest, or did a moment ago.
-    fn soonest(&self) -> Rank {
-        Rank::from_bits(self.soonest.0.load(Ordering::Relaxed))
+    fn soonest(&self) -> ExpiryRank {
+        ExpiryRank::from_bits(self.soonest.0.load(Ordering::Relaxed))
     }
 }
 
@@ -278,9 +278,9 @@ mod tests {
     }
 
     /// What the shards' tables take up, whatever the account says.
-    fn in_tables(store: &ShardedSessions) -> Room {
-        let each = store.shards.iter().map(|shard| Room::taken_by(&shard.lock()));
-        each.fold(Room::default(), Room::plus)
+    fn in_tables(store: &ShardedSessions) -> Quota {
+        let each = store.shards.iter().map(|shard| Quota::taken_by(&shard.lock()));
+        each.fold(Quota::default(), Quota::plus)
     }
 
     #[test]
@@ -307,7 +307,7 @@ mod tests {
         }
         for n in 100..200u32 {
             let added = store.add(NOW, id(&n.to_be_bytes()), b"session", 1_000 + n);
-            assert_eq!(added, Added::Stored { evicted: 1 });
+            assert_eq!(added, AddOutcome::Stored { evicted: 1 });
             assert!(!store.have(NOW, id(&(n - 100).to_be_bytes())));
             assert!(store.have(NOW, id(&(n - 99).to_be_bytes())));
         }
@@ -316,24 +316,24 @@ mod tests {
     #[test]
     fn expiry_goes_in_steps_and_says_when_there_is_more() {
         let store = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
-        assert_eq!(store.expire(NOW), Expired { sessions: 0, next: None });
+        assert_eq!(store.expire(NOW), ExpiryStep { sessions: 0, next: None });
         for n in 0..100u32 {
             store.add(NOW, id(&n.to_be_bytes()), b"session", 10);
         }
         store.add(NOW, id(b"last"), b"session", 20);
         let at = Time::from_ms(10);
-        assert_eq!(store.expire(Time::from_ms(9)), Expired { sessions: 0, next: Some(at) });
-        assert_eq!(store.expire(at), Expired { sessions: EXPIRY_BATCH, next: Some(at) });
-        let rest = Expired { sessions: 100 - EXPIRY_BATCH, next: Some(Time::from_ms(20)) };
+        assert_eq!(store.expire(Time::from_ms(9)), ExpiryStep { sessions: 0, next: Some(at) });
+        assert_eq!(store.expire(at), ExpiryStep { sessions: EXPIRY_BATCH, next: Some(at) });
+        let rest = ExpiryStep { sessions: 100 - EXPIRY_BATCH, next: Some(Time::from_ms(20)) };
         assert_eq!(store.expire(at), rest);
     }
 
     #[test]
     fn room_that_others_hold_counts_as_theirs() {
         let store = ShardedSessions::new(4, SessionLimits { sessions: 1, bytes: 0 }, [1, 2]);
-        let mut under_way = Room::default();
-        assert!(store.common.0.room.top_up(&mut under_way, Room { sessions: 1, bytes: 8 }));
-        assert_eq!(store.add(NOW, id(b"a"), b"session", 1_000), Added::Stored { evicted: 0 });
+        let mut under_way = Quota::default();
+        assert!(store.common.0.room.top_up(&mut under_way, Quota { sessions: 1, bytes: 8 }));
+        assert_eq!(store.add(NOW, id(b"a"), b"session", 1_000), AddOutcome::Stored { evicted: 0 });
         assert!(!store.have(NOW, id(b"a")));
         assert_eq!(store.common.0.room.taken(), under_way);
     }
@@ -382,7 +382,7 @@ mod tests {
         assert!(held.sessions > 0 && LIMITS.allow(held.sessions, held.bytes));
         let end = Time::from_ms(u64::MAX);
         while store.expire(end).next.is_some() {}
-        assert_eq!(store.common.0.room.taken(), Room::default());
+        assert_eq!(store.common.0.room.taken(), Quota::default());
     }
 
     fn work(store: &ShardedSessions, seed: u64) {

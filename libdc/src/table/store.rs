@@ -2,7 +2,7 @@
 //!
 //! The one implementation here is [`ShardedSessions`](super::ShardedSessions).
 
-use super::session::{Added, SessionTotals};
+use super::session::{AddOutcome, SessionTotals};
 use crate::id::SessionId;
 use crate::time::Time;
 
@@ -14,7 +14,7 @@ use crate::time::Time;
 /// thread's may be a little ahead.
 pub trait SessionStore: Send + Sync {
     /// Stores `session` under `id` for `timeout_ms`, unless there is one already.
-    fn add(&self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> Added;
+    fn add(&self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> AddOutcome;
 
     /// Appends the session under `id` to `out`; whether there is one.
     fn get(&self, now: Time, id: SessionId<'_>, out: &mut Vec<u8>) -> bool;
@@ -34,7 +34,7 @@ pub trait SessionStore: Send + Sync {
     ///
     /// To be called again at the time that it names, by any thread. What was added since may expire before
     /// that time; it is not found any more, only its memory is given back a little late.
-    fn expire(&self, now: Time) -> Expired;
+    fn expire(&self, now: Time) -> ExpiryStep;
 
     /// What is stored, after a step as that of [`SessionStore::expire`].
     fn totals(&self, now: Time) -> SessionTotals;
@@ -42,7 +42,7 @@ pub trait SessionStore: Send + Sync {
 
 /// What a step of expiry did.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Expired {
+pub struct ExpiryStep {
     /// Sessions removed.
     pub sessions: usize,
     /// When there is more to do. Not later than the time given, if expired sessions are left: then serve who

@@ -18,7 +18,7 @@
 
 use crate::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
 
-pub use crate::wire::corruption::Corruption;
+pub use crate::wire::decode_error::DecodeError;
 pub use crate::wire::operation::{LinkOperation, LockOperation, Operation, SessionOperation};
 
 /// The version of the protocol, the upper half of the protocol level.
@@ -45,8 +45,8 @@ impl FrameHeader {
     /// Reads a header from the start of `input`. `Ok(None)`: it is not whole yet, and right so far.
     ///
     /// # Errors
-    /// [`Corruption`] as soon as one byte that is there can't be right, however few they are.
-    pub fn parse(input: &[u8], expected: &Expected) -> Result<Option<Self>, Corruption> {
+    /// [`DecodeError`] as soon as one byte that is there can't be right, however few they are.
+    pub fn parse(input: &[u8], expected: &Expected) -> Result<Option<Self>, DecodeError> {
         Self::check(input, expected)
     }
 
@@ -74,7 +74,7 @@ impl FrameHeader {
 
     /// Checks field by field in the order of the bytes, as far as they came.
     #[inline(always)]
-    fn check(input: &[u8], expected: &Expected) -> Result<Option<Self>, Corruption> {
+    fn check(input: &[u8], expected: &Expected) -> Result<Option<Self>, DecodeError> {
         let Some(patch_level) = check_level(input, expected)? else { return Ok(None) };
         let Some(direction) = check_direction(input, patch_level, expected)? else { return Ok(None) };
         let Some(uid) = check_uid(input, expected)? else { return Ok(None) };
@@ -162,11 +162,11 @@ impl Expected {
 
 /// Bytes 0 to 3.
 #[inline(always)]
-fn check_level(input: &[u8], expected: &Expected) -> Result<Option<u16>, Corruption> {
+fn check_level(input: &[u8], expected: &Expected) -> Result<Option<u16>, DecodeError> {
     for (offset, right) in VERSION.to_be_bytes().into_iter().enumerate() {
         match input.get(offset) {
             Some(byte) if *byte == right => {}
-            Some(byte) => return Err(Corruption::Version { offset, byte: *byte }),
+            Some(byte) => return Err(DecodeError::Version { offset, byte: *byte }),
             None => return Ok(None),
         }
     }
@@ -175,7 +175,7 @@ fn check_level(input: &[u8], expected: &Expected) -> Result<Option<u16>, Corrupt
     let ours = expected.continues.is_some_and(|first| !matches!(first.operation, Operation::Session(_)));
     if ours && patch_level == 0 {
         // The class is known from the first frame, so it need not come to be wrong.
-        return Err(Corruption::Continuation { field: "patch level", offset: 3 });
+        return Err(DecodeError::Continuation { field: "patch level", offset: 3 });
     }
     Ok(Some(patch_level))
 }
@@ -186,32 +186,32 @@ fn check_direction(
     input: &[u8],
     patch_level: u16,
     expected: &Expected,
-) -> Result<Option<Direction>, Corruption> {
+) -> Result<Option<Direction>, DecodeError> {
     let direction = match input.get(4) {
         None => return Ok(None),
         Some(0) => Direction::Request,
         Some(1) => Direction::Response,
-        Some(value) => return Err(Corruption::IsResponse { value: *value }),
+        Some(value) => return Err(DecodeError::IsResponse { value: *value }),
     };
     if let Some(first) = &expected.continues {
         // The first frame's was right, so only another is wrong.
         if first.direction != direction {
-            return Err(Corruption::Continuation { field: "is_response", offset: 4 });
+            return Err(DecodeError::Continuation { field: "is_response", offset: 4 });
         }
     } else if expected.is_opposed_by(direction) && !(expected.link && patch_level > 0) {
-        return Err(Corruption::Direction { direction, offset: 4 });
+        return Err(DecodeError::Direction { direction, offset: 4 });
     }
     Ok(Some(direction))
 }
 
 /// Bytes 5 to 8.
 #[inline(always)]
-fn check_uid(input: &[u8], expected: &Expected) -> Result<Option<u32>, Corruption> {
+fn check_uid(input: &[u8], expected: &Expected) -> Result<Option<u32>, DecodeError> {
     if let Some(first) = &expected.continues {
         let differs =
             input.iter().skip(5).zip(first.uid.to_be_bytes()).position(|(came, right)| *came != right);
         if let Some(place) = differs {
-            return Err(Corruption::Continuation { field: "uid", offset: 5 + place });
+            return Err(DecodeError::Continuation { field: "uid", offset: 5 + place });
         }
     }
     Ok(input.get(5..9).map(|uid| u32::from_be_bytes([uid[0], uid[1], uid[2], uid[3]])))
@@ -224,28 +224,28 @@ fn check_operation(
     patch_level: u16,
     direction: Direction,
     expected: &Expected,
-) -> Result<Option<Operation>, Corruption> {
+) -> Result<Option<Operation>, DecodeError> {
     let Some(&class) = input.get(9) else { return Ok(None) };
     if class > 2 || (class > 0 && patch_level == 0) {
-        return Err(Corruption::Class { class, patch_level });
+        return Err(DecodeError::Class { class, patch_level });
     }
     let first = expected.continues.map(|first| first.operation);
     if first.is_some_and(|first| first.to_wire().0 != class) {
-        return Err(Corruption::Continuation { field: "class", offset: 9 });
+        return Err(DecodeError::Continuation { field: "class", offset: 9 });
     }
     let opposed = expected.is_opposed_by(direction);
     if opposed && class != 2 {
-        return Err(Corruption::Direction { direction, offset: 9 });
+        return Err(DecodeError::Direction { direction, offset: 9 });
     }
     let Some(&number) = input.get(10) else { return Ok(None) };
     let Some(operation) = Operation::from_wire(class, number) else {
-        return Err(Corruption::Operation { class, operation: number });
+        return Err(DecodeError::Operation { class, operation: number });
     };
     if first.is_some_and(|first| first != operation) {
-        return Err(Corruption::Continuation { field: "operation", offset: 10 });
+        return Err(DecodeError::Continuation { field: "operation", offset: 10 });
     }
     if opposed && !matches!(operation, Operation::Link(LinkOperation::Ping | LinkOperation::GoAway)) {
-        return Err(Corruption::Direction { direction, offset: 10 });
+        return Err(DecodeError::Direction { direction, offset: 10 });
     }
     Ok(Some(operation))
 }
@@ -256,7 +256,7 @@ fn check_complete(
     input: &[u8],
     operation: Operation,
     expected: &Expected,
-) -> Result<Option<bool>, Corruption> {
+) -> Result<Option<bool>, DecodeError> {
     match input.get(11) {
         None => Ok(None),
         Some(1) => Ok(Some(true)),
@@ -267,26 +267,26 @@ fn check_complete(
             if expected.frames + 1 < frames_max {
                 Ok(Some(false))
             } else {
-                Err(Corruption::TooManyFrames { frames_max })
+                Err(DecodeError::TooManyFrames { frames_max })
             }
         }
-        Some(value) => Err(Corruption::Complete { value: *value }),
+        Some(value) => Err(DecodeError::Complete { value: *value }),
     }
 }
 
 /// Bytes 12 and 13.
 #[inline(always)]
-fn check_data_len(input: &[u8], complete: bool) -> Result<Option<u16>, Corruption> {
+fn check_data_len(input: &[u8], complete: bool) -> Result<Option<u16>, DecodeError> {
     let Some(&high) = input.get(12) else { return Ok(None) };
     if high > FULL_HIGH {
-        return Err(Corruption::LongFrame { offset: 12 });
+        return Err(DecodeError::LongFrame { offset: 12 });
     }
     if !complete && high < FULL_HIGH {
-        return Err(Corruption::ShortFrame);
+        return Err(DecodeError::ShortFrame);
     }
     let Some(&low) = input.get(13) else { return Ok(None) };
     if high == FULL_HIGH && low > 0 {
-        return Err(Corruption::LongFrame { offset: 13 });
+        return Err(DecodeError::LongFrame { offset: 13 });
     }
     Ok(Some(u16::from_be_bytes([high, low])))
 }
@@ -304,7 +304,7 @@ mod tests {
     /// The first frame of a CLAIM, sent at patch level 0x0203.
     const CLAIM: [u8; 14] = [0, 0x11, 2, 3, 0, 0, 0, 0, 0, 2, 1, 0, 8, 0];
 
-    fn fresh(input: &[u8]) -> Result<Option<FrameHeader>, Corruption> {
+    fn fresh(input: &[u8]) -> Result<Option<FrameHeader>, DecodeError> {
         FrameHeader::parse(input, &Expected::default())
     }
 
@@ -373,7 +373,7 @@ mod tests {
         ];
         for (offset, byte, field) in cases {
             let corruption = FrameHeader::parse(&with(LONG, offset, byte), &expected);
-            assert_eq!(corruption, Err(Corruption::Continuation { field, offset }));
+            assert_eq!(corruption, Err(DecodeError::Continuation { field, offset }));
         }
         let other_patch_level = with(LONG, 3, 7);
         assert!(
@@ -382,14 +382,14 @@ mod tests {
         );
         let other_class = with(other_patch_level, 9, 2);
         let corruption = FrameHeader::parse(&other_class, &expected);
-        assert_eq!(corruption, Err(Corruption::Continuation { field: "class", offset: 9 }));
+        assert_eq!(corruption, Err(DecodeError::Continuation { field: "class", offset: 9 }));
         let first = fresh(&CLAIM).unwrap().unwrap().head;
         let claims = Expected { continues: Some(first), frames: 1, ..Expected::default() };
         let corruption = FrameHeader::parse(&with(with(CLAIM, 2, 0), 3, 0)[..4], &claims);
-        assert_eq!(corruption, Err(Corruption::Continuation { field: "patch level", offset: 3 }));
+        assert_eq!(corruption, Err(DecodeError::Continuation { field: "patch level", offset: 3 }));
         // The class is the first to be wrong, though no such operation exists in it either.
         let corruption = FrameHeader::parse(&with(other_class, 10, 9), &expected);
-        assert_eq!(corruption, Err(Corruption::Continuation { field: "class", offset: 9 }));
+        assert_eq!(corruption, Err(DecodeError::Continuation { field: "class", offset: 9 }));
     }
 
     #[test]
@@ -402,7 +402,7 @@ mod tests {
             expected.frames += 1;
             assert_eq!(FrameHeader::parse(&bytes[..11], &expected), Ok(None));
             let corruption = FrameHeader::parse(&bytes[..12], &expected);
-            assert_eq!(corruption, Err(Corruption::TooManyFrames { frames_max }));
+            assert_eq!(corruption, Err(DecodeError::TooManyFrames { frames_max }));
             assert!(FrameHeader::parse(&with(bytes, 11, 1), &expected).is_ok());
         }
     }
@@ -412,7 +412,7 @@ mod tests {
         for (bytes, only) in [(REQUEST, Direction::Response), (LONG, Direction::Request)] {
             let expected = Expected { direction: Some(only), ..Expected::default() };
             assert_eq!(FrameHeader::parse(&bytes[..4], &expected), Ok(None));
-            let corruption = Corruption::Direction { direction: only.opposite(), offset: 4 };
+            let corruption = DecodeError::Direction { direction: only.opposite(), offset: 4 };
             assert_eq!(FrameHeader::parse(&bytes[..5], &expected), Err(corruption));
         }
     }
@@ -424,7 +424,7 @@ mod tests {
             let direction = Direction::Request;
             assert_eq!(FrameHeader::parse(&bytes[..offset], &expected), Ok(None));
             let corruption = FrameHeader::parse(&bytes[..=offset], &expected).unwrap_err();
-            assert_eq!(corruption, Corruption::Direction { direction, offset });
+            assert_eq!(corruption, DecodeError::Direction { direction, offset });
             assert_eq!(corruption.to_string(), "a request came the wrong way");
         };
         wrong_way(with(REQUEST, 3, 0), 4);

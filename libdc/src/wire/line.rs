@@ -36,7 +36,7 @@ pub struct LineTooLong;
 
 /// The three lines of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Lines<'a> {
+pub struct RequestLines<'a> {
     /// The first.
     pub command: &'a [u8],
     /// The second.
@@ -45,7 +45,7 @@ pub struct Lines<'a> {
     pub argument: &'a [u8],
 }
 
-impl<'a> Lines<'a> {
+impl<'a> RequestLines<'a> {
     /// The next three lines of `input`, which moves past them. `Ok(None)`: they are not whole yet.
     ///
     /// # Errors
@@ -63,7 +63,7 @@ impl<'a> Lines<'a> {
 
 /// What a request of the text protocol asks, whatever else is in it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Command {
+pub enum LineCommand {
     /// `l`, `sl`
     Lock,
     /// `e`, `se`
@@ -82,7 +82,7 @@ pub enum Command {
     Ping,
 }
 
-impl Command {
+impl LineCommand {
     /// All of them.
     pub const ALL: [Self; 8] = [
         Self::Lock,
@@ -135,7 +135,7 @@ impl Command {
 
 /// A request of the text protocol that makes sense.
 #[derive(Clone, Copy, PartialEq, Eq)]
-pub enum TextRequest<'a> {
+pub enum LineRequest<'a> {
     /// About a lock, or the state of all.
     Lock(LockAction<'a>),
     /// The token of authentication.
@@ -147,23 +147,23 @@ pub enum TextRequest<'a> {
     Ping,
 }
 
-impl<'a> TextRequest<'a> {
+impl<'a> LineRequest<'a> {
     /// What the lines ask; `None` is nothing that makes sense, to be answered `error`.
     #[must_use]
-    pub fn parse(lines: &Lines<'a>) -> Option<Self> {
-        let (command, semaphore) = Command::read(lines.command)?;
+    pub fn parse(lines: &RequestLines<'a>) -> Option<Self> {
+        let (command, semaphore) = LineCommand::read(lines.command)?;
         let action = match command {
-            Command::Lock => Self::acquire(lines, semaphore)?,
-            Command::Enqueue => Self::enqueue(lines, semaphore)?,
-            Command::Wait => {
+            LineCommand::Lock => Self::acquire(lines, semaphore)?,
+            LineCommand::Enqueue => Self::enqueue(lines, semaphore)?,
+            LineCommand::Wait => {
                 let [timeout] = fields(lines.argument)?;
                 LockAction::Wait { key: lines.lock_key()?, timeout_ms: milliseconds(timeout)? }
             }
-            Command::Release => {
+            LineCommand::Release => {
                 let [token] = fields(lines.argument)?;
                 LockAction::Release { key: lines.lock_key()?, token: Token::from_hex(token)? }
             }
-            Command::Renew => {
+            LineCommand::Renew => {
                 let (token, lease_ms) = match fields(lines.argument) {
                     Some([token]) => (token, 0),
                     None => {
@@ -173,14 +173,14 @@ impl<'a> TextRequest<'a> {
                 };
                 LockAction::Renew { key: lines.lock_key()?, token: Token::from_hex(token)?, lease_ms }
             }
-            Command::Auth => return Some(Self::Auth { token: lines.argument }),
-            Command::Stats => LockAction::Stats,
-            Command::Ping => return Some(Self::Ping),
+            LineCommand::Auth => return Some(Self::Auth { token: lines.argument }),
+            LineCommand::Stats => LockAction::Stats,
+            LineCommand::Ping => return Some(Self::Ping),
         };
         Some(Self::Lock(action))
     }
 
-    fn acquire(lines: &Lines<'a>, semaphore: bool) -> Option<LockAction<'a>> {
+    fn acquire(lines: &RequestLines<'a>, semaphore: bool) -> Option<LockAction<'a>> {
         let key = lines.lock_key()?;
         let (timeout, limit, lease) = if semaphore {
             match fields(lines.argument) {
@@ -203,7 +203,7 @@ impl<'a> TextRequest<'a> {
         Some(LockAction::Acquire { key, limit: places(limit)?, timeout_ms: milliseconds(timeout)?, lease_ms })
     }
 
-    fn enqueue(lines: &Lines<'a>, semaphore: bool) -> Option<LockAction<'a>> {
+    fn enqueue(lines: &RequestLines<'a>, semaphore: bool) -> Option<LockAction<'a>> {
         let key = lines.lock_key()?;
         let (limit, lease) = if semaphore {
             match fields(lines.argument) {
@@ -228,7 +228,7 @@ impl<'a> TextRequest<'a> {
 }
 
 /// Without what is secret.
-impl std::fmt::Debug for TextRequest<'_> {
+impl std::fmt::Debug for LineRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
             Self::Lock(action) => f.debug_tuple("Lock").field(action).finish(),
@@ -238,11 +238,11 @@ impl std::fmt::Debug for TextRequest<'_> {
     }
 }
 
-impl<'a> Lines<'a> {
+impl<'a> RequestLines<'a> {
     /// The command, if there is such a command; the rest may be wrong.
     #[must_use]
-    pub const fn known_command(&self) -> Option<Command> {
-        match Command::read(self.command) {
+    pub const fn known_command(&self) -> Option<LineCommand> {
+        match LineCommand::read(self.command) {
             Some((command, _)) => Some(command),
             None => None,
         }
@@ -375,11 +375,11 @@ mod tests {
         Token::new(7, 9)
     }
 
-    fn parse(text: &str) -> Option<TextRequest<'_>> {
+    fn parse(text: &str) -> Option<LineRequest<'_>> {
         let mut input = text.as_bytes();
-        let lines = Lines::next(&mut input).unwrap().unwrap();
+        let lines = RequestLines::next(&mut input).unwrap().unwrap();
         assert!(input.is_empty());
-        TextRequest::parse(&lines)
+        LineRequest::parse(&lines)
     }
 
     fn key() -> LockKey<'static> {
@@ -408,20 +408,20 @@ mod tests {
             ("stats\n\n\n", LockAction::Stats),
         ];
         for (text, action) in cases {
-            assert_eq!(parse(text), Some(TextRequest::Lock(action)), "{text:?}");
+            assert_eq!(parse(text), Some(LineRequest::Lock(action)), "{text:?}");
         }
         for command in ["r", "sr"] {
             let text = format!("{command}\nk\n{TOKEN}\n");
             let action = LockAction::Release { key: key(), token: token() };
-            assert_eq!(parse(&text), Some(TextRequest::Lock(action)));
+            assert_eq!(parse(&text), Some(LineRequest::Lock(action)));
         }
         for (command, rest, lease_ms) in [("n", "", 0), ("sn", " 9", 9000)] {
             let text = format!("{command}\nk\n{TOKEN}{rest}\n");
             let action = LockAction::Renew { key: key(), token: token(), lease_ms };
-            assert_eq!(parse(&text), Some(TextRequest::Lock(action)));
+            assert_eq!(parse(&text), Some(LineRequest::Lock(action)));
         }
-        assert_eq!(parse("auth\n_\ns3cret\n"), Some(TextRequest::Auth { token: b"s3cret" }));
-        assert_eq!(parse("ping\n_\n\n"), Some(TextRequest::Ping));
+        assert_eq!(parse("auth\n_\ns3cret\n"), Some(LineRequest::Auth { token: b"s3cret" }));
+        assert_eq!(parse("ping\n_\n\n"), Some(LineRequest::Ping));
     }
 
     #[test]
@@ -465,11 +465,14 @@ mod tests {
         let text = b"l\nkey\n10\nrest";
         for end in 0..9 {
             let mut input = &text[..end];
-            assert_eq!(Lines::next(&mut input), Ok(None));
+            assert_eq!(RequestLines::next(&mut input), Ok(None));
             assert_eq!(input.len(), end, "nothing is used");
         }
         let mut input = &text[..];
-        assert_eq!(Lines::next(&mut input), Ok(Some(Lines { command: b"l", key: b"key", argument: b"10" })));
+        assert_eq!(
+            RequestLines::next(&mut input),
+            Ok(Some(RequestLines { command: b"l", key: b"key", argument: b"10" }))
+        );
         assert_eq!(input, b"rest");
     }
 
@@ -478,7 +481,8 @@ mod tests {
         for before in ["", "l\n", "l\nk\n"] {
             let line =
                 |length: usize, end: &str| [before.as_bytes(), &vec![b'x'; length], end.as_bytes()].concat();
-            let next = |bytes: Vec<u8>| Lines::next(&mut bytes.as_slice()).map(|lines| lines.is_some());
+            let next =
+                |bytes: Vec<u8>| RequestLines::next(&mut bytes.as_slice()).map(|lines| lines.is_some());
             assert_eq!(next(line(256, "")), Ok(false));
             assert_eq!(next(line(256, "\r")), Ok(false), "a newline may follow");
             assert_eq!(next(line(257, "")), Err(LineTooLong));

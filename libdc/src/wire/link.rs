@@ -16,9 +16,9 @@
 
 use crate::id::{LinkId, LockKey, Token};
 use crate::limits::AUTH_TOKEN_BYTES_MAX;
-use crate::wire::corruption::Corruption;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::frame::MessageHead;
-use crate::wire::lock::{LockStatus, Payload, write_str};
+use crate::wire::lock::{FieldReader, LockStatus, write_str};
 use crate::wire::message::{MessageRef, MessageWriter, write_message};
 use crate::wire::operation::{LinkOperation, Operation};
 
@@ -35,9 +35,9 @@ impl<'a> Hello<'a> {
     /// Reads the request.
     ///
     /// # Errors
-    /// [`Corruption::Data`] if the data is not as long as it says, or the token longer than one may be.
-    pub fn parse(data: &'a [u8]) -> Result<Self, Corruption> {
-        let mut rest = Payload::new(Operation::Link(LinkOperation::Hello), data);
+    /// [`DecodeError::Data`] if the data is not as long as it says, or the token longer than one may be.
+    pub fn parse(data: &'a [u8]) -> Result<Self, DecodeError> {
+        let mut rest = FieldReader::new(Operation::Link(LinkOperation::Hello), data);
         let hello = Self { link_id: LinkId::new(rest.array()?), auth_token: rest.str()? };
         rest.end()?;
         if hello.auth_token.len() > AUTH_TOKEN_BYTES_MAX {
@@ -76,9 +76,9 @@ impl Welcome {
     /// Reads the answer.
     ///
     /// # Errors
-    /// [`Corruption::Data`] if it is none.
-    pub fn parse(data: &[u8]) -> Result<Self, Corruption> {
-        let mut rest = Payload::new(Operation::Link(LinkOperation::Hello), data);
+    /// [`DecodeError::Data`] if it is none.
+    pub fn parse(data: &[u8]) -> Result<Self, DecodeError> {
+        let mut rest = FieldReader::new(Operation::Link(LinkOperation::Hello), data);
         let status = LockStatus::from_wire(rest.u8()?).ok_or(rest.problem("an unknown status"))?;
         let welcome = Self { status, grace_ms: rest.u32()?, remembered: rest.u32()? };
         rest.end()?;
@@ -113,8 +113,8 @@ impl<'a> Claim<'a> {
     /// Reads the claims of a request, one by one.
     ///
     /// A key that can't be a key is an item without a claim: the answer to it is that it is lost.
-    pub fn parse_all(data: &'a [u8]) -> impl Iterator<Item = Result<Option<Self>, Corruption>> {
-        let mut rest = Payload::new(Operation::Link(LinkOperation::Claim), data);
+    pub fn parse_all(data: &'a [u8]) -> impl Iterator<Item = Result<Option<Self>, DecodeError>> {
+        let mut rest = FieldReader::new(Operation::Link(LinkOperation::Claim), data);
         let mut failed = false;
         std::iter::from_fn(move || {
             if failed || rest.is_empty() {
@@ -126,7 +126,7 @@ impl<'a> Claim<'a> {
         })
     }
 
-    fn parse(rest: &mut Payload<'a>) -> Result<Option<Self>, Corruption> {
+    fn parse(rest: &mut FieldReader<'a>) -> Result<Option<Self>, DecodeError> {
         let (owner, token, key) = (rest.u64()?, rest.token()?, rest.str()?);
         Ok(LockKey::from_bytes(key).map(|key| Self { owner, token, key }))
     }
@@ -150,9 +150,9 @@ impl Detach {
     /// Reads the request.
     ///
     /// # Errors
-    /// [`Corruption::Data`] if the data is not a number.
-    pub fn parse(data: &[u8]) -> Result<Self, Corruption> {
-        let mut rest = Payload::new(Operation::Link(LinkOperation::Detach), data);
+    /// [`DecodeError::Data`] if the data is not a number.
+    pub fn parse(data: &[u8]) -> Result<Self, DecodeError> {
+        let mut rest = FieldReader::new(Operation::Link(LinkOperation::Detach), data);
         let detach = Self { owner: rest.u64()? };
         rest.end()?;
         Ok(detach)
@@ -177,12 +177,12 @@ impl Ping {
     /// Reads a ping or the answer to one: which of them, the head of the message says.
     ///
     /// # Errors
-    /// [`Corruption`] if it carries data.
-    pub fn parse(message: &MessageRef<'_>) -> Result<Self, Corruption> {
+    /// [`DecodeError`] if it carries data.
+    pub fn parse(message: &MessageRef<'_>) -> Result<Self, DecodeError> {
         if message.data.is_empty() {
             Ok(Self { uid: message.head.uid })
         } else {
-            Err(Corruption::Data { operation: "PING", problem: "there is data" })
+            Err(DecodeError::Data { operation: "PING", problem: "there is data" })
         }
     }
 

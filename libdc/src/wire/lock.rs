@@ -16,12 +16,12 @@
 //! A status is one byte; a grant is a status (`ok`, `acquired`), token 16 bytes, lease u64. JSON begins with `{`,
 //! which is the number of no status.
 //!
-//! A request whose bytes don't add up is a [`Corruption`]; one that only asks for what can't be (a key with white
+//! A request whose bytes don't add up is a [`DecodeError`]; one that only asks for what can't be (a key with white
 //! space, a limit of 0) is answered `error` and costs nobody a connection. Nothing here panics.
 
 use crate::id::{Grant, LockKey, Token};
 use crate::limits::LOCK_MS_MAX;
-use crate::wire::corruption::Corruption;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::frame::MessageHead;
 use crate::wire::message::MessageWriter;
 use crate::wire::operation::{LockOperation, Operation};
@@ -95,10 +95,10 @@ impl<'a> LockRequest<'a> {
     /// Reads a request; the inner error is the status it has to be answered with.
     ///
     /// # Errors
-    /// [`Corruption::Data`] if the data is not as long as it says.
+    /// [`DecodeError::Data`] if the data is not as long as it says.
     #[inline]
-    pub fn parse(operation: LockOperation, data: &'a [u8]) -> Result<Result<Self, LockStatus>, Corruption> {
-        let mut rest = Payload::new(Operation::Lock(operation), data);
+    pub fn parse(operation: LockOperation, data: &'a [u8]) -> Result<Result<Self, LockStatus>, DecodeError> {
+        let mut rest = FieldReader::new(Operation::Lock(operation), data);
         let owner = rest.u64()?;
         let action = match operation {
             LockOperation::Acquire => {
@@ -317,13 +317,13 @@ impl<'a> LockAnswer<'a> {
     /// Reads the answer to a request about `operation`.
     ///
     /// # Errors
-    /// [`Corruption::Data`] if it is no answer to that.
+    /// [`DecodeError::Data`] if it is no answer to that.
     #[inline]
-    pub fn parse(operation: LockOperation, data: &'a [u8]) -> Result<Self, Corruption> {
+    pub fn parse(operation: LockOperation, data: &'a [u8]) -> Result<Self, DecodeError> {
         if operation == LockOperation::Stats && data.first() == Some(&b'{') {
             return Ok(Self::Stats(data));
         }
-        let mut rest = Payload::new(Operation::Lock(operation), data);
+        let mut rest = FieldReader::new(Operation::Lock(operation), data);
         let status = LockStatus::from_wire(rest.u8()?).ok_or(rest.problem("an unknown status"))?;
         let grants = matches!(
             (operation, status),
@@ -374,26 +374,36 @@ impl<'a> LockAnswer<'a> {
 
 /// The fields of a payload, one after the other.
 #[derive(Debug)]
-pub(super) struct Payload<'a> {
+pub struct FieldReader<'a> {
     operation: Operation,
     rest: &'a [u8],
 }
 
-impl<'a> Payload<'a> {
-    pub(super) const fn new(operation: Operation, data: &'a [u8]) -> Self {
+impl<'a> FieldReader<'a> {
+    /// A reader at the start of `data`; `operation` is named in errors.
+    #[must_use]
+    pub const fn new(operation: Operation, data: &'a [u8]) -> Self {
         Self { operation, rest: data }
     }
 
-    pub(super) const fn problem(&self, problem: &'static str) -> Corruption {
-        Corruption::Data { operation: self.operation.name(), problem }
+    /// The error of a payload that breaks the rule `problem`.
+    #[must_use]
+    pub const fn problem(&self, problem: &'static str) -> DecodeError {
+        DecodeError::Data { operation: self.operation.name(), problem }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    /// Whether all fields have been read.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// Fewer are left.
     #[inline]
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], Corruption> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let Some((field, rest)) = self.rest.split_first_chunk() else {
             return Err(self.problem("there is too little data"));
         };
@@ -401,28 +411,48 @@ impl<'a> Payload<'a> {
         Ok(*field)
     }
 
+    /// The next byte.
+    ///
+    /// # Errors
+    /// None is left.
     #[inline]
-    pub(super) fn u8(&mut self) -> Result<u8, Corruption> {
+    pub fn u8(&mut self) -> Result<u8, DecodeError> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    /// The next big-endian number of 4 bytes.
+    ///
+    /// # Errors
+    /// Fewer bytes are left.
     #[inline]
-    pub(super) fn u32(&mut self) -> Result<u32, Corruption> {
+    pub fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
     }
 
+    /// The next big-endian number of 8 bytes.
+    ///
+    /// # Errors
+    /// Fewer bytes are left.
     #[inline]
-    pub(super) fn u64(&mut self) -> Result<u64, Corruption> {
+    pub fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// The next token, 16 bytes.
+    ///
+    /// # Errors
+    /// Fewer bytes are left.
     #[inline]
-    pub(super) fn token(&mut self) -> Result<Token, Corruption> {
+    pub fn token(&mut self) -> Result<Token, DecodeError> {
         self.array().map(Token::from_bytes)
     }
 
+    /// The next `str`: a length of 2 bytes, and that many bytes.
+    ///
+    /// # Errors
+    /// Fewer bytes are left.
     #[inline]
-    pub(super) fn str(&mut self) -> Result<&'a [u8], Corruption> {
+    pub fn str(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = usize::from(u16::from_be_bytes(self.array()?));
         let Some((field, rest)) = self.rest.split_at_checked(length) else {
             return Err(self.problem("there is too little data"));
@@ -431,12 +461,16 @@ impl<'a> Payload<'a> {
         Ok(field)
     }
 
-    pub(super) const fn end(&self) -> Result<(), Corruption> {
+    /// Checks that all fields have been read.
+    ///
+    /// # Errors
+    /// Bytes are left.
+    pub const fn end(&self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.problem("there is too much data")) }
     }
 
     #[inline]
-    fn ms(&mut self) -> Result<u64, Corruption> {
+    fn ms(&mut self) -> Result<u64, DecodeError> {
         self.u64().map(|ms| ms.min(LOCK_MS_MAX))
     }
 }

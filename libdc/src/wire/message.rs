@@ -7,7 +7,7 @@
 //! data is longer than a message may be, which is for the caller to know.
 
 use crate::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
-use crate::wire::corruption::Corruption;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::frame::{Direction, Expected, FrameHeader, MessageHead};
 
 /// A whole message, its data where it lies.
@@ -51,12 +51,12 @@ pub struct MessageReader {
     direction: Option<Direction>,
     link: bool,
     requests: bool,
-    gathered: Option<Box<Gathered>>,
+    gathered: Option<Box<PartialMessage>>,
 }
 
 /// The frames of a long message that came so far.
 #[derive(Debug)]
-struct Gathered {
+struct PartialMessage {
     head: MessageHead,
     frames: usize,
     data: Vec<u8>,
@@ -94,13 +94,13 @@ impl MessageReader {
     /// left of it is the beginning of a frame, to be given again with more behind it.
     ///
     /// # Errors
-    /// [`Corruption`] at the first byte that can't be right; `input` begins with the frame it is in. The
+    /// [`DecodeError`] at the first byte that can't be right; `input` begins with the frame it is in. The
     /// reader is of no more use then.
     #[inline]
     pub fn next<'s, 'i: 's>(
         &'s mut self,
         input: &mut &'i [u8],
-    ) -> Result<Option<MessageRef<'s>>, Corruption> {
+    ) -> Result<Option<MessageRef<'s>>, DecodeError> {
         self.reclaim();
         if self.gathered.is_none()
             && let Some((message, rest)) = self.whole_frame(input)
@@ -138,14 +138,14 @@ impl MessageReader {
 
     /// The way of all others: takes what frames are there, until one completes the message.
     #[inline(never)]
-    fn gather<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<MessageRef<'s>>, Corruption> {
+    fn gather<'s, 'i: 's>(&'s mut self, input: &mut &'i [u8]) -> Result<Option<MessageRef<'s>>, DecodeError> {
         while let Some(header) = FrameHeader::parse(input, &self.expected(self.gathered.as_deref()))? {
             let end = FRAME_HEADER_BYTES + usize::from(header.data_len);
             let Some((frame, rest)) = input.split_at_checked(end) else {
                 return Ok(None);
             };
             *input = rest;
-            let gathered = self.gathered.get_or_insert_with(|| Gathered::begin(header.head));
+            let gathered = self.gathered.get_or_insert_with(|| PartialMessage::begin(header.head));
             gathered.frames += 1;
             gathered.data.extend_from_slice(&frame[FRAME_HEADER_BYTES..]);
             if header.complete {
@@ -154,13 +154,13 @@ impl MessageReader {
             }
         }
         Ok(match self.gathered.as_deref() {
-            Some(Gathered { head, data, whole: true, .. }) => Some(MessageRef { head: *head, data }),
+            Some(PartialMessage { head, data, whole: true, .. }) => Some(MessageRef { head: *head, data }),
             _ => None,
         })
     }
 
     #[inline]
-    fn expected(&self, gathered: Option<&Gathered>) -> Expected {
+    fn expected(&self, gathered: Option<&PartialMessage>) -> Expected {
         Expected {
             direction: self.direction,
             link: self.link,
@@ -171,7 +171,7 @@ impl MessageReader {
     }
 }
 
-impl Gathered {
+impl PartialMessage {
     fn begin(head: MessageHead) -> Box<Self> {
         Box::new(Self { head, frames: 0, data: Vec::new(), whole: false })
     }
@@ -267,7 +267,7 @@ mod tests {
         assert!(MessageReader::requests().next(&mut right.as_slice()).unwrap().is_some());
         let long = written(head, &pattern(2049));
         let result = MessageReader::requests().next(&mut &long[..12]).map(|message| message.is_some());
-        assert_eq!(result, Err(Corruption::TooManyFrames { frames_max: 1 }));
+        assert_eq!(result, Err(DecodeError::TooManyFrames { frames_max: 1 }));
         // Claims are the exception.
         let claims = written(MessageHead::request(7, Operation::Link(LinkOperation::Claim)), &pattern(2049));
         assert!(MessageReader::requests().next(&mut claims.as_slice()).unwrap().is_some());
@@ -363,7 +363,7 @@ mod tests {
         turned[14 + 2048 + 4] = 1;
         let mut reader = MessageReader::new(None);
         let corruption = reader.next(&mut turned.as_slice()).unwrap_err();
-        assert_eq!(corruption, Corruption::Continuation { field: "is_response", offset: 4 });
+        assert_eq!(corruption, DecodeError::Continuation { field: "is_response", offset: 4 });
     }
 
     #[test]

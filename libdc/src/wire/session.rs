@@ -7,20 +7,20 @@
 //! | REMOVE, HAVE | id | one status byte |
 //!
 //! An ADD has to fit a message with its prefix and its id, so a session that is stored this way is at least 9
-//! bytes shorter than a message may be; [`Add::fits_message`] tells. Nothing here panics.
+//! bytes shorter than a message may be; [`AddRequest::fits_message`] tells. Nothing here panics.
 
 use crate::id::SessionId;
 use crate::limits::{
     ADD_PREFIX_BYTES, FRAME_HEADER_BYTES, SESSION_BYTES_MAX, SESSION_MESSAGE_BYTES_MAX,
     SESSION_TIMEOUT_MS_MAX,
 };
-use crate::wire::corruption::Corruption;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::operation::{Operation, SessionOperation};
 
 /// A status byte.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
-pub enum Status {
+pub enum SessionStatus {
     /// Done; or: it is there.
     Ok = 0,
     /// It is not there.
@@ -39,7 +39,7 @@ pub enum Status {
     DataRange = 104,
 }
 
-impl Status {
+impl SessionStatus {
     /// The status with this number; `None` if there is none.
     #[must_use]
     pub const fn from_wire(byte: u8) -> Option<Self> {
@@ -74,7 +74,7 @@ impl Status {
 
 /// A session to be stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Add<'a> {
+pub struct AddRequest<'a> {
     /// How long to keep it, in milliseconds; 0 expires at once.
     pub timeout_ms: u32,
     /// Its id.
@@ -83,29 +83,29 @@ pub struct Add<'a> {
     pub session: &'a [u8],
 }
 
-impl<'a> Add<'a> {
+impl<'a> AddRequest<'a> {
     /// Reads the data of an ADD. The inner error is the status to answer.
     ///
     /// # Errors
-    /// [`Corruption`] if the data is shorter than its fixed part.
-    pub fn parse(data: &'a [u8]) -> Result<Result<Self, Status>, Corruption> {
+    /// [`DecodeError`] if the data is shorter than its fixed part.
+    pub fn parse(data: &'a [u8]) -> Result<Result<Self, SessionStatus>, DecodeError> {
         let Some((prefix, rest)) = data.split_first_chunk::<ADD_PREFIX_BYTES>() else {
-            return Err(Corruption::Data { operation: "ADD", problem: "less than 8 bytes of data" });
+            return Err(DecodeError::Data { operation: "ADD", problem: "less than 8 bytes of data" });
         };
         let timeout_ms = u32::from_be_bytes([prefix[0], prefix[1], prefix[2], prefix[3]]);
         let id_len = u32::from_be_bytes([prefix[4], prefix[5], prefix[6], prefix[7]]) as usize;
         if timeout_ms > SESSION_TIMEOUT_MS_MAX {
-            return Ok(Err(Status::TimeoutRange));
+            return Ok(Err(SessionStatus::TimeoutRange));
         }
         if id_len >= rest.len() {
-            return Ok(Err(Status::Corrupt));
+            return Ok(Err(SessionStatus::Corrupt));
         }
         let (id, session) = rest.split_at(id_len);
         let Some(id) = SessionId::new(id) else {
-            return Ok(Err(Status::IdRange));
+            return Ok(Err(SessionStatus::IdRange));
         };
         if session.len() > SESSION_BYTES_MAX {
-            return Ok(Err(Status::DataRange));
+            return Ok(Err(SessionStatus::DataRange));
         }
         Ok(Ok(Self { timeout_ms, id, session }))
     }
@@ -150,26 +150,28 @@ pub fn ids_ahead(input: &[u8]) -> impl Iterator<Item = SessionId<'_>> {
 
 /// The answer to a session request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Answer<'a> {
+pub enum SessionAnswer<'a> {
     /// A status.
-    Status(Status),
+    Status(SessionStatus),
     /// A session.
     Session(&'a [u8]),
 }
 
-impl<'a> Answer<'a> {
+impl<'a> SessionAnswer<'a> {
     /// Reads the data of a response to `operation`.
     ///
     /// A response to a GET of one byte may be a session of one byte as well as a status: the protocol can't
     /// tell. It is taken for a status where a GET can end with it: NOTOK and DISCONNECTED.
     ///
     /// # Errors
-    /// [`Corruption`] if no such answer exists.
-    pub fn parse(operation: SessionOperation, data: &'a [u8]) -> Result<Self, Corruption> {
-        let status = if let [byte] = data { Status::from_wire(*byte) } else { None };
+    /// [`DecodeError`] if no such answer exists.
+    pub fn parse(operation: SessionOperation, data: &'a [u8]) -> Result<Self, DecodeError> {
+        let status = if let [byte] = data { SessionStatus::from_wire(*byte) } else { None };
         let problem = if operation == SessionOperation::Get {
             match status {
-                Some(status @ (Status::NotOk | Status::Disconnected)) => return Ok(Self::Status(status)),
+                Some(status @ (SessionStatus::NotOk | SessionStatus::Disconnected)) => {
+                    return Ok(Self::Status(status));
+                }
                 _ if !data.is_empty() => return Ok(Self::Session(data)),
                 _ => "the response is empty",
             }
@@ -179,7 +181,7 @@ impl<'a> Answer<'a> {
                 None => "the response is no status",
             }
         };
-        Err(Corruption::Data { operation: Operation::Session(operation).name(), problem })
+        Err(DecodeError::Data { operation: Operation::Session(operation).name(), problem })
     }
 }
 
@@ -196,15 +198,15 @@ mod tests {
         data
     }
 
-    fn status_of(data: &[u8]) -> Option<Status> {
-        Add::parse(data).unwrap().err()
+    fn status_of(data: &[u8]) -> Option<SessionStatus> {
+        AddRequest::parse(data).unwrap().err()
     }
 
     #[test]
     fn an_add_is_timeout_length_id_session() {
         let id = SessionId::new(&[0x0a, 0x0b, 0x0c]).unwrap();
-        let expected = Add { timeout_ms: 60_000, id, session: &[0xd0, 0xd1, 0xd2] };
-        assert_eq!(Add::parse(&ADD), Ok(Ok(expected)));
+        let expected = AddRequest { timeout_ms: 60_000, id, session: &[0xd0, 0xd1, 0xd2] };
+        assert_eq!(AddRequest::parse(&ADD), Ok(Ok(expected)));
         let mut out = vec![0xff];
         expected.write(&mut out);
         assert_eq!(out[1..], ADD);
@@ -213,32 +215,32 @@ mod tests {
     #[test]
     fn an_add_shorter_than_its_prefix_is_corruption() {
         for len in 0..ADD_PREFIX_BYTES {
-            let corruption = Add::parse(&ADD[..len]).unwrap_err();
+            let corruption = AddRequest::parse(&ADD[..len]).unwrap_err();
             assert_eq!(corruption.to_string(), "ADD: less than 8 bytes of data");
         }
-        assert_eq!(status_of(&ADD[..ADD_PREFIX_BYTES]), Some(Status::Corrupt));
+        assert_eq!(status_of(&ADD[..ADD_PREFIX_BYTES]), Some(SessionStatus::Corrupt));
     }
 
     #[test]
     fn the_bounds_of_an_add() {
         assert_eq!(status_of(&add(604_800_000, 1, 2)), None);
-        assert_eq!(status_of(&add(604_800_001, 1, 2)), Some(Status::TimeoutRange));
+        assert_eq!(status_of(&add(604_800_001, 1, 2)), Some(SessionStatus::TimeoutRange));
         assert_eq!(status_of(&add(0, 1, 2)), None, "it expires at once");
-        assert_eq!(status_of(&add(0, 2, 2)), Some(Status::Corrupt), "no byte is left for the session");
-        assert_eq!(status_of(&add(0, u32::MAX, 2)), Some(Status::Corrupt));
-        assert_eq!(status_of(&add(0, 0, 2)), Some(Status::IdRange));
+        assert_eq!(status_of(&add(0, 2, 2)), Some(SessionStatus::Corrupt), "no byte is left for the session");
+        assert_eq!(status_of(&add(0, u32::MAX, 2)), Some(SessionStatus::Corrupt));
+        assert_eq!(status_of(&add(0, 0, 2)), Some(SessionStatus::IdRange));
         assert_eq!(status_of(&add(0, 64, 65)), None);
-        assert_eq!(status_of(&add(0, 65, 66)), Some(Status::IdRange));
+        assert_eq!(status_of(&add(0, 65, 66)), Some(SessionStatus::IdRange));
         assert_eq!(status_of(&add(0, 1, 1 + SESSION_BYTES_MAX)), None);
-        assert_eq!(status_of(&add(0, 1, 2 + SESSION_BYTES_MAX)), Some(Status::DataRange));
+        assert_eq!(status_of(&add(0, 1, 2 + SESSION_BYTES_MAX)), Some(SessionStatus::DataRange));
     }
 
     #[test]
     fn the_checks_of_an_add_come_in_this_order() {
-        assert_eq!(status_of(&add(u32::MAX, u32::MAX, 2)), Some(Status::TimeoutRange));
-        assert_eq!(status_of(&add(0, 65, 65)), Some(Status::Corrupt));
-        assert_eq!(status_of(&add(0, 0, 0)), Some(Status::Corrupt));
-        assert_eq!(status_of(&add(0, 65, 66 + SESSION_BYTES_MAX)), Some(Status::IdRange));
+        assert_eq!(status_of(&add(u32::MAX, u32::MAX, 2)), Some(SessionStatus::TimeoutRange));
+        assert_eq!(status_of(&add(0, 65, 65)), Some(SessionStatus::Corrupt));
+        assert_eq!(status_of(&add(0, 0, 0)), Some(SessionStatus::Corrupt));
+        assert_eq!(status_of(&add(0, 65, 66 + SESSION_BYTES_MAX)), Some(SessionStatus::IdRange));
     }
 
     #[test]
@@ -246,8 +248,8 @@ mod tests {
         let bytes = [0; SESSION_BYTES_MAX];
         let id = SessionId::new(&bytes[..64]).unwrap();
         let most = SESSION_MESSAGE_BYTES_MAX - ADD_PREFIX_BYTES - 64;
-        assert!(Add { timeout_ms: 0, id, session: &bytes[..most] }.fits_message());
-        assert!(!Add { timeout_ms: 0, id, session: &bytes[..=most] }.fits_message());
+        assert!(AddRequest { timeout_ms: 0, id, session: &bytes[..most] }.fits_message());
+        assert!(!AddRequest { timeout_ms: 0, id, session: &bytes[..=most] }.fits_message());
     }
 
     #[test]
@@ -264,8 +266,8 @@ mod tests {
         ];
         for byte in 0..=u8::MAX {
             let expected = all.iter().find(|(number, _)| *number == byte).map(|(_, name)| *name);
-            let status = Status::from_wire(byte);
-            assert_eq!(status.map(Status::name), expected);
+            let status = SessionStatus::from_wire(byte);
+            assert_eq!(status.map(SessionStatus::name), expected);
             assert!(status.is_none_or(|status| status as u8 == byte));
         }
     }
@@ -274,18 +276,21 @@ mod tests {
     fn an_answer_is_a_status_or_for_a_get_a_session() {
         use SessionOperation::{Add, Get, Have, Remove};
         for operation in [Add, Remove, Have] {
-            assert_eq!(Answer::parse(operation, &[0]), Ok(Answer::Status(Status::Ok)));
-            assert_eq!(Answer::parse(operation, &[101]), Ok(Answer::Status(Status::MatchingSession)));
+            assert_eq!(SessionAnswer::parse(operation, &[0]), Ok(SessionAnswer::Status(SessionStatus::Ok)));
+            assert_eq!(
+                SessionAnswer::parse(operation, &[101]),
+                Ok(SessionAnswer::Status(SessionStatus::MatchingSession))
+            );
             for wrong in [[].as_slice(), &[3], &[0, 0]] {
-                assert!(Answer::parse(operation, wrong).is_err());
+                assert!(SessionAnswer::parse(operation, wrong).is_err());
             }
         }
-        assert_eq!(Answer::parse(Get, &[1]), Ok(Answer::Status(Status::NotOk)));
-        assert_eq!(Answer::parse(Get, &[2]), Ok(Answer::Status(Status::Disconnected)));
+        assert_eq!(SessionAnswer::parse(Get, &[1]), Ok(SessionAnswer::Status(SessionStatus::NotOk)));
+        assert_eq!(SessionAnswer::parse(Get, &[2]), Ok(SessionAnswer::Status(SessionStatus::Disconnected)));
         for session in [[0].as_slice(), &[3], &[101], &[1, 1], &[0; SESSION_BYTES_MAX]] {
-            assert_eq!(Answer::parse(Get, session), Ok(Answer::Session(session)));
+            assert_eq!(SessionAnswer::parse(Get, session), Ok(SessionAnswer::Session(session)));
         }
-        let empty = Answer::parse(Get, &[]).unwrap_err();
+        let empty = SessionAnswer::parse(Get, &[]).unwrap_err();
         assert_eq!(empty.to_string(), "GET: the response is empty");
     }
 }

@@ -1,13 +1,13 @@
 //! Frames of classes 1 and 2 at the agent, and what a local connection owes to its first byte.
 
 use super::scripted::{
-    ACQUIRE, Agent, BYE, CANCEL, CLAIM, DETACH, GET, GOAWAY, GRACE_MS, HELLO, OK, OPEN, PING, RELEASE,
-    acquire, key, lock, token, welcome,
+    ACQUIRE, BYE, CANCEL, CLAIM, DETACH, GET, GOAWAY, GRACE_MS, HELLO, OK, OPEN, PING, RELEASE,
+    ScriptedMultiplexer, acquire, key, lock, token, welcome,
 };
-use libdc::limits::{LINK_SILENCE_MS_MAX, LOCAL_BLOCKED_MAX, LOCAL_IN_FLIGHT_MAX, PING_INTERVAL_MS};
-use libdc::proto::link::LinkFault;
-use libdc::proto::local::LocalFault;
-use libdc::wire::frame::{Corruption, Direction};
+use libdc::limits::{LOCAL_BLOCKED_MAX, LOCAL_IN_FLIGHT_MAX, PING_INTERVAL_MS, PING_TIMEOUT_MS_MAX};
+use libdc::proto::agent::local::LocalCloseReason;
+use libdc::proto::link::LinkError;
+use libdc::wire::frame::{DecodeError, Direction};
 use libdc::wire::link::{Claim, Detach};
 use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
 use libdc::wire::message::MessageReader;
@@ -16,21 +16,21 @@ const ERROR: &[u8] = &[LockStatus::Error as u8];
 
 #[test]
 fn the_first_byte_tells_what_is_spoken() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let (frames, text, tls, other) = (agent.open(), agent.open(), agent.open(), agent.open());
-    agent.say(frames, &[0]).unwrap();
-    agent.say(text, b"p").unwrap();
-    assert_eq!(agent.say(tls, &[0x16]), Err(LocalFault::Tls));
-    let version = Corruption::Version { offset: 0, byte: b'L' };
-    assert_eq!(agent.say(other, b"L"), Err(LocalFault::Corruption(version)));
+    agent.send(frames, &[0]).unwrap();
+    agent.send(text, b"p").unwrap();
+    assert_eq!(agent.send(tls, &[0x16]), Err(LocalCloseReason::Tls));
+    let version = DecodeError::Version { offset: 0, byte: b'L' };
+    assert_eq!(agent.send(other, b"L"), Err(LocalCloseReason::Corruption(version)));
     agent.text(text, "ing\n_\n\n");
     assert_eq!(agent.lines_at(text), "ok\n");
-    assert!(agent.say(frames, b"l\nk\n5\n").is_err());
+    assert!(agent.send(frames, b"l\nk\n5\n").is_err());
 }
 
 #[test]
 fn answers_come_when_they_come() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.ask(id, 7, acquire("k", 5_000));
     agent.ask(id, 8, acquire("j", 0));
@@ -47,18 +47,18 @@ fn answers_come_when_they_come() {
 
 #[test]
 fn who_speaks_for_another_is_refused() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     let mut bytes = Vec::new();
     LockRequest { owner: 1, action: acquire("k", 0) }.write(3, &mut bytes);
-    agent.say(id, &bytes).unwrap();
+    agent.send(id, &bytes).unwrap();
     assert_eq!(agent.frames_at(id), [(3, ERROR.to_vec())]);
     assert_eq!(agent.at_server(), []);
 }
 
 #[test]
 fn a_blocked_request_is_given_up_by_the_uid_it_was_asked_with() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let (id, other) = (agent.open(), agent.open());
     agent.ask(other, 7, acquire("k", 5_000));
     agent.ask(id, 7, acquire("k", 5_000));
@@ -76,7 +76,7 @@ fn a_blocked_request_is_given_up_by_the_uid_it_was_asked_with() {
 
 #[test]
 fn so_many_are_blocked_and_others_have_room_beside_them() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     for uid in 0..LOCAL_BLOCKED_MAX as u32 {
         agent.ask(id, uid, acquire("k", 5_000));
@@ -93,7 +93,7 @@ fn so_many_are_blocked_and_others_have_room_beside_them() {
 
 #[test]
 fn what_is_blocked_is_no_silence_of_the_server() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.ask(id, 1, acquire("k", 600_000));
     let blocked = agent.request();
@@ -109,25 +109,25 @@ fn what_is_blocked_is_no_silence_of_the_server() {
     assert_eq!(agent.frames_at(id), []);
     agent.pass(1).unwrap();
     agent.request();
-    assert!(matches!(agent.pass(LINK_SILENCE_MS_MAX), Err(LinkFault::Silent { .. })), "a dead server");
+    assert!(matches!(agent.pass(PING_TIMEOUT_MS_MAX), Err(LinkError::Silent { .. })), "a dead server");
     agent.lose_link();
     assert_eq!(agent.frames_at(id), [(1, vec![LockStatus::ErrorDisconnected as u8])]);
     agent.connect();
-    assert_eq!(agent.answer(&blocked, &[3]), Err(LinkFault::Unasked));
+    assert_eq!(agent.answer(&blocked, &[3]), Err(LinkError::Unasked));
 }
 
 #[test]
 fn a_request_that_is_answered_at_once_is_missed_beside_blocked_ones() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.ask(id, 1, acquire("k", 600_000));
     agent.ask(id, 2, acquire("k", 0));
-    assert_eq!(agent.pass(2_000), Err(LinkFault::Silent { silent_ms: 2_000 }));
+    assert_eq!(agent.pass(2_000), Err(LinkError::Silent { silent_ms: 2_000 }));
 }
 
 #[test]
 fn a_server_that_only_speaks_is_told_that_the_agent_is_there() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     for uid in 0..4 {
         agent.ask(id, uid, acquire("k", 600_000));
@@ -141,7 +141,7 @@ fn a_server_that_only_speaks_is_told_that_the_agent_is_there() {
 
 #[test]
 fn applications_may_open_a_link_to_the_agent() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     let hello = [&[7; 16][..], &[0, 0]].concat();
     let mut claims = Vec::new();
@@ -161,13 +161,13 @@ fn applications_may_open_a_link_to_the_agent() {
     assert_eq!(agent.frames_at(id), [(5, [&[12][..], &[0; 8]].concat())]);
     for operation in [DETACH, GOAWAY] {
         let id = agent.open();
-        assert!(matches!(agent.message(id, 1, operation, &[0; 8]), Err(LocalFault::Corruption(_))));
+        assert!(matches!(agent.message(id, 1, operation, &[0; 8]), Err(LocalCloseReason::Corruption(_))));
     }
 }
 
 #[test]
 fn goodbye_releases_what_the_connection_holds_and_it_goes_on_as_another() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.hold(id, "k", 5, 60_000);
     agent.ask(id, 2, acquire("j", 0));
@@ -187,7 +187,7 @@ fn goodbye_releases_what_the_connection_holds_and_it_goes_on_as_another() {
 
 #[test]
 fn long_messages_of_locks_are_not_gathered() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let mut long = Vec::new();
     libdc::wire::message::write_message(
         &mut long,
@@ -196,8 +196,8 @@ fn long_messages_of_locks_are_not_gathered() {
     );
     for sent in [12, 14, 2000, long.len()] {
         let id = agent.open();
-        let refused = LocalFault::Corruption(Corruption::TooManyFrames { frames_max: 1 });
-        assert_eq!(agent.say(id, &long[..sent]), Err(refused), "{sent} bytes");
+        let refused = LocalCloseReason::Corruption(DecodeError::TooManyFrames { frames_max: 1 });
+        assert_eq!(agent.send(id, &long[..sent]), Err(refused), "{sent} bytes");
     }
     let id = agent.open();
     let claims = [&[0; 24][..], &[0, 1], b"k"].concat().repeat(2_427);
@@ -207,7 +207,7 @@ fn long_messages_of_locks_are_not_gathered() {
 
 #[test]
 fn a_connection_that_asked_for_locks_is_detached_when_it_closes() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let (holder, stranger, blocked) = (agent.open(), agent.open(), agent.open());
     agent.hold(holder, "k", 5, 60_000);
     agent.message(stranger, 1, GET, b"session").unwrap();
@@ -225,7 +225,7 @@ fn a_connection_that_asked_for_locks_is_detached_when_it_closes() {
     assert_eq!(bytes[9..], [2, 4, 1, 0, 8, 0, 0, 0, 0, 0, 0, 0, 1]);
 
     let next = agent.open();
-    assert_eq!(next.place(), blocked.place());
+    assert_eq!(next.slot(), blocked.slot());
     agent.reply(&asked[1], LockAnswer::Status(LockStatus::Error));
     agent.answer(&asked[0], b"late").unwrap();
     agent.answer(&detached[0], OK).unwrap();
@@ -236,7 +236,7 @@ fn a_connection_that_asked_for_locks_is_detached_when_it_closes() {
 
 #[test]
 fn a_connection_that_holds_or_waits_is_not_idle() {
-    let mut agent = Agent::new(1_000, None);
+    let mut agent = ScriptedMultiplexer::new(1_000, None);
     agent.connect();
     let (holder, waiter) = (agent.open(), agent.open());
     agent.hold(holder, "k", 5, 30_000);
@@ -249,12 +249,12 @@ fn a_connection_that_holds_or_waits_is_not_idle() {
     assert_eq!(agent.multiplexer.check_local(agent.now, holder), Ok(()));
     assert_eq!(agent.multiplexer.check_local(agent.now, waiter), Ok(()));
     agent.now = end;
-    assert_eq!(agent.multiplexer.check_local(agent.now, holder), Err(LocalFault::Idle));
+    assert_eq!(agent.multiplexer.check_local(agent.now, holder), Err(LocalCloseReason::Idle));
 }
 
 #[test]
 fn a_lock_that_was_released_keeps_nobody() {
-    let mut agent = Agent::new(1_000, None);
+    let mut agent = ScriptedMultiplexer::new(1_000, None);
     agent.connect();
     let (holder, other) = (agent.open(), agent.open());
     agent.hold(holder, "k", 5, 30_000);
@@ -268,7 +268,7 @@ fn a_lock_that_was_released_keeps_nobody() {
 
 #[test]
 fn pings_overtake_what_has_not_begun_to_be_written() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     for uid in 0..20 {
         agent.message(id, uid, GET, &[7; 32]).unwrap();

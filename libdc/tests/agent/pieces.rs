@@ -1,7 +1,7 @@
 //! However the bytes of applications and server are cut on their way, the same comes out.
 
-use super::scripted::{Agent, acquire, hex, key, token};
-use libdc::proto::local::LocalId;
+use super::scripted::{ScriptedMultiplexer, acquire, hex, key, token};
+use libdc::proto::agent::local::LocalId;
 use libdc::wire::frame::{Direction, LockOperation, Operation};
 use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
 use libdc::wire::message::MessageReader;
@@ -47,7 +47,7 @@ fn bytes_of(in_lines: bool, kinds: &[usize]) -> Vec<u8> {
 }
 
 /// The answers of the server to all requests among these bytes.
-fn answers(asked: &[u8]) -> Vec<u8> {
+fn responses(asked: &[u8]) -> Vec<u8> {
     let mut reader = MessageReader::link(Direction::Request);
     let mut input = asked;
     let mut out = Vec::new();
@@ -66,7 +66,7 @@ fn answers(asked: &[u8]) -> Vec<u8> {
 
 /// Plays until nothing more comes: what the application got, what the server got, whether there was a fault.
 fn play(stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     let (mut got, mut asked) = (Vec::new(), Vec::new());
     let mut fault = false;
@@ -75,12 +75,12 @@ fn play(stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
     while !rest.is_empty() && !fault && agent.multiplexer.wants_input(id) {
         let (piece, after) = rest.split_at(rest.len().min(*cuts.next().unwrap_or(&1)));
         rest = after;
-        fault = agent.say(id, piece).is_err();
+        fault = agent.send(id, piece).is_err();
     }
     loop {
         let output = agent.written(usize::MAX);
         asked.extend_from_slice(&output);
-        let mut coming = &answers(&output)[..];
+        let mut coming = &responses(&output)[..];
         if coming.is_empty() {
             break;
         }
@@ -88,15 +88,15 @@ fn play(stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
             let (piece, after) = coming.split_at(coming.len().min(*cuts.next().unwrap_or(&1)));
             coming = after;
             agent.multiplexer.handle_link(agent.now, piece).expect("good answers");
-            fault |= take(&mut agent, id, &mut got);
+            fault |= read_output(&mut agent, id, &mut got);
         }
     }
-    fault |= take(&mut agent, id, &mut got);
+    fault |= read_output(&mut agent, id, &mut got);
     fault |= agent.multiplexer.check_local(agent.now, id).is_err();
     (got, asked, fault)
 }
 
-fn take(agent: &mut Agent, id: LocalId, got: &mut Vec<u8>) -> bool {
+fn read_output(agent: &mut ScriptedMultiplexer, id: LocalId, got: &mut Vec<u8>) -> bool {
     let mut fault = false;
     while !agent.multiplexer.local_output(id).is_empty() {
         let pending = agent.multiplexer.local_output(id);

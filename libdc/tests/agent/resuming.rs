@@ -1,11 +1,11 @@
 //! The link's opening, its resuming after a break, and its ends.
 
 use super::scripted::{
-    Agent, BYE, CLAIM, DETACH, GET, GOAWAY, HELLO, LINK_ID, OK, OPEN, acquire, claims, hello, key, token,
-    welcome,
+    BYE, CLAIM, DETACH, GET, GOAWAY, HELLO, LINK_ID, OK, OPEN, ScriptedMultiplexer, acquire, claims, hello,
+    key, token, welcome,
 };
 use libdc::limits::CLAIM_BYTES_MAX;
-use libdc::proto::link::{LinkFault, LinkState};
+use libdc::proto::link::{LinkError, LinkState};
 use libdc::wire::frame::MessageHead;
 use libdc::wire::link::Detach;
 use libdc::wire::lock::{LockAction, LockAnswer, LockStatus};
@@ -19,7 +19,7 @@ fn operations(messages: &[Message]) -> Vec<libdc::wire::frame::Operation> {
 
 #[test]
 fn a_link_is_opened_before_it_carries_anything() {
-    let mut agent = Agent::new(0, None);
+    let mut agent = ScriptedMultiplexer::new(0, None);
     let id = agent.open();
     let opening = agent.begin();
     assert_eq!(operations(&opening), [HELLO, OPEN]);
@@ -36,7 +36,7 @@ fn a_link_is_opened_before_it_carries_anything() {
 
 #[test]
 fn who_has_a_token_says_hello_at_once() {
-    let mut agent = Agent::new(0, Some(b"s3cret"));
+    let mut agent = ScriptedMultiplexer::new(0, Some(b"s3cret"));
     agent.multiplexer.link_connected(agent.now, &[7; 32]);
     assert_eq!(agent.multiplexer.link_state(), LinkState::Resuming);
     let opening = agent.at_server();
@@ -47,39 +47,39 @@ fn who_has_a_token_says_hello_at_once() {
 
 #[test]
 fn a_refused_link_says_why() {
-    let mut agent = Agent::new(0, Some(b"wrong"));
+    let mut agent = ScriptedMultiplexer::new(0, Some(b"wrong"));
     agent.multiplexer.link_connected(agent.now, &[7; 32]);
     let opening = agent.at_server();
     let fault = agent.answer(&opening[0], &welcome(LockStatus::ErrorAuth)).unwrap_err();
-    assert_eq!(fault, LinkFault::Refused { status: LockStatus::ErrorAuth });
+    assert_eq!(fault, LinkError::Refused { status: LockStatus::ErrorAuth });
     assert_eq!(
         fault.to_string(),
         "the server refuses the link: the token of authentication is wrong or lacking"
     );
-    let other = LinkFault::Refused { status: LockStatus::ErrorDisconnected };
+    let other = LinkError::Refused { status: LockStatus::ErrorDisconnected };
     assert_eq!(other.to_string(), "the server refuses the link: error_disconnected");
 }
 
 #[test]
 fn what_opens_a_link_has_to_be_answered_rightly() {
     for (place, data) in [(0, vec![0; 8]), (0, vec![99; 9]), (1, vec![LOST]), (1, vec![])] {
-        let mut agent = Agent::new(0, None);
-        let asked = if place == 0 { agent.greet() } else { agent.begin().remove(place) };
+        let mut agent = ScriptedMultiplexer::new(0, None);
+        let asked = if place == 0 { agent.handshake() } else { agent.begin().remove(place) };
         assert!(agent.answer(&asked, &data).is_err(), "{place} {data:?}");
     }
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.hold(id, "k", 5, 60_000);
     agent.lose_link();
     let opening = agent.begin();
-    assert!(matches!(agent.answer(&opening[1], &[0, 0]), Err(LinkFault::Handshake { .. })));
+    assert!(matches!(agent.answer(&opening[1], &[0, 0]), Err(LinkError::Handshake { .. })));
 }
 
 #[test]
 fn a_proxy_without_locks_is_a_link_all_the_same() {
-    let mut agent = Agent::new(0, None);
+    let mut agent = ScriptedMultiplexer::new(0, None);
     let id = agent.open();
-    let hello = agent.greet();
+    let hello = agent.handshake();
     agent.answer(&hello, &welcome(LockStatus::ErrorUnsupported)).unwrap();
     let open = agent.request();
     agent.answer(&open, OK).unwrap();
@@ -94,7 +94,7 @@ fn a_proxy_without_locks_is_a_link_all_the_same() {
 
 #[test]
 fn what_is_held_is_claimed_after_a_break() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let (one, other, gone) = (agent.open(), agent.open(), agent.open());
     agent.hold(one, "a", 1, 60_000);
     agent.hold(other, "b", 2, 60_000);
@@ -119,7 +119,7 @@ fn what_is_held_is_claimed_after_a_break() {
 
 #[test]
 fn what_was_claimed_is_detached_when_its_connection_closes() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let (one, other) = (agent.open(), agent.open());
     agent.hold(one, "a", 1, 60_000);
     agent.hold(other, "b", 2, 60_000);
@@ -138,7 +138,7 @@ fn what_was_claimed_is_detached_when_its_connection_closes() {
 
 #[test]
 fn renewals_and_releases_change_what_is_claimed() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     for (fence, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
         agent.hold(id, name, fence, 1_000);
@@ -163,7 +163,7 @@ fn renewals_and_releases_change_what_is_claimed() {
 
 #[test]
 fn a_release_that_was_lost_is_not_claimed_against_the_holders_will() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.hold(id, "a", 1, 60_000);
     agent.hold(id, "b", 2, 60_000);
@@ -175,7 +175,7 @@ fn a_release_that_was_lost_is_not_claimed_against_the_holders_will() {
 
 #[test]
 fn a_grant_that_was_lost_is_not_claimed() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.ask(id, 1, acquire("a", 5_000));
     agent.lose_link();
@@ -185,7 +185,7 @@ fn a_grant_that_was_lost_is_not_claimed() {
 
 #[test]
 fn many_claims_go_in_messages_of_bounded_size() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     let name = "k".repeat(200);
     let bytes = 8 + 16 + 2 + name.len();
@@ -211,14 +211,14 @@ fn many_claims_go_in_messages_of_bounded_size() {
 
 #[test]
 fn a_server_that_does_not_read_claims_does_not_make_them_pile_up() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let (id, leaver) = (agent.open(), agent.open());
     let name = "k".repeat(256);
     for fence in 1..=40_000_u64 {
         agent.hold(if fence == 1 { leaver } else { id }, &name, fence, 600_000);
     }
     agent.lose_link();
-    let hello = agent.greet();
+    let hello = agent.handshake();
     agent.answer(&hello, &welcome(LockStatus::Ok)).unwrap();
     let queued = agent.multiplexer.link_output().len();
     assert!(queued < libdc::limits::LINK_OUTBOX_BYTES_MAX + 2 * CLAIM_BYTES_MAX, "{queued} bytes");
@@ -235,7 +235,7 @@ fn a_server_that_does_not_read_claims_does_not_make_them_pile_up() {
 
 #[test]
 fn a_server_that_asks_to_reconnect_is_left_and_claims_are_made_again() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let (holder, waiter) = (agent.open(), agent.open());
     agent.hold(holder, "k", 5, 60_000);
     agent.text(waiter, "l\nk\n60\n");
@@ -246,7 +246,7 @@ fn a_server_that_asks_to_reconnect_is_left_and_claims_are_made_again() {
     write_message(&mut bytes, get.head.response(), b"here");
     write_message(&mut bytes, MessageHead::request(78, GOAWAY), &[]);
     write_message(&mut bytes, blocked.head.response(), &[3]);
-    assert_eq!(agent.multiplexer.handle_link(agent.now, &bytes), Err(LinkFault::GoAway));
+    assert_eq!(agent.multiplexer.handle_link(agent.now, &bytes), Err(LinkError::GoAway));
     assert!(agent.multiplexer.link_output().is_empty(), "it is answered");
     agent.lose_link();
     assert_eq!(agent.frames_at(holder), [(1, b"here".to_vec())]);
@@ -256,10 +256,10 @@ fn a_server_that_asks_to_reconnect_is_left_and_claims_are_made_again() {
 
 #[test]
 fn the_end_of_the_agent_is_said_and_heard() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.hold(id, "k", 5, 60_000);
-    assert!(agent.multiplexer.say_bye(agent.now));
+    assert!(agent.multiplexer.send_bye(agent.now));
     assert_eq!(agent.multiplexer.link_state(), LinkState::Leaving);
     let bye = agent.request();
     assert_eq!((bye.head.operation, bye.data.len()), (BYE, 0));
@@ -268,10 +268,10 @@ fn the_end_of_the_agent_is_said_and_heard() {
     agent.answer(&bye, OK).unwrap();
     assert_eq!(agent.multiplexer.link_state(), LinkState::Left);
 
-    let mut agent = Agent::new(0, None);
-    assert!(!agent.multiplexer.say_bye(agent.now), "there is nobody to tell");
+    let mut agent = ScriptedMultiplexer::new(0, None);
+    assert!(!agent.multiplexer.send_bye(agent.now), "there is nobody to tell");
     let opening = agent.begin();
-    assert!(agent.multiplexer.say_bye(agent.now));
+    assert!(agent.multiplexer.send_bye(agent.now));
     let bye = agent.request();
     agent.answer(&opening[1], OK).unwrap();
     assert_eq!(agent.multiplexer.link_state(), LinkState::Leaving);

@@ -1,11 +1,11 @@
 //! A multiplexer driven by hand, and the server's end of its link.
 
-use libdc::auth::AuthToken;
 use libdc::id::{Grant, LinkId, LockKey, Token};
-use libdc::proto::link::{LinkFault, LinkState};
-use libdc::proto::local::{LocalFault, LocalId};
-use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use libdc::proto::resume::Introduction;
+use libdc::proto::agent::local::{LocalCloseReason, LocalId};
+use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::handshake::LinkIdentity;
+use libdc::proto::link::{LinkError, LinkState};
+use libdc::secret::AuthToken;
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation};
 use libdc::wire::link::{Claim, Hello, Welcome};
@@ -30,17 +30,17 @@ pub(crate) const CANCEL: Operation = Operation::Lock(LockOperation::Cancel);
 pub(crate) const RELEASE: Operation = Operation::Lock(LockOperation::Release);
 
 /// A multiplexer, the stream from it to the server, and a clock.
-pub(crate) struct Agent {
+pub(crate) struct ScriptedMultiplexer {
     pub(crate) multiplexer: Multiplexer,
     pub(crate) received: MessageReader,
     pub(crate) now: Time,
 }
 
-impl Agent {
+impl ScriptedMultiplexer {
     pub(crate) fn new(idle_ms: u64, auth_token: Option<&[u8]>) -> Self {
         let settings = MultiplexerSettings { timeout_ms: 2_000, idle_ms };
         let auth_token = auth_token.map(|token| AuthToken::new(token).expect("a token"));
-        let introduction = Introduction { link_id: LinkId::new(LINK_ID), auth_token };
+        let introduction = LinkIdentity { link_id: LinkId::new(LINK_ID), auth_token };
         let multiplexer = Multiplexer::new(settings, introduction);
         let received = MessageReader::link(Direction::Request);
         Self { multiplexer, received, now: Time::from_ms(1_000) }
@@ -54,7 +54,7 @@ impl Agent {
     }
 
     /// Makes the link, as far as HELLO, and gives that.
-    pub(crate) fn greet(&mut self) -> Message {
+    pub(crate) fn handshake(&mut self) -> Message {
         self.received = MessageReader::link(Direction::Request);
         self.multiplexer.link_connected(self.now, &[7; 32]);
         let probe = self.at_server().pop().expect("a probe");
@@ -72,7 +72,7 @@ impl Agent {
 
     /// Makes the link, with HELLO answered, and gives what opens it: HELLO, the claims, OPEN.
     pub(crate) fn begin(&mut self) -> Vec<Message> {
-        let hello = self.greet();
+        let hello = self.handshake();
         self.answer(&hello, &welcome(LockStatus::Ok)).expect("a welcome");
         [vec![hello], self.at_server()].concat()
     }
@@ -100,20 +100,20 @@ impl Agent {
     }
 
     /// A local connection sends these bytes.
-    pub(crate) fn say(&mut self, id: LocalId, bytes: &[u8]) -> Result<(), LocalFault> {
+    pub(crate) fn send(&mut self, id: LocalId, bytes: &[u8]) -> Result<(), LocalCloseReason> {
         self.multiplexer.handle_local(self.now, id, bytes)
     }
 
     /// A local connection sends these lines.
     pub(crate) fn text(&mut self, id: LocalId, lines: &str) {
-        self.say(id, lines.as_bytes()).expect("lines are never a fault at once");
+        self.send(id, lines.as_bytes()).expect("lines are never a fault at once");
     }
 
     /// A local connection asks in a frame.
     pub(crate) fn ask(&mut self, id: LocalId, uid: u32, action: LockAction<'_>) {
         let mut bytes = Vec::new();
         LockRequest { owner: 0, action }.write(uid, &mut bytes);
-        self.say(id, &bytes).expect("a good request");
+        self.send(id, &bytes).expect("a good request");
     }
 
     pub(crate) fn message(
@@ -122,10 +122,10 @@ impl Agent {
         uid: u32,
         operation: Operation,
         data: &[u8],
-    ) -> Result<(), LocalFault> {
+    ) -> Result<(), LocalCloseReason> {
         let mut bytes = Vec::new();
         write_message(&mut bytes, MessageHead::request(uid, operation), data);
-        self.say(id, &bytes)
+        self.send(id, &bytes)
     }
 
     /// What has been sent to the server since the last call.
@@ -162,7 +162,7 @@ impl Agent {
     }
 
     /// The server answers.
-    pub(crate) fn answer(&mut self, request: &Message, data: &[u8]) -> Result<(), LinkFault> {
+    pub(crate) fn answer(&mut self, request: &Message, data: &[u8]) -> Result<(), LinkError> {
         let mut bytes = Vec::new();
         write_message(&mut bytes, request.head.response(), data);
         self.multiplexer.handle_link(self.now, &bytes)
@@ -219,7 +219,7 @@ impl Agent {
     }
 
     /// Lets time pass, acting on every deadline of the link that comes.
-    pub(crate) fn pass(&mut self, ms: u64) -> Result<(), LinkFault> {
+    pub(crate) fn pass(&mut self, ms: u64) -> Result<(), LinkError> {
         let end = self.now.after_ms(ms);
         while let Some(deadline) = self.multiplexer.link_deadline().filter(|deadline| *deadline <= end) {
             self.now = deadline.max(self.now);

@@ -1,16 +1,16 @@
 //! The text protocol at the agent: answers in order, refusals, ends.
 
-use super::scripted::{Agent, CANCEL, acquire, hex, lock, token};
+use super::scripted::{CANCEL, ScriptedMultiplexer, acquire, hex, lock, token};
 use libdc::limits::{LOCAL_HELD_BACK_BYTES_MAX, LOCAL_READ_TIMEOUT_MS};
-use libdc::proto::local::LocalFault;
+use libdc::proto::agent::local::LocalCloseReason;
 use libdc::wire::line::LineTooLong;
 use libdc::wire::lock::{LockAction, LockAnswer, LockStatus};
 
-const TOO_LONG: LocalFault = LocalFault::LineTooLong(LineTooLong);
+const TOO_LONG: LocalCloseReason = LocalCloseReason::LineTooLong(LineTooLong);
 
 #[test]
 fn a_request_in_lines_is_one_in_a_frame_to_the_server() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, "l\nk\n5 33\n");
     let output = agent.written(usize::MAX);
@@ -30,7 +30,7 @@ fn a_request_in_lines_is_one_in_a_frame_to_the_server() {
 
 #[test]
 fn each_connection_is_an_owner_of_its_own() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let (one, other) = (agent.open(), agent.open());
     agent.text(one, "l\nk\n0\n");
     agent.text(other, "e\nk\n\n");
@@ -40,7 +40,7 @@ fn each_connection_is_an_owner_of_its_own() {
 
 #[test]
 fn what_cannot_block_goes_on_together_and_is_answered_in_order() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, &format!("r\na\n{}\nping\n_\n\nn\nb\n{} 5\nzz\n_\n\ne\nc\n\n", hex(1), hex(2)));
     let asked = agent.at_server();
@@ -55,7 +55,7 @@ fn what_cannot_block_goes_on_together_and_is_answered_in_order() {
 
 #[test]
 fn what_may_block_holds_back_all_behind_it() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let (id, other) = (agent.open(), agent.open());
     agent.text(id, "l\nk\n5\nping\n_\n\nl\nj\n0\n");
     let blocked = agent.request();
@@ -70,7 +70,7 @@ fn what_may_block_holds_back_all_behind_it() {
 
 #[test]
 fn the_state_of_the_table_comes_from_the_server_one_at_a_time() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, "stats\n\n\nstats\n\n\n");
     let request = agent.request();
@@ -83,7 +83,7 @@ fn the_state_of_the_table_comes_from_the_server_one_at_a_time() {
 
 #[test]
 fn what_makes_no_sense_is_an_error_and_nothing_more() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, "zz\nk\n1\nauth\n_\nsecret\nl\nk k\n1\nl\nk\n-1\nping\r\n_\r\n\r\n");
     assert_eq!(agent.lines_at(id), "error\nerror\nerror\nerror\nok\n");
@@ -93,7 +93,7 @@ fn what_makes_no_sense_is_an_error_and_nothing_more() {
 
 #[test]
 fn a_line_that_is_too_long_is_the_last_after_all_answers() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, &format!("l\nk\n5\nr\nk\n{}\n{}", hex(1), "x".repeat(257)));
     let blocked = agent.request();
@@ -113,7 +113,7 @@ fn a_line_that_is_too_long_is_the_last_after_all_answers() {
 
 #[test]
 fn a_request_that_is_never_whole_is_an_error_and_the_end() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, "ping\n_\n\nl\n");
     let end = agent.now.after_ms(LOCAL_READ_TIMEOUT_MS);
@@ -125,12 +125,12 @@ fn a_request_that_is_never_whole_is_an_error_and_the_end() {
     agent.now = end;
     assert_eq!(agent.multiplexer.check_local(agent.now, id), Ok(()));
     assert_eq!(agent.lines_at(id), "error\n");
-    assert_eq!(agent.multiplexer.check_local(agent.now, id), Err(LocalFault::ReadTimeout));
+    assert_eq!(agent.multiplexer.check_local(agent.now, id), Err(LocalCloseReason::ReadTimeout));
 }
 
 #[test]
 fn time_runs_for_half_a_request_only_when_it_could_be_taken() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, "l\nk\n5\nr\n");
     assert_eq!(agent.multiplexer.local_deadline(id), None);
@@ -143,7 +143,7 @@ fn time_runs_for_half_a_request_only_when_it_could_be_taken() {
 
 #[test]
 fn a_blocked_connection_is_read_so_that_its_end_is_noticed() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, "l\nk\n5\nping\n_\n\n");
     let blocked = agent.request();
@@ -157,7 +157,7 @@ fn a_blocked_connection_is_read_so_that_its_end_is_noticed() {
 
 #[test]
 fn who_asks_nothing_more_gives_its_place_up() {
-    let mut agent = Agent::linked();
+    let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, "l\nk\n5\nl\nj\n5\nhalf");
     let blocked = agent.request();
@@ -166,7 +166,7 @@ fn who_asks_nothing_more_gives_its_place_up() {
     let cancel = agent.request();
     assert_eq!(cancel.head.operation, CANCEL);
     assert_eq!(lock(&cancel).action, LockAction::Cancel { uid: blocked.head.uid });
-    assert!(!agent.multiplexer.may_local_end(id));
+    assert!(!agent.multiplexer.can_close_local(id));
     agent.reply(&blocked, LockAnswer::Status(LockStatus::Timeout));
     agent.reply(&cancel, LockAnswer::Status(LockStatus::Ok));
     assert_eq!(agent.lines_at(id), "timeout\n");
@@ -174,14 +174,14 @@ fn who_asks_nothing_more_gives_its_place_up() {
     let request = agent.request();
     assert_eq!(lock(&request).action, acquire("j", 0));
     agent.grant(&request, 1, 1_000);
-    assert!(!agent.multiplexer.may_local_end(id), "an answer is to be written");
+    assert!(!agent.multiplexer.can_close_local(id), "an answer is to be written");
     assert_eq!(agent.lines_at(id), format!("ok {} 1\n", hex(1)));
-    assert!(agent.multiplexer.may_local_end(id), "half a request is nothing to wait for");
+    assert!(agent.multiplexer.can_close_local(id), "half a request is nothing to wait for");
 }
 
 #[test]
 fn outages_are_answered_at_once_in_order() {
-    let mut agent = Agent::new(0, None);
+    let mut agent = ScriptedMultiplexer::new(0, None);
     let id = agent.open();
     agent.text(id, "l\nk\n5\nping\n_\n\nstats\n\n\n");
     assert_eq!(agent.lines_at(id), "error_disconnected\nok\nerror_disconnected\n");
@@ -195,7 +195,7 @@ fn outages_are_answered_at_once_in_order() {
 
 #[test]
 fn an_original_server_has_no_locks() {
-    let mut agent = Agent::new(0, None);
+    let mut agent = ScriptedMultiplexer::new(0, None);
     agent.multiplexer.link_connected(agent.now, &[7; 32]);
     let mut probe = agent.request();
     probe.head = probe.head.response();
@@ -210,6 +210,6 @@ fn an_original_server_has_no_locks() {
     agent.ask(frames, 3, acquire("k", 5));
     assert_eq!(agent.frames_at(frames), [(3, vec![LockStatus::ErrorUnsupported as u8])]);
     agent.close(id);
-    assert!(!agent.multiplexer.say_bye(agent.now));
+    assert!(!agent.multiplexer.send_bye(agent.now));
     assert_eq!(agent.at_server(), [], "it was sent what it does not know");
 }

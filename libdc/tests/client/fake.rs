@@ -3,7 +3,7 @@
 use libdc::net::address::Address;
 use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, write_message};
-use libdc::wire::session::{Add, Status};
+use libdc::wire::session::{AddRequest, SessionStatus};
 use std::collections::HashMap;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
@@ -14,7 +14,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
 /// A listening server. It ends when it is dropped, which must come after its clients are.
-pub(crate) struct Fake {
+pub(crate) struct FakeClientPeer {
     pub(crate) address: Address,
     accepted: Arc<AtomicUsize>,
     stop: Arc<AtomicBool>,
@@ -28,9 +28,9 @@ pub(crate) enum Transport {
 }
 
 /// A path that nothing has, in a directory of its own.
-pub(crate) struct Place(PathBuf);
+pub(crate) struct FakePlace(PathBuf);
 
-impl Place {
+impl FakePlace {
     pub(crate) fn new() -> Self {
         static COUNT: AtomicUsize = AtomicUsize::new(0);
         let number = COUNT.fetch_add(1, Ordering::Relaxed);
@@ -48,58 +48,61 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for FakePlace {
     fn drop(&mut self) {
         std::fs::remove_dir_all(&self.0).ok();
     }
 }
 
-enum Listener {
-    Unix { listener: UnixListener, _place: Place },
+enum FakeListener {
+    Unix { listener: UnixListener, _place: FakePlace },
     Tcp(TcpListener),
 }
 
-impl Listener {
-    fn accept(&self) -> Peer {
+impl FakeListener {
+    fn accept(&self) -> FakePeer {
         match self {
             Self::Unix { listener, .. } => {
                 let stream = listener.accept().unwrap().0;
-                Peer::new(Box::new(stream.try_clone().unwrap()), Box::new(stream))
+                FakePeer::new(Box::new(stream.try_clone().unwrap()), Box::new(stream))
             }
             Self::Tcp(listener) => {
                 let stream = listener.accept().unwrap().0;
-                Peer::new(Box::new(stream.try_clone().unwrap()), Box::new(stream))
+                FakePeer::new(Box::new(stream.try_clone().unwrap()), Box::new(stream))
             }
         }
     }
 }
 
-impl Fake {
+impl FakeClientPeer {
     /// Serves each connection with `script`, which is told how many came before. When it returns, the
     /// connection is closed.
     pub(crate) fn start(
         transport: Transport,
-        script: impl Fn(usize, &mut Peer) + Send + Sync + 'static,
+        script: impl Fn(usize, &mut FakePeer) + Send + Sync + 'static,
     ) -> Self {
         match transport {
-            Transport::Unix => Self::at(Place::new(), script),
+            Transport::Unix => Self::at(FakePlace::new(), script),
             Transport::Tcp => {
                 let listener = TcpListener::bind("127.0.0.1:0").unwrap();
                 let address = format!("IP:{}", listener.local_addr().unwrap()).parse().unwrap();
-                Self::serve(address, Listener::Tcp(listener), script)
+                Self::serve(address, FakeListener::Tcp(listener), script)
             }
         }
     }
 
     /// The same, on the Unix socket of `place`.
-    pub(crate) fn at(place: Place, script: impl Fn(usize, &mut Peer) + Send + Sync + 'static) -> Self {
+    pub(crate) fn at(
+        place: FakePlace,
+        script: impl Fn(usize, &mut FakePeer) + Send + Sync + 'static,
+    ) -> Self {
         let listener = UnixListener::bind(place.path()).unwrap();
-        Self::serve(place.address(), Listener::Unix { listener, _place: place }, script)
+        Self::serve(place.address(), FakeListener::Unix { listener, _place: place }, script)
     }
 
     /// A server that does as the protocol says.
     pub(crate) fn honest(transport: Transport) -> Self {
-        let store = Store::default();
+        let store = FakeStore::default();
         Self::start(transport, move |_, peer| store.serve(peer))
     }
 
@@ -110,8 +113,8 @@ impl Fake {
 
     fn serve(
         address: Address,
-        listener: Listener,
-        script: impl Fn(usize, &mut Peer) + Send + Sync + 'static,
+        listener: FakeListener,
+        script: impl Fn(usize, &mut FakePeer) + Send + Sync + 'static,
     ) -> Self {
         let accepted = Arc::new(AtomicUsize::new(0));
         let stop = Arc::new(AtomicBool::new(false));
@@ -133,7 +136,7 @@ impl Fake {
     }
 }
 
-impl Drop for Fake {
+impl Drop for FakeClientPeer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
         // Wakes the accept; if it fails there is nobody left to wake.
@@ -149,14 +152,14 @@ impl Drop for Fake {
 }
 
 /// The server's end of a connection.
-pub(crate) struct Peer {
+pub(crate) struct FakePeer {
     input: Box<dyn Read + Send>,
     output: Box<dyn Write + Send>,
     reader: MessageReader,
     read: Vec<u8>,
 }
 
-impl Peer {
+impl FakePeer {
     fn new(input: Box<dyn Read + Send>, output: Box<dyn Write + Send>) -> Self {
         Self { input, output, reader: MessageReader::new(Some(Direction::Request)), read: Vec::new() }
     }
@@ -190,7 +193,7 @@ impl Peer {
     }
 
     /// Answers with a status.
-    pub(crate) fn answer(&mut self, request: &Message, status: Status) -> bool {
+    pub(crate) fn answer(&mut self, request: &Message, status: SessionStatus) -> bool {
         self.send(&answer(request.head, &[status as u8]))
     }
 }
@@ -204,10 +207,10 @@ pub(crate) fn answer(request: MessageHead, data: &[u8]) -> Vec<u8> {
 
 /// Sessions without expiry.
 #[derive(Default)]
-struct Store(Mutex<HashMap<Vec<u8>, Vec<u8>>>);
+struct FakeStore(Mutex<HashMap<Vec<u8>, Vec<u8>>>);
 
-impl Store {
-    fn serve(&self, peer: &mut Peer) {
+impl FakeStore {
+    fn serve(&self, peer: &mut FakePeer) {
         while let Some(request) = peer.request() {
             let data = self.handle(&request);
             if !peer.send(&answer(request.head, &data)) {
@@ -221,11 +224,13 @@ impl Store {
         let Operation::Session(operation) = request.head.operation else {
             panic!("{request:?}");
         };
-        let there = |is: bool| vec![if is { Status::Ok } else { Status::NotOk } as u8];
+        let there = |is: bool| vec![if is { SessionStatus::Ok } else { SessionStatus::NotOk } as u8];
         match operation {
-            SessionOperation::Add => match Add::parse(&request.data).unwrap() {
+            SessionOperation::Add => match AddRequest::parse(&request.data).unwrap() {
                 Err(status) => vec![status as u8],
-                Ok(add) if sessions.contains_key(add.id.as_bytes()) => vec![Status::MatchingSession as u8],
+                Ok(add) if sessions.contains_key(add.id.as_bytes()) => {
+                    vec![SessionStatus::MatchingSession as u8]
+                }
                 Ok(add) => {
                     sessions.insert(add.id.as_bytes().to_vec(), add.session.to_vec());
                     there(true)

@@ -1,32 +1,32 @@
 //! A client under test: the blocking or the asynchronous one, used the same way.
 
-use libdc::client::{Error, Options, blocking};
+use libdc::client::{Error, SessionOptions, blocking};
 use libdc::net::address::Address;
 use std::time::Duration;
 
 /// Runs `test` with a maker of each kind of client.
-pub(crate) fn each(test: impl Fn(&dyn Fn(Address, Options) -> Subject)) {
-    test(&|address, options| Subject::new(Kind::Blocking, address, options));
-    #[cfg(feature = "tokio")]
-    test(&|address, options| Subject::new(Kind::Asynchronous, address, options));
+pub(crate) fn each(test: impl Fn(&dyn Fn(Address, SessionOptions) -> ClientSubject)) {
+    test(&|address, options| ClientSubject::new(ClientKind::Blocking, address, options));
+    #[cfg(feature = "async")]
+    test(&|address, options| ClientSubject::new(ClientKind::Asynchronous, address, options));
 }
 
-pub(crate) struct Subject {
+pub(crate) struct ClientSubject {
     address: Address,
-    kind: Kind,
-    client: Client,
+    kind: ClientKind,
+    client: AnyClient,
 }
 
 #[derive(Clone, Copy)]
-enum Kind {
+enum ClientKind {
     Blocking,
-    #[cfg(feature = "tokio")]
+    #[cfg(feature = "async")]
     Asynchronous,
 }
 
-enum Client {
+enum AnyClient {
     Blocking(blocking::Client),
-    #[cfg(feature = "tokio")]
+    #[cfg(feature = "async")]
     Asynchronous(libdc::client::Client, tokio::runtime::Runtime),
 }
 
@@ -34,40 +34,40 @@ enum Client {
 macro_rules! either {
     ($subject:expr, $client:ident => $call:expr) => {
         match &mut $subject.client {
-            Client::Blocking($client) => $call,
-            #[cfg(feature = "tokio")]
-            Client::Asynchronous($client, runtime) => runtime.block_on($call),
+            AnyClient::Blocking($client) => $call,
+            #[cfg(feature = "async")]
+            AnyClient::Asynchronous($client, runtime) => runtime.block_on($call),
         }
     };
 }
 
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
 
-impl Subject {
-    fn new(kind: Kind, address: Address, options: Options) -> Self {
+impl ClientSubject {
+    fn new(kind: ClientKind, address: Address, options: SessionOptions) -> Self {
         let client = match kind {
-            Kind::Blocking => Client::Blocking(blocking::Client::new(address.clone(), options)),
-            #[cfg(feature = "tokio")]
-            Kind::Asynchronous => {
-                Client::Asynchronous(libdc::client::Client::new(address.clone(), options), runtime())
+            ClientKind::Blocking => AnyClient::Blocking(blocking::Client::new(address.clone(), options)),
+            #[cfg(feature = "async")]
+            ClientKind::Asynchronous => {
+                AnyClient::Asynchronous(libdc::client::Client::new(address.clone(), options), runtime())
             }
         };
         Self { address, kind, client }
     }
 
     /// One more client of the same kind and address, connected if it is to be.
-    pub(crate) fn connect_another(&self, options: Options) -> Result<Self, Error> {
+    pub(crate) fn connect_another(&self, options: SessionOptions) -> Result<Self, Error> {
         let address = self.address.clone();
         let client = match self.kind {
-            Kind::Blocking => Client::Blocking(blocking::Client::connect(address.clone(), options)?),
-            #[cfg(feature = "tokio")]
-            Kind::Asynchronous => {
+            ClientKind::Blocking => AnyClient::Blocking(blocking::Client::connect(address.clone(), options)?),
+            #[cfg(feature = "async")]
+            ClientKind::Asynchronous => {
                 let runtime = runtime();
                 let client = runtime.block_on(libdc::client::Client::connect(address.clone(), options))?;
-                Client::Asynchronous(client, runtime)
+                AnyClient::Asynchronous(client, runtime)
             }
         };
         Ok(Self { address, kind: self.kind, client })
@@ -75,9 +75,9 @@ impl Subject {
 
     pub(crate) fn change_timeout(&mut self, timeout: Duration) {
         match &mut self.client {
-            Client::Blocking(client) => client.set_timeout(timeout),
-            #[cfg(feature = "tokio")]
-            Client::Asynchronous(client, _) => client.set_timeout(timeout),
+            AnyClient::Blocking(client) => client.set_timeout(timeout),
+            #[cfg(feature = "async")]
+            AnyClient::Asynchronous(client, _) => client.set_timeout(timeout),
         }
     }
 

@@ -1,21 +1,21 @@
 //! What a server that ends does for those who want locks.
 
-use crate::server::{Options, Server, key, release};
+use crate::server::{FixtureOptions, LockServerFixture, key, release};
 use libdc::wire::lock::{LockAction, LockStatus};
 
 const DISCONNECTED: [u8; 1] = [LockStatus::ErrorDisconnected as u8];
 
 /// As the driver does it: the service ends, and then each connection looks at what waits on it.
-fn end(server: &mut Server) {
-    server.service.end();
+fn shut_down(server: &mut LockServerFixture) {
+    server.service.shut_down();
     for id in 1..=server.opened {
-        server.step(id, |machine, turn| machine.give_up_waiting(turn).map(drop));
+        server.step(id, |machine, turn| machine.cancel_waiters(turn).map(drop));
     }
 }
 
 #[test]
 fn who_waits_is_told_and_nobody_gets_what_is_released() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (holder, texts, frames) = (server.open(), [server.open(), server.open()], server.open());
     server.lock(holder, "l\nk\n5\n");
     for text in texts {
@@ -23,7 +23,7 @@ fn who_waits_is_told_and_nobody_gets_what_is_released() {
     }
     assert_eq!(server.acquire(frames, 7, 1, "k", 60_000), None);
     assert_eq!(server.acquire(frames, 8, 2, "k", 60_000), None);
-    end(&mut server);
+    shut_down(&mut server);
     server.close(holder);
     for text in texts {
         assert_eq!(server.line(text), "error_disconnected");
@@ -36,11 +36,11 @@ fn who_waits_is_told_and_nobody_gets_what_is_released() {
 
 #[test]
 fn nothing_new_is_granted_and_what_is_held_can_be_given_back() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (text, frames) = (server.open(), server.open());
     let token = server.lock(text, "l\nk\n5\n");
     let held = server.acquire(frames, 1, 1, "j", 0).expect("free");
-    end(&mut server);
+    shut_down(&mut server);
     for request in ["l\nfree\n0\n", "l\nfree\n5\n", "sl\nfree\n5 3\n", "e\nfree\n\n", "w\nfree\n5\n"] {
         assert_eq!(server.ask(text, request), "error_disconnected", "{request:?}");
     }
@@ -53,23 +53,23 @@ fn nothing_new_is_granted_and_what_is_held_can_be_given_back() {
 
 #[test]
 fn requests_behind_one_that_waited_are_answered() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (holder, waiter) = (server.open(), server.open());
     server.lock(holder, "l\nk\n5\n");
     server.send(waiter, b"l\nk\n60\nping\n_\n\nl\nfree\n0\n");
-    end(&mut server);
+    shut_down(&mut server);
     assert_eq!(server.line(waiter), "error_disconnected\nok\nerror_disconnected");
 }
 
 #[test]
 fn what_was_granted_before_is_answered_so() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (holder, waiter) = (server.open(), server.open());
     let token = server.lock(holder, "l\nk\n5\n");
     server.send(waiter, b"l\nk\n60\n");
     server.holds_answers = true;
     assert_eq!(server.ask(holder, &format!("r\nk\n{token}\n")), "ok");
-    end(&mut server);
+    shut_down(&mut server);
     assert_eq!(server.line(waiter), "", "its answer is on its way");
     assert!(!server.connections[&waiter].machine.is_idle());
     server.deliver_held();

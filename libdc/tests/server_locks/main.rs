@@ -4,18 +4,18 @@ mod ending;
 mod recorded;
 mod server;
 
-use libdc::auth::AuthToken;
 use libdc::id::Token;
-use libdc::proto::server::ServerFault;
-use libdc::service::LinkSettings;
+use libdc::proto::server::ServerCloseReason;
+use libdc::secret::AuthToken;
+use libdc::service::LinkPolicy;
 use libdc::wire::frame::LinkOperation;
 use libdc::wire::link::{Detach, Ping, Welcome};
 use libdc::wire::lock::{LockAction, LockRequest, LockStatus};
-use server::{GRACE_MS, Options, READ_TIMEOUT_MS, Server, key, release};
+use server::{FixtureOptions, GRACE_MS, LockServerFixture, READ_TIMEOUT_MS, key, release};
 
 #[test]
 fn a_turn_that_was_missed_is_told() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (a, b) = (server.open(), server.open());
     let token = server.lock(a, "l\nk\n5\n");
     assert_eq!(server.ask(b, "e\nk\n1\n"), "queued");
@@ -35,7 +35,7 @@ fn a_turn_that_was_missed_is_told() {
 
 #[test]
 fn who_leaves_the_queue_is_not_granted() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (a, b, c) = (server.open(), server.open(), server.open());
     let token = server.lock(a, "l\nk\n5\n");
     server.send(b, b"l\nk\n9\n");
@@ -47,25 +47,25 @@ fn who_leaves_the_queue_is_not_granted() {
 
 #[test]
 fn a_holder_is_not_closed_for_being_idle() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (holder, idle, blocked) = (server.open(), server.open(), server.open());
     server.lock(holder, "l\nk\n5 60\n");
     assert_eq!(server.ask(idle, "ping\n_\n\n"), "ok");
     server.send(blocked, b"l\nk\n100\n");
     server.pass(READ_TIMEOUT_MS);
-    assert_eq!(server.fault(idle), Some(ServerFault::Idle));
+    assert_eq!(server.fault(idle), Some(ServerCloseReason::Idle));
     assert_eq!(server.line(idle), "error");
     server.pass(60_000 - READ_TIMEOUT_MS - 1);
     assert_eq!((server.fault(holder), server.line(blocked)), (None, String::new()));
     server.pass(1);
     assert!(server.line(blocked).starts_with("ok "), "granted when the lease ends");
-    assert_eq!(server.fault(holder), Some(ServerFault::Idle), "and the holder holds nothing any more");
+    assert_eq!(server.fault(holder), Some(ServerCloseReason::Idle), "and the holder holds nothing any more");
     assert_eq!(server.fault(blocked), None);
 }
 
 #[test]
 fn a_request_that_is_blocked_holds_back_those_behind_it() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (a, b) = (server.open(), server.open());
     let token = server.lock(a, "l\nk\n5\n");
     assert_eq!(server.ask(b, "l\nk\n9\nping\n_\n\nl\nj\n0\n"), "");
@@ -77,39 +77,41 @@ fn a_request_that_is_blocked_holds_back_those_behind_it() {
 
 #[test]
 fn an_over_long_line_is_refused_before_its_end() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let a = server.open();
     server.send(a, &[b'x'; 256]);
     assert_eq!(server.fault(a), None);
     server.send(a, b"x");
     assert_eq!(server.line(a), "error");
-    assert!(matches!(server.fault(a), Some(ServerFault::LineTooLong(_))));
+    assert!(matches!(server.fault(a), Some(ServerCloseReason::LineTooLong(_))));
 }
 
 #[test]
 fn tls_on_a_plain_port_is_named() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let a = server.open();
     server.send(a, &[0x16, 3, 1]);
-    assert_eq!(server.fault(a), Some(ServerFault::Tls));
+    assert_eq!(server.fault(a), Some(ServerCloseReason::Tls));
 }
 
 #[test]
 fn frames_must_begin_with_the_token() {
-    let options =
-        || Options { auth: Some(AuthToken::new(b"s3cret").expect("a token")), ..Options::default() };
-    let mut server = Server::new(options());
+    let options = || FixtureOptions {
+        auth: Some(AuthToken::new(b"s3cret").expect("a token")),
+        ..FixtureOptions::default()
+    };
+    let mut server = LockServerFixture::new(options());
     let (good, wrong, session, ping) = (server.open(), server.open(), server.open(), server.open());
     let welcome = server.hello(good, 1, b"s3cret");
     assert_eq!(welcome, Welcome { status: LockStatus::Ok, grace_ms: GRACE_MS, remembered: 0 });
     assert!(server.acquire(good, 2, 0, "k", 0).is_some());
     assert_eq!(server.hello(wrong, 2, b"s3creT").status, LockStatus::ErrorAuth);
-    assert_eq!(server.fault(wrong), Some(ServerFault::WrongToken));
-    assert_eq!(server.fault(wrong).map(|fault| fault.pause_ms()), Some(100));
+    assert_eq!(server.fault(wrong), Some(ServerCloseReason::WrongToken));
+    assert_eq!(server.fault(wrong).map(|fault| fault.delay_ms()), Some(100));
     server.send(session, &[0, 0x11, 0, 0, 0, 0, 0, 0, 1, 0, 3, 1, 0, 1, b'x']);
-    assert!(matches!(server.fault(session), Some(ServerFault::NotAuthenticated(_))));
+    assert!(matches!(server.fault(session), Some(ServerCloseReason::NotAuthenticated(_))));
     server.link(ping, LinkOperation::Ping, &[]);
-    assert!(matches!(server.fault(ping), Some(ServerFault::NotAuthenticated(_))));
+    assert!(matches!(server.fault(ping), Some(ServerCloseReason::NotAuthenticated(_))));
     assert_eq!(server.service.totals().wrong_tokens(), 1);
     let silent = server.open();
     server.pass(READ_TIMEOUT_MS);
@@ -118,7 +120,7 @@ fn frames_must_begin_with_the_token() {
 
 #[test]
 fn blocked_requests_hold_nobody_back_in_frames() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let a = server.open();
     let token = server.acquire(a, 1, 5, "k", 0).expect("free");
     assert_eq!(server.acquire(a, 2, 6, "k", 60_000), None);
@@ -130,7 +132,7 @@ fn blocked_requests_hold_nobody_back_in_frames() {
 
 #[test]
 fn a_blocked_request_can_be_given_up() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (a, b) = (server.open(), server.open());
     let token = server.acquire(a, 1, 0, "k", 0).expect("free");
     assert_eq!(server.acquire(b, 2, 0, "k", 60_000), None);
@@ -147,7 +149,7 @@ fn a_blocked_request_can_be_given_up() {
 
 #[test]
 fn a_link_cut_for_less_than_the_grace_keeps_its_locks() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (a, waiter) = (server.open(), server.open());
     server.hello(a, 1, b"");
     let held = server.acquire(a, 2, 5, "k", 0).expect("free");
@@ -173,7 +175,7 @@ fn a_link_cut_for_less_than_the_grace_keeps_its_locks() {
 
 #[test]
 fn a_link_cut_for_longer_loses_its_locks() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (a, waiter) = (server.open(), server.open());
     server.hello(a, 1, b"");
     let held = server.acquire(a, 2, 5, "k", 0).expect("free");
@@ -190,12 +192,12 @@ fn a_link_cut_for_longer_loses_its_locks() {
 
 #[test]
 fn the_newest_hello_takes_a_link_over() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (old, new) = (server.open(), server.open());
     server.hello(old, 1, b"");
     let held = server.acquire(old, 2, 5, "k", 0).expect("free");
     assert_eq!(server.hello(new, 1, b"").remembered, 1);
-    assert_eq!(server.fault(old), Some(ServerFault::TakenOver));
+    assert_eq!(server.fault(old), Some(ServerCloseReason::TakenOver));
     assert_eq!(server.claim(new, 5, "k", held), LockStatus::Ok);
     server.close(old);
     server.link(new, LinkOperation::Open, &[]);
@@ -206,7 +208,7 @@ fn the_newest_hello_takes_a_link_over() {
 
 #[test]
 fn a_detached_owner_holds_and_waits_for_nothing() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (a, b) = (server.open(), server.open());
     server.hello(a, 1, b"");
     let other = server.lock(b, "l\nj\n5\n");
@@ -226,19 +228,19 @@ fn a_detached_owner_holds_and_waits_for_nothing() {
 
 #[test]
 fn a_link_that_says_bye_releases_everything_at_once() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (a, b) = (server.open(), server.open());
     server.hello(a, 1, b"");
     assert!(server.acquire(a, 2, 5, "k", 0).is_some());
     server.send(b, b"l\nk\n60\n");
     assert_eq!(server.link(a, LinkOperation::Bye, &[]), [LockStatus::Ok as u8]);
-    assert_eq!(server.fault(a), Some(ServerFault::Bye));
+    assert_eq!(server.fault(a), Some(ServerCloseReason::Bye));
     assert!(server.line(b).starts_with("ok "));
 }
 
 #[test]
 fn a_silent_link_is_broken() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (link, plain) = (server.open(), server.open());
     server.hello(link, 1, b"");
     assert!(server.acquire(plain, 2, 0, "k", 0).is_some());
@@ -247,13 +249,13 @@ fn a_silent_link_is_broken() {
     server.pass(READ_TIMEOUT_MS - 1);
     assert_eq!(server.fault(link), None);
     server.pass(1);
-    assert_eq!(server.fault(link), Some(ServerFault::Silent));
+    assert_eq!(server.fault(link), Some(ServerCloseReason::Silent));
     assert_eq!(server.fault(plain), None, "frames without a link may be idle");
 }
 
 #[test]
 fn an_idle_link_is_pinged_and_stays_if_it_answers() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (link, plain) = (server.open(), server.open());
     server.hello(link, 1, b"");
     let (mut question, mut answer) = (Vec::new(), Vec::new());
@@ -268,23 +270,23 @@ fn an_idle_link_is_pinged_and_stays_if_it_answers() {
     }
     assert_eq!(server.fault(link), None);
     server.send(plain, &answer);
-    assert!(matches!(server.fault(plain), Some(ServerFault::Corruption(_))), "nobody had asked it");
+    assert!(matches!(server.fault(plain), Some(ServerCloseReason::Corruption(_))), "nobody had asked it");
 }
 
 #[test]
 fn what_belongs_to_a_link_needs_one() {
     for operation in [LinkOperation::Claim, LinkOperation::Open, LinkOperation::Bye, LinkOperation::GoAway] {
-        let mut server = Server::new(Options::default());
+        let mut server = LockServerFixture::new(FixtureOptions::default());
         let a = server.open();
         server.link(a, operation, &[]);
-        assert!(matches!(server.fault(a), Some(ServerFault::Corruption(_))), "{operation:?}");
+        assert!(matches!(server.fault(a), Some(ServerCloseReason::Corruption(_))), "{operation:?}");
     }
 }
 
 /// A server whose link 1 held `k` for owner 5 and was cut, and a connection that may ask for it.
-fn a_link_is_cut_with_auto_release_off() -> (Server, u64) {
-    let links = LinkSettings { auto_release: false, grace_ms: GRACE_MS };
-    let mut server = Server::new(Options { links, ..Options::default() });
+fn a_link_is_cut_with_auto_release_off() -> (LockServerFixture, u64) {
+    let links = LinkPolicy { auto_release: false, grace_ms: GRACE_MS };
+    let mut server = LockServerFixture::new(FixtureOptions { links, ..FixtureOptions::default() });
     let (a, b) = (server.open(), server.open());
     server.hello(a, 1, b"");
     assert!(server.acquire(a, 2, 5, "k", 0).is_some());
@@ -312,7 +314,7 @@ fn with_auto_release_off_a_link_need_not_claim() {
 
 #[test]
 fn a_uid_that_waits_is_taken() {
-    let mut server = Server::new(Options::default());
+    let mut server = LockServerFixture::new(FixtureOptions::default());
     let (a, b) = (server.open(), server.open());
     let token = server.acquire(a, 1, 0, "k", 0).expect("free");
     assert_eq!(server.acquire(b, 2, 0, "k", 60_000), None);
@@ -329,7 +331,7 @@ fn a_uid_that_waits_is_taken() {
 #[test]
 fn a_link_that_is_cut_or_taken_over_waits_for_nothing() {
     for is_taken_over in [false, true] {
-        let mut server = Server::new(Options::default());
+        let mut server = LockServerFixture::new(FixtureOptions::default());
         let (old, new, other) = (server.open(), server.open(), server.open());
         server.hello(old, 1, b"");
         let token = server.lock(other, "l\nk\n0\n");
@@ -347,7 +349,7 @@ fn a_link_that_is_cut_or_taken_over_waits_for_nothing() {
 #[test]
 fn a_connection_that_was_taken_over_does_nothing_more_before_it_knows() {
     for act in [act_of_lock, act_of_link] {
-        let mut server = Server::new(Options::default());
+        let mut server = LockServerFixture::new(FixtureOptions::default());
         let (old, new) = (server.open(), server.open());
         server.hello(old, 1, b"");
         let held = server.acquire(old, 2, 5, "k", 0).expect("free");
@@ -355,16 +357,16 @@ fn a_connection_that_was_taken_over_does_nothing_more_before_it_knows() {
         server.hello(new, 1, b"");
         assert_eq!(server.fault(old), None);
         act(&mut server, old, held);
-        assert_eq!(server.fault(old), Some(ServerFault::TakenOver));
+        assert_eq!(server.fault(old), Some(ServerCloseReason::TakenOver));
         assert_eq!(server.claim(new, 5, "k", held), LockStatus::Ok, "the link has what it had");
     }
 }
 
-fn act_of_lock(server: &mut Server, id: u64, token: Token) {
+fn act_of_lock(server: &mut LockServerFixture, id: u64, token: Token) {
     assert_eq!(server.request(id, 3, 5, release("k", token)), None);
 }
 
-fn act_of_link(server: &mut Server, id: u64, _: Token) {
+fn act_of_link(server: &mut LockServerFixture, id: u64, _: Token) {
     // Nothing is claimed yet, so nothing would be left.
     assert_eq!(server.link(id, LinkOperation::Open, &[]), b"");
 }

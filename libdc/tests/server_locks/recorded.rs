@@ -1,8 +1,8 @@
 //! The cases that were recorded from an original server.
 
-use crate::server::{Options, Server};
-use libdc::auth::AuthToken;
+use crate::server::{FixtureOptions, LockServerFixture};
 use libdc::id::Token;
+use libdc::secret::AuthToken;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -29,8 +29,8 @@ impl Tokens {
     }
 }
 
-fn options_of(arguments: &[Value]) -> Options {
-    let mut options = Options::default();
+fn options_of(arguments: &[Value]) -> FixtureOptions {
+    let mut options = FixtureOptions::default();
     let mut arguments = arguments.iter().filter_map(Value::as_str);
     while let Some(name) = arguments.next() {
         let mut number = || arguments.next().and_then(|value| value.parse::<u64>().ok()).expect("a number");
@@ -65,7 +65,7 @@ fn the_recorded_cases_are_answered_alike() {
 }
 
 fn replay(name: &str, case: &Value) {
-    let mut server = Server::new(options_of(case["server_args"].as_array().expect("arguments")));
+    let mut server = LockServerFixture::new(options_of(case["server_args"].as_array().expect("arguments")));
     // The recorder had asked whether the server was there.
     server.opened = 1;
     let mut ids: BTreeMap<&str, u64> = BTreeMap::new();

@@ -1,10 +1,10 @@
 //! A server without sockets, driven by hand: bytes in, bytes out, the time as told.
 
-use libdc::auth::AuthToken;
 use libdc::id::{ConnectionId, LinkId, LockKey, Token};
-use libdc::proto::server::{ServerConnection, ServerFault, Turn};
-use libdc::service::{Effect, Effects, LinkSettings, Service, Tally};
-use libdc::table::{Fences, LockSettings, Locks, SessionLimits, ShardedSessions};
+use libdc::proto::server::{ServerCloseReason, ServerConnection, ServerContext};
+use libdc::secret::AuthToken;
+use libdc::service::{Completion, Effects, LinkPolicy, RequestCounters, Service};
+use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation};
 use libdc::wire::link::{Claim, Hello, Welcome};
@@ -17,7 +17,7 @@ pub(crate) const READ_TIMEOUT_MS: u64 = 23_000;
 pub(crate) const GRACE_MS: u32 = 10_000;
 
 /// A server with its connections, on a clock that stands still until it is told otherwise.
-pub(crate) struct Server {
+pub(crate) struct LockServerFixture {
     pub(crate) service: Service,
     pub(crate) now: Time,
     pub(crate) read_timeout_ms: u64,
@@ -25,25 +25,25 @@ pub(crate) struct Server {
     pub(crate) opened: u64,
     /// Whether connections are told only later that they were taken over, as if each had its own thread.
     pub(crate) tells_late: bool,
-    /// Whether answers to blocked requests wait for [`Server::deliver_held`].
+    /// Whether answers to blocked requests wait for [`LockServerFixture::deliver_held`].
     pub(crate) holds_answers: bool,
-    held: Vec<Effect>,
+    held: Vec<Completion>,
 }
 
 pub(crate) struct Served {
     pub(crate) machine: ServerConnection,
     output: Vec<u8>,
-    fault: Option<ServerFault>,
+    fault: Option<ServerCloseReason>,
 }
 
-pub(crate) struct Options {
+pub(crate) struct FixtureOptions {
     pub(crate) locks: LockSettings,
-    pub(crate) links: LinkSettings,
+    pub(crate) links: LinkPolicy,
     pub(crate) auth: Option<AuthToken>,
     pub(crate) read_timeout_ms: u64,
 }
 
-impl Default for Options {
+impl Default for FixtureOptions {
     fn default() -> Self {
         Self {
             locks: LockSettings {
@@ -52,17 +52,17 @@ impl Default for Options {
                 waiters_max: 0,
                 idle_ms: 60_000,
             },
-            links: LinkSettings { grace_ms: GRACE_MS, auto_release: true },
+            links: LinkPolicy { grace_ms: GRACE_MS, auto_release: true },
             auth: None,
             read_timeout_ms: READ_TIMEOUT_MS,
         }
     }
 }
 
-impl Server {
-    pub(crate) fn new(options: Options) -> Self {
+impl LockServerFixture {
+    pub(crate) fn new(options: FixtureOptions) -> Self {
         let sessions = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
-        let locks = Locks::new(4, options.locks, Fences::starting_at(1), [3; 32]);
+        let locks = ShardedLocks::new(4, options.locks, FenceSource::starting_at(1), [3; 32]);
         Self {
             service: Service::new(Arc::new(sessions), locks, options.links, options.auth),
             now: Time::from_ms(1_000_000),
@@ -77,7 +77,7 @@ impl Server {
 
     pub(crate) fn open(&mut self) -> u64 {
         self.opened += 1;
-        self.service.count_connection();
+        self.service.connection_opened();
         let machine = ServerConnection::new(self.now, ConnectionId::new(self.opened), &self.service);
         self.connections.insert(self.opened, Served { machine, output: Vec::new(), fault: None });
         self.opened
@@ -110,12 +110,12 @@ impl Server {
         words.next().expect("a token").to_owned()
     }
 
-    pub(crate) fn fault(&self, id: u64) -> Option<ServerFault> {
+    pub(crate) fn fault(&self, id: u64) -> Option<ServerCloseReason> {
         self.connections[&id].fault
     }
 
     pub(crate) fn close(&mut self, id: u64) {
-        self.service.discount_connection();
+        self.service.connection_closed();
         self.step(id, |machine, turn| {
             machine.close(turn);
             Ok(())
@@ -148,12 +148,12 @@ impl Server {
     pub(crate) fn step(
         &mut self,
         id: u64,
-        act: impl FnOnce(&mut ServerConnection, &mut Turn<'_>) -> Result<(), ServerFault>,
+        act: impl FnOnce(&mut ServerConnection, &mut ServerContext<'_>) -> Result<(), ServerCloseReason>,
     ) {
         let Some(served) = self.connections.get_mut(&id) else { return };
-        let (mut effects, mut tally) = (Effects::new(), Tally::default());
+        let (mut effects, mut tally) = (Effects::new(), RequestCounters::default());
         let (now, service, out) = (self.now, &self.service, &mut served.output);
-        let mut turn = Turn { now, service, out, effects: &mut effects, tally: &mut tally };
+        let mut turn = ServerContext { now, service, out, effects: &mut effects, tally: &mut tally };
         if served.fault.is_none() {
             served.fault = act(&mut served.machine, &mut turn).err();
         }
@@ -164,14 +164,16 @@ impl Server {
     pub(crate) fn deliver(&mut self, effects: Effects) {
         let told_now = if self.tells_late { Vec::new() } else { effects.taken_over };
         for id in told_now {
-            self.step(id.number(), |_, _| Err(ServerFault::TakenOver));
+            self.step(id.number(), |_, _| Err(ServerCloseReason::TakenOver));
         }
         if self.holds_answers {
             self.held.extend(effects.answers);
             return;
         }
         for answer in effects.answers {
-            self.step(answer.reply.connection.number(), |machine, turn| machine.handle_answer(turn, &answer));
+            self.step(answer.reply.connection.number(), |machine, turn| {
+                machine.handle_completion(turn, &answer)
+            });
         }
     }
 

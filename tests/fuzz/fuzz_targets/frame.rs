@@ -8,7 +8,7 @@ use dc_fuzz::{ends, read};
 use libdc::wire::frame::{Direction, Operation, SessionOperation};
 use libdc::wire::link::Ping;
 use libdc::wire::message::{MessageReader, MessageRef, write_message};
-use libdc::wire::session::{Add, Answer};
+use libdc::wire::session::{AddRequest, SessionAnswer};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -49,7 +49,7 @@ fuzz_target!(|input: &[u8]| {
 fn payload(message: MessageRef<'_>) {
     match (message.head.operation, message.head.direction) {
         (Operation::Session(SessionOperation::Add), Direction::Request) => {
-            if let Ok(Ok(add)) = Add::parse(message.data) {
+            if let Ok(Ok(add)) = AddRequest::parse(message.data) {
                 let mut written = Vec::new();
                 add.write(&mut written);
                 assert_eq!(written, message.data);
@@ -57,9 +57,9 @@ fn payload(message: MessageRef<'_>) {
             }
         }
         (Operation::Session(operation), Direction::Response) => {
-            match Answer::parse(operation, message.data) {
-                Ok(Answer::Status(status)) => assert_eq!(message.data, [status as u8]),
-                Ok(Answer::Session(session)) => assert_eq!(message.data, session),
+            match SessionAnswer::parse(operation, message.data) {
+                Ok(SessionAnswer::Status(status)) => assert_eq!(message.data, [status as u8]),
+                Ok(SessionAnswer::Session(session)) => assert_eq!(message.data, session),
                 Err(_) => {}
             }
         }

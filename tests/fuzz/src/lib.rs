@@ -1,6 +1,6 @@
 //! What the fuzz targets share: a stream of bytes read in pieces.
 
-use libdc::wire::corruption::Corruption;
+use libdc::wire::decode_error::DecodeError;
 use libdc::wire::message::{Message, MessageReader};
 
 /// What came of a stream.
@@ -9,7 +9,7 @@ pub struct Reading {
     /// The messages, in order.
     pub messages: Vec<Message>,
     /// What they ended in, and the offset in the stream of the frame it was in.
-    pub corruption: Option<(Corruption, usize)>,
+    pub corruption: Option<(DecodeError, usize)>,
     /// Bytes used by whole frames.
     pub used: usize,
 }

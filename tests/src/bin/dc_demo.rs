@@ -3,17 +3,17 @@
 //! Everything is real, the programs and what passes between them, and everything is gone at the end. The exit
 //! status is 0 if all went as it says, and 1 otherwise.
 
-use dc_tests::harness::agent::{Agent, unix};
+use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::callers::Callers;
-use dc_tests::harness::master::Master;
-use dc_tests::harness::process::Process;
+use dc_tests::harness::master::MasterProcess;
+use dc_tests::harness::process::TestProcess;
 use dc_tests::harness::programs::{directory, program};
-use dc_tests::harness::server::Server;
-use dc_tests::harness::snoop::Snoop;
+use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::snoop::SnoopProcess;
 use libdc::client::blocking::Client;
 use libdc::client::lock::blocking::LockClient;
 use libdc::client::lock::{AcquireOptions, LockError, LockOptions};
-use libdc::client::{Error, Options};
+use libdc::client::{Error, SessionOptions};
 use std::cell::Cell;
 use std::panic;
 use std::process::ExitCode;
@@ -53,9 +53,12 @@ fn main() -> ExitCode {
 
 fn show() {
     println!("distcache: two hosts share their TLS sessions, and a lock\n");
-    say("build", "dc_server, dc_client, dc_snoop, dc_master (the first time this takes a minute or two)");
-    say("", &format!("now in {}", directory().display()));
-    let mut fleet = Fleet::start();
+    print_step(
+        "build",
+        "dc_server, dc_client, dc_snoop, dc_master (the first time this takes a minute or two)",
+    );
+    print_step("", &format!("now in {}", directory().display()));
+    let mut fleet = DemoFleet::start();
     fleet.resume();
     fleet.watch("← REMOVE", "what dc_snoop saw of host B; sessions are shown as a length and a digest");
     fleet.lock();
@@ -69,31 +72,32 @@ fn show() {
 
 /// A server, the agents of two hosts A and B, an application on each, and a tap on the wire between B and the
 /// server.
-struct Fleet {
-    server: Server,
-    snoop: Snoop,
-    agents: [Agent; 2],
+struct DemoFleet {
+    server: ServerProcess,
+    snoop: SnoopProcess,
+    agents: [AgentProcess; 2],
     a: Client,
     b: Client,
     /// Lines of the tap that have been looked at.
     shown: Cell<usize>,
 }
 
-impl Fleet {
+impl DemoFleet {
     fn start() -> Self {
-        let server = Server::start(&[]);
-        say("server", &format!("dc_server   -listen IP:{}", server.address()));
-        let snoop = Snoop::start(server.address(), &[]);
+        let server = ServerProcess::start(&[]);
+        print_step("server", &format!("dc_server   -listen IP:{}", server.address()));
+        let snoop = SnoopProcess::start(server.address(), &[]);
         let start = |host: &str, upstream| {
-            let agent = Agent::start(upstream, &["-retry", RETRY_MS]);
+            let agent = AgentProcess::start(upstream, &["-retry", RETRY_MS]);
             let listen = unix(agent.socket());
-            say(host, &format!("dc_client   -listen {listen} -server IP:{upstream}"));
-            let client = Client::new(listen.parse().expect("the address of an agent"), Options::default());
+            print_step(host, &format!("dc_client   -listen {listen} -server IP:{upstream}"));
+            let client =
+                Client::new(listen.parse().expect("the address of an agent"), SessionOptions::default());
             (agent, client)
         };
         let (agent_a, a) = start("host A", server.address());
         let (agent_b, b) = start("host B", snoop.address());
-        say("", "            (this one through dc_snoop, which shows what passes)");
+        print_step("", "            (this one through dc_snoop, which shows what passes)");
         Self { server, snoop, agents: [agent_a, agent_b], a, b, shown: Cell::new(0) }
     }
 
@@ -101,12 +105,15 @@ impl Fleet {
         self.store_and_resume();
         let (count, bytes) =
             (SESSIONS.len(), SESSIONS.iter().map(|(_, session)| session.len()).sum::<usize>());
-        say("store", &format!("host A stores {count} sessions, {bytes} bytes"));
-        say("resume", &format!("host B, where those clients come next, has all {count}: no full handshake"));
+        print_step("store", &format!("host A stores {count} sessions, {bytes} bytes"));
+        print_step(
+            "resume",
+            &format!("host B, where those clients come next, has all {count}: no full handshake"),
+        );
         let (id, _) = SESSIONS[2];
         assert!(done(self.b.remove(id)), "there was nothing to remove");
         assert!(!done(self.a.have(id)), "a session is still there after it was removed");
-        say("remove", "host B removes one, and host A does not find it any more");
+        print_step("remove", "host B removes one, and host A does not find it any more");
     }
 
     /// Shows the requests and answers that have passed since the last time, up to the answer `last`.
@@ -114,7 +121,7 @@ impl Fleet {
         let log = &self.snoop.process.log;
         let before = self.shown.get();
         log.expect(last);
-        say("watch", what);
+        print_step("watch", what);
         let lines = log.lines();
         let is_of_link =
             |line: &str| ["PING", "HELLO", "OPEN", "CLAIM"].iter().any(|name| line.contains(name));
@@ -124,7 +131,7 @@ impl Fleet {
     }
 
     fn lock(&self) {
-        let client = |agent: &Agent| {
+        let client = |agent: &AgentProcess| {
             let address = unix(agent.socket()).parse().expect("the address of an agent");
             had(LockClient::connect(address, LockOptions::default()))
         };
@@ -133,18 +140,18 @@ impl Fleet {
 
         let held = had(a.acquire(KEY, &options));
         let fence = held.fence();
-        say("lock", &format!("host A takes the lock {KEY}, with fence {fence}"));
+        print_step("lock", &format!("host A takes the lock {KEY}, with fence {fence}"));
         assert!(had(b.try_acquire(KEY, &options)).is_none(), "two hosts hold one lock");
         let place = had(b.enqueue(KEY, &options));
         assert!(!place.is_held(), "two hosts hold one lock");
-        say("", "host B tries and does not get it, so it queues and waits");
+        print_step("", "host B tries and does not get it, so it queues and waits");
         let released = Instant::now();
         had(held.release());
         let held = had(place.wait_within(WAIT)).expect("the lock in time");
         let took_us = released.elapsed().as_micros();
         let further = held.fence() - fence;
         assert!(further > 0, "a fence did not grow");
-        say(
+        print_step(
             "",
             &format!(
                 "host A releases it: host B has it within {took_us} µs, with a fence that is {further} more"
@@ -154,7 +161,7 @@ impl Fleet {
 
         // Three lines of text are enough to take a lock, from a shell if need be.
         let mut application = self.agents[0].connect();
-        let answer = application.say(&format!("l\n{KEY}\n0\n"));
+        let answer = application.request(&format!("l\n{KEY}\n0\n"));
         assert!(answer.starts_with("ok "), "a free lock was not to be had: {answer}");
         let place = had(b.enqueue(KEY, &options));
         assert!(!place.is_held(), "two hosts hold one lock");
@@ -162,7 +169,10 @@ impl Fleet {
         drop(application);
         let held = had(place.wait_within(WAIT)).expect("the lock in time");
         let took_us = ended.elapsed().as_micros();
-        say("", &format!("an application on host A ends and holds it: host B has it within {took_us} µs"));
+        print_step(
+            "",
+            &format!("an application on host A ends and holds it: host B has it within {took_us} µs"),
+        );
         had(held.release());
     }
 
@@ -177,7 +187,7 @@ impl Fleet {
             assert!(matches!(answer, Err(Error::Disconnected)), "without a server the answer was {answer:?}");
         }
         let took_us = asked.elapsed().as_micros() / 2;
-        say(
+        print_step(
             "outage",
             &format!("the server is killed: both are told DISCONNECTED, within {took_us} µs, and go on"),
         );
@@ -190,19 +200,19 @@ impl Fleet {
             agent.process.log.expect("the link is up");
         }
         let took_ms = back.elapsed().as_millis();
-        say(
+        print_step(
             "recovery",
             &format!("the server is back: the agents found it within {took_ms} ms (-retry {RETRY_MS})"),
         );
         self.store_and_resume();
-        say("", "sessions are stored and resumed again; no application had to reconnect");
+        print_step("", "sessions are stored and resumed again; no application had to reconnect");
     }
 
     fn restart_unnoticed(&self) {
         let upstream = format!("IP:{}", self.server.address());
         let agent = ["-server", &upstream, "-log", "warn"];
-        let mut master = Master::of(&program("dc_client"), &["-start", "0"], &agent);
-        say("host C", &format!("dc_master   -listen tcp://{} -command dc_client", master.address()));
+        let mut master = MasterProcess::for_command(&program("dc_client"), &["-start", "0"], &agent);
+        print_step("host C", &format!("dc_master   -listen tcp://{} -command dc_client", master.address()));
         let address = format!("IP:{}", master.address()).parse().expect("the address of a master");
         let callers = Callers::of_sessions(address);
         (0..RESTARTS).for_each(|_| master.restart());
@@ -210,13 +220,13 @@ impl Fleet {
         let tally = callers.finish();
         tally.all_answered(CALLS_MIN);
         let calls = tally.answered;
-        say(
+        print_step(
             "restart",
             &format!(
                 "SIGHUP {RESTARTS} times: the agent was replaced each time, and {calls} calls meanwhile all got their answer"
             ),
         );
-        Process::stop(&mut master.process);
+        TestProcess::stop(&mut master.process);
     }
 
     fn store_and_resume(&mut self) {
@@ -236,15 +246,15 @@ impl Fleet {
         let sockets = [agent_a.socket().to_owned(), agent_b.socket().to_owned()];
         let all = [&mut agent_a.process, &mut agent_b.process, &mut snoop.process, &mut server.process];
         for process in all {
-            Process::stop(process);
+            TestProcess::stop(process);
         }
         assert!(sockets.iter().all(|socket| !socket.exists()), "an agent left its socket behind");
-        say("stop", "all programs have ended in good order, and nothing is left");
+        print_step("stop", "all programs have ended in good order, and nothing is left");
     }
 }
 
 /// One line: which step, and what it shows.
-fn say(step: &str, what: &str) {
+fn print_step(step: &str, what: &str) {
     println!("{step:<10}{what}");
 }
 

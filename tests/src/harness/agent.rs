@@ -1,34 +1,34 @@
 //! `dc_client`, on a Unix socket of its own.
 
-use crate::harness::connection::Connection;
-use crate::harness::place::Place;
-use crate::harness::process::{Launch, Process};
+use crate::harness::connection::TestConnection;
+use crate::harness::process::{ProgramLaunch, TestProcess};
+use crate::harness::test_dir::TestDir;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
 /// A running agent.
 #[derive(Debug)]
-pub struct Agent {
+pub struct AgentProcess {
     // Ends before its directory goes.
     /// The process.
-    pub process: Process,
-    launch: Launch,
+    pub process: TestProcess,
+    launch: ProgramLaunch,
     socket: PathBuf,
-    place: Place,
+    place: TestDir,
 }
 
-impl Agent {
+impl AgentProcess {
     /// An agent of the server at `upstream`, with these options besides `-listen` and `-server`. It serves, and has
     /// made its first attempt to reach the server.
     #[must_use]
     pub fn start(upstream: SocketAddr, options: &[&str]) -> Self {
-        Self::launch(Launch::new("dc_client").with(options), upstream)
+        Self::launch(ProgramLaunch::new("dc_client").with(options), upstream)
     }
 
     /// An agent started in a way of its own.
     #[must_use]
-    pub fn launch(launch: Launch, upstream: SocketAddr) -> Self {
-        let place = Place::new();
+    pub fn launch(launch: ProgramLaunch, upstream: SocketAddr) -> Self {
+        let place = TestDir::new();
         let socket = place.file("agent");
         let launch = launch.with(["-listen", &unix(&socket), "-server", &format!("IP:{upstream}")]);
         let process = launch.start();
@@ -51,14 +51,14 @@ impl Agent {
 
     /// The directory of its socket, where nothing else is.
     #[must_use]
-    pub const fn place(&self) -> &Place {
+    pub const fn dir(&self) -> &TestDir {
         &self.place
     }
 
     /// A connection to it.
     #[must_use]
-    pub fn connect(&self) -> Connection {
-        Connection::unix(&self.socket)
+    pub fn connect(&self) -> TestConnection {
+        TestConnection::unix(&self.socket)
     }
 }
 

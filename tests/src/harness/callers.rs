@@ -1,11 +1,11 @@
 //! A load of new connections: each asks one thing, reads the whole answer and closes, again and again.
 //!
 //! It is for what must not be noticed while a server is restarted: that a connection is refused, reset or left
-//! unanswered. [`Callers::finish`] gives the tally, [`Tally::all_answered`] is the claim.
+//! unanswered. [`Callers::finish`] gives the tally, [`CallCounters::all_answered`] is the claim.
 
 use crate::harness::patience::PATIENCE;
 use libdc::client::blocking::Client;
-use libdc::client::{Connections, Error, Options};
+use libdc::client::{ConnectionMode, Error, SessionOptions};
 use libdc::net::address::Address;
 use nix::unistd::Pid;
 use std::collections::BTreeMap;
@@ -28,13 +28,13 @@ const ANSWER_MAX: Duration = Duration::from_secs(20);
 /// Callers at work. Dropped, they stop.
 #[derive(Debug)]
 pub struct Callers {
-    shared: Arc<Shared>,
+    shared: Arc<CallersShared>,
     threads: Vec<JoinHandle<()>>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    tally: Mutex<Tally>,
+struct CallersShared {
+    tally: Mutex<CallCounters>,
     changed: Condvar,
     stopped: Mutex<bool>,
     stop: Condvar,
@@ -43,7 +43,7 @@ struct Shared {
 
 /// What became of the calls.
 #[derive(Clone, Debug, Default)]
-pub struct Tally {
+pub struct CallCounters {
     /// Those that were answered.
     pub answered: u64,
     /// Of these, those of each child, where the answer tells.
@@ -51,14 +51,14 @@ pub struct Tally {
     /// Those that were answered that the server is out of reach, which an agent may say.
     pub disconnected: u64,
     /// All others.
-    pub failures: Vec<Failure>,
+    pub failures: Vec<CallFailure>,
 }
 
 /// A call that was not answered.
 #[derive(Clone, Debug)]
-pub struct Failure {
+pub struct CallFailure {
     /// In which way.
-    pub kind: FailureKind,
+    pub kind: CallFailureKind,
     /// What the system says.
     pub error: String,
     /// Since the callers began.
@@ -67,7 +67,7 @@ pub struct Failure {
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum FailureKind {
+pub enum CallFailureKind {
     /// Nobody listens.
     Refused,
     /// The connection broke.
@@ -79,7 +79,7 @@ pub enum FailureKind {
 }
 
 /// What one call brought.
-enum Answer {
+enum CallAnswer {
     /// An answer, and from whom if it tells.
     From(Option<Pid>),
     /// An agent's that can't reach the server.
@@ -111,7 +111,7 @@ impl Callers {
     pub fn of_sessions(address: Address) -> Self {
         let ids = AtomicU64::new(0);
         Self::start(move |_| {
-            let options = Options { connections: Connections::Temporary, timeout: ANSWER_MAX };
+            let options = SessionOptions { connections: ConnectionMode::Temporary, timeout: ANSWER_MAX };
             let mut client = Client::new(address.clone(), options);
             let id = ids.fetch_add(1, Ordering::Relaxed);
             let asked = if id.is_multiple_of(2) {
@@ -120,15 +120,17 @@ impl Callers {
                 client.get(&(id - 1).to_be_bytes()).map(drop)
             };
             match asked {
-                Ok(()) => Ok(Answer::From(None)),
-                Err(Error::Disconnected) => Ok(Answer::Disconnected),
+                Ok(()) => Ok(CallAnswer::From(None)),
+                Err(Error::Disconnected) => Ok(CallAnswer::Disconnected),
                 Err(error) => Err((kind_of(&error), error.to_string())),
             }
         })
     }
 
-    fn start(call: impl Fn(usize) -> Result<Answer, (FailureKind, String)> + Send + Sync + 'static) -> Self {
-        let shared = Arc::new(Shared {
+    fn start(
+        call: impl Fn(usize) -> Result<CallAnswer, (CallFailureKind, String)> + Send + Sync + 'static,
+    ) -> Self {
+        let shared = Arc::new(CallersShared {
             tally: Mutex::default(),
             changed: Condvar::new(),
             stopped: Mutex::new(false),
@@ -164,7 +166,8 @@ impl Callers {
     /// Waits for an answer of a child other than these. Returns its number.
     #[must_use]
     pub fn wait_for_another(&self, known: &[Pid]) -> Pid {
-        let another = |tally: &Tally| tally.by_child.keys().find(|child| !known.contains(child)).copied();
+        let another =
+            |tally: &CallCounters| tally.by_child.keys().find(|child| !known.contains(child)).copied();
         self.wait(&format!("an answer of another child than {known:?}"), |tally| another(tally).is_some());
         another(&self.shared.tally()).expect("it has answered")
     }
@@ -172,18 +175,18 @@ impl Callers {
     /// Waits for an answer of this child that has not come yet.
     pub fn wait_for_more_of(&self, pid: Pid) {
         let had = self.shared.tally().by_child.get(&pid).copied().unwrap_or_default();
-        let more = |tally: &Tally| tally.by_child.get(&pid).is_some_and(|count| *count > had);
+        let more = |tally: &CallCounters| tally.by_child.get(&pid).is_some_and(|count| *count > had);
         self.wait(&format!("a further answer of child {pid}"), more);
     }
 
     /// Stops them. Returns what became of all calls.
     #[must_use]
-    pub fn finish(mut self) -> Tally {
+    pub fn finish(mut self) -> CallCounters {
         self.stop();
         self.shared.tally().clone()
     }
 
-    fn wait(&self, what: &str, holds: impl Fn(&Tally) -> bool) {
+    fn wait(&self, what: &str, holds: impl Fn(&CallCounters) -> bool) {
         let tally = self.shared.tally();
         let waited = self.shared.changed.wait_timeout_while(tally, PATIENCE, |tally| !holds(tally));
         let (tally, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
@@ -203,21 +206,21 @@ impl Drop for Callers {
     }
 }
 
-impl Shared {
-    fn tally(&self) -> MutexGuard<'_, Tally> {
+impl CallersShared {
+    fn tally(&self) -> MutexGuard<'_, CallCounters> {
         self.tally.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn note(&self, called: Result<Answer, (FailureKind, String)>) {
+    fn note(&self, called: Result<CallAnswer, (CallFailureKind, String)>) {
         let mut tally = self.tally();
         match called {
-            Ok(Answer::From(child)) => {
+            Ok(CallAnswer::From(child)) => {
                 tally.answered += 1;
                 child.into_iter().for_each(|child| *tally.by_child.entry(child).or_default() += 1);
             }
-            Ok(Answer::Disconnected) => tally.disconnected += 1,
+            Ok(CallAnswer::Disconnected) => tally.disconnected += 1,
             Err((kind, error)) => {
-                tally.failures.push(Failure { kind, error, after: self.started.elapsed() });
+                tally.failures.push(CallFailure { kind, error, after: self.started.elapsed() });
             }
         }
         drop(tally);
@@ -232,7 +235,7 @@ impl Shared {
     }
 }
 
-impl Tally {
+impl CallCounters {
     /// That every call was answered, at least `least` of them, and none with an excuse.
     pub fn all_answered(&self, least: u64) {
         let first = &self.failures[..self.failures.len().min(5)];
@@ -243,52 +246,52 @@ impl Tally {
     }
 }
 
-fn tcp(address: SocketAddr) -> Result<TcpStream, (FailureKind, String)> {
+fn tcp(address: SocketAddr) -> Result<TcpStream, (CallFailureKind, String)> {
     let stream = TcpStream::connect_timeout(&address, ANSWER_MAX).map_err(failed)?;
     stream.set_read_timeout(Some(ANSWER_MAX)).map_err(failed)?;
     Ok(stream)
 }
 
-fn unix(path: &Path) -> Result<UnixStream, (FailureKind, String)> {
+fn unix(path: &Path) -> Result<UnixStream, (CallFailureKind, String)> {
     let stream = UnixStream::connect(path).map_err(failed)?;
     stream.set_read_timeout(Some(ANSWER_MAX)).map_err(failed)?;
     Ok(stream)
 }
 
-fn talk(mut stream: impl Read + Write, question: &[u8]) -> Result<Answer, (FailureKind, String)> {
+fn talk(mut stream: impl Read + Write, question: &[u8]) -> Result<CallAnswer, (CallFailureKind, String)> {
     stream.write_all(question).map_err(failed)?;
     let mut answer = Vec::new();
     stream.read_to_end(&mut answer).map_err(failed)?;
     if answer.is_empty() {
-        return Err((FailureKind::Unanswered, "closed without an answer".to_owned()));
+        return Err((CallFailureKind::Unanswered, "closed without an answer".to_owned()));
     }
     let text = String::from_utf8_lossy(&answer);
     let named = ["child", "process"].iter().find_map(|word| text.split_once(word));
     let digits = named.map(|(_, rest)| rest.trim_start_matches([' ', '/']));
     let digits = digits.map(|rest| rest.split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default());
-    Ok(Answer::From(digits.and_then(|digits| digits.parse().ok()).map(Pid::from_raw)))
+    Ok(CallAnswer::From(digits.and_then(|digits| digits.parse().ok()).map(Pid::from_raw)))
 }
 
 #[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
-fn failed(error: io::Error) -> (FailureKind, String) {
+fn failed(error: io::Error) -> (CallFailureKind, String) {
     (kind(&error), error.to_string())
 }
 
-fn kind(error: &io::Error) -> FailureKind {
+fn kind(error: &io::Error) -> CallFailureKind {
     match error.kind() {
-        ErrorKind::ConnectionRefused | ErrorKind::NotFound => FailureKind::Refused,
+        ErrorKind::ConnectionRefused | ErrorKind::NotFound => CallFailureKind::Refused,
         ErrorKind::ConnectionReset | ErrorKind::BrokenPipe | ErrorKind::ConnectionAborted => {
-            FailureKind::Reset
+            CallFailureKind::Reset
         }
-        ErrorKind::WouldBlock | ErrorKind::TimedOut => FailureKind::Unanswered,
-        _ => FailureKind::Other,
+        ErrorKind::WouldBlock | ErrorKind::TimedOut => CallFailureKind::Unanswered,
+        _ => CallFailureKind::Other,
     }
 }
 
-fn kind_of(error: &Error) -> FailureKind {
+fn kind_of(error: &Error) -> CallFailureKind {
     match error {
         Error::Connect { source, .. } | Error::Io { source, .. } => kind(source),
-        Error::Closed | Error::Timeout { .. } => FailureKind::Unanswered,
-        _ => FailureKind::Other,
+        Error::Closed | Error::Timeout { .. } => CallFailureKind::Unanswered,
+        _ => CallFailureKind::Other,
     }
 }

@@ -21,20 +21,20 @@ const KEPT_MS: u32 = 600_000;
 
 /// A connection. What it waits for must come within the harness's patience.
 #[derive(Debug)]
-pub struct Connection {
-    stream: Stream,
+pub struct TestConnection {
+    stream: TestStream,
     reader: MessageReader,
     unread: Vec<u8>,
     uid: u32,
 }
 
 #[derive(Debug)]
-enum Stream {
+enum TestStream {
     Tcp(TcpStream),
     Unix(UnixStream),
 }
 
-impl Connection {
+impl TestConnection {
     /// Connects to a server.
     #[must_use]
     pub fn tcp(address: SocketAddr) -> Self {
@@ -43,7 +43,7 @@ impl Connection {
         stream.set_nodelay(true).expect("an option of a socket");
         stream.set_read_timeout(Some(PATIENCE)).expect("an option of a socket");
         stream.set_write_timeout(Some(PATIENCE)).expect("an option of a socket");
-        Self::new(Stream::Tcp(stream))
+        Self::new(TestStream::Tcp(stream))
     }
 
     /// Connects to an agent.
@@ -60,10 +60,10 @@ impl Connection {
         let stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
         stream.set_write_timeout(Some(PATIENCE))?;
-        Ok(Self::new(Stream::Unix(stream)))
+        Ok(Self::new(TestStream::Unix(stream)))
     }
 
-    fn new(stream: Stream) -> Self {
+    fn new(stream: TestStream) -> Self {
         Self { stream, reader: MessageReader::new(Some(Direction::Response)), unread: Vec::new(), uid: 0 }
     }
 
@@ -126,7 +126,7 @@ impl Connection {
     // ---- lines
 
     /// Sends a request of the text protocol, and waits for its answer.
-    pub fn say(&mut self, request: &str) -> String {
+    pub fn request(&mut self, request: &str) -> String {
         self.write(request.as_bytes());
         self.line()
     }
@@ -158,8 +158,8 @@ impl Connection {
     /// The peer has closed the connection; or it reads nothing, for as long as the harness has patience.
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
-            Stream::Tcp(stream) => stream.write_all(bytes),
-            Stream::Unix(stream) => stream.write_all(bytes),
+            TestStream::Tcp(stream) => stream.write_all(bytes),
+            TestStream::Unix(stream) => stream.write_all(bytes),
         }
     }
 
@@ -215,8 +215,8 @@ impl Connection {
 
     fn socket(&self) -> SockRef<'_> {
         match &self.stream {
-            Stream::Tcp(stream) => SockRef::from(stream),
-            Stream::Unix(stream) => SockRef::from(stream),
+            TestStream::Tcp(stream) => SockRef::from(stream),
+            TestStream::Unix(stream) => SockRef::from(stream),
         }
     }
 
@@ -224,8 +224,8 @@ impl Connection {
     fn read_some(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             let read = match &mut self.stream {
-                Stream::Tcp(stream) => stream.read(bytes),
-                Stream::Unix(stream) => stream.read(bytes),
+                TestStream::Tcp(stream) => stream.read(bytes),
+                TestStream::Unix(stream) => stream.read(bytes),
             };
             return match read {
                 Err(error) if error.kind() == ErrorKind::Interrupted => continue,

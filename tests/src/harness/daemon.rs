@@ -3,8 +3,8 @@
 //! The test is the reaper of orphans, so a daemon is its child once the starter is gone, and its end can be
 //! waited for as any child's.
 
-use crate::harness::patience::patiently;
-use crate::harness::process::Launch;
+use crate::harness::patience::with_timeout;
+use crate::harness::process::ProgramLaunch;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -14,15 +14,15 @@ use std::process::Output;
 
 /// A daemon that serves. Dropped, it is killed.
 #[derive(Debug)]
-pub struct Daemon {
+pub struct DaemonProcess {
     pid: Pid,
     ended: bool,
 }
 
-impl Daemon {
+impl DaemonProcess {
     /// Starts a daemon, which must succeed, and finds it by its pidfile.
     #[must_use]
-    pub fn start(launch: &Launch, pidfile: &Path) -> Self {
+    pub fn start(launch: &ProgramLaunch, pidfile: &Path) -> Self {
         nix::sys::prctl::set_child_subreaper(true).expect("to be the reaper of orphans");
         let output = launch.output();
         assert!(output.status.success(), "{}: {}", output.status, stderr(&output));
@@ -44,16 +44,16 @@ impl Daemon {
     }
 
     /// Sends it a signal and waits for its end.
-    pub fn end(mut self, signal: Signal) -> WaitStatus {
+    pub fn terminate(mut self, signal: Signal) -> WaitStatus {
         kill(self.pid, signal).unwrap_or_else(|error| panic!("{signal} to the daemon: {error}"));
         let pid = self.pid;
-        let status = patiently("the end of the daemon", move || waitpid(pid, None));
+        let status = with_timeout("the end of the daemon", move || waitpid(pid, None));
         self.ended = true;
         status.expect("a daemon that is our child")
     }
 }
 
-impl Drop for Daemon {
+impl Drop for DaemonProcess {
     fn drop(&mut self) {
         if !self.ended {
             // It may have ended by itself.

@@ -25,19 +25,19 @@ pub const HELD_ID: &[u8] = b"held";
 #[derive(Debug)]
 pub struct FakeServer {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<FakeShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    kind: Kind,
-    state: Mutex<State>,
+struct FakeShared {
+    kind: FakeKind,
+    state: Mutex<FakeState>,
     changed: Condvar,
 }
 
 /// What kind of server it is.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Kind {
+pub enum FakeKind {
     /// Patch level 0; closes the connection at a class that it does not know.
     Original,
     /// Patch level 1; opens links and answers pings too.
@@ -47,7 +47,7 @@ pub enum Kind {
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct FakeState {
     sessions: HashMap<Vec<u8>, Vec<u8>>,
     /// Class and operation of everything that was asked.
     asked: Vec<(u8, u8)>,
@@ -61,10 +61,10 @@ struct State {
 impl FakeServer {
     /// Starts one.
     #[must_use]
-    pub fn start(kind: Kind) -> Self {
+    pub fn start(kind: FakeKind) -> Self {
         let listener = TcpListener::bind((own_loopback(), 0)).expect("a port");
         let address = listener.local_addr().expect("the address of a listener");
-        let shared = Arc::new(Shared { kind, state: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(FakeShared { kind, state: Mutex::default(), changed: Condvar::new() });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || accepting.accept(&listener));
         Self { address, shared }
@@ -93,7 +93,7 @@ impl FakeServer {
     }
 
     /// Asks every peer to reconnect.
-    pub fn say_goaway(&self) {
+    pub fn send_goaway(&self) {
         for mut stream in &self.shared.lock().open {
             // It may be closed by now.
             stream.write_all(&[0, 0x11, 0, 1, 0, 0, 0, 0, 1, LINK_CLASS, GOAWAY, 1, 0, 0]).ok();
@@ -102,7 +102,8 @@ impl FakeServer {
 
     /// Waits until it has been pinged `count` times.
     pub fn wait_for_pings(&self, count: usize) {
-        let pings = |state: &State| state.asked.iter().filter(|asked| **asked == (LINK_CLASS, PING)).count();
+        let pings =
+            |state: &FakeState| state.asked.iter().filter(|asked| **asked == (LINK_CLASS, PING)).count();
         self.wait("a ping", |state| pings(state) >= count);
     }
 
@@ -111,7 +112,7 @@ impl FakeServer {
         self.wait(&format!("connection {count}"), |state| state.accepted >= count);
     }
 
-    fn wait(&self, what: &str, reached: impl Fn(&State) -> bool) {
+    fn wait(&self, what: &str, reached: impl Fn(&FakeState) -> bool) {
         let waiting =
             self.shared.changed.wait_timeout_while(self.shared.lock(), PATIENCE, |state| !reached(state));
         let timed_out = waiting.map_or(true, |(_, waited)| waited.timed_out());
@@ -133,7 +134,7 @@ impl Drop for FakeServer {
     }
 }
 
-impl Shared {
+impl FakeShared {
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         for stream in listener.incoming() {
             let stream = stream.expect("a connection");
@@ -155,7 +156,7 @@ impl Shared {
     }
 
     fn serve(&self, mut stream: &TcpStream) -> io::Result<()> {
-        if self.kind == Kind::Silent {
+        if self.kind == FakeKind::Silent {
             io::copy(&mut stream, &mut io::sink())?;
             return Ok(());
         }
@@ -169,14 +170,14 @@ impl Shared {
             stream.read_exact(&mut message[start..])?;
             self.lock().asked.push((class, operation));
             self.changed.notify_all();
-            if class != 0 && self.kind == Kind::Original {
+            if class != 0 && self.kind == FakeKind::Original {
                 return Ok(());
             }
             if header[11] == 1 {
                 let data = std::mem::take(&mut message);
                 let answer = self.answer(class, operation, &data);
                 // Sessions of one frame are all that is asked of it.
-                header[3] = u8::from(self.kind == Kind::Current);
+                header[3] = u8::from(self.kind == FakeKind::Current);
                 header[4] = 1;
                 header[12..].copy_from_slice(&u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes());
                 let answer = [&header[..], &answer].concat();
@@ -211,7 +212,7 @@ impl Shared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FakeState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

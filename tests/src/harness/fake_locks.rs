@@ -34,7 +34,7 @@ const EARLY: Duration = Duration::from_millis(300);
 
 /// What a server does.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LockConduct {
+pub enum FaultMode {
     /// All as it should be.
     Honest,
     /// Now and then somebody is granted what others hold.
@@ -67,19 +67,19 @@ pub enum LockConduct {
 #[derive(Debug)]
 pub struct FakeLockServer {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<FakeLockShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
-    conduct: LockConduct,
-    state: Mutex<State>,
+struct FakeLockShared {
+    conduct: FaultMode,
+    state: Mutex<FakeLockState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    keys: HashMap<Vec<u8>, Key>,
+struct FakeLockState {
+    keys: HashMap<Vec<u8>, FakeKey>,
     fence: u64,
     asked: u64,
     connections: Vec<Arc<TcpStream>>,
@@ -87,14 +87,14 @@ struct State {
 }
 
 #[derive(Debug, Default)]
-struct Key {
+struct FakeKey {
     limit: u32,
-    holders: Vec<Holder>,
-    waiters: VecDeque<Waiter>,
+    holders: Vec<FakeHolder>,
+    waiters: VecDeque<FakeWaiter>,
 }
 
 #[derive(Debug)]
-struct Holder {
+struct FakeHolder {
     token: [u8; TOKEN_BYTES],
     connection: usize,
     lease: Duration,
@@ -104,7 +104,7 @@ struct Holder {
 }
 
 #[derive(Debug)]
-struct Waiter {
+struct FakeWaiter {
     connection: usize,
     lease: Duration,
     /// Of the request that waits; none while there is just a place.
@@ -112,16 +112,16 @@ struct Waiter {
 }
 
 /// The fields of a request, one after the other. What is not there is 0: no request of a test lacks any.
-struct Fields<'a>(&'a [u8]);
+struct FakeFields<'a>(&'a [u8]);
 
 impl FakeLockServer {
     /// Starts one.
     #[must_use]
-    pub fn start(conduct: LockConduct) -> Self {
+    pub fn start(conduct: FaultMode) -> Self {
         let listener = TcpListener::bind((own_loopback(), 0)).expect("a port");
         let address = listener.local_addr().expect("the address of a listener");
-        let state = State { fence: 1000, ..State::default() };
-        let shared = Arc::new(Shared { conduct, state: Mutex::new(state), changed: Condvar::new() });
+        let state = FakeLockState { fence: 1000, ..FakeLockState::default() };
+        let shared = Arc::new(FakeLockShared { conduct, state: Mutex::new(state), changed: Condvar::new() });
         let (accepting, expiring) = (Arc::clone(&shared), Arc::clone(&shared));
         thread::spawn(move || accepting.accept(&listener));
         thread::spawn(move || expiring.expire());
@@ -150,7 +150,7 @@ impl Drop for FakeLockServer {
     }
 }
 
-impl Shared {
+impl FakeLockShared {
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         for stream in listener.incoming() {
             let stream = Arc::new(stream.expect("a connection"));
@@ -166,7 +166,7 @@ impl Shared {
             thread::spawn(move || {
                 // The end of a connection is no failure of the server.
                 serving.serve(&stream, connection).ok();
-                serving.lock().leave(connection, serving.conduct);
+                serving.lock().disconnected(connection, serving.conduct);
             });
         }
     }
@@ -197,23 +197,29 @@ impl Shared {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, FakeLockState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    fn handle(&mut self, connection: usize, header: [u8; HEADER_BYTES], data: &[u8], conduct: LockConduct) {
+impl FakeLockState {
+    fn handle(&mut self, connection: usize, header: [u8; HEADER_BYTES], data: &[u8], conduct: FaultMode) {
         self.expire(conduct);
         self.asked += 1;
-        let mut fields = Fields(&data[8..]);
+        let mut fields = FakeFields(&data[8..]);
         let name = fields.str();
         let answer = match header[10] {
             operation @ (ACQUIRE | ENQUEUE) => {
                 let limit = fields.u32();
                 let timeout = if operation == ACQUIRE { fields.ms() } else { Duration::MAX };
                 let lease = fields.ms();
-                self.ask(&name, limit, timeout, Waiter { connection, lease, header: Some(header) }, conduct)
+                self.ask(
+                    &name,
+                    limit,
+                    timeout,
+                    FakeWaiter { connection, lease, header: Some(header) },
+                    conduct,
+                )
             }
             WAIT => self.wait(&name, connection, header),
             operation => self.hold(&name, operation, &mut fields, conduct),
@@ -229,27 +235,27 @@ impl State {
         name: &[u8],
         limit: u32,
         timeout: Duration,
-        mut waiter: Waiter,
-        conduct: LockConduct,
+        mut waiter: FakeWaiter,
+        conduct: FaultMode,
     ) -> Option<Vec<u8>> {
         let now_and_then = self.asked.is_multiple_of(NOW_AND_THEN);
         let key = self.keys.entry(name.to_vec()).or_default();
         if key.holders.is_empty() && key.waiters.is_empty() {
             key.limit = limit;
-        } else if key.limit != limit && conduct != LockConduct::IgnoresLimits {
+        } else if key.limit != limit && conduct != FaultMode::IgnoresLimits {
             return Some(vec![ERROR_LIMIT_MISMATCH]);
         }
         let has_room = key.holders.len() < key.limit as usize;
         let is_granted = has_room && key.waiters.is_empty()
-            || conduct == LockConduct::GrantsTwice && now_and_then && key.waiters.is_empty()
-            || conduct == LockConduct::IgnoresLimits && key.limit != limit;
+            || conduct == FaultMode::GrantsTwice && now_and_then && key.waiters.is_empty()
+            || conduct == FaultMode::IgnoresLimits && key.limit != limit;
         let is_queued = waiter.header.is_some_and(|header| header[10] == ENQUEUE);
         if is_granted {
             let status = if is_queued { ACQUIRED } else { OK };
             return Some([&[status][..], &self.grant(name, &waiter, conduct)].concat());
         }
         if timeout.is_zero() {
-            if conduct == LockConduct::TriesOvertake && !key.waiters.is_empty() {
+            if conduct == FaultMode::TriesOvertake && !key.waiters.is_empty() {
                 // As if it had been free for a moment: somebody must go for that.
                 key.waiters.push_front(waiter);
                 return None;
@@ -270,7 +276,7 @@ impl State {
             holder.ends = Instant::now() + holder.lease;
             return Some(granted(OK, holder.token, holder.lease));
         }
-        let is_place = |it: &&mut Waiter| it.connection == connection && it.header.is_none();
+        let is_place = |it: &&mut FakeWaiter| it.connection == connection && it.header.is_none();
         match key.waiters.iter_mut().find(is_place) {
             Some(place) => place.header = Some(header),
             None => return Some(vec![ERROR_NOT_ENQUEUED]),
@@ -283,15 +289,15 @@ impl State {
         &mut self,
         name: &[u8],
         operation: u8,
-        fields: &mut Fields<'_>,
-        conduct: LockConduct,
+        fields: &mut FakeFields<'_>,
+        conduct: FaultMode,
     ) -> Option<Vec<u8>> {
         let token = fields.token();
         let key = self.keys.entry(name.to_vec()).or_default();
-        let lost = conduct == LockConduct::LosesLocks && self.asked.is_multiple_of(NOW_AND_THEN);
+        let lost = conduct == FaultMode::LosesLocks && self.asked.is_multiple_of(NOW_AND_THEN);
         let at = key.holders.iter().position(|holder| holder.token == token);
         let Some(at) = at.filter(|_| !lost) else {
-            let well = conduct == LockConduct::ReleasesTwice && operation == RELEASE;
+            let well = conduct == FaultMode::ReleasesTwice && operation == RELEASE;
             let answer = if well { OK } else { ERROR };
             return Some(vec![answer]);
         };
@@ -300,34 +306,33 @@ impl State {
             return Some(vec![OK]);
         }
         let mut lease = fields.ms();
-        if conduct == LockConduct::RenewsForLess {
+        if conduct == FaultMode::RenewsForLess {
             lease /= 2;
         }
-        if conduct != LockConduct::RenewsNothing {
+        if conduct != FaultMode::RenewsNothing {
             key.holders[at].ends = Instant::now() + lease;
         }
         Some([&[OK][..], &milliseconds(lease)].concat())
     }
 
     /// Has somebody hold the key. Token and lease.
-    fn grant(&mut self, name: &[u8], waiter: &Waiter, conduct: LockConduct) -> Vec<u8> {
+    fn grant(&mut self, name: &[u8], waiter: &FakeWaiter, conduct: FaultMode) -> Vec<u8> {
         self.fence += 1;
-        let goes_back = conduct == LockConduct::FenceGoesBack && self.fence.is_multiple_of(NOW_AND_THEN);
+        let goes_back = conduct == FaultMode::FenceGoesBack && self.fence.is_multiple_of(NOW_AND_THEN);
         let fence = if goes_back { self.fence - NOW_AND_THEN } else { self.fence };
         let mut token = [7; TOKEN_BYTES];
         token[..8].copy_from_slice(&fence.to_be_bytes());
-        let Waiter { connection, lease, header } = *waiter;
-        let ends =
-            Instant::now() + if conduct == LockConduct::ExpiresEarly { EARLY.min(lease) } else { lease };
+        let FakeWaiter { connection, lease, header } = *waiter;
+        let ends = Instant::now() + if conduct == FaultMode::ExpiresEarly { EARLY.min(lease) } else { lease };
         let unclaimed = header.is_none();
         let key = self.keys.entry(name.to_vec()).or_default();
-        key.holders.push(Holder { token, connection, lease, ends, unclaimed });
+        key.holders.push(FakeHolder { token, connection, lease, ends, unclaimed });
         granted(OK, token, lease)[1..].to_vec()
     }
 
-    fn grant_waiters(&mut self, name: &[u8], conduct: LockConduct) {
+    fn grant_waiters(&mut self, name: &[u8], conduct: FaultMode) {
         while let Some(key) = self.keys.get_mut(name).filter(|key| key.holders.len() < key.limit as usize) {
-            let last_first = conduct == LockConduct::LastInFirstOut;
+            let last_first = conduct == FaultMode::LastInFirstOut;
             let next = if last_first { key.waiters.pop_back() } else { key.waiters.pop_front() };
             let Some(waiter) = next else { return };
             let grant = self.grant(name, &waiter, conduct);
@@ -338,22 +343,22 @@ impl State {
     }
 
     /// Ends every lease whose time is up.
-    fn expire(&mut self, conduct: LockConduct) {
+    fn expire(&mut self, conduct: FaultMode) {
         let now = Instant::now();
-        if conduct == LockConduct::NeverExpires {
+        if conduct == FaultMode::NeverExpires {
             return;
         }
-        self.end(conduct, |holder| holder.ends <= now);
+        self.end_holds(conduct, |holder| holder.ends <= now);
     }
 
-    fn leave(&mut self, connection: usize, conduct: LockConduct) {
+    fn disconnected(&mut self, connection: usize, conduct: FaultMode) {
         for key in self.keys.values_mut() {
             key.waiters.retain(|waiter| waiter.connection != connection);
         }
-        self.end(conduct, |holder| holder.connection == connection);
+        self.end_holds(conduct, |holder| holder.connection == connection);
     }
 
-    fn end(&mut self, conduct: LockConduct, is_over: impl Fn(&Holder) -> bool) {
+    fn end_holds(&mut self, conduct: FaultMode, is_over: impl Fn(&FakeHolder) -> bool) {
         for key in self.keys.values_mut() {
             key.holders.retain(|holder| !is_over(holder));
         }
@@ -362,10 +367,10 @@ impl State {
         }
     }
 
-    fn answer(&self, connection: usize, mut header: [u8; HEADER_BYTES], data: &[u8], conduct: LockConduct) {
+    fn answer(&self, connection: usize, mut header: [u8; HEADER_BYTES], data: &[u8], conduct: FaultMode) {
         header[3] = 1;
         header[4] = 1;
-        header[8] ^= u8::from(conduct == LockConduct::MixesUpUids);
+        header[8] ^= u8::from(conduct == FaultMode::MixesUpUids);
         header[12..].copy_from_slice(&u16::try_from(data.len()).unwrap_or(u16::MAX).to_be_bytes());
         let mut stream: &TcpStream = &self.connections[connection];
         // It may be closed by now.
@@ -373,27 +378,27 @@ impl State {
     }
 }
 
-impl Fields<'_> {
-    fn take<const N: usize>(&mut self) -> [u8; N] {
+impl FakeFields<'_> {
+    fn read<const N: usize>(&mut self) -> [u8; N] {
         let Some((field, rest)) = self.0.split_first_chunk() else { return [0; N] };
         self.0 = rest;
         *field
     }
 
     fn u32(&mut self) -> u32 {
-        u32::from_be_bytes(self.take())
+        u32::from_be_bytes(self.read())
     }
 
     fn ms(&mut self) -> Duration {
-        Duration::from_millis(u64::from_be_bytes(self.take()))
+        Duration::from_millis(u64::from_be_bytes(self.read()))
     }
 
     fn token(&mut self) -> [u8; TOKEN_BYTES] {
-        self.take()
+        self.read()
     }
 
     fn str(&mut self) -> Vec<u8> {
-        let length = usize::from(u16::from_be_bytes(self.take())).min(self.0.len());
+        let length = usize::from(u16::from_be_bytes(self.read())).min(self.0.len());
         let (field, rest) = self.0.split_at(length);
         self.0 = rest;
         field.to_vec()

@@ -7,26 +7,26 @@ use std::thread;
 
 /// The lines that a process has written so far. Clones are the same log.
 #[derive(Clone, Debug, Default)]
-pub struct Log {
-    shared: Arc<Shared>,
+pub struct CapturedLog {
+    shared: Arc<LogShared>,
 }
 
 #[derive(Debug, Default)]
-struct Shared {
-    state: Mutex<State>,
+struct LogShared {
+    state: Mutex<LogState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
+struct LogState {
     lines: Vec<String>,
-    /// The first line that [`Log::expect`] has not looked at.
+    /// The first line that [`CapturedLog::expect`] has not looked at.
     next: usize,
     /// Pipes that may bring more.
     open: usize,
 }
 
-impl Log {
+impl CapturedLog {
     /// Follows a pipe, in a thread, to its end.
     pub fn follow(&self, pipe: impl Read + Send + 'static) {
         self.lock().open += 1;
@@ -91,7 +91,7 @@ impl Log {
         self.wait("the end of the process", |state| (state.open == 0).then_some(()));
     }
 
-    fn wait<T>(&self, what: &str, mut look: impl FnMut(&mut State) -> Option<T>) -> T {
+    fn wait<T>(&self, what: &str, mut look: impl FnMut(&mut LogState) -> Option<T>) -> T {
         let mut found = None;
         let state = self.lock();
         let waiting = self.shared.changed.wait_timeout_while(state, PATIENCE, |state| {
@@ -102,7 +102,7 @@ impl Log {
         found.unwrap_or_else(|| panic!("{what} did not come within {PATIENCE:?}"))
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, LogState> {
         // A test that failed while it looked left the lines as they were.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,9 +2,9 @@
 
 use crate::harness::loopback::own_loopback;
 use crate::harness::patience::PATIENCE;
-use crate::harness::place::Place;
-use crate::harness::process::{Launch, Process, status};
+use crate::harness::process::{ProgramLaunch, TestProcess, status};
 use crate::harness::programs::program;
+use crate::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use nix::unistd::Pid;
 use std::fmt::Debug;
@@ -16,33 +16,33 @@ use std::time::Instant;
 
 /// A running master, and the child that serves.
 #[derive(Debug)]
-pub struct Master {
+pub struct MasterProcess {
     /// The process.
-    pub process: Process,
+    pub process: TestProcess,
     address: SocketAddr,
     child: Pid,
 }
 
-impl Master {
+impl MasterProcess {
     /// A master of `dc_child` with this plan, on a port of its own, with these options besides. Its first child is
     /// ready.
     #[must_use]
     pub fn start(options: &[&str], plan: &[&str]) -> Self {
-        Self::of(&program("dc_child"), options, plan)
+        Self::for_command(&program("dc_child"), options, plan)
     }
 
     /// A master of any program that is ready by itself.
     #[must_use]
-    pub fn of(command: &Path, options: &[&str], arguments: &[&str]) -> Self {
+    pub fn for_command(command: &Path, options: &[&str], arguments: &[&str]) -> Self {
         let address = SocketAddr::new(own_loopback().into(), 0);
-        let launch = Launch::new("dc_master").with(["-listen", &format!("tcp://{address}")]);
+        let launch = ProgramLaunch::new("dc_master").with(["-listen", &format!("tcp://{address}")]);
         let command = command.to_str().expect("a path of ours");
         Self::launch(&launch.with(options).with(["-command", command, "--"]).with(arguments))
     }
 
     /// A master started in a way of its own, with a socket of TCP first.
     #[must_use]
-    pub fn launch(launch: &Launch) -> Self {
+    pub fn launch(launch: &ProgramLaunch) -> Self {
         let process = launch.start();
         let line = process.log.expect("listening address=");
         let address = line.split_once("address=").and_then(|(_, address)| {
@@ -174,7 +174,7 @@ pub struct PlanFile {
 impl PlanFile {
     /// A plan in `place`.
     #[must_use]
-    pub fn new(place: &Place, words: &[&str]) -> Self {
+    pub fn new(place: &TestDir, words: &[&str]) -> Self {
         let path = place.file("plan");
         let plan = Self { word: format!("@{}", path.display()), path };
         plan.set(words);
@@ -197,9 +197,9 @@ impl PlanFile {
 
 /// What a child found when it started; see `dc_child`'s `report`.
 #[derive(Debug)]
-pub struct Found(String);
+pub struct ChildReport(String);
 
-impl Found {
+impl ChildReport {
     /// The report in `path`, which is there.
     #[must_use]
     pub fn read(path: &Path) -> Self {

@@ -8,7 +8,7 @@ use std::time::Duration;
 pub const PATIENCE: Duration = Duration::from_secs(60);
 
 /// The result of `wait`, which blocks until `what` happens.
-pub fn patiently<T: Send + 'static>(what: &str, wait: impl FnOnce() -> T + Send + 'static) -> T {
+pub fn with_timeout<T: Send + 'static>(what: &str, wait: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::sync_channel(1);
     // Nobody waits any more when this fails.
     thread::spawn(move || sender.send(wait()).ok());

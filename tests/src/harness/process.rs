@@ -1,9 +1,9 @@
 //! A program as a process.
 
-use crate::harness::log::Log;
-use crate::harness::patience::patiently;
-use crate::harness::place::Place;
+use crate::harness::log::CapturedLog;
+use crate::harness::patience::with_timeout;
 use crate::harness::programs::program;
+use crate::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
 use std::env;
@@ -34,7 +34,7 @@ const PASSING: &str =
 
 /// How a program is to be started: with these arguments and variables, and no others from the environment.
 #[derive(Clone, Debug)]
-pub struct Launch {
+pub struct ProgramLaunch {
     program: &'static str,
     arguments: Vec<OsString>,
     variables: Vec<(&'static str, OsString)>,
@@ -43,7 +43,7 @@ pub struct Launch {
     stdin: Option<Arc<OwnedFd>>,
 }
 
-impl Launch {
+impl ProgramLaunch {
     /// A program of ours, such as `dc_server`.
     #[must_use]
     pub const fn new(program: &'static str) -> Self {
@@ -112,24 +112,24 @@ impl Launch {
 
     /// Starts it.
     #[must_use]
-    pub fn start(&self) -> Process {
+    pub fn start(&self) -> TestProcess {
         let spawned = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
         let mut child = spawned.unwrap_or_else(|error| panic!("can't start {}: {error}", self.program));
-        let log = Log::default();
+        let log = CapturedLog::default();
         child.stdout.take().into_iter().for_each(|pipe| log.follow(pipe));
         child.stderr.take().into_iter().for_each(|pipe| log.follow(pipe));
-        Process { name: self.program, child, log, ended: None }
+        TestProcess { name: self.program, child, log, ended: None }
     }
 
     /// Starts it and sends it a signal while it is about to make a socket in `place`, and has made its pidfile there.
     #[must_use]
-    pub fn start_amid(&self, signal: Signal, place: &Place, pidfile: &str) -> Process {
+    pub fn start_amid(&self, signal: Signal, place: &TestDir, pidfile: &str) -> TestProcess {
         // Who makes a socket waits for its turn in the directory.
         let turn = File::open(place.path()).expect("a directory");
         turn.lock().expect("a turn");
         let process = self.start();
         let pidfile = place.file(pidfile);
-        patiently("the pidfile", move || {
+        with_timeout("the pidfile", move || {
             while !pidfile.exists() {
                 thread::yield_now();
             }
@@ -167,15 +167,15 @@ impl Launch {
 
 /// A process that we started. Dropped, it is killed, and shows what it wrote if the test has failed.
 #[derive(Debug)]
-pub struct Process {
+pub struct TestProcess {
     name: &'static str,
     child: Child,
     /// What it writes, on both streams.
-    pub log: Log,
+    pub log: CapturedLog,
     ended: Option<ExitStatus>,
 }
 
-impl Process {
+impl TestProcess {
     /// Its number.
     #[must_use]
     pub fn pid(&self) -> Pid {
@@ -224,7 +224,7 @@ impl Process {
     }
 }
 
-impl Drop for Process {
+impl Drop for TestProcess {
     fn drop(&mut self) {
         if self.ended.is_none() {
             // It may have ended by itself.

@@ -12,9 +12,10 @@ use std::sync::OnceLock;
 
 /// The directory with programs to be used instead of built ones.
 const PROGRAMS: &str = "DC_PROGRAMS";
-const PACKAGES: [&str; 5] = ["dc-server", "dc-client", "dc-master", "dc-snoop", "dc-tests"];
+const PACKAGES: [&str; 7] =
+    ["dc-server", "dc-client", "dc-lock", "dc-master", "dc-snoop", "dc-test", "dc-tests"];
 /// The examples that are started too, each with its package.
-const EXAMPLES: [(&str, &str); 3] = [("libdc", "good_child"), ("libdc", "locks"), ("libdc", "sessions")];
+const EXAMPLES: [(&str, &str); 3] = [("dc-daemon", "good_child"), ("libdc", "locks"), ("libdc", "sessions")];
 
 /// Where the programs are. They have been built on return.
 #[must_use]
@@ -57,7 +58,7 @@ fn build() -> PathBuf {
 /// Has cargo build what these arguments say. Returns where the programs are.
 fn build_with(what: &[&str]) -> PathBuf {
     let own = env::current_exe().expect("the path of this program");
-    let build = Build::of(&own).unwrap_or_else(|| {
+    let build = ProgramBuild::from_path(&own).unwrap_or_else(|| {
         panic!("{} is in no target directory of cargo: set {PROGRAMS} to where dc_server is", own.display())
     });
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
@@ -76,16 +77,16 @@ fn build_with(what: &[&str]) -> PathBuf {
 
 /// How a program was built, told from its path.
 #[derive(Debug, PartialEq, Eq)]
-struct Build {
+struct ProgramBuild {
     directory: PathBuf,
     target_directory: PathBuf,
     triple: Option<String>,
     profile: String,
 }
 
-impl Build {
+impl ProgramBuild {
     /// `TARGET/[TRIPLE/]PROFILE/[deps/]PROGRAM`, where cargo has marked TARGET.
-    fn of(program: &Path) -> Option<Self> {
+    fn from_path(program: &Path) -> Option<Self> {
         let mut directory = program.parent()?;
         if directory.ends_with("deps") {
             directory = directory.parent()?;
@@ -113,10 +114,10 @@ impl Build {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::harness::place::Place;
+    use crate::harness::test_dir::TestDir;
 
-    fn build_of(place: &Place, path: &str) -> Option<(PathBuf, Option<String>, String)> {
-        let build = Build::of(&place.file(path))?;
+    fn build_of(place: &TestDir, path: &str) -> Option<(PathBuf, Option<String>, String)> {
+        let build = ProgramBuild::from_path(&place.file(path))?;
         assert_eq!(build.target_directory, place.path());
         let directory = build.directory.strip_prefix(place.path()).unwrap().to_owned();
         Some((directory, build.triple, build.profile))
@@ -124,7 +125,7 @@ mod tests {
 
     #[test]
     fn a_path_tells_how_a_program_was_built() {
-        let place = Place::new();
+        let place = TestDir::new();
         std::fs::write(place.file(".rustc_info.json"), "{}").unwrap();
         let triple = "x86_64-unknown-linux-musl";
         let dev = Some(("debug".into(), None, "dev".into()));
@@ -134,6 +135,6 @@ mod tests {
             build_of(&place, &format!("{triple}/profiling/deps/system-0123")),
             Some((Path::new(triple).join("profiling"), Some(triple.into()), "profiling".into()))
         );
-        assert_eq!(Build::of(Path::new("/usr/bin/dc_demo")), None);
+        assert_eq!(ProgramBuild::from_path(Path::new("/usr/bin/dc_demo")), None);
     }
 }

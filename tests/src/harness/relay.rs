@@ -9,7 +9,7 @@ use std::thread;
 
 /// Which way bytes go.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Way {
+pub enum RelayWay {
     /// From who connected to the server.
     Up,
     /// Back.
@@ -18,48 +18,48 @@ pub enum Way {
 
 /// Relays connections to a server. Dropped, it cuts them all.
 #[derive(Debug)]
-pub struct Relay {
+pub struct TestRelay {
     address: SocketAddr,
-    shared: Arc<Shared>,
+    shared: Arc<RelayShared>,
 }
 
 #[derive(Debug)]
-struct Shared {
+struct RelayShared {
     upstream: SocketAddr,
-    state: Mutex<State>,
+    state: Mutex<RelayState>,
     changed: Condvar,
 }
 
 #[derive(Debug, Default)]
-struct State {
-    up: Lane,
-    down: Lane,
-    connections: Vec<Pair>,
+struct RelayState {
+    up: RelayLane,
+    down: RelayLane,
+    connections: Vec<RelayPair>,
     accepted: usize,
     refuses: bool,
     ended: bool,
 }
 
 #[derive(Debug, Default)]
-struct Lane {
+struct RelayLane {
     held: bool,
     /// Bytes that came and were not passed on.
     waiting: usize,
 }
 
 #[derive(Debug)]
-struct Pair {
+struct RelayPair {
     near: TcpStream,
     far: TcpStream,
 }
 
-impl Relay {
+impl TestRelay {
     /// A relay to the server at `upstream`, which need not be there yet.
     #[must_use]
     pub fn to(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind((own_loopback(), 0)).expect("a port");
         let address = listener.local_addr().expect("the address of a listener");
-        let shared = Arc::new(Shared { upstream, state: Mutex::default(), changed: Condvar::new() });
+        let shared = Arc::new(RelayShared { upstream, state: Mutex::default(), changed: Condvar::new() });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || accepting.accept(&listener));
         Self { address, shared }
@@ -72,17 +72,17 @@ impl Relay {
     }
 
     /// From now on bytes that go `way` stay here.
-    pub fn hold(&self, way: Way) {
+    pub fn hold(&self, way: RelayWay) {
         self.shared.lock().lane(way).held = true;
     }
 
     /// Waits until `count` bytes that go `way` are held.
-    pub fn wait_until_held(&self, way: Way, count: usize) {
+    pub fn wait_until_held(&self, way: RelayWay, count: usize) {
         self.shared.wait(&format!("{count} bytes on their way"), |state| state.lane(way).waiting >= count);
     }
 
     /// Passes on what is held, and what comes.
-    pub fn release(&self, way: Way) {
+    pub fn release(&self, way: RelayWay) {
         self.shared.lock().lane(way).held = false;
         self.shared.changed.notify_all();
     }
@@ -104,9 +104,9 @@ impl Relay {
     }
 
     /// Tells who receives what goes `way`, on every connection, that no more will come.
-    pub fn half_close(&self, way: Way) {
+    pub fn half_close(&self, way: RelayWay) {
         for pair in &self.shared.lock().connections {
-            let receiver = if way == Way::Up { &pair.far } else { &pair.near };
+            let receiver = if way == RelayWay::Up { &pair.far } else { &pair.near };
             // One that is closed already needs no telling.
             receiver.shutdown(Shutdown::Write).ok();
         }
@@ -118,7 +118,7 @@ impl Relay {
     }
 }
 
-impl Drop for Relay {
+impl Drop for TestRelay {
     fn drop(&mut self) {
         self.shared.lock().ended = true;
         self.shared.cut();
@@ -127,7 +127,7 @@ impl Drop for Relay {
     }
 }
 
-impl Shared {
+impl RelayShared {
     fn accept(self: &Arc<Self>, listener: &TcpListener) {
         for near in listener.incoming() {
             if self.lock().ended {
@@ -148,11 +148,11 @@ impl Shared {
         let twice = |stream: &TcpStream| stream.try_clone().expect("a second descriptor of a socket");
         near.set_nodelay(true).expect("an option of a socket");
         far.set_nodelay(true).expect("an option of a socket");
-        let pair = Pair { near: twice(&near), far: twice(&far) };
+        let pair = RelayPair { near: twice(&near), far: twice(&far) };
         let (up, down) = (Arc::clone(self), Arc::clone(self));
         let (near_again, far_again) = (twice(&near), twice(&far));
-        thread::spawn(move || up.pump(Way::Up, near, far));
-        thread::spawn(move || down.pump(Way::Down, far_again, near_again));
+        thread::spawn(move || up.pump(RelayWay::Up, near, far));
+        thread::spawn(move || down.pump(RelayWay::Down, far_again, near_again));
         let mut state = self.lock();
         state.connections.push(pair);
         state.accepted += 1;
@@ -160,7 +160,7 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn pump(&self, way: Way, mut from: TcpStream, mut to: TcpStream) {
+    fn pump(&self, way: RelayWay, mut from: TcpStream, mut to: TcpStream) {
         let mut bytes = vec![0; 65_536];
         while let Ok(count @ 1..) = from.read(&mut bytes) {
             let mut state = self.lock();
@@ -190,22 +190,22 @@ impl Shared {
         self.changed.notify_all();
     }
 
-    fn wait(&self, what: &str, mut reached: impl FnMut(&mut State) -> bool) {
+    fn wait(&self, what: &str, mut reached: impl FnMut(&mut RelayState) -> bool) {
         let waiting = self.changed.wait_timeout_while(self.lock(), PATIENCE, |state| !reached(state));
         let timed_out = waiting.map_or(true, |(_, waited)| waited.timed_out());
         assert!(!timed_out, "{what} did not come within {PATIENCE:?}");
     }
 
-    fn lock(&self) -> MutexGuard<'_, State> {
+    fn lock(&self) -> MutexGuard<'_, RelayState> {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
-    const fn lane(&mut self, way: Way) -> &mut Lane {
+impl RelayState {
+    const fn lane(&mut self, way: RelayWay) -> &mut RelayLane {
         match way {
-            Way::Up => &mut self.up,
-            Way::Down => &mut self.down,
+            RelayWay::Up => &mut self.up,
+            RelayWay::Down => &mut self.down,
         }
     }
 }

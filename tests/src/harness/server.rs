@@ -1,29 +1,29 @@
 //! `dc_server`, on a port that the system gives.
 
-use crate::harness::connection::Connection;
+use crate::harness::connection::TestConnection;
 use crate::harness::loopback::own_loopback;
-use crate::harness::process::{Launch, Process};
+use crate::harness::process::{ProgramLaunch, TestProcess};
 use std::net::SocketAddr;
 
 /// A running server.
 #[derive(Debug)]
-pub struct Server {
-    launch: Launch,
+pub struct ServerProcess {
+    launch: ProgramLaunch,
     address: SocketAddr,
     /// The process.
-    pub process: Process,
+    pub process: TestProcess,
 }
 
-impl Server {
+impl ServerProcess {
     /// A server that serves, with these options besides `-listen`.
     #[must_use]
     pub fn start(options: &[&str]) -> Self {
-        Self::launch(Launch::new("dc_server").with(options))
+        Self::launch(ProgramLaunch::new("dc_server").with(options))
     }
 
     /// A server that serves, started in a way of its own.
     #[must_use]
-    pub fn launch(launch: Launch) -> Self {
+    pub fn launch(launch: ProgramLaunch) -> Self {
         let address = SocketAddr::new(own_loopback().into(), 0);
         let process = launch.clone().with(["-listen", &format!("IP:{address}")]).start();
         let line = process.log.expect("listening address=IP:");
@@ -41,8 +41,8 @@ impl Server {
 
     /// A connection to it.
     #[must_use]
-    pub fn connect(&self) -> Connection {
-        Connection::tcp(self.address)
+    pub fn connect(&self) -> TestConnection {
+        TestConnection::tcp(self.address)
     }
 
     /// Kills it.

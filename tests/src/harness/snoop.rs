@@ -1,23 +1,24 @@
 //! `dc_snoop`, between an agent and its server.
 
 use crate::harness::loopback::own_loopback;
-use crate::harness::process::{Launch, Process};
+use crate::harness::process::{ProgramLaunch, TestProcess};
 use std::net::SocketAddr;
 
 /// A running relay that shows what passes.
 #[derive(Debug)]
-pub struct Snoop {
+pub struct SnoopProcess {
     address: SocketAddr,
     /// The process; what it shows is in its log.
-    pub process: Process,
+    pub process: TestProcess,
 }
 
-impl Snoop {
+impl SnoopProcess {
     /// A relay to the server at `upstream`, with these options besides `-listen` and `-server`.
     #[must_use]
     pub fn start(upstream: SocketAddr, options: &[&str]) -> Self {
         let listen = format!("IP:{}:0", own_loopback());
-        let launch = Launch::new("dc_snoop").with(["-listen", &listen, "-server", &format!("IP:{upstream}")]);
+        let launch =
+            ProgramLaunch::new("dc_snoop").with(["-listen", &listen, "-server", &format!("IP:{upstream}")]);
         let process = launch.with(options).start();
         let line = process.log.expect("listening on");
         let address = line.rsplit_once('(').and_then(|(_, rest)| rest.strip_suffix(')'));

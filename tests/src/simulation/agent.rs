@@ -4,20 +4,20 @@
 //! It can be killed, and end in good order: then it lets go who is not in the middle of something, later everybody,
 //! and says goodbye to the server. Started again it is another link.
 
-use super::agenda::Event;
-use super::network::{End, Network, Party};
-use super::pipe::{Incoming, Quality};
-use super::sabotage::Sabotage;
+use super::event_queue::SimEvent;
+use super::network::{Network, NetworkEnd, Party};
+use super::pipe::{Incoming, PipeQuality};
+use super::planted_bug::PlantedBug;
 use super::scenario::AgentPlan;
 use super::timeline::Mark;
-use super::trace::Note;
+use super::trace::TraceEvent;
 use super::violation::{Remnant, Violation};
 use libdc::id::LinkId;
 use libdc::limits::LINK_OUTBOX_BYTES_MAX;
-use libdc::proto::link::{LinkFault, LinkState};
-use libdc::proto::local::{LocalFault, LocalId};
-use libdc::proto::multiplexer::{Multiplexer, MultiplexerSettings};
-use libdc::proto::resume::Introduction;
+use libdc::proto::agent::local::{LocalCloseReason, LocalId};
+use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::handshake::LinkIdentity;
+use libdc::proto::link::{LinkError, LinkState};
 use libdc::time::Time;
 
 /// How long a process that ends waits for those who are served, and then for the server.
@@ -25,17 +25,17 @@ const SHUTDOWN_MS: u64 = 500;
 const GOODBYE_MS: u64 = 2_000;
 
 /// An agent process, and those after it.
-pub(crate) struct AgentHost {
+pub(crate) struct SimAgent {
     number: usize,
-    process: Process,
+    process: AgentPhase,
     /// Processes so far. What was planned for another one does not concern this one.
     generation: u32,
     plan: AgentPlan,
     deaf: bool,
     multiplexer: Multiplexer,
     /// By [`LocalId::place`].
-    locals: Vec<Option<LocalSocket>>,
-    link: Option<LinkSocket>,
+    locals: Vec<Option<SimLocalSocket>>,
+    link: Option<SimLinkSocket>,
     state: LinkState,
     losses: u64,
     link_called: bool,
@@ -44,7 +44,7 @@ pub(crate) struct AgentHost {
 
 /// What becomes of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Process {
+enum AgentPhase {
     /// It serves.
     Running,
     /// It lets connections go that are not in the middle of something.
@@ -56,38 +56,38 @@ enum Process {
 }
 
 #[derive(Clone, Copy)]
-struct LinkSocket {
-    end: End,
+struct SimLinkSocket {
+    end: NetworkEnd,
     /// When something came last.
     heard_at: Time,
     proven_at: Option<Time>,
 }
 
-struct LocalSocket {
+struct SimLocalSocket {
     id: LocalId,
-    end: End,
+    end: NetworkEnd,
     /// The application will ask nothing more.
     finished: bool,
-    refused: Option<LocalFault>,
+    refused: Option<LocalCloseReason>,
     broken: bool,
     received: u64,
     written: u64,
 }
 
-enum LocalEnd {
+enum SimLocalEnd {
     Lost,
-    Fault(LocalFault),
+    Fault(LocalCloseReason),
 }
 
-impl AgentHost {
+impl SimAgent {
     /// An agent without connections, which will try to reach the server.
-    pub(crate) fn new(number: usize, plan: AgentPlan, sabotage: Sabotage) -> Self {
+    pub(crate) fn new(number: usize, plan: AgentPlan, sabotage: PlantedBug) -> Self {
         Self {
             number,
-            process: Process::Running,
+            process: AgentPhase::Running,
             generation: 0,
             plan,
-            deaf: sabotage == Sabotage::DeafAgent,
+            deaf: sabotage == PlantedBug::DeafAgent,
             multiplexer: new_multiplexer(number, 0, plan),
             locals: Vec::new(),
             link: None,
@@ -110,7 +110,7 @@ impl AgentHost {
 
     /// Whether applications can connect.
     pub(crate) fn is_there(&self) -> bool {
-        self.process == Process::Running
+        self.process == AgentPhase::Running
     }
 
     /// Whether its link is up.
@@ -132,48 +132,48 @@ impl AgentHost {
 
     /// It is killed: all its connections break.
     pub(crate) fn kill(&mut self, net: &mut Network) {
-        if self.process == Process::Dead {
+        if self.process == AgentPhase::Dead {
             return;
         }
-        net.note(Note::AgentKilled { agent: self.number });
-        self.end(net);
+        net.note(TraceEvent::AgentKilled { agent: self.number });
+        self.stop(net);
     }
 
     /// It is asked to end in good order.
     pub(crate) fn finish(&mut self, net: &mut Network) {
-        if self.process != Process::Running {
+        if self.process != AgentPhase::Running {
             return;
         }
-        net.note(Note::AgentEnds { agent: self.number });
-        self.process = Process::Draining;
+        net.note(TraceEvent::AgentEnds { agent: self.number });
+        self.process = AgentPhase::Draining;
         for local in self.locals.iter().flatten() {
             net.call(local.end);
         }
-        net.agenda.after_ms(SHUTDOWN_MS, Event::AgentEnds(self.number, self.generation));
+        net.agenda.after_ms(SHUTDOWN_MS, SimEvent::AgentEnds(self.number, self.generation));
     }
 
     /// It has waited long enough for what it waits for.
     pub(crate) fn finish_on(&mut self, net: &mut Network) {
         match self.process {
-            Process::Draining => {
-                self.process = Process::Leaving;
+            AgentPhase::Draining => {
+                self.process = AgentPhase::Leaving;
                 for local in std::mem::take(&mut self.locals).into_iter().flatten() {
                     net.cut(local.end.connection);
                     self.close_local(net, &local, None);
                 }
-                if self.multiplexer.say_bye(net.now()) {
-                    self.call_link(net);
-                    net.agenda.after_ms(GOODBYE_MS, Event::AgentEnds(self.number, self.generation));
+                if self.multiplexer.send_bye(net.now()) {
+                    self.wake_link(net);
+                    net.agenda.after_ms(GOODBYE_MS, SimEvent::AgentEnds(self.number, self.generation));
                 } else {
-                    self.end(net);
+                    self.stop(net);
                 }
             }
-            Process::Leaving => self.end(net),
-            Process::Running | Process::Dead => {}
+            AgentPhase::Leaving => self.stop(net),
+            AgentPhase::Running | AgentPhase::Dead => {}
         }
     }
 
-    fn end(&mut self, net: &mut Network) {
+    fn stop(&mut self, net: &mut Network) {
         for local in std::mem::take(&mut self.locals).into_iter().flatten() {
             net.cut(local.end.connection);
             net.close(local.end);
@@ -182,54 +182,66 @@ impl AgentHost {
             net.cut(link.end.connection);
             net.close(link.end);
         }
-        self.process = Process::Dead;
+        self.process = AgentPhase::Dead;
         self.generation += 1;
         self.multiplexer = new_multiplexer(self.number, self.generation, self.plan);
         self.note_state(net);
         self.losses += 1;
         self.link_called = false;
         let pause_ms = net.random.below(2 * self.plan.retry_ms + 1);
-        net.agenda.after_ms(pause_ms, Event::AgentStart(self.number));
+        net.agenda.after_ms(pause_ms, SimEvent::AgentStart(self.number));
     }
 
     /// It is started again.
     pub(crate) fn start(&mut self, net: &mut Network) {
-        self.process = Process::Running;
-        net.agenda.after_ms(0, Event::Attempt(self.number, self.generation));
+        self.process = AgentPhase::Running;
+        net.agenda.after_ms(0, SimEvent::Attempt(self.number, self.generation));
     }
 
     // ---- local connections
 
     /// An application connects.
-    pub(crate) fn accept(&mut self, net: &mut Network, application: Party, quality: [Quality; 2]) -> End {
+    pub(crate) fn accept(
+        &mut self,
+        net: &mut Network,
+        application: Party,
+        quality: [PipeQuality; 2],
+    ) -> NetworkEnd {
         let id = self.multiplexer.open_local(net.now());
         let local = Party::Local { agent: self.number, id };
         let connection = net.connect(application, local, quality);
-        let end = End { connection, side: 1 };
-        let socket =
-            LocalSocket { id, end, finished: false, refused: None, broken: false, received: 0, written: 0 };
-        if self.locals.len() <= id.place() {
-            self.locals.resize_with(id.place() + 1, || None);
+        let end = NetworkEnd { connection, side: 1 };
+        let socket = SimLocalSocket {
+            id,
+            end,
+            finished: false,
+            refused: None,
+            broken: false,
+            received: 0,
+            written: 0,
+        };
+        if self.locals.len() <= id.slot() {
+            self.locals.resize_with(id.slot() + 1, || None);
         }
-        self.locals[id.place()] = Some(socket);
+        self.locals[id.slot()] = Some(socket);
         net.call(end);
         end.peer()
     }
 
     /// The turn of a local connection.
     pub(crate) fn turn_local(&mut self, net: &mut Network, id: LocalId) {
-        let Some(mut local) = self.locals.get_mut(id.place()).and_then(|it| it.take_if(|it| it.id == id))
+        let Some(mut local) = self.locals.get_mut(id.slot()).and_then(|it| it.take_if(|it| it.id == id))
         else {
             return;
         };
         let ended = self.serve_local(net, &mut local).err();
         if !self.multiplexer.link_output().is_empty() {
-            self.call_link(net);
+            self.wake_link(net);
         }
         let ended = ended.map_or_else(
             || {
-                let ends = local.finished || self.process == Process::Draining;
-                if ends && self.multiplexer.may_local_end(id) {
+                let ends = local.finished || self.process == AgentPhase::Draining;
+                if ends && self.multiplexer.can_close_local(id) {
                     return Some(None);
                 }
                 let had_output = !self.multiplexer.local_output(id).is_empty();
@@ -241,8 +253,8 @@ impl AgentHost {
                 fault.map(Some)
             },
             |end| match end {
-                LocalEnd::Lost => Some(None),
-                LocalEnd::Fault(fault) => Some(Some(fault)),
+                SimLocalEnd::Lost => Some(None),
+                SimLocalEnd::Fault(fault) => Some(Some(fault)),
             },
         );
         match ended {
@@ -250,36 +262,36 @@ impl AgentHost {
             None => {
                 let next_look = (self.plan.idle_ms > 0).then(|| net.now().after_ms(self.plan.idle_ms));
                 net.set_timer(local.end, self.multiplexer.local_deadline(id).or(next_look));
-                self.locals[id.place()] = Some(local);
+                self.locals[id.slot()] = Some(local);
             }
         }
     }
 
-    fn close_local(&mut self, net: &mut Network, local: &LocalSocket, fault: Option<LocalFault>) {
+    fn close_local(&mut self, net: &mut Network, local: &SimLocalSocket, fault: Option<LocalCloseReason>) {
         if let Some(fault) = fault {
-            net.note(Note::LocalFault { connection: local.end.connection, fault });
+            net.note(TraceEvent::LocalFault { connection: local.end.connection, fault });
             net.witness(local.end.connection).fault = Some(fault);
         }
         self.multiplexer.close_local(net.now(), local.id);
         net.close(local.end);
         if !self.multiplexer.link_output().is_empty() {
-            self.call_link(net);
+            self.wake_link(net);
         }
     }
 
-    fn serve_local(&mut self, net: &mut Network, local: &mut LocalSocket) -> Result<(), LocalEnd> {
+    fn serve_local(&mut self, net: &mut Network, local: &mut SimLocalSocket) -> Result<(), SimLocalEnd> {
         loop {
             if local.broken {
-                return Err(LocalEnd::Lost);
+                return Err(SimLocalEnd::Lost);
             }
             let blocked = self.write_local(net, local);
             if local.broken {
-                return Err(LocalEnd::Lost);
+                return Err(SimLocalEnd::Lost);
             }
             if let Some(fault) = local.refused
                 && !blocked
             {
-                return Err(LocalEnd::Fault(fault));
+                return Err(SimLocalEnd::Fault(fault));
             }
             if local.finished || local.refused.is_some() {
                 return Ok(());
@@ -291,7 +303,7 @@ impl AgentHost {
             self.scratch.clear();
             match net.read(local.end, &mut self.scratch) {
                 Incoming::Nothing => return Ok(()),
-                Incoming::Broken => return Err(LocalEnd::Lost),
+                Incoming::Broken => return Err(SimLocalEnd::Lost),
                 Incoming::Finished => {
                     local.finished = true;
                     self.multiplexer.finish_local(net.now(), local.id);
@@ -306,7 +318,7 @@ impl AgentHost {
     }
 
     /// Writes what the connection takes. Returns whether something is left.
-    fn write_local(&mut self, net: &mut Network, local: &mut LocalSocket) -> bool {
+    fn write_local(&mut self, net: &mut Network, local: &mut SimLocalSocket) -> bool {
         loop {
             self.observe(net, local);
             let output = self.multiplexer.local_output(local.id);
@@ -331,7 +343,7 @@ impl AgentHost {
     }
 
     /// Notes how far the connection has come.
-    fn observe(&self, net: &mut Network, local: &LocalSocket) {
+    fn observe(&self, net: &mut Network, local: &SimLocalSocket) {
         let mark = Mark {
             offset: local.received,
             at: net.now(),
@@ -354,8 +366,8 @@ impl AgentHost {
 
     /// Writes to every local connection what has come for it.
     fn deliver(&mut self, net: &mut Network) {
-        while let Some(id) = self.multiplexer.poll_attention() {
-            let Some(mut local) = self.locals.get_mut(id.place()).and_then(|it| it.take_if(|it| it.id == id))
+        while let Some(id) = self.multiplexer.poll_ready() {
+            let Some(mut local) = self.locals.get_mut(id.slot()).and_then(|it| it.take_if(|it| it.id == id))
             else {
                 continue;
             };
@@ -365,24 +377,24 @@ impl AgentHost {
             let readable_again = (was_stalled && !self.multiplexer.is_local_stalled(id))
                 || (!was_read && self.multiplexer.wants_input(id));
             let ends = local.finished
-                || self.process == Process::Draining
+                || self.process == AgentPhase::Draining
                 || local.broken
                 || local.refused.is_some()
                 || self.multiplexer.is_local_ending(id);
             if blocked || readable_again || ends {
                 net.call(local.end);
             }
-            self.locals[id.place()] = Some(local);
+            self.locals[id.slot()] = Some(local);
         }
     }
 
     // ---- the link
 
     /// The server is connected.
-    pub(crate) fn link_connected(&mut self, net: &mut Network, end: End) {
+    pub(crate) fn link_connected(&mut self, net: &mut Network, end: NetworkEnd) {
         let mut probe_id = [0; 32];
         net.random.fill(&mut probe_id);
-        self.link = Some(LinkSocket { end, heard_at: net.now(), proven_at: None });
+        self.link = Some(SimLinkSocket { end, heard_at: net.now(), proven_at: None });
         self.multiplexer.link_connected(net.now(), &probe_id);
         self.note_state(net);
         net.call(end);
@@ -390,8 +402,8 @@ impl AgentHost {
 
     /// An attempt to connect failed.
     pub(crate) fn attempt_failed(&self, net: &mut Network) {
-        if self.process != Process::Leaving {
-            net.agenda.after_ms(self.plan.retry_ms, Event::Attempt(self.number, self.generation));
+        if self.process != AgentPhase::Leaving {
+            net.agenda.after_ms(self.plan.retry_ms, SimEvent::Attempt(self.number, self.generation));
         }
     }
 
@@ -418,7 +430,7 @@ impl AgentHost {
         }
     }
 
-    fn serve_link(&mut self, net: &mut Network, end: End) -> Result<(), Option<LinkFault>> {
+    fn serve_link(&mut self, net: &mut Network, end: NetworkEnd) -> Result<(), Option<LinkError>> {
         let read = self.read_link(net, end);
         self.note_state(net);
         self.deliver(net);
@@ -440,7 +452,7 @@ impl AgentHost {
         }
     }
 
-    fn read_link(&mut self, net: &mut Network, end: End) -> Result<(), Option<LinkFault>> {
+    fn read_link(&mut self, net: &mut Network, end: NetworkEnd) -> Result<(), Option<LinkError>> {
         loop {
             self.scratch.clear();
             match net.read(end, &mut self.scratch) {
@@ -456,13 +468,13 @@ impl AgentHost {
         }
     }
 
-    fn lose_link(&mut self, net: &mut Network, fault: Option<LinkFault>) {
+    fn lose_link(&mut self, net: &mut Network, fault: Option<LinkError>) {
         let Some(link) = self.link.take() else { return };
         let silent_for_ms = net.now().ms_since(link.heard_at);
         match fault {
             None => {}
-            Some(fault @ LinkFault::Silent { silent_ms }) if silent_ms <= silent_for_ms => {
-                net.note(Note::LinkFault { agent: self.number, fault });
+            Some(fault @ LinkError::Silent { silent_ms }) if silent_ms <= silent_for_ms => {
+                net.note(TraceEvent::LinkFault { agent: self.number, fault });
             }
             Some(fault) => net.fail(Violation::BadLink { agent: self.number, fault }),
         }
@@ -472,19 +484,19 @@ impl AgentHost {
         self.note_state(net);
         self.deliver(net);
         net.close(link.end);
-        if self.process == Process::Leaving {
-            self.end(net);
+        if self.process == AgentPhase::Leaving {
+            self.stop(net);
             return;
         }
         let was_there = link.proven_at.is_some_and(|since| now.ms_since(since) >= self.plan.retry_ms);
         let pause_ms = if was_there { 0 } else { self.plan.retry_ms };
-        net.agenda.after_ms(pause_ms, Event::Attempt(self.number, self.generation));
+        net.agenda.after_ms(pause_ms, SimEvent::Attempt(self.number, self.generation));
     }
 
     fn note_state(&mut self, net: &mut Network) {
         let state = self.multiplexer.link_state();
         if std::mem::replace(&mut self.state, state) != state {
-            net.note(Note::Link { agent: self.number, state });
+            net.note(TraceEvent::Link { agent: self.number, state });
         }
         if let Some(link) = &mut self.link
             && matches!(state, LinkState::Up { .. })
@@ -493,9 +505,9 @@ impl AgentHost {
         }
     }
 
-    fn call_link(&mut self, net: &mut Network) {
+    fn wake_link(&mut self, net: &mut Network) {
         if self.link.is_some() && !std::mem::replace(&mut self.link_called, true) {
-            net.agenda.after_ms(0, Event::LinkTurn(self.number));
+            net.agenda.after_ms(0, SimEvent::LinkTurn(self.number));
         }
     }
 
@@ -505,7 +517,7 @@ impl AgentHost {
     /// What is left.
     pub(crate) fn check_idle(&self, net: &Network) -> Result<(), Remnant> {
         let agent = self.number;
-        if self.process != Process::Running {
+        if self.process != AgentPhase::Running {
             return Err(Remnant::LinkDown { agent });
         }
         let connections = self.locals.iter().flatten().count();
@@ -533,5 +545,5 @@ fn new_multiplexer(number: usize, generation: u32, plan: AgentPlan) -> Multiplex
     let mut link_id = [0; LinkId::BYTES];
     link_id[..8].copy_from_slice(&(number as u64).to_be_bytes());
     link_id[12..].copy_from_slice(&generation.to_be_bytes());
-    Multiplexer::new(settings, Introduction { link_id: LinkId::new(link_id), auth_token: None })
+    Multiplexer::new(settings, LinkIdentity { link_id: LinkId::new(link_id), auth_token: None })
 }

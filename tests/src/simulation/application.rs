@@ -7,16 +7,16 @@
 //!      └────────────────────┘             sends garbage or half a message
 //! ```
 
-use super::agenda::Event;
-use super::agent::AgentHost;
-use super::conversation::{Connection, Manner};
+use super::agent::SimAgent;
+use super::conversation::{ConnectionExpectation, SessionConnection};
+use super::event_queue::SimEvent;
 use super::history::History;
 use super::network::{Network, Party};
-use super::random::Random;
-use super::request::Request;
-use super::sabotage::{Sabotage, Tamperer};
+use super::planted_bug::{AnswerTamperer, PlantedBug};
+use super::random::SeededRng;
+use super::request::SimRequest;
 use super::scenario::{ApplicationPlan, Scenario};
-use super::trace::Note;
+use super::trace::TraceEvent;
 use super::violation::Violation;
 
 /// Longest time that an application does not read, in milliseconds: longer than the agent waits.
@@ -30,11 +30,11 @@ const DISCOURAGED_MS: u64 = 3_000;
 pub(crate) struct Application {
     number: usize,
     plan: ApplicationPlan,
-    random: Random,
-    sabotage: Sabotage,
+    random: SeededRng,
+    sabotage: PlantedBug,
     /// Operations that it still wants to make.
     left: usize,
-    connection: Option<Connection>,
+    connection: Option<SessionConnection>,
     uid: u32,
     /// A call to [`wake`](Self::wake) is on the agenda.
     called: bool,
@@ -49,8 +49,8 @@ impl Application {
         number: usize,
         plan: ApplicationPlan,
         scenario: &Scenario,
-        mut random: Random,
-        sabotage: Sabotage,
+        mut random: SeededRng,
+        sabotage: PlantedBug,
     ) -> Self {
         debug_assert!(plan.agent < scenario.agents.len());
         Self {
@@ -82,7 +82,7 @@ impl Application {
     pub(crate) fn wake(
         &mut self,
         net: &mut Network,
-        agent: &mut AgentHost,
+        agent: &mut SimAgent,
         history: &mut History,
         scenario: &Scenario,
     ) {
@@ -95,7 +95,7 @@ impl Application {
         {
             let quality = scenario.network.local(&mut net.random);
             let end = agent.accept(net, Party::Application(self.number), quality);
-            self.connection = Some(Connection::new(end, Tamperer::new(self.sabotage)));
+            self.connection = Some(SessionConnection::new(end, AnswerTamperer::new(self.sabotage)));
         }
         if self.random.chance(self.plan.misbehaves) {
             self.misbehave(net, history);
@@ -105,7 +105,7 @@ impl Application {
     }
 
     /// Reads, writes, and leaves when everything is said.
-    pub(crate) fn turn(&mut self, net: &mut Network, agent: &AgentHost, history: &mut History) {
+    pub(crate) fn turn(&mut self, net: &mut Network, agent: &SimAgent, history: &mut History) {
         let Some(mut connection) = self.connection.take() else {
             self.call_again(net);
             return;
@@ -119,9 +119,9 @@ impl Application {
             if let Some(violation) = connection.abandoned(net) {
                 net.fail(violation);
             }
-            self.leave(net, history, connection);
+            self.close(net, history, connection);
         } else if self.is_content(&connection) {
-            net.note(Note::Left { application: self.number, connection: connection.end.connection });
+            net.note(TraceEvent::Left { application: self.number, connection: connection.end.connection });
             net.close(connection.end);
         } else {
             self.connection = Some(connection);
@@ -130,15 +130,15 @@ impl Application {
     }
 
     /// Whether nothing more is to be done with the connection.
-    fn is_content(&self, connection: &Connection) -> bool {
+    fn is_content(&self, connection: &SessionConnection) -> bool {
         let enough = self.left == 0 || (self.plan.temporary && connection.asked > 0);
-        connection.manner == Manner::Good && connection.is_idle() && enough
+        connection.manner == ConnectionExpectation::Good && connection.is_idle() && enough
     }
 
     /// Sees to it that there is a next time.
     fn call_again(&mut self, net: &mut Network) {
         let may_ask = self.connection.as_ref().is_none_or(|it| {
-            it.manner == Manner::Good
+            it.manner == ConnectionExpectation::Good
                 && it.open.len() < self.plan.depth
                 && !(self.plan.temporary && it.asked > 0)
         });
@@ -147,13 +147,13 @@ impl Application {
             let discouraged_ms = if std::mem::take(&mut self.discouraged) { DISCOURAGED_MS } else { 0 };
             let refused_ms = if self.is_refused { REFUSED_MS } else { 0 };
             let pause_ms = refused_ms + self.random.between(0..=self.plan.think_ms + discouraged_ms);
-            net.agenda.after_ms(pause_ms, Event::Application(self.number));
+            net.agenda.after_ms(pause_ms, SimEvent::Application(self.number));
         }
     }
 
     fn ask(&mut self, net: &mut Network, history: &mut History, scenario: &Scenario) {
         let Some(connection) = &mut self.connection else { return };
-        if connection.manner != Manner::Good {
+        if connection.manner != ConnectionExpectation::Good {
             return;
         }
         let room = self.plan.depth.saturating_sub(connection.open.len()).min(self.left);
@@ -161,13 +161,13 @@ impl Application {
             return;
         }
         for _ in 0..self.random.between(1..=room as u64) {
-            let request = Request::draw(&self.plan, scenario, &mut self.random);
+            let request = SimRequest::draw(&self.plan, scenario, &mut self.random);
             self.left -= 1;
             self.uid = self.uid.wrapping_add(1);
             let begun = net.moment();
             let (kind, session) = (request.expects.kind(), request.session.clone());
             let operation = history.begin(begun, request.id, kind, session);
-            net.note(Note::Asked {
+            net.note(TraceEvent::Asked {
                 application: self.number,
                 connection: connection.end.connection,
                 uid: self.uid,
@@ -183,9 +183,9 @@ impl Application {
     fn read(
         &mut self,
         net: &mut Network,
-        agent: &AgentHost,
+        agent: &SimAgent,
         history: &mut History,
-        connection: &mut Connection,
+        connection: &mut SessionConnection,
     ) -> Result<bool, Violation> {
         let mut answers = Vec::new();
         let unreadable = |fault| Violation::Unreadable { application: self.number, fault };
@@ -194,7 +194,7 @@ impl Application {
             let from = (self.number, agent);
             let (operation, outcome) = connection.accept(net, history, &answer, end, from)?;
             match outcome {
-                Some(outcome) => history.end(net, self.number, operation, outcome),
+                Some(outcome) => history.finish(net, self.number, operation, outcome),
                 None => {
                     self.discouraged = true;
                     history.disconnected(net, self.number, operation, self.plan.agent);
@@ -205,7 +205,7 @@ impl Application {
     }
 
     /// The connection is over, and nobody knows what became of its requests.
-    fn leave(&self, net: &mut Network, history: &mut History, connection: Connection) {
+    fn close(&self, net: &mut Network, history: &mut History, connection: SessionConnection) {
         for request in connection.open {
             let from = (self.plan.agent, connection.end.connection);
             history.lose(net, self.number, request.operation, from);
@@ -214,18 +214,21 @@ impl Application {
     }
 
     fn misbehave(&mut self, net: &mut Network, history: &mut History) {
-        let Some(mut connection) = self.connection.take_if(|it| it.manner == Manner::Good) else { return };
+        let Some(mut connection) = self.connection.take_if(|it| it.manner == ConnectionExpectation::Good)
+        else {
+            return;
+        };
         let application = self.number;
         let (how, vanishes) = match self.random.below(5) {
             0 => ("vanishes", true),
             1 => {
                 let until = net.now().after_ms(self.random.between(1..=DEAF_MS_MAX));
                 connection.be_deaf(until);
-                net.agenda.at(until, Event::Turn(connection.end));
+                net.agenda.at(until, SimEvent::Turn(connection.end));
                 ("reads no answers for a while", false)
             }
             2 => {
-                connection.manner = Manner::Ending;
+                connection.manner = ConnectionExpectation::Ending;
                 ("asks nothing more on this connection", false)
             }
             3 => {
@@ -238,9 +241,9 @@ impl Application {
                 ("sends half a message", self.random.chance(500))
             }
         };
-        net.note(Note::Misbehaves { application, how });
+        net.note(TraceEvent::Misbehaves { application, how });
         if vanishes {
-            self.leave(net, history, connection);
+            self.close(net, history, connection);
         } else {
             self.connection = Some(connection);
         }

@@ -1,43 +1,43 @@
 //! An application's connection to its agent: what was asked on it, and what is to be expected of it.
 
-use super::agent::AgentHost;
-use super::history::{History, Outcome};
-use super::network::{End, Network};
+use super::agent::SimAgent;
+use super::history::{History, ObservedOutcome};
+use super::network::{Network, NetworkEnd};
 use super::pipe::Incoming;
-use super::random::Random;
-use super::request::{Expects, Request};
-use super::sabotage::Tamperer;
+use super::planted_bug::AnswerTamperer;
+use super::random::SeededRng;
+use super::request::{ExpectedAnswer, SimRequest};
 use super::violation::Violation;
 use libdc::limits::FRAME_HEADER_BYTES;
-use libdc::proto::local::LocalFault;
+use libdc::proto::agent::local::LocalCloseReason;
 use libdc::proto::outbox::Outbox;
 use libdc::time::Time;
-use libdc::wire::frame::{Corruption, Direction, MessageHead, Operation, SessionOperation};
+use libdc::wire::frame::{DecodeError, Direction, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, write_message};
 use std::collections::VecDeque;
 
 /// A connection to the agent.
-pub(crate) struct Connection {
-    pub(crate) end: End,
+pub(crate) struct SessionConnection {
+    pub(crate) end: NetworkEnd,
     reader: MessageReader,
     unread: Vec<u8>,
     outgoing: Outbox,
     /// Bytes of requests made, and of answers read.
     pub(crate) asked: u64,
     received: u64,
-    pub(crate) open: VecDeque<OpenRequest>,
+    pub(crate) open: VecDeque<SentSession>,
     deaf_until: Time,
     was_deaf: bool,
-    pub(crate) manner: Manner,
-    tamperer: Tamperer,
+    pub(crate) manner: ConnectionExpectation,
+    tamperer: AnswerTamperer,
 }
 
 /// A request that has no answer.
-pub(crate) struct OpenRequest {
+pub(crate) struct SentSession {
     uid: u32,
     code: Operation,
     pub(crate) operation: usize,
-    expects: Expects,
+    expects: ExpectedAnswer,
     /// Where it begins and ends in the stream of requests.
     begin: u64,
     end: u64,
@@ -45,7 +45,7 @@ pub(crate) struct OpenRequest {
 
 /// What is to be expected of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Manner {
+pub(crate) enum ConnectionExpectation {
     /// Questions and answers.
     Good,
     /// Answers, but no more questions.
@@ -56,9 +56,9 @@ pub(crate) enum Manner {
     Spoiled,
 }
 
-impl Connection {
+impl SessionConnection {
     /// A connection on which nothing was said.
-    pub(crate) fn new(end: End, tamperer: Tamperer) -> Self {
+    pub(crate) fn new(end: NetworkEnd, tamperer: AnswerTamperer) -> Self {
         Self {
             end,
             reader: MessageReader::new(Some(Direction::Response)),
@@ -69,13 +69,13 @@ impl Connection {
             open: VecDeque::new(),
             deaf_until: Time::default(),
             was_deaf: false,
-            manner: Manner::Good,
+            manner: ConnectionExpectation::Good,
             tamperer,
         }
     }
 
     /// Asks something.
-    pub(crate) fn ask(&mut self, request: &Request, uid: u32, patch_level: u16, operation: usize) {
+    pub(crate) fn ask(&mut self, request: &SimRequest, uid: u32, patch_level: u16, operation: usize) {
         let outgoing = self.outgoing.buffer();
         let before = outgoing.len();
         let head = MessageHead { patch_level, ..MessageHead::request(uid, request.operation) };
@@ -83,7 +83,7 @@ impl Connection {
         let begin = self.asked;
         self.asked += (outgoing.len() - before) as u64;
         let (code, expects, end) = (request.operation, request.expects, self.asked);
-        self.open.push_back(OpenRequest { uid, code, operation, expects, begin, end });
+        self.open.push_back(SentSession { uid, code, operation, expects, begin, end });
     }
 
     /// Whether nothing is to be written or answered.
@@ -92,15 +92,15 @@ impl Connection {
     }
 
     /// Sends bytes that no message begins with.
-    pub(crate) fn send_garbage(&mut self, random: &mut Random) {
+    pub(crate) fn send_garbage(&mut self, random: &mut SeededRng) {
         self.outgoing.buffer().extend(garbage(random));
-        self.manner = Manner::Spoiled;
+        self.manner = ConnectionExpectation::Spoiled;
     }
 
     /// Sends the beginning of a message.
-    pub(crate) fn send_half_a_message(&mut self, random: &mut Random) {
+    pub(crate) fn send_half_a_message(&mut self, random: &mut SeededRng) {
         self.outgoing.buffer().extend(half_message(random));
-        self.manner = Manner::Spoiled;
+        self.manner = ConnectionExpectation::Spoiled;
     }
 
     /// Reads nothing until then.
@@ -118,8 +118,8 @@ impl Connection {
                 Err(_) => self.outgoing.clear(),
             }
         }
-        if self.outgoing.is_empty() && self.manner == Manner::Ending {
-            self.manner = Manner::Ended;
+        if self.outgoing.is_empty() && self.manner == ConnectionExpectation::Ending {
+            self.manner = ConnectionExpectation::Ended;
             net.finish(self.end);
         }
     }
@@ -128,12 +128,12 @@ impl Connection {
     /// connection goes on.
     ///
     /// # Errors
-    /// [`Corruption`] if they can't be read.
+    /// [`DecodeError`] if they can't be read.
     pub(crate) fn read(
         &mut self,
         net: &mut Network,
         answers: &mut Vec<(Message, u64)>,
-    ) -> Result<bool, Corruption> {
+    ) -> Result<bool, DecodeError> {
         if self.deaf_until > net.now() {
             return Ok(true);
         }
@@ -166,8 +166,8 @@ impl Connection {
         history: &History,
         answer: &Message,
         end: u64,
-        from: (usize, &AgentHost),
-    ) -> Result<(usize, Option<Outcome>), Violation> {
+        from: (usize, &SimAgent),
+    ) -> Result<(usize, Option<ObservedOutcome>), Violation> {
         let (application, agent) = from;
         let uid = answer.head.uid;
         let place = self.open.iter().position(|it| it.uid == uid);
@@ -192,23 +192,23 @@ impl Connection {
         let witness = net.witness(number);
         let fault = witness.fault;
         let excused = was_cut
-            || self.manner == Manner::Spoiled
+            || self.manner == ConnectionExpectation::Spoiled
             || match fault {
-                Some(LocalFault::WriteTimeout) => was_held || self.was_deaf,
-                Some(LocalFault::ReadTimeout) => was_held,
+                Some(LocalCloseReason::WriteTimeout) => was_held || self.was_deaf,
+                Some(LocalCloseReason::ReadTimeout) => was_held,
                 Some(
-                    LocalFault::Idle
-                    | LocalFault::Corruption(_)
-                    | LocalFault::Tls
-                    | LocalFault::LineTooLong(_),
+                    LocalCloseReason::Idle
+                    | LocalCloseReason::Corruption(_)
+                    | LocalCloseReason::Tls
+                    | LocalCloseReason::LineTooLong(_),
                 )
                 | None => false,
             };
         // Half a request is enough not to be idle.
-        let reaches = |request: &OpenRequest| {
-            if fault == Some(LocalFault::Idle) { request.begin + 1 } else { request.end }
+        let reaches = |request: &SentSession| {
+            if fault == Some(LocalCloseReason::Idle) { request.begin + 1 } else { request.end }
         };
-        let was_handed = |request: &&OpenRequest| witness.handed.reached(reaches(request)).is_some();
+        let was_handed = |request: &&SentSession| witness.handed.reached(reaches(request)).is_some();
         let request = self.open.iter().find(was_handed).filter(|_| !excused)?;
         Some(Violation::Abandoned { operation: request.operation, fault })
     }
@@ -217,8 +217,8 @@ impl Connection {
     fn check_times(
         &self,
         net: &mut Network,
-        agent: &AgentHost,
-        request: &OpenRequest,
+        agent: &SimAgent,
+        request: &SentSession,
         answer_end: u64,
         disconnected: bool,
     ) -> Result<(), Violation> {
@@ -239,7 +239,7 @@ impl Connection {
             }
             let was_up = handed.link_up || taken.link_up || taken.at > handed.at;
             let at_once = after_ms == 0 && disconnected;
-            if !was_up && !at_once && request.expects != Expects::Nothing {
+            if !was_up && !at_once && request.expects != ExpectedAnswer::Nothing {
                 return Err(Violation::Delayed { operation, after_ms });
             }
         }
@@ -253,7 +253,7 @@ impl Connection {
 }
 
 /// Bytes that no message begins with.
-fn garbage(random: &mut Random) -> Vec<u8> {
+fn garbage(random: &mut SeededRng) -> Vec<u8> {
     if random.chance(500) {
         let mut bytes = vec![0; random.between(1..=60) as usize];
         random.fill(&mut bytes);
@@ -268,7 +268,7 @@ fn garbage(random: &mut Random) -> Vec<u8> {
 }
 
 /// The beginning of a good message.
-fn half_message(random: &mut Random) -> Vec<u8> {
+fn half_message(random: &mut SeededRng) -> Vec<u8> {
     let mut bytes = have();
     bytes.truncate(random.between(1..=FRAME_HEADER_BYTES as u64 + 20) as usize);
     bytes

@@ -1,9 +1,9 @@
 //! What goes wrong in a run, besides what the applications do.
 
-use super::agenda::Event;
-use super::network::{End, Party};
+use super::event_queue::SimEvent;
+use super::network::{NetworkEnd, Party};
 use super::server::ServerState;
-use super::trace::Note;
+use super::trace::TraceEvent;
 use super::world::World;
 
 /// A kind of fault.
@@ -75,7 +75,7 @@ impl World {
                     // The clock goes on in any case, from which the fences may come.
                     let outage_ms = 1 + self.draw_up_to(&OUTAGES_MS);
                     self.locking.kills.push(killed);
-                    self.net.agenda.after_ms(outage_ms, Event::Start);
+                    self.net.agenda.after_ms(outage_ms, SimEvent::Start);
                 }
             }
             FaultKind::Stop => {
@@ -83,12 +83,12 @@ impl World {
                     self.server.stop(&mut self.net);
                     let pause_ms = self.draw_up_to(&STALLS_MS);
                     self.net.disturb(self.net.now().after_ms(pause_ms));
-                    self.net.agenda.after_ms(pause_ms, Event::Continue);
+                    self.net.agenda.after_ms(pause_ms, SimEvent::Continue);
                 }
             }
             FaultKind::Leap => {
                 let ms = self.draw_up_to(&LEAPS_MS);
-                self.net.note(Note::Leap { ms });
+                self.net.note(TraceEvent::Leap { ms });
                 self.net.agenda.leap(ms);
                 self.net.disturb(self.net.now());
             }
@@ -107,13 +107,13 @@ impl World {
         if let Some(connection) = self.pick_connection(link) {
             if link && self.net.random.chance(LOST_FOREVER) {
                 for side in 0..2 {
-                    self.net.stall(End { connection, side }, FOREVER_MS);
+                    self.net.stall(NetworkEnd { connection, side }, FOREVER_MS);
                 }
                 return;
             }
             let ms = self.draw_up_to(&STALLS_MS);
             let side = self.net.random.below(2) as usize;
-            self.net.stall(End { connection, side }, ms);
+            self.net.stall(NetworkEnd { connection, side }, ms);
         }
     }
 
@@ -125,7 +125,7 @@ impl World {
     /// One of the open links, or of the open connections of applications.
     fn pick_connection(&mut self, link: bool) -> Option<u32> {
         let is_wanted = |connection: &u32| {
-            let near = self.net.owner(End { connection: *connection, side: 0 });
+            let near = self.net.owner(NetworkEnd { connection: *connection, side: 0 });
             match near {
                 Some(Party::Link(_) | Party::Locker { direct: true, .. }) => link,
                 Some(Party::Application(_) | Party::Locker { direct: false, .. }) => !link,

@@ -4,15 +4,15 @@
 //! was lost, or was DISCONNECTED, may take effect later, or never: its end is the moment from which the
 //! run knows that nothing of that agent is on its way to the server any more.
 
-use super::agenda::Moment;
+use super::event_queue::EventTime;
 use super::network::Network;
-use super::trace::Note;
+use super::trace::TraceEvent;
 use super::violation::Violation;
 use std::rc::Rc;
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Kind {
+pub(crate) enum SessionOpKind {
     /// Store a session for so long, in milliseconds.
     Add { timeout_ms: u32 },
     /// Fetch it.
@@ -27,7 +27,7 @@ pub(crate) enum Kind {
 
 /// How it ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(crate) enum Outcome {
+pub(crate) enum ObservedOutcome {
     /// It has not.
     Open,
     /// Nobody knows.
@@ -48,25 +48,25 @@ pub(crate) enum Outcome {
 
 /// An operation.
 #[derive(Clone, Debug)]
-pub(crate) struct Recorded {
+pub(crate) struct RecordedSessionOp {
     pub(crate) id: usize,
-    pub(crate) kind: Kind,
+    pub(crate) kind: SessionOpKind,
     /// What an ADD wants to store.
     pub(crate) session: Rc<[u8]>,
-    pub(crate) begun: Moment,
+    pub(crate) begun: EventTime,
     /// After this it has no effect any more.
-    pub(crate) ended: Moment,
-    pub(crate) outcome: Outcome,
+    pub(crate) ended: EventTime,
+    pub(crate) outcome: ObservedOutcome,
 }
 
 /// All operations of a run.
 #[derive(Debug)]
 pub(crate) struct History {
-    pub(crate) operations: Vec<Recorded>,
+    pub(crate) operations: Vec<RecordedSessionOp>,
     /// Operations on each id, as they began.
     pub(crate) of_id: Vec<Vec<usize>>,
     /// When the server was killed.
-    pub(crate) kills: Vec<Moment>,
+    pub(crate) kills: Vec<EventTime>,
     /// Whether sessions may go before their time.
     pub(crate) evicts: bool,
     unresolved: Vec<Unresolved>,
@@ -89,19 +89,38 @@ impl History {
     }
 
     /// Something is asked for.
-    pub(crate) fn begin(&mut self, begun: Moment, id: usize, kind: Kind, session: Rc<[u8]>) -> usize {
+    pub(crate) fn begin(
+        &mut self,
+        begun: EventTime,
+        id: usize,
+        kind: SessionOpKind,
+        session: Rc<[u8]>,
+    ) -> usize {
         let number = self.operations.len();
-        let ended = Moment::NEVER;
-        self.operations.push(Recorded { id, kind, session, begun, ended, outcome: Outcome::Open });
-        if kind != Kind::Nothing {
+        let ended = EventTime::NEVER;
+        self.operations.push(RecordedSessionOp {
+            id,
+            kind,
+            session,
+            begun,
+            ended,
+            outcome: ObservedOutcome::Open,
+        });
+        if kind != SessionOpKind::Nothing {
             self.of_id[id].push(number);
         }
         number
     }
 
     /// It was answered.
-    pub(crate) fn end(&mut self, net: &mut Network, application: usize, operation: usize, outcome: Outcome) {
-        net.note(Note::Ended { application, operation, outcome });
+    pub(crate) fn finish(
+        &mut self,
+        net: &mut Network,
+        application: usize,
+        operation: usize,
+        outcome: ObservedOutcome,
+    ) {
+        net.note(TraceEvent::Ended { application, operation, outcome });
         let recorded = &mut self.operations[operation];
         recorded.outcome = outcome;
         recorded.ended = net.moment();
@@ -138,8 +157,8 @@ impl History {
         operation: usize,
         unresolved: Unresolved,
     ) {
-        net.note(Note::Ended { application, operation, outcome: Outcome::Unknown });
-        self.operations[operation].outcome = Outcome::Unknown;
+        net.note(TraceEvent::Ended { application, operation, outcome: ObservedOutcome::Unknown });
+        self.operations[operation].outcome = ObservedOutcome::Unknown;
         self.unresolved.push(unresolved);
     }
 
@@ -150,7 +169,7 @@ impl History {
 
     /// Nothing that this agent took is on its way to the server, or will ever be. `is_gone` says whether the
     /// agent has closed a connection, so that it takes nothing more from it.
-    pub(crate) fn settle(&mut self, now: Moment, agent: usize, is_gone: impl Fn(u32) -> bool) {
+    pub(crate) fn resolve_gone(&mut self, now: EventTime, agent: usize, is_gone: impl Fn(u32) -> bool) {
         let operations = &mut self.operations;
         self.unresolved.retain(|it| {
             let settled = it.agent == agent && it.connection.is_none_or(&is_gone);
@@ -168,7 +187,7 @@ impl History {
     pub(crate) fn origin(&self, operation: usize, bytes: &[u8]) -> Result<usize, Violation> {
         let stores = |number: &usize| {
             let it = &self.operations[*number];
-            matches!(it.kind, Kind::Add { .. }) && *it.session == *bytes
+            matches!(it.kind, SessionOpKind::Add { .. }) && *it.session == *bytes
         };
         if let Some(number) = self.of_id[self.operations[operation].id].iter().copied().find(stores) {
             return Ok(number);
@@ -181,6 +200,6 @@ impl History {
 
     /// An operation that has not ended.
     pub(crate) fn open(&self) -> Option<usize> {
-        self.operations.iter().position(|it| it.outcome == Outcome::Open)
+        self.operations.iter().position(|it| it.outcome == ObservedOutcome::Open)
     }
 }

@@ -11,21 +11,21 @@
 //! ```
 //!
 //! Nothing here knows what an answer should be from having looked into a machine: the history is that of
-//! the applications. `Sabotage` plants bugs, to show that they are found.
+//! the applications. `PlantedBug` plants bugs, to show that they are found.
 
-mod agenda;
 mod agent;
 mod application;
 mod conversation;
+mod event_queue;
 mod faults;
 mod history;
 mod lock;
 mod network;
 mod pipe;
+mod planted_bug;
 mod random;
 mod request;
 mod run;
-mod sabotage;
 mod scenario;
 mod server;
 mod serving;
@@ -37,6 +37,6 @@ mod violation;
 mod world;
 
 pub use lock::{Ended, LockViolation};
-pub use run::{Run, Summary, simulate, simulate_all};
-pub use sabotage::Sabotage;
+pub use planted_bug::PlantedBug;
+pub use run::{SeedRun, Summary, simulate, simulate_all};
 pub use violation::{Absence, Remnant, Violation};

@@ -3,13 +3,13 @@
 //! A connection has two ends, 0 being the one that connected, and a pipe in each direction. What happens at
 //! an end is an event; its owner then reads and writes until there is nothing more to read or no room.
 
-use super::agenda::{Agenda, Event, Moment};
-use super::pipe::{Broken, Incoming, Pipe, Quality};
-use super::random::Random;
+use super::event_queue::{EventQueue, EventTime, SimEvent};
+use super::pipe::{Incoming, Pipe, PipeBroken, PipeQuality};
+use super::random::SeededRng;
 use super::timeline::Witness;
-use super::trace::{Note, Trace};
+use super::trace::{Trace, TraceEvent};
 use super::violation::Violation;
-use libdc::proto::local::LocalId;
+use libdc::proto::agent::local::LocalId;
 use libdc::time::Time;
 
 /// The longest time after which a stalled connection that one end has closed is known to be closed, in milliseconds.
@@ -17,14 +17,14 @@ const CLOSE_MS_MAX: u64 = 30_000;
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub(crate) struct End {
+pub(crate) struct NetworkEnd {
     /// Which connection.
     pub(crate) connection: u32,
     /// 0 is the one that connected.
     pub(crate) side: usize,
 }
 
-impl End {
+impl NetworkEnd {
     /// The other end.
     pub(crate) const fn peer(self) -> Self {
         Self { connection: self.connection, side: 1 - self.side }
@@ -74,16 +74,16 @@ impl Party {
 /// The network of a run, its clock, its chance, and what was seen.
 #[derive(Debug)]
 pub(crate) struct Network {
-    pub(crate) agenda: Agenda,
-    pub(crate) random: Random,
+    pub(crate) agenda: EventQueue,
+    pub(crate) random: SeededRng,
     pub(crate) trace: Trace,
-    connections: Vec<Connection>,
+    connections: Vec<NetworkConnection>,
     disturbed_until: Time,
     violation: Option<Violation>,
 }
 
 #[derive(Debug)]
-struct Connection {
+struct NetworkConnection {
     ends: [Option<Party>; 2],
     /// By the side of the writer.
     pipes: [Pipe; 2],
@@ -93,9 +93,9 @@ struct Connection {
     called: [bool; 2],
     cut: bool,
     /// When it was cut, or one of its ends closed, whichever was first.
-    over: Option<Moment>,
+    over: Option<EventTime>,
     /// When its ends were closed.
-    closed: [Option<Moment>; 2],
+    closed: [Option<EventTime>; 2],
     /// Something was held up, however short.
     held: bool,
     /// How much time had been leapt over when it began, in milliseconds.
@@ -105,8 +105,8 @@ struct Connection {
 
 impl Network {
     /// A network without connections.
-    pub(crate) fn new(mut random: Random, lines: bool) -> Self {
-        let agenda = Agenda::new(random.fork());
+    pub(crate) fn new(mut random: SeededRng, lines: bool) -> Self {
+        let agenda = EventQueue::new(random.fork());
         Self {
             agenda,
             random,
@@ -123,12 +123,12 @@ impl Network {
     }
 
     /// This very moment.
-    pub(crate) const fn moment(&mut self) -> Moment {
+    pub(crate) const fn moment(&mut self) -> EventTime {
         self.agenda.moment()
     }
 
     /// Writes something down.
-    pub(crate) fn note(&mut self, note: Note) {
+    pub(crate) fn note(&mut self, note: TraceEvent) {
         self.trace.note(self.agenda.now(), note);
     }
 
@@ -143,10 +143,10 @@ impl Network {
     }
 
     /// Connects two parties, and calls both.
-    pub(crate) fn connect(&mut self, near: Party, far: Party, quality: [Quality; 2]) -> u32 {
+    pub(crate) fn connect(&mut self, near: Party, far: Party, quality: [PipeQuality; 2]) -> u32 {
         let connection = self.connections.len() as u32;
-        self.note(Note::Connected { connection, near: near.name(), far: far.name() });
-        self.connections.push(Connection {
+        self.note(TraceEvent::Connected { connection, near: near.name(), far: far.name() });
+        self.connections.push(NetworkConnection {
             ends: [Some(near), Some(far)],
             pipes: quality.map(Pipe::new),
             timers: [None; 2],
@@ -162,21 +162,22 @@ impl Network {
     }
 
     /// Whose this end is; `None` once it is closed.
-    pub(crate) fn owner(&self, end: End) -> Option<Party> {
+    pub(crate) fn owner(&self, end: NetworkEnd) -> Option<Party> {
         self.at(end).ends[end.side]
     }
 
     /// The connections that are not closed at both ends.
     pub(crate) fn open_connections(&self) -> impl Iterator<Item = u32> {
-        let open = |(_, connection): &(usize, &Connection)| connection.ends.iter().any(Option::is_some);
+        let open =
+            |(_, connection): &(usize, &NetworkConnection)| connection.ends.iter().any(Option::is_some);
         self.connections.iter().enumerate().filter(open).map(|(number, _)| number as u32)
     }
 
     /// Writes as much of `bytes` as there is room for.
     ///
     /// # Errors
-    /// [`Broken`] if the connection is, or nobody reads at the other end.
-    pub(crate) fn write(&mut self, end: End, bytes: &[u8]) -> Result<usize, Broken> {
+    /// [`PipeBroken`] if the connection is, or nobody reads at the other end.
+    pub(crate) fn write(&mut self, end: NetworkEnd, bytes: &[u8]) -> Result<usize, PipeBroken> {
         let pipe = &mut self.connections[end.connection as usize].pipes[end.side];
         let count = pipe.write(self.agenda.now(), bytes, &mut self.random)?;
         self.announce(end);
@@ -184,7 +185,7 @@ impl Network {
     }
 
     /// Appends what has arrived to `out`.
-    pub(crate) fn read(&mut self, end: End, out: &mut Vec<u8>) -> Incoming {
+    pub(crate) fn read(&mut self, end: NetworkEnd, out: &mut Vec<u8>) -> Incoming {
         let pipe = &mut self.connections[end.connection as usize].pipes[1 - end.side];
         let incoming = pipe.read(out);
         if matches!(incoming, Incoming::Bytes(_)) && pipe.take_waiting_writer() {
@@ -194,14 +195,14 @@ impl Network {
     }
 
     /// Says that no more will be written.
-    pub(crate) fn finish(&mut self, end: End) {
+    pub(crate) fn finish(&mut self, end: NetworkEnd) {
         let now = self.agenda.now();
         self.connections[end.connection as usize].pipes[end.side].finish(now);
         self.announce(end);
     }
 
     /// Closes an end. What was written before still arrives; if the connection is stalled, after some time.
-    pub(crate) fn close(&mut self, end: End) {
+    pub(crate) fn close(&mut self, end: NetworkEnd) {
         self.finish(end);
         let stalled_ms = self.random.below(CLOSE_MS_MAX);
         let until = self.now().after_ms(stalled_ms);
@@ -223,7 +224,7 @@ impl Network {
 
     /// Breaks a connection, at any byte of either direction.
     pub(crate) fn cut(&mut self, connection: u32) {
-        self.note(Note::Cut { connection });
+        self.note(TraceEvent::Cut { connection });
         let forget_unread = self.random.chance(300);
         let cut = self.moment();
         let entry = &mut self.connections[connection as usize];
@@ -234,13 +235,13 @@ impl Network {
             pipe.cut(keep, forget_unread);
         }
         for side in 0..2 {
-            self.call(End { connection, side });
+            self.call(NetworkEnd { connection, side });
         }
     }
 
     /// Lets nothing arrive at this end for so long.
-    pub(crate) fn stall(&mut self, end: End, ms: u64) {
-        self.note(Note::Stalled { connection: end.connection, side: end.side, ms });
+    pub(crate) fn stall(&mut self, end: NetworkEnd, ms: u64) {
+        self.note(TraceEvent::Stalled { connection: end.connection, side: end.side, ms });
         let until = self.now().after_ms(ms);
         self.disturb(until);
         let connection = &mut self.connections[end.connection as usize];
@@ -265,12 +266,12 @@ impl Network {
     }
 
     /// When the connection was cut, or one of its ends closed.
-    pub(crate) fn over(&self, connection: u32) -> Option<Moment> {
+    pub(crate) fn over(&self, connection: u32) -> Option<EventTime> {
         self.connections[connection as usize].over
     }
 
     /// When this end was closed.
-    pub(crate) fn closed(&self, end: End) -> Option<Moment> {
+    pub(crate) fn closed(&self, end: NetworkEnd) -> Option<EventTime> {
         self.at(end).closed[end.side]
     }
 
@@ -291,38 +292,38 @@ impl Network {
     }
 
     /// Has the owner of this end look at it soon.
-    pub(crate) fn call(&mut self, end: End) {
+    pub(crate) fn call(&mut self, end: NetworkEnd) {
         let called = &mut self.connections[end.connection as usize].called[end.side];
         if !std::mem::replace(called, true) {
-            self.agenda.after_ms(0, Event::Turn(end));
+            self.agenda.after_ms(0, SimEvent::Turn(end));
         }
     }
 
     /// The turn that [`call`](Self::call) asked for has come.
-    pub(crate) fn turn_came(&mut self, end: End) {
+    pub(crate) fn turn_came(&mut self, end: NetworkEnd) {
         self.connections[end.connection as usize].called[end.side] = false;
     }
 
     /// Has the owner of this end look at it at this time.
-    pub(crate) fn set_timer(&mut self, end: End, deadline: Option<Time>) {
+    pub(crate) fn set_timer(&mut self, end: NetworkEnd, deadline: Option<Time>) {
         let timer = &mut self.connections[end.connection as usize].timers[end.side];
         if let Some(deadline) = deadline
             && timer.is_none_or(|set| set > deadline)
         {
             *timer = Some(deadline);
-            self.agenda.at(deadline, Event::Timer(end));
+            self.agenda.at(deadline, SimEvent::Timer(end));
         }
     }
 
     /// A timer that was set came. Returns whether it is the one that counts.
-    pub(crate) fn timer_came(&mut self, end: End) -> bool {
+    pub(crate) fn timer_came(&mut self, end: NetworkEnd) -> bool {
         let now = self.agenda.now();
         let timer = &mut self.connections[end.connection as usize].timers[end.side];
         timer.take_if(|set| *set <= now).is_some()
     }
 
     /// The next piece arrives at this end. Returns whether there is something to look at.
-    pub(crate) fn arrive(&mut self, end: End) -> bool {
+    pub(crate) fn arrive(&mut self, end: NetworkEnd) -> bool {
         let now = self.agenda.now();
         let pipe = &mut self.connections[end.connection as usize].pipes[1 - end.side];
         pipe.announced = false;
@@ -332,23 +333,23 @@ impl Network {
     }
 
     /// As [`announce`](Self::announce), when it may be earlier than was announced.
-    fn announce_again(&mut self, end: End) {
+    fn announce_again(&mut self, end: NetworkEnd) {
         self.connections[end.connection as usize].pipes[end.side].announced = false;
         self.announce(end);
     }
 
     /// Puts the arrival of the next piece from this end on the agenda.
-    fn announce(&mut self, end: End) {
+    fn announce(&mut self, end: NetworkEnd) {
         let pipe = &mut self.connections[end.connection as usize].pipes[end.side];
         if !pipe.announced
             && let Some(at) = pipe.next_arrival()
         {
             pipe.announced = true;
-            self.agenda.at(at, Event::Arrive(end.peer()));
+            self.agenda.at(at, SimEvent::Arrive(end.peer()));
         }
     }
 
-    fn at(&self, end: End) -> &Connection {
+    fn at(&self, end: NetworkEnd) -> &NetworkConnection {
         &self.connections[end.connection as usize]
     }
 }

@@ -3,14 +3,14 @@
 //! A pipe holds so many bytes and no more, as the buffers of two sockets do; a writer that finds it full
 //! writes in part, or not at all, until the reader has read.
 
-use super::random::Random;
-use libdc::limits::READ_BYTES;
+use super::random::SeededRng;
+use libdc::limits::READ_BUDGET_BYTES;
 use libdc::time::Time;
 use std::collections::VecDeque;
 
 /// How a pipe treats what it carries.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct Quality {
+pub(crate) struct PipeQuality {
     /// Every byte takes at least this long.
     pub(crate) delay_ms: u64,
     /// A piece takes up to so much longer than the one before it.
@@ -18,12 +18,12 @@ pub(crate) struct Quality {
     /// Bytes it holds.
     pub(crate) capacity: usize,
     /// Into what it breaks what is written.
-    pub(crate) pieces: Pieces,
+    pub(crate) pieces: PipePieces,
 }
 
 /// The pieces that one write arrives in.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Pieces {
+pub(crate) enum PipePieces {
     /// One.
     Whole,
     /// Up to four.
@@ -38,7 +38,7 @@ const SINGLE_BYTES_MAX: usize = 48;
 /// One direction of a connection.
 #[derive(Debug)]
 pub(crate) struct Pipe {
-    quality: Quality,
+    quality: PipeQuality,
     /// What was written and not yet read.
     bytes: Vec<u8>,
     /// How much of it was read.
@@ -75,11 +75,11 @@ pub(crate) enum Incoming {
 
 /// The connection is broken, or its reader is gone.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct Broken;
+pub(crate) struct PipeBroken;
 
 impl Pipe {
     /// An empty pipe.
-    pub(crate) const fn new(quality: Quality) -> Self {
+    pub(crate) const fn new(quality: PipeQuality) -> Self {
         Self {
             quality,
             bytes: Vec::new(),
@@ -99,10 +99,15 @@ impl Pipe {
     /// Takes as much of `bytes` as there is room for.
     ///
     /// # Errors
-    /// [`Broken`] if nobody will ever read it.
-    pub(crate) fn write(&mut self, now: Time, bytes: &[u8], random: &mut Random) -> Result<usize, Broken> {
+    /// [`PipeBroken`] if nobody will ever read it.
+    pub(crate) fn write(
+        &mut self,
+        now: Time,
+        bytes: &[u8],
+        random: &mut SeededRng,
+    ) -> Result<usize, PipeBroken> {
         if self.broken || self.abandoned {
-            return Err(Broken);
+            return Err(PipeBroken);
         }
         let room = self.quality.capacity.saturating_sub(self.bytes.len() - self.read);
         let count = bytes.len().min(room);
@@ -155,7 +160,7 @@ impl Pipe {
 
     /// Appends what has arrived to `out`, as much as is read at once.
     pub(crate) fn read(&mut self, out: &mut Vec<u8>) -> Incoming {
-        let count = (self.arrived - self.read).min(READ_BYTES);
+        let count = (self.arrived - self.read).min(READ_BUDGET_BYTES);
         if count > 0 {
             out.extend_from_slice(&self.bytes[self.read..self.read + count]);
             self.read += count;
@@ -205,21 +210,21 @@ impl Pipe {
         (self.read, self.arrived) = (0, 0);
     }
 
-    fn mark_pieces(&mut self, now: Time, start: usize, random: &mut Random) {
+    fn mark_pieces(&mut self, now: Time, start: usize, random: &mut SeededRng) {
         let end = self.bytes.len();
         let mut at = now.after_ms(self.quality.delay_ms);
         let jitter_ms = self.quality.jitter_ms;
         let mut cut = start;
         match self.quality.pieces {
-            Pieces::Whole => {}
-            Pieces::Some => {
+            PipePieces::Whole => {}
+            PipePieces::Some => {
                 for _ in 0..random.below(4) {
                     cut += random.below((end - cut) as u64 + 1) as usize;
                     at = at.after_ms(random.below(jitter_ms + 1));
                     self.mark(at, cut);
                 }
             }
-            Pieces::Bytes => {
+            PipePieces::Bytes => {
                 while cut + 1 < end && cut - start < SINGLE_BYTES_MAX {
                     cut += 1;
                     at = at.after_ms(u64::from(random.chance(100)) * jitter_ms);

@@ -4,11 +4,11 @@ use std::ops::RangeInclusive;
 
 /// A sequence of numbers that depends on its seed alone.
 #[derive(Clone, Debug)]
-pub(crate) struct Random {
+pub(crate) struct SeededRng {
     state: [u64; 4],
 }
 
-impl Random {
+impl SeededRng {
     /// The sequence of this seed.
     pub(crate) fn new(seed: u64) -> Self {
         let mut from = seed;
@@ -82,14 +82,14 @@ mod tests {
         // From the reference implementations. A change here changes what every seed means.
         let mut state = 0;
         assert_eq!(splitmix(&mut state), 0xe220_a839_7b1d_cdaf);
-        let mut random = Random { state: [1, 2, 3, 4] };
+        let mut random = SeededRng { state: [1, 2, 3, 4] };
         let first: Vec<u64> = (0..4).map(|_| random.next()).collect();
         assert_eq!(first, [11_520, 0, 1_509_978_240, 1_215_971_899_390_074_240]);
     }
 
     #[test]
     fn numbers_stay_in_their_ranges_and_reach_the_ends() {
-        let mut random = Random::new(1);
+        let mut random = SeededRng::new(1);
         let drawn: Vec<u64> = (0..200).map(|_| random.between(3..=6)).collect();
         assert_eq!((drawn.iter().min(), drawn.iter().max()), (Some(&3), Some(&6)));
         assert!(!random.chance(0) && random.chance(1_000));

@@ -1,7 +1,7 @@
 //! Runs of many seeds, on as many threads as there are processors; each run is in one thread.
 
-use super::history::{Kind, Outcome};
-use super::sabotage::Sabotage;
+use super::history::{ObservedOutcome, SessionOpKind};
+use super::planted_bug::PlantedBug;
 use super::violation::Violation;
 use super::world::World;
 use std::collections::BTreeMap;
@@ -12,7 +12,7 @@ use std::thread;
 
 /// What came of a seed.
 #[derive(Debug)]
-pub struct Run {
+pub struct SeedRun {
     /// The seed.
     pub seed: u64,
     /// What happened that must not, if something did.
@@ -46,7 +46,7 @@ pub struct Summary {
 
 /// Runs one seed.
 #[must_use]
-pub fn simulate(seed: u64, sabotage: Sabotage, lines: bool) -> Run {
+pub fn simulate(seed: u64, sabotage: PlantedBug, lines: bool) -> SeedRun {
     let mut world = World::new(seed, sabotage, lines);
     // What was written down until then tells why.
     let result = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or(Err(Violation::Panicked));
@@ -56,12 +56,12 @@ pub fn simulate(seed: u64, sabotage: Sabotage, lines: bool) -> Run {
         *counts.entry(label(it.kind, it.outcome)).or_default() += 1;
     }
     let (digest, events) = (world.net.trace.digest(), world.events());
-    Run { seed, result, digest, lines: world.net.trace.into_lines(), operations, events, counts }
+    SeedRun { seed, result, digest, lines: world.net.trace.into_lines(), operations, events, counts }
 }
 
 /// Runs so many seeds from `first` on, until a few have failed.
 #[must_use]
-pub fn simulate_all(first: u64, seeds: u64, sabotage: Sabotage) -> Summary {
+pub fn simulate_all(first: u64, seeds: u64, sabotage: PlantedBug) -> Summary {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(first);
     let enough = AtomicBool::new(false);
@@ -89,7 +89,7 @@ pub fn simulate_all(first: u64, seeds: u64, sabotage: Sabotage) -> Summary {
 const FAILURES_MAX: usize = 5;
 
 impl Summary {
-    fn add(&mut self, run: Run) {
+    fn add(&mut self, run: SeedRun) {
         self.seeds += 1;
         self.operations += run.operations;
         self.events += run.events;
@@ -102,18 +102,18 @@ impl Summary {
     }
 }
 
-const fn label(kind: Kind, outcome: Outcome) -> &'static str {
+const fn label(kind: SessionOpKind, outcome: ObservedOutcome) -> &'static str {
     match (kind, outcome) {
-        (_, Outcome::Open) => "operations without an answer",
-        (_, Outcome::Unknown) => "operations of unknown effect",
-        (_, Outcome::Refused) => "odd requests answered",
-        (Kind::Add { .. }, Outcome::Stored) => "sessions stored",
-        (Kind::Add { .. }, _) => "sessions matched",
-        (_, Outcome::Found(_)) => "sessions found",
-        (Kind::Get, _) => "sessions not found",
-        (_, Outcome::Removed) => "sessions removed",
-        (Kind::Remove, _) => "sessions not there to be removed",
-        (_, Outcome::Present) => "sessions there",
+        (_, ObservedOutcome::Open) => "operations without an answer",
+        (_, ObservedOutcome::Unknown) => "operations of unknown effect",
+        (_, ObservedOutcome::Refused) => "odd requests answered",
+        (SessionOpKind::Add { .. }, ObservedOutcome::Stored) => "sessions stored",
+        (SessionOpKind::Add { .. }, _) => "sessions matched",
+        (_, ObservedOutcome::Found(_)) => "sessions found",
+        (SessionOpKind::Get, _) => "sessions not found",
+        (_, ObservedOutcome::Removed) => "sessions removed",
+        (SessionOpKind::Remove, _) => "sessions not there to be removed",
+        (_, ObservedOutcome::Present) => "sessions there",
         (_, _) => "sessions not there",
     }
 }

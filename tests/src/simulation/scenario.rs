@@ -4,9 +4,9 @@
 //! everything: so some runs are all calm, and some all outage.
 
 use super::faults::FaultKind;
-use super::lock::{LockerPlan, Speech};
-use super::pipe::{Pieces, Quality};
-use super::random::Random;
+use super::lock::{LockerPlan, LockerProtocol};
+use super::pipe::{PipePieces, PipeQuality};
+use super::random::SeededRng;
 use libdc::limits::{LOCAL_IN_FLIGHT_MAX, SESSION_ID_BYTES_MAX};
 use libdc::table::SessionLimits;
 
@@ -105,7 +105,7 @@ pub(crate) struct FaultPlan {
 
 impl Scenario {
     /// What this chance decides.
-    pub(crate) fn draw(random: &mut Random) -> Self {
+    pub(crate) fn draw(random: &mut SeededRng) -> Self {
         let heavy = random.chance(10);
         let count = if heavy { 1 } else { random.between(1..=3) };
         let agents: Vec<AgentPlan> = (0..count).map(|_| AgentPlan::draw(heavy, random)).collect();
@@ -117,7 +117,7 @@ impl Scenario {
         let lockers = if locks { draw_lockers(agents.len(), random) } else { Vec::new() };
         let most = if locks { 300 } else { 900 };
         let operations = random.between(most / 6..=most) as usize / count + 1;
-        let draw = |number: usize, random: &mut Random| {
+        let draw = |number: usize, random: &mut SeededRng| {
             let plan = ApplicationPlan::draw(number % agents.len(), operations, busy, random);
             match heavy {
                 true if number.is_multiple_of(2) => plan.heavy(),
@@ -139,7 +139,7 @@ impl Scenario {
 }
 
 impl ServerPlan {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(random: &mut SeededRng) -> Self {
         let limits = match random.below(10) {
             0 => SessionLimits { sessions: random.between(1..=8), bytes: 0 },
             1 => SessionLimits { sessions: 0, bytes: random.between(100..=50_000) },
@@ -159,7 +159,7 @@ impl ServerPlan {
 }
 
 impl AgentPlan {
-    fn draw(heavy: bool, random: &mut Random) -> Self {
+    fn draw(heavy: bool, random: &mut SeededRng) -> Self {
         if heavy {
             // Nothing but the answer to what it has done moves anyone on.
             return Self { timeout_ms: random.pick(&[0, 5_000, 30_000]), idle_ms: 0, retry_ms: 200 };
@@ -173,7 +173,7 @@ impl AgentPlan {
 }
 
 impl ApplicationPlan {
-    fn draw(agent: usize, operations: usize, busy: bool, random: &mut Random) -> Self {
+    fn draw(agent: usize, operations: usize, busy: bool, random: &mut SeededRng) -> Self {
         let (temporary, depth) = match random.below(10) {
             0..3 => (true, 1),
             3..6 => (false, 1),
@@ -228,7 +228,7 @@ impl ApplicationPlan {
 }
 
 impl NetworkPlan {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(random: &mut SeededRng) -> Self {
         Self {
             local_delay_ms: random.pick(&[0, 0, 0, 1, 5]),
             link_delay_ms: random.pick(&[0, 0, 1, 10, 60]),
@@ -241,30 +241,30 @@ impl NetworkPlan {
     }
 
     /// The two directions of a new connection of an application.
-    pub(crate) fn local(&self, random: &mut Random) -> [Quality; 2] {
+    pub(crate) fn local(&self, random: &mut SeededRng) -> [PipeQuality; 2] {
         std::array::from_fn(|_| self.quality(self.local_delay_ms, random))
     }
 
     /// The two directions of a new link.
-    pub(crate) fn link(&self, random: &mut Random) -> [Quality; 2] {
+    pub(crate) fn link(&self, random: &mut SeededRng) -> [PipeQuality; 2] {
         std::array::from_fn(|_| self.quality(self.link_delay_ms, random))
     }
 
-    fn quality(&self, delay_ms: u64, random: &mut Random) -> Quality {
+    fn quality(&self, delay_ms: u64, random: &mut SeededRng) -> PipeQuality {
         let capacity =
             if self.small_buffers { random.between(300..=20_000) } else { random.between(100_000..=400_000) };
         let pieces = match random.below(4) {
-            0 if self.broken_pieces && capacity >= 2_000 => Pieces::Bytes,
-            1 | 2 if self.broken_pieces => Pieces::Some,
-            _ => Pieces::Whole,
+            0 if self.broken_pieces && capacity >= 2_000 => PipePieces::Bytes,
+            1 | 2 if self.broken_pieces => PipePieces::Some,
+            _ => PipePieces::Whole,
         };
         let jitter_ms = if random.chance(500) { delay_ms } else { 0 };
-        Quality { delay_ms: random.below(delay_ms + 1), jitter_ms, capacity: capacity as usize, pieces }
+        PipeQuality { delay_ms: random.below(delay_ms + 1), jitter_ms, capacity: capacity as usize, pieces }
     }
 }
 
 impl FaultPlan {
-    fn draw(random: &mut Random) -> Self {
+    fn draw(random: &mut SeededRng) -> Self {
         let mut kinds = FaultKind::ALL.to_vec();
         if random.chance(200) {
             kinds.clear();
@@ -281,18 +281,18 @@ impl FaultPlan {
 }
 
 /// A few lockers, some with an agent, some without, over keys that are few enough to be fought for.
-fn draw_lockers(agents: usize, random: &mut Random) -> Vec<LockerPlan> {
+fn draw_lockers(agents: usize, random: &mut SeededRng) -> Vec<LockerPlan> {
     let count = random.between(2..=7) as usize;
     let keys = random.pick(&[1, 1, 2, 3, 6]);
     let operations = random.between(60..=250) as usize / count + 1;
     let direct = random.pick(&[0, 300, 1_000]);
     let think_ms = random.pick(&[20, 200, 1_500]);
-    let draw = |random: &mut Random| {
+    let draw = |random: &mut SeededRng| {
         let agent = (!random.chance(direct)).then(|| random.below(agents as u64) as usize);
         let speech = match random.below(3) {
-            0 => Speech::Text,
-            1 if agent.is_none() => Speech::Link,
-            _ => Speech::Frames,
+            0 => LockerProtocol::Text,
+            1 if agent.is_none() => LockerProtocol::Link,
+            _ => LockerProtocol::Frames,
         };
         LockerPlan {
             agent,
@@ -310,7 +310,7 @@ fn draw_lockers(agents: usize, random: &mut Random) -> Vec<LockerPlan> {
 }
 
 /// A few ids, of all lengths; some are the beginning of others.
-fn draw_ids(random: &mut Random) -> Vec<Vec<u8>> {
+fn draw_ids(random: &mut SeededRng) -> Vec<Vec<u8>> {
     let count = random.pick(&[1, 3, 8, 16, 40]);
     let mut ids: Vec<Vec<u8>> = Vec::new();
     while ids.len() < count {

@@ -7,16 +7,16 @@
 //! One that keeps a state directory knows, started again, how far the fences had come, and whether there were links:
 //! then it grants nothing before their grace is over. One without takes its fences from the clock, and knows nothing.
 
-use super::agenda::Event;
-use super::network::{End, Network};
-use super::sabotage::{BadStore, Sabotage};
+use super::event_queue::SimEvent;
+use super::network::{Network, NetworkEnd};
+use super::planted_bug::{FaultyStore, PlantedBug};
 use super::scenario::ServerPlan;
-use super::serving::{Letter, Serving, Step};
-use super::trace::Note;
+use super::serving::{Serving, ServingStep, SimNotification};
+use super::trace::TraceEvent;
 use super::violation::{Remnant, Violation};
 use libdc::id::ConnectionId;
-use libdc::service::{Effects, LinkSettings, Service, Tally};
-use libdc::table::{Fences, LockSettings, Locks, SessionLimits, SessionStore, ShardedSessions};
+use libdc::service::{Effects, LinkPolicy, RequestCounters, Service};
+use libdc::table::{FenceSource, LockSettings, SessionLimits, SessionStore, ShardedLocks, ShardedSessions};
 use libdc::time::Time;
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -27,17 +27,17 @@ const FENCES_PER_MS_BITS: u32 = 20;
 const FENCES_RESERVED: u64 = 1_000;
 
 /// The server process.
-pub(crate) struct ServerHost {
+pub(crate) struct SimServer {
     plan: ServerPlan,
-    sabotage: Sabotage,
+    sabotage: PlantedBug,
     state: ServerState,
     original: bool,
     service: Service,
-    fences: Fences,
+    fences: FenceSource,
     /// A link was opened in this run.
     knows_links: bool,
     connections: BTreeMap<u32, Serving>,
-    /// When the next [`Event::LockTime`] comes that counts.
+    /// When the next [`SimEvent::LockTime`] comes that counts.
     alarm: Option<Time>,
 }
 
@@ -52,10 +52,10 @@ pub(crate) enum ServerState {
     Dead,
 }
 
-impl ServerHost {
+impl SimServer {
     /// A server that runs and stores nothing yet.
-    pub(crate) fn new(plan: ServerPlan, sabotage: Sabotage, now: Time) -> Self {
-        let fences = Fences::starting_at(now.as_ms() << FENCES_PER_MS_BITS);
+    pub(crate) fn new(plan: ServerPlan, sabotage: PlantedBug, now: Time) -> Self {
+        let fences = FenceSource::starting_at(now.as_ms() << FENCES_PER_MS_BITS);
         Self {
             service: new_service(&plan, sabotage, &fences),
             fences,
@@ -76,7 +76,7 @@ impl ServerHost {
 
     /// Killed: all connections break, all sessions are lost.
     pub(crate) fn kill(&mut self, net: &mut Network) {
-        net.note(Note::Killed);
+        net.note(TraceEvent::Killed);
         self.state = ServerState::Dead;
         for (connection, serving) in std::mem::take(&mut self.connections) {
             net.cut(connection);
@@ -89,20 +89,20 @@ impl ServerHost {
         if self.plan.may_change {
             self.original = net.random.chance(500);
         }
-        net.note(Note::Started { original: self.original });
+        net.note(TraceEvent::Started { original: self.original });
         self.state = ServerState::Running;
         self.count_evictions(net);
         self.alarm = None;
         self.fences = match self.sabotage {
-            Sabotage::RepeatFences => Fences::starting_at(1),
-            _ if self.plan.keeps_state => Fences::starting_at(self.fences.current() + FENCES_RESERVED),
-            _ => Fences::starting_at(net.now().as_ms() << FENCES_PER_MS_BITS),
+            PlantedBug::RepeatFences => FenceSource::starting_at(1),
+            _ if self.plan.keeps_state => FenceSource::starting_at(self.fences.current() + FENCES_RESERVED),
+            _ => FenceSource::starting_at(net.now().as_ms() << FENCES_PER_MS_BITS),
         };
-        if self.sabotage != Sabotage::SurviveRestart {
+        if self.sabotage != PlantedBug::SurviveRestart {
             self.service = new_service(&self.plan, self.sabotage, &self.fences);
         }
         // Those of the run before may still hold something, whatever becomes of this run until the grace is over.
-        let holds_off = self.plan.keeps_state && self.knows_links && self.sabotage != Sabotage::GrantAtOnce;
+        let holds_off = self.plan.keeps_state && self.knows_links && self.sabotage != PlantedBug::GrantAtOnce;
         self.knows_links = self.knows_links && self.plan.keeps_state;
         if holds_off {
             net.trace.count("grants held off", 1);
@@ -113,14 +113,14 @@ impl ServerHost {
 
     /// Stopped, as by SIGSTOP.
     pub(crate) fn stop(&mut self, net: &mut Network) {
-        net.note(Note::Stopped);
+        net.note(TraceEvent::Stopped);
         self.state = ServerState::Stopped;
     }
 
     /// Goes on after a stop.
     pub(crate) fn go_on(&mut self, net: &mut Network) {
         if self.state == ServerState::Stopped {
-            net.note(Note::Continued);
+            net.note(TraceEvent::Continued);
             self.state = ServerState::Running;
             for serving in self.connections.values() {
                 net.call(serving.end);
@@ -131,9 +131,9 @@ impl ServerHost {
     }
 
     /// Somebody connected. While the process is stopped, the system does that for it.
-    pub(crate) fn accept(&mut self, net: &mut Network, end: End, agent: Option<usize>) {
+    pub(crate) fn accept(&mut self, net: &mut Network, end: NetworkEnd, agent: Option<usize>) {
         let id = ConnectionId::new(u64::from(end.connection));
-        self.service.count_connection();
+        self.service.connection_opened();
         self.connections
             .insert(end.connection, Serving::new(net.now(), end, agent, id, &self.service, self.sabotage));
         net.call(end);
@@ -148,7 +148,7 @@ impl ServerHost {
     }
 
     /// The turn of a connection.
-    pub(crate) fn turn(&mut self, net: &mut Network, end: End) {
+    pub(crate) fn turn(&mut self, net: &mut Network, end: NetworkEnd) {
         if self.state != ServerState::Running {
             return;
         }
@@ -160,14 +160,14 @@ impl ServerHost {
         if !open {
             serving.close(net.now(), &mut step);
         }
-        let Step { effects, tally, .. } = step;
+        let ServingStep { effects, tally, .. } = step;
         if open {
             self.connections.insert(end.connection, serving);
         } else {
-            self.service.discount_connection();
+            self.service.connection_closed();
             net.close(end);
         }
-        self.settle(net, effects, &tally, !open);
+        self.apply_effects(net, effects, &tally, !open);
         if net.random.chance(20) {
             self.service.sessions().expire(net.now());
             self.check_limits(net);
@@ -180,7 +180,7 @@ impl ServerHost {
             return;
         }
         self.alarm = None;
-        if self.sabotage == Sabotage::SleepOverLocks {
+        if self.sabotage == PlantedBug::SleepOverLocks {
             return;
         }
         let mut effects = Effects::new();
@@ -189,18 +189,18 @@ impl ServerHost {
         self.wake_at(net, next);
     }
 
-    fn step(&self) -> Step<'_> {
-        Step {
+    fn step(&self) -> ServingStep<'_> {
+        ServingStep {
             service: &self.service,
             original: self.original,
             any_order: self.plan.answers_in_any_order && !self.original,
             effects: Effects::new(),
-            tally: Tally::default(),
+            tally: RequestCounters::default(),
         }
     }
 
     /// What follows from a step is done, as the server's driver does it.
-    fn settle(&mut self, net: &mut Network, effects: Effects, tally: &Tally, closed: bool) {
+    fn apply_effects(&mut self, net: &mut Network, effects: Effects, tally: &RequestCounters, closed: bool) {
         self.service.record(tally);
         self.knows_links |= effects.greeted;
         self.deliver(net, effects);
@@ -212,12 +212,14 @@ impl ServerHost {
     }
 
     fn deliver(&mut self, net: &mut Network, effects: Effects) {
-        let taken = effects.taken_over.into_iter().map(|id| (id, Letter::TakenOver));
-        let answers =
-            effects.answers.into_iter().map(|answer| (answer.reply.connection, Letter::Answer(answer)));
+        let taken = effects.taken_over.into_iter().map(|id| (id, SimNotification::TakenOver));
+        let answers = effects
+            .answers
+            .into_iter()
+            .map(|answer| (answer.reply.connection, SimNotification::Answer(answer)));
         for (id, letter) in taken.chain(answers) {
             if let Some(serving) = self.connections.get_mut(&(id.number() as u32)) {
-                if self.sabotage == Sabotage::LoseGrant && net.random.chance(100) {
+                if self.sabotage == PlantedBug::LoseGrant && net.random.chance(100) {
                     continue;
                 }
                 serving.letters.push_back(letter);
@@ -231,7 +233,7 @@ impl ServerHost {
             && self.alarm.is_none_or(|alarm| alarm > at)
         {
             self.alarm = Some(at);
-            net.agenda.at(at, Event::LockTime);
+            net.agenda.at(at, SimEvent::LockTime);
         }
     }
 
@@ -274,16 +276,16 @@ impl ServerHost {
     }
 }
 
-fn new_service(plan: &ServerPlan, sabotage: Sabotage, fences: &Fences) -> Service {
+fn new_service(plan: &ServerPlan, sabotage: PlantedBug, fences: &FenceSource) -> Service {
     let settings = LockSettings { default_lease_ms: 33_000, locks_max: 0, waiters_max: 0, idle_ms: 60_000 };
-    let locks = Locks::new(plan.shards, settings, fences.clone(), [3; 32]);
-    let grace_ms = if sabotage == Sabotage::ForgetGrace { 1 } else { plan.grace_ms };
-    let links = LinkSettings { grace_ms, auto_release: sabotage != Sabotage::KeepLocksOfTheDead };
+    let locks = ShardedLocks::new(plan.shards, settings, fences.clone(), [3; 32]);
+    let grace_ms = if sabotage == PlantedBug::ForgetGrace { 1 } else { plan.grace_ms };
+    let links = LinkPolicy { grace_ms, auto_release: sabotage != PlantedBug::KeepLocksOfTheDead };
     Service::new(new_store(plan, sabotage), locks, links, None)
 }
 
-fn new_store(plan: &ServerPlan, sabotage: Sabotage) -> Arc<dyn SessionStore> {
-    let limits = if sabotage == Sabotage::IgnoreLimits { SessionLimits::default() } else { plan.limits };
+fn new_store(plan: &ServerPlan, sabotage: PlantedBug) -> Arc<dyn SessionStore> {
+    let limits = if sabotage == PlantedBug::IgnoreLimits { SessionLimits::default() } else { plan.limits };
     let store = ShardedSessions::new(plan.shards, limits, plan.hash_seed);
-    if sabotage.is_of_the_store() { Arc::new(BadStore::new(store, sabotage)) } else { Arc::new(store) }
+    if sabotage.is_of_the_store() { Arc::new(FaultyStore::new(store, sabotage)) } else { Arc::new(store) }
 }

@@ -1,15 +1,15 @@
 //! A connection of the server: the real machine, its socket, and what others have left for it.
 
-use super::network::{End, Network};
+use super::network::{Network, NetworkEnd};
 use super::pipe::Incoming;
-use super::sabotage::Sabotage;
-use super::tampering::Tampering;
+use super::planted_bug::PlantedBug;
+use super::tampering::StreamTamperer;
 use super::violation::Violation;
 use libdc::id::ConnectionId;
 use libdc::limits::FRAME_HEADER_BYTES;
 use libdc::proto::outbox::Outbox;
-use libdc::proto::server::{ServerConnection, ServerFault, Turn};
-use libdc::service::{Effect, Effects, Service, Tally};
+use libdc::proto::server::{ServerCloseReason, ServerConnection, ServerContext};
+use libdc::service::{Completion, Effects, RequestCounters, Service};
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, Operation};
 use libdc::wire::message::MessageReader;
@@ -21,40 +21,40 @@ const WRITE_TIMEOUT_MS: u64 = 5_000;
 
 /// A connection of the server.
 pub(crate) struct Serving {
-    pub(crate) end: End,
+    pub(crate) end: NetworkEnd,
     /// Whose link it is, unless an application speaks for itself.
     pub(crate) agent: Option<usize>,
     /// What follows for it from what others did.
-    pub(crate) letters: VecDeque<Letter>,
+    pub(crate) letters: VecDeque<SimNotification>,
     machine: ServerConnection,
     outbox: Outbox,
     /// It ends then, when all is written.
-    refused: Option<(ServerFault, Time)>,
-    overheard: Overheard,
+    refused: Option<(ServerCloseReason, Time)>,
+    overheard: ExtensionSniffer,
     input: Vec<u8>,
     output: Vec<u8>,
-    sabotage: Sabotage,
-    tampering: Tampering,
+    sabotage: PlantedBug,
+    tampering: StreamTamperer,
 }
 
 /// What others leave for a connection.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Letter {
+pub(crate) enum SimNotification {
     /// A blocked request has its answer.
-    Answer(Effect),
+    Answer(Completion),
     /// The link is on another connection now.
     TakenOver,
 }
 
 /// The server's part of a turn.
-pub(crate) struct Step<'a> {
+pub(crate) struct ServingStep<'a> {
     pub(crate) service: &'a Service,
     /// It is an original server.
     pub(crate) original: bool,
     /// Answers to what was read at once may change places.
     pub(crate) any_order: bool,
     pub(crate) effects: Effects,
-    pub(crate) tally: Tally,
+    pub(crate) tally: RequestCounters,
 }
 
 enum Written {
@@ -67,11 +67,11 @@ impl Serving {
     /// A connection on which nothing has happened.
     pub(crate) fn new(
         now: Time,
-        end: End,
+        end: NetworkEnd,
         agent: Option<usize>,
         id: ConnectionId,
         service: &Service,
-        sabotage: Sabotage,
+        sabotage: PlantedBug,
     ) -> Self {
         Self {
             end,
@@ -80,11 +80,11 @@ impl Serving {
             machine: ServerConnection::new(now, id, service),
             outbox: Outbox::new(),
             refused: None,
-            overheard: Overheard::default(),
+            overheard: ExtensionSniffer::default(),
             input: Vec::new(),
             output: Vec::new(),
             sabotage,
-            tampering: Tampering::new(sabotage),
+            tampering: StreamTamperer::new(sabotage),
         }
     }
 
@@ -94,7 +94,7 @@ impl Serving {
     }
 
     /// Reads, answers and writes until there is nothing more to do. Returns whether the connection is open.
-    pub(crate) fn serve(&mut self, net: &mut Network, step: &mut Step<'_>) -> bool {
+    pub(crate) fn serve(&mut self, net: &mut Network, step: &mut ServingStep<'_>) -> bool {
         loop {
             match self.write(net) {
                 Written::All => {}
@@ -106,8 +106,8 @@ impl Serving {
             }
             if let Some(letter) = self.letters.pop_front() {
                 self.act(net, step, |machine, turn, _| match letter {
-                    Letter::Answer(answer) => machine.handle_answer(turn, &answer),
-                    Letter::TakenOver => Err(ServerFault::TakenOver),
+                    SimNotification::Answer(answer) => machine.handle_completion(turn, &answer),
+                    SimNotification::TakenOver => Err(ServerCloseReason::TakenOver),
                 });
                 continue;
             }
@@ -135,11 +135,11 @@ impl Serving {
     fn act(
         &mut self,
         net: &mut Network,
-        step: &mut Step<'_>,
-        act: impl FnOnce(&mut ServerConnection, &mut Turn<'_>, &[u8]) -> Result<(), ServerFault>,
+        step: &mut ServingStep<'_>,
+        act: impl FnOnce(&mut ServerConnection, &mut ServerContext<'_>, &[u8]) -> Result<(), ServerCloseReason>,
     ) {
         self.output.clear();
-        let mut turn = Turn {
+        let mut turn = ServerContext {
             now: net.now(),
             service: step.service,
             out: &mut self.output,
@@ -151,7 +151,7 @@ impl Serving {
         }
         let speaks_frames = self.output.first() == Some(&0);
         self.tampering.answer(net, step, &mut self.output);
-        if speaks_frames && step.original && self.sabotage != Sabotage::OriginalPretends {
+        if speaks_frames && step.original && self.sabotage != PlantedBug::OriginalPretends {
             set_patch_level_0(&mut self.output);
         }
         if speaks_frames && step.any_order {
@@ -165,28 +165,28 @@ impl Serving {
         }
     }
 
-    fn refuse(&mut self, net: &mut Network, fault: ServerFault) {
-        self.refused.get_or_insert((fault, net.now().after_ms(fault.pause_ms())));
+    fn refuse(&mut self, net: &mut Network, fault: ServerCloseReason) {
+        self.refused.get_or_insert((fault, net.now().after_ms(fault.delay_ms())));
         match fault {
-            ServerFault::TakenOver => net.trace.count("links taken over", 1),
-            ServerFault::Bye => net.trace.count("links that said goodbye", 1),
-            ServerFault::Silent => net.trace.count("silent links closed by the server", 1),
-            ServerFault::ReadTimeout | ServerFault::Idle => {}
-            ServerFault::Corruption(_)
-            | ServerFault::LineTooLong(_)
-            | ServerFault::Tls
-            | ServerFault::NotAuthenticated(_)
-            | ServerFault::WrongToken => net.fail(Violation::BadRequest { agent: self.agent, fault }),
+            ServerCloseReason::TakenOver => net.trace.count("links taken over", 1),
+            ServerCloseReason::Bye => net.trace.count("links that said goodbye", 1),
+            ServerCloseReason::Silent => net.trace.count("silent links closed by the server", 1),
+            ServerCloseReason::ReadTimeout | ServerCloseReason::Idle => {}
+            ServerCloseReason::Corruption(_)
+            | ServerCloseReason::LineTooLong(_)
+            | ServerCloseReason::Tls
+            | ServerCloseReason::NotAuthenticated(_)
+            | ServerCloseReason::WrongToken => net.fail(Violation::BadRequest { agent: self.agent, fault }),
         }
     }
 
     /// The connection is gone.
-    pub(crate) fn close(&mut self, now: Time, step: &mut Step<'_>) {
-        if self.sabotage == Sabotage::ForgetToClose {
+    pub(crate) fn close(&mut self, now: Time, step: &mut ServingStep<'_>) {
+        if self.sabotage == PlantedBug::ForgetToClose {
             return;
         }
         self.output.clear();
-        let mut turn = Turn {
+        let mut turn = ServerContext {
             now,
             service: step.service,
             out: &mut self.output,
@@ -214,7 +214,7 @@ impl Serving {
     }
 
     /// Does what is due, and sees to it that there is a next time. Returns whether the connection is open.
-    pub(crate) fn keep_times(&mut self, net: &mut Network, step: &mut Step<'_>) -> bool {
+    pub(crate) fn keep_times(&mut self, net: &mut Network, step: &mut ServingStep<'_>) -> bool {
         let write = self.outbox.blocked_since().map(|since| since.after_ms(WRITE_TIMEOUT_MS));
         if write.is_some_and(|deadline| deadline <= net.now()) {
             return false;
@@ -238,12 +238,12 @@ impl Serving {
 
 /// Reads along with what an original server is sent.
 #[derive(Default)]
-struct Overheard {
+struct ExtensionSniffer {
     reader: MessageReader,
     unread: Vec<u8>,
 }
 
-impl Overheard {
+impl ExtensionSniffer {
     /// Whether there is something in it that an original server does not understand.
     fn hears_of_extensions(&mut self, bytes: &[u8]) -> bool {
         self.unread.extend_from_slice(bytes);

@@ -2,9 +2,9 @@
 //!
 //! It does so in frames alone, but for lines that change places.
 
-use super::network::{End, Network};
-use super::sabotage::Sabotage;
-use super::serving::{Step, split_messages};
+use super::network::{Network, NetworkEnd};
+use super::planted_bug::PlantedBug;
+use super::serving::{ServingStep, split_messages};
 use libdc::id::LockKey;
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation};
@@ -18,8 +18,8 @@ const HELD_BACK_MS: u64 = 1_500;
 const ANSWERS_BETWEEN: u64 = 4;
 
 /// Stands between a connection and the server.
-pub(crate) struct Tampering {
-    sabotage: Sabotage,
+pub(crate) struct StreamTamperer {
+    sabotage: PlantedBug,
     requests: MessageReader,
     answers: MessageReader,
     unread: Vec<u8>,
@@ -30,8 +30,8 @@ pub(crate) struct Tampering {
     seen: u64,
 }
 
-impl Tampering {
-    pub(crate) fn new(sabotage: Sabotage) -> Self {
+impl StreamTamperer {
+    pub(crate) fn new(sabotage: PlantedBug) -> Self {
         Self {
             sabotage,
             requests: MessageReader::new(Some(Direction::Request)),
@@ -57,16 +57,16 @@ impl Tampering {
     const fn is_active(&self) -> bool {
         matches!(
             self.sabotage,
-            Sabotage::ReleaseOfOthers
-                | Sabotage::HoldBackWaiters
-                | Sabotage::ClaimsAlwaysGood
-                | Sabotage::RenewAlways
-                | Sabotage::RefuseGranted
+            PlantedBug::ReleaseOfOthers
+                | PlantedBug::HoldBackWaiters
+                | PlantedBug::ClaimsAlwaysGood
+                | PlantedBug::RenewAlways
+                | PlantedBug::RefuseGranted
         )
     }
 
     /// What becomes of what was received.
-    pub(crate) fn receive(&mut self, net: &mut Network, end: End, input: &mut Vec<u8>) {
+    pub(crate) fn receive(&mut self, net: &mut Network, end: NetworkEnd, input: &mut Vec<u8>) {
         let speaks_text = input.first().is_some_and(u8::is_ascii_lowercase) && self.keys.is_empty();
         if !self.is_active() || (speaks_text && self.unread.is_empty()) {
             return;
@@ -87,7 +87,7 @@ impl Tampering {
                 if let Some(key) = key_of(&action) {
                     self.keys.insert(message.head.uid, key.as_str().to_owned());
                 }
-                holds_back = self.sabotage == Sabotage::HoldBackWaiters
+                holds_back = self.sabotage == PlantedBug::HoldBackWaiters
                     && matches!(action, LockAction::Acquire { .. })
                     && action.may_block()
                     && self.due.is_none();
@@ -108,8 +108,8 @@ impl Tampering {
     }
 
     /// What becomes of what is answered.
-    pub(crate) fn answer(&mut self, net: &Network, step: &mut Step<'_>, output: &mut Vec<u8>) {
-        if self.sabotage == Sabotage::SwapLines && output.first().is_some_and(u8::is_ascii_lowercase) {
+    pub(crate) fn answer(&mut self, net: &Network, step: &mut ServingStep<'_>, output: &mut Vec<u8>) {
+        if self.sabotage == PlantedBug::SwapLines && output.first().is_some_and(u8::is_ascii_lowercase) {
             let mut lines: Vec<&[u8]> = output.split_inclusive(|byte| *byte == b'\n').collect();
             lines.reverse();
             *output = lines.concat();
@@ -138,13 +138,13 @@ impl Tampering {
     fn change(
         &mut self,
         net: &Network,
-        step: &mut Step<'_>,
+        step: &mut ServingStep<'_>,
         answer: &Message,
         request: MessageHead,
         out: &mut Vec<u8>,
     ) -> bool {
         if answer.head.operation == Operation::Link(LinkOperation::Claim)
-            && self.sabotage == Sabotage::ClaimsAlwaysGood
+            && self.sabotage == PlantedBug::ClaimsAlwaysGood
         {
             let good = vec![LockStatus::Ok as u8; answer.data.len()];
             write_message(out, request.response(), &good);
@@ -158,20 +158,20 @@ impl Tampering {
                 if !self.seen.is_multiple_of(ANSWERS_BETWEEN) {
                     return false;
                 }
-                if self.sabotage == Sabotage::ReleaseOfOthers
+                if self.sabotage == PlantedBug::ReleaseOfOthers
                     && let Some(key) = key.as_deref().and_then(LockKey::new)
                 {
                     let effects = &mut step.effects.answers;
                     step.service.locks().release(net.now(), key, grant.token, effects);
                 }
-                if self.sabotage == Sabotage::RefuseGranted && operation == LockOperation::Acquire {
+                if self.sabotage == PlantedBug::RefuseGranted && operation == LockOperation::Acquire {
                     LockAnswer::Status(LockStatus::Timeout).write(request, out);
                     return true;
                 }
                 false
             }
             Ok(LockAnswer::Status(LockStatus::Error))
-                if operation == LockOperation::Renew && self.sabotage == Sabotage::RenewAlways =>
+                if operation == LockOperation::Renew && self.sabotage == PlantedBug::RenewAlways =>
             {
                 LockAnswer::Renewed { lease_ms: 1_000 }.write(request, out);
                 true

@@ -1,7 +1,7 @@
 //! What was seen at the agent's end of a local connection, and when: the borders between the agent and the
 //! rest of the run, so that each can be blamed for its own part only.
 
-use libdc::proto::local::LocalFault;
+use libdc::proto::agent::local::LocalCloseReason;
 use libdc::time::Time;
 use std::collections::VecDeque;
 
@@ -34,7 +34,7 @@ pub(crate) struct Witness {
     /// Bytes of answers that it has ready.
     pub(crate) answered: Timeline,
     /// Why it closed the connection, if it was not for the end of it.
-    pub(crate) fault: Option<LocalFault>,
+    pub(crate) fault: Option<LocalCloseReason>,
 }
 
 impl Timeline {

@@ -1,10 +1,10 @@
 //! What happened, as a number that tells two runs apart, and as lines for who looks for the cause of a failure.
 
-use super::agenda::Event;
-use super::history::{Kind, Outcome};
-use super::lock::{Locking, Reply};
-use libdc::proto::link::{LinkFault, LinkState};
-use libdc::proto::local::LocalFault;
+use super::event_queue::SimEvent;
+use super::history::{ObservedOutcome, SessionOpKind};
+use super::lock::{LockOpKind, ObservedLockReply};
+use libdc::proto::agent::local::LocalCloseReason;
+use libdc::proto::link::{LinkError, LinkState};
 use libdc::time::Time;
 use std::collections::BTreeMap;
 use std::fmt;
@@ -12,9 +12,9 @@ use std::hash::{Hash, Hasher};
 
 /// Something worth to be known of a run.
 #[derive(Clone, Copy, Debug)]
-pub(crate) enum Note {
+pub(crate) enum TraceEvent {
     /// An event's time has come.
-    Event(Event),
+    Event(SimEvent),
     /// Two parties are connected.
     Connected { connection: u32, near: &'static str, far: &'static str },
     /// A connection breaks.
@@ -34,17 +34,17 @@ pub(crate) enum Note {
     /// An agent's link is in another state.
     Link { agent: usize, state: LinkState },
     /// An agent found a fault in its link.
-    LinkFault { agent: usize, fault: LinkFault },
+    LinkFault { agent: usize, fault: LinkError },
     /// An agent found a fault in a local connection.
-    LocalFault { connection: u32, fault: LocalFault },
+    LocalFault { connection: u32, fault: LocalCloseReason },
     /// An application asks something.
-    Asked { application: usize, connection: u32, uid: u32, operation: usize, id: usize, kind: Kind },
+    Asked { application: usize, connection: u32, uid: u32, operation: usize, id: usize, kind: SessionOpKind },
     /// It knows how that ended.
-    Ended { application: usize, operation: usize, outcome: Outcome },
+    Ended { application: usize, operation: usize, outcome: ObservedOutcome },
     /// A locker asks something.
-    LockAsked { locker: usize, connection: u32, operation: usize, key: usize, locking: Locking },
+    LockAsked { locker: usize, connection: u32, operation: usize, key: usize, locking: LockOpKind },
     /// It knows how that ended.
-    LockEnded { locker: usize, operation: usize, reply: Reply },
+    LockEnded { locker: usize, operation: usize, reply: ObservedLockReply },
     /// An agent is killed.
     AgentKilled { agent: usize },
     /// An agent is asked to end.
@@ -55,7 +55,7 @@ pub(crate) enum Note {
     Left { application: usize, connection: u32 },
 }
 
-impl Note {
+impl TraceEvent {
     /// The name under which it is counted, if it is.
     const fn label(&self) -> Option<&'static str> {
         Some(match self {
@@ -70,12 +70,13 @@ impl Note {
             Self::Link { state: LinkState::Up { .. }, .. } => "link up",
             Self::LinkFault { .. } => "server found silent",
             Self::LocalFault {
-                fault: LocalFault::Corruption(_) | LocalFault::Tls | LocalFault::LineTooLong(_),
+                fault:
+                    LocalCloseReason::Corruption(_) | LocalCloseReason::Tls | LocalCloseReason::LineTooLong(_),
                 ..
             } => "garbage refused",
-            Self::LocalFault { fault: LocalFault::Idle, .. } => "idle applications closed",
-            Self::LocalFault { fault: LocalFault::ReadTimeout, .. } => "half messages given up",
-            Self::LocalFault { fault: LocalFault::WriteTimeout, .. } => "deaf applications closed",
+            Self::LocalFault { fault: LocalCloseReason::Idle, .. } => "idle applications closed",
+            Self::LocalFault { fault: LocalCloseReason::ReadTimeout, .. } => "half messages given up",
+            Self::LocalFault { fault: LocalCloseReason::WriteTimeout, .. } => "deaf applications closed",
             Self::Misbehaves { how, .. } => how,
             Self::AgentKilled { .. } => "agents killed",
             Self::AgentEnds { .. } => "agents ended",
@@ -95,7 +96,7 @@ impl Note {
 /// The trace of a run.
 #[derive(Debug)]
 pub(crate) struct Trace {
-    digest: Fnv,
+    digest: TraceDigest,
     lines: Option<Vec<String>>,
     /// How often what happened, besides operations.
     pub(crate) counts: BTreeMap<&'static str, u64>,
@@ -104,18 +105,22 @@ pub(crate) struct Trace {
 impl Trace {
     /// A trace that keeps its lines, or its digest alone.
     pub(crate) fn new(lines: bool) -> Self {
-        Self { digest: Fnv(0xcbf2_9ce4_8422_2325), lines: lines.then(Vec::new), counts: BTreeMap::new() }
+        Self {
+            digest: TraceDigest(0xcbf2_9ce4_8422_2325),
+            lines: lines.then(Vec::new),
+            counts: BTreeMap::new(),
+        }
     }
 
     /// Writes something down.
-    pub(crate) fn note(&mut self, now: Time, note: Note) {
+    pub(crate) fn note(&mut self, now: Time, note: TraceEvent) {
         (now, std::mem::discriminant(&note)).hash(&mut self.digest);
         match note {
-            Note::Event(event) => event.hash(&mut self.digest),
-            Note::Asked { uid, operation, id, .. } => (uid, operation, id).hash(&mut self.digest),
-            Note::Ended { operation, outcome, .. } => (operation, outcome).hash(&mut self.digest),
-            Note::LockAsked { operation, key, .. } => (operation, key).hash(&mut self.digest),
-            Note::LockEnded { operation, reply, .. } => {
+            TraceEvent::Event(event) => event.hash(&mut self.digest),
+            TraceEvent::Asked { uid, operation, id, .. } => (uid, operation, id).hash(&mut self.digest),
+            TraceEvent::Ended { operation, outcome, .. } => (operation, outcome).hash(&mut self.digest),
+            TraceEvent::LockAsked { operation, key, .. } => (operation, key).hash(&mut self.digest),
+            TraceEvent::LockEnded { operation, reply, .. } => {
                 (operation, std::mem::discriminant(&reply)).hash(&mut self.digest);
             }
             _ => {}
@@ -144,7 +149,7 @@ impl Trace {
     }
 }
 
-impl fmt::Display for Note {
+impl fmt::Display for TraceEvent {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match *self {
             Self::Event(event) => write!(f, "  {event:?}"),
@@ -192,15 +197,15 @@ impl fmt::Display for Note {
 
 /// FNV-1a over words: the same on every machine and in every version, as the standard library's are not.
 #[derive(Debug)]
-struct Fnv(u64);
+struct TraceDigest(u64);
 
-impl Fnv {
+impl TraceDigest {
     const fn mix(&mut self, word: u64) {
         self.0 = (self.0 ^ word).wrapping_mul(0x0000_0100_0000_01b3).rotate_left(23);
     }
 }
 
-impl Hasher for Fnv {
+impl Hasher for TraceDigest {
     fn finish(&self) -> u64 {
         self.0
     }

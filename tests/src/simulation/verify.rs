@@ -11,8 +11,8 @@
 //!   killed, nothing is ever evicted, and no REMOVE may have run since.
 //! - A session goes by one REMOVE at most: to every one that removed something belongs an ADD of its own.
 
-use super::agenda::Moment;
-use super::history::{History, Kind, Outcome, Recorded};
+use super::event_queue::EventTime;
+use super::history::{History, ObservedOutcome, RecordedSessionOp, SessionOpKind};
 use super::violation::{Absence, Violation};
 
 impl History {
@@ -27,18 +27,22 @@ impl History {
             for number in operations {
                 let it = &self.operations[*number];
                 match it.outcome {
-                    Outcome::Found(origin) => self.check_found(operations, &stored, *number, origin)?,
-                    Outcome::Present | Outcome::Removed => {
+                    ObservedOutcome::Found(origin) => {
+                        self.check_found(operations, &stored, *number, origin)?;
+                    }
+                    ObservedOutcome::Present | ObservedOutcome::Removed => {
                         let possible = self.possible(operations, &stored, *number);
                         if possible.is_empty() {
                             return Err(Violation::Phantom { operation: *number });
                         }
-                        if it.outcome == Outcome::Removed {
+                        if it.outcome == ObservedOutcome::Removed {
                             removals.push((*number, possible));
                         }
                     }
-                    Outcome::Stored | Outcome::Missing => self.check_absent(operations, &stored, *number)?,
-                    Outcome::Open | Outcome::Unknown | Outcome::Refused => {}
+                    ObservedOutcome::Stored | ObservedOutcome::Missing => {
+                        self.check_absent(operations, &stored, *number)?;
+                    }
+                    ObservedOutcome::Open | ObservedOutcome::Unknown | ObservedOutcome::Refused => {}
                 }
             }
             pair_off(&removals, stored.len())?;
@@ -47,21 +51,21 @@ impl History {
     }
 
     /// The sessions that were stored under an id, or may have been.
-    fn stored(&self, operations: &[usize]) -> Vec<Stored> {
+    fn stored(&self, operations: &[usize]) -> Vec<StoredValue> {
         let mut stored = Vec::new();
         for number in operations {
             let it = &self.operations[*number];
-            let Kind::Add { timeout_ms } = it.kind else { continue };
+            let SessionOpKind::Add { timeout_ms } = it.kind else { continue };
             let certain = match it.outcome {
-                Outcome::Stored => true,
-                Outcome::Unknown | Outcome::Open => false,
+                ObservedOutcome::Stored => true,
+                ObservedOutcome::Unknown | ObservedOutcome::Open => false,
                 _ => continue,
             };
-            stored.push(Stored { by: *number, timeout_ms, certain, begun: it.begun, done: it.ended });
+            stored.push(StoredValue { by: *number, timeout_ms, certain, begun: it.begun, done: it.ended });
         }
         for number in operations {
             // Who was seen had run by then.
-            if let Outcome::Found(origin) = self.operations[*number].outcome {
+            if let ObservedOutcome::Found(origin) = self.operations[*number].outcome {
                 let mut same = stored.iter_mut().filter(|it| self.is_same(it.by, origin));
                 if let (Some(only), None) = (same.next(), same.next()) {
                     only.certain = true;
@@ -79,7 +83,7 @@ impl History {
     fn check_found(
         &self,
         operations: &[usize],
-        stored: &[Stored],
+        stored: &[StoredValue],
         number: usize,
         origin: usize,
     ) -> Result<(), Violation> {
@@ -94,13 +98,13 @@ impl History {
     }
 
     /// The places of the sessions that may have been there in the life of an operation.
-    fn possible(&self, operations: &[usize], stored: &[Stored], number: usize) -> Vec<usize> {
+    fn possible(&self, operations: &[usize], stored: &[StoredValue], number: usize) -> Vec<usize> {
         let may_be_there = |place: &usize| self.why_absent(operations, &stored[*place], number).is_none();
         (0..stored.len()).filter(may_be_there).collect()
     }
 
     /// Why a session can't have been there at any moment in the life of an operation; `None` if it can.
-    fn why_absent(&self, operations: &[usize], session: &Stored, number: usize) -> Option<Absence> {
+    fn why_absent(&self, operations: &[usize], session: &StoredValue, number: usize) -> Option<Absence> {
         let it = &self.operations[number];
         if session.by == number || session.begun > it.ended {
             return Some(Absence::Later);
@@ -128,18 +132,26 @@ impl History {
     }
 
     /// Whether an operation says that at some moment of its life a session was not there.
-    fn proves_absence(&self, proof: &Recorded, session: &Stored) -> bool {
+    fn proves_absence(&self, proof: &RecordedSessionOp, session: &StoredValue) -> bool {
         match proof.outcome {
-            Outcome::Stored | Outcome::Missing | Outcome::Removed => true,
-            Outcome::Found(other) => !self.is_same(other, session.by),
-            Outcome::Open | Outcome::Unknown | Outcome::Present | Outcome::Refused => false,
+            ObservedOutcome::Stored | ObservedOutcome::Missing | ObservedOutcome::Removed => true,
+            ObservedOutcome::Found(other) => !self.is_same(other, session.by),
+            ObservedOutcome::Open
+            | ObservedOutcome::Unknown
+            | ObservedOutcome::Present
+            | ObservedOutcome::Refused => false,
         }
     }
 
     /// An operation found nothing: is there a session that was there all its life?
-    fn check_absent(&self, operations: &[usize], stored: &[Stored], number: usize) -> Result<(), Violation> {
+    fn check_absent(
+        &self,
+        operations: &[usize],
+        stored: &[StoredValue],
+        number: usize,
+    ) -> Result<(), Violation> {
         let it = &self.operations[number];
-        let is_there = |session: &&Stored| {
+        let is_there = |session: &&StoredValue| {
             let expires = session.begun.at.after_ms(u64::from(session.timeout_ms));
             session.certain
                 && session.by != number
@@ -157,15 +169,23 @@ impl History {
     }
 
     /// Whether `other` may have removed a session after it was stored and before the end of `until`.
-    fn may_remove(&self, other: &Recorded, session: &Stored, until: &Recorded) -> bool {
-        other.kind == Kind::Remove
-            && matches!(other.outcome, Outcome::Removed | Outcome::Unknown | Outcome::Open)
+    fn may_remove(
+        &self,
+        other: &RecordedSessionOp,
+        session: &StoredValue,
+        until: &RecordedSessionOp,
+    ) -> bool {
+        other.kind == SessionOpKind::Remove
+            && matches!(
+                other.outcome,
+                ObservedOutcome::Removed | ObservedOutcome::Unknown | ObservedOutcome::Open
+            )
             && other.ended > session.begun
             && other.begun < until.ended
             && !std::ptr::eq(other, until)
     }
 
-    fn killed_between(&self, from: Moment, until: Moment) -> bool {
+    fn killed_between(&self, from: EventTime, until: EventTime) -> bool {
         let first = self.kills.partition_point(|kill| *kill <= from);
         self.kills.get(first).is_some_and(|kill| *kill < until)
     }
@@ -173,14 +193,14 @@ impl History {
 
 /// A session that was stored, or may have been.
 #[derive(Clone, Copy, Debug)]
-struct Stored {
+struct StoredValue {
     by: usize,
     timeout_ms: u32,
     /// It was, there is no doubt.
     certain: bool,
-    begun: Moment,
+    begun: EventTime,
     /// It had been by then, if it ever was.
-    done: Moment,
+    done: EventTime,
 }
 
 /// Finds for every removal a session of its own among those it may have removed.

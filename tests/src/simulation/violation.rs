@@ -1,8 +1,8 @@
 //! What must not happen.
 
 use super::lock::LockViolation;
-use libdc::proto::link::LinkFault;
-use libdc::proto::local::LocalFault;
+use libdc::proto::agent::local::LocalCloseReason;
+use libdc::proto::link::LinkError;
 use thiserror::Error;
 
 /// What happened in a run that must not. Operations are named by their number in the trace.
@@ -38,7 +38,7 @@ pub enum Violation {
         /// The application.
         application: usize,
         /// What is wrong.
-        fault: libdc::wire::frame::Corruption,
+        fault: libdc::wire::frame::DecodeError,
     },
     /// A request has no answer, and its connection did not end.
     #[error("operation {operation} was never answered")]
@@ -54,7 +54,7 @@ pub enum Violation {
         /// The request.
         operation: usize,
         /// The agent's reason.
-        fault: Option<LocalFault>,
+        fault: Option<LocalCloseReason>,
     },
     /// An answer took longer than the agent may take.
     #[error("operation {operation} was answered after {after_ms} ms, with -timeout {timeout_ms}")]
@@ -148,7 +148,7 @@ pub enum Violation {
         /// The agent.
         agent: usize,
         /// What it found.
-        fault: LinkFault,
+        fault: LinkError,
     },
     /// The server found fault with what a good agent, or locker, sent over a good network.
     #[error("the server refused agent {agent:?}: {fault}")]
@@ -156,7 +156,7 @@ pub enum Violation {
         /// The agent; none if it was a locker.
         agent: Option<usize>,
         /// What it found.
-        fault: libdc::proto::server::ServerFault,
+        fault: libdc::proto::server::ServerCloseReason,
     },
     /// About locks.
     #[error("{0}")]

@@ -1,15 +1,15 @@
 //! A run: everybody, and what happens next.
 
-use super::agenda::{Agenda, Event};
-use super::agent::AgentHost;
+use super::agent::SimAgent;
 use super::application::Application;
+use super::event_queue::{EventQueue, SimEvent};
 use super::history::History;
-use super::lock::{Around, LockHistory, LockViolation, Locker};
-use super::network::{End, Network, Party};
-use super::random::Random;
-use super::sabotage::Sabotage;
+use super::lock::{LockHistory, LockViolation, Locker, LockerEnv};
+use super::network::{Network, NetworkEnd, Party};
+use super::planted_bug::PlantedBug;
+use super::random::SeededRng;
 use super::scenario::Scenario;
-use super::server::{ServerHost, ServerState};
+use super::server::{ServerState, SimServer};
 use super::violation::{Remnant, Violation};
 use libdc::limits::SESSION_TIMEOUT_MS_MAX;
 
@@ -27,11 +27,11 @@ const QUIET_MS_MAX: u64 = 5 * 60_000;
 /// Everybody who takes part in a run.
 pub(crate) struct World {
     pub(crate) net: Network,
-    pub(crate) server: ServerHost,
+    pub(crate) server: SimServer,
     pub(crate) history: History,
     pub(crate) locking: LockHistory,
     scenario: Scenario,
-    pub(crate) agents: Vec<AgentHost>,
+    pub(crate) agents: Vec<SimAgent>,
     lockers: Vec<Locker>,
     applications: Vec<Application>,
     events: u64,
@@ -40,29 +40,29 @@ pub(crate) struct World {
 
 impl World {
     /// The run of a seed, before it begins.
-    pub(crate) fn new(seed: u64, sabotage: Sabotage, lines: bool) -> Self {
-        let mut random = Random::new(seed);
+    pub(crate) fn new(seed: u64, sabotage: PlantedBug, lines: bool) -> Self {
+        let mut random = SeededRng::new(seed);
         let scenario = Scenario::draw(&mut random);
         let mut net = Network::new(random.fork(), lines);
         let agents = scenario.agents.iter().enumerate();
-        let agents: Vec<_> = agents.map(|(number, plan)| AgentHost::new(number, *plan, sabotage)).collect();
+        let agents: Vec<_> = agents.map(|(number, plan)| SimAgent::new(number, *plan, sabotage)).collect();
         let plans = scenario.applications.iter().enumerate();
         let applications: Vec<_> = plans
             .map(|(number, plan)| Application::new(number, plan.clone(), &scenario, random.fork(), sabotage))
             .collect();
         for agent in 0..agents.len() {
-            net.agenda.after_ms(0, Event::Attempt(agent, 0));
+            net.agenda.after_ms(0, SimEvent::Attempt(agent, 0));
         }
         for application in 0..applications.len() {
-            net.agenda.after_ms(0, Event::Application(application));
+            net.agenda.after_ms(0, SimEvent::Application(application));
         }
         let plans = scenario.lockers.iter().enumerate();
         let lockers: Vec<_> = plans.map(|(number, plan)| Locker::new(number, *plan, random.fork())).collect();
         for locker in 0..lockers.len() {
-            net.agenda.after_ms(0, Event::Locker(locker));
+            net.agenda.after_ms(0, SimEvent::Locker(locker));
         }
-        net.agenda.after_ms(scenario.faults.interval_ms, Event::Fault);
-        let server = ServerHost::new(scenario.server, sabotage, net.now());
+        net.agenda.after_ms(scenario.faults.interval_ms, SimEvent::Fault);
+        let server = SimServer::new(scenario.server, sabotage, net.now());
         Self {
             net,
             server,
@@ -83,12 +83,12 @@ impl World {
     /// The first thing that went wrong.
     pub(crate) fn run(&mut self) -> Result<(), Violation> {
         let start = self.net.now();
-        let end = |agenda: &Agenda, ms: u64| start.after_ms(ms + agenda.leapt_ms());
+        let end = |agenda: &EventQueue, ms: u64| start.after_ms(ms + agenda.leapt_ms());
         while !self.is_done() {
             let Some(event) = self.net.agenda.next(end(&self.net.agenda, RUN_MS_MAX)) else {
                 return Err(self.unanswered());
             };
-            let breaks = event != Event::Fault || self.net.now() < end(&self.net.agenda, FAULTS_MS);
+            let breaks = event != SimEvent::Fault || self.net.now() < end(&self.net.agenda, FAULTS_MS);
             if breaks {
                 self.happen(event)?;
             }
@@ -125,7 +125,7 @@ impl World {
         let end = self.net.now().after_ms(QUIET_MS_MAX);
         while let Err(remnant) = self.check_idle() {
             match self.net.agenda.next(end) {
-                Some(Event::Fault) => {}
+                Some(SimEvent::Fault) => {}
                 Some(event) => self.happen(event)?,
                 None => return Err(remnant.into()),
             }
@@ -141,39 +141,39 @@ impl World {
         self.server.check_idle(self.agents.len(), late)
     }
 
-    fn happen(&mut self, event: Event) -> Result<(), Violation> {
+    fn happen(&mut self, event: SimEvent) -> Result<(), Violation> {
         self.events += 1;
         if self.events > EVENTS_MAX {
             return Err(Violation::Endless { events: self.events });
         }
-        self.net.note(super::trace::Note::Event(event));
+        self.net.note(super::trace::TraceEvent::Event(event));
         match event {
-            Event::Arrive(end) => {
+            SimEvent::Arrive(end) => {
                 if self.net.arrive(end) {
                     self.turn(end);
                 }
             }
-            Event::Turn(end) => {
+            SimEvent::Turn(end) => {
                 self.net.turn_came(end);
                 self.turn(end);
             }
-            Event::Timer(end) => {
+            SimEvent::Timer(end) => {
                 if self.net.timer_came(end) {
                     self.turn(end);
                 }
             }
-            Event::LinkTurn(agent) => self.agents[agent].turn_link(&mut self.net),
-            Event::Attempt(agent, generation)
-            | Event::Connected(agent, generation)
-            | Event::AgentEnds(agent, generation)
+            SimEvent::LinkTurn(agent) => self.agents[agent].turn_link(&mut self.net),
+            SimEvent::Attempt(agent, generation)
+            | SimEvent::Connected(agent, generation)
+            | SimEvent::AgentEnds(agent, generation)
                 if generation != self.agents[agent].generation() => {}
-            Event::Attempt(agent, generation) => self.attempt(agent, generation),
-            Event::Connected(agent, _) => self.connected(agent),
-            Event::AgentEnds(agent, _) => self.agents[agent].finish_on(&mut self.net),
-            Event::AgentStart(agent) => self.agents[agent].start(&mut self.net),
-            Event::LockTime => self.server.keep_time(&mut self.net),
-            Event::Locker(locker) => {
-                let mut around = Around {
+            SimEvent::Attempt(agent, generation) => self.attempt(agent, generation),
+            SimEvent::Connected(agent, _) => self.connected(agent),
+            SimEvent::AgentEnds(agent, _) => self.agents[agent].finish_on(&mut self.net),
+            SimEvent::AgentStart(agent) => self.agents[agent].start(&mut self.net),
+            SimEvent::LockTime => self.server.keep_time(&mut self.net),
+            SimEvent::Locker(locker) => {
+                let mut around = LockerEnv {
                     net: &mut self.net,
                     agents: &mut self.agents,
                     server: &mut self.server,
@@ -181,25 +181,25 @@ impl World {
                 };
                 self.lockers[locker].wake(&mut around, &self.scenario);
             }
-            Event::Application(application) => {
+            SimEvent::Application(application) => {
                 let application = &mut self.applications[application];
                 let agent = &mut self.agents[application.agent()];
                 application.wake(&mut self.net, agent, &mut self.history, &self.scenario);
             }
-            Event::Fault => self.fault(),
-            Event::Start => {
+            SimEvent::Fault => self.fault(),
+            SimEvent::Start => {
                 if self.server.start(&mut self.net) {
                     self.locking.held_off(self.net.moment());
                 }
             }
-            Event::Continue => self.server.go_on(&mut self.net),
+            SimEvent::Continue => self.server.go_on(&mut self.net),
         }
-        self.settle();
+        self.run_until_idle();
         self.net.violation().cloned().map_or(Ok(()), Err)
     }
 
     /// Somebody looks at one of his connections.
-    fn turn(&mut self, end: End) {
+    fn turn(&mut self, end: NetworkEnd) {
         match self.net.owner(end) {
             Some(Party::Application(application)) => {
                 let application = &mut self.applications[application];
@@ -220,7 +220,7 @@ impl World {
     fn attempt(&mut self, agent: usize, generation: u32) {
         let plan = self.scenario.network;
         let takes_ms = self.net.random.between(0..=plan.connect_ms);
-        self.net.agenda.after_ms(takes_ms, Event::Connected(agent, generation));
+        self.net.agenda.after_ms(takes_ms, SimEvent::Connected(agent, generation));
     }
 
     /// The attempt comes to its end.
@@ -235,8 +235,8 @@ impl World {
         }
         let quality = plan.link(&mut self.net.random);
         let connection = self.net.connect(Party::Link(agent), Party::Server { agent: Some(agent) }, quality);
-        self.server.accept(&mut self.net, End { connection, side: 1 }, Some(agent));
-        self.agents[agent].link_connected(&mut self.net, End { connection, side: 0 });
+        self.server.accept(&mut self.net, NetworkEnd { connection, side: 1 }, Some(agent));
+        self.agents[agent].link_connected(&mut self.net, NetworkEnd { connection, side: 0 });
     }
 
     fn fault(&mut self) {
@@ -247,12 +247,12 @@ impl World {
         self.faults += 1;
         let kind = self.net.random.pick(&plan.kinds);
         let pause_ms = self.net.random.between(0..=plan.interval_ms);
-        self.net.agenda.after_ms(pause_ms, Event::Fault);
+        self.net.agenda.after_ms(pause_ms, SimEvent::Fault);
         self.inflict(kind);
     }
 
     /// Finds the moments from which requests that were given up have no effect any more.
-    fn settle(&mut self) {
+    fn run_until_idle(&mut self) {
         for (number, agent) in self.agents.iter().enumerate() {
             let unsettled = self.history.is_unsettled(number) || self.locking.is_unsettled(number);
             if !unsettled || agent.in_flight() > 0 {
@@ -262,14 +262,14 @@ impl World {
             if self.server.connections_of(number).all(|connection| Some(connection) == link) {
                 let now = self.net.moment();
                 let net = &self.net;
-                let is_gone = |connection| net.owner(End { connection, side: 1 }).is_none();
-                self.history.settle(now, number, is_gone);
+                let is_gone = |connection| net.owner(NetworkEnd { connection, side: 1 }).is_none();
+                self.history.resolve_gone(now, number, is_gone);
                 if agent.is_linked() {
-                    self.locking.settle(now, number, is_gone);
+                    self.locking.resolve_gone(now, number, is_gone);
                 }
             }
         }
         let net = &self.net;
-        self.locking.settle_direct(|connection| net.closed(End { connection, side: 1 }));
+        self.locking.settle_direct(|connection| net.closed(NetworkEnd { connection, side: 1 }));
     }
 }

@@ -2,10 +2,10 @@
 
 use crate::load::under_load;
 use dc_tests::harness::daemon::stderr;
-use dc_tests::harness::master::Master;
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::Launch;
+use dc_tests::harness::master::MasterProcess;
+use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::{directory, program};
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
 use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
@@ -13,7 +13,7 @@ use std::path::Path;
 use std::process::Command;
 
 /// A command at a path of its own, which leads to `dc_child`.
-fn linked(place: &Place) -> std::path::PathBuf {
+fn linked(place: &TestDir) -> std::path::PathBuf {
     let path = place.file("app");
     symlink(program("dc_child"), &path).unwrap();
     path
@@ -28,7 +28,7 @@ pub(crate) fn copy_child(path: &Path) {
 
 #[test]
 fn a_first_start_that_is_impossible_is_one_line_and_status_1() {
-    let place = Place::new();
+    let place = TestDir::new();
     let (missing, plain) = (place.file("missing"), place.file("plain"));
     fs::write(&plain, "no program").unwrap();
     fs::set_permissions(&plain, fs::Permissions::from_mode(0o644)).unwrap();
@@ -36,7 +36,7 @@ fn a_first_start_that_is_impossible_is_one_line_and_status_1() {
     for command in [&missing, &plain, place.path()] {
         for further in [&[][..], &["-daemon", "-pidfile", pidfile.to_str().unwrap()]] {
             let socket = format!("unix://{}", place.file("socket").display());
-            let launch = Launch::new("dc_master").with(["-log", "error", "-listen", &socket]);
+            let launch = ProgramLaunch::new("dc_master").with(["-log", "error", "-listen", &socket]);
             let output = launch.with(further).with(["-command", command.to_str().unwrap()]).output();
             let said = stderr(&output);
             assert_eq!(output.status.code(), Some(1), "{said}");
@@ -48,9 +48,9 @@ fn a_first_start_that_is_impossible_is_one_line_and_status_1() {
 
 #[test]
 fn a_command_that_goes_and_comes_back_costs_nothing() {
-    let place = Place::new();
+    let place = TestDir::new();
     let command = linked(&place);
-    let mut master = Master::of(&command, &["-start", "0"], &["ready"]);
+    let mut master = MasterProcess::for_command(&command, &["-start", "0"], &["ready"]);
     let old = master.child();
     let cant_start = format!("can't start {}: ", command.display());
     under_load(&mut master, |master, callers| {
@@ -77,9 +77,9 @@ fn a_command_that_goes_and_comes_back_costs_nothing() {
 
 #[test]
 fn a_command_that_is_missing_when_its_child_has_died_is_tried_again() {
-    let place = Place::new();
+    let place = TestDir::new();
     let command = linked(&place);
-    let mut master = Master::of(&command, &["-start", "0"], &["ready"]);
+    let mut master = MasterProcess::for_command(&command, &["-start", "0"], &["ready"]);
     fs::remove_file(&command).unwrap();
     kill(master.child(), Signal::SIGKILL).unwrap();
     master.ended(master.child());
@@ -94,12 +94,12 @@ fn a_command_that_is_missing_when_its_child_has_died_is_tried_again() {
 
 #[test]
 fn a_command_that_is_replaced_is_the_next_child() {
-    let place = Place::new();
+    let place = TestDir::new();
     let (command, next) = (place.file("app"), place.file("app.next"));
     copy_child(&command);
-    let mut master = Master::of(&command, &["-start", "0"], &["ready"]);
+    let mut master = MasterProcess::for_command(&command, &["-start", "0"], &["ready"]);
     let inode = |path: &Path| fs::metadata(path).unwrap().ino();
-    let runs = |master: &Master| inode(Path::new(&format!("/proc/{}/exe", master.child())));
+    let runs = |master: &MasterProcess| inode(Path::new(&format!("/proc/{}/exe", master.child())));
     let old = runs(&master);
     assert_eq!(old, inode(&command));
     copy_child(&next);
@@ -116,8 +116,8 @@ fn a_command_that_is_replaced_is_the_next_child() {
 #[test]
 fn a_command_without_a_slash_is_looked_up() {
     let path = format!("{}:/usr/bin:/bin", directory().display());
-    let launch = Launch::new("dc_master").with_variable("PATH", path);
+    let launch = ProgramLaunch::new("dc_master").with_variable("PATH", path);
     let launch = launch.with(["-listen", "tcp://127.0.0.1:0", "-start", "0", "-command", "dc_child"]);
-    let mut master = Master::launch(&launch.with(["--", "ready"]));
+    let mut master = MasterProcess::launch(&launch.with(["--", "ready"]));
     under_load(&mut master, |master, _| master.restart());
 }

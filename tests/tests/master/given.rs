@@ -2,11 +2,11 @@
 
 use crate::load::under_load;
 use dc_tests::harness::loopback::own_loopback;
-use dc_tests::harness::master::{Found, Master};
-use dc_tests::harness::patience::patiently;
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::Launch;
+use dc_tests::harness::master::{ChildReport, MasterProcess};
+use dc_tests::harness::patience::with_timeout;
+use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::test_dir::TestDir;
 use nix::fcntl::{FcntlArg, fcntl};
 use nix::sys::signal::Signal;
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
@@ -14,29 +14,30 @@ use std::path::{Path, PathBuf};
 
 /// A master with two sockets whose first child has reported.
 struct Reported {
-    master: Master,
+    master: MasterProcess,
     report: PathBuf,
-    place: Place,
+    place: TestDir,
 }
 
 impl Reported {
     fn start(options: &[&str]) -> Self {
-        let place = Place::new();
+        let place = TestDir::new();
         let report = place.file("report");
         let socket = format!("unix://{}", place.file("socket").display());
         let listen = format!("tcp://{}:0", own_loopback());
         // Descriptors of the master's own are to be inherited by nobody, nor is what it was told to ignore, as by nohup.
-        let launch = Launch::new("dc_master").after("trap '' HUP; exec \"$0\" \"$@\" 7</dev/null 9<&0");
+        let launch =
+            ProgramLaunch::new("dc_master").after("trap '' HUP; exec \"$0\" \"$@\" 7</dev/null 9<&0");
         let launch = launch.within(place.path()).with_variable("MARK", "left alone");
         let launch = launch.with_variable("LISTEN_ADDR", "its own").with_variable("WATCHDOG_PID", "1");
         let launch = launch.with(["-listen", &listen, "-listen", &socket, "-start", "0"]).with(options);
         let launch = launch.with(["-command", program("dc_child").to_str().unwrap(), "--", "ready"]);
-        let master = Master::launch(&launch.with([format!("report={}", report.display())]));
+        let master = MasterProcess::launch(&launch.with([format!("report={}", report.display())]));
         Self { master, report, place }
     }
 
-    fn found(&self) -> Found {
-        let found = Found::read(&self.report);
+    fn found(&self) -> ChildReport {
+        let found = ChildReport::read(&self.report);
         assert_eq!(found.one("pid"), self.master.child().to_string());
         found
     }
@@ -124,7 +125,7 @@ fn a_child_is_told_what_it_has() {
 
 #[test]
 fn what_a_child_writes_has_its_number() {
-    let mut master = Master::start(&["-start", "0"], &["output", "ready"]);
+    let mut master = MasterProcess::start(&["-start", "0"], &["output", "ready"]);
     let child = master.child();
     let own = format!("[{child}] ");
     master.restart();
@@ -153,10 +154,10 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 fn what_children_write_and_nobody_reads_holds_the_master_up_in_nothing() {
     // Open, or it would be an error to write.
     let (unread, full) = full_pipe();
-    let launch = Launch::new("dc_master").with_stdin(full).after("exec \"$0\" \"$@\" >&0 </dev/null");
+    let launch = ProgramLaunch::new("dc_master").with_stdin(full).after("exec \"$0\" \"$@\" >&0 </dev/null");
     let launch = launch.with(["-listen", &format!("tcp://{}:0", own_loopback()), "-start", "0"]);
     let launch = launch.with(["-command", program("dc_child").to_str().unwrap(), "--", "ready", "chatter"]);
-    let mut master = Master::launch(&launch);
+    let mut master = MasterProcess::launch(&launch);
     under_load(&mut master, |master, _| (0..5).for_each(|_| master.restart()));
     let lines = master.process.stop();
     let told =
@@ -169,8 +170,9 @@ fn what_children_write_and_nobody_reads_holds_the_master_up_in_nothing() {
 fn a_reader_that_stops_halfway_holds_the_master_up_in_nothing() {
     // The log and what the children write go to the same pipe, of which little is read, and then nothing.
     let (mut unread, full) = full_pipe();
-    let launch = Launch::new("dc_master").with_stdin(full).after("exec \"$0\" \"$@\" >&0 2>&0 </dev/null");
-    let place = Place::new();
+    let launch =
+        ProgramLaunch::new("dc_master").with_stdin(full).after("exec \"$0\" \"$@\" >&0 2>&0 </dev/null");
+    let place = TestDir::new();
     let socket = place.file("socket");
     let launch = launch.with(["-listen", &format!("unix://{}", socket.display()), "-start", "0"]);
     let launch = launch.with(["-command", "sh", "--", "-c", "exec \"$0\" ready chatter >&2"]);
@@ -184,6 +186,6 @@ fn a_reader_that_stops_halfway_holds_the_master_up_in_nothing() {
         // It logs that it passes these on, most likely while the lines of a child wait for room.
         (0..20).for_each(|_| master.signal(Signal::SIGUSR1));
     }
-    patiently("the end of the master", move || master.stop());
+    with_timeout("the end of the master", move || master.stop());
     drop(unread);
 }

@@ -2,9 +2,9 @@
 
 use crate::load::under_load;
 use dc_tests::harness::callers::Callers;
-use dc_tests::harness::master::Master;
-use dc_tests::harness::patience::patiently;
-use dc_tests::harness::place::Place;
+use dc_tests::harness::master::MasterProcess;
+use dc_tests::harness::patience::with_timeout;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
@@ -13,10 +13,10 @@ use std::net::{TcpListener, TcpStream};
 
 #[test]
 fn a_grandchild_that_holds_the_socket_keeps_nobody_from_it() {
-    let place = Place::new();
+    let place = TestDir::new();
     let end = place.file("end");
     let grandchild = format!("grandchild={}", end.display());
-    let mut master = Master::start(&["-start", "0"], &["ready", &grandchild]);
+    let mut master = MasterProcess::start(&["-start", "0"], &["ready", &grandchild]);
     under_load(&mut master, |master, _| master.restart());
     // That of the first child is the master's now.
     assert_eq!(master.children().len(), 2);
@@ -31,7 +31,7 @@ fn a_grandchild_that_holds_the_socket_keeps_nobody_from_it() {
 
 #[test]
 fn orphans_are_reaped() {
-    let mut master = Master::start(&["-start", "0"], &["ready", "orphans=20"]);
+    let mut master = MasterProcess::start(&["-start", "0"], &["ready", "orphans=20"]);
     master.wait_for_children(&[master.child()]);
     under_load(&mut master, |master, _| master.restart());
     master.wait_for_children(&[master.child()]);
@@ -39,7 +39,7 @@ fn orphans_are_reaped() {
 
 #[test]
 fn hundreds_of_restarts_leave_nothing() {
-    let mut master = Master::start(&["-start", "0"], &["ready"]);
+    let mut master = MasterProcess::start(&["-start", "0"], &["ready"]);
     let pid = master.process.pid();
     let tally = under_load(&mut master, |master, _| {
         // What is there once, such as a thread's, is there by now.
@@ -60,13 +60,13 @@ fn hundreds_of_restarts_leave_nothing() {
 
 #[test]
 fn failed_restarts_leave_nothing_either() {
-    let place = Place::new();
+    let place = TestDir::new();
     let plan = dc_tests::harness::master::PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
     let old = master.child();
     under_load(&mut master, |master, _| {
         plan.set(&["die=1"]);
-        let fail = |master: &Master| {
+        let fail = |master: &MasterProcess| {
             master.hup();
             let new = master.started();
             master.ended(new);
@@ -87,10 +87,10 @@ fn children_of_a_master_that_is_killed_are_told() {
     for (options, status) in
         [(&["-start", "0"][..], None), (&["-start", "0", "-orphan-signal", "KILL"], Some(Signal::SIGKILL))]
     {
-        let mut master = Master::start(options, &["ready"]);
+        let mut master = MasterProcess::start(options, &["ready"]);
         let child = master.child();
         master.process.kill();
-        let ended = patiently("the end of an orphan", move || waitpid(child, None)).unwrap();
+        let ended = with_timeout("the end of an orphan", move || waitpid(child, None)).unwrap();
         let expected =
             status.map_or(WaitStatus::Exited(child, 0), |signal| WaitStatus::Signaled(child, signal, false));
         assert_eq!(ended, expected, "{options:?}");
@@ -100,7 +100,7 @@ fn children_of_a_master_that_is_killed_are_told() {
 #[test]
 fn children_of_a_master_that_is_killed_serve_on_where_that_is_asked_for() {
     set_child_subreaper(true).unwrap();
-    let mut master = Master::start(&["-start", "0", "-orphan-signal", "none"], &["ready"]);
+    let mut master = MasterProcess::start(&["-start", "0", "-orphan-signal", "none"], &["ready"]);
     let child = master.child();
     let callers = Callers::of_child(master.address());
     master.process.kill();
@@ -108,6 +108,6 @@ fn children_of_a_master_that_is_killed_serve_on_where_that_is_asked_for() {
     callers.wait_for_more_of(child);
     callers.finish().all_answered(100);
     kill(child, Signal::SIGTERM).unwrap();
-    let ended = patiently("the end of an orphan", move || waitpid(child, None)).unwrap();
+    let ended = with_timeout("the end of an orphan", move || waitpid(child, None)).unwrap();
     assert_eq!(ended, WaitStatus::Exited(child, 0));
 }

@@ -1,9 +1,9 @@
 //! What is started fails, in each way that there is: the old child serves on.
 
 use crate::load::under_load;
-use dc_tests::harness::master::{Found, Master, PlanFile, number, wait_for_file};
-use dc_tests::harness::place::Place;
+use dc_tests::harness::master::{ChildReport, MasterProcess, PlanFile, number, wait_for_file};
 use dc_tests::harness::programs::program;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::os::unix::net::UnixDatagram;
@@ -16,9 +16,9 @@ const NOT_READY: &str = "the new child was not ready in time; the old one serves
 /// Under load, a child with `plan` fails as the line `says`, and the old one serves on; the next one that is good
 /// takes over.
 fn fails(options: &[&str], plan: &[&str], says: &str) {
-    let place = Place::new();
+    let place = TestDir::new();
     let plan_file = PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(options, &[plan_file.word()]);
+    let mut master = MasterProcess::start(options, &[plan_file.word()]);
     let old = master.child();
     under_load(&mut master, |master, callers| {
         plan_file.set(plan);
@@ -48,9 +48,9 @@ fn one_that_dies_at_once_changes_nothing() {
 
 #[test]
 fn one_for_which_there_are_no_descriptors_changes_nothing() {
-    let mut master = Master::start(&["-start", "0"], &["ready"]);
+    let mut master = MasterProcess::start(&["-start", "0"], &["ready"]);
     let old = master.child();
-    let allow = |master: &Master, files: usize| {
+    let allow = |master: &MasterProcess, files: usize| {
         let pid = master.process.pid().to_string();
         let limit = format!("--nofile={files}:4096");
         assert!(Command::new("prlimit").args(["--pid", &pid, &limit]).status().unwrap().success());
@@ -77,10 +77,10 @@ fn one_that_dies_after_a_second_changes_nothing() {
 
 #[test]
 fn one_that_has_said_that_it_is_ready_and_died_changes_nothing() {
-    let place = Place::new();
+    let place = TestDir::new();
     let go = place.file("go");
     let plan = PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
     let old = master.child();
     under_load(&mut master, |master, callers| {
         plan.set(&["mute", "last-word", &format!("ready-when={}", go.display())]);
@@ -108,10 +108,10 @@ fn one_that_is_never_ready_is_given_up() {
 
 #[test]
 fn one_that_is_never_ready_and_deaf_is_killed() {
-    let place = Place::new();
+    let place = TestDir::new();
     let plan = PlanFile::new(&place, &["ready"]);
     let options = ["-start", "0", "-ready-timeout", "1", "-stop-timeout", "1"];
-    let mut master = Master::start(&options, &[plan.word()]);
+    let mut master = MasterProcess::start(&options, &[plan.word()]);
     let old = master.child();
     under_load(&mut master, |master, callers| {
         plan.set(&["mute", "deaf"]);
@@ -126,10 +126,10 @@ fn one_that_is_never_ready_and_deaf_is_killed() {
 
 #[test]
 fn one_that_dies_when_it_is_ready_is_replaced_while_the_old_one_drains() {
-    let place = Place::new();
+    let place = TestDir::new();
     let (death, end) = (place.file("death"), place.file("end"));
     let plan = PlanFile::new(&place, &["ready", &format!("linger-until={}", end.display())]);
-    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
     let old = master.child();
     under_load(&mut master, |master, callers| {
         plan.set(&["ready", "mute", &format!("die-when={}", death.display())]);
@@ -151,9 +151,9 @@ fn one_that_dies_when_it_is_ready_is_replaced_while_the_old_one_drains() {
 
 #[test]
 fn one_that_dies_while_the_master_is_held_up_was_not_ready() {
-    let place = Place::new();
+    let place = TestDir::new();
     let plan = PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(&["-start", "1000"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "1000"], &[plan.word()]);
     let old = master.child();
     under_load(&mut master, |master, callers| {
         // It is dead for certain when its time is over.
@@ -172,10 +172,10 @@ fn one_that_dies_while_the_master_is_held_up_was_not_ready() {
 
 #[test]
 fn one_that_is_ready_while_the_master_is_held_up_is_heard_before_its_time_is_over() {
-    let place = Place::new();
+    let place = TestDir::new();
     let said = place.file("said");
     let plan = PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(&["-start", "0", "-ready-timeout", "1"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0", "-ready-timeout", "1"], &[plan.word()]);
     let old = master.child();
     under_load(&mut master, |master, _| {
         plan.set(&["ready-after=1200", &format!("said={}", said.display())]);
@@ -193,9 +193,9 @@ fn one_that_is_ready_while_the_master_is_held_up_is_heard_before_its_time_is_ove
 
 #[test]
 fn one_may_ask_for_more_time() {
-    let place = Place::new();
+    let place = TestDir::new();
     let plan = PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(&["-start", "0", "-ready-timeout", "1"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0", "-ready-timeout", "1"], &[plan.word()]);
     under_load(&mut master, |master, callers| {
         plan.set(&["extend=30000", "ready-after=1500"]);
         master.restart();
@@ -206,7 +206,7 @@ fn one_may_ask_for_more_time() {
 
 #[test]
 fn one_is_ready_when_a_process_of_its_own_says_so() {
-    let mut master = Master::start(&["-start", "0"], &["ready-by-helper"]);
+    let mut master = MasterProcess::start(&["-start", "0"], &["ready-by-helper"]);
     under_load(&mut master, |master, _| master.restart());
 }
 
@@ -217,7 +217,7 @@ fn one_that_is_a_script_may_have_systemd_notify_say_so() {
         return;
     }
     let script = format!("systemd-notify --ready && exec {}", program("dc_child").display());
-    let mut master = Master::of(Path::new("/bin/sh"), &["-start", "0"], &["-c", &script]);
+    let mut master = MasterProcess::for_command(Path::new("/bin/sh"), &["-start", "0"], &["-c", &script]);
     under_load(&mut master, |master, callers| {
         callers.wait_for_child(master.child());
         master.restart();
@@ -226,10 +226,10 @@ fn one_that_is_a_script_may_have_systemd_notify_say_so() {
 
 #[test]
 fn one_is_not_ready_because_a_stranger_says_so() {
-    let place = Place::new();
+    let place = TestDir::new();
     let (report, ready) = (place.file("report"), place.file("ready"));
     let plan = PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
     let old = master.child();
     under_load(&mut master, |master, _| {
         let report_word = format!("report={}", report.display());
@@ -237,7 +237,7 @@ fn one_is_not_ready_because_a_stranger_says_so() {
         master.hup();
         let new = master.started();
         master.written(new, "reported");
-        let found = Found::read(&report);
+        let found = ChildReport::read(&report);
         let socket = UnixDatagram::unbound().unwrap();
         socket.send_to(b"READY=1", found.variable("NOTIFY_SOCKET").unwrap()).unwrap();
         master.expect("its sender is not the child");
@@ -252,7 +252,7 @@ fn one_is_not_ready_because_a_stranger_says_so() {
 
 #[test]
 fn one_that_says_nothing_is_ready_by_its_age() {
-    let mut master = Master::start(&["-start", "50"], &[]);
+    let mut master = MasterProcess::start(&["-start", "50"], &[]);
     under_load(&mut master, |master, callers| {
         master.restart();
         callers.wait_for_child(master.child());

@@ -2,16 +2,16 @@
 
 use crate::load::under_load;
 use crate::signals::last_of_the_master;
-use dc_tests::harness::callers::{Callers, FailureKind};
-use dc_tests::harness::master::{Master, PlanFile};
-use dc_tests::harness::place::Place;
+use dc_tests::harness::callers::{CallFailureKind, Callers};
+use dc_tests::harness::master::{MasterProcess, PlanFile};
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
 
 #[test]
 fn what_was_accepted_is_answered_by_the_old_one() {
     // Each answer takes long enough to be under way when its child is told to end.
-    let mut master = Master::start(&["-start", "0"], &["ready", "answer-after=30"]);
+    let mut master = MasterProcess::start(&["-start", "0"], &["ready", "answer-after=30"]);
     let tally = under_load(&mut master, |master, callers| {
         for _ in 0..5 {
             callers.wait_for_more_of(master.child());
@@ -23,9 +23,9 @@ fn what_was_accepted_is_answered_by_the_old_one() {
 
 #[test]
 fn one_that_does_not_end_is_killed_and_nobody_notices() {
-    let place = Place::new();
+    let place = TestDir::new();
     let never = format!("linger-until={}", place.file("never").display());
-    let mut master = Master::start(&["-start", "0", "-stop-timeout", "1"], &["ready", &never]);
+    let mut master = MasterProcess::start(&["-start", "0", "-stop-timeout", "1"], &["ready", &never]);
     let old = master.child();
     under_load(&mut master, |master, callers| {
         master.hup();
@@ -38,9 +38,9 @@ fn one_that_does_not_end_is_killed_and_nobody_notices() {
 
 #[test]
 fn one_that_heeds_no_signal_takes_with_it_only_what_it_has_accepted() {
-    let place = Place::new();
+    let place = TestDir::new();
     let plan = PlanFile::new(&place, &["ready", "deaf"]);
-    let mut master = Master::start(&["-start", "0", "-stop-timeout", "1"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0", "-stop-timeout", "1"], &[plan.word()]);
     let old = master.child();
     let callers = Callers::of_child(master.address());
     callers.wait_for_child(old);
@@ -52,13 +52,13 @@ fn one_that_heeds_no_signal_takes_with_it_only_what_it_has_accepted() {
     callers.wait_for_child(new);
     callers.wait_for(100);
     let tally = callers.finish();
-    let refused = tally.failures.iter().find(|failure| failure.kind == FailureKind::Refused);
+    let refused = tally.failures.iter().find(|failure| failure.kind == CallFailureKind::Refused);
     assert!(refused.is_none() && tally.failures.len() <= 3, "{tally:?}");
 }
 
 #[test]
 fn the_end_comes_although_a_child_heeds_no_signal() {
-    let mut master = Master::start(&["-start", "0", "-stop-timeout", "1"], &["ready", "deaf"]);
+    let mut master = MasterProcess::start(&["-start", "0", "-stop-timeout", "1"], &["ready", "deaf"]);
     let child = master.child();
     let lines = master.process.stop();
     assert!(lines.iter().any(|line| line.contains(&format!("killed child={child}"))), "{lines:#?}");
@@ -67,10 +67,10 @@ fn the_end_comes_although_a_child_heeds_no_signal() {
 
 #[test]
 fn one_that_is_killed_is_replaced_and_callers_wait() {
-    let place = Place::new();
+    let place = TestDir::new();
     let death = place.file("death");
     let plan = PlanFile::new(&place, &["ready", "mute", &format!("die-when={}", death.display())]);
-    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
     let old = master.child();
     plan.set(&["ready"]);
     fs::write(&death, "").unwrap();
@@ -90,10 +90,10 @@ fn one_that_is_killed_is_replaced_and_callers_wait() {
 
 #[test]
 fn one_that_dies_while_the_new_one_starts_leaves_no_gap() {
-    let place = Place::new();
+    let place = TestDir::new();
     let ready = place.file("ready");
     let plan = PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
     let old = master.child();
     plan.set(&[&format!("ready-when={}", ready.display())]);
     master.hup();
@@ -112,10 +112,10 @@ fn one_that_dies_while_the_new_one_starts_leaves_no_gap() {
 
 #[test]
 fn the_master_gives_up_when_children_die_too_often() {
-    let place = Place::new();
+    let place = TestDir::new();
     let (death, end) = (place.file("death"), place.file("end"));
     let plan = PlanFile::new(&place, &["ready", &format!("linger-until={}", end.display())]);
-    let mut master = Master::start(&["-start", "0", "-max-restarts", "1"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0", "-max-restarts", "1"], &[plan.word()]);
     let first = master.child();
     plan.set(&["ready", &format!("die-when={}", death.display())]);
     master.hup();
@@ -133,7 +133,7 @@ fn the_master_gives_up_when_children_die_too_often() {
 
     let death = place.file("another death");
     let plan = ["ready", &format!("die-when={}", death.display())];
-    let mut strict = Master::start(&["-start", "0", "-max-restarts", "0"], &plan);
+    let mut strict = MasterProcess::start(&["-start", "0", "-max-restarts", "0"], &plan);
     fs::write(&death, "").unwrap();
     strict.ended(strict.child());
     assert_eq!(strict.process.wait().code(), Some(1));

@@ -3,12 +3,12 @@
 use crate::command::copy_child;
 use crate::load::under_load;
 use dc_tests::harness::callers::Callers;
-use dc_tests::harness::daemon::{Daemon, stderr};
+use dc_tests::harness::daemon::{DaemonProcess, stderr};
 use dc_tests::harness::loopback::own_loopback;
-use dc_tests::harness::master::{Found, Master};
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::{Launch, status};
+use dc_tests::harness::master::{ChildReport, MasterProcess};
+use dc_tests::harness::process::{ProgramLaunch, status};
 use dc_tests::harness::programs::program;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::WaitStatus;
 use nix::unistd::{Pid, User, geteuid};
@@ -18,11 +18,12 @@ use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
 /// A launch on an address of its own, which is said: nobody logs it.
-fn launch(place: &Place) -> (Launch, SocketAddr) {
+fn launch(place: &TestDir) -> (ProgramLaunch, SocketAddr) {
     let port = TcpListener::bind((own_loopback(), 0)).unwrap();
     let address = port.local_addr().unwrap();
     let pidfile = place.file("pid");
-    let launch = Launch::new("dc_master").with(["-listen", &format!("tcp://{address}"), "-start", "0"]);
+    let launch =
+        ProgramLaunch::new("dc_master").with(["-listen", &format!("tcp://{address}"), "-start", "0"]);
     let launch = launch.with(["-pidfile", pidfile.to_str().unwrap()]);
     let command = program("dc_child");
     (launch.with(["-daemon", "-command", command.to_str().unwrap(), "--", "ready"]), address)
@@ -30,9 +31,9 @@ fn launch(place: &Place) -> (Launch, SocketAddr) {
 
 #[test]
 fn a_daemon_keeps_its_number_while_its_children_change() {
-    let place = Place::new();
+    let place = TestDir::new();
     let (launch, address) = launch(&place);
-    let daemon = Daemon::start(&launch, &place.file("pid"));
+    let daemon = DaemonProcess::start(&launch, &place.file("pid"));
     let callers = Callers::of_child(address);
     let mut children = vec![callers.wait_for_another(&[])];
     for _ in 0..3 {
@@ -49,13 +50,13 @@ fn a_daemon_keeps_its_number_while_its_children_change() {
     assert!(said.contains(&running) || said.contains("in use"), "{said}");
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
     let pid = daemon.pid();
-    assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+    assert_eq!(daemon.terminate(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
     assert_eq!(place.names(), Vec::<String>::new());
 }
 
 #[test]
 fn children_start_where_the_master_did_wherever_that_is_by_then() {
-    let place = Place::new();
+    let place = TestDir::new();
     let (before, after) = (place.file("before"), place.file("after"));
     let report = place.file("report");
     let word = format!("report={}", report.display());
@@ -63,23 +64,24 @@ fn children_start_where_the_master_did_wherever_that_is_by_then() {
     fs::create_dir(&before).unwrap();
     let child = program("dc_child");
     let listen = format!("tcp://{}:0", own_loopback());
-    let here = Launch::new("dc_master").within(&before).with(["-start", "0", "-listen", &listen]);
-    let mut master = Master::launch(&here.with(["-command", child.to_str().unwrap(), "--", "ready", &word]));
-    assert_eq!(Found::read(&report).one("directory"), before.to_str().unwrap());
+    let here = ProgramLaunch::new("dc_master").within(&before).with(["-start", "0", "-listen", &listen]);
+    let mut master =
+        MasterProcess::launch(&here.with(["-command", child.to_str().unwrap(), "--", "ready", &word]));
+    assert_eq!(ChildReport::read(&report).one("directory"), before.to_str().unwrap());
     fs::rename(&before, &after).unwrap();
     master.restart();
-    assert_eq!(Found::read(&report).one("directory"), after.to_str().unwrap());
+    assert_eq!(ChildReport::read(&report).one("directory"), after.to_str().unwrap());
     master.process.stop();
 
     let (launch, address) = launch(&place);
-    let daemon = Daemon::start(&launch.within(&after).with([&word]), &place.file("pid"));
+    let daemon = DaemonProcess::start(&launch.within(&after).with([&word]), &place.file("pid"));
     let callers = Callers::of_child(address);
     let first = callers.wait_for_another(&[]);
-    assert_eq!(Found::read(&report).one("directory"), after.to_str().unwrap());
+    assert_eq!(ChildReport::read(&report).one("directory"), after.to_str().unwrap());
     fs::rename(&after, &before).unwrap();
     kill(daemon.pid(), Signal::SIGHUP).unwrap();
     assert_ne!(callers.wait_for_another(&[first]), first);
-    assert_eq!(Found::read(&report).one("directory"), before.to_str().unwrap());
+    assert_eq!(ChildReport::read(&report).one("directory"), before.to_str().unwrap());
     callers.finish().all_answered(2);
 }
 
@@ -95,18 +97,18 @@ fn nobody() -> Option<User> {
 #[test]
 fn children_are_another_user_and_the_master_stays_who_it_is() {
     let Some(nobody) = nobody() else { return };
-    let place = Place::new();
+    let place = TestDir::new();
     let (command, report, path) = (place.file("app"), place.file("report"), place.file("socket"));
     // Where that user may go.
     copy_child(&command);
     let tcp = format!("tcp://{}:0", own_loopback());
-    let launch = Launch::new("dc_master").with(["-listen", &tcp, "-start", "0", "-user", "nobody"]);
+    let launch = ProgramLaunch::new("dc_master").with(["-listen", &tcp, "-start", "0", "-user", "nobody"]);
     let launch = launch.with(["-listen", &format!("unix://{}", path.display()), "-sockowner"]);
     let launch = launch.with(["-command", command.to_str().unwrap(), "--", "ready"]);
-    let mut master = Master::launch(&launch.with([format!("report={}", report.display())]));
+    let mut master = MasterProcess::launch(&launch.with([format!("report={}", report.display())]));
     for _ in 0..2 {
         let four = |id: u32| [id.to_string(), id.to_string(), id.to_string(), id.to_string()].join("\t");
-        let found = Found::read(&report);
+        let found = ChildReport::read(&report);
         let says = found.all("status");
         for (field, id) in [("Uid", nobody.uid.as_raw()), ("Gid", nobody.gid.as_raw())] {
             let expected = format!("{field}:\t{}", four(id));
@@ -123,7 +125,7 @@ fn children_are_another_user_and_the_master_stays_who_it_is() {
 
 #[test]
 fn a_user_that_does_not_exist_is_an_error_at_the_start() {
-    let launch = Launch::new("dc_master").with(["-listen", "tcp://127.0.0.1:0", "-command", "true"]);
+    let launch = ProgramLaunch::new("dc_master").with(["-listen", "tcp://127.0.0.1:0", "-command", "true"]);
     let output = launch.with(["-user", "no-such-user"]).output();
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.lines().count()), (Some(1), 1), "{said}");
@@ -133,7 +135,7 @@ fn a_user_that_does_not_exist_is_an_error_at_the_start() {
 #[test]
 fn too_few_descriptors_are_an_error_at_the_start() {
     for files_max in [8, 9, 12, 16] {
-        let launch = Launch::new("dc_master").with(["-log", "error", "-listen"]);
+        let launch = ProgramLaunch::new("dc_master").with(["-log", "error", "-listen"]);
         let launch = launch.with([&format!("tcp://{}:0", own_loopback()), "-command", "true"]);
         let output = launch.with_files_max(files_max).output();
         let said = stderr(&output);
@@ -148,7 +150,7 @@ fn signals_that_were_blocked_are_heard() {
     let blocked: SigSet = signals.into_iter().collect();
     // A process that is started has the mask of the thread that starts it, and this thread starts no other.
     blocked.thread_block().unwrap();
-    let mut master = Master::start(&["-start", "0"], &["ready"]);
+    let mut master = MasterProcess::start(&["-start", "0"], &["ready"]);
     blocked.thread_unblock().unwrap();
     master.restart();
     master.process.stop();
@@ -162,13 +164,14 @@ fn it_can_be_the_first_process_of_a_container() {
         eprintln!("skipped: no new space for processes can be had");
         return;
     }
-    let place = Place::new();
+    let place = TestDir::new();
     let report = place.file("report");
-    let launch = Launch::new("dc_master").after("exec unshare -pf --kill-child --mount-proc \"$0\" \"$@\"");
+    let launch =
+        ProgramLaunch::new("dc_master").after("exec unshare -pf --kill-child --mount-proc \"$0\" \"$@\"");
     let launch = launch.with(["-listen", &format!("tcp://{}:0", own_loopback()), "-start", "0"]);
     let launch = launch.with(["-command", program("dc_child").to_str().unwrap(), "--"]);
     let mut master =
-        Master::launch(&launch.with(["ready", "orphans=5", &format!("report={}", report.display())]));
+        MasterProcess::launch(&launch.with(["ready", "orphans=5", &format!("report={}", report.display())]));
     // The process that was started waits for the first one of the container, whose number here is another.
     let children = master.children();
     let [first] = children[..] else { panic!("{children:?}") };
@@ -181,7 +184,7 @@ fn it_can_be_the_first_process_of_a_container() {
         callers.wait_for_child(new);
         callers.finish().all_answered(1);
     }
-    assert_eq!(Found::read(&report).one("parent"), "1");
+    assert_eq!(ChildReport::read(&report).one("parent"), "1");
     wait_for_children_of(first, 1);
     kill(first, Signal::SIGTERM).unwrap();
     assert!(master.process.wait().success());

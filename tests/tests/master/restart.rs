@@ -1,20 +1,20 @@
 //! Fifty restarts of servers of several kinds, and nobody notices.
 
-use dc_tests::harness::agent::{Agent, unix};
-use dc_tests::harness::callers::{Callers, Tally};
+use dc_tests::harness::agent::{AgentProcess, unix};
+use dc_tests::harness::callers::{CallCounters, Callers};
 use dc_tests::harness::connection::NOTOK;
-use dc_tests::harness::master::Master;
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::Launch;
+use dc_tests::harness::master::MasterProcess;
+use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
-use dc_tests::harness::server::Server;
+use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 
 const RESTARTS: usize = 50;
 
 /// Restarts a master's program fifty times. Its own number stays.
-fn fifty_times(master: &mut Master) {
+fn fifty_times(master: &mut MasterProcess) {
     let pid = master.process.pid();
     (0..RESTARTS).for_each(|_| master.restart());
     assert_eq!(master.process.pid(), pid);
@@ -38,7 +38,7 @@ fn http_server() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/master/http_server.py")
 }
 
-fn almost_all_served(tally: &Tally) {
+fn almost_all_served(tally: &CallCounters) {
     tally.all_answered(500);
     // Not all answers are of the first, or the last: each child has its time.
     assert!(tally.by_child.len() > RESTARTS / 2, "{:?}", tally.by_child);
@@ -47,11 +47,11 @@ fn almost_all_served(tally: &Tally) {
 #[test]
 fn a_server_in_python() {
     let Some(python) = python() else { return };
-    let place = Place::new();
+    let place = TestDir::new();
     std::fs::write(place.file("index.html"), "hello\n").unwrap();
-    let launch = Launch::new("dc_master").within(place.path()).with(["-listen", "tcp://127.0.0.1:0"]);
+    let launch = ProgramLaunch::new("dc_master").within(place.path()).with(["-listen", "tcp://127.0.0.1:0"]);
     let launch = launch.with(["-start", "0", "-command", python.to_str().unwrap(), "--"]);
-    let mut master = Master::launch(&launch.with([http_server()]));
+    let mut master = MasterProcess::launch(&launch.with([http_server()]));
     let callers = Callers::of_http(master.address());
     fifty_times(&mut master);
     callers.wait_for(100);
@@ -68,7 +68,7 @@ fn the_server_in_python_is_that_of_the_manual() {
 
 #[test]
 fn a_server_with_libdc() {
-    let mut master = Master::of(&program("good_child"), &["-start", "0"], &[]);
+    let mut master = MasterProcess::for_command(&program("good_child"), &["-start", "0"], &[]);
     let callers = Callers::of_child(master.address());
     fifty_times(&mut master);
     callers.wait_for(100);
@@ -78,7 +78,7 @@ fn a_server_with_libdc() {
 
 #[test]
 fn a_server_of_sessions() {
-    let mut master = Master::of(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
+    let mut master = MasterProcess::for_command(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
     let callers = Callers::of_sessions(format!("IP:{}", master.address()).parse().unwrap());
     fifty_times(&mut master);
     callers.wait_for(100);
@@ -88,15 +88,15 @@ fn a_server_of_sessions() {
 
 #[test]
 fn an_agent() {
-    let server = Server::start(&[]);
-    let place = Place::new();
+    let server = ServerProcess::start(&[]);
+    let place = TestDir::new();
     let path = place.file("agent");
     let upstream = format!("IP:{}", server.address());
-    let launch = Launch::new("dc_master").with(["-listen", "tcp://127.0.0.1:0"]);
+    let launch = ProgramLaunch::new("dc_master").with(["-listen", "tcp://127.0.0.1:0"]);
     let launch = launch.with(["-listen", &format!("unix://{}", path.display()), "-start", "0"]);
     let agent = program("dc_client");
     let launch = launch.with(["-command", agent.to_str().unwrap(), "--", "-server", &upstream]);
-    let mut master = Master::launch(&launch.with(["-log", "warn"]));
+    let mut master = MasterProcess::launch(&launch.with(["-log", "warn"]));
     let callers = Callers::of_sessions(unix(&path).parse().unwrap());
     fifty_times(&mut master);
     callers.wait_for(100);
@@ -106,10 +106,10 @@ fn an_agent() {
 
 #[test]
 fn an_agent_and_its_server_in_turn() {
-    let mut server = Master::of(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
+    let mut server = MasterProcess::for_command(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
     let upstream = format!("IP:{}", server.address());
     let plan = ["-server", &upstream, "-retry", "20", "-log", "warn"];
-    let mut agent = Master::of(&program("dc_client"), &["-start", "0"], &plan);
+    let mut agent = MasterProcess::for_command(&program("dc_client"), &["-start", "0"], &plan);
     let callers = Callers::of_sessions(format!("IP:{}", agent.address()).parse().unwrap());
     for _ in 0..RESTARTS / 2 {
         server.restart();
@@ -127,9 +127,9 @@ fn an_agent_and_its_server_in_turn() {
 
 #[test]
 fn an_agent_is_back_at_once_when_its_server_was_restarted() {
-    let mut server = Master::of(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
+    let mut server = MasterProcess::for_command(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
     // The first attempt that fails would be the last one of this test.
-    let agent = Agent::start(server.address(), &["-retry", "3600000"]);
+    let agent = AgentProcess::start(server.address(), &["-retry", "3600000"]);
     for _ in 0..5 {
         server.restart();
         agent.process.log.expect("the link is up");

@@ -1,9 +1,9 @@
 //! Signals, when they come and when they should not.
 
 use crate::load::under_load;
-use dc_tests::harness::master::{Master, PlanFile};
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::Launch;
+use dc_tests::harness::master::{MasterProcess, PlanFile};
+use dc_tests::harness::process::ProgramLaunch;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
 
@@ -17,10 +17,10 @@ pub(crate) fn last_of_the_master(lines: &[String]) -> Option<&String> {
 
 #[test]
 fn many_hangups_while_a_child_starts_are_one_more() {
-    let place = Place::new();
+    let place = TestDir::new();
     let ready = place.file("ready");
     let plan = PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
     let first = master.child();
     under_load(&mut master, |master, callers| {
         plan.set(&[&format!("ready-when={}", ready.display())]);
@@ -46,12 +46,12 @@ fn many_hangups_while_a_child_starts_are_one_more() {
 #[test]
 fn a_signal_that_comes_during_the_start_is_heeded_and_nothing_is_left() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
-        let place = Place::new();
+        let place = TestDir::new();
         let listen = format!("unix://{}", place.file("socket").display());
         let pidfile = place.file("pid");
         let command = ["-command", "/bin/sleep", "--", "600"];
         let launch =
-            Launch::new("dc_master").with(["-listen", &listen, "-pidfile", pidfile.to_str().unwrap()]);
+            ProgramLaunch::new("dc_master").with(["-listen", &listen, "-pidfile", pidfile.to_str().unwrap()]);
         let mut master = launch.with(command).start_amid(signal, &place, "pid");
         master.log.expect(&format!("ending signal={signal}"));
         assert_eq!(master.wait().code(), Some(0));
@@ -61,10 +61,10 @@ fn a_signal_that_comes_during_the_start_is_heeded_and_nothing_is_left() {
 
 #[test]
 fn a_hangup_that_was_kept_is_heeded_when_the_child_it_came_upon_fails() {
-    let place = Place::new();
+    let place = TestDir::new();
     let death = place.file("death");
     let plan = PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
     let first = master.child();
     under_load(&mut master, |master, callers| {
         let report = format!("report={}", place.file("report").display());
@@ -85,13 +85,13 @@ fn a_hangup_that_was_kept_is_heeded_when_the_child_it_came_upon_fails() {
 
 #[test]
 fn a_hangup_ends_a_pause_and_is_no_restart_that_counts() {
-    let place = Place::new();
+    let place = TestDir::new();
     let plan = PlanFile::new(&place, &[]);
     let mut deaths = (0..3).map(|number| place.file(&format!("death-{number}")));
     let mut death = deaths.next().unwrap();
     plan.set(&["ready", "mute", &format!("die-when={}", death.display())]);
     // A second restart would be one too many, so none of these children was started when the pause was over.
-    let mut master = Master::start(&["-start", "0", "-max-restarts", "1"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0", "-max-restarts", "1"], &[plan.word()]);
     for next in deaths {
         plan.set(&["ready", "mute", &format!("die-when={}", next.display())]);
         fs::write(&death, "").unwrap();
@@ -113,10 +113,10 @@ fn a_hangup_ends_a_pause_and_is_no_restart_that_counts() {
 
 #[test]
 fn a_hangup_during_the_end_is_ignored() {
-    let place = Place::new();
+    let place = TestDir::new();
     let end = place.file("end");
     let linger = format!("linger-until={}", end.display());
-    let mut master = Master::start(&["-start", "0"], &["ready", &linger]);
+    let mut master = MasterProcess::start(&["-start", "0"], &["ready", &linger]);
     let child = master.child();
     master.process.signal(Signal::SIGTERM);
     master.written(child, "signal TERM");
@@ -131,10 +131,10 @@ fn a_hangup_during_the_end_is_ignored() {
 #[test]
 fn what_ends_the_master_is_passed_to_all_children_and_it_ends_behind_them() {
     for (signal, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGINT, "INT"), (Signal::SIGQUIT, "QUIT")] {
-        let place = Place::new();
+        let place = TestDir::new();
         let end = place.file("end");
         let plan = PlanFile::new(&place, &["ready", &format!("linger-until={}", end.display())]);
-        let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+        let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
         let old = master.child();
         master.hup();
         let new = master.ready();
@@ -154,7 +154,7 @@ fn what_ends_the_master_is_passed_to_all_children_and_it_ends_behind_them() {
 
 #[test]
 fn children_that_are_told_to_end_with_the_master_have_not_died() {
-    let mut master = Master::start(&["-start", "0", "-max-restarts", "0"], &["ready"]);
+    let mut master = MasterProcess::start(&["-start", "0", "-max-restarts", "0"], &["ready"]);
     let child = master.child();
     // As a supervisor that signals all processes of a service. The master finds both at once.
     master.process.signal(Signal::SIGSTOP);
@@ -168,10 +168,10 @@ fn children_that_are_told_to_end_with_the_master_have_not_died() {
 
 #[test]
 fn a_child_that_has_not_started_yet_is_ended_too() {
-    let place = Place::new();
+    let place = TestDir::new();
     let never = format!("ready-when={}", place.file("never").display());
     let plan = PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
     plan.set(&[&format!("report={}", place.file("report").display()), &never]);
     master.hup();
     let new = master.started();
@@ -183,7 +183,7 @@ fn a_child_that_has_not_started_yet_is_ended_too() {
 
 #[test]
 fn user_signals_are_passed_on() {
-    let mut master = Master::start(&["-start", "0"], &["ready"]);
+    let mut master = MasterProcess::start(&["-start", "0"], &["ready"]);
     let child = master.child();
     for (signal, name) in [(Signal::SIGUSR1, "USR1"), (Signal::SIGUSR2, "USR2")] {
         master.process.signal(signal);
@@ -194,10 +194,10 @@ fn user_signals_are_passed_on() {
 
 #[test]
 fn user_signals_do_not_kill_a_child_that_starts() {
-    let place = Place::new();
+    let place = TestDir::new();
     let ready = place.file("ready");
     let plan = PlanFile::new(&place, &["ready"]);
-    let mut master = Master::start(&["-start", "0"], &[plan.word()]);
+    let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
     let first = master.child();
     // It heeds no signal before it serves, as any program.
     plan.set(&["start-after=300", &format!("ready-when={}", ready.display())]);
@@ -212,7 +212,7 @@ fn user_signals_do_not_kill_a_child_that_starts() {
 #[test]
 fn the_old_one_gets_the_signal_that_was_asked_for() {
     for written in ["QUIT", "SIGQUIT", "3"] {
-        let mut master = Master::start(&["-start", "0", "-stop-signal", written], &["ready"]);
+        let mut master = MasterProcess::start(&["-start", "0", "-stop-signal", written], &["ready"]);
         let old = master.child();
         under_load(&mut master, |master, _| {
             master.restart();

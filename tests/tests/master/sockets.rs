@@ -2,14 +2,14 @@
 
 use crate::load::under_load;
 use dc_tests::harness::callers::Callers;
-use dc_tests::harness::connection::Connection;
+use dc_tests::harness::connection::TestConnection;
 use dc_tests::harness::daemon::stderr;
 use dc_tests::harness::loopback::own_loopback;
-use dc_tests::harness::master::{Found, Master};
-use dc_tests::harness::patience::patiently;
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::Launch;
+use dc_tests::harness::master::{ChildReport, MasterProcess};
+use dc_tests::harness::patience::with_timeout;
+use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::stat::fstat;
 use nix::sys::wait::waitpid;
@@ -22,23 +22,23 @@ use std::path::Path;
 use std::process::Command;
 
 /// A master with a port and a path.
-fn with_path(path: &Path, options: &[&str]) -> Master {
+fn with_path(path: &Path, options: &[&str]) -> MasterProcess {
     let socket = format!("unix://{}", path.display());
     let tcp = format!("tcp://{}:0", own_loopback());
-    let launch = Launch::new("dc_master").with(["-listen", &tcp, "-listen", &socket, "-start", "0"]);
+    let launch = ProgramLaunch::new("dc_master").with(["-listen", &tcp, "-listen", &socket, "-start", "0"]);
     let command = program("dc_child");
-    Master::launch(&launch.with(options).with(["-command", command.to_str().unwrap(), "--", "ready"]))
+    MasterProcess::launch(&launch.with(options).with(["-command", command.to_str().unwrap(), "--", "ready"]))
 }
 
 /// Who answers at a path.
 fn child_at(path: &Path) -> Pid {
-    let answer = Connection::unix(path).say("who\n");
+    let answer = TestConnection::unix(path).request("who\n");
     Pid::from_raw(answer.strip_prefix("child ").and_then(|number| number.parse().ok()).unwrap())
 }
 
 #[test]
 fn callers_of_a_path_notice_no_restart_either() {
-    let place = Place::new();
+    let place = TestDir::new();
     let path = place.file("socket");
     let mut master = with_path(&path, &["-sockperms", "600"]);
     assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o600);
@@ -54,7 +54,7 @@ fn callers_of_a_path_notice_no_restart_either() {
 
 #[test]
 fn a_path_that_a_dead_process_left_is_taken() {
-    let place = Place::new();
+    let place = TestDir::new();
     let path = place.file("socket");
     drop(UnixListener::bind(&path).unwrap());
     // Orphans are this process's, so that their end can be seen.
@@ -64,20 +64,20 @@ fn a_path_that_a_dead_process_left_is_taken() {
     assert_eq!(child_at(&path), child);
     // It has no chance to remove it, and leaves it to the next: dead, when its child has ended.
     first.process.kill();
-    patiently("the end of an orphan", move || waitpid(child, None)).unwrap();
+    with_timeout("the end of an orphan", move || waitpid(child, None)).unwrap();
     let second = with_path(&path, &[]);
     assert_eq!(child_at(&path), second.child());
 }
 
 #[test]
 fn a_path_where_somebody_listens_or_something_is_stays_as_it_is() {
-    let place = Place::new();
+    let place = TestDir::new();
     let (taken, file) = (place.file("taken"), place.file("file"));
     let live = UnixListener::bind(&taken).unwrap();
     fs::write(&file, "precious").unwrap();
     for (path, says) in [(&taken, "a live process is listening there"), (&file, "not a socket")] {
         let socket = format!("unix://{}", path.display());
-        let launch = Launch::new("dc_master").with(["-listen", &socket, "-command", "true"]);
+        let launch = ProgramLaunch::new("dc_master").with(["-listen", &socket, "-command", "true"]);
         let output = launch.output();
         let said = stderr(&output);
         assert!(said.contains(says) && said.lines().count() == 1, "{said}");
@@ -90,7 +90,7 @@ fn a_path_where_somebody_listens_or_something_is_stays_as_it_is() {
 
 #[test]
 fn a_path_that_was_removed_is_made_anew_by_a_hangup() {
-    let place = Place::new();
+    let place = TestDir::new();
     let path = place.file("socket");
     let mut master = with_path(&path, &[]);
     under_load(&mut master, |master, _| {
@@ -109,7 +109,7 @@ fn a_path_that_was_removed_is_made_anew_by_a_hangup() {
 
 #[test]
 fn a_path_that_was_replaced_is_the_others_at_the_end() {
-    let place = Place::new();
+    let place = TestDir::new();
     let path = place.file("socket");
     let mut master = with_path(&path, &[]);
     fs::remove_file(&path).unwrap();
@@ -120,8 +120,8 @@ fn a_path_that_was_replaced_is_the_others_at_the_end() {
     assert_eq!(place.names(), ["socket"], "the socket of another was removed");
 }
 
-fn passing(listener: &TcpListener, options: &[&str], report: &Path) -> Launch {
-    let launch = Launch::new("dc_master").passing(listener.try_clone().unwrap());
+fn passing(listener: &TcpListener, options: &[&str], report: &Path) -> ProgramLaunch {
+    let launch = ProgramLaunch::new("dc_master").passing(listener.try_clone().unwrap());
     let launch = launch.with_variable("LISTEN_FDS", "1").with_variable("LISTEN_PID", "own");
     let launch = launch.with(["-start", "0", "-command", program("dc_child").to_str().unwrap()]);
     launch.with(options).with(["--", "ready", &format!("report={}", report.display())])
@@ -129,14 +129,14 @@ fn passing(listener: &TcpListener, options: &[&str], report: &Path) -> Launch {
 
 #[test]
 fn a_socket_that_was_passed_in_is_passed_on_and_stays_open() {
-    let place = Place::new();
+    let place = TestDir::new();
     let report = place.file("report");
     let listener = TcpListener::bind((own_loopback(), 0)).unwrap();
     let address = listener.local_addr().unwrap();
-    let mut master = Master::launch(&passing(&listener, &[], &report));
+    let mut master = MasterProcess::launch(&passing(&listener, &[], &report));
     assert_eq!(master.address(), address);
     under_load(&mut master, |master, _| master.restart());
-    let found = Found::read(&report);
+    let found = ChildReport::read(&report);
     assert_eq!(found.variable("LISTEN_PID"), Some(master.child().to_string().as_str()));
     assert_eq!((found.variable("LISTEN_FDS"), found.variable("EINHORN_FD_COUNT")), (Some("1"), Some("1")));
     assert_eq!(found.all("descriptor").len(), 4, "{found:?}");
@@ -147,15 +147,15 @@ fn a_socket_that_was_passed_in_is_passed_on_and_stays_open() {
 
 #[test]
 fn sockets_that_were_passed_in_come_before_others() {
-    let place = Place::new();
+    let place = TestDir::new();
     let report = place.file("report");
     let listener = TcpListener::bind((own_loopback(), 0)).unwrap();
     let passed = format!("3 socket:[{}]", fstat(&listener).unwrap().st_ino);
     let another = format!("tcp://{}:0", own_loopback());
     let launch = passing(&listener, &["-listen", &another], &report).with_variable("LISTEN_FDNAMES", "web");
-    let mut master = Master::launch(&launch);
+    let mut master = MasterProcess::launch(&launch);
     for _ in 0..2 {
-        let found = Found::read(&report);
+        let found = ChildReport::read(&report);
         assert_eq!(found.variable("LISTEN_FDNAMES"), Some("web:listener"), "it keeps its name");
         let descriptors = found.all("descriptor");
         assert_eq!(descriptors.len(), 5, "{found:?}");
@@ -170,7 +170,7 @@ fn sockets_that_were_passed_in_come_before_others() {
 
 #[test]
 fn sockets_for_another_process_are_not_taken() {
-    let place = Place::new();
+    let place = TestDir::new();
     let listener = TcpListener::bind((own_loopback(), 0)).unwrap();
     let not_ours = passing(&listener, &[], &place.file("report")).with_variable("LISTEN_PID", "1");
     let output = not_ours.output();
@@ -185,13 +185,14 @@ fn systemd_socket_activate_starts_it() {
         eprintln!("skipped: there is no systemd-socket-activate");
         return;
     }
-    let place = Place::new();
+    let place = TestDir::new();
     let report = place.file("report");
     // The port is nobody else's: the address is ours alone.
     let port = TcpListener::bind((own_loopback(), 0)).unwrap();
     let address = port.local_addr().unwrap();
     drop(port);
-    let launch = Launch::new("dc_master").under(["systemd-socket-activate", "-l", &address.to_string()]);
+    let launch =
+        ProgramLaunch::new("dc_master").under(["systemd-socket-activate", "-l", &address.to_string()]);
     let launch = launch.with(["-start", "0", "-command", program("dc_child").to_str().unwrap(), "--"]);
     let launch = launch.with(["ready", &format!("report={}", report.display())]);
     let process = launch.start();
@@ -204,5 +205,5 @@ fn systemd_socket_activate_starts_it() {
     }
     callers.wait_for(100);
     callers.finish().all_answered(100);
-    assert_eq!(Found::read(&report).variable("LISTEN_FDS"), Some("1"));
+    assert_eq!(ChildReport::read(&report).variable("LISTEN_FDS"), Some("1"));
 }

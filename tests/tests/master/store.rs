@@ -1,32 +1,32 @@
 //! Descriptors that children leave to their successors.
 
 use crate::load::under_load;
-use dc_tests::harness::master::{Found, Master, PlanFile};
-use dc_tests::harness::place::Place;
+use dc_tests::harness::master::{ChildReport, MasterProcess, PlanFile};
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 use std::path::PathBuf;
 
 /// A master whose children report what they find, with a plan that can be changed.
 struct Storing {
-    master: Master,
+    master: MasterProcess,
     plan: PlanFile,
     report: PathBuf,
-    _place: Place,
+    _place: TestDir,
 }
 
 impl Storing {
     fn start(first: &[&str]) -> Self {
-        let place = Place::new();
+        let place = TestDir::new();
         let report = place.file("report");
         let plan = PlanFile::new(&place, first);
         let word = format!("report={}", report.display());
-        let master = Master::start(&["-start", "0"], &[&word, "ready", plan.word()]);
+        let master = MasterProcess::start(&["-start", "0"], &[&word, "ready", plan.word()]);
         Self { master, plan, report, _place: place }
     }
 
     /// What the child that serves has of others: name and content, in order.
     fn found(&self) -> Vec<(String, String)> {
-        let found = Found::read(&self.report);
+        let found = ChildReport::read(&self.report);
         assert_eq!(found.one("pid"), self.master.child().to_string());
         let names: Vec<&str> = found.variable("LISTEN_FDNAMES").unwrap().split(':').collect();
         assert_eq!(found.variable("LISTEN_FDS"), Some(names.len().to_string().as_str()));

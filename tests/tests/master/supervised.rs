@@ -2,31 +2,32 @@
 
 use crate::load::under_load;
 use dc_tests::harness::loopback::own_loopback;
-use dc_tests::harness::master::{Found, Master};
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::Launch;
+use dc_tests::harness::master::{ChildReport, MasterProcess};
+use dc_tests::harness::notify_receiver::NotifyReceiver;
+use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
-use dc_tests::harness::supervisor::Supervisor;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 
 /// A master, and its supervisor, who hears it.
 struct Supervised {
-    supervisor: Supervisor,
-    master: Master,
-    place: Place,
+    supervisor: NotifyReceiver,
+    master: MasterProcess,
+    place: TestDir,
 }
 
 impl Supervised {
     /// With further words of a shell before the master is started.
     fn start(prelude: &str, options: &[&str], plan: &[&str]) -> Self {
-        let place = Place::new();
-        let supervisor = Supervisor::start();
-        let launch = Launch::new("dc_master").with_variable("NOTIFY_SOCKET", supervisor.path());
+        let place = TestDir::new();
+        let supervisor = NotifyReceiver::start();
+        let launch = ProgramLaunch::new("dc_master").with_variable("NOTIFY_SOCKET", supervisor.path());
         let launch = launch.after(&format!("{prelude} exec \"$0\" \"$@\""));
         let launch = launch.with(["-listen", &format!("tcp://{}:0", own_loopback()), "-start", "0"]);
         let launch = launch.with(options).with(["-command", program("dc_child").to_str().unwrap(), "--"]);
-        let master =
-            Master::launch(&launch.with(plan).with([format!("report={}", place.file("report").display())]));
+        let master = MasterProcess::launch(
+            &launch.with(plan).with([format!("report={}", place.file("report").display())]),
+        );
         Self { supervisor, master, place }
     }
 
@@ -90,7 +91,7 @@ fn systemd_hears_of_readiness_reloads_and_the_end() {
 
 #[test]
 fn a_reload_that_fails_is_over_too() {
-    let place = Place::new();
+    let place = TestDir::new();
     let plan = dc_tests::harness::master::PlanFile::new(&place, &["ready"]);
     let supervised = Supervised::start("", &[], &[plan.word()]);
     assert_eq!(value(&supervised.hear(), "READY"), Some("1"));
@@ -103,7 +104,7 @@ fn a_reload_that_fails_is_over_too() {
 
 #[test]
 fn the_status_is_that_of_the_child_that_serves() {
-    let place = Place::new();
+    let place = TestDir::new();
     let plan = dc_tests::harness::master::PlanFile::new(&place, &["ready", "status=of its own"]);
     let mut supervised = Supervised::start("", &[], &[plan.word()]);
     let first = supervised.master.child();
@@ -126,7 +127,7 @@ fn nothing_is_said_before_a_child_is_ready_and_nothing_is_passed_on() {
     let supervised = Supervised::start("", &[], &["ready-by-helper"]);
     let ready = supervised.hear();
     assert_eq!(value(&ready, "READY"), Some("1"), "{ready:?}");
-    let found = Found::read(&supervised.place.file("report"));
+    let found = ChildReport::read(&supervised.place.file("report"));
     let address = found.variable("NOTIFY_SOCKET").unwrap();
     assert!(address.contains("/dc_master-"), "the child speaks to the supervisor: {address}");
 }
@@ -138,7 +139,7 @@ fn signs_of_life_are_given_where_they_are_asked_for() {
     while signs < 4 {
         signs += usize::from(value(&supervised.hear_any(), "WATCHDOG") == Some("1"));
     }
-    let found = Found::read(&supervised.place.file("report"));
+    let found = ChildReport::read(&supervised.place.file("report"));
     assert_eq!((found.variable("WATCHDOG_USEC"), found.variable("WATCHDOG_PID")), (None, None));
 }
 

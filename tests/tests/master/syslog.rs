@@ -1,11 +1,11 @@
 //! What goes to the local syslog: the log, and what children write.
 
-use dc_tests::harness::daemon::{Daemon, stderr};
+use dc_tests::harness::daemon::{DaemonProcess, stderr};
 use dc_tests::harness::loopback::own_loopback;
-use dc_tests::harness::patience::{PATIENCE, patiently};
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::Launch;
+use dc_tests::harness::patience::{PATIENCE, with_timeout};
+use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -15,21 +15,21 @@ const OWN_DEV: &str = "exec unshare -m sh -c 'mkdir -p dev && mount -t tmpfs tmp
     cp -a /dev/null /dev/urandom dev/ && ln -s \"$PWD/log\" dev/log && mount --bind dev /dev && exec \"$0\" \"$@\"' \"$0\" \"$@\"";
 
 /// A syslog in `place`.
-fn syslog(place: &Place) -> UnixDatagram {
+fn syslog(place: &TestDir) -> UnixDatagram {
     let syslog = UnixDatagram::bind(place.file("log")).unwrap();
     syslog.set_read_timeout(Some(PATIENCE)).unwrap();
     syslog
 }
 
 /// The launch of a master that takes what is in `place` for the system's. `None`, with a word, where that is not possible.
-fn launch(place: &Place) -> Option<Launch> {
+fn launch(place: &TestDir) -> Option<ProgramLaunch> {
     let works = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
         eprintln!("skipped: nothing can be mounted in a space of its own");
         return None;
     }
     let launch =
-        Launch::new("dc_master").within(place.path()).after(OWN_DEV).with(["-syslog", "-start", "0"]);
+        ProgramLaunch::new("dc_master").within(place.path()).after(OWN_DEV).with(["-syslog", "-start", "0"]);
     Some(launch.with(["-listen", &format!("tcp://{}:0", own_loopback())]))
 }
 
@@ -54,7 +54,7 @@ fn messages_until(syslog: &UnixDatagram, end: &str) -> Vec<String> {
 
 #[test]
 fn what_children_write_is_all_there_whatever_is_logged() {
-    let place = Place::new();
+    let place = TestDir::new();
     let Some(launch) = launch(&place) else { return };
     let syslog = syslog(&place);
     let launch = launch.with(["-log", "error", "-command", program("dc_child").to_str().unwrap()]);
@@ -65,7 +65,7 @@ fn what_children_write_is_all_there_whatever_is_logged() {
     if !is_there(&messages) {
         messages.extend(messages_until(&syslog, "] to stderr"));
     }
-    patiently("the end of the master", move || master.stop());
+    with_timeout("the end of the master", move || master.stop());
     messages.extend(messages_until(&syslog, "] without an end"));
     let long = messages.iter().filter(|message| !message.contains("binary"));
     let count = long.map(|line| line.bytes().filter(|byte| *byte == b'x').count()).sum::<usize>();
@@ -76,7 +76,7 @@ fn what_children_write_is_all_there_whatever_is_logged() {
 
 #[test]
 fn why_it_does_not_start_is_said_on_both_ways() {
-    let place = Place::new();
+    let place = TestDir::new();
     let Some(launch) = launch(&place) else { return };
     let syslog = syslog(&place);
     for further in [&[][..], &["-daemon"]] {
@@ -91,7 +91,7 @@ fn why_it_does_not_start_is_said_on_both_ways() {
 
 #[test]
 fn a_syslog_that_is_missing_is_told_of_before_the_daemon_lets_go_of_its_streams() {
-    let place = Place::new();
+    let place = TestDir::new();
     let Some(launch) = launch(&place) else { return };
     let pidfile = place.file("pid");
     let launch = launch.with(["-daemon", "-pidfile", pidfile.to_str().unwrap()]);
@@ -101,9 +101,9 @@ fn a_syslog_that_is_missing_is_told_of_before_the_daemon_lets_go_of_its_streams(
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{said}");
     assert!(said.starts_with("dc_master: there is no log until a syslog listens at /dev/log: "), "{said}");
-    let daemon = Daemon::of_pidfile(&pidfile);
+    let daemon = DaemonProcess::of_pidfile(&pidfile);
     // It is found when it comes.
     let syslog = syslog(&place);
-    daemon.end(Signal::SIGTERM);
+    daemon.terminate(Signal::SIGTERM);
     messages_until(&syslog, "ended");
 }

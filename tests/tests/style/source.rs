@@ -30,13 +30,13 @@ impl Source {
         if is_test_file {
             source.test_code = code;
         } else {
-            source.take(&code);
+            source.split_tests(&code);
         }
         source
     }
 
     /// Parts the code at the attributes `#[cfg(test)]` that stand before a module.
-    fn take(&mut self, code: &str) {
+    fn split_tests(&mut self, code: &str) {
         let mut lines = code.lines().peekable();
         while let Some(line) = lines.next() {
             let module = lines.peek().and_then(|next| module_of(next));

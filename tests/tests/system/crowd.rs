@@ -1,11 +1,11 @@
 //! Very many connections: left open, more than there are descriptors for, or gone before their answer.
 
-use dc_tests::harness::agent::Agent;
-use dc_tests::harness::connection::{Connection, NOTOK, OK};
-use dc_tests::harness::process::{Launch, Process};
-use dc_tests::harness::relay::{Relay, Way};
-use dc_tests::harness::server::Server;
-use libdc::process::file_limit;
+use dc_daemon::file_limit;
+use dc_tests::harness::agent::AgentProcess;
+use dc_tests::harness::connection::{NOTOK, OK, TestConnection};
+use dc_tests::harness::process::{ProgramLaunch, TestProcess};
+use dc_tests::harness::relay::{RelayWay, TestRelay};
+use dc_tests::harness::server::ServerProcess;
 use libdc::wire::frame::SessionOperation;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -28,21 +28,21 @@ fn crowd(count: u64) -> Option<MutexGuard<'static, ()>> {
 
 #[test]
 fn the_server_serves_on_beside_5000_connections_that_are_left_open() {
-    let server = Server::start(&[]);
+    let server = ServerProcess::start(&[]);
     serves_beside_5000(|| server.connect(), &server.process);
 }
 
 #[test]
 fn the_agent_serves_on_beside_5000_connections_that_are_left_open() {
-    let server = Server::start(&[]);
-    let agent = Agent::start(server.address(), &[]);
+    let server = ServerProcess::start(&[]);
+    let agent = AgentProcess::start(server.address(), &[]);
     serves_beside_5000(|| agent.connect(), &agent.process);
 }
 
-fn serves_beside_5000(connect: impl Fn() -> Connection, process: &Process) {
+fn serves_beside_5000(connect: impl Fn() -> TestConnection, process: &TestProcess) {
     let Some(_crowd) = crowd(5_000) else { return };
     let mut good = connect();
-    let left: Vec<Connection> = (0..5_000).map(|_| connect()).collect();
+    let left: Vec<TestConnection> = (0..5_000).map(|_| connect()).collect();
     assert_eq!(good.add(b"id", b"session"), OK);
     let mut late = connect();
     assert_eq!(late.get(b"id"), b"session");
@@ -56,9 +56,9 @@ fn serves_beside_5000(connect: impl Fn() -> Connection, process: &Process) {
 #[test]
 fn the_agent_serves_2000_clients_at_once() {
     let Some(_crowd) = crowd(2_000) else { return };
-    let server = Server::start(&[]);
-    let agent = Agent::start(server.address(), &[]);
-    let mut clients: Vec<Connection> = (0..2_000).map(|_| agent.connect()).collect();
+    let server = ServerProcess::start(&[]);
+    let agent = AgentProcess::start(server.address(), &[]);
+    let mut clients: Vec<TestConnection> = (0..2_000).map(|_| agent.connect()).collect();
     let ids = (0..2_000_u32).map(u32::to_be_bytes);
     for (client, id) in clients.iter_mut().zip(ids.clone()) {
         assert_eq!(client.add(&id, &id.repeat(8)), OK);
@@ -74,27 +74,27 @@ fn the_agent_serves_2000_clients_at_once() {
 
 #[test]
 fn clients_that_vanish_with_a_request_under_way_harm_nobody() {
-    let server = Server::start(&[]);
-    let relay = Relay::to(server.address());
-    let mut agent = Agent::start(relay.address(), &["-timeout", "0"]);
+    let server = ServerProcess::start(&[]);
+    let relay = TestRelay::to(server.address());
+    let mut agent = AgentProcess::start(relay.address(), &["-timeout", "0"]);
     let mut good = agent.connect();
     assert_eq!(good.add(b"id", b"session"), OK);
     for round in 0..10 {
-        let mut leaving: Vec<Connection> = (0..20).map(|_| agent.connect()).collect();
+        let mut leaving: Vec<TestConnection> = (0..20).map(|_| agent.connect()).collect();
         // Who leaves with an answer unread is gone for good; who just closes might still listen.
         for client in leaving.iter_mut().step_by(2) {
             client.send(SessionOperation::Have, b"id");
             client.wait_for_input();
         }
-        relay.hold(Way::Down);
+        relay.hold(RelayWay::Down);
         for client in &mut leaving {
             client.send(SessionOperation::Get, b"id");
         }
-        relay.wait_until_held(Way::Down, 1);
+        relay.wait_until_held(RelayWay::Down, 1);
         // Half of them leave before the answers come, half when they are about to.
         leaving.truncate(10);
         good.send(SessionOperation::Have, b"other");
-        relay.release(Way::Down);
+        relay.release(RelayWay::Down);
         assert_eq!(good.receive().data, NOTOK, "round {round}");
         drop(leaving);
         assert_eq!(good.get(b"id"), b"session", "round {round}");
@@ -105,27 +105,29 @@ fn clients_that_vanish_with_a_request_under_way_harm_nobody() {
 
 #[test]
 fn the_server_pauses_without_descriptors_and_goes_on_with_them() {
-    let server = Server::launch(Launch::new("dc_server").with(["-threads", "1"]).with_files_max(80));
+    let server =
+        ServerProcess::launch(ProgramLaunch::new("dc_server").with(["-threads", "1"]).with_files_max(80));
     runs_out_of_descriptors(|| server.connect(), &server.process);
 }
 
 #[test]
 fn the_server_pauses_when_the_system_has_no_more_descriptors_than_it_thought() {
     // So many threads need more descriptors than are kept back.
-    let server = Server::launch(Launch::new("dc_server").with(["-threads", "32"]).with_files_max(150));
+    let server =
+        ServerProcess::launch(ProgramLaunch::new("dc_server").with(["-threads", "32"]).with_files_max(150));
     runs_out_of_descriptors(|| server.connect(), &server.process);
     assert!(!server.process.log.with("os error 24").is_empty());
 }
 
 #[test]
 fn the_agent_pauses_without_descriptors_and_goes_on_with_them() {
-    let server = Server::start(&[]);
-    let agent = Agent::launch(Launch::new("dc_client").with_files_max(80), server.address());
+    let server = ServerProcess::start(&[]);
+    let agent = AgentProcess::launch(ProgramLaunch::new("dc_client").with_files_max(80), server.address());
     runs_out_of_descriptors(|| agent.connect(), &agent.process);
 }
 
-fn runs_out_of_descriptors(connect: impl Fn() -> Connection, process: &Process) {
-    let mut open: VecDeque<Connection> = (0..100).map(|_| connect()).collect();
+fn runs_out_of_descriptors(connect: impl Fn() -> TestConnection, process: &TestProcess) {
+    let mut open: VecDeque<TestConnection> = (0..100).map(|_| connect()).collect();
     for connection in &mut open {
         connection.send(SessionOperation::Have, b"id");
     }
@@ -151,10 +153,10 @@ fn runs_out_of_descriptors(connect: impl Fn() -> Connection, process: &Process) 
 
 #[test]
 fn an_agent_full_of_clients_still_finds_its_server_again() {
-    let mut server = Server::start(&[]);
-    let launch = Launch::new("dc_client").with(["-retry", "20", "-log", "debug"]).with_files_max(80);
-    let agent = Agent::launch(launch, server.address());
-    let mut open: Vec<Connection> = (0..100).map(|_| agent.connect()).collect();
+    let mut server = ServerProcess::start(&[]);
+    let launch = ProgramLaunch::new("dc_client").with(["-retry", "20", "-log", "debug"]).with_files_max(80);
+    let agent = AgentProcess::launch(launch, server.address());
+    let mut open: Vec<TestConnection> = (0..100).map(|_| agent.connect()).collect();
     assert_eq!(open[0].add(b"id", b"session"), OK);
     agent.process.log.expect("new connections wait");
     server.kill();

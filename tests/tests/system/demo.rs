@@ -1,11 +1,11 @@
 //! `cargo demo`, which a newcomer sees first.
 
 use dc_tests::harness::daemon::stderr;
-use dc_tests::harness::process::Launch;
+use dc_tests::harness::process::ProgramLaunch;
 
 #[test]
 fn the_demo_shows_what_it_says() {
-    let output = Launch::new("dc_demo").output();
+    let output = ProgramLaunch::new("dc_demo").output();
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}\n{shown}\n{}", output.status, stderr(&output));
     assert_eq!(stderr(&output), "");

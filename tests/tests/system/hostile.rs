@@ -1,9 +1,9 @@
 //! Peers that do not keep to the protocol. Each costs one line of the log, and nobody else anything.
 
-use dc_tests::harness::agent::Agent;
-use dc_tests::harness::connection::{Connection, NOTOK, OK, request};
-use dc_tests::harness::process::Process;
-use dc_tests::harness::server::Server;
+use dc_tests::harness::agent::AgentProcess;
+use dc_tests::harness::connection::{NOTOK, OK, TestConnection, request};
+use dc_tests::harness::process::TestProcess;
+use dc_tests::harness::server::ServerProcess;
 use libdc::wire::frame::SessionOperation;
 use std::io::ErrorKind;
 use std::thread;
@@ -21,22 +21,22 @@ const LONG_ID: [u8; 32] = [7; 32];
 
 #[test]
 fn what_is_no_request_costs_the_server_a_line_and_its_sender_the_connection() {
-    let mut server = Server::start(&[]);
+    let mut server = ServerProcess::start(&[]);
     let (bad, lines) = (send_garbage(|| server.connect()), server.process.stop());
     one_line_each(bad, &lines);
 }
 
 #[test]
 fn what_is_no_request_costs_the_agent_a_line_and_its_sender_the_connection() {
-    let server = Server::start(&[]);
-    let mut agent = Agent::start(server.address(), &[]);
+    let server = ServerProcess::start(&[]);
+    let mut agent = AgentProcess::start(server.address(), &[]);
     let (bad, lines) = (send_garbage(|| agent.connect()), agent.process.stop());
     one_line_each(bad, &lines);
     assert_eq!(server.process.log.with(" WARN "), Vec::<String>::new(), "the server saw something of it");
 }
 
 /// Connections that send garbage, and others that work on. Returns how many bad ones there were.
-fn send_garbage(connect: impl Fn() -> Connection) -> usize {
+fn send_garbage(connect: impl Fn() -> TestConnection) -> usize {
     let mut good = connect();
     assert_eq!(good.add(b"id", b"session"), OK);
     let mut garbage: Vec<Vec<u8>> = (1..=60).map(random_bytes).collect();
@@ -89,21 +89,21 @@ fn one_line_each(bad: usize, lines: &[String]) {
 
 #[test]
 fn the_server_closes_a_connection_that_promises_data_and_sends_none() {
-    let server = Server::start(&["-read-timeout", "1"]);
+    let server = ServerProcess::start(&["-read-timeout", "1"]);
     breaks_its_promise(|| server.connect(), &server.process, "not whole within the read timeout");
 }
 
 #[test]
 fn the_agent_closes_a_connection_that_promises_data_and_sends_none() {
-    let server = Server::start(&[]);
-    let agent = Agent::start(server.address(), &[]);
+    let server = ServerProcess::start(&[]);
+    let agent = AgentProcess::start(server.address(), &[]);
     breaks_its_promise(|| agent.connect(), &agent.process, "not whole after 23000 ms");
 }
 
-fn breaks_its_promise(connect: impl Fn() -> Connection, process: &Process, told: &str) {
+fn breaks_its_promise(connect: impl Fn() -> TestConnection, process: &TestProcess, told: &str) {
     let mut good = connect();
     assert_eq!(good.add(b"id", b"session"), OK);
-    let mut slow: Vec<Connection> = (0..10).map(|_| connect()).collect();
+    let mut slow: Vec<TestConnection> = (0..10).map(|_| connect()).collect();
     for (number, connection) in slow.iter_mut().enumerate() {
         connection.write(&PROMISE[..PROMISE.len() - number]);
     }
@@ -116,20 +116,20 @@ fn breaks_its_promise(connect: impl Fn() -> Connection, process: &Process, told:
 
 #[test]
 fn the_server_closes_a_connection_that_never_reads_and_does_not_keep_its_answers() {
-    let server = Server::start(&["-write-timeout", "1"]);
+    let server = ServerProcess::start(&["-write-timeout", "1"]);
     never_reads(|| server.connect(), &server.process, "no answer was read for 1000 ms");
 }
 
 #[test]
 fn the_agent_closes_a_connection_that_never_reads_and_does_not_keep_its_answers() {
-    let server = Server::start(&[]);
-    let agent = Agent::start(server.address(), &[]);
+    let server = ServerProcess::start(&[]);
+    let agent = AgentProcess::start(server.address(), &[]);
     never_reads(|| agent.connect(), &agent.process, "no answer was read for 5000 ms");
     // Whoever does not read is not the server's affair.
     assert_eq!(server.process.log.with(" WARN "), Vec::<String>::new());
 }
 
-fn never_reads(connect: impl Fn() -> Connection + Sync, process: &Process, told: &str) {
+fn never_reads(connect: impl Fn() -> TestConnection + Sync, process: &TestProcess, told: &str) {
     const DEAF: usize = 8;
     let mut good = connect();
     assert_eq!(good.add(&LONG_ID, &vec![b'x'; LONGEST_SESSION]), OK);

@@ -1,9 +1,9 @@
 //! The server is killed and restarted under load. `dc_test` holds every answer against what must be stored.
 
-use dc_tests::harness::agent::{Agent, unix};
+use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::log::time_of;
-use dc_tests::harness::process::Launch;
-use dc_tests::harness::server::Server;
+use dc_tests::harness::process::ProgramLaunch;
+use dc_tests::harness::server::ServerProcess;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -13,9 +13,9 @@ const PROGRESS: &str = " operations in ";
 
 #[test]
 fn a_load_goes_through_every_outage_of_the_server() {
-    let mut server = Server::start(&[]);
-    let agent = Agent::start(server.address(), &["-retry", "200", "-log", "debug"]);
-    let load = Launch::new("dc_test").with(["-connect", &unix(agent.socket()), "-persistent"]);
+    let mut server = ServerProcess::start(&[]);
+    let agent = AgentProcess::start(server.address(), &["-retry", "200", "-log", "debug"]);
+    let load = ProgramLaunch::new("dc_test").with(["-connect", &unix(agent.socket()), "-persistent"]);
     let load = load.with(["-clients", "8", "-sessions", "50", "-pipeline", "4", "-duration", "3600"]);
     let load = load.with(["-answer-timeout", "20000", "-tolerate-outage", "60000"]);
     let mut load = load.with(["-progress", "500", "-json"]).start();
@@ -49,11 +49,11 @@ fn a_load_goes_through_every_outage_of_the_server() {
 
 #[test]
 fn a_load_finds_every_answer_right() {
-    let server = Server::start(&[]);
-    let agent = Agent::start(server.address(), &[]);
+    let server = ServerProcess::start(&[]);
+    let agent = AgentProcess::start(server.address(), &[]);
     for connect in [unix(agent.socket()), format!("IP:{}", server.address())] {
         for how in [&["-persistent", "-pipeline", "8"][..], &[]] {
-            let load = Launch::new("dc_test").with(["-connect", &connect, "-clients", "4"]);
+            let load = ProgramLaunch::new("dc_test").with(["-connect", &connect, "-clients", "4"]);
             let output =
                 load.with(["-sessions", "20", "-ops", "4000", "-datamax", "32000"]).with(how).output();
             let said = String::from_utf8_lossy(&output.stderr);

@@ -1,16 +1,16 @@
 //! `dc_lock` on two hosts, each with its agent.
 
-use dc_tests::harness::agent::{Agent, unix};
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::{Launch, Process};
-use dc_tests::harness::server::Server;
+use dc_tests::harness::agent::{AgentProcess, unix};
+use dc_tests::harness::process::{ProgramLaunch, TestProcess};
+use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use std::fs;
 use std::path::Path;
 
 /// Runs a shell command under the lock `nightly`, through this agent.
-fn lock(agent: &Agent, options: &[&str], command: &str) -> Launch {
-    let launch = Launch::new("dc_lock").with(["-connect", &unix(agent.socket())]).with(options);
+fn lock(agent: &AgentProcess, options: &[&str], command: &str) -> ProgramLaunch {
+    let launch = ProgramLaunch::new("dc_lock").with(["-connect", &unix(agent.socket())]).with(options);
     launch.with(["nightly", "--", "sh", "-c", command])
 }
 
@@ -27,15 +27,15 @@ fn fence(file: &Path) -> u64 {
 }
 
 /// Waits until somebody waits for a lock.
-fn wait_for_waiter(server: &Server) {
+fn wait_for_waiter(server: &ServerProcess) {
     let mut monitor = server.connect();
-    while !monitor.say("stats\n_\n\n").contains("\"waiters\":1") {}
+    while !monitor.request("stats\n_\n\n").contains("\"waiters\":1") {}
 }
 
 #[test]
 fn on_two_hosts_one_command_runs_after_the_other() {
-    let (server, place) = (Server::start(&[]), Place::new());
-    let agents = [Agent::start(server.address(), &[]), Agent::start(server.address(), &[])];
+    let (server, place) = (ServerProcess::start(&[]), TestDir::new());
+    let agents = [AgentProcess::start(server.address(), &[]), AgentProcess::start(server.address(), &[])];
     let [first, second, go] = ["first", "second", "go"].map(|name| place.file(name));
     let mut one = lock(&agents[0], &["-verbose"], &until(&first, &go)).start();
     one.log.expect("nightly");
@@ -52,20 +52,20 @@ fn on_two_hosts_one_command_runs_after_the_other() {
 
 #[test]
 fn who_does_not_want_to_wait_is_told_by_its_status() {
-    let (server, place) = (Server::start(&[]), Place::new());
-    let agent = Agent::start(server.address(), &[]);
+    let (server, place) = (ServerProcess::start(&[]), TestDir::new());
+    let agent = AgentProcess::start(server.address(), &[]);
     let mut holder = server.connect();
-    let held = holder.say("l\nnightly\n0 600\n");
+    let held = holder.request("l\nnightly\n0 600\n");
     assert_eq!(lock(&agent, &["-n"], "true").output().status.code(), Some(75));
     assert_eq!(lock(&agent, &["-timeout", "100ms"], "true").output().status.code(), Some(75));
     let token = held.split(' ').nth(1).unwrap();
-    assert_eq!(holder.say(&format!("r\nnightly\n{token}\n")), "ok");
+    assert_eq!(holder.request(&format!("r\nnightly\n{token}\n")), "ok");
     assert_eq!(lock(&agent, &["-n"], "exit 7").output().status.code(), Some(7));
     drop(place);
 }
 
 /// A command under a lock that would go on for ever, once it runs.
-fn running(agent: &Agent, place: &Place) -> Process {
+fn running(agent: &AgentProcess, place: &TestDir) -> TestProcess {
     let (begun, never) = (place.file("begun"), place.file("never"));
     let process = lock(agent, &["-lease", "6"], &until(&begun, &never)).start();
     while !begun.exists() {
@@ -76,24 +76,24 @@ fn running(agent: &Agent, place: &Place) -> Process {
 
 #[test]
 fn a_command_ends_with_its_agent_its_server_or_the_signal_that_ends_it() {
-    let mut server = Server::start(&["-grace", "2"]);
-    let agent = Agent::start(server.address(), &[]);
-    let place = Place::new();
+    let mut server = ServerProcess::start(&["-grace", "2"]);
+    let agent = AgentProcess::start(server.address(), &[]);
+    let place = TestDir::new();
     let mut command = running(&agent, &place);
     command.signal(Signal::SIGTERM);
     assert_eq!(command.wait().code(), Some(128 + Signal::SIGTERM as i32));
     assert!(
-        server.connect().say("l\nnightly\n0\n").starts_with("ok "),
+        server.connect().request("l\nnightly\n0\n").starts_with("ok "),
         "it is free when the command has ended"
     );
 
-    let place = Place::new();
+    let place = TestDir::new();
     let mut command = running(&agent, &place);
     agent.process.signal(Signal::SIGKILL);
     assert_eq!(command.wait().code(), Some(76), "the agent is gone");
 
-    let agent = Agent::start(server.address(), &[]);
-    let place = Place::new();
+    let agent = AgentProcess::start(server.address(), &[]);
+    let place = TestDir::new();
     let mut command = running(&agent, &place);
     server.kill();
     assert_eq!(command.wait().code(), Some(76), "the server is gone");

@@ -7,11 +7,11 @@
 //! Who holds the lock for a moment is hardly ever caught by a fault. So before the worst of them a locker is asked to keep
 //! it until its guard says that it is lost, or somebody else has written: of these the first must be first.
 
-use dc_tests::harness::agent::{Agent, unix};
+use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::patience::PATIENCE;
-use dc_tests::harness::place::Place;
-use dc_tests::harness::relay::{Relay, Way};
-use dc_tests::harness::server::Server;
+use dc_tests::harness::relay::{RelayWay, TestRelay};
+use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use libdc::client::lock::{AcquireOptions, Guard, LockClient, LockOptions};
 use libdc::net::address::Address;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,7 +28,7 @@ const UPDATES: u64 = 40;
 
 /// Where the counter is.
 #[derive(Default)]
-struct Store {
+struct CounterStore {
     counter: Mutex<Counter>,
     changed: Condvar,
     written: Notify,
@@ -44,7 +44,7 @@ struct Counter {
     kept: u64,
 }
 
-impl Store {
+impl CounterStore {
     fn read(&self) -> u64 {
         self.counter.lock().unwrap_or_else(PoisonError::into_inner).value
     }
@@ -101,7 +101,7 @@ impl Store {
     }
 }
 
-async fn count(address: Address, store: Arc<Store>, keep: Arc<AtomicBool>, over: Arc<AtomicBool>) {
+async fn count(address: Address, store: Arc<CounterStore>, keep: Arc<AtomicBool>, over: Arc<AtomicBool>) {
     let quick = LockOptions { retry: Duration::from_millis(50), ..LockOptions::default() };
     let client = LockClient::new(address, quick);
     let options = AcquireOptions { lease: Some(Duration::from_secs(3)), ..AcquireOptions::default() };
@@ -124,34 +124,34 @@ async fn count(address: Address, store: Arc<Store>, keep: Arc<AtomicBool>, over:
 }
 
 /// The processes of the fleet, and the network between them.
-struct Fleet {
-    server: Server,
-    relays: Vec<Relay>,
-    agents: Vec<Agent>,
+struct CounterFleet {
+    server: ServerProcess,
+    relays: Vec<TestRelay>,
+    agents: Vec<AgentProcess>,
     /// For each host, whether one of its lockers is to keep the lock when it has it next.
     keeps: Vec<Arc<AtomicBool>>,
-    _state: Place,
+    _state: TestDir,
 }
 
-impl Fleet {
+impl CounterFleet {
     fn start() -> Self {
-        let state = Place::new();
+        let state = TestDir::new();
         let directory = state.path().to_str().unwrap().to_owned();
-        let server = Server::start(&["-state", &directory, "-grace", "1"]);
-        let relays: Vec<_> = (0..HOSTS).map(|_| Relay::to(server.address())).collect();
+        let server = ServerProcess::start(&["-state", &directory, "-grace", "1"]);
+        let relays: Vec<_> = (0..HOSTS).map(|_| TestRelay::to(server.address())).collect();
         let options = ["-retry", "50", "-timeout", "1000"];
-        let agents = relays.iter().map(|relay| Agent::start(relay.address(), &options)).collect();
+        let agents = relays.iter().map(|relay| AgentProcess::start(relay.address(), &options)).collect();
         let keeps = (0..HOSTS).map(|_| Arc::default()).collect();
         Self { server, relays, agents, keeps, _state: state }
     }
 
     /// Everything that can break, one thing after the other; between two of them the counter has to go on.
-    fn suffer(&mut self, store: &Store) {
+    fn suffer(&mut self, store: &CounterStore) {
         for round in 0..2 {
             for host in 0..HOSTS {
                 self.relays[host].cut();
                 store.wait_for_updates(UPDATES);
-                self.relays[host].half_close(if round == 0 { Way::Up } else { Way::Down });
+                self.relays[host].half_close(if round == 0 { RelayWay::Up } else { RelayWay::Down });
                 store.wait_for_updates(UPDATES);
             }
             self.server.restart();
@@ -160,7 +160,7 @@ impl Fleet {
             self.agents[host].restart();
             store.wait_for_updates(UPDATES);
             // Delayed until others have gone on, if need be after the grace; and then all at once.
-            for way in [Way::Down, Way::Up] {
+            for way in [RelayWay::Down, RelayWay::Up] {
                 self.relays[host + 1].hold(way);
                 store.wait_for_updates(UPDATES);
                 self.relays[host + 1].release(way);
@@ -183,8 +183,8 @@ impl Fleet {
 
 #[test]
 fn no_update_is_lost_whatever_breaks() {
-    let mut fleet = Fleet::start();
-    let (store, over) = (Arc::new(Store::default()), Arc::new(AtomicBool::new(false)));
+    let mut fleet = CounterFleet::start();
+    let (store, over) = (Arc::new(CounterStore::default()), Arc::new(AtomicBool::new(false)));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
     let mut lockers = tokio::task::JoinSet::new();
     for (agent, keep) in fleet.agents.iter().zip(&fleet.keeps) {

@@ -1,10 +1,10 @@
 //! `dc_test -locks` holds every answer about a lock against who may hold it: it finds ours right, and others wrong.
 
-use dc_tests::harness::agent::{Agent, unix};
+use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::daemon::stderr;
-use dc_tests::harness::fake_locks::{FakeLockServer, LockConduct};
-use dc_tests::harness::process::Launch;
-use dc_tests::harness::server::Server;
+use dc_tests::harness::fake_locks::{FakeLockServer, FaultMode};
+use dc_tests::harness::process::ProgramLaunch;
+use dc_tests::harness::server::ServerProcess;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
@@ -19,13 +19,13 @@ const MANNERS: [&[&str]; 4] = [
 const PROGRESS: &str = " rounds in ";
 
 fn check(connect: &str, manner: &[&str]) -> std::process::Output {
-    Launch::new("dc_test").with(["-connect", connect, "-locks", "-json"]).with(manner).output()
+    ProgramLaunch::new("dc_test").with(["-connect", connect, "-locks", "-json"]).with(manner).output()
 }
 
 #[test]
 fn a_load_of_locks_finds_every_answer_right() {
-    let server = Server::start(&[]);
-    let agent = Agent::start(server.address(), &[]);
+    let server = ServerProcess::start(&[]);
+    let agent = AgentProcess::start(server.address(), &[]);
     for connect in [unix(agent.socket()), format!("IP:{}", server.address())] {
         for manner in MANNERS {
             let output = check(&connect, manner);
@@ -44,7 +44,7 @@ fn a_load_of_locks_finds_every_answer_right() {
 
 #[test]
 fn a_lock_server_that_keeps_its_promises_passes() {
-    let server = FakeLockServer::start(LockConduct::Honest);
+    let server = FakeLockServer::start(FaultMode::Honest);
     for manner in MANNERS {
         let output = check(&format!("IP:{}", server.address()), manner);
         assert!(output.status.success(), "{manner:?}: {} {}", output.status, stderr(&output));
@@ -55,16 +55,16 @@ fn a_lock_server_that_keeps_its_promises_passes() {
 fn a_broken_promise_about_locks_is_found() {
     for (conduct, said) in [
         // Of two grants at a time the later fence may have come first.
-        (LockConduct::GrantsTwice, &["no more than 1 at a time to hold it", "a fence above "][..]),
-        (LockConduct::FenceGoesBack, &["a fence above "]),
-        (LockConduct::LastInFirstOut, &["which was asked for later"]),
-        (LockConduct::TriesOvertake, &["which was asked for later"]),
-        (LockConduct::ReleasesTwice, &["expected error, as it had been released"]),
-        (LockConduct::LosesLocks, &["ok, as it was held; got error"]),
-        (LockConduct::RenewsForLess, &["got ok for 15000 ms"]),
-        (LockConduct::NeverExpires, &["expected error, as it had been released or had expired; got ok"]),
-        (LockConduct::IgnoresLimits, &["expected error_limit_mismatch"]),
-        (LockConduct::MixesUpUids, &["which was not asked"]),
+        (FaultMode::GrantsTwice, &["no more than 1 at a time to hold it", "a fence above "][..]),
+        (FaultMode::FenceGoesBack, &["a fence above "]),
+        (FaultMode::LastInFirstOut, &["which was asked for later"]),
+        (FaultMode::TriesOvertake, &["which was asked for later"]),
+        (FaultMode::ReleasesTwice, &["expected error, as it had been released"]),
+        (FaultMode::LosesLocks, &["ok, as it was held; got error"]),
+        (FaultMode::RenewsForLess, &["got ok for 15000 ms"]),
+        (FaultMode::NeverExpires, &["expected error, as it had been released or had expired; got ok"]),
+        (FaultMode::IgnoresLimits, &["expected error_limit_mismatch"]),
+        (FaultMode::MixesUpUids, &["which was not asked"]),
     ] {
         let server = FakeLockServer::start(conduct);
         // What is tolerated makes no difference.
@@ -82,8 +82,8 @@ fn a_broken_promise_about_locks_is_found() {
 fn a_lease_that_ends_too_early_is_found() {
     for (conduct, manner) in [
         // Found by the first renewal that the machine is not too busy for.
-        (LockConduct::RenewsNothing, &["-persistent", "-pipeline", "4", "-duration", "60"][..]),
-        (LockConduct::ExpiresEarly, &["-hold", "400"]),
+        (FaultMode::RenewsNothing, &["-persistent", "-pipeline", "4", "-duration", "60"][..]),
+        (FaultMode::ExpiresEarly, &["-hold", "400"]),
     ] {
         let server = FakeLockServer::start(conduct);
         let output = check(&format!("IP:{}", server.address()), manner);
@@ -94,11 +94,12 @@ fn a_lease_that_ends_too_early_is_found() {
 
 #[test]
 fn a_load_of_locks_goes_through_outages() {
-    let mut server = Server::start(&[]);
-    let agent = Agent::start(server.address(), &["-retry", "200"]);
+    let mut server = ServerProcess::start(&[]);
+    let agent = AgentProcess::start(server.address(), &["-retry", "200"]);
     for (connect, disconnected) in [(unix(agent.socket()), true), (format!("IP:{}", server.address()), false)]
     {
-        let load = Launch::new("dc_test").with(["-connect", &connect, "-locks", "-persistent", "-json"]);
+        let load =
+            ProgramLaunch::new("dc_test").with(["-connect", &connect, "-locks", "-persistent", "-json"]);
         let load = load.with(["-pipeline", "4", "-duration", "3600", "-progress", "200"]);
         let mut load = load.with(["-answer-timeout", "20000", "-tolerate-outage", "60000"]).start();
         for _ in 0..3 {

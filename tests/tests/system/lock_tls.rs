@@ -1,10 +1,10 @@
 //! TLS and authentication between agents and their server: what is right works, what is wrong is named in the log, and
 //! nothing secret is.
 
-use dc_tests::harness::agent::Agent;
+use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::{DISCONNECTED, OK};
-use dc_tests::harness::place::Place;
-use dc_tests::harness::server::Server;
+use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use rcgen::{CertificateParams, KeyPair};
 use std::fs;
 use std::path::Path;
@@ -12,7 +12,7 @@ use std::path::Path;
 const SECRET: &str = "a token that nobody knows";
 
 /// A certificate for every address of the loopback that a test server may have.
-fn write_certificate(place: &Place, name: &str, address: &str) -> (String, String) {
+fn write_certificate(place: &TestDir, name: &str, address: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new([address.to_owned()]).unwrap().self_signed(&key).unwrap();
     let (cert, private) = (place.file(&format!("{name}.pem")), place.file(&format!("{name}.key")));
@@ -26,7 +26,7 @@ fn text(path: &Path) -> String {
 }
 
 /// A file with this token.
-fn write_token(place: &Place, name: &str, token: &str) -> String {
+fn write_token(place: &TestDir, name: &str, token: &str) -> String {
     let path = place.file(name);
     fs::write(&path, format!("{token}\n")).unwrap();
     text(&path)
@@ -34,13 +34,13 @@ fn write_token(place: &Place, name: &str, token: &str) -> String {
 
 #[test]
 fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
-    let place = Place::new();
+    let place = TestDir::new();
     let (cert, key) = write_certificate(&place, "server", "fleet.example");
     let (other, other_key) = write_certificate(&place, "other", "fleet.example");
     let (client_cert, client_key) = write_certificate(&place, "client", "agent.example");
     let right = write_token(&place, "right", SECRET);
     let wrong = write_token(&place, "wrong", "a token that somebody made up");
-    let server = Server::start(&[
+    let server = ServerProcess::start(&[
         "-tls-cert",
         &cert,
         "-tls-key",
@@ -58,7 +58,7 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
     let own = || identity(&client_cert, &client_key);
     let start = |options: Vec<String>, identity: Vec<String>| {
         let options: Vec<_> = options.iter().chain(&identity).map(String::as_str).collect();
-        Agent::start(server.address(), &options)
+        AgentProcess::start(server.address(), &options)
     };
 
     let agent = start(options(&cert, "fleet.example", &right), own());
@@ -66,7 +66,7 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
     assert_eq!(client.add(b"id", b"session"), OK);
     assert_eq!(client.get(b"id"), b"session");
     let mut locker = agent.connect();
-    assert!(locker.say("l\nk\n0\n").starts_with("ok "));
+    assert!(locker.request("l\nk\n0\n").starts_with("ok "));
 
     let refused = [
         (options(&other, "fleet.example", &right), own(), "signed by no CA"),
@@ -84,7 +84,7 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
         let warnings = agent.process.log.with(" WARN ");
         assert!(warnings.iter().any(|line| line.contains(complaint)), "{complaint}: {warnings:?}");
         assert_eq!(agent.connect().get(b"id"), DISCONNECTED);
-        assert_eq!(agent.connect().say("l\nj\n0\n"), "error_disconnected");
+        assert_eq!(agent.connect().request("l\nj\n0\n"), "error_disconnected");
         assert!(!agent.process.log.lines().concat().contains("token that"));
     }
     server.process.log.expect("a wrong token of authentication");
@@ -93,30 +93,30 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
 
 #[test]
 fn a_server_with_a_token_serves_nobody_who_has_none() {
-    let place = Place::new();
+    let place = TestDir::new();
     let token = write_token(&place, "token", SECRET);
-    let server = Server::start(&["-auth-token-file", &token]);
-    let agent = Agent::start(server.address(), &["-retry", "20"]);
+    let server = ServerProcess::start(&["-auth-token-file", &token]);
+    let agent = AgentProcess::start(server.address(), &["-retry", "20"]);
     assert_eq!(agent.connect().have(b"id"), DISCONNECTED);
     server.process.log.expect("not authenticated");
     let mut direct = server.connect();
-    assert_eq!(direct.say("l\nk\n0\n"), "error_auth");
+    assert_eq!(direct.request("l\nk\n0\n"), "error_auth");
     assert_eq!(direct.read_to_end(), b"");
     let mut direct = server.connect();
-    assert_eq!(direct.say(&format!("auth\n_\n{SECRET}\n")), "ok");
-    assert!(direct.say("l\nk\n0\n").starts_with("ok "));
+    assert_eq!(direct.request(&format!("auth\n_\n{SECRET}\n")), "ok");
+    assert!(direct.request("l\nk\n0\n").starts_with("ok "));
 }
 
 #[test]
 fn a_plain_connection_to_a_port_with_tls_is_refused_and_named() {
-    let place = Place::new();
+    let place = TestDir::new();
     let (cert, key) = write_certificate(&place, "server", "fleet.example");
-    let server = Server::start(&["-tls-cert", &cert, "-tls-key", &key]);
+    let server = ServerProcess::start(&["-tls-cert", &cert, "-tls-key", &key]);
     let mut plain = server.connect();
     plain.write(b"l\nk\n0\n");
     assert_eq!(plain.read_to_end(), b"");
     server.process.log.expect("a plain connection on a TLS port");
-    let without = Server::start(&[]);
+    let without = ServerProcess::start(&[]);
     let mut tls = without.connect();
     tls.write(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0]);
     assert_eq!(tls.read_to_end(), b"");

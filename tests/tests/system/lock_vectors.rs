@@ -3,9 +3,9 @@
 //! A case has a server of its own, with the options it was recorded with. Through an agent go the cases that do not
 //! depend on options, over Unix sockets.
 
-use dc_tests::harness::agent::Agent;
-use dc_tests::harness::connection::Connection;
-use dc_tests::harness::server::Server;
+use dc_tests::harness::agent::AgentProcess;
+use dc_tests::harness::connection::TestConnection;
+use dc_tests::harness::server::ServerProcess;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
@@ -16,12 +16,12 @@ fn the_server_answers_as_an_original_dflockd() {
     for case in cases() {
         let options: Vec<_> =
             case["server_args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
-        let server = Server::start(&options);
+        let server = ServerProcess::start(&options);
         // As whoever recorded it did, to see whether the server was there: it had the number 1.
         if options.iter().all(|option| *option != "--max-connections") {
             let mut first = server.connect();
             if !options.contains(&"--auth-token") {
-                assert_eq!(first.say("ping\n_\n\n"), "ok");
+                assert_eq!(first.request("ping\n_\n\n"), "ok");
             }
             first.finish();
             assert_eq!(first.read_to_end(), b"");
@@ -33,8 +33,8 @@ fn the_server_answers_as_an_original_dflockd() {
 #[test]
 fn the_agent_answers_as_an_original_dflockd() {
     // What one case leaves behind is nothing to the next: a key that is idle keeps its limit.
-    let server = Server::start(&["-gc-max-idle", "0"]);
-    let agent = Agent::start(server.address(), &[]);
+    let server = ServerProcess::start(&["-gc-max-idle", "0"]);
+    let agent = AgentProcess::start(server.address(), &[]);
     for case in cases().iter().filter(|case| case["server_args"].as_array().is_some_and(Vec::is_empty)) {
         // The numbers of connections in the statistics are those of the agent's.
         if case["name"] != "stats" {
@@ -57,9 +57,9 @@ fn cases() -> Vec<Value> {
     cases
 }
 
-fn replay(case: &Value, connect: impl Fn() -> Connection) {
+fn replay(case: &Value, connect: impl Fn() -> TestConnection) {
     let name = case["name"].as_str().unwrap();
-    let mut connections: BTreeMap<&str, Connection> = BTreeMap::new();
+    let mut connections: BTreeMap<&str, TestConnection> = BTreeMap::new();
     let mut tokens: BTreeMap<String, String> = BTreeMap::new();
     for step in case["steps"].as_array().unwrap() {
         if let Some(seconds) = step["sleep_s"].as_f64() {
@@ -91,27 +91,28 @@ fn replay(case: &Value, connect: impl Fn() -> Connection) {
 }
 
 /// What there is, seen over a connection of its own.
-fn stats(connect: impl Fn() -> Connection) -> Value {
+fn stats(connect: impl Fn() -> TestConnection) -> Value {
     let mut connection = connect();
-    let stats = serde_json::from_str(connection.say("stats\n_\n\n").strip_prefix("ok ").unwrap()).unwrap();
+    let stats =
+        serde_json::from_str(connection.request("stats\n_\n\n").strip_prefix("ok ").unwrap()).unwrap();
     connection.finish();
     assert_eq!(connection.read_to_end(), b"");
     stats
 }
 
 /// How many wait, for whatever key.
-fn waiters(connect: impl Fn() -> Connection) -> u64 {
+fn waiters(connect: impl Fn() -> TestConnection) -> u64 {
     let stats = stats(connect);
     let lists = ["locks", "semaphores"].map(|list| stats[list].as_array().unwrap().clone());
     lists.iter().flatten().filter_map(|entry| entry["waiters"].as_u64()).sum()
 }
 
 /// Waits until a lease of as many seconds has ended.
-fn pass(seconds: f64, connect: impl Fn() -> Connection) {
+fn pass(seconds: f64, connect: impl Fn() -> TestConnection) {
     let (mut holder, mut waiter) = (connect(), connect());
     let lease = seconds.ceil();
-    assert!(holder.say(&format!("l\ntime\n0 {lease}\n")).starts_with("ok "));
-    assert!(waiter.say("l\ntime\n60\n").starts_with("ok "));
+    assert!(holder.request(&format!("l\ntime\n0 {lease}\n")).starts_with("ok "));
+    assert!(waiter.request("l\ntime\n60\n").starts_with("ok "));
 }
 
 fn check(name: &str, expected: &str, got: &str, tokens: &mut BTreeMap<String, String>) {

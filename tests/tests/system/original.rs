@@ -1,13 +1,13 @@
 //! A server of distcache 1.x, which closes the connection at anything that is not about sessions.
 
-use dc_tests::harness::agent::Agent;
+use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::{NOTOK, OK};
-use dc_tests::harness::fake::{FakeServer, Kind};
+use dc_tests::harness::fake::{FakeKind, FakeServer};
 
 #[test]
 fn an_original_server_is_asked_nothing_that_it_does_not_know() {
-    let original = FakeServer::start(Kind::Original);
-    let agent = Agent::start(original.address(), &[]);
+    let original = FakeServer::start(FakeKind::Original);
+    let agent = AgentProcess::start(original.address(), &[]);
     let line = agent.process.log.with("the link is up").join("\n");
     assert!(line.contains("patch_level=0"), "{line}");
     let mut client = agent.connect();
@@ -19,8 +19,8 @@ fn an_original_server_is_asked_nothing_that_it_does_not_know() {
 
     // An agent of a current server sends a ping when its link has been quiet. It started later, so by then
     // the first one would have sent its own.
-    let current = FakeServer::start(Kind::Current);
-    let other = Agent::start(current.address(), &[]);
+    let current = FakeServer::start(FakeKind::Current);
+    let other = AgentProcess::start(current.address(), &[]);
     current.wait_for_pings(1);
     assert_eq!(other.connect().have(b"id"), NOTOK);
     assert!(original.asked().iter().all(|(class, _)| *class == 0), "{:?}", original.asked());

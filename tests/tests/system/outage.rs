@@ -1,13 +1,13 @@
 //! The server goes, or the network to it; applications are told at once, and it comes back without a restart.
 
-use dc_tests::harness::agent::Agent;
+use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::{DISCONNECTED, NOTOK, OK};
-use dc_tests::harness::fake::{FakeServer, HELD_ID, Kind};
+use dc_tests::harness::fake::{FakeKind, FakeServer, HELD_ID};
 use dc_tests::harness::log::time_of;
 use dc_tests::harness::loopback::own_loopback;
 use dc_tests::harness::patience::PATIENCE;
-use dc_tests::harness::relay::{Relay, Way};
-use dc_tests::harness::server::Server;
+use dc_tests::harness::relay::{RelayWay, TestRelay};
+use dc_tests::harness::server::ServerProcess;
 use libdc::wire::frame::SessionOperation;
 use nix::sys::signal::Signal;
 use std::net::TcpListener;
@@ -23,7 +23,7 @@ fn without_a_server_every_request_is_answered_disconnected_at_once() {
     // The address of a server that has just ended.
     let address = TcpListener::bind((own_loopback(), 0)).unwrap().local_addr().unwrap();
     // Were an answer to wait for the server, it would have to wait for an hour.
-    let agent = Agent::start(address, &["-timeout", "0", "-retry", "3600000"]);
+    let agent = AgentProcess::start(address, &["-timeout", "0", "-retry", "3600000"]);
     let mut client = agent.connect();
     assert_eq!(client.add(b"id", b"session"), DISCONNECTED);
     assert_eq!(client.get(b"id"), DISCONNECTED);
@@ -34,8 +34,8 @@ fn without_a_server_every_request_is_answered_disconnected_at_once() {
 
 #[test]
 fn a_server_that_was_killed_is_back_after_one_attempt() {
-    let mut server = Server::start(&[]);
-    let agent = Agent::start(server.address(), &EAGER);
+    let mut server = ServerProcess::start(&[]);
+    let agent = AgentProcess::start(server.address(), &EAGER);
     let mut client = agent.connect();
     for _ in 0..3 {
         assert_eq!(client.add(b"id", b"session"), OK);
@@ -55,9 +55,9 @@ fn a_server_that_was_killed_is_back_after_one_attempt() {
 
 #[test]
 fn attempts_are_as_far_apart_as_asked() {
-    let mut server = Server::start(&[]);
-    let eager = Agent::start(server.address(), &["-retry", "20", "-idle", "8000", "-log", "debug"]);
-    let calm = Agent::start(server.address(), &["-retry", "20000", "-idle", "1000", "-log", "debug"]);
+    let mut server = ServerProcess::start(&[]);
+    let eager = AgentProcess::start(server.address(), &["-retry", "20", "-idle", "8000", "-log", "debug"]);
+    let calm = AgentProcess::start(server.address(), &["-retry", "20000", "-idle", "1000", "-log", "debug"]);
     server.kill();
     calm.process.log.expect("the link is lost");
     let (idle_long, mut idle_short) = (eager.connect(), calm.connect());
@@ -72,8 +72,8 @@ fn attempts_are_as_far_apart_as_asked() {
 
 #[test]
 fn a_stopped_server_is_noticed_and_used_again_when_it_continues() {
-    let server = Server::start(&[]);
-    let agent = Agent::start(server.address(), &["-retry", "20", "-timeout", "1000"]);
+    let server = ServerProcess::start(&[]);
+    let agent = AgentProcess::start(server.address(), &["-retry", "20", "-timeout", "1000"]);
     let mut client = agent.connect();
     assert_eq!(client.add(b"id", b"session"), OK);
     server.process.signal(Signal::SIGSTOP);
@@ -87,8 +87,8 @@ fn a_stopped_server_is_noticed_and_used_again_when_it_continues() {
 
 #[test]
 fn a_server_that_accepts_and_never_answers_is_no_server() {
-    let silent = FakeServer::start(Kind::Silent);
-    let agent = Agent::start(silent.address(), &["-retry", "20", "-timeout", "1000", "-log", "debug"]);
+    let silent = FakeServer::start(FakeKind::Silent);
+    let agent = AgentProcess::start(silent.address(), &["-retry", "20", "-timeout", "1000", "-log", "debug"]);
     let mut client = agent.connect();
     assert_eq!(client.get(b"id"), DISCONNECTED);
     silent.wait_for_connections(2);
@@ -98,7 +98,7 @@ fn a_server_that_accepts_and_never_answers_is_no_server() {
 
 /// What happens to the link while an answer is on its way.
 #[derive(Clone, Copy, Debug)]
-enum Fault {
+enum OutageFault {
     Cut,
     NoMoreAnswers,
     NoMoreRequests,
@@ -106,33 +106,33 @@ enum Fault {
 
 #[test]
 fn a_request_that_is_lost_with_the_link_is_answered_and_the_next_one_goes_through() {
-    let server = Server::start(&[]);
-    let relay = Relay::to(server.address());
-    let agent = Agent::start(relay.address(), &EAGER);
+    let server = ServerProcess::start(&[]);
+    let relay = TestRelay::to(server.address());
+    let agent = AgentProcess::start(relay.address(), &EAGER);
     let mut client = agent.connect();
     assert_eq!(client.add(b"id", b"session"), OK);
-    for fault in [Fault::Cut, Fault::NoMoreAnswers, Fault::NoMoreRequests] {
-        relay.hold(Way::Down);
+    for fault in [OutageFault::Cut, OutageFault::NoMoreAnswers, OutageFault::NoMoreRequests] {
+        relay.hold(RelayWay::Down);
         client.send(SessionOperation::Get, b"id");
-        relay.wait_until_held(Way::Down, 1);
+        relay.wait_until_held(RelayWay::Down, 1);
         let expected = match fault {
-            Fault::Cut => {
+            OutageFault::Cut => {
                 relay.cut();
                 DISCONNECTED
             }
-            Fault::NoMoreAnswers => {
-                relay.half_close(Way::Down);
+            OutageFault::NoMoreAnswers => {
+                relay.half_close(RelayWay::Down);
                 DISCONNECTED
             }
-            Fault::NoMoreRequests => {
+            OutageFault::NoMoreRequests => {
                 // The server answers what it was asked, and closes.
-                relay.half_close(Way::Up);
-                relay.release(Way::Down);
+                relay.half_close(RelayWay::Up);
+                relay.release(RelayWay::Down);
                 b"session"
             }
         };
         assert_eq!(client.receive().data, expected, "{fault:?}");
-        relay.release(Way::Down);
+        relay.release(RelayWay::Down);
         agent.process.log.expect("the link is lost");
         agent.process.log.expect("the link is up");
         assert_eq!(client.get(b"id"), b"session", "{fault:?}");
@@ -141,8 +141,8 @@ fn a_request_that_is_lost_with_the_link_is_answered_and_the_next_one_goes_throug
 
 #[test]
 fn a_request_without_an_answer_holds_up_nobody_and_its_late_answer_reaches_nobody() {
-    let server = FakeServer::start(Kind::Current);
-    let agent = Agent::start(server.address(), &["-timeout", "2000"]);
+    let server = FakeServer::start(FakeKind::Current);
+    let agent = AgentProcess::start(server.address(), &["-timeout", "2000"]);
     let (mut late, mut other) = (agent.connect(), agent.connect());
     assert_eq!(late.add(b"id", b"session"), OK);
     late.send(SessionOperation::Get, HELD_ID);
@@ -166,14 +166,14 @@ fn a_request_without_an_answer_holds_up_nobody_and_its_late_answer_reaches_nobod
 
 #[test]
 fn a_server_that_asks_to_be_reconnected_to_is_at_once() {
-    let server = FakeServer::start(Kind::Current);
+    let server = FakeServer::start(FakeKind::Current);
     // A pause of an hour would be noticed.
-    let agent = Agent::start(server.address(), &["-retry", "3600000"]);
+    let agent = AgentProcess::start(server.address(), &["-retry", "3600000"]);
     let mut client = agent.connect();
     assert_eq!(client.add(b"id", b"session"), OK);
     let log = &agent.process.log;
     for _ in 0..2 {
-        server.say_goaway();
+        server.send_goaway();
         log.expect("the link is made anew");
         log.expect("the link is up");
         assert_eq!(client.get(b"id"), b"session");

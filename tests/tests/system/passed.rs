@@ -1,13 +1,13 @@
 //! Under a supervisor: sockets that it passes, what it is told, and what becomes of its sockets.
 
 use dc_tests::harness::agent::unix;
-use dc_tests::harness::connection::{Connection, DISCONNECTED, NOTOK, OK};
-use dc_tests::harness::daemon::{Daemon, stderr};
+use dc_tests::harness::connection::{DISCONNECTED, NOTOK, OK, TestConnection};
+use dc_tests::harness::daemon::{DaemonProcess, stderr};
+use dc_tests::harness::notify_receiver::NotifyReceiver;
 use dc_tests::harness::patience::PATIENCE;
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::Launch;
-use dc_tests::harness::server::Server;
-use dc_tests::harness::supervisor::Supervisor;
+use dc_tests::harness::process::ProgramLaunch;
+use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
 use std::fs;
@@ -21,14 +21,14 @@ use std::process;
 const MODE: u32 = 0o640;
 
 /// A socket of the supervisor's.
-struct Socket {
-    place: Place,
+struct PassedTestSocket {
+    place: TestDir,
     listener: UnixListener,
 }
 
-impl Socket {
+impl PassedTestSocket {
     fn new() -> Self {
-        let place = Place::new();
+        let place = TestDir::new();
         let listener = UnixListener::bind(place.file("socket")).unwrap();
         fs::set_permissions(place.file("socket"), fs::Permissions::from_mode(MODE)).unwrap();
         Self { place, listener }
@@ -39,12 +39,12 @@ impl Socket {
     }
 
     /// Passes it to the program, as descriptor 3, without saying so.
-    fn silently(&self, program: &'static str) -> Launch {
-        Launch::new(program).passing(self.listener.try_clone().unwrap())
+    fn silently(&self, program: &'static str) -> ProgramLaunch {
+        ProgramLaunch::new(program).passing(self.listener.try_clone().unwrap())
     }
 
     /// Passes it to the program as systemd does.
-    fn to(&self, program: &'static str) -> Launch {
+    fn to(&self, program: &'static str) -> ProgramLaunch {
         self.silently(program).with_variable("LISTEN_FDS", "1").with_variable("LISTEN_PID", "own")
     }
 
@@ -61,20 +61,20 @@ fn is_intact(path: &Path) {
 }
 
 /// An address of a server that nobody has.
-fn no_server(place: &Place) -> String {
+fn no_server(place: &TestDir) -> String {
     unix(&place.file("no-server"))
 }
 
 #[test]
 fn a_server_serves_a_passed_socket_and_tells_its_supervisor() {
-    let (socket, supervisor) = (Socket::new(), Supervisor::start());
+    let (socket, supervisor) = (PassedTestSocket::new(), NotifyReceiver::start());
     let pidfile = socket.place.file("pid");
     let launch = socket.to("dc_server").with(["-pidfile", pidfile.to_str().unwrap()]);
     let mut server = launch.with_variable("NOTIFY_SOCKET", supervisor.path()).start();
     assert_eq!(supervisor.hears(), "READY=1");
     assert_eq!(supervisor.hears(), "STATUS=serving");
     assert_eq!(fs::read_to_string(pidfile).unwrap(), format!("{}\n", server.pid()));
-    let mut connection = Connection::unix(&socket.path());
+    let mut connection = TestConnection::unix(&socket.path());
     assert_eq!((connection.add(b"id", b"session"), connection.have(b"id")), (OK.to_vec(), OK.to_vec()));
     server.signal(Signal::SIGTERM);
     assert_eq!(supervisor.hears(), "STOPPING=1");
@@ -85,8 +85,8 @@ fn a_server_serves_a_passed_socket_and_tells_its_supervisor() {
 
 #[test]
 fn an_agent_serves_a_passed_socket_without_a_server_too_and_says_which() {
-    let (socket, supervisor) = (Socket::new(), Supervisor::start());
-    let first = Server::start(&[]);
+    let (socket, supervisor) = (PassedTestSocket::new(), NotifyReceiver::start());
+    let first = ServerProcess::start(&[]);
     let address = first.address();
     drop(first);
     let server = format!("IP:{address}");
@@ -99,10 +99,10 @@ fn an_agent_serves_a_passed_socket_without_a_server_too_and_says_which() {
         supervisor.hears(),
         format!("STATUS=no server at {server}; requests are answered DISCONNECTED")
     );
-    let mut connection = Connection::unix(&socket.path());
+    let mut connection = TestConnection::unix(&socket.path());
     assert_eq!(connection.have(b"id"), DISCONNECTED);
 
-    let back = Launch::new("dc_server").with(["-listen", &server]).start();
+    let back = ProgramLaunch::new("dc_server").with(["-listen", &server]).start();
     assert_eq!(supervisor.hears(), format!("STATUS=connected to {server}"));
     assert_eq!(connection.have(b"id"), NOTOK);
     drop(back);
@@ -120,13 +120,13 @@ fn an_agent_serves_a_passed_socket_without_a_server_too_and_says_which() {
 
 #[test]
 fn what_is_passed_is_listened_on_besides_what_is_given_and_once() {
-    let socket = Socket::new();
+    let socket = PassedTestSocket::new();
     let further = socket.place.file("further");
     let mut server = socket.to("dc_server").with(["-listen", "FD:3", "-listen", &unix(&further)]).start();
     server.log.expect("serving");
     assert_eq!(server.log.with("listening address=").len(), 2);
     for path in [&socket.path(), &further] {
-        assert_eq!(Connection::unix(path).have(b"id"), NOTOK);
+        assert_eq!(TestConnection::unix(path).have(b"id"), NOTOK);
     }
     server.stop();
     assert!(!further.exists());
@@ -135,21 +135,21 @@ fn what_is_passed_is_listened_on_besides_what_is_given_and_once() {
 
 #[test]
 fn a_supervisor_that_has_gone_is_no_obstacle() {
-    let socket = Socket::new();
+    let socket = PassedTestSocket::new();
     let nobody = socket.place.file("notify");
     let mut server = socket.to("dc_server").with_variable("NOTIFY_SOCKET", nobody).start();
     server.log.expect("the supervisor can't be notified");
-    assert_eq!(Connection::unix(&socket.path()).have(b"id"), NOTOK);
+    assert_eq!(TestConnection::unix(&socket.path()).have(b"id"), NOTOK);
     server.stop();
 }
 
 #[test]
 fn a_supervisor_that_has_no_time_is_told_when_it_has() {
-    let (socket, supervisor) = (Socket::new(), Supervisor::start());
+    let (socket, supervisor) = (PassedTestSocket::new(), NotifyReceiver::start());
     supervisor.overwhelm();
     let mut server = socket.to("dc_server").with_variable("NOTIFY_SOCKET", supervisor.path()).start();
     server.log.expect("the supervisor can't be notified");
-    assert_eq!(Connection::unix(&socket.path()).have(b"id"), NOTOK);
+    assert_eq!(TestConnection::unix(&socket.path()).have(b"id"), NOTOK);
     supervisor.expect("READY=1");
     assert_eq!(supervisor.hears(), "STATUS=serving");
     supervisor.overwhelm();
@@ -159,16 +159,16 @@ fn a_supervisor_that_has_no_time_is_told_when_it_has() {
 
 #[test]
 fn a_daemon_is_the_main_process_and_has_the_sockets_of_its_starter() {
-    let (socket, supervisor) = (Socket::new(), Supervisor::start());
+    let (socket, supervisor) = (PassedTestSocket::new(), NotifyReceiver::start());
     let pidfile = socket.place.file("pid");
     let launch = socket.to("dc_server").with(["-daemon", "-pidfile", pidfile.to_str().unwrap()]);
     let launch = launch.with_variable("NOTIFY_SOCKET", supervisor.path());
-    let daemon = Daemon::start(&launch, &pidfile);
+    let daemon = DaemonProcess::start(&launch, &pidfile);
     assert_eq!(supervisor.hears(), format!("MAINPID={}", daemon.pid()));
     supervisor.expect("READY=1");
-    assert_eq!(Connection::unix(&socket.path()).have(b"id"), NOTOK);
+    assert_eq!(TestConnection::unix(&socket.path()).have(b"id"), NOTOK);
     let pid = daemon.pid();
-    assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+    assert_eq!(daemon.terminate(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
     supervisor.expect("STOPPING=1");
     socket.is_intact();
 }
@@ -176,7 +176,7 @@ fn a_daemon_is_the_main_process_and_has_the_sockets_of_its_starter() {
 #[test]
 fn the_watchdog_hears_that_a_program_is_alive() {
     for program in ["dc_server", "dc_client"] {
-        let (socket, supervisor) = (Socket::new(), Supervisor::start());
+        let (socket, supervisor) = (PassedTestSocket::new(), NotifyReceiver::start());
         let mut launch = socket.to(program).with_variable("WATCHDOG_USEC", "2000");
         if program == "dc_client" {
             launch = launch.with(["-server", &no_server(&socket.place)]);
@@ -194,7 +194,7 @@ fn the_watchdog_hears_that_a_program_is_alive() {
 
 #[test]
 fn variables_that_make_no_sense_prevent_the_start() {
-    let socket = Socket::new();
+    let socket = PassedTestSocket::new();
     let far = "LISTEN_FDNAMES has 1 names for 2 descriptors";
     for (variables, status, why) in [
         (vec![("LISTEN_FDS", "abc")], 1, "LISTEN_FDS=abc: not a number"),
@@ -233,9 +233,9 @@ fn answered(path: &Path) -> (BufReader<UnixStream>, String) {
 
 #[test]
 fn the_example_of_a_child_answers_what_it_has_accepted_and_leaves_the_rest_to_the_next() {
-    let socket = Socket::new();
+    let socket = PassedTestSocket::new();
     for signal in [Signal::SIGHUP, Signal::SIGTERM] {
-        let supervisor = Supervisor::start();
+        let supervisor = NotifyReceiver::start();
         let launch = socket.to("good_child").with_variable("NOTIFY_SOCKET", supervisor.path());
         let mut child = launch.start();
         assert_eq!(supervisor.hears(), "READY=1");
@@ -266,10 +266,11 @@ fn the_tool_of_systemd_passes_sockets_to_all_of_them() {
         return;
     }
     for program in ["dc_server", "dc_client", "good_child"] {
-        let (place, supervisor) = (Place::new(), Supervisor::start());
+        let (place, supervisor) = (TestDir::new(), NotifyReceiver::start());
         let path = place.file("socket");
         let notify = format!("NOTIFY_SOCKET={}", supervisor.path().display());
-        let mut launch = Launch::new(program).under([TOOL, "-l", path.to_str().unwrap(), "-E", &notify]);
+        let mut launch =
+            ProgramLaunch::new(program).under([TOOL, "-l", path.to_str().unwrap(), "-E", &notify]);
         if program == "dc_client" {
             launch = launch.with(["-server", &no_server(&place)]);
         }
@@ -278,8 +279,8 @@ fn the_tool_of_systemd_passes_sockets_to_all_of_them() {
         fs::set_permissions(&path, fs::Permissions::from_mode(MODE)).unwrap();
         // It starts the program at the first connection.
         match program {
-            "dc_server" => assert_eq!(Connection::unix(&path).have(b"id"), NOTOK),
-            "dc_client" => assert_eq!(Connection::unix(&path).have(b"id"), DISCONNECTED),
+            "dc_server" => assert_eq!(TestConnection::unix(&path).have(b"id"), NOTOK),
+            "dc_client" => assert_eq!(TestConnection::unix(&path).have(b"id"), DISCONNECTED),
             _ => assert_eq!(answered(&path).1, format!("answered by process {}", running.pid())),
         }
         supervisor.expect("READY=1");

@@ -1,12 +1,12 @@
 //! What root gives up, and what it leaves behind although it may not remove it any more.
 
-use dc_tests::harness::agent::{Agent, unix};
-use dc_tests::harness::connection::{Connection, NOTOK};
-use dc_tests::harness::daemon::Daemon;
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::{Launch, Process, status};
-use dc_tests::harness::server::Server;
-use dc_tests::harness::supervisor::Supervisor;
+use dc_tests::harness::agent::{AgentProcess, unix};
+use dc_tests::harness::connection::{NOTOK, TestConnection};
+use dc_tests::harness::daemon::DaemonProcess;
+use dc_tests::harness::notify_receiver::NotifyReceiver;
+use dc_tests::harness::process::{ProgramLaunch, TestProcess, status};
+use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use nix::fcntl::OFlag;
 use nix::sys::signal::Signal;
 use nix::sys::wait::WaitStatus;
@@ -23,17 +23,17 @@ fn nobody() -> Option<User> {
     nobody
 }
 
-fn launch(place: &Place, upstream: &str) -> Launch {
+fn launch(place: &TestDir, upstream: &str) -> ProgramLaunch {
     let (socket, pidfile) = (place.file("scache"), place.file("pid"));
     let arguments = ["-daemon", "-pidfile", pidfile.to_str().unwrap(), "-listen", &unix(&socket)];
-    Launch::new("dc_client").with(arguments).with(["-server", upstream, "-user", "nobody"])
+    ProgramLaunch::new("dc_client").with(arguments).with(["-server", upstream, "-user", "nobody"])
 }
 
 #[test]
 fn an_agent_of_root_runs_as_its_user_with_the_socket_as_asked() {
     let Some(nobody) = nobody() else { return };
     let (uid, gid) = (nobody.uid.as_raw(), nobody.gid.as_raw());
-    let server = Server::start(&[]);
+    let server = ServerProcess::start(&[]);
     let upstream = format!("IP:{}", server.address());
     // With the names of the user, with no names, and with those of another.
     let group = nix::unistd::Group::from_gid(nobody.gid).unwrap().unwrap().name;
@@ -43,9 +43,9 @@ fn an_agent_of_root_runs_as_its_user_with_the_socket_as_asked() {
         (&["-sockowner", "root", "-sockgroup", "root"], 0, 0),
     ];
     for (options, owner, group) in cases {
-        let place = Place::new();
+        let place = TestDir::new();
         let launch = launch(&place, &upstream).with(options).with(["-sockperms", "660"]);
-        let daemon = Daemon::start(&launch, &place.file("pid"));
+        let daemon = DaemonProcess::start(&launch, &place.file("pid"));
         let ids = |id: u32| [id.to_string(), id.to_string(), id.to_string(), id.to_string()].join("\t");
         assert_eq!(status(daemon.pid(), "Uid"), ids(uid));
         assert_eq!(status(daemon.pid(), "Gid"), ids(gid));
@@ -57,15 +57,15 @@ fn an_agent_of_root_runs_as_its_user_with_the_socket_as_asked() {
             (owner, group, 0o660),
             "{options:?}"
         );
-        assert_eq!(Connection::unix(&place.file("scache")).have(b"id"), NOTOK);
+        assert_eq!(TestConnection::unix(&place.file("scache")).have(b"id"), NOTOK);
         let pid = daemon.pid();
-        assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+        assert_eq!(daemon.terminate(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
         assert_eq!(place.names(), Vec::<String>::new(), "{options:?}");
     }
 }
 
 /// The numbers of a process's descriptors that lead where its standard error does and do not block.
-fn own_ways_to_stderr(process: &Process) -> Vec<String> {
+fn own_ways_to_stderr(process: &TestProcess) -> Vec<String> {
     let of = |what: &str| format!("/proc/{}/{what}", process.pid());
     let stderr = fs::read_link(of("fd/2")).unwrap();
     let entries = fs::read_dir(of("fd")).unwrap().map(|entry| entry.unwrap());
@@ -85,9 +85,9 @@ fn the_log_does_not_block_where_the_user_may_not_open_standard_error() {
         return;
     }
     // The pipe of the test is root's.
-    let server = Server::start(&["-user", "nobody"]);
+    let server = ServerProcess::start(&["-user", "nobody"]);
     assert_eq!(own_ways_to_stderr(&server.process).len(), 1);
-    let agent = Agent::start(server.address(), &["-user", "nobody"]);
+    let agent = AgentProcess::start(server.address(), &["-user", "nobody"]);
     assert_eq!(own_ways_to_stderr(&agent.process).len(), 1);
 }
 
@@ -96,31 +96,31 @@ fn a_user_that_root_became_can_be_replaced_by_the_next() {
     if nobody().is_none() {
         return;
     }
-    let server = Server::start(&[]);
-    let place = Place::new();
+    let server = ServerProcess::start(&[]);
+    let place = TestDir::new();
     let launch = launch(&place, &format!("IP:{}", server.address()));
     for _ in 0..3 {
-        let daemon = Daemon::start(&launch, &place.file("pid"));
-        assert_eq!(Connection::unix(&place.file("scache")).have(b"id"), NOTOK);
+        let daemon = DaemonProcess::start(&launch, &place.file("pid"));
+        assert_eq!(TestConnection::unix(&place.file("scache")).have(b"id"), NOTOK);
         let pid = daemon.pid();
-        assert_eq!(daemon.end(Signal::SIGKILL), WaitStatus::Signaled(pid, Signal::SIGKILL, false));
+        assert_eq!(daemon.terminate(Signal::SIGKILL), WaitStatus::Signaled(pid, Signal::SIGKILL, false));
     }
-    let last = Daemon::start(&launch, &place.file("pid"));
-    last.end(Signal::SIGTERM);
+    let last = DaemonProcess::start(&launch, &place.file("pid"));
+    last.terminate(Signal::SIGTERM);
     assert_eq!(place.names(), Vec::<String>::new());
 }
 
 #[test]
 fn the_supervisor_of_root_is_told_by_who_became_a_user() {
     let Some(_) = nobody() else { return };
-    let (place, supervisor) = (Place::new(), Supervisor::start());
+    let (place, supervisor) = (TestDir::new(), NotifyReceiver::start());
     // The user alone could not connect to it.
     fs::set_permissions(supervisor.path(), fs::Permissions::from_mode(0o600)).unwrap();
-    let server = format!("IP:{}", Server::start(&[]).address());
+    let server = format!("IP:{}", ServerProcess::start(&[]).address());
     let launch = launch(&place, &server).with_variable("NOTIFY_SOCKET", supervisor.path());
-    let daemon = Daemon::start(&launch, &place.file("pid"));
+    let daemon = DaemonProcess::start(&launch, &place.file("pid"));
     supervisor.expect("READY=1");
     let pid = daemon.pid();
-    assert_eq!(daemon.end(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
+    assert_eq!(daemon.terminate(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
     supervisor.expect("STOPPING=1");
 }

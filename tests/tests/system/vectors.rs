@@ -3,9 +3,9 @@
 //! As in the recording one server, with `-sessions 64`, has all cases in their order: a case may find what an
 //! earlier one stored, and some rely on it. A connection that was left open must still be of use after its case.
 
-use dc_tests::harness::agent::Agent;
-use dc_tests::harness::connection::{Connection, NOTOK, request};
-use dc_tests::harness::server::Server;
+use dc_tests::harness::agent::AgentProcess;
+use dc_tests::harness::connection::{NOTOK, TestConnection, request};
+use dc_tests::harness::server::ServerProcess;
 use libdc::wire::frame::SessionOperation;
 use serde_json::Value;
 
@@ -16,18 +16,18 @@ const PROBE_UID: u32 = 0xfeed_face;
 
 #[test]
 fn the_server_answers_as_an_original_one() {
-    let server = Server::start(&["-sessions", "64"]);
+    let server = ServerProcess::start(&["-sessions", "64"]);
     replay_all(|| server.connect());
 }
 
 #[test]
 fn the_agent_passes_on_what_an_original_server_answers() {
-    let server = Server::start(&["-sessions", "64"]);
-    let agent = Agent::start(server.address(), &[]);
+    let server = ServerProcess::start(&["-sessions", "64"]);
+    let agent = AgentProcess::start(server.address(), &[]);
     replay_all(|| agent.connect());
 }
 
-fn replay_all(connect: impl Fn() -> Connection) {
+fn replay_all(connect: impl Fn() -> TestConnection) {
     let cases: Vec<Value> = serde_json::from_str(RECORDING).unwrap();
     assert_eq!(cases.len(), 40);
     for case in cases {
@@ -35,7 +35,7 @@ fn replay_all(connect: impl Fn() -> Connection) {
     }
 }
 
-fn replay(case: &Value, mut connection: Connection) {
+fn replay(case: &Value, mut connection: TestConnection) {
     let name = &case["name"];
     let mut closed = false;
     for (number, step) in case["steps"].as_array().unwrap().iter().enumerate() {

@@ -1,7 +1,7 @@
 //! The lock client for threads without a runtime.
 //!
 //! Somebody has to renew what is held while its holder works. So a client has one background thread, with a runtime
-//! of its own for the one connection; it ends with the last clone, [`Guard`] and [`Place`]. The methods do what those of
+//! of its own for the one connection; it ends with the last clone, [`Guard`] and [`QueuedLock`]. The methods do what those of
 //! the [asynchronous client](crate::client::lock) do, and block the calling thread; they may be called within a
 //! runtime too, which then does nothing else.
 //!
@@ -24,7 +24,7 @@ use crate::client::lock::boot_clock::BootClock;
 use crate::client::lock::{self, AcquireOptions, LockError, LockOptions, Loss};
 use crate::id::Token;
 use crate::net::address::Address;
-use crate::net::workers::runtime;
+use crate::net::runtime::runtime;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;
@@ -98,8 +98,8 @@ impl LockClient {
     ///
     /// # Errors
     /// As [`lock::LockClient::enqueue`].
-    pub fn enqueue(&self, key: &str, options: &AcquireOptions) -> Result<Place, LockError> {
-        Ok(Place { place: block_on(self.client.enqueue(key, options))? })
+    pub fn enqueue(&self, key: &str, options: &AcquireOptions) -> Result<QueuedLock, LockError> {
+        Ok(QueuedLock { place: block_on(self.client.enqueue(key, options))? })
     }
 
     /// The state of the server's locks, as JSON.
@@ -193,14 +193,14 @@ impl Guard {
     }
 }
 
-/// A place in the queue of a lock, or the lock itself where there was no queue. See [`lock::Place`].
+/// A place in the queue of a lock, or the lock itself where there was no queue. See [`lock::QueuedLock`].
 #[derive(Debug)]
 #[must_use = "a place that is dropped is given up"]
-pub struct Place {
-    place: lock::Place,
+pub struct QueuedLock {
+    place: lock::QueuedLock,
 }
 
-impl Place {
+impl QueuedLock {
     /// Whether the lock was held at once: [`wait`](Self::wait) will not wait.
     #[must_use]
     pub const fn is_held(&self) -> bool {
@@ -210,7 +210,7 @@ impl Place {
     /// Waits for the lock, as long as it takes.
     ///
     /// # Errors
-    /// As [`lock::Place::wait`].
+    /// As [`lock::QueuedLock::wait`].
     pub fn wait(self) -> Result<Guard, LockError> {
         block_on(self.place.wait()).map(Guard::new)
     }
@@ -218,16 +218,16 @@ impl Place {
     /// Waits for the lock, no longer than `timeout`. `None` says that the time was over.
     ///
     /// # Errors
-    /// As [`lock::Place::wait_within`].
+    /// As [`lock::QueuedLock::wait_within`].
     pub fn wait_within(self, timeout: Duration) -> Result<Option<Guard>, LockError> {
         Ok(block_on(self.place.wait_within(timeout))?.map(Guard::new))
     }
 }
 
 /// A thread that is woken when the future it waits for has got further.
-struct Parked(Thread);
+struct ThreadWaker(Thread);
 
-impl Wake for Parked {
+impl Wake for ThreadWaker {
     fn wake(self: Arc<Self>) {
         self.0.unpark();
     }
@@ -235,7 +235,7 @@ impl Wake for Parked {
 
 fn block_on<F: Future>(future: F) -> F::Output {
     let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Parked(thread::current())));
+    let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
             return output;
@@ -246,7 +246,7 @@ fn block_on<F: Future>(future: F) -> F::Output {
 
 fn block_on_within<F: Future>(future: F, timeout: Duration) -> Option<F::Output> {
     let mut future = pin!(future);
-    let waker = Waker::from(Arc::new(Parked(thread::current())));
+    let waker = Waker::from(Arc::new(ThreadWaker(thread::current())));
     let end = Instant::now().checked_add(timeout);
     loop {
         if let Poll::Ready(output) = future.as_mut().poll(&mut Context::from_waker(&waker)) {
@@ -263,7 +263,7 @@ fn block_on_within<F: Future>(future: F, timeout: Duration) -> Option<F::Output>
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::client::lock::driver_tests::{Played, Stage};
+    use crate::client::lock::driver_tests::{Played, ScriptedStage};
     use crate::wire::lock::LockStatus;
     use std::sync::mpsc;
 
@@ -274,7 +274,7 @@ mod tests {
         let (send, address) = mpsc::channel();
         let peer = thread::spawn(move || {
             runtime().unwrap().block_on(async {
-                let stage = Stage::new();
+                let stage = ScriptedStage::new();
                 send.send(stage.address()).unwrap();
                 script(stage.open().await).await;
             });

@@ -1,13 +1,13 @@
 //! The asynchronous lock client.
 
 use crate::client::lock::boot_clock::BootClock;
-use crate::client::lock::driver::Driver;
+use crate::client::lock::calls::{LockCall, WaitLimit};
+use crate::client::lock::driver::LockDriver;
 use crate::client::lock::error::LockError;
-use crate::client::lock::guard::{Guard, Place};
-use crate::client::lock::link::{LinkSettings, Reply};
+use crate::client::lock::guard::{Guard, QueuedLock};
+use crate::client::lock::machine::{CallReply, LockLinkSettings};
 use crate::client::lock::options::{AcquireOptions, LockOptions};
-use crate::client::lock::requests::{Ask, Until};
-use crate::client::lock::shared::{Asking, Shared};
+use crate::client::lock::shared::{CallFuture, SharedState};
 use crate::id::{LockKey, OwnedLockKey};
 use crate::limits::LOCK_MS_MAX;
 use crate::net::address::Address;
@@ -19,20 +19,20 @@ use std::time::Duration;
 /// Takes locks over one connection to an agent or a server. Cheap to clone; all clones are one client.
 ///
 /// The connection is opened when it is first needed, kept, and made anew when it breaks; what is held is claimed then.
-/// A task on the runtime does that, and renews. It ends in good order when the last clone, [`Guard`] and [`Place`] are
+/// A task on the runtime does that, and renews. It ends in good order when the last clone, [`Guard`] and [`QueuedLock`] are
 /// gone.
 ///
 /// All methods are cancel-safe: a future that is dropped gives its request up, at the server too, and a lock that was
 /// granted meanwhile is released.
 #[derive(Clone, Debug)]
 pub struct LockClient {
-    core: Arc<Core>,
+    core: Arc<ClientCore>,
 }
 
 /// What keeps the driver running.
 #[derive(Debug)]
-pub(super) struct Core {
-    pub(super) shared: Arc<Shared>,
+pub(super) struct ClientCore {
+    pub(super) shared: Arc<SharedState>,
 }
 
 impl LockClient {
@@ -62,15 +62,15 @@ impl LockClient {
     }
 
     /// A client, and its driver for somebody to run.
-    pub(super) fn with_clock(address: Address, options: LockOptions, clock: BootClock) -> (Self, Driver) {
-        let settings = LinkSettings {
+    pub(super) fn with_clock(address: Address, options: LockOptions, clock: BootClock) -> (Self, LockDriver) {
+        let settings = LockLinkSettings {
             auth_token: options.auth_token.clone(),
             timeout_ms: u64::try_from(options.timeout.as_millis()).unwrap_or(u64::MAX).clamp(1, LOCK_MS_MAX),
             resumes: options.peer.resumes(&address),
         };
-        let shared = Arc::new(Shared::new(clock, settings));
-        let driver = Driver::new(Arc::clone(&shared), address, options);
-        (Self { core: Arc::new(Core { shared }) }, driver)
+        let shared = Arc::new(SharedState::new(clock, settings));
+        let driver = LockDriver::new(Arc::clone(&shared), address, options);
+        (Self { core: Arc::new(ClientCore { shared }) }, driver)
     }
 
     /// Waits until the connection stands, or the next attempt to open one has failed.
@@ -78,7 +78,7 @@ impl LockClient {
     /// # Errors
     /// Why there is none.
     pub async fn ready(&self) -> Result<(), LockError> {
-        self.begin(|_| Ask::Ready)?.await.map(drop)
+        self.begin(|_| LockCall::Ready)?.await.map(drop)
     }
 
     /// Takes the lock `key`, waiting for it as long as it takes.
@@ -86,7 +86,7 @@ impl LockClient {
     /// # Errors
     /// See [`LockError`]. While there is no connection it waits too, unless [`AcquireOptions::retry`] is off.
     pub async fn acquire(&self, key: &str, options: &AcquireOptions) -> Result<Guard, LockError> {
-        let granted = self.ask_for(key, options, |_| Until::Forever, options.retry).await?;
+        let granted = self.ask_for(key, options, |_| WaitLimit::Forever, options.retry).await?;
         granted.ok_or(LockError::Refused(LockStatus::Timeout))
     }
 
@@ -101,7 +101,7 @@ impl LockClient {
         options: &AcquireOptions,
     ) -> Result<Option<Guard>, LockError> {
         let retry = options.retry;
-        self.ask_for(key, options, |now| Until::Time(now.after_ms(whole_ms(timeout))), retry).await
+        self.ask_for(key, options, |now| WaitLimit::Time(now.after_ms(whole_ms(timeout))), retry).await
     }
 
     /// Takes the lock `key` if it can be had at once. `None` says that it can't.
@@ -109,7 +109,7 @@ impl LockClient {
     /// # Errors
     /// See [`LockError`].
     pub async fn try_acquire(&self, key: &str, options: &AcquireOptions) -> Result<Option<Guard>, LockError> {
-        self.ask_for(key, options, |_| Until::Now, false).await
+        self.ask_for(key, options, |_| WaitLimit::Now, false).await
     }
 
     /// Takes a place in the queue of the lock `key`, or the lock itself where there is no queue. A client has one
@@ -117,13 +117,15 @@ impl LockClient {
     ///
     /// # Errors
     /// See [`LockError`].
-    pub async fn enqueue(&self, key: &str, options: &AcquireOptions) -> Result<Place, LockError> {
+    pub async fn enqueue(&self, key: &str, options: &AcquireOptions) -> Result<QueuedLock, LockError> {
         let (key, limit, lease_ms) = checked(key, options)?;
         let queue = key.clone();
-        let reply = self.begin(|_| Ask::Enqueue { key: queue, limit, lease_ms })?.await?;
+        let reply = self.begin(|_| LockCall::Enqueue { key: queue, limit, lease_ms })?.await?;
         match reply {
-            Reply::Granted(hold) => Guard::new(&self.core, hold).map(|guard| Place::held(&self.core, guard)),
-            Reply::Queued { connection } => Ok(Place::queued(&self.core, key, connection)),
+            CallReply::Granted(hold) => {
+                Guard::new(&self.core, hold).map(|guard| QueuedLock::held(&self.core, guard))
+            }
+            CallReply::Queued { connection } => Ok(QueuedLock::queued(&self.core, key, connection)),
             _ => Err(LockError::Refused(LockStatus::Ok)),
         }
     }
@@ -133,8 +135,8 @@ impl LockClient {
     /// # Errors
     /// See [`LockError`].
     pub async fn stats(&self) -> Result<String, LockError> {
-        match self.begin(|_| Ask::Stats)?.await? {
-            Reply::Stats(json) => Ok(String::from_utf8_lossy(&json).into_owned()),
+        match self.begin(|_| LockCall::Stats)?.await? {
+            CallReply::Stats(json) => Ok(String::from_utf8_lossy(&json).into_owned()),
             _ => Err(LockError::Refused(LockStatus::Ok)),
         }
     }
@@ -152,20 +154,21 @@ impl LockClient {
         &self,
         key: &str,
         options: &AcquireOptions,
-        until: impl FnOnce(Time) -> Until,
+        until: impl FnOnce(Time) -> WaitLimit,
         patient: bool,
     ) -> Result<Option<Guard>, LockError> {
         let (key, limit, lease_ms) = checked(key, options)?;
-        let asking = self.begin(|now| Ask::Acquire { key, limit, lease_ms, until: until(now), patient })?;
+        let asking =
+            self.begin(|now| LockCall::Acquire { key, limit, lease_ms, until: until(now), patient })?;
         granted(&self.core, &asking.await?)
     }
 
-    fn begin(&self, ask: impl FnOnce(Time) -> Ask) -> Result<Asking, LockError> {
-        Asking::begin(&self.core.shared, ask)
+    fn begin(&self, ask: impl FnOnce(Time) -> LockCall) -> Result<CallFuture, LockError> {
+        CallFuture::begin(&self.core.shared, ask)
     }
 }
 
-impl Drop for Core {
+impl Drop for ClientCore {
     fn drop(&mut self) {
         // A forked child has nothing to close.
         let closed = self.shared.change(|state, now| state.link.close(now));
@@ -174,10 +177,10 @@ impl Drop for Core {
 }
 
 /// The guard of what was granted; `None` if the time to wait was over.
-pub(super) fn granted(core: &Arc<Core>, reply: &Reply) -> Result<Option<Guard>, LockError> {
+pub(super) fn granted(core: &Arc<ClientCore>, reply: &CallReply) -> Result<Option<Guard>, LockError> {
     match reply {
-        Reply::Granted(hold) => Guard::new(core, *hold).map(Some),
-        Reply::TimedOut => Ok(None),
+        CallReply::Granted(hold) => Guard::new(core, *hold).map(Some),
+        CallReply::TimedOut => Ok(None),
         _ => Err(LockError::Refused(LockStatus::Ok)),
     }
 }

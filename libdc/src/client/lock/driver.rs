@@ -14,11 +14,11 @@
 //! Timers of the runtime stand still while the machine is suspended, so while something is held they are set for a
 //! second at most.
 
-use crate::client::lock::error::{LinkFault, LockError};
-use crate::client::lock::link::Link;
+use crate::client::lock::error::{LockError, LockLinkError};
+use crate::client::lock::machine::LockMachine;
 use crate::client::lock::options::LockOptions;
-use crate::client::lock::shared::Shared;
-use crate::client::stream::Stream;
+use crate::client::lock::shared::SharedState;
+use crate::client::session::stream::ClientStream;
 use crate::id::LinkId;
 use crate::net::address::Address;
 use crate::time::Time;
@@ -42,27 +42,27 @@ const TIMER_MS_MAX: u64 = 24 * 3_600_000;
 /// Bytes read at once.
 const READ_BYTES: usize = 16 << 10;
 
-type Connecting = Pin<Box<dyn Future<Output = io::Result<Stream>> + Send>>;
+type Connecting = Pin<Box<dyn Future<Output = io::Result<ClientStream>> + Send>>;
 
 /// The driver of a client.
-pub(super) struct Driver {
-    shared: Arc<Shared>,
+pub(super) struct LockDriver {
+    shared: Arc<SharedState>,
     address: Address,
     options: LockOptions,
-    phase: Phase,
+    phase: DriverPhase,
     link_id: Option<LinkId>,
     pause_ms: u64,
     buffer: Box<[u8]>,
 }
 
-enum Phase {
+enum DriverPhase {
     Idle,
     Pausing { until: Time },
     Connecting(Connecting),
-    Connected { stream: Stream, up_since: Option<Time> },
+    Connected { stream: ClientStream, up_since: Option<Time> },
 }
 
-enum Step {
+enum DriverStep {
     /// There may be more to do.
     Again,
     /// There is nothing to do before the task is woken.
@@ -71,11 +71,11 @@ enum Step {
     End,
 }
 
-impl Driver {
-    pub(super) fn new(shared: Arc<Shared>, address: Address, options: LockOptions) -> Self {
+impl LockDriver {
+    pub(super) fn new(shared: Arc<SharedState>, address: Address, options: LockOptions) -> Self {
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
         let pause_ms = PAUSE_MS_MIN;
-        Self { shared, address, options, phase: Phase::Idle, link_id: None, pause_ms, buffer }
+        Self { shared, address, options, phase: DriverPhase::Idle, link_id: None, pause_ms, buffer }
     }
 
     /// Serves the client until it is closed.
@@ -96,9 +96,9 @@ impl Driver {
             drop(state);
             wake.into_iter().for_each(std::task::Waker::wake);
             match step {
-                Step::Again => {}
-                Step::End => return Poll::Ready(()),
-                Step::Wait => {
+                DriverStep::Again => {}
+                DriverStep::End => return Poll::Ready(()),
+                DriverStep::Wait => {
                     timer.as_mut().reset(Instant::now() + Duration::from_millis(wait_ms));
                     ready!(timer.as_mut().poll(cx));
                 }
@@ -106,57 +106,58 @@ impl Driver {
         }
     }
 
-    fn wait_ms(&self, now: Time, link: &Link) -> u64 {
-        let pause = if let Phase::Pausing { until } = self.phase { Some(until) } else { None };
+    fn wait_ms(&self, now: Time, link: &LockMachine) -> u64 {
+        let pause = if let DriverPhase::Pausing { until } = self.phase { Some(until) } else { None };
         let deadline = [link.deadline(), pause].into_iter().flatten().min();
         let wait_ms = deadline.map_or(TIMER_MS_MAX, |deadline| deadline.ms_since(now));
         wait_ms.min(if link.is_holding() { LOOK_MS } else { TIMER_MS_MAX })
     }
 
-    fn step(&mut self, cx: &mut Context<'_>, now: Time, link: &mut Link) -> Step {
+    fn step(&mut self, cx: &mut Context<'_>, now: Time, link: &mut LockMachine) -> DriverStep {
         if let Err(fault) = link.tick(now) {
             self.broken(now, link, fault);
-            return Step::Again;
+            return DriverStep::Again;
         }
         if link.is_closed() {
-            return Step::End;
+            return DriverStep::End;
         }
         match &mut self.phase {
-            Phase::Idle if link.wants_connection() => self.connect(),
-            Phase::Pausing { until } if *until <= now || link.is_hasty() => {
-                self.phase = Phase::Idle;
-                Step::Again
+            DriverPhase::Idle if link.wants_connection() => self.connect(),
+            DriverPhase::Pausing { until } if *until <= now || link.fails_fast() => {
+                self.phase = DriverPhase::Idle;
+                DriverStep::Again
             }
-            Phase::Idle | Phase::Pausing { .. } => Step::Wait,
-            Phase::Connecting(connecting) => match connecting.as_mut().poll(cx) {
-                Poll::Pending => Step::Wait,
+            DriverPhase::Idle | DriverPhase::Pausing { .. } => DriverStep::Wait,
+            DriverPhase::Connecting(connecting) => match connecting.as_mut().poll(cx) {
+                Poll::Pending => DriverStep::Wait,
                 Poll::Ready(connected) => {
-                    let connected = connected.and_then(|stream| self.greet(now, link, stream));
+                    let connected = connected.and_then(|stream| self.send_hello(now, link, stream));
                     if let Err(source) = connected {
                         let address = self.address.clone();
                         link.disconnected(now, &LockError::Connect { address, source: Arc::new(source) });
                         self.pause(now);
                     }
-                    Step::Again
+                    DriverStep::Again
                 }
             },
-            Phase::Connected { .. } => match self.serve(cx, now, link) {
+            DriverPhase::Connected { .. } => match self.serve(cx, now, link) {
                 Ok(step) => step,
                 Err(fault) => {
                     self.broken(now, link, fault);
-                    Step::Again
+                    DriverStep::Again
                 }
             },
         }
     }
 
-    fn connect(&mut self) -> Step {
+    fn connect(&mut self) -> DriverStep {
         let (address, within) = (self.address.clone(), self.options.timeout);
-        self.phase = Phase::Connecting(Box::pin(async move { Stream::connect(&address, within).await }));
-        Step::Again
+        self.phase =
+            DriverPhase::Connecting(Box::pin(async move { ClientStream::connect(&address, within).await }));
+        DriverStep::Again
     }
 
-    fn greet(&mut self, now: Time, link: &mut Link, stream: Stream) -> io::Result<()> {
+    fn send_hello(&mut self, now: Time, link: &mut LockMachine, stream: ClientStream) -> io::Result<()> {
         let mut random = [0; 32];
         let link_id = match self.link_id {
             Some(link_id) => link_id,
@@ -168,16 +169,23 @@ impl Driver {
         };
         getrandom::fill(&mut random).map_err(io::Error::other)?;
         link.connected(now, link_id, &random);
-        self.phase = Phase::Connected { stream, up_since: None };
+        self.phase = DriverPhase::Connected { stream, up_since: None };
         Ok(())
     }
 
-    fn serve(&mut self, cx: &mut Context<'_>, now: Time, link: &mut Link) -> Result<Step, LinkFault> {
-        let Phase::Connected { stream, up_since } = &mut self.phase else { return Ok(Step::Again) };
-        let io = |error: io::Error| LinkFault::Io(error.kind());
+    fn serve(
+        &mut self,
+        cx: &mut Context<'_>,
+        now: Time,
+        link: &mut LockMachine,
+    ) -> Result<DriverStep, LockLinkError> {
+        let DriverPhase::Connected { stream, up_since } = &mut self.phase else {
+            return Ok(DriverStep::Again);
+        };
+        let io = |error: io::Error| LockLinkError::Io(error.kind());
         while !link.outbox().is_empty() {
             match stream.poll_send(cx, link.outbox().pending()).map_err(io)? {
-                Poll::Ready(0) => return Err(LinkFault::Closed),
+                Poll::Ready(0) => return Err(LockLinkError::Closed),
                 Poll::Ready(written) => link.outbox().advance(written),
                 Poll::Pending => break,
             }
@@ -185,7 +193,7 @@ impl Driver {
         // That it is not done yet is nothing to wait for: the next turn goes on.
         let _flushed = stream.poll_flush(cx).map_err(io)?;
         let Poll::Ready(read) = stream.poll_receive(cx, &mut self.buffer).map_err(io)? else {
-            return Ok(Step::Wait);
+            return Ok(DriverStep::Wait);
         };
         if read == 0 {
             return Err(link.closed());
@@ -194,18 +202,18 @@ impl Driver {
         if link.is_up() {
             up_since.get_or_insert(now);
         }
-        Ok(Step::Again)
+        Ok(DriverStep::Again)
     }
 
-    fn broken(&mut self, now: Time, link: &mut Link, fault: LinkFault) {
+    fn broken(&mut self, now: Time, link: &mut LockMachine, fault: LockLinkError) {
         let up_since = match &self.phase {
-            Phase::Connected { up_since, .. } => *up_since,
+            DriverPhase::Connected { up_since, .. } => *up_since,
             _ => None,
         };
         link.disconnected(now, &LockError::from_fault(fault));
-        if up_since.is_some_and(|since| now.ms_since(since) >= LASTED_MS) || fault == LinkFault::GoAway {
+        if up_since.is_some_and(|since| now.ms_since(since) >= LASTED_MS) || fault == LockLinkError::GoAway {
             self.pause_ms = PAUSE_MS_MIN;
-            self.phase = Phase::Idle;
+            self.phase = DriverPhase::Idle;
         } else {
             self.pause(now);
         }
@@ -216,20 +224,20 @@ impl Driver {
         // Without randomness the pauses are merely in step.
         let quarter = getrandom::fill(&mut random).map_or(0, |()| u64::from(random[0]));
         let pause_ms = self.pause_ms - self.pause_ms / 4 * quarter / 255;
-        self.phase = Phase::Pausing { until: now.after_ms(pause_ms) };
+        self.phase = DriverPhase::Pausing { until: now.after_ms(pause_ms) };
         let most_ms = u64::try_from(self.options.retry.as_millis()).unwrap_or(u64::MAX);
         self.pause_ms = (self.pause_ms * 2).min(most_ms.max(PAUSE_MS_MIN));
     }
 }
 
-impl fmt::Debug for Driver {
+impl fmt::Debug for LockDriver {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Driver").field("address", &self.address).finish_non_exhaustive()
     }
 }
 
 /// Whoever still waits is told that nobody serves the client any more: it was closed, or its runtime has ended.
-impl Drop for Driver {
+impl Drop for LockDriver {
     fn drop(&mut self) {
         let ended = self.shared.change(|state, now| {
             state.link.close(now);
@@ -237,7 +245,7 @@ impl Drop for Driver {
         });
         // A forked child has nothing to end.
         if ended.is_ok() {
-            self.shared.end();
+            self.shared.shut_down();
         }
     }
 }

@@ -2,7 +2,7 @@
 //! next thing to happen.
 
 use crate::client::lock::boot_clock::BootClock;
-use crate::client::lock::{AcquireOptions, Guard, LockClient, LockError, LockOptions, Loss, Peer};
+use crate::client::lock::{AcquireOptions, Guard, LockClient, LockError, LockOptions, Loss, PeerKind};
 use crate::id::{Grant, Token};
 use crate::net::address::Address;
 use crate::wire::frame::{Direction, LinkOperation, MessageHead, Operation};
@@ -30,12 +30,12 @@ fn lock() -> AcquireOptions {
 }
 
 /// Where a played server listens.
-pub(super) struct Stage {
+pub(super) struct ScriptedStage {
     listener: Option<UnixListener>,
     directory: TempDir,
 }
 
-impl Stage {
+impl ScriptedStage {
     pub(super) fn new() -> Self {
         let mut stage = Self { listener: None, directory: tempfile::tempdir().unwrap() };
         stage.listen();
@@ -56,7 +56,7 @@ impl Stage {
     }
 
     /// A client that takes the peer for a server, or for an agent.
-    fn client(&self, peer: Peer) -> LockClient {
+    fn client(&self, peer: PeerKind) -> LockClient {
         let address = self.address();
         let options = LockOptions { peer, ..LockOptions::default() };
         let (client, driver) = LockClient::with_clock(address, options, BootClock::Runtime(Instant::now()));
@@ -78,7 +78,7 @@ impl Stage {
     }
 
     /// A client, its connection, and a lock that it holds.
-    pub(super) async fn hold(&self, as_peer: Peer) -> (LockClient, Played, Guard) {
+    pub(super) async fn hold(&self, as_peer: PeerKind) -> (LockClient, Played, Guard) {
         let client = self.client(as_peer);
         let taken = client.clone();
         let taking = tokio::spawn(async move { taken.acquire("k", &lock()).await });
@@ -173,8 +173,8 @@ impl Played {
 
 #[tokio::test(start_paused = true)]
 async fn a_lock_is_renewed_while_it_is_held_and_released() {
-    let stage = Stage::new();
-    let (_client, mut peer, guard) = stage.hold(Peer::Server).await;
+    let stage = ScriptedStage::new();
+    let (_client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     assert_eq!((guard.key(), guard.fence(), guard.lease()), ("k", 1, ms(LEASE_MS)));
     assert!(guard.is_valid_for(ms(10_000)) && !guard.is_valid_for(ms(10_001)));
     let start = Instant::now();
@@ -195,8 +195,8 @@ async fn a_lock_is_renewed_while_it_is_held_and_released() {
 
 #[tokio::test(start_paused = true)]
 async fn a_guard_that_is_dropped_releases_and_a_client_that_is_dropped_says_bye() {
-    let stage = Stage::new();
-    let (client, mut peer, guard) = stage.hold(Peer::Server).await;
+    let stage = ScriptedStage::new();
+    let (client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     drop(guard);
     peer.status("RELEASE", LockStatus::Ok).await;
     drop(client);
@@ -206,8 +206,8 @@ async fn a_guard_that_is_dropped_releases_and_a_client_that_is_dropped_says_bye(
 
 #[tokio::test(start_paused = true)]
 async fn a_guard_keeps_its_client() {
-    let stage = Stage::new();
-    let (client, mut peer, guard) = stage.hold(Peer::Server).await;
+    let stage = ScriptedStage::new();
+    let (client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     drop(client);
     peer.renew().await;
     drop(guard);
@@ -217,8 +217,8 @@ async fn a_guard_keeps_its_client() {
 
 #[tokio::test(start_paused = true)]
 async fn closing_waits_for_the_server() {
-    let stage = Stage::new();
-    let (client, mut peer, guard) = stage.hold(Peer::Server).await;
+    let stage = ScriptedStage::new();
+    let (client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     let closing = tokio::spawn(client.close());
     peer.status("BYE", LockStatus::Ok).await;
     closing.await.unwrap();
@@ -228,8 +228,8 @@ async fn closing_waits_for_the_server() {
 
 #[tokio::test(start_paused = true)]
 async fn what_is_not_renewed_is_lost_before_the_grace_is_over() {
-    let stage = Stage::new();
-    let (_client, mut peer, guard) = stage.hold(Peer::Server).await;
+    let stage = ScriptedStage::new();
+    let (_client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     let start = Instant::now();
     let loss = tokio::select! {
         loss = guard.lost() => loss,
@@ -244,8 +244,8 @@ async fn what_is_not_renewed_is_lost_before_the_grace_is_over() {
 
 #[tokio::test(start_paused = true)]
 async fn the_server_s_word_is_told_at_once() {
-    let stage = Stage::new();
-    let (_client, mut peer, guard) = stage.hold(Peer::Server).await;
+    let stage = ScriptedStage::new();
+    let (_client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     let start = Instant::now();
     peer.status("RENEW", LockStatus::Error).await;
     assert_eq!(guard.lost().await, Loss::Refused);
@@ -256,8 +256,8 @@ async fn the_server_s_word_is_told_at_once() {
 
 /// The link is cut while a lock is held; the claim is answered so.
 async fn cut(answer: LockStatus) -> (LockClient, Played, Guard) {
-    let stage = Stage::new();
-    let (client, peer, guard) = stage.hold(Peer::Server).await;
+    let stage = ScriptedStage::new();
+    let (client, peer, guard) = stage.hold(PeerKind::Server).await;
     drop(peer);
     let mut peer = stage.accept().await;
     assert!(!guard.is_valid_for(Duration::ZERO), "not while the connection is broken");
@@ -287,16 +287,16 @@ async fn a_lock_that_the_server_does_not_know_any_more_is_lost() {
 
 #[tokio::test(start_paused = true)]
 async fn over_an_agent_a_broken_connection_is_a_loss() {
-    let stage = Stage::new();
-    let (_client, peer, guard) = stage.hold(Peer::ByAddress).await;
+    let stage = ScriptedStage::new();
+    let (_client, peer, guard) = stage.hold(PeerKind::ByAddress).await;
     drop(peer);
     assert_eq!(guard.lost().await, Loss::Disconnected);
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_future_that_is_dropped_cancels_its_request() {
-    let stage = Stage::new();
-    let client = stage.client(Peer::Server);
+    let stage = ScriptedStage::new();
+    let client = stage.client(PeerKind::Server);
     let asking = client.clone();
     let asking = tokio::spawn(async move { asking.acquire("k", &lock()).await });
     let mut peer = stage.open().await;
@@ -310,8 +310,8 @@ async fn a_future_that_is_dropped_cancels_its_request() {
 
 #[tokio::test(start_paused = true)]
 async fn a_grant_that_nobody_takes_any_more_is_released() {
-    let stage = Stage::new();
-    let client = stage.client(Peer::Server);
+    let stage = ScriptedStage::new();
+    let client = stage.client(PeerKind::Server);
     let options = lock();
     let mut asking = Box::pin(client.acquire("k", &options));
     let mut peer = tokio::select! {
@@ -332,8 +332,8 @@ async fn a_grant_that_nobody_takes_any_more_is_released() {
 
 #[tokio::test(start_paused = true)]
 async fn who_waits_waits_through_an_outage() {
-    let mut stage = Stage::new();
-    let client = stage.client(Peer::Server);
+    let mut stage = ScriptedStage::new();
+    let client = stage.client(PeerKind::Server);
     let asking = client.clone();
     let asking = tokio::spawn(async move { asking.acquire("k", &lock()).await });
     let mut peer = stage.open().await;
@@ -350,9 +350,9 @@ async fn who_waits_waits_through_an_outage() {
 
 #[tokio::test(start_paused = true)]
 async fn who_would_rather_be_told_is_told() {
-    let mut stage = Stage::new();
+    let mut stage = ScriptedStage::new();
     stage.listener = None;
-    let client = stage.client(Peer::Server);
+    let client = stage.client(PeerKind::Server);
     assert!(matches!(client.ready().await, Err(LockError::Connect { .. })));
     assert!(matches!(client.try_acquire("k", &lock()).await, Err(LockError::Connect { .. })));
     let options = AcquireOptions { retry: false, ..lock() };
@@ -362,8 +362,8 @@ async fn who_would_rather_be_told_is_told() {
 
 #[tokio::test(start_paused = true)]
 async fn time_and_places() {
-    let stage = Stage::new();
-    let client = stage.client(Peer::Server);
+    let stage = ScriptedStage::new();
+    let client = stage.client(PeerKind::Server);
     let asking = tokio::spawn(async move {
         assert!(client.try_acquire("k", &lock()).await.unwrap().is_none());
         assert!(client.acquire_within("k", ms(5), &lock()).await.unwrap().is_none());
@@ -389,8 +389,8 @@ async fn time_and_places() {
 
 #[tokio::test(start_paused = true)]
 async fn what_can_not_be_is_refused_before_it_is_asked() {
-    let stage = Stage::new();
-    let client = stage.client(Peer::Server);
+    let stage = ScriptedStage::new();
+    let client = stage.client(PeerKind::Server);
     for (key, options, text) in [
         ("a b", lock(), "InvalidKey"),
         ("", lock(), "InvalidKey"),
@@ -406,8 +406,8 @@ async fn what_can_not_be_is_refused_before_it_is_asked() {
 fn a_runtime_that_ends_ends_the_client() {
     let stage_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (client, guard) = stage_runtime.block_on(async {
-        let stage = Stage::new();
-        let (client, _peer, guard) = stage.hold(Peer::Server).await;
+        let stage = ScriptedStage::new();
+        let (client, _peer, guard) = stage.hold(PeerKind::Server).await;
         (client, guard)
     });
     assert!(guard.is_valid_for(ms(1)));

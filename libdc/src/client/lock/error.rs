@@ -3,7 +3,7 @@
 //! That a lock is held by somebody else, or that the time to wait was over, is an answer and no error.
 
 use crate::net::address::Address;
-use crate::wire::corruption::Corruption;
+use crate::wire::decode_error::DecodeError;
 use crate::wire::lock::LockStatus;
 use std::io;
 use std::sync::Arc;
@@ -32,7 +32,7 @@ pub enum LockError {
     },
     /// The connection was lost before the answer came. A lock that may have been granted is released by the server.
     #[error("the connection was lost: {0}")]
-    Disconnected(LinkFault),
+    Disconnected(LockLinkError),
     /// The agent can't reach the server at the moment.
     #[error("the agent can't reach the server")]
     AgentDisconnected,
@@ -104,7 +104,7 @@ pub enum Loss {
 /// Why a connection is of no more use.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
-pub enum LinkFault {
+pub enum LockLinkError {
     /// The peer closed it.
     #[error("closed by the peer")]
     Closed,
@@ -116,7 +116,7 @@ pub enum LinkFault {
     Io(io::ErrorKind),
     /// What the peer sent can't be read.
     #[error("malformed answer: {0}")]
-    Corruption(#[from] Corruption),
+    Corruption(#[from] DecodeError),
     /// An answer came that nobody had asked for.
     #[error("an answer came that nobody had asked for")]
     Unasked,
@@ -162,18 +162,20 @@ impl LockError {
     }
 
     /// The error of requests that were under way over a connection that ended so.
-    pub(super) const fn from_fault(fault: LinkFault) -> Self {
+    pub(super) const fn from_fault(fault: LockLinkError) -> Self {
         match fault {
-            LinkFault::Refused(status @ (LockStatus::ErrorAuth | LockStatus::ErrorDisconnected)) => {
+            LockLinkError::Refused(status @ (LockStatus::ErrorAuth | LockStatus::ErrorDisconnected)) => {
                 Self::from_status(status)
             }
-            LinkFault::Refused(LockStatus::ErrorUnsupported) | LinkFault::Unsupported => Self::Unsupported,
+            LockLinkError::Refused(LockStatus::ErrorUnsupported) | LockLinkError::Unsupported => {
+                Self::Unsupported
+            }
             fault => Self::Disconnected(fault),
         }
     }
 
     /// Whether a later attempt may fare better.
-    pub(super) const fn may_pass(&self) -> bool {
+    pub(super) const fn is_transient(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Disconnected(_) | Self::AgentDisconnected)
     }
 }

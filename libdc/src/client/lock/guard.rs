@@ -1,10 +1,10 @@
 //! A lock that is held, and a place in the queue of one.
 
-use crate::client::lock::client::{Core, granted, whole_ms};
+use crate::client::lock::calls::{LockCall, WaitLimit};
+use crate::client::lock::client::{ClientCore, granted, whole_ms};
 use crate::client::lock::error::{LockError, Loss};
-use crate::client::lock::holds::{Hold, HoldId};
-use crate::client::lock::requests::{Ask, Until};
-use crate::client::lock::shared::Asking;
+use crate::client::lock::lease::{Lease, LeaseId};
+use crate::client::lock::shared::CallFuture;
 use crate::id::{OwnedLockKey, Token};
 use crate::time::Time;
 use crate::wire::lock::LockStatus;
@@ -25,8 +25,8 @@ use tokio::sync::watch;
 #[derive(Debug)]
 #[must_use = "a guard that is dropped releases its lock"]
 pub struct Guard {
-    core: Arc<Core>,
-    hold: HoldId,
+    core: Arc<ClientCore>,
+    hold: LeaseId,
     key: OwnedLockKey,
     token: Token,
     news: watch::Receiver<Option<Loss>>,
@@ -34,7 +34,7 @@ pub struct Guard {
 }
 
 impl Guard {
-    pub(super) fn new(core: &Arc<Core>, hold: HoldId) -> Result<Self, LockError> {
+    pub(super) fn new(core: &Arc<ClientCore>, hold: LeaseId) -> Result<Self, LockError> {
         let named = core.shared.look(|link, _| link.hold(hold).map(|hold| (hold.key.clone(), hold.token)))?;
         let (key, token) = named.ok_or(LockError::Closed)?;
         let news = core.shared.watch(hold)?;
@@ -105,7 +105,7 @@ impl Guard {
     /// [`LockError::NotHeld`] if it is lost; see [`LockError`].
     pub async fn renew(&self) -> Result<(), LockError> {
         let hold = self.hold;
-        Asking::begin(&self.core.shared, |_| Ask::Renew { hold })?.await.map(drop)
+        CallFuture::begin(&self.core.shared, |_| LockCall::Renew { hold })?.await.map(drop)
     }
 
     /// Releases the lock, and waits for the server's word. A future that is dropped releases it all the same.
@@ -117,12 +117,12 @@ impl Guard {
     pub async fn release(mut self) -> Result<(), LockError> {
         self.is_released = true;
         let hold = self.hold;
-        let asking = Asking::begin_with(&self.core.shared, |link, now| link.release(now, hold))?;
+        let asking = CallFuture::begin_with(&self.core.shared, |link, now| link.release(now, hold))?;
         self.forget();
         asking.await.map(drop)
     }
 
-    fn look<T>(&self, look: impl FnOnce(&Hold, Time) -> T) -> Option<T> {
+    fn look<T>(&self, look: impl FnOnce(&Lease, Time) -> T) -> Option<T> {
         let looked = self.core.shared.look(|link, now| link.hold(self.hold).map(|hold| look(hold, now)));
         looked.ok().flatten()
     }
@@ -154,30 +154,30 @@ impl Drop for Guard {
 /// is given up.
 #[derive(Debug)]
 #[must_use = "a place that is dropped is given up"]
-pub struct Place {
-    core: Arc<Core>,
-    standing: Option<Standing>,
+pub struct QueuedLock {
+    core: Arc<ClientCore>,
+    standing: Option<QueuePosition>,
 }
 
 #[derive(Debug)]
-enum Standing {
+enum QueuePosition {
     Held(Guard),
     Queued { key: OwnedLockKey, connection: u64 },
 }
 
-impl Place {
-    pub(super) fn held(core: &Arc<Core>, guard: Guard) -> Self {
-        Self { core: Arc::clone(core), standing: Some(Standing::Held(guard)) }
+impl QueuedLock {
+    pub(super) fn held(core: &Arc<ClientCore>, guard: Guard) -> Self {
+        Self { core: Arc::clone(core), standing: Some(QueuePosition::Held(guard)) }
     }
 
-    pub(super) fn queued(core: &Arc<Core>, key: OwnedLockKey, connection: u64) -> Self {
-        Self { core: Arc::clone(core), standing: Some(Standing::Queued { key, connection }) }
+    pub(super) fn queued(core: &Arc<ClientCore>, key: OwnedLockKey, connection: u64) -> Self {
+        Self { core: Arc::clone(core), standing: Some(QueuePosition::Queued { key, connection }) }
     }
 
     /// Whether the lock was held at once: [`wait`](Self::wait) will not wait.
     #[must_use]
     pub const fn is_held(&self) -> bool {
-        matches!(self.standing, Some(Standing::Held(_)))
+        matches!(self.standing, Some(QueuePosition::Held(_)))
     }
 
     /// Waits for the lock, as long as it takes.
@@ -186,7 +186,7 @@ impl Place {
     /// [`LockError::NotEnqueued`] or [`LockError::Disconnected`] if the connection has broken since,
     /// [`LockError::LeaseExpired`] if the lock came and went before; see [`LockError`].
     pub async fn wait(self) -> Result<Guard, LockError> {
-        let guard = self.wait_until(|_| Until::Forever).await?;
+        let guard = self.wait_until(|_| WaitLimit::Forever).await?;
         guard.ok_or(LockError::Refused(LockStatus::Timeout))
     }
 
@@ -195,19 +195,19 @@ impl Place {
     /// # Errors
     /// As [`wait`](Self::wait).
     pub async fn wait_within(self, timeout: Duration) -> Result<Option<Guard>, LockError> {
-        self.wait_until(|now| Until::Time(now.after_ms(whole_ms(timeout)))).await
+        self.wait_until(|now| WaitLimit::Time(now.after_ms(whole_ms(timeout)))).await
     }
 
-    async fn wait_until(mut self, until: impl FnOnce(Time) -> Until) -> Result<Option<Guard>, LockError> {
+    async fn wait_until(mut self, until: impl FnOnce(Time) -> WaitLimit) -> Result<Option<Guard>, LockError> {
         match self.standing.take() {
-            Some(Standing::Held(guard)) => Ok(Some(guard)),
-            Some(Standing::Queued { key, connection }) => {
-                let asking = Asking::begin(&self.core.shared, |now| {
+            Some(QueuePosition::Held(guard)) => Ok(Some(guard)),
+            Some(QueuePosition::Queued { key, connection }) => {
+                let asking = CallFuture::begin(&self.core.shared, |now| {
                     let until = match until(now) {
-                        Until::Time(end) if end <= now => Until::Now,
+                        WaitLimit::Time(end) if end <= now => WaitLimit::Now,
                         until => until,
                     };
-                    Ask::Wait { key, until, connection }
+                    LockCall::Wait { key, until, connection }
                 })?;
                 granted(&self.core, &asking.await?)
             }
@@ -216,11 +216,11 @@ impl Place {
     }
 }
 
-impl Drop for Place {
+impl Drop for QueuedLock {
     fn drop(&mut self) {
-        if let Some(Standing::Queued { key, connection }) = self.standing.take() {
+        if let Some(QueuePosition::Queued { key, connection }) = self.standing.take() {
             // In a forked child there is nothing to give up.
-            let left = self.core.shared.change(|state, now| state.link.leave(now, key, connection));
+            let left = self.core.shared.change(|state, now| state.link.leave_queue(now, key, connection));
             drop(left);
         }
     }

@@ -28,21 +28,21 @@
 
 pub mod blocking;
 mod boot_clock;
+mod calls;
 mod client;
 mod driver;
 #[cfg(test)]
 mod driver_tests;
 mod error;
 mod guard;
-mod holds;
-mod link;
+mod lease;
+mod machine;
 #[cfg(test)]
-mod link_tests;
+mod machine_tests;
 mod options;
-mod requests;
 mod shared;
 
 pub use client::LockClient;
-pub use error::{LinkFault, LockError, Loss};
-pub use guard::{Guard, Place};
-pub use options::{AcquireOptions, LockOptions, Peer};
+pub use error::{LockError, LockLinkError, Loss};
+pub use guard::{Guard, QueuedLock};
+pub use options::{AcquireOptions, LockOptions, PeerKind};

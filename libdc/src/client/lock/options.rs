@@ -1,9 +1,9 @@
 //! How a lock client connects, and how locks are asked for.
 
-use crate::auth::AuthToken;
 use crate::client::lock::error::LockError;
 use crate::limits::LOCK_MS_MAX;
 use crate::net::address::Address;
+use crate::secret::AuthToken;
 use std::time::Duration;
 
 /// How a lock client connects, and how long it waits.
@@ -17,7 +17,7 @@ pub struct LockOptions {
     /// What to present to a server that asks for it. An agent asks for none.
     pub auth_token: Option<AuthToken>,
     /// What happens to locks when the connection breaks.
-    pub peer: Peer,
+    pub peer: PeerKind,
 }
 
 impl Default for LockOptions {
@@ -26,14 +26,14 @@ impl Default for LockOptions {
             timeout: Duration::from_secs(6),
             retry: Duration::from_secs(5),
             auth_token: None,
-            peer: Peer::default(),
+            peer: PeerKind::default(),
         }
     }
 }
 
 /// Who is at the other end, and so what happens to locks when the connection to it breaks.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Peer {
+pub enum PeerKind {
     /// An agent if the address is a Unix socket, else a server.
     #[default]
     ByAddress,
@@ -44,7 +44,7 @@ pub enum Peer {
     Server,
 }
 
-impl Peer {
+impl PeerKind {
     /// Whether locks outlive the connection to `address`.
     pub(super) const fn resumes(self, address: &Address) -> bool {
         match self {

@@ -7,10 +7,10 @@
 //! in looks first whether this is still the process that made it.
 
 use crate::client::lock::boot_clock::BootClock;
+use crate::client::lock::calls::{CallId, LockCall};
 use crate::client::lock::error::{LockError, Loss};
-use crate::client::lock::holds::HoldId;
-use crate::client::lock::link::{Event, Link, LinkSettings, Reply};
-use crate::client::lock::requests::{Ask, RequestId};
+use crate::client::lock::lease::LeaseId;
+use crate::client::lock::machine::{CallReply, LockEvent, LockLinkSettings, LockMachine};
 use crate::time::Time;
 use std::collections::HashMap;
 use std::future::Future;
@@ -22,33 +22,33 @@ use tokio::sync::watch;
 
 /// The state of a client.
 #[derive(Debug)]
-pub(super) struct Shared {
+pub(super) struct SharedState {
     pub(super) clock: BootClock,
     process: u32,
-    state: Mutex<State>,
+    state: Mutex<ClientState>,
     has_ended: watch::Sender<bool>,
 }
 
 /// The part of it that changes.
 #[derive(Debug)]
-pub(super) struct State {
-    pub(super) link: Link,
+pub(super) struct ClientState {
+    pub(super) link: LockMachine,
     pub(super) driver: Option<Waker>,
-    askers: HashMap<RequestId, Asker>,
-    holders: HashMap<HoldId, watch::Sender<Option<Loss>>>,
+    askers: HashMap<CallId, CallWaiter>,
+    holders: HashMap<LeaseId, watch::Sender<Option<Loss>>>,
 }
 
 /// Who waits for an answer.
 #[derive(Debug)]
-enum Asker {
+enum CallWaiter {
     Waiting(Option<Waker>),
-    Answered(Result<Reply, LockError>),
+    Answered(Result<CallReply, LockError>),
 }
 
-impl Shared {
-    pub(super) fn new(clock: BootClock, settings: LinkSettings) -> Self {
-        let state = State {
-            link: Link::new(settings),
+impl SharedState {
+    pub(super) fn new(clock: BootClock, settings: LockLinkSettings) -> Self {
+        let state = ClientState {
+            link: LockMachine::new(settings),
             driver: None,
             askers: HashMap::new(),
             holders: HashMap::new(),
@@ -66,7 +66,7 @@ impl Shared {
     ///
     /// # Errors
     /// [`LockError::Forked`].
-    pub(super) fn look<T>(&self, look: impl FnOnce(&Link, Time) -> T) -> Result<T, LockError> {
+    pub(super) fn look<T>(&self, look: impl FnOnce(&LockMachine, Time) -> T) -> Result<T, LockError> {
         if !self.is_own() {
             return Err(LockError::Forked);
         }
@@ -77,7 +77,7 @@ impl Shared {
     ///
     /// # Errors
     /// [`LockError::Forked`].
-    pub(super) fn change<T>(&self, change: impl FnOnce(&mut State, Time) -> T) -> Result<T, LockError> {
+    pub(super) fn change<T>(&self, change: impl FnOnce(&mut ClientState, Time) -> T) -> Result<T, LockError> {
         if !self.is_own() {
             return Err(LockError::Forked);
         }
@@ -95,13 +95,13 @@ impl Shared {
     ///
     /// # Errors
     /// [`LockError::Closed`] if it is none any more.
-    pub(super) fn watch(&self, hold: HoldId) -> Result<watch::Receiver<Option<Loss>>, LockError> {
+    pub(super) fn watch(&self, hold: LeaseId) -> Result<watch::Receiver<Option<Loss>>, LockError> {
         let state = self.lock();
         state.holders.get(&hold).map(watch::Sender::subscribe).ok_or(LockError::Closed)
     }
 
     /// The driver is no more.
-    pub(super) fn end(&self) {
+    pub(super) fn shut_down(&self) {
         self.has_ended.send_replace(true);
     }
 
@@ -112,29 +112,30 @@ impl Shared {
     }
 
     /// For the driver, and for nothing that a forked child may call.
-    pub(super) fn lock(&self) -> MutexGuard<'_, State> {
+    pub(super) fn lock(&self) -> MutexGuard<'_, ClientState> {
         // The link is whole between any two calls, and panics in none.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-impl State {
+impl ClientState {
     /// Hands on what has happened. Returns who is to be woken, once the lock is free.
     pub(super) fn deliver(&mut self, now: Time) -> Vec<Waker> {
         let mut wake = Vec::new();
         while let Some(event) = self.link.poll_event() {
             match event {
-                Event::Lost(hold, loss) => {
+                LockEvent::Lost(hold, loss) => {
                     if let Some(holder) = self.holders.get(&hold) {
                         holder.send_replace(Some(loss));
                     }
                 }
-                Event::Answered(id, result) => match self.askers.get_mut(&id) {
+                LockEvent::Answered(id, result) => match self.askers.get_mut(&id) {
                     Some(asker) => {
-                        if let Ok(Reply::Granted(hold)) = &result {
+                        if let Ok(CallReply::Granted(hold)) = &result {
                             self.holders.insert(*hold, watch::Sender::new(None));
                         }
-                        if let Asker::Waiting(Some(waker)) = std::mem::replace(asker, Asker::Answered(result))
+                        if let CallWaiter::Waiting(Some(waker)) =
+                            std::mem::replace(asker, CallWaiter::Answered(result))
                         {
                             wake.push(waker);
                         }
@@ -147,12 +148,12 @@ impl State {
     }
 
     /// Nobody holds this lock any more.
-    pub(super) fn forget(&mut self, hold: HoldId) {
+    pub(super) fn forget(&mut self, hold: LeaseId) {
         self.holders.remove(&hold);
     }
 
-    fn give_back(&mut self, now: Time, answer: &Result<Reply, LockError>) {
-        if let Ok(Reply::Granted(hold)) = answer {
+    fn give_back(&mut self, now: Time, answer: &Result<CallReply, LockError>) {
+        if let Ok(CallReply::Granted(hold)) = answer {
             self.forget(*hold);
             self.link.drop_hold(now, *hold);
         }
@@ -161,17 +162,20 @@ impl State {
 
 /// A request under way. When it is dropped before it is answered, it is given up, and with it what it may bring.
 #[derive(Debug)]
-pub(super) struct Asking {
-    shared: Arc<Shared>,
-    id: Option<RequestId>,
+pub(super) struct CallFuture {
+    shared: Arc<SharedState>,
+    id: Option<CallId>,
 }
 
-impl Asking {
+impl CallFuture {
     /// Asks.
     ///
     /// # Errors
     /// [`LockError::Forked`].
-    pub(super) fn begin(shared: &Arc<Shared>, ask: impl FnOnce(Time) -> Ask) -> Result<Self, LockError> {
+    pub(super) fn begin(
+        shared: &Arc<SharedState>,
+        ask: impl FnOnce(Time) -> LockCall,
+    ) -> Result<Self, LockError> {
         Self::begin_with(shared, |link, now| Some(link.ask(now, ask(now))))
     }
 
@@ -180,20 +184,20 @@ impl Asking {
     /// # Errors
     /// [`LockError::Forked`].
     pub(super) fn begin_with(
-        shared: &Arc<Shared>,
-        ask: impl FnOnce(&mut Link, Time) -> Option<RequestId>,
+        shared: &Arc<SharedState>,
+        ask: impl FnOnce(&mut LockMachine, Time) -> Option<CallId>,
     ) -> Result<Self, LockError> {
         let id = shared.change(|state, now| {
             let id = ask(&mut state.link, now)?;
-            state.askers.insert(id, Asker::Waiting(None));
+            state.askers.insert(id, CallWaiter::Waiting(None));
             Some(id)
         })?;
         Ok(Self { shared: Arc::clone(shared), id })
     }
 }
 
-impl Future for Asking {
-    type Output = Result<Reply, LockError>;
+impl Future for CallFuture {
+    type Output = Result<CallReply, LockError>;
 
     fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let Some(id) = self.id else { return Poll::Ready(Err(LockError::NotHeld)) };
@@ -202,11 +206,11 @@ impl Future for Asking {
         }
         let mut state = self.shared.lock();
         match state.askers.remove(&id) {
-            Some(Asker::Waiting(_)) => {
-                state.askers.insert(id, Asker::Waiting(Some(cx.waker().clone())));
+            Some(CallWaiter::Waiting(_)) => {
+                state.askers.insert(id, CallWaiter::Waiting(Some(cx.waker().clone())));
                 Poll::Pending
             }
-            Some(Asker::Answered(answer)) => {
+            Some(CallWaiter::Answered(answer)) => {
                 drop(state);
                 self.id = None;
                 Poll::Ready(answer)
@@ -216,13 +220,13 @@ impl Future for Asking {
     }
 }
 
-impl Drop for Asking {
+impl Drop for CallFuture {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
         // In a forked child there is nothing to give up.
         let given_up = self.shared.change(|state, now| match state.askers.remove(&id) {
-            Some(Asker::Answered(answer)) => state.give_back(now, &answer),
-            Some(Asker::Waiting(_)) | None => state.link.abandon(now, id),
+            Some(CallWaiter::Answered(answer)) => state.give_back(now, &answer),
+            Some(CallWaiter::Waiting(_)) | None => state.link.abandon(now, id),
         });
         drop(given_up);
     }

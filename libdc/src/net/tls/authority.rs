@@ -1,6 +1,6 @@
 //! A CA for tests, with its certificates in files.
 
-use crate::net::tls::client::Identity;
+use crate::net::tls::client::CertificateFiles;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -42,16 +42,16 @@ impl Authority {
     }
 
     /// Its own certificate and key, as if it were a server's.
-    pub(super) fn itself(&self) -> Identity {
-        Identity { cert: self.ca(), key: self.file("ca.key") }
+    pub(super) fn itself(&self) -> CertificateFiles {
+        CertificateFiles { cert: self.ca(), key: self.file("ca.key") }
     }
 
     /// A certificate for `name`, valid now.
-    pub(super) fn issue(&self, name: &str) -> Identity {
+    pub(super) fn issue(&self, name: &str) -> CertificateFiles {
         self.issue_for(name, Validity::Now)
     }
 
-    pub(super) fn issue_for(&self, name: &str, validity: Validity) -> Identity {
+    pub(super) fn issue_for(&self, name: &str, validity: Validity) -> CertificateFiles {
         let mut params = CertificateParams::new(vec![name.to_owned()]).unwrap();
         (params.not_before, params.not_after) = match validity {
             Validity::Now => (date_time_ymd(2000, 1, 1), date_time_ymd(4000, 1, 1)),
@@ -66,7 +66,7 @@ impl Authority {
         let (cert_path, key_path) = (self.file(&format!("{stem}.cert")), self.file(&format!("{stem}.key")));
         fs::write(&cert_path, cert.pem()).unwrap();
         fs::write(&key_path, key.serialize_pem()).unwrap();
-        Identity { cert: cert_path, key: key_path }
+        CertificateFiles { cert: cert_path, key: key_path }
     }
 
     /// The path of a file in its directory.
@@ -83,7 +83,7 @@ impl Authority {
 }
 
 /// Puts the files of `new` in the place of those of `old`.
-pub(super) fn replace(old: &Identity, new: &Identity) {
+pub(super) fn replace(old: &CertificateFiles, new: &CertificateFiles) {
     let copy = |from: &Path, to: &Path| {
         let beside = to.with_extension("new");
         fs::copy(from, &beside).unwrap();

@@ -2,9 +2,9 @@
 
 use crate::net::address::{Address, Host};
 use crate::net::socket::Socket;
-use crate::net::tls::error::{Peer, TlsError};
+use crate::net::tls::error::{TlsError, TlsPeer};
 use crate::net::tls::pem;
-use crate::net::tls::renewal::Renewed;
+use crate::net::tls::reload::Reloaded;
 use crate::net::tls::stream::TlsSocket;
 use rustls::crypto::ring;
 use rustls::pki_types::{DnsName, IpAddr, ServerName};
@@ -19,7 +19,7 @@ use std::time::Duration;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsConnector;
 
-pub use crate::net::tls::pem::Identity;
+pub use crate::net::tls::pem::CertificateFiles;
 
 /// How the agent is to speak TLS with its server.
 #[derive(Clone, Debug, Default)]
@@ -29,12 +29,12 @@ pub struct ClientTlsOptions {
     /// The name that the server's certificate must be for, instead of that in its address.
     pub name: Option<TlsName>,
     /// What to present to a server that asks for a certificate.
-    pub identity: Option<Identity>,
+    pub identity: Option<CertificateFiles>,
 }
 
 /// Whom the agent trusts, and its certificate. Files that are renewed are taken up by the next connection.
 pub struct ClientTls {
-    config: Renewed<ClientConfig>,
+    config: Reloaded<ClientConfig>,
     name: Option<TlsName>,
 }
 
@@ -57,7 +57,7 @@ impl ClientTls {
             };
             config(roots, identity.as_ref())
         };
-        Ok(Self { config: Renewed::new(files, Duration::ZERO, Instant::now().into_std(), make)?, name })
+        Ok(Self { config: Reloaded::new(files, Duration::ZERO, Instant::now().into_std(), make)?, name })
     }
 
     /// Makes the handshake with the server that `socket` was connected to by its `address`, within the time
@@ -86,7 +86,7 @@ impl ClientTls {
         } else {
             timeout(within, connecting).await.map_err(|_| TlsError::Timeout(within))?
         };
-        let stream = connected.map_err(|error| TlsError::of_stream(error, Peer::Server))?;
+        let stream = connected.map_err(|error| TlsError::of_stream(error, TlsPeer::Server))?;
         Ok(Socket::Tls(Box::new(TlsSocket::new(stream))))
     }
 }
@@ -115,14 +115,14 @@ impl TlsName {
 }
 
 impl FromStr for TlsName {
-    type Err = BadTlsName;
+    type Err = InvalidTlsName;
 
-    fn from_str(text: &str) -> Result<Self, BadTlsName> {
+    fn from_str(text: &str) -> Result<Self, InvalidTlsName> {
         if let Ok(ip) = text.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
             return Ok(Self(IpAddr::from(ip).into()));
         }
         // The dot that ends an absolute name is in no certificate.
-        let name = DnsName::try_from(text.trim_end_matches('.').to_owned()).map_err(|_| BadTlsName)?;
+        let name = DnsName::try_from(text.trim_end_matches('.').to_owned()).map_err(|_| InvalidTlsName)?;
         Ok(Self(name.into()))
     }
 }
@@ -130,9 +130,9 @@ impl FromStr for TlsName {
 /// What can stand in no certificate as the name of a host.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("is no name or address of a host")]
-pub struct BadTlsName;
+pub struct InvalidTlsName;
 
-fn config(roots: Arc<RootCertStore>, identity: Option<&Identity>) -> Result<ClientConfig, TlsError> {
+fn config(roots: Arc<RootCertStore>, identity: Option<&CertificateFiles>) -> Result<ClientConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let certified = identity.map(|identity| identity.read(&provider)).transpose()?;
     let builder = ClientConfig::builder_with_provider(provider)

@@ -3,9 +3,9 @@
 //! rustls says what happened in the terms of the protocol; here that becomes the mistake that was most likely made.
 //! What a peer sent is in no message, but for the names in its certificate, escaped and cut short.
 
-use crate::wire::opening::Opening;
+use crate::wire::detect::Protocol;
 use rustls::pki_types::UnixTime;
-use rustls::{AlertDescription, CertificateError, PeerIncompatible};
+use rustls::{AlertDescription, PeerIncompatible};
 use std::fmt;
 use std::io;
 use std::path::PathBuf;
@@ -94,19 +94,19 @@ pub enum TlsError {
     NoName,
     /// A peer that does not begin a handshake.
     #[error("a plain connection on a TLS port: it began with {0}")]
-    Plain(Opening),
+    Plain(Protocol),
     /// A peer that answers a handshake with something else.
     #[error("the {0} does not speak TLS; is this its TLS port?")]
-    NotTls(Peer),
+    NotTls(TlsPeer),
     /// A peer that has no version in common with us.
     #[error("the {0} speaks neither TLS 1.2 nor a later version")]
-    OldVersion(Peer),
+    OldVersion(TlsPeer),
     /// A peer without an algorithm or extension that is needed.
     #[error("the {0} and this side have no way of TLS in common: {1:?}")]
-    Incompatible(Peer, PeerIncompatible),
+    Incompatible(TlsPeer, PeerIncompatible),
     /// The peer's certificate is not trusted here.
     #[error("the certificate of the {0} {1}")]
-    Certificate(Peer, CertificateFault),
+    Certificate(TlsPeer, CertificateError),
     /// The client has none, and must.
     #[error("the client presented no certificate, and -tls-client-ca requires one")]
     ClientCertificateMissing,
@@ -115,16 +115,16 @@ pub enum TlsError {
     ClientCertificateRequired,
     /// The peer does not trust our certificate.
     #[error("the {0} does not trust the certificate of this side ({1:?})")]
-    Distrusted(Peer, AlertDescription),
+    Distrusted(TlsPeer, AlertDescription),
     /// The peer gave up, for a reason that only it knows.
     #[error("the {0} ended TLS ({1:?})")]
-    Alert(Peer, AlertDescription),
+    Alert(TlsPeer, AlertDescription),
     /// The handshake took too long.
     #[error("the handshake of TLS was not complete after {} ms", .0.as_millis())]
     Timeout(Duration),
     /// The peer left in the middle.
     #[error("the {0} closed the connection during the handshake of TLS")]
-    Closed(Peer),
+    Closed(TlsPeer),
     /// The connection broke.
     #[error(transparent)]
     Socket(io::Error),
@@ -135,7 +135,7 @@ pub enum TlsError {
 
 impl TlsError {
     /// What an error of a stream of TLS means, said of `peer`.
-    pub(super) fn of_stream(error: io::Error, peer: Peer) -> Self {
+    pub(super) fn of_stream(error: io::Error, peer: TlsPeer) -> Self {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match inner {
             Some(inner) => Self::of_protocol(inner.clone(), peer),
@@ -144,11 +144,11 @@ impl TlsError {
         }
     }
 
-    pub(super) fn of_protocol(error: rustls::Error, peer: Peer) -> Self {
+    pub(super) fn of_protocol(error: rustls::Error, peer: TlsPeer) -> Self {
         use PeerIncompatible as P;
         match error {
             rustls::Error::InvalidCertificate(fault) => Self::Certificate(peer, fault.into()),
-            rustls::Error::NoCertificatesPresented if peer == Peer::Client => Self::ClientCertificateMissing,
+            rustls::Error::NoCertificatesPresented if peer == TlsPeer::Client => Self::ClientCertificateMissing,
             rustls::Error::InvalidMessage(_) => Self::NotTls(peer),
             rustls::Error::PeerIncompatible(
                 P::Tls12NotOffered
@@ -165,11 +165,11 @@ impl TlsError {
         }
     }
 
-    fn of_alert(alert: AlertDescription, peer: Peer) -> Self {
+    fn of_alert(alert: AlertDescription, peer: TlsPeer) -> Self {
         use AlertDescription as A;
         match alert {
             A::ProtocolVersion => Self::OldVersion(peer),
-            A::CertificateRequired if peer == Peer::Server => Self::ClientCertificateRequired,
+            A::CertificateRequired if peer == TlsPeer::Server => Self::ClientCertificateRequired,
             A::UnknownCA
             | A::BadCertificate
             | A::UnsupportedCertificate
@@ -196,14 +196,14 @@ impl From<TlsError> for io::Error {
 
 /// Who is at the other end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Peer {
+pub enum TlsPeer {
     /// A client of ours.
     Client,
     /// The server that we connected to.
     Server,
 }
 
-impl fmt::Display for Peer {
+impl fmt::Display for TlsPeer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Client => "client",
@@ -214,7 +214,7 @@ impl fmt::Display for Peer {
 
 /// What is wrong with a certificate. Its text reads on behind "the certificate".
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
-pub enum CertificateFault {
+pub enum CertificateError {
     /// It was good until some time ago.
     #[error("has expired{}", since(*seconds, "ago"))]
     Expired {
@@ -243,10 +243,10 @@ pub enum CertificateFault {
     },
     /// Anything else.
     #[error("is not accepted: {0:?}")]
-    Other(CertificateError),
+    Other(rustls::CertificateError),
 }
 
-impl CertificateFault {
+impl CertificateError {
     /// The certificate was good until `not_after`, before `now`.
     pub(super) fn expired(now: UnixTime, not_after: UnixTime) -> Self {
         Self::Expired { seconds: Some(now.as_secs().saturating_sub(not_after.as_secs())) }
@@ -258,24 +258,23 @@ impl CertificateFault {
     }
 }
 
-impl From<CertificateError> for CertificateFault {
-    fn from(error: CertificateError) -> Self {
+impl From<rustls::CertificateError> for CertificateError {
+    fn from(error: rustls::CertificateError) -> Self {
+        use rustls::CertificateError as E;
         match error {
-            CertificateError::Expired => Self::Expired { seconds: None },
-            CertificateError::ExpiredContext { time, not_after } => Self::expired(time, not_after),
-            CertificateError::NotValidYet => Self::NotYetValid { seconds: None },
-            CertificateError::NotValidYetContext { time, not_before } => {
-                Self::not_yet_valid(time, not_before)
-            }
+            E::Expired => Self::Expired { seconds: None },
+            E::ExpiredContext { time, not_after } => Self::expired(time, not_after),
+            E::NotValidYet => Self::NotYetValid { seconds: None },
+            E::NotValidYetContext { time, not_before } => Self::not_yet_valid(time, not_before),
             // The latter where somebody has the name of a trusted CA and another key: most often a CA made anew.
-            CertificateError::UnknownIssuer | CertificateError::BadSignature => Self::UnknownCa,
-            CertificateError::NotValidForName => {
+            E::UnknownIssuer | E::BadSignature => Self::UnknownCa,
+            E::NotValidForName => {
                 Self::WrongName { expected: "that was asked for".to_owned(), presented: None }
             }
-            CertificateError::NotValidForNameContext { expected, presented } => {
+            E::NotValidForNameContext { expected, presented } => {
                 Self::WrongName { expected: expected.to_str().into_owned(), presented: shown(&presented) }
             }
-            CertificateError::Other(other) if is_ca(&other.0) => Self::IsCa,
+            E::Other(other) if is_ca(&other.0) => Self::IsCa,
             other => Self::Other(other),
         }
     }

@@ -5,7 +5,7 @@ mod authority;
 pub mod client;
 pub mod error;
 mod pem;
-mod renewal;
+mod reload;
 pub mod server;
 pub mod stream;
 

@@ -4,7 +4,7 @@
 //! system's cache, and are read only when they were changed. What could make that long is refused:
 //! what is no regular file, and what is too large.
 
-use crate::net::tls::error::{CertificateFault, TlsError};
+use crate::net::tls::error::{CertificateError, TlsError};
 use rustls::RootCertStore;
 use rustls::crypto::CryptoProvider;
 use rustls::pki_types::pem::PemObject;
@@ -20,14 +20,14 @@ const FILE_BYTES_MAX: u64 = 4 << 20;
 
 /// The files of a certificate, with those of the CAs between it and a root, and of its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Identity {
+pub struct CertificateFiles {
     /// The certificate first.
     pub cert: PathBuf,
     /// The private key, not encrypted.
     pub key: PathBuf,
 }
 
-impl Identity {
+impl CertificateFiles {
     /// Reads both files. One that is not valid now is logged and used: the clock may be what is wrong.
     pub(super) fn read(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
         let chain = certificates(&self.cert)?;
@@ -81,14 +81,14 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
 }
 
 /// What is wrong with the time of `certificate`. Nobody's signature is looked at.
-fn outside_of_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<CertificateFault> {
+fn outside_of_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<CertificateError> {
     let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
     // With nobody to trust this always fails, and a wrong time is what it fails of first.
     let usage = webpki::KeyUsage::server_auth();
     match certificate.verify_for_usage(&[], &[], &[], now, usage, None, None).err()? {
-        webpki::Error::CertExpired { time, not_after } => Some(CertificateFault::expired(time, not_after)),
+        webpki::Error::CertExpired { time, not_after } => Some(CertificateError::expired(time, not_after)),
         webpki::Error::CertNotValidYet { time, not_before } => {
-            Some(CertificateFault::not_yet_valid(time, not_before))
+            Some(CertificateError::not_yet_valid(time, not_before))
         }
         _ => None,
     }

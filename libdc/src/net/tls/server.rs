@@ -1,11 +1,11 @@
 //! TLS on the server's side.
 
 use crate::net::socket::Socket;
-use crate::net::tls::error::{Peer, TlsError};
-use crate::net::tls::pem::{self, Identity};
-use crate::net::tls::renewal::Renewed;
+use crate::net::tls::error::{TlsError, TlsPeer};
+use crate::net::tls::pem::{self, CertificateFiles};
+use crate::net::tls::reload::Reloaded;
 use crate::net::tls::stream::TlsSocket;
-use crate::wire::opening::Opening;
+use crate::wire::detect::Protocol;
 use rustls::ServerConfig;
 use rustls::crypto::ring;
 use rustls::server::WebPkiClientVerifier;
@@ -23,7 +23,7 @@ const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// The server's certificate, and whose certificates it takes. Files that are renewed are taken up by the next handshake.
 pub struct ServerTls {
-    config: Renewed<ServerConfig>,
+    config: Reloaded<ServerConfig>,
 }
 
 impl ServerTls {
@@ -34,9 +34,9 @@ impl ServerTls {
     /// If a file can't be read or used, or the key is not the certificate's.
     pub fn load(cert: PathBuf, key: PathBuf, client_ca: Option<PathBuf>) -> Result<Self, TlsError> {
         let files = [&cert, &key].into_iter().chain(&client_ca).cloned().collect();
-        let identity = Identity { cert, key };
+        let identity = CertificateFiles { cert, key };
         let make = move || config(&identity, client_ca.as_deref());
-        Ok(Self { config: Renewed::new(files, LOOK_INTERVAL, Instant::now().into_std(), make)? })
+        Ok(Self { config: Reloaded::new(files, LOOK_INTERVAL, Instant::now().into_std(), make)? })
     }
 
     /// Makes the handshake on a connection that was just accepted, without a limit of time. Where it is
@@ -47,15 +47,15 @@ impl ServerTls {
     pub async fn accept(&self, stream: TcpStream) -> Result<TlsSocket, TlsError> {
         let mut first = [0];
         if stream.peek(&mut first).await.map_err(TlsError::Socket)? == 0 {
-            return Err(TlsError::Closed(Peer::Client));
+            return Err(TlsError::Closed(TlsPeer::Client));
         }
-        let opening = Opening::of(first[0]);
-        if opening != Opening::Tls {
+        let opening = Protocol::detect(first[0]);
+        if opening != Protocol::Tls {
             return Err(TlsError::Plain(opening));
         }
         let acceptor = TlsAcceptor::from(self.config.current(Instant::now().into_std()));
         let accepted = acceptor.accept(stream).await;
-        accepted.map(TlsSocket::new).map_err(|error| TlsError::of_stream(error, Peer::Client))
+        accepted.map(TlsSocket::new).map_err(|error| TlsError::of_stream(error, TlsPeer::Client))
     }
 }
 
@@ -84,7 +84,7 @@ pub async fn handshake(tls: &ServerTls, socket: Socket, within: Duration) -> Res
     Ok(Socket::Tls(Box::new(accepted)))
 }
 
-fn config(identity: &Identity, client_ca: Option<&Path>) -> Result<ServerConfig, TlsError> {
+fn config(identity: &CertificateFiles, client_ca: Option<&Path>) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(ring::default_provider());
     let certified = identity.read(&provider)?;
     let builder = ServerConfig::builder_with_provider(Arc::clone(&provider))

@@ -9,7 +9,7 @@
 //! shows where it ends, so nobody can cut one short unnoticed. Dropped, the connection says that it closes, as far as
 //! the socket takes that at once.
 
-use crate::net::tls::error::{Peer, TlsError};
+use crate::net::tls::error::{TlsError, TlsPeer};
 use std::fmt;
 use std::io;
 use std::pin::Pin;
@@ -34,10 +34,10 @@ impl TlsSocket {
         self.stream.get_ref().0
     }
 
-    fn peer(&self) -> Peer {
+    fn peer(&self) -> TlsPeer {
         match self.stream {
-            TlsStream::Client(_) => Peer::Server,
-            TlsStream::Server(_) => Peer::Client,
+            TlsStream::Client(_) => TlsPeer::Server,
+            TlsStream::Server(_) => TlsPeer::Client,
         }
     }
 
@@ -90,7 +90,7 @@ impl Drop for TlsSocket {
     fn drop(&mut self) {
         fn say<S>(tcp: &TcpStream, session: &mut rustls::ConnectionCommon<S>) {
             session.send_close_notify();
-            let mut at_once = AtOnce(tcp);
+            let mut at_once = NonblockingWriter(tcp);
             // Who does not hear of it sees the connection end.
             while session.wants_write() && session.write_tls(&mut at_once).is_ok_and(|written| written > 0) {}
         }
@@ -114,9 +114,9 @@ impl fmt::Debug for TlsSocket {
 }
 
 /// Writes what the socket takes now.
-struct AtOnce<'a>(&'a TcpStream);
+struct NonblockingWriter<'a>(&'a TcpStream);
 
-impl io::Write for AtOnce<'_> {
+impl io::Write for NonblockingWriter<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         self.0.try_write(bytes)
     }

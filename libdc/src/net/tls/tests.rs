@@ -1,12 +1,12 @@
 //! Handshakes over loopback, good ones and those that people get wrong.
 
 use super::authority::{Authority, Validity, replace};
-use super::client::{ClientTls, ClientTlsOptions, Identity};
-use super::error::{CertificateFault, Peer, TlsError};
+use super::client::{CertificateFiles, ClientTls, ClientTlsOptions};
+use super::error::{CertificateError, TlsError, TlsPeer};
 use super::server::{ServerTls, handshake};
 use crate::net::address::Address;
 use crate::net::socket::Socket;
-use crate::wire::opening::Opening;
+use crate::wire::detect::Protocol;
 use std::fs;
 use std::future::poll_fn;
 use std::io;
@@ -26,11 +26,11 @@ async fn pair() -> (TcpStream, TcpStream) {
     (client.unwrap(), server.unwrap().0)
 }
 
-fn server(identity: &Identity, client_ca: Option<PathBuf>) -> ServerTls {
+fn server(identity: &CertificateFiles, client_ca: Option<PathBuf>) -> ServerTls {
     ServerTls::load(identity.cert.clone(), identity.key.clone(), client_ca).unwrap()
 }
 
-fn client(ca: &Authority, identity: Option<Identity>) -> ClientTls {
+fn client(ca: &Authority, identity: Option<CertificateFiles>) -> ClientTls {
     ClientTls::load(ClientTlsOptions { ca: Some(ca.ca()), name: None, identity }).unwrap()
 }
 
@@ -134,8 +134,11 @@ async fn an_unknown_ca_is_told() {
     for other in [Authority::named("another"), Authority::new()] {
         let (far, near) = meet(&tls, &client(&other, None), "IP:localhost:1").await;
         let near = near.unwrap_err();
-        assert!(matches!(near, TlsError::Certificate(Peer::Server, CertificateFault::UnknownCa)), "{near:?}");
-        assert!(matches!(far, Err(TlsError::Distrusted(Peer::Client, _))), "{far:?}");
+        assert!(
+            matches!(near, TlsError::Certificate(TlsPeer::Server, CertificateError::UnknownCa)),
+            "{near:?}"
+        );
+        assert!(matches!(far, Err(TlsError::Distrusted(TlsPeer::Client, _))), "{far:?}");
     }
 }
 
@@ -156,7 +159,7 @@ async fn a_certificate_out_of_its_time_is_told_with_the_time() {
 async fn the_certificate_of_a_ca_is_none_of_a_server() {
     let ca = Authority::new();
     let near = meet(&server(&ca.itself(), None), &client(&ca, None), "IP:localhost:1").await.1;
-    assert!(matches!(near, Err(TlsError::Certificate(Peer::Server, CertificateFault::IsCa))), "{near:?}");
+    assert!(matches!(near, Err(TlsError::Certificate(TlsPeer::Server, CertificateError::IsCa))), "{near:?}");
 }
 
 #[tokio::test]
@@ -173,7 +176,7 @@ async fn a_client_may_have_to_have_a_certificate() {
     assert_eq!(text, TlsError::ClientCertificateRequired.to_string());
 
     let (far, near) = meet(&tls, &with(Some(other.issue("a client"))), "IP:localhost:1").await;
-    let unknown = TlsError::Certificate(Peer::Client, CertificateFault::UnknownCa).to_string();
+    let unknown = TlsError::Certificate(TlsPeer::Client, CertificateError::UnknownCa).to_string();
     assert_eq!(far.unwrap_err().to_string(), unknown);
     let text = near.unwrap().read(&mut [0]).await.unwrap_err().to_string();
     assert!(text.starts_with("the server does not trust the certificate of this side"), "{text}");
@@ -186,18 +189,18 @@ async fn a_client_may_have_to_have_a_certificate() {
 #[tokio::test]
 async fn a_plain_connection_is_told_by_its_first_byte() {
     for (bytes, opening, says) in [
-        (&b"l\nkey\n0\n"[..], Opening::Text, "it began with the text protocol"),
-        (&[0, 0x11, 0, 1], Opening::Frames, "it began with frames of distcache"),
-        (b"GET / HTTP/1.1\r\n\r\n", Opening::Unknown(b'G'), "it began with byte 0x47"),
+        (&b"l\nkey\n0\n"[..], Protocol::Text, "it began with the text protocol"),
+        (&[0, 0x11, 0, 1], Protocol::Frames, "it began with frames of distcache"),
+        (b"GET / HTTP/1.1\r\n\r\n", Protocol::Unknown(b'G'), "it began with byte 0x47"),
     ] {
         let error = told_of(bytes).await;
         assert!(matches!(error, TlsError::Plain(found) if found == opening), "{error:?}");
         assert!(error.to_string().starts_with("a plain connection on a TLS port: "), "{error}");
         assert!(error.to_string().contains(says), "{error}");
     }
-    assert!(matches!(told_of(b"").await, TlsError::Closed(Peer::Client)));
-    assert!(matches!(told_of(&[0x16]).await, TlsError::Closed(Peer::Client)));
-    assert!(matches!(told_of(b"\x16 and then no TLS").await, TlsError::NotTls(Peer::Client)));
+    assert!(matches!(told_of(b"").await, TlsError::Closed(TlsPeer::Client)));
+    assert!(matches!(told_of(&[0x16]).await, TlsError::Closed(TlsPeer::Client)));
+    assert!(matches!(told_of(b"\x16 and then no TLS").await, TlsError::NotTls(TlsPeer::Client)));
 }
 
 #[tokio::test]
@@ -211,17 +214,20 @@ async fn a_client_of_tls_1_1_is_told() {
         hello.extend([0, 0, 4, 0, 0x2f, 0, 0x35, 1, 0]);
         hello.extend(extensions);
         let error = told_of(&hello).await;
-        assert!(matches!(error, TlsError::OldVersion(Peer::Client)), "{error:?}");
+        assert!(matches!(error, TlsError::OldVersion(TlsPeer::Client)), "{error:?}");
     }
 }
 
 #[tokio::test]
 async fn a_server_that_does_not_speak_tls_is_told() {
-    assert!(matches!(told_of_server(b"error\n").await, TlsError::NotTls(Peer::Server)));
-    assert!(matches!(told_of_server(&[0, 0x11, 0, 1, 1]).await, TlsError::NotTls(Peer::Server)));
-    assert!(matches!(told_of_server(b"").await, TlsError::Closed(Peer::Server)));
+    assert!(matches!(told_of_server(b"error\n").await, TlsError::NotTls(TlsPeer::Server)));
+    assert!(matches!(told_of_server(&[0, 0x11, 0, 1, 1]).await, TlsError::NotTls(TlsPeer::Server)));
+    assert!(matches!(told_of_server(b"").await, TlsError::Closed(TlsPeer::Server)));
     // The alert protocol_version of one that speaks TLS 1.1.
-    assert!(matches!(told_of_server(&[0x15, 3, 2, 0, 2, 2, 70]).await, TlsError::OldVersion(Peer::Server)));
+    assert!(matches!(
+        told_of_server(&[0x15, 3, 2, 0, 2, 2, 70]).await,
+        TlsError::OldVersion(TlsPeer::Server)
+    ));
 }
 
 #[tokio::test(start_paused = true)]
@@ -395,7 +401,7 @@ fn wrong_files_of_cas_are_named() {
     let error =
         ClientTls::load(ClientTlsOptions { ca: Some(empty), ..ClientTlsOptions::default() }).unwrap_err();
     assert_eq!(error.to_string(), expected);
-    let identity = Some(Identity { cert: good.cert, key: ca.file("absent") });
+    let identity = Some(CertificateFiles { cert: good.cert, key: ca.file("absent") });
     let options = ClientTlsOptions { ca: Some(ca.ca()), name: None, identity };
     assert!(matches!(ClientTls::load(options), Err(TlsError::Read { .. })));
 }

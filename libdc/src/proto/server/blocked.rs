@@ -1,22 +1,22 @@
 //! The requests of a connection of frames that wait for a lock.
 
-use crate::service::Ticket;
+use crate::service::WaiterId;
 use crate::wire::frame::{LockOperation, MessageHead, Operation};
 use foldhash::fast::RandomState;
 use std::collections::{BTreeSet, HashMap};
 
 /// A request that waits.
 #[derive(Clone, Copy, Debug)]
-pub(super) struct Blocked {
+pub(super) struct BlockedRequest {
     /// Its name in the table.
-    pub(super) ticket: Ticket,
+    pub(super) ticket: WaiterId,
     /// What was asked.
     pub(super) operation: LockOperation,
     /// For whom.
     pub(super) local: u64,
 }
 
-impl Blocked {
+impl BlockedRequest {
     /// The head of the request, as far as its answer needs it.
     pub(super) const fn request(&self, uid: u32) -> MessageHead {
         MessageHead::request(uid, Operation::Lock(self.operation))
@@ -26,7 +26,7 @@ impl Blocked {
 /// The requests that wait, by uid and by owner.
 #[derive(Debug, Default)]
 pub(super) struct BlockedRequests {
-    by_uid: HashMap<u32, Blocked, RandomState>,
+    by_uid: HashMap<u32, BlockedRequest, RandomState>,
     /// Owner and uid.
     by_owner: BTreeSet<(u64, u32)>,
 }
@@ -36,16 +36,16 @@ impl BlockedRequests {
         self.by_uid.is_empty()
     }
 
-    pub(super) fn get(&self, uid: u32) -> Option<Blocked> {
+    pub(super) fn get(&self, uid: u32) -> Option<BlockedRequest> {
         self.by_uid.get(&uid).copied()
     }
 
-    pub(super) fn insert(&mut self, uid: u32, blocked: Blocked) {
+    pub(super) fn insert(&mut self, uid: u32, blocked: BlockedRequest) {
         self.by_owner.insert((blocked.local, uid));
         self.by_uid.insert(uid, blocked);
     }
 
-    pub(super) fn remove(&mut self, uid: u32) -> Option<Blocked> {
+    pub(super) fn remove(&mut self, uid: u32) -> Option<BlockedRequest> {
         let blocked = self.by_uid.remove(&uid)?;
         self.by_owner.remove(&(blocked.local, uid));
         Some(blocked)
@@ -57,7 +57,7 @@ impl BlockedRequests {
     }
 
     /// Removes a request of this owner, if there is one.
-    pub(super) fn remove_one_of(&mut self, local: u64) -> Option<(u32, Blocked)> {
+    pub(super) fn remove_one_of(&mut self, local: u64) -> Option<(u32, BlockedRequest)> {
         let &(_, uid) = self.by_owner.range((local, 0)..=(local, u32::MAX)).next()?;
         Some((uid, self.remove(uid)?))
     }

@@ -3,14 +3,14 @@
 //! Requests that wait for a lock hold nobody back: their answers come when they come. A connection that said
 //! HELLO is a link: when it breaks, what its owners hold waits for it to be resumed.
 
-use super::blocked::{Blocked, BlockedRequests};
-use super::{Peer, ServerFault, Turn};
+use super::blocked::{BlockedRequest, BlockedRequests};
+use super::connection::{PeerState, ServerCloseReason, ServerContext};
 use crate::id::{ConnectionId, Owner};
 use crate::limits::OUTBOX_BYTES_MAX;
-use crate::service::{Asker, Effect, Link, LockReply, Reply, Service, late_answer};
+use crate::service::{Completion, LinkEntry, LockReply, ReplyTo, Requester, Service, late_answer};
 use crate::time::Time;
 use crate::wire::frame::{
-    Corruption, Direction, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation,
+    DecodeError, Direction, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation,
 };
 use crate::wire::link::{Claim, Detach, Hello, Ping, Welcome};
 use crate::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
@@ -25,34 +25,34 @@ const PING: Operation = Operation::Link(LinkOperation::Ping);
 
 /// What the server knows of it.
 #[derive(Debug)]
-pub(super) struct Frames {
+pub(super) struct FrameProtocol {
     reader: MessageReader,
     /// There once it has asked for a lock, or said HELLO.
-    locking: Option<Box<Locking>>,
+    locking: Option<Box<ConnectionLocks>>,
 }
 
 /// What is known of a connection that has to do with locks.
 #[derive(Debug)]
-struct Locking {
-    link: Option<Arc<Link>>,
+struct ConnectionLocks {
+    link: Option<Arc<LinkEntry>>,
     last_heard: Time,
     /// It has been asked, since it was last heard of, whether it is there.
     is_pinged: bool,
     blocked: BlockedRequests,
 }
 
-impl Default for Frames {
+impl Default for FrameProtocol {
     fn default() -> Self {
         Self { reader: MessageReader::server(), locking: None }
     }
 }
 
-impl Frames {
+impl FrameProtocol {
     pub(super) fn is_inside_message(&self) -> bool {
         self.reader.is_inside_message()
     }
 
-    pub(super) const fn expects_answers(&self) -> bool {
+    pub(super) const fn expects_mail(&self) -> bool {
         self.locking.is_some()
     }
 
@@ -69,24 +69,24 @@ impl Frames {
     }
 
     /// Asks a link that has been silent for half of the read timeout; gives it up after all of it.
-    pub(super) fn handle_timeout(&mut self, turn: &mut Turn<'_>) -> Result<(), ServerFault> {
+    pub(super) fn handle_timeout(&mut self, turn: &mut ServerContext<'_>) -> Result<(), ServerCloseReason> {
         match &mut self.locking {
             Some(locking) if !locking.is_pinged => {
                 locking.is_pinged = true;
                 Ping { uid: 0 }.write_request(turn.out);
                 Ok(())
             }
-            _ => Err(ServerFault::Silent),
+            _ => Err(ServerCloseReason::Silent),
         }
     }
 
     /// Answers requests until the output is full or the input has no whole one.
-    pub(super) fn take(
+    pub(super) fn handle_requests(
         &mut self,
-        turn: &mut Turn<'_>,
-        peer: &mut Peer,
+        turn: &mut ServerContext<'_>,
+        peer: &mut PeerState,
         input: &mut &[u8],
-    ) -> Result<(), ServerFault> {
+    ) -> Result<(), ServerCloseReason> {
         if let Some(locking) = &mut self.locking {
             locking.last_heard = turn.now;
             locking.is_pinged = false;
@@ -111,7 +111,9 @@ impl Frames {
                     // That it came is all that matters.
                     Some(_) if request.head.operation == PING => continue,
                     _ => {
-                        break Err(Corruption::Direction { direction: Direction::Response, offset: 4 }.into());
+                        break Err(
+                            DecodeError::Direction { direction: Direction::Response, offset: 4 }.into()
+                        );
                     }
                 }
             }
@@ -129,7 +131,7 @@ impl Frames {
     }
 
     /// Takes the answer to a request that was blocked.
-    pub(super) fn handle_answer(&mut self, turn: &mut Turn<'_>, answer: &Effect) {
+    pub(super) fn handle_completion(&mut self, turn: &mut ServerContext<'_>, answer: &Completion) {
         let uid = answer.reply.uid;
         if let Some(locking) = &mut self.locking
             && locking.blocked.get(uid).is_some_and(|blocked| blocked.ticket == answer.ticket)
@@ -140,7 +142,7 @@ impl Frames {
     }
 
     /// Answers what waits for a lock, and will not get it. Returns whether there was something.
-    pub(super) fn give_up_waiting(&mut self, turn: &mut Turn<'_>) -> bool {
+    pub(super) fn cancel_waiters(&mut self, turn: &mut ServerContext<'_>) -> bool {
         let Some(locking) = &mut self.locking else { return false };
         let mut some = false;
         for uid in locking.blocked.uids() {
@@ -150,7 +152,7 @@ impl Frames {
     }
 
     /// The connection is gone. Returns whether it had to do with locks.
-    pub(super) fn close(self, turn: &mut Turn<'_>, id: ConnectionId) -> bool {
+    pub(super) fn close(self, turn: &mut ServerContext<'_>, id: ConnectionId) -> bool {
         let Some(locking) = self.locking else { return false };
         match &locking.link {
             Some(link) => {
@@ -167,16 +169,16 @@ impl Frames {
     }
 }
 
-impl Locking {
+impl ConnectionLocks {
     /// The first request where authentication is configured.
     fn admit(
         &mut self,
-        turn: &mut Turn<'_>,
-        peer: &mut Peer,
+        turn: &mut ServerContext<'_>,
+        peer: &mut PeerState,
         request: &MessageRef<'_>,
-    ) -> Result<(), ServerFault> {
+    ) -> Result<(), ServerCloseReason> {
         if request.head.operation != Operation::Link(LinkOperation::Hello) {
-            return Err(ServerFault::NotAuthenticated(if request.head.patch_level == 0 {
+            return Err(ServerCloseReason::NotAuthenticated(if request.head.patch_level == 0 {
                 "a program of distcache 1.x knows no token"
             } else {
                 "the first message was not HELLO"
@@ -189,10 +191,10 @@ impl Locking {
 
     fn answer(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut ServerContext<'_>,
         id: ConnectionId,
         request: &MessageRef<'_>,
-    ) -> Result<(), ServerFault> {
+    ) -> Result<(), ServerCloseReason> {
         match request.head.operation {
             Operation::Lock(operation) => self.answer_lock(turn, id, request, operation),
             Operation::Link(operation) => self.answer_link(turn, id, request, operation),
@@ -202,11 +204,11 @@ impl Locking {
 
     fn answer_lock(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut ServerContext<'_>,
         id: ConnectionId,
         request: &MessageRef<'_>,
         operation: LockOperation,
-    ) -> Result<(), ServerFault> {
+    ) -> Result<(), ServerCloseReason> {
         let head = request.head;
         let LockRequest { owner, action } = match LockRequest::parse(operation, request.data)? {
             Ok(request) => request,
@@ -228,23 +230,23 @@ impl Locking {
         let connection = self.link.as_ref().map_or(id, |link| link.number());
         let local = owner;
         let owner = Owner { connection, local };
-        let asker = Asker { owner, reply: Reply { connection: id, uid: head.uid } };
+        let asker = Requester { owner, reply: ReplyTo { connection: id, uid: head.uid } };
         let mut lock = || turn.service.lock(turn.now, &action, asker, &mut turn.effects.answers, turn.tally);
         let reply = match &self.link {
-            Some(link) => link.act(id, lock).ok_or(ServerFault::TakenOver)?,
+            Some(link) => link.act(id, lock).ok_or(ServerCloseReason::TakenOver)?,
             None => lock(),
         };
         match reply {
             LockReply::Answer(answer) => answer.write(head, turn.out),
             LockReply::Stats(json) => LockAnswer::Stats(&json).write(head, turn.out),
             LockReply::Blocked(ticket) => {
-                self.blocked.insert(head.uid, Blocked { ticket, operation, local });
+                self.blocked.insert(head.uid, BlockedRequest { ticket, operation, local });
             }
         }
         Ok(())
     }
 
-    fn cancel(&mut self, turn: &mut Turn<'_>, head: MessageHead, uid: u32) {
+    fn cancel(&mut self, turn: &mut ServerContext<'_>, head: MessageHead, uid: u32) {
         let cancelled = self.take_back(turn, uid, LockStatus::Timeout);
         turn.tally.count_lock(LockOperation::Cancel, cancelled);
         let status = if cancelled { LockStatus::Ok } else { LockStatus::Error };
@@ -252,7 +254,7 @@ impl Locking {
     }
 
     /// Takes a request out of its queue and answers it so. Returns whether it was there: its answer may be on its way.
-    fn take_back(&mut self, turn: &mut Turn<'_>, uid: u32, status: LockStatus) -> bool {
+    fn take_back(&mut self, turn: &mut ServerContext<'_>, uid: u32, status: LockStatus) -> bool {
         let waited = self.blocked.get(uid).filter(|blocked| {
             turn.service.locks().cancel(turn.now, blocked.ticket, &mut turn.effects.answers)
         });
@@ -265,18 +267,18 @@ impl Locking {
 
     fn answer_link(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut ServerContext<'_>,
         id: ConnectionId,
         request: &MessageRef<'_>,
         operation: LinkOperation,
-    ) -> Result<(), ServerFault> {
+    ) -> Result<(), ServerCloseReason> {
         let head = request.head;
         match operation {
             LinkOperation::Ping => {
                 Ping::parse(request)?;
                 write_message(turn.out, head.response(), &[]);
             }
-            LinkOperation::Hello => self.greet(turn, id, head, Hello::parse(request.data)?)?,
+            LinkOperation::Hello => self.handle_hello(turn, id, head, Hello::parse(request.data)?)?,
             LinkOperation::Claim => self.claim(turn, id, request)?,
             LinkOperation::Open => {
                 let link = self.link()?;
@@ -285,7 +287,7 @@ impl Locking {
                     locks.end_claims(turn.now, link.number(), &mut turn.effects.answers);
                 };
                 if turn.service.links().settings().auto_release {
-                    link.act(id, end_claims).ok_or(ServerFault::TakenOver)?;
+                    link.act(id, end_claims).ok_or(ServerCloseReason::TakenOver)?;
                 }
                 LockAnswer::Status(LockStatus::Ok).write(head, turn.out);
             }
@@ -294,7 +296,7 @@ impl Locking {
                 let link = self.link()?;
                 let detached = Owner { connection: link.number(), local: owner };
                 let detach = || turn.service.end_owner(turn.now, detached, turn.effects);
-                link.act(id, detach).ok_or(ServerFault::TakenOver)?;
+                link.act(id, detach).ok_or(ServerCloseReason::TakenOver)?;
                 // Nobody waits for these any more, but the agent keeps their uids until they are answered.
                 while let Some((uid, blocked)) = self.blocked.remove_one_of(owner) {
                     LockAnswer::Status(LockStatus::Error).write(blocked.request(uid), turn.out);
@@ -306,29 +308,31 @@ impl Locking {
                 let locks = turn.service.locks();
                 turn.service.links().bye(turn.now, link, id, locks, &mut turn.effects.answers);
                 LockAnswer::Status(LockStatus::Ok).write(head, turn.out);
-                return Err(ServerFault::Bye);
+                return Err(ServerCloseReason::Bye);
             }
             LinkOperation::GoAway => {
-                return Err(Corruption::Data { operation: "GOAWAY", problem: "only a server says it" }.into());
+                return Err(
+                    DecodeError::Data { operation: "GOAWAY", problem: "only a server says it" }.into()
+                );
             }
         }
         Ok(())
     }
 
-    fn greet(
+    fn handle_hello(
         &mut self,
-        turn: &mut Turn<'_>,
+        turn: &mut ServerContext<'_>,
         id: ConnectionId,
         head: MessageHead,
         hello: Hello<'_>,
-    ) -> Result<(), ServerFault> {
+    ) -> Result<(), ServerCloseReason> {
         if turn.service.auth().is_some_and(|auth| !auth.matches(hello.auth_token)) {
             turn.tally.count_wrong_token();
             Welcome { status: LockStatus::ErrorAuth, grace_ms: 0, remembered: 0 }.write(head, turn.out);
-            return Err(ServerFault::WrongToken);
+            return Err(ServerCloseReason::WrongToken);
         }
         if self.link.is_some() {
-            return Err(Corruption::Data { operation: "HELLO", problem: "the link is open already" }.into());
+            return Err(DecodeError::Data { operation: "HELLO", problem: "the link is open already" }.into());
         }
         let links = turn.service.links();
         let locks = turn.service.locks();
@@ -343,10 +347,10 @@ impl Locking {
 
     fn claim(
         &self,
-        turn: &mut Turn<'_>,
+        turn: &mut ServerContext<'_>,
         id: ConnectionId,
         request: &MessageRef<'_>,
-    ) -> Result<(), ServerFault> {
+    ) -> Result<(), ServerCloseReason> {
         let link = self.link()?;
         let start = turn.out.len();
         let writer = MessageWriter::begin(turn.out, request.head.response());
@@ -360,7 +364,7 @@ impl Locking {
             }
             Ok(())
         };
-        let claimed: Result<(), Corruption> = link.act(id, claims).ok_or(ServerFault::TakenOver)?;
+        let claimed: Result<(), DecodeError> = link.act(id, claims).ok_or(ServerCloseReason::TakenOver)?;
         if let Err(corruption) = claimed {
             turn.out.truncate(start);
             return Err(corruption.into());
@@ -369,15 +373,15 @@ impl Locking {
         Ok(())
     }
 
-    fn link(&self) -> Result<&Arc<Link>, ServerFault> {
-        let problem = Corruption::Data { operation: "the link", problem: "it was not opened by HELLO" };
-        self.link.as_ref().ok_or(ServerFault::Corruption(problem))
+    fn link(&self) -> Result<&Arc<LinkEntry>, ServerCloseReason> {
+        let problem = DecodeError::Data { operation: "the link", problem: "it was not opened by HELLO" };
+        self.link.as_ref().ok_or(ServerCloseReason::Corruption(problem))
     }
 }
 
-fn locking_of(locking: &mut Option<Box<Locking>>, now: Time) -> &mut Locking {
+fn locking_of(locking: &mut Option<Box<ConnectionLocks>>, now: Time) -> &mut ConnectionLocks {
     locking.get_or_insert_with(|| {
-        Box::new(Locking {
+        Box::new(ConnectionLocks {
             link: None,
             last_heard: now,
             is_pinged: false,
@@ -387,10 +391,10 @@ fn locking_of(locking: &mut Option<Box<Locking>>, now: Time) -> &mut Locking {
 }
 
 fn session(
-    turn: &mut Turn<'_>,
+    turn: &mut ServerContext<'_>,
     operation: SessionOperation,
     request: &MessageRef<'_>,
-) -> Result<(), ServerFault> {
+) -> Result<(), ServerCloseReason> {
     let (head, data) = (request.head, request.data);
     Ok(turn.service.session(turn.now, operation, head, data, turn.out, turn.tally)?)
 }

@@ -1,10 +1,10 @@
 //! The table of one shard: how newcomers get a slot or a place in the queue.
 
-use super::answer::Outcome;
-use super::record::{Enqueued, NONE, Record, Stage};
-use super::table::{Ask, Effects, HashedKey, LockTable};
+use super::outcome::LockOutcome;
+use super::record::{Enqueued, LockRecord, NONE, RecordStage};
+use super::table::{AcquireParams, Effects, HashedKey, LockTable};
 use crate::id::{Grant, Token};
-use crate::table::expiry::Rank;
+use crate::table::expiry::ExpiryRank;
 use crate::time::Time;
 use rand_chacha::rand_core::Rng;
 
@@ -17,7 +17,7 @@ impl LockTable {
         limit: u32,
         may_wait: bool,
         effects: &mut Effects,
-    ) -> Result<(u32, bool), Outcome> {
+    ) -> Result<(u32, bool), LockOutcome> {
         let found = self.find_settled(now, key, effects);
         let (waiters, is_free) = match found {
             None => (0, true),
@@ -25,27 +25,27 @@ impl LockTable {
                 let entry = &self.keys[key];
                 (entry.waiters, entry.waiters == 0 && entry.holders < limit)
             }
-            Some(_) => return Err(Outcome::LimitMismatch),
+            Some(_) => return Err(LockOutcome::LimitMismatch),
         };
         let is_free = is_free && now >= self.hold_off;
         if found.is_none() && !self.make_room() || self.is_full() {
-            Err(Outcome::MaxLocks)
+            Err(LockOutcome::MaxLocks)
         } else if !is_free && !may_wait {
             self.counts.timeouts += 1;
-            Err(Outcome::Timeout)
+            Err(LockOutcome::Timeout)
         } else if !is_free && u64::from(waiters) >= self.waiters_max() {
-            Err(Outcome::MaxWaiters)
+            Err(LockOutcome::MaxWaiters)
         } else if let Some(key) = found {
             Ok((key, is_free))
         } else {
-            let key = self.insert_key(key, limit).ok_or(Outcome::MaxLocks)?;
+            let key = self.insert_key(key, limit).ok_or(LockOutcome::MaxLocks)?;
             Ok((key, is_free))
         }
     }
 
     fn insert_key(&mut self, key: HashedKey<'_>, limit: u32) -> Option<u32> {
         let number = self.keys.insert(&self.known, key.hash, key.name, limit)?;
-        self.due.insert(number, Rank::NEVER);
+        self.due.insert(number, ExpiryRank::NEVER);
         Some(number)
     }
 
@@ -67,19 +67,25 @@ impl LockTable {
     }
 
     /// Gives a slot that is free to a newcomer.
-    pub(super) fn grant_new(&mut self, now: Time, key: u32, ask: Ask, enqueued: Enqueued) -> (u32, Grant) {
+    pub(super) fn grant_new(
+        &mut self,
+        now: Time,
+        key: u32,
+        ask: AcquireParams,
+        enqueued: Enqueued,
+    ) -> (u32, Grant) {
         self.wake(key);
         let lease_ms = self.settings.lease_ms(ask.lease_ms);
-        let record = self.records.insert(Record { key, lease_ms, ..Record::default() });
+        let record = self.records.insert(LockRecord { key, lease_ms, ..LockRecord::default() });
         self.owners.attach(&mut self.records, ask.owner, record);
         (record, self.hold(now, record, enqueued))
     }
 
     /// Gives a newcomer the last place in the queue.
-    pub(super) fn queue_new(&mut self, key: u32, ask: Ask, stage: Stage) -> u32 {
+    pub(super) fn queue_new(&mut self, key: u32, ask: AcquireParams, stage: RecordStage) -> u32 {
         self.wake(key);
         let lease_ms = self.settings.lease_ms(ask.lease_ms);
-        let record = self.records.insert(Record { stage, key, lease_ms, ..Record::default() });
+        let record = self.records.insert(LockRecord { stage, key, lease_ms, ..LockRecord::default() });
         self.owners.attach(&mut self.records, ask.owner, record);
         let entry = &mut self.keys[key];
         let last = std::mem::replace(&mut entry.last, record);
@@ -97,8 +103,8 @@ impl LockTable {
     /// Makes a record that has no deadline a hold.
     pub(super) fn hold(&mut self, now: Time, record: u32, enqueued: Enqueued) -> Grant {
         let token = Token::new(self.fences.next(), self.secrets.next_u64());
-        let Record { key, lease_ms, .. } = self.records[record];
-        self.records[record].stage = Stage::Held { token, enqueued, claimed: true };
+        let LockRecord { key, lease_ms, .. } = self.records[record];
+        self.records[record].stage = RecordStage::Held { token, enqueued, claimed: true };
         let entry = &mut self.keys[key];
         if entry.holders == 0 {
             *(if entry.is_lock() {

@@ -11,14 +11,14 @@
 //! Invariants: no child ranks before its parent; `prev` of the eldest child is the parent, of others the elder
 //! sibling. Nothing recurses, and nothing panics on numbers of records.
 
-use super::record::{Links, NONE, Records};
-use crate::table::expiry::Rank;
+use super::record::{ListLinks, NONE, RecordTable};
+use crate::table::expiry::ExpiryRank;
 
-impl Records {
+impl RecordTable {
     /// Gives a record that has none a deadline, in the heap at `root`.
-    pub(super) fn schedule(&mut self, root: &mut u32, number: u32, rank: Rank) {
+    pub(super) fn schedule(&mut self, root: &mut u32, number: u32, rank: ExpiryRank) {
         let record = &mut self[number];
-        debug_assert_eq!(record.rank, Rank::NEVER);
+        debug_assert_eq!(record.rank, ExpiryRank::NEVER);
         record.rank = rank;
         *root = self.meld(*root, number);
     }
@@ -26,11 +26,11 @@ impl Records {
     /// Takes its deadline from a record, if it has one.
     pub(super) fn unschedule(&mut self, root: &mut u32, number: u32) {
         let record = &mut self[number];
-        if record.rank == Rank::NEVER {
+        if record.rank == ExpiryRank::NEVER {
             return;
         }
         let (links, child) = (record.heap, record.heap_child);
-        (record.rank, record.heap, record.heap_child) = (Rank::NEVER, Links::NONE, NONE);
+        (record.rank, record.heap, record.heap_child) = (ExpiryRank::NEVER, ListLinks::NONE, NONE);
         let children = self.meld_siblings(child);
         if *root == number {
             *root = children;
@@ -58,7 +58,7 @@ impl Records {
         if sibling != NONE {
             self[sibling].heap.prev = child;
         }
-        self[child].heap = Links { prev: parent, next: sibling };
+        self[child].heap = ListLinks { prev: parent, next: sibling };
         self[parent].heap_child = child;
         parent
     }
@@ -71,9 +71,9 @@ impl Records {
         while one != NONE {
             let other = self[one].heap.next;
             let rest = if other == NONE { NONE } else { self[other].heap.next };
-            self[one].heap = Links::NONE;
+            self[one].heap = ListLinks::NONE;
             if other != NONE {
-                self[other].heap = Links::NONE;
+                self[other].heap = ListLinks::NONE;
             }
             let pair = self.meld(one, other);
             self[pair].heap.next = pairs;
@@ -83,7 +83,7 @@ impl Records {
         let mut root = NONE;
         while pairs != NONE {
             let pair = pairs;
-            pairs = std::mem::replace(&mut self[pair].heap, Links::NONE).next;
+            pairs = std::mem::replace(&mut self[pair].heap, ListLinks::NONE).next;
             root = self.meld(root, pair);
         }
         root
@@ -95,11 +95,11 @@ impl Records {
         let mut seen = Vec::new();
         let mut open = Vec::new();
         if root != NONE {
-            assert_eq!(self[root].heap, Links::NONE);
+            assert_eq!(self[root].heap, ListLinks::NONE);
             open.push(root);
         }
         while let Some(parent) = open.pop() {
-            assert_ne!(self[parent].rank, Rank::NEVER);
+            assert_ne!(self[parent].rank, ExpiryRank::NEVER);
             seen.push(parent);
             let (mut before, mut child) = (parent, self[parent].heap_child);
             while child != NONE {
@@ -116,31 +116,31 @@ impl Records {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::lock::record::{Record, Stage};
+    use crate::table::lock::record::{LockRecord, RecordStage};
     use crate::time::Time;
     use proptest::prelude::*;
     use std::collections::BTreeSet;
 
-    fn at(ms: u64, order: u32) -> Rank {
-        Rank::new(Time::from_ms(ms), order)
+    fn at(ms: u64, order: u32) -> ExpiryRank {
+        ExpiryRank::new(Time::from_ms(ms), order)
     }
 
     proptest! {
         #[test]
         fn behaves_as_a_sorted_set(steps in prop::collection::vec((0..5u8, 0..50u64, any::<u32>()), 1..400)) {
-            let mut records = Records::new();
+            let mut records = RecordTable::new();
             let mut root = NONE;
-            let mut model: BTreeSet<(Rank, u32)> = BTreeSet::new();
+            let mut model: BTreeSet<(ExpiryRank, u32)> = BTreeSet::new();
             for (order, (kind, ms, pick)) in steps.into_iter().enumerate() {
                 if kind < 3 || model.is_empty() {
-                    let number = records.insert(Record { stage: Stage::Queued, ..Record::default() });
+                    let number = records.insert(LockRecord { stage: RecordStage::Queued, ..LockRecord::default() });
                     records.schedule(&mut root, number, at(ms, order as u32));
                     model.insert((at(ms, order as u32), number));
                 } else {
                     let nth = if kind == 3 { 0 } else { pick as usize % model.len() };
                     let (rank, number) = *model.iter().nth(nth).unwrap();
                     records.unschedule(&mut root, number);
-                    prop_assert_eq!(records[number].rank, Rank::NEVER);
+                    prop_assert_eq!(records[number].rank, ExpiryRank::NEVER);
                     records.unschedule(&mut root, number);
                     records.remove(number);
                     model.remove(&(rank, number));
@@ -154,10 +154,10 @@ mod tests {
 
     #[test]
     fn many_in_order_go_in_order() {
-        let mut records = Records::new();
+        let mut records = RecordTable::new();
         let mut root = NONE;
         for n in 0..10_000u32 {
-            let number = records.insert(Record { stage: Stage::Queued, ..Record::default() });
+            let number = records.insert(LockRecord { stage: RecordStage::Queued, ..LockRecord::default() });
             records.schedule(&mut root, number, at(u64::from(n), 0));
         }
         for n in 0..10_000u32 {

@@ -7,11 +7,11 @@
 //! Every key has one place in the queue of what is due, at that time or before. For what becomes due later than it was
 //! is not moved until its old time has come: so a key that is taken and released over and over is hardly ever moved.
 
-use super::answer::{Effect, Outcome};
-use super::record::{Enqueued, Links, NONE, Record, Stage};
+use super::outcome::{Completion, LockOutcome};
+use super::record::{Enqueued, ListLinks, LockRecord, NONE, RecordStage};
 use super::table::{Effects, LockTable};
 use crate::limits::EXPIRY_BATCH;
-use crate::table::expiry::Rank;
+use crate::table::expiry::ExpiryRank;
 use crate::time::Time;
 
 impl LockTable {
@@ -41,7 +41,7 @@ impl LockTable {
 
     /// Does all that is due of one key. Whether the key is still known.
     #[inline]
-    pub(super) fn settle(&mut self, now: Time, key: u32, effects: &mut Effects) -> bool {
+    pub(super) fn resolve(&mut self, now: Time, key: u32, effects: &mut Effects) -> bool {
         while self.keys[key].soonest.time() <= now {
             if !self.do_first(now, key, effects) {
                 return false;
@@ -59,7 +59,7 @@ impl LockTable {
             return false;
         }
         if root != NONE && self.records[root].rank == due {
-            self.end(root, effects);
+            self.end_record(root, effects);
         }
         self.grant_waiters(now, due.time(), key, effects);
         self.reschedule(key, due.time());
@@ -67,27 +67,27 @@ impl LockTable {
     }
 
     /// A deadline has come.
-    fn end(&mut self, record: u32, effects: &mut Effects) {
+    fn end_record(&mut self, record: u32, effects: &mut Effects) {
         match self.records[record].stage {
-            Stage::Held { enqueued: Enqueued::FromQueue, .. } => {
+            RecordStage::Held { enqueued: Enqueued::FromQueue, .. } => {
                 self.counts.expired += 1;
                 self.unschedule(record);
                 self.let_go(record);
-                self.records[record].stage = Stage::Lapsed;
+                self.records[record].stage = RecordStage::Lapsed;
                 self.keys[self.records[record].key].lapsed += 1;
             }
-            Stage::Held { .. } => {
+            RecordStage::Held { .. } => {
                 self.counts.expired += 1;
                 self.retire(record);
             }
-            Stage::Waiting { reply, .. } => {
+            RecordStage::Waiting { reply, .. } => {
                 self.counts.timeouts += 1;
                 let ticket = self.records.ticket(self.shard, record);
-                effects.push(Effect { reply, ticket, outcome: Outcome::Timeout });
+                effects.push(Completion { reply, ticket, outcome: LockOutcome::Timeout });
                 self.retire(record);
             }
             // They have no deadline.
-            Stage::Queued | Stage::Lapsed | Stage::Vacant => self.unschedule(record),
+            RecordStage::Queued | RecordStage::Lapsed | RecordStage::Vacant => self.unschedule(record),
         }
     }
 
@@ -103,12 +103,12 @@ impl LockTable {
             let stage = self.records[first].stage;
             self.unschedule(first);
             self.leave_queue(first);
-            if let Stage::Waiting { reply, two_phase } = stage {
+            if let RecordStage::Waiting { reply, two_phase } = stage {
                 if two_phase {
                     self.enqueued.remove(self.enqueued_hash(first), first);
                 }
-                let outcome = Outcome::Granted(self.hold(now, first, Enqueued::No));
-                effects.push(Effect { reply, ticket, outcome });
+                let outcome = LockOutcome::Granted(self.hold(now, first, Enqueued::No));
+                effects.push(Completion { reply, ticket, outcome });
             } else {
                 self.hold(now, first, Enqueued::FromQueue);
             }
@@ -125,14 +125,14 @@ impl LockTable {
 
     /// Takes a record away, whatever it is. Its key is to be rescheduled.
     pub(super) fn retire(&mut self, record: u32) {
-        let Record { stage, key, .. } = self.records[record];
+        let LockRecord { stage, key, .. } = self.records[record];
         self.unschedule(record);
         self.forget_enqueued(record);
         match stage {
-            Stage::Held { .. } => self.let_go(record),
-            Stage::Waiting { .. } | Stage::Queued => self.leave_queue(record),
-            Stage::Lapsed => self.keys[key].lapsed -= 1,
-            Stage::Vacant => return,
+            RecordStage::Held { .. } => self.let_go(record),
+            RecordStage::Waiting { .. } | RecordStage::Queued => self.leave_queue(record),
+            RecordStage::Lapsed => self.keys[key].lapsed -= 1,
+            RecordStage::Vacant => return,
         }
         self.owners.detach(&mut self.records, record);
         self.records.remove(record);
@@ -143,15 +143,15 @@ impl LockTable {
         if self.records[record].is_two_phase() {
             self.enqueued.remove(self.enqueued_hash(record), record);
         }
-        if let Stage::Held { enqueued, .. } = &mut self.records[record].stage {
+        if let RecordStage::Held { enqueued, .. } = &mut self.records[record].stage {
             *enqueued = Enqueued::No;
         }
     }
 
     /// Ends a hold; what becomes of the record is the caller's affair.
     fn let_go(&mut self, record: u32) {
-        let Record { stage, key, .. } = self.records[record];
-        let Stage::Held { token, .. } = stage else { return };
+        let LockRecord { stage, key, .. } = self.records[record];
+        let RecordStage::Held { token, .. } = stage else { return };
         let entry = &mut self.keys[key];
         entry.holders -= 1;
         self.counts.holders -= 1;
@@ -171,7 +171,7 @@ impl LockTable {
 
     /// Takes a record out of the queue of its key.
     fn leave_queue(&mut self, record: u32) {
-        let Record { queue, key, .. } = self.records[record];
+        let LockRecord { queue, key, .. } = self.records[record];
         let entry = &mut self.keys[key];
         if queue.prev == NONE {
             entry.first = queue.next;
@@ -183,7 +183,7 @@ impl LockTable {
         } else {
             self.records[queue.next].queue.prev = queue.prev;
         }
-        self.records[record].queue = Links::NONE;
+        self.records[record].queue = ListLinks::NONE;
         entry.waiters -= 1;
         self.counts.waiters -= 1;
     }
@@ -197,9 +197,9 @@ impl LockTable {
             *idle += 1;
             self.rank(since.after_ms(self.settings.idle_ms))
         } else {
-            let deadline = if entry.root == NONE { Rank::NEVER } else { self.records[entry.root].rank };
+            let deadline = if entry.root == NONE { ExpiryRank::NEVER } else { self.records[entry.root].rank };
             let is_held_off = entry.waiters > 0 && entry.holders < entry.limit;
-            if is_held_off { deadline.min(Rank::new(self.hold_off, 0)) } else { deadline }
+            if is_held_off { deadline.min(ExpiryRank::new(self.hold_off, 0)) } else { deadline }
         };
         let before = std::mem::replace(&mut self.keys[key].soonest, soonest);
         if soonest < before {
@@ -211,7 +211,7 @@ impl LockTable {
     pub(super) fn wake(&mut self, key: u32) {
         let entry = &self.keys[key];
         // A key that was only just made known never was.
-        if entry.is_idle() && entry.soonest != Rank::NEVER {
+        if entry.is_idle() && entry.soonest != ExpiryRank::NEVER {
             *(if entry.is_lock() {
                 &mut self.counts.idle_locks
             } else {

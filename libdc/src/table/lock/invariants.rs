@@ -1,12 +1,12 @@
 //! Whether a table is as it should be between two operations.
 
-use super::record::{Links, NONE, Stage};
-use super::shards::Locks;
+use super::record::{ListLinks, NONE, RecordStage};
+use super::shards::ShardedLocks;
 use super::table::LockTable;
-use crate::table::expiry::Rank;
+use crate::table::expiry::ExpiryRank;
 use std::collections::BTreeSet;
 
-impl Locks {
+impl ShardedLocks {
     /// Checks every list and counter of every shard.
     pub(super) fn check(&self) {
         self.each_shard(LockTable::check);
@@ -16,7 +16,7 @@ impl Locks {
 impl LockTable {
     fn check(&self) {
         let records: Vec<u32> = (0..self.records.len_and_places().1 as u32)
-            .filter(|record| self.records[*record].stage != Stage::Vacant)
+            .filter(|record| self.records[*record].stage != RecordStage::Vacant)
             .collect();
         assert_eq!(records.len(), self.records.len_and_places().0);
         self.check_owners(&records);
@@ -28,15 +28,21 @@ impl LockTable {
             self.check_key(*key, &of_key);
         }
         assert!(keys.iter().all(|key| self.due.rank(*key) <= self.keys[*key].soonest));
-        assert_eq!(self.soonest(), keys.iter().map(|key| self.due.rank(*key)).min().unwrap_or(Rank::NEVER));
+        assert_eq!(
+            self.soonest(),
+            keys.iter().map(|key| self.due.rank(*key)).min().unwrap_or(ExpiryRank::NEVER)
+        );
         self.check_counts(&records, &keys);
     }
 
     fn check_key(&self, key: u32, records: &[u32]) {
         let entry = &self.keys[key];
         let stage = |record: &&u32| self.records[**record].stage;
-        let holds: Vec<u32> =
-            records.iter().filter(|record| matches!(stage(record), Stage::Held { .. })).copied().collect();
+        let holds: Vec<u32> = records
+            .iter()
+            .filter(|record| matches!(stage(record), RecordStage::Held { .. }))
+            .copied()
+            .collect();
         assert_eq!(holds.len(), entry.holders as usize);
         assert!(entry.holders <= entry.limit);
         for hold in &holds {
@@ -44,13 +50,13 @@ impl LockTable {
             assert_eq!(self.find_holder(key, token), Some(*hold));
         }
         assert_eq!(
-            records.iter().filter(|record| stage(record) == Stage::Lapsed).count(),
+            records.iter().filter(|record| stage(record) == RecordStage::Lapsed).count(),
             entry.lapsed as usize
         );
         let mut queue = Vec::new();
         let (mut prev, mut next) = (NONE, entry.first);
         while next != NONE {
-            assert!(matches!(stage(&&next), Stage::Queued | Stage::Waiting { .. }));
+            assert!(matches!(stage(&&next), RecordStage::Queued | RecordStage::Waiting { .. }));
             assert_eq!(self.records[next].queue.prev, prev);
             queue.push(next);
             (prev, next) = (next, self.records[next].queue.next);
@@ -62,12 +68,12 @@ impl LockTable {
         );
 
         let heap: BTreeSet<u32> = self.records.checked_heap(entry.root).into_iter().collect();
-        let with_deadline = |record: &u32| self.records[*record].rank != Rank::NEVER;
+        let with_deadline = |record: &u32| self.records[*record].rank != ExpiryRank::NEVER;
         assert_eq!(heap, records.iter().copied().filter(with_deadline).collect());
         for record in records {
-            let has = !matches!(self.records[*record].stage, Stage::Queued | Stage::Lapsed);
+            let has = !matches!(self.records[*record].stage, RecordStage::Queued | RecordStage::Lapsed);
             assert_eq!(has, with_deadline(record));
-            assert!(has || self.records[*record].heap == Links::NONE);
+            assert!(has || self.records[*record].heap == ListLinks::NONE);
         }
         if !records.is_empty() {
             let first = records.iter().map(|record| self.records[*record].rank).min().unwrap();
@@ -104,7 +110,7 @@ impl LockTable {
             let hash = self.enqueued_hash(*record);
             assert_eq!(self.enqueued.find(hash, |found| found == *record), Some(*record));
         }
-        let sum = |value: fn(&super::key::Entry) -> u32, is_lock: Option<bool>| {
+        let sum = |value: fn(&super::key::KeyEntry) -> u32, is_lock: Option<bool>| {
             let asked = keys.iter().map(|key| &self.keys[*key]);
             let asked = asked.filter(|entry| is_lock.is_none_or(|is_lock| entry.is_lock() == is_lock));
             asked.map(|entry| u64::from(value(entry))).sum::<u64>()
@@ -113,12 +119,12 @@ impl LockTable {
         assert_eq!(counts.holders, sum(|entry| entry.holders, None));
         assert_eq!(counts.waiters, sum(|entry| entry.waiters, None));
         assert_eq!(u64::from(self.holders.len()), sum(|entry| entry.holders, Some(false)));
-        let held = |entry: &super::key::Entry| u32::from(entry.holders > 0);
+        let held = |entry: &super::key::KeyEntry| u32::from(entry.holders > 0);
         assert_eq!(
             (counts.held_locks, counts.held_semaphores),
             (sum(held, Some(true)), sum(held, Some(false)))
         );
-        let idle = |entry: &super::key::Entry| u32::from(entry.is_idle());
+        let idle = |entry: &super::key::KeyEntry| u32::from(entry.is_idle());
         assert_eq!(
             (counts.idle_locks, counts.idle_semaphores),
             (sum(idle, Some(true)), sum(idle, Some(false)))

@@ -1,6 +1,6 @@
 //! The keys that a table knows: held, waited for, or idle and not forgotten yet.
 //!
-//! A key is known by a number, under which its [`Entry`] lies. Names of up to 22 bytes lie in the entry itself, longer
+//! A key is known by a number, under which its [`KeyEntry`] lies. Names of up to 22 bytes lie in the entry itself, longer
 //! ones in an allocation of their own.
 //!
 //! How many keys are known is counted over all shards by one [`KeyCount`], so that the limit is that of the whole.
@@ -8,9 +8,9 @@
 //! Nothing here panics on the number of a key that is known.
 
 use super::record::NONE;
-use crate::table::chunks::Chunked;
-use crate::table::expiry::Rank;
-use crate::table::index::{ENTRIES_MAX, Index};
+use crate::table::chunked_vec::ChunkedVec;
+use crate::table::expiry::ExpiryRank;
+use crate::table::hash_index::{ENTRIES_MAX, HashIndex};
 use std::ops::{Index as Indexed, IndexMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -18,12 +18,12 @@ use std::sync::atomic::{AtomicU64, Ordering};
 const SHORT_BYTES_MAX: usize = 22;
 
 /// The bytes of a key.
-enum Name {
+enum KeyName {
     Short { len: u8, bytes: [u8; SHORT_BYTES_MAX] },
     Long(Box<[u8]>),
 }
 
-impl Name {
+impl KeyName {
     fn new(name: &[u8]) -> Self {
         let mut bytes = [0; SHORT_BYTES_MAX];
         match bytes.get_mut(..name.len()) {
@@ -45,10 +45,10 @@ impl Name {
 
 /// A key and what there is of it, in one cache line.
 #[repr(align(64))]
-pub(super) struct Entry {
-    name: Name,
+pub(super) struct KeyEntry {
+    name: KeyName,
     /// When something is due: a deadline of a record, the end of a hold-off, or the time to forget the key.
-    pub(super) soonest: Rank,
+    pub(super) soonest: ExpiryRank,
     /// Most holders; 0 where the number is vacant.
     pub(super) limit: u32,
     pub(super) holders: u32,
@@ -64,13 +64,13 @@ pub(super) struct Entry {
     pub(super) root: u32,
 }
 
-const _: () = assert!(size_of::<Entry>() == 64, "the memory that a key takes is documented");
+const _: () = assert!(size_of::<KeyEntry>() == 64, "the memory that a key takes is documented");
 
-impl Default for Entry {
+impl Default for KeyEntry {
     fn default() -> Self {
         Self {
-            name: Name::Short { len: 0, bytes: [0; SHORT_BYTES_MAX] },
-            soonest: Rank::NEVER,
+            name: KeyName::Short { len: 0, bytes: [0; SHORT_BYTES_MAX] },
+            soonest: ExpiryRank::NEVER,
             limit: 0,
             holders: 0,
             waiters: 0,
@@ -83,7 +83,7 @@ impl Default for Entry {
     }
 }
 
-impl Entry {
+impl KeyEntry {
     pub(super) fn name(&self) -> &[u8] {
         self.name.as_bytes()
     }
@@ -120,7 +120,7 @@ impl KeyCount {
     }
 
     /// Counts one more, if it may be.
-    fn take(&self) -> bool {
+    fn acquire(&self) -> bool {
         let more = |known: u64| (known < self.max).then_some(known + 1);
         self.known.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
     }
@@ -131,15 +131,15 @@ impl KeyCount {
 }
 
 /// The keys of a table.
-pub(super) struct Keys {
-    index: Index,
+pub(super) struct KeyTable {
+    index: HashIndex,
     /// By the number that the index gave.
-    entries: Chunked<Entry>,
+    entries: ChunkedVec<KeyEntry>,
 }
 
-impl Keys {
+impl KeyTable {
     pub(super) fn new() -> Self {
-        Self { index: Index::new(), entries: Chunked::new() }
+        Self { index: HashIndex::new(), entries: ChunkedVec::new() }
     }
 
     /// The number of keys known.
@@ -165,34 +165,34 @@ impl Keys {
 
     /// Makes a key known that is not, if it may be.
     pub(super) fn insert(&mut self, count: &KeyCount, hash: u32, name: &[u8], limit: u32) -> Option<u32> {
-        if self.len() >= ENTRIES_MAX || !count.take() {
+        if self.len() >= ENTRIES_MAX || !count.acquire() {
             return None;
         }
         let number = self.index.insert(hash);
-        self.entries.set_or_push(number, Entry { name: Name::new(name), limit, ..Entry::default() });
+        self.entries.set_or_push(number, KeyEntry { name: KeyName::new(name), limit, ..KeyEntry::default() });
         Some(number)
     }
 
     /// Forgets a key.
     pub(super) fn remove(&mut self, count: &KeyCount, number: u32) {
         self.index.remove(number);
-        self.entries[number] = Entry::default();
+        self.entries[number] = KeyEntry::default();
         count.give_back();
     }
 }
 
-impl Indexed<u32> for Keys {
-    type Output = Entry;
+impl Indexed<u32> for KeyTable {
+    type Output = KeyEntry;
 
     #[inline]
-    fn index(&self, number: u32) -> &Entry {
+    fn index(&self, number: u32) -> &KeyEntry {
         &self.entries[number]
     }
 }
 
-impl IndexMut<u32> for Keys {
+impl IndexMut<u32> for KeyTable {
     #[inline]
-    fn index_mut(&mut self, number: u32) -> &mut Entry {
+    fn index_mut(&mut self, number: u32) -> &mut KeyEntry {
         &mut self.entries[number]
     }
 }
@@ -205,16 +205,16 @@ mod tests {
     fn names_of_any_length_are_kept() {
         for len in [1, 21, 22, 23, 256] {
             let name: Vec<u8> = (0..len).map(|n| n as u8).collect();
-            assert_eq!(Name::new(&name).as_bytes(), name);
+            assert_eq!(KeyName::new(&name).as_bytes(), name);
         }
-        assert!(matches!(Name::new(&[7; 22]), Name::Short { .. }));
-        assert!(matches!(Name::new(&[7; 23]), Name::Long(_)));
+        assert!(matches!(KeyName::new(&[7; 22]), KeyName::Short { .. }));
+        assert!(matches!(KeyName::new(&[7; 23]), KeyName::Long(_)));
     }
 
     #[test]
     fn keys_are_known_as_long_as_they_are_counted() {
         let count = KeyCount::new(2);
-        let (mut one, mut other) = (Keys::new(), Keys::new());
+        let (mut one, mut other) = (KeyTable::new(), KeyTable::new());
         assert_eq!(one.insert(&count, 5, b"a", 1), Some(0));
         assert_eq!(other.insert(&count, 5, b"b", 1), Some(0));
         assert!(!one.has_room(&count));

@@ -1,21 +1,21 @@
 //! The lock table: who holds what, who waits for it, and until when.
 
 mod admission;
-mod answer;
 mod deadline;
-mod departure;
 mod event;
-mod finder;
 mod key;
+mod outcome;
 mod owner;
 mod record;
+mod record_index;
+mod release;
 mod shards;
 mod stats;
 mod table;
 
-pub use answer::{Claimant, Effect, LockSettings, Outcome, Reply, Ticket};
-pub use shards::Locks;
-pub use stats::{HeldLock, IdleKey, LockStats, LockTotals, UsedSemaphore};
+pub use outcome::{Completion, LockOutcome, LockSettings, OwnerKey, ReplyTo, WaiterId};
+pub use shards::ShardedLocks;
+pub use stats::{HeldLockStats, IdleKeyStats, LockStats, LockTotals, SemaphoreStats};
 
 #[cfg(test)]
 mod invariants;

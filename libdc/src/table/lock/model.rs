@@ -2,28 +2,28 @@
 
 mod departures;
 
-use super::{LockSettings, LockTotals, Outcome};
+use super::{LockOutcome, LockSettings, LockTotals};
 use crate::id::{ConnectionId, Owner};
 use crate::limits::EXPIRY_BATCH;
 
 /// What an operation on the model answers. Records are named by their number, which no other ever has.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Answer {
+pub(super) enum ModelAnswer {
     Granted { record: u64, fence: u64, lease_ms: u64 },
     Waiting(u64),
-    Other(Outcome),
+    Other(LockOutcome),
 }
 
 /// An answer to a blocked request: which, and its grant, or a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Told {
+pub(super) struct ModelEffect {
     pub(super) key: usize,
     pub(super) uid: u32,
-    pub(super) answer: Answer,
+    pub(super) answer: ModelAnswer,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+enum ModelStage {
     Queued,
     Waiting { uid: u32, two_phase: bool },
     Held { fence: u64, two_phase: bool, from_queue: bool, claimed: bool },
@@ -31,35 +31,35 @@ enum Stage {
 }
 
 #[derive(Clone, Copy, Debug)]
-struct Record {
+struct ModelRecord {
     number: u64,
     key: usize,
     owner: Owner,
-    stage: Stage,
+    stage: ModelStage,
     lease_ms: u64,
     /// The time, and the order of those at the same time.
     deadline: Option<(u64, u64)>,
 }
 
-impl Record {
+impl ModelRecord {
     fn is_hold(&self) -> bool {
-        matches!(self.stage, Stage::Held { .. })
+        matches!(self.stage, ModelStage::Held { .. })
     }
 
     fn is_place(&self) -> bool {
-        matches!(self.stage, Stage::Queued | Stage::Waiting { .. })
+        matches!(self.stage, ModelStage::Queued | ModelStage::Waiting { .. })
     }
 
     fn is_two_phase(&self) -> bool {
         match self.stage {
-            Stage::Queued | Stage::Lapsed => true,
-            Stage::Waiting { two_phase, .. } | Stage::Held { two_phase, .. } => two_phase,
+            ModelStage::Queued | ModelStage::Lapsed => true,
+            ModelStage::Waiting { two_phase, .. } | ModelStage::Held { two_phase, .. } => two_phase,
         }
     }
 }
 
 #[derive(Clone, Copy)]
-struct Known {
+struct ModelKey {
     key: usize,
     limit: u32,
     /// When it is forgotten.
@@ -68,10 +68,10 @@ struct Known {
 
 /// One shard.
 #[derive(Default)]
-struct Shard {
-    keys: Vec<Known>,
+struct ModelShard {
+    keys: Vec<ModelKey>,
     /// In the order in which they came.
-    records: Vec<Record>,
+    records: Vec<ModelRecord>,
     /// Those with records, in the order in which they came.
     owners: Vec<Owner>,
     now: u64,
@@ -79,9 +79,9 @@ struct Shard {
 }
 
 /// All shards.
-pub(super) struct Model {
+pub(super) struct NaiveLocks {
     settings: LockSettings,
-    shards: Vec<Shard>,
+    shards: Vec<ModelShard>,
     /// By key.
     shard_of: Vec<usize>,
     pub(super) hold_off: u64,
@@ -90,17 +90,17 @@ pub(super) struct Model {
     grants: u64,
     expired: u64,
     timeouts: u64,
-    pub(super) told: Vec<Told>,
+    pub(super) told: Vec<ModelEffect>,
 }
 
 /// Whose waiting an operation is about.
 #[derive(Clone, Copy)]
-pub(super) enum Whose {
+pub(super) enum ModelScope {
     Owner(Owner),
     Connection(ConnectionId),
 }
 
-impl Whose {
+impl ModelScope {
     fn is(self, owner: Owner) -> bool {
         match self {
             Self::Owner(other) => owner == other,
@@ -109,11 +109,11 @@ impl Whose {
     }
 }
 
-impl Model {
+impl NaiveLocks {
     pub(super) fn new(settings: LockSettings, shards: usize, shard_of: Vec<usize>) -> Self {
         Self {
             settings,
-            shards: (0..shards).map(|_| Shard::default()).collect(),
+            shards: (0..shards).map(|_| ModelShard::default()).collect(),
             shard_of,
             hold_off: 0,
             fence: 0,
@@ -125,16 +125,16 @@ impl Model {
         }
     }
 
-    fn has_room(&self) -> bool {
+    fn has_capacity(&self) -> bool {
         let known: usize = self.shards.iter().map(|shard| shard.keys.len()).sum();
         self.settings.locks_max == 0 || (known as u64) < self.settings.locks_max
     }
 
-    fn known(&self, key: usize) -> Option<Known> {
+    fn known(&self, key: usize) -> Option<ModelKey> {
         self.shards[self.shard_of[key]].keys.iter().copied().find(|known| known.key == key)
     }
 
-    fn count(&self, key: usize, is_it: impl Fn(&Record) -> bool) -> usize {
+    fn count(&self, key: usize, is_it: impl Fn(&ModelRecord) -> bool) -> usize {
         let records = &self.shards[self.shard_of[key]].records;
         records.iter().filter(|record| record.key == key && is_it(record)).count()
     }
@@ -149,8 +149,8 @@ impl Model {
         });
         let keys = all.keys.iter().filter(|known| is_asked(known.key));
         let others = keys.filter_map(|known| {
-            let is_held_off = self.count(known.key, Record::is_place) > 0
-                && self.count(known.key, Record::is_hold) < known.limit as usize;
+            let is_held_off = self.count(known.key, ModelRecord::is_place) > 0
+                && self.count(known.key, ModelRecord::is_hold) < known.limit as usize;
             let due = known.idle.or(is_held_off.then_some((self.hold_off, 0)));
             due.map(|(at, order)| (at, order, known.key, None))
         });
@@ -161,21 +161,25 @@ impl Model {
         if let Some(number) = record {
             let record = *self.shards[shard].records.iter().find(|record| record.number == number).unwrap();
             match record.stage {
-                Stage::Held { two_phase: true, from_queue: true, .. } => {
+                ModelStage::Held { two_phase: true, from_queue: true, .. } => {
                     self.expired += 1;
                     let lapsed = self.record(key, number);
-                    (lapsed.stage, lapsed.deadline) = (Stage::Lapsed, None);
+                    (lapsed.stage, lapsed.deadline) = (ModelStage::Lapsed, None);
                 }
-                Stage::Held { .. } => {
+                ModelStage::Held { .. } => {
                     self.expired += 1;
                     self.remove(key, number);
                 }
-                Stage::Waiting { uid, .. } => {
+                ModelStage::Waiting { uid, .. } => {
                     self.timeouts += 1;
-                    self.told.push(Told { key, uid, answer: Answer::Other(Outcome::Timeout) });
+                    self.told.push(ModelEffect {
+                        key,
+                        uid,
+                        answer: ModelAnswer::Other(LockOutcome::Timeout),
+                    });
                     self.remove(key, number);
                 }
-                Stage::Queued | Stage::Lapsed => unreachable!("they have no deadline"),
+                ModelStage::Queued | ModelStage::Lapsed => unreachable!("they have no deadline"),
             }
         } else if self.known(key).is_some_and(|known| known.idle.is_some()) {
             self.shards[shard].keys.retain(|known| known.key != key);
@@ -198,14 +202,14 @@ impl Model {
         }
     }
 
-    fn settle(&mut self, key: usize) {
+    fn resolve(&mut self, key: usize) {
         let shard = self.shard_of[key];
         while let Some(due) = self.first_due(shard, Some(key)) {
             self.do_due(shard, due);
         }
     }
 
-    fn record(&mut self, key: usize, number: u64) -> &mut Record {
+    fn record(&mut self, key: usize, number: u64) -> &mut ModelRecord {
         let records = &mut self.shards[self.shard_of[key]].records;
         records.iter_mut().find(|record| record.number == number).unwrap()
     }
@@ -217,7 +221,7 @@ impl Model {
         shard.owners.retain(|owner| records.iter().any(|record| record.owner == *owner));
     }
 
-    fn add(&mut self, key: usize, owner: Owner, stage: Stage, lease_ms: u64) -> u64 {
+    fn add(&mut self, key: usize, owner: Owner, stage: ModelStage, lease_ms: u64) -> u64 {
         self.next += 1;
         let number = self.next;
         let shard = &mut self.shards[self.shard_of[key]];
@@ -225,7 +229,7 @@ impl Model {
             shard.owners.push(owner);
         }
         shard.keys.iter_mut().filter(|known| known.key == key).for_each(|known| known.idle = None);
-        shard.records.push(Record { number, key, owner, stage, lease_ms, deadline: None });
+        shard.records.push(ModelRecord { number, key, owner, stage, lease_ms, deadline: None });
         number
     }
 
@@ -236,28 +240,28 @@ impl Model {
         self.record(key, number).deadline = Some(deadline);
     }
 
-    fn hold(&mut self, key: usize, number: u64, two_phase: bool, from_queue: bool) -> Answer {
+    fn hold(&mut self, key: usize, number: u64, two_phase: bool, from_queue: bool) -> ModelAnswer {
         self.fence += 1;
         self.grants += 1;
         let fence = self.fence;
         let now = self.shards[self.shard_of[key]].now;
         let record = self.record(key, number);
-        record.stage = Stage::Held { fence, two_phase, from_queue, claimed: true };
+        record.stage = ModelStage::Held { fence, two_phase, from_queue, claimed: true };
         let lease_ms = record.lease_ms;
         self.set_deadline(key, number, now + lease_ms);
-        Answer::Granted { record: number, fence, lease_ms }
+        ModelAnswer::Granted { record: number, fence, lease_ms }
     }
 
     fn grant_waiters(&mut self, key: usize, at: u64) {
         let shard = self.shard_of[key];
         let limit = self.known(key).unwrap().limit as usize;
-        while at >= self.hold_off && self.count(key, Record::is_hold) < limit {
+        while at >= self.hold_off && self.count(key, ModelRecord::is_hold) < limit {
             let mut places =
                 self.shards[shard].records.iter().filter(|record| record.key == key && record.is_place());
             let Some(first) = places.next().copied() else { break };
-            if let Stage::Waiting { uid, .. } = first.stage {
+            if let ModelStage::Waiting { uid, .. } = first.stage {
                 let answer = self.hold(key, first.number, false, true);
-                self.told.push(Told { key, uid, answer });
+                self.told.push(ModelEffect { key, uid, answer });
             } else {
                 self.hold(key, first.number, true, true);
             }
@@ -279,54 +283,54 @@ impl Model {
     }
 
     /// Whether there is a free slot, if there is anything to be had; what is asked for is known then.
-    fn admit(&mut self, key: usize, limit: u32, may_wait: bool) -> Result<bool, Outcome> {
+    fn admit(&mut self, key: usize, limit: u32, may_wait: bool) -> Result<bool, LockOutcome> {
         let shard = self.shard_of[key];
-        self.settle(key);
+        self.resolve(key);
         let known = self.known(key);
         if known.is_some_and(|known| known.limit != limit) {
-            return Err(Outcome::LimitMismatch);
+            return Err(LockOutcome::LimitMismatch);
         }
-        if known.is_none() && !self.has_room() {
+        if known.is_none() && !self.has_capacity() {
             let due = self.first_due(shard, None);
             let is_idle = |key| self.known(key).is_some_and(|known| known.idle.is_some());
             if let Some(due) = due.filter(|(_, _, key, record)| record.is_none() && is_idle(*key)) {
                 self.do_due(shard, due);
             }
-            if !self.has_room() {
-                return Err(Outcome::MaxLocks);
+            if !self.has_capacity() {
+                return Err(LockOutcome::MaxLocks);
             }
         }
-        let places = self.count(key, Record::is_place);
+        let places = self.count(key, ModelRecord::is_place);
         let is_free = places == 0
-            && self.count(key, Record::is_hold) < limit as usize
+            && self.count(key, ModelRecord::is_hold) < limit as usize
             && self.shards[shard].now >= self.hold_off;
         if !is_free && !may_wait {
             self.timeouts += 1;
-            return Err(Outcome::Timeout);
+            return Err(LockOutcome::Timeout);
         }
         if !is_free && self.settings.waiters_max > 0 && places as u64 >= self.settings.waiters_max {
-            return Err(Outcome::MaxWaiters);
+            return Err(LockOutcome::MaxWaiters);
         }
         if known.is_none() {
-            self.shards[shard].keys.push(Known { key, limit, idle: None });
+            self.shards[shard].keys.push(ModelKey { key, limit, idle: None });
         }
         Ok(is_free)
     }
 
-    fn with_room(&mut self, now: u64, attempt: impl Fn(&mut Self) -> Answer) -> Answer {
+    fn with_room(&mut self, now: u64, attempt: impl Fn(&mut Self) -> ModelAnswer) -> ModelAnswer {
         let answer = attempt(self);
-        if answer != Answer::Other(Outcome::MaxLocks) {
+        if answer != ModelAnswer::Other(LockOutcome::MaxLocks) {
             return answer;
         }
         for shard in 0..self.shards.len() {
             // Its own clock may be behind, and then nothing is done: as if nobody had told it the time.
             let before = self.shards[shard].now;
             self.shards[shard].now = before.max(now);
-            if !self.has_room() {
+            if !self.has_capacity() {
                 self.advance_shard(shard);
             }
         }
-        if self.has_room() { attempt(self) } else { answer }
+        if self.has_capacity() { attempt(self) } else { answer }
     }
 
     pub(super) fn acquire(
@@ -336,13 +340,13 @@ impl Model {
         lease_ms: u64,
         timeout_ms: u64,
         uid: u32,
-    ) -> Answer {
+    ) -> ModelAnswer {
         self.with_room(now, |model| {
             let now = model.begin(now, model.shard_of[key]);
             let lease_ms = model.lease_ms(lease_ms);
-            let stage = Stage::Waiting { uid, two_phase: false };
+            let stage = ModelStage::Waiting { uid, two_phase: false };
             match model.admit(key, limit, timeout_ms > 0) {
-                Err(refused) => Answer::Other(refused),
+                Err(refused) => ModelAnswer::Other(refused),
                 Ok(true) => {
                     let number = model.add(key, owner, stage, lease_ms);
                     model.hold(key, number, false, false)
@@ -350,7 +354,7 @@ impl Model {
                 Ok(false) => {
                     let number = model.add(key, owner, stage, lease_ms);
                     model.set_deadline(key, number, now + timeout_ms);
-                    Answer::Waiting(number)
+                    ModelAnswer::Waiting(number)
                 }
             }
         })
@@ -361,59 +365,66 @@ impl Model {
         now: u64,
         (owner, key, limit): (Owner, usize, u32),
         lease_ms: u64,
-    ) -> Answer {
+    ) -> ModelAnswer {
         self.with_room(now, |model| {
             model.begin(now, model.shard_of[key]);
-            model.settle(key);
+            model.resolve(key);
             if model.count(key, |record| record.owner == owner && record.is_two_phase()) > 0 {
-                return Answer::Other(Outcome::AlreadyEnqueued);
+                return ModelAnswer::Other(LockOutcome::AlreadyEnqueued);
             }
             let lease_ms = model.lease_ms(lease_ms);
             match model.admit(key, limit, true) {
-                Err(refused) => Answer::Other(refused),
+                Err(refused) => ModelAnswer::Other(refused),
                 Ok(is_free) => {
-                    let number = model.add(key, owner, Stage::Queued, lease_ms);
+                    let number = model.add(key, owner, ModelStage::Queued, lease_ms);
                     if is_free {
                         model.hold(key, number, true, false)
                     } else {
-                        Answer::Other(Outcome::Queued)
+                        ModelAnswer::Other(LockOutcome::Queued)
                     }
                 }
             }
         })
     }
 
-    pub(super) fn wait(&mut self, now: u64, owner: Owner, key: usize, timeout_ms: u64, uid: u32) -> Answer {
+    pub(super) fn wait(
+        &mut self,
+        now: u64,
+        owner: Owner,
+        key: usize,
+        timeout_ms: u64,
+        uid: u32,
+    ) -> ModelAnswer {
         let shard = self.shard_of[key];
         let now = self.begin(now, shard);
-        self.settle(key);
+        self.resolve(key);
         let mut records = self.shards[shard].records.iter();
         let found = records
             .find(|record| record.key == key && record.owner == owner && record.is_two_phase())
             .copied();
-        let Some(Record { number, lease_ms, stage, .. }) = found else {
-            return Answer::Other(Outcome::NotEnqueued);
+        let Some(ModelRecord { number, lease_ms, stage, .. }) = found else {
+            return ModelAnswer::Other(LockOutcome::NotEnqueued);
         };
         match stage {
-            Stage::Held { fence, claimed, .. } => {
-                let stage = Stage::Held { fence, two_phase: false, from_queue: false, claimed };
+            ModelStage::Held { fence, claimed, .. } => {
+                let stage = ModelStage::Held { fence, two_phase: false, from_queue: false, claimed };
                 self.record(key, number).stage = stage;
                 self.set_deadline(key, number, now + lease_ms);
-                Answer::Granted { record: number, fence, lease_ms }
+                ModelAnswer::Granted { record: number, fence, lease_ms }
             }
-            Stage::Queued if timeout_ms > 0 => {
-                self.record(key, number).stage = Stage::Waiting { uid, two_phase: true };
+            ModelStage::Queued if timeout_ms > 0 => {
+                self.record(key, number).stage = ModelStage::Waiting { uid, two_phase: true };
                 self.set_deadline(key, number, now + timeout_ms);
-                Answer::Waiting(number)
+                ModelAnswer::Waiting(number)
             }
-            Stage::Queued | Stage::Lapsed => {
+            ModelStage::Queued | ModelStage::Lapsed => {
                 self.remove(key, number);
                 self.look_whether_idle(key, now);
-                let is_timeout = stage == Stage::Queued;
+                let is_timeout = stage == ModelStage::Queued;
                 self.timeouts += u64::from(is_timeout);
-                Answer::Other(if is_timeout { Outcome::Timeout } else { Outcome::LeaseExpired })
+                ModelAnswer::Other(if is_timeout { LockOutcome::Timeout } else { LockOutcome::LeaseExpired })
             }
-            Stage::Waiting { .. } => Answer::Other(Outcome::NotEnqueued),
+            ModelStage::Waiting { .. } => ModelAnswer::Other(LockOutcome::NotEnqueued),
         }
     }
 
@@ -424,14 +435,14 @@ impl Model {
         self.look_whether_idle(key, now);
     }
 
-    fn has(&self, key: usize, number: u64, is_it: impl Fn(&Record) -> bool) -> bool {
+    fn has(&self, key: usize, number: u64, is_it: impl Fn(&ModelRecord) -> bool) -> bool {
         self.count(key, |record| record.number == number && is_it(record)) > 0
     }
 
     pub(super) fn release(&mut self, now: u64, key: usize, number: u64) -> bool {
         self.begin(now, self.shard_of[key]);
-        self.settle(key);
-        let is_held = self.has(key, number, Record::is_hold);
+        self.resolve(key);
+        let is_held = self.has(key, number, ModelRecord::is_hold);
         if is_held {
             self.give_up(key, number);
         }
@@ -440,9 +451,9 @@ impl Model {
 
     pub(super) fn renew(&mut self, now: u64, key: usize, number: u64, lease_ms: u64) -> Option<u64> {
         let now = self.begin(now, self.shard_of[key]);
-        self.settle(key);
+        self.resolve(key);
         let lease_ms = self.lease_ms(lease_ms);
-        self.has(key, number, Record::is_hold).then(|| {
+        self.has(key, number, ModelRecord::is_hold).then(|| {
             self.set_deadline(key, number, now + lease_ms);
             lease_ms
         })
@@ -452,9 +463,9 @@ impl Model {
         self.begin(now, self.shard_of[key]);
         // What is not there any more has no key to bring up to date.
         if self.has(key, number, |_| true) {
-            self.settle(key);
+            self.resolve(key);
         }
-        let is_blocked = self.has(key, number, |record| matches!(record.stage, Stage::Waiting { .. }));
+        let is_blocked = self.has(key, number, |record| matches!(record.stage, ModelStage::Waiting { .. }));
         if is_blocked {
             self.give_up(key, number);
         }
@@ -462,7 +473,7 @@ impl Model {
     }
 
     pub(super) fn latest_lease(&self, now: u64, owner: Owner) -> Option<u64> {
-        let live = |shard: &Shard| {
+        let live = |shard: &ModelShard| {
             let now = now.max(shard.now);
             let holds = shard.records.iter().filter(|record| record.owner == owner && record.is_hold());
             holds.filter_map(|record| record.deadline).map(|(at, _)| at).filter(|at| *at > now).max()
@@ -474,14 +485,14 @@ impl Model {
         for shard in 0..self.shards.len() {
             self.begin(now, shard);
         }
-        let next = |shard: &Shard| {
+        let next = |shard: &ModelShard| {
             let deadlines = shard.records.iter().filter_map(|record| record.deadline);
             let idle = shard.keys.iter().filter_map(|known| known.idle);
             deadlines.chain(idle).map(|(at, _)| at).min()
         };
         let held_off = self.shards.iter().flat_map(|shard| &shard.keys).any(|known| {
-            self.count(known.key, Record::is_place) > 0
-                && self.count(known.key, Record::is_hold) < known.limit as usize
+            self.count(known.key, ModelRecord::is_place) > 0
+                && self.count(known.key, ModelRecord::is_hold) < known.limit as usize
         });
         self.shards.iter().filter_map(next).chain(held_off.then_some(self.hold_off)).min()
     }
@@ -506,11 +517,11 @@ impl Model {
         let mut held = Vec::new();
         for known in self.shards.iter().flat_map(|shard| &shard.keys) {
             let records = &self.shards[self.shard_of[known.key]].records;
-            let holds: Vec<&Record> =
+            let holds: Vec<&ModelRecord> =
                 records.iter().filter(|record| record.key == known.key && record.is_hold()).collect();
             let connections = holds.iter().map(|record| record.owner.connection.number()).collect();
             let end = holds.iter().filter_map(|record| record.deadline).map(|(at, _)| at).max();
-            let waiters = self.count(known.key, Record::is_place) as u64;
+            let waiters = self.count(known.key, ModelRecord::is_place) as u64;
             held.extend(end.map(|end| (known.key, known.limit, connections, end, waiters)));
         }
         held.sort();

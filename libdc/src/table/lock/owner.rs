@@ -5,63 +5,63 @@
 //!
 //! Nothing here panics on the number of an owner that is known.
 
-use super::finder::LockHasher;
-use super::record::{Links, NONE, Records};
+use super::record::{ListLinks, NONE, RecordTable};
+use super::record_index::LockHasher;
 use crate::id::{ConnectionId, Owner};
-use crate::table::chunks::Chunked;
-use crate::table::index::Index;
+use crate::table::chunked_vec::ChunkedVec;
+use crate::table::hash_index::HashIndex;
 
 /// An owner. Where the number is vacant, there are no records.
-struct Entry {
+struct OwnerEntry {
     owner: Owner,
     connection: u32,
     /// The record that came last.
     records: u32,
     /// In the list of the connection.
-    links: Links,
+    links: ListLinks,
 }
 
-const _: () = assert!(size_of::<Entry>() <= 32, "the memory that an owner takes is documented");
+const _: () = assert!(size_of::<OwnerEntry>() <= 32, "the memory that an owner takes is documented");
 
-impl Default for Entry {
+impl Default for OwnerEntry {
     fn default() -> Self {
         let owner = Owner { connection: ConnectionId::new(0), local: 0 };
-        Self { owner, connection: NONE, records: NONE, links: Links::NONE }
+        Self { owner, connection: NONE, records: NONE, links: ListLinks::NONE }
     }
 }
 
 /// A connection.
-struct Connection {
+struct OwnerConnection {
     id: ConnectionId,
     /// The owner that came last.
     owners: u32,
 }
 
-impl Default for Connection {
+impl Default for OwnerConnection {
     fn default() -> Self {
         Self { id: ConnectionId::new(0), owners: NONE }
     }
 }
 
 /// The owners of all records of a table.
-pub(super) struct Owners {
+pub(super) struct OwnerTable {
     hasher: LockHasher,
-    index: Index,
+    index: HashIndex,
     /// By the number that `index` gave.
-    entries: Chunked<Entry>,
-    connection_index: Index,
+    entries: ChunkedVec<OwnerEntry>,
+    connection_index: HashIndex,
     /// By the number that `connection_index` gave.
-    connections: Chunked<Connection>,
+    connections: ChunkedVec<OwnerConnection>,
 }
 
-impl Owners {
+impl OwnerTable {
     pub(super) fn new(hasher: LockHasher) -> Self {
         Self {
             hasher,
-            index: Index::new(),
-            entries: Chunked::new(),
-            connection_index: Index::new(),
-            connections: Chunked::new(),
+            index: HashIndex::new(),
+            entries: ChunkedVec::new(),
+            connection_index: HashIndex::new(),
+            connections: ChunkedVec::new(),
         }
     }
 
@@ -82,20 +82,20 @@ impl Owners {
     }
 
     /// Gives a record to an owner.
-    pub(super) fn attach(&mut self, records: &mut Records, owner: Owner, record: u32) {
+    pub(super) fn attach(&mut self, records: &mut RecordTable, owner: Owner, record: u32) {
         let number = self.find(owner).unwrap_or_else(|| self.insert(owner));
         let next = std::mem::replace(&mut self.entries[number].records, record);
         records[record].owner = number;
-        records[record].of_owner = Links { prev: NONE, next };
+        records[record].of_owner = ListLinks { prev: NONE, next };
         if next != NONE {
             records[next].of_owner.prev = record;
         }
     }
 
     /// Takes a record from its owner.
-    pub(super) fn detach(&mut self, records: &mut Records, record: u32) {
+    pub(super) fn detach(&mut self, records: &mut RecordTable, record: u32) {
         let number = records[record].owner;
-        let Links { prev, next } = records[record].of_owner;
+        let ListLinks { prev, next } = records[record].of_owner;
         if next != NONE {
             records[next].of_owner.prev = prev;
         }
@@ -111,7 +111,7 @@ impl Owners {
     /// The records of an owner, the last first.
     pub(super) fn records_of<'a>(
         &self,
-        records: &'a Records,
+        records: &'a RecordTable,
         number: u32,
     ) -> impl Iterator<Item = u32> + use<'a> {
         let number_or_end = |number: u32| (number != NONE).then_some(number);
@@ -131,20 +131,21 @@ impl Owners {
         let number = self.index.insert(self.hash(owner));
         let connection = self.find_connection(owner.connection).unwrap_or_else(|| {
             let connection = self.connection_index.insert(self.connection_hash(owner.connection));
-            self.connections.set_or_push(connection, Connection { id: owner.connection, owners: NONE });
+            self.connections.set_or_push(connection, OwnerConnection { id: owner.connection, owners: NONE });
             connection
         });
         let next = std::mem::replace(&mut self.connections[connection].owners, number);
         if next != NONE {
             self.entries[next].links.prev = number;
         }
-        let links = Links { prev: NONE, next };
-        self.entries.set_or_push(number, Entry { owner, connection, records: NONE, links });
+        let links = ListLinks { prev: NONE, next };
+        self.entries.set_or_push(number, OwnerEntry { owner, connection, records: NONE, links });
         number
     }
 
     fn remove(&mut self, number: u32) {
-        let Entry { connection, links: Links { prev, next }, .. } = std::mem::take(&mut self.entries[number]);
+        let OwnerEntry { connection, links: ListLinks { prev, next }, .. } =
+            std::mem::take(&mut self.entries[number]);
         self.index.remove(number);
         if next != NONE {
             self.entries[next].links.prev = prev;
@@ -154,7 +155,7 @@ impl Owners {
         } else if next != NONE {
             self.connections[connection].owners = next;
         } else {
-            self.connections[connection] = Connection::default();
+            self.connections[connection] = OwnerConnection::default();
             self.connection_index.remove(connection);
         }
     }
@@ -187,7 +188,7 @@ impl Owners {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::table::lock::record::{Record, Stage};
+    use crate::table::lock::record::{LockRecord, RecordStage};
 
     fn owner(connection: u64, local: u64) -> Owner {
         Owner { connection: ConnectionId::new(connection), local }
@@ -195,22 +196,22 @@ mod tests {
 
     #[test]
     fn owners_are_known_while_they_have_something() {
-        let mut owners = Owners::new(LockHasher::new([1, 2]));
-        let mut records = Records::new();
-        let give = |owners: &mut Owners, records: &mut Records, to| {
-            let record = records.insert(Record { stage: Stage::Queued, ..Record::default() });
+        let mut owners = OwnerTable::new(LockHasher::new([1, 2]));
+        let mut records = RecordTable::new();
+        let give = |owners: &mut OwnerTable, records: &mut RecordTable, to| {
+            let record = records.insert(LockRecord { stage: RecordStage::Queued, ..LockRecord::default() });
             owners.attach(records, to, record);
             record
         };
         let all: Vec<u32> = [(1, 1), (1, 2), (1, 1), (2, 1), (1, 1)]
             .map(|(connection, local)| give(&mut owners, &mut records, owner(connection, local)))
             .to_vec();
-        let has = |owners: &Owners, records: &Records, who| {
+        let has = |owners: &OwnerTable, records: &RecordTable, who| {
             owners.find(who).map_or(Vec::new(), |number| owners.records_of(records, number).collect())
         };
         assert_eq!(has(&owners, &records, owner(1, 1)), [all[4], all[2], all[0]]);
         assert_eq!((owners.len(), owners.connections_len()), (3, 2));
-        let of = |owners: &Owners, id| -> Vec<Owner> {
+        let of = |owners: &OwnerTable, id| -> Vec<Owner> {
             owners.owners_of(ConnectionId::new(id)).map(|number| owners.owner(number)).collect()
         };
         assert_eq!(of(&owners, 1), [owner(1, 2), owner(1, 1)]);

@@ -3,10 +3,13 @@
 //! The model does what is due in the same order, so the fences are compared too, except where a hold-off ends: which
 //! key is then served first is not promised.
 
-use super::model::{Answer, Model, Told, Whose};
-use super::{Claimant, Effect, HeldLock, IdleKey, LockSettings, Locks, Outcome, Reply, Ticket};
+use super::model::{ModelAnswer, ModelEffect, ModelScope, NaiveLocks};
+use super::{
+    Completion, HeldLockStats, IdleKeyStats, LockOutcome, LockSettings, OwnerKey, ReplyTo, ShardedLocks,
+    WaiterId,
+};
 use crate::id::{ConnectionId, Grant, LockKey, Owner, Token};
-use crate::table::Fences;
+use crate::table::FenceSource;
 use crate::time::Time;
 use proptest::prelude::*;
 use std::collections::BTreeMap;
@@ -16,19 +19,19 @@ const KEYS: [(&str, u32); 6] =
     [("a", 1), ("b", 1), ("the-key-that-is-longer-than-22-bytes", 1), ("s", 2), ("t", 3), ("u", 40)];
 
 #[derive(Clone, Copy, Debug)]
-struct Who(u64, u64);
+struct OwnerChoice(u64, u64);
 
-impl Who {
+impl OwnerChoice {
     fn owner(self) -> Owner {
         Owner { connection: ConnectionId::new(self.0), local: self.1 }
     }
 }
 
 #[derive(Clone, Debug)]
-enum Step {
+enum LockStep {
     Tick(u64),
     Acquire {
-        who: Who,
+        who: OwnerChoice,
         key: usize,
         limit: Option<u32>,
         lease_ms: u64,
@@ -36,20 +39,20 @@ enum Step {
     },
     /// Many at once, on several keys.
     Burst {
-        who: Who,
+        who: OwnerChoice,
         count: usize,
         key: usize,
         lease_ms: u64,
         timeout_ms: u64,
     },
     Enqueue {
-        who: Who,
+        who: OwnerChoice,
         key: usize,
         limit: Option<u32>,
         lease_ms: u64,
     },
     Wait {
-        who: Who,
+        who: OwnerChoice,
         key: usize,
         timeout_ms: u64,
     },
@@ -60,21 +63,21 @@ enum Step {
     },
     Renew(usize, u64),
     Cancel(usize),
-    ReleaseOwner(Who),
+    ReleaseOwner(OwnerChoice),
     ReleaseConnection(u64),
     ForgetWaiters(u64),
-    ForgetOwnerWaiters(Who),
+    ForgetOwnerWaiters(OwnerChoice),
     BeginClaims(u64),
-    Claim(usize, Option<Who>),
+    Claim(usize, Option<OwnerChoice>),
     EndClaims(u64),
-    LatestLease(Who),
+    LatestLease(OwnerChoice),
     Advance,
     Drain,
     HoldOff(u64),
 }
 
-fn step() -> impl Strategy<Value = Step> {
-    let who = || (1..4u64, 0..3u64).prop_map(|(connection, local)| Who(connection, local));
+fn step() -> impl Strategy<Value = LockStep> {
+    let who = || (1..4u64, 0..3u64).prop_map(|(connection, local)| OwnerChoice(connection, local));
     let key = || prop_oneof![4 => 0..2usize, 3 => 2..KEYS.len()];
     let limit = || prop_oneof![12 => Just(None), 1 => (1..4u32).prop_map(Some)];
     let lease = || prop_oneof![1 => Just(0), 4 => 1..12u64, 2 => 12..60u64];
@@ -82,29 +85,29 @@ fn step() -> impl Strategy<Value = Step> {
     let tick = prop_oneof![4 => 0..3u64, 2 => 3..20u64, 1 => 20..90u64];
     let pick = || any::<u16>().prop_map(usize::from);
     prop_oneof![
-        6 => tick.prop_map(Step::Tick),
+        6 => tick.prop_map(LockStep::Tick),
         12 => (who(), key(), limit(), lease(), timeout()).prop_map(|(who, key, limit, lease_ms, timeout_ms)|
-            Step::Acquire { who, key, limit, lease_ms, timeout_ms }),
+            LockStep::Acquire { who, key, limit, lease_ms, timeout_ms }),
         1 => (who(), 1..90usize, key(), lease(), timeout()).prop_map(|(who, count, key, lease_ms, timeout_ms)|
-            Step::Burst { who, count, key, lease_ms, timeout_ms }),
+            LockStep::Burst { who, count, key, lease_ms, timeout_ms }),
         5 => (who(), key(), limit(), lease()).prop_map(|(who, key, limit, lease_ms)|
-            Step::Enqueue { who, key, limit, lease_ms }),
-        6 => (who(), key(), timeout()).prop_map(|(who, key, timeout_ms)| Step::Wait { who, key, timeout_ms }),
-        8 => pick().prop_map(Step::Release),
-        1 => (key(), any::<(u64, u64)>()).prop_map(|(key, token)| Step::ReleaseUnknown { key, token }),
-        4 => (pick(), lease()).prop_map(|(token, lease_ms)| Step::Renew(token, lease_ms)),
-        3 => pick().prop_map(Step::Cancel),
-        1 => who().prop_map(Step::ReleaseOwner),
-        1 => (1..4u64).prop_map(Step::ReleaseConnection),
-        1 => (1..4u64).prop_map(Step::ForgetWaiters),
-        1 => who().prop_map(Step::ForgetOwnerWaiters),
-        1 => (1..4u64).prop_map(Step::BeginClaims),
-        3 => (pick(), prop::option::weighted(0.2, who())).prop_map(|(token, who)| Step::Claim(token, who)),
-        1 => (1..4u64).prop_map(Step::EndClaims),
-        2 => who().prop_map(Step::LatestLease),
-        2 => Just(Step::Advance),
-        2 => Just(Step::Drain),
-        1 => (0..40u64).prop_map(Step::HoldOff),
+            LockStep::Enqueue { who, key, limit, lease_ms }),
+        6 => (who(), key(), timeout()).prop_map(|(who, key, timeout_ms)| LockStep::Wait { who, key, timeout_ms }),
+        8 => pick().prop_map(LockStep::Release),
+        1 => (key(), any::<(u64, u64)>()).prop_map(|(key, token)| LockStep::ReleaseUnknown { key, token }),
+        4 => (pick(), lease()).prop_map(|(token, lease_ms)| LockStep::Renew(token, lease_ms)),
+        3 => pick().prop_map(LockStep::Cancel),
+        1 => who().prop_map(LockStep::ReleaseOwner),
+        1 => (1..4u64).prop_map(LockStep::ReleaseConnection),
+        1 => (1..4u64).prop_map(LockStep::ForgetWaiters),
+        1 => who().prop_map(LockStep::ForgetOwnerWaiters),
+        1 => (1..4u64).prop_map(LockStep::BeginClaims),
+        3 => (pick(), prop::option::weighted(0.2, who())).prop_map(|(token, who)| LockStep::Claim(token, who)),
+        1 => (1..4u64).prop_map(LockStep::EndClaims),
+        2 => who().prop_map(LockStep::LatestLease),
+        2 => Just(LockStep::Advance),
+        2 => Just(LockStep::Drain),
+        1 => (0..40u64).prop_map(LockStep::HoldOff),
     ]
 }
 
@@ -122,7 +125,7 @@ fn settings() -> impl Strategy<Value = LockSettings> {
 
 /// A grant that somebody was told of: what is held, by whom, which record of the model it is, and the proof.
 #[derive(Clone, Copy)]
-struct Proof {
+struct PropertyProof {
     key: usize,
     owner: Owner,
     record: u64,
@@ -131,37 +134,37 @@ struct Proof {
 
 /// A request that was blocked.
 #[derive(Clone, Copy)]
-struct Blocked {
+struct BlockedAcquire {
     key: usize,
     owner: Owner,
-    ticket: Ticket,
+    ticket: WaiterId,
     record: u64,
 }
 
-struct Driver {
-    locks: Locks,
-    model: Model,
+struct PropertyDriver {
+    locks: ShardedLocks,
+    model: NaiveLocks,
     now: u64,
     /// Whether fences are compared.
     exact: bool,
-    effects: Vec<Effect>,
+    effects: Vec<Completion>,
     uid: u32,
-    proofs: Vec<Proof>,
+    proofs: Vec<PropertyProof>,
     /// All that ever were, by uid.
-    blocked: BTreeMap<u32, Blocked>,
+    blocked: BTreeMap<u32, BlockedAcquire>,
 }
 
 fn key(number: usize) -> LockKey<'static> {
     LockKey::new(KEYS[number].0).unwrap()
 }
 
-impl Driver {
+impl PropertyDriver {
     fn new(settings: LockSettings, shards: usize, exact: bool) -> Self {
-        let locks = Locks::new(shards, settings, Fences::starting_at(0), [7; 32]);
+        let locks = ShardedLocks::new(shards, settings, FenceSource::starting_at(0), [7; 32]);
         let shard_of = (0..KEYS.len()).map(|number| locks.shard_of(key(number))).collect();
         Self {
             locks,
-            model: Model::new(settings, shards, shard_of),
+            model: NaiveLocks::new(settings, shards, shard_of),
             now: 1_000,
             exact,
             effects: Vec::new(),
@@ -175,9 +178,9 @@ impl Driver {
         Time::from_ms(self.now)
     }
 
-    fn reply(&mut self, who: Who) -> Reply {
+    fn reply(&mut self, who: OwnerChoice) -> ReplyTo {
         self.uid += 1;
-        Reply { connection: ConnectionId::new(100 + who.0), uid: self.uid }
+        ReplyTo { connection: ConnectionId::new(100 + who.0), uid: self.uid }
     }
 
     /// That a grant is the one that the model made.
@@ -186,9 +189,9 @@ impl Driver {
         key: usize,
         owner: Owner,
         grant: Grant,
-        answer: Answer,
+        answer: ModelAnswer,
     ) -> Result<(), TestCaseError> {
-        let Answer::Granted { record, fence, lease_ms } = answer else {
+        let ModelAnswer::Granted { record, fence, lease_ms } = answer else {
             return Err(TestCaseError::fail(format!("{grant:?} where there should be {answer:?}")));
         };
         prop_assert_eq!(grant.lease_ms, lease_ms);
@@ -197,25 +200,25 @@ impl Driver {
         }
         let same = self.proofs.iter().find(|proof| proof.record == record);
         prop_assert!(same.is_none_or(|proof| proof.token == grant.token), "a second token for one grant");
-        self.proofs.push(Proof { key, owner, record, token: grant.token });
+        self.proofs.push(PropertyProof { key, owner, record, token: grant.token });
         Ok(())
     }
 
     fn same(
         &mut self,
         key: usize,
-        who: Who,
-        reply: Reply,
-        real: Outcome,
-        model: Answer,
+        who: OwnerChoice,
+        reply: ReplyTo,
+        real: LockOutcome,
+        model: ModelAnswer,
     ) -> Result<(), TestCaseError> {
         let owner = who.owner();
         match (real, model) {
-            (Outcome::Granted(grant), _) => self.same_grant(key, owner, grant, model)?,
-            (Outcome::Waiting(ticket), Answer::Waiting(record)) => {
-                self.blocked.insert(reply.uid, Blocked { key, owner, ticket, record });
+            (LockOutcome::Granted(grant), _) => self.same_grant(key, owner, grant, model)?,
+            (LockOutcome::Waiting(ticket), ModelAnswer::Waiting(record)) => {
+                self.blocked.insert(reply.uid, BlockedAcquire { key, owner, ticket, record });
             }
-            (real, Answer::Other(model)) => prop_assert_eq!(real, model),
+            (real, ModelAnswer::Other(model)) => prop_assert_eq!(real, model),
             (real, model) => return Err(TestCaseError::fail(format!("{real:?} is not {model:?}"))),
         }
         Ok(())
@@ -224,7 +227,7 @@ impl Driver {
     /// That the answers to blocked requests are those of the model, in its order.
     fn same_effects(&mut self) -> Result<(), TestCaseError> {
         let mut effects = std::mem::take(&mut self.effects);
-        let mut told: Vec<Told> = std::mem::take(&mut self.model.told);
+        let mut told: Vec<ModelEffect> = std::mem::take(&mut self.model.told);
         if !self.exact {
             effects.sort_by_key(|effect| self.blocked[&effect.reply.uid].key);
             told.sort_by_key(|told| told.key);
@@ -232,14 +235,14 @@ impl Driver {
         prop_assert_eq!(effects.len(), told.len(), "{:?} {:?}", effects.last(), told.last());
         for (effect, told) in effects.into_iter().zip(told) {
             prop_assert_eq!(effect.reply.uid, told.uid);
-            let Blocked { key, owner, ticket, .. } = self.blocked[&told.uid];
+            let BlockedAcquire { key, owner, ticket, .. } = self.blocked[&told.uid];
             prop_assert_eq!(
                 (effect.ticket, effect.reply.connection.number()),
                 (ticket, 100 + owner.connection.number())
             );
             match effect.outcome {
-                Outcome::Granted(grant) => self.same_grant(key, owner, grant, told.answer)?,
-                other => prop_assert_eq!(Answer::Other(other), told.answer),
+                LockOutcome::Granted(grant) => self.same_grant(key, owner, grant, told.answer)?,
+                other => prop_assert_eq!(ModelAnswer::Other(other), told.answer),
             }
         }
         Ok(())
@@ -247,14 +250,14 @@ impl Driver {
 
     fn acquire(
         &mut self,
-        who: Who,
+        who: OwnerChoice,
         number: usize,
         limit: u32,
         lease_ms: u64,
         timeout_ms: u64,
     ) -> Result<(), TestCaseError> {
         let reply = self.reply(who);
-        let claimant = Claimant { owner: who.owner(), key: key(number) };
+        let claimant = OwnerKey { owner: who.owner(), key: key(number) };
         let (now, effects) = (self.time(), &mut self.effects);
         let real = self.locks.acquire(now, claimant, limit, lease_ms, timeout_ms, reply, effects);
         let wanted = (who.owner(), number, limit);
@@ -288,9 +291,9 @@ impl Driver {
         let (locks, semaphores): (Vec<_>, Vec<_>) =
             self.model.held().into_iter().partition(|(_, limit, ..)| *limit == 1);
         let name = |number: usize| Box::from(KEYS[number].0);
-        let mut expected: Vec<HeldLock> = locks
+        let mut expected: Vec<HeldLockStats> = locks
             .iter()
-            .map(|(key, _, connections, end, waiters)| HeldLock {
+            .map(|(key, _, connections, end, waiters)| HeldLockStats {
                 key: name(*key),
                 owner_connection: connections[0],
                 lease_expires_in_ms: end - self.now,
@@ -325,7 +328,7 @@ impl Driver {
             let idle_ms = |end: u64| self.locks.idle_ms() - (end - self.now);
             let mut expected: Vec<_> = expected
                 .iter()
-                .map(|(key, _, end)| IdleKey { key: name(*key), idle_ms: idle_ms(*end) })
+                .map(|(key, _, end)| IdleKeyStats { key: name(*key), idle_ms: idle_ms(*end) })
                 .collect();
             expected.sort_by(|one, other| one.key.cmp(&other.key));
             list.sort_by(|one, other| one.key.cmp(&other.key));
@@ -334,76 +337,77 @@ impl Driver {
         Ok(())
     }
 
-    fn step(&mut self, step: &Step) -> Result<(), TestCaseError> {
+    fn step(&mut self, step: &LockStep) -> Result<(), TestCaseError> {
         let now = self.time();
         match *step {
-            Step::Tick(ms) => self.now += ms,
-            Step::Acquire { who, key, limit, lease_ms, timeout_ms } => {
+            LockStep::Tick(ms) => self.now += ms,
+            LockStep::Acquire { who, key, limit, lease_ms, timeout_ms } => {
                 self.acquire(who, key, limit.unwrap_or(KEYS[key].1), lease_ms, timeout_ms)?;
             }
-            Step::Burst { who, count, key, lease_ms, timeout_ms } => {
+            LockStep::Burst { who, count, key, lease_ms, timeout_ms } => {
                 for n in 0..count {
                     let key = (key + n % 2) % KEYS.len();
-                    self.acquire(Who(who.0, n as u64 % 3), key, KEYS[key].1, lease_ms, timeout_ms)?;
+                    self.acquire(OwnerChoice(who.0, n as u64 % 3), key, KEYS[key].1, lease_ms, timeout_ms)?;
                 }
             }
-            Step::Enqueue { who, key: number, limit, lease_ms } => {
+            LockStep::Enqueue { who, key: number, limit, lease_ms } => {
                 let limit = limit.unwrap_or(KEYS[number].1);
                 let reply = self.reply(who);
-                let claimant = Claimant { owner: who.owner(), key: key(number) };
+                let claimant = OwnerKey { owner: who.owner(), key: key(number) };
                 let real = self.locks.enqueue(now, claimant, limit, lease_ms, &mut self.effects);
                 let model = self.model.enqueue(self.now, (who.owner(), number, limit), lease_ms);
                 self.same(number, who, reply, real, model)?;
             }
-            Step::Wait { who, key: number, timeout_ms } => {
+            LockStep::Wait { who, key: number, timeout_ms } => {
                 let reply = self.reply(who);
-                let claimant = Claimant { owner: who.owner(), key: key(number) };
+                let claimant = OwnerKey { owner: who.owner(), key: key(number) };
                 let real = self.locks.wait(now, claimant, timeout_ms, reply, &mut self.effects);
                 let model = self.model.wait(self.now, who.owner(), number, timeout_ms, reply.uid);
                 self.same(number, who, reply, real, model)?;
             }
-            Step::ReleaseUnknown { key: number, token: (fence, secret) } => {
+            LockStep::ReleaseUnknown { key: number, token: (fence, secret) } => {
                 let token = Token::new(fence % 50, secret);
                 prop_assert!(!self.locks.release(now, key(number), token, &mut self.effects));
                 prop_assert!(!self.model.release(self.now, number, 0));
                 let renewed = self.locks.renew(now, key(number), token, 5, &mut self.effects);
                 prop_assert_eq!(renewed, self.model.renew(self.now, number, 0, 5));
             }
-            Step::Release(pick) | Step::Renew(pick, _) | Step::Claim(pick, _) => {
+            LockStep::Release(pick) | LockStep::Renew(pick, _) | LockStep::Claim(pick, _) => {
                 self.step_with_token(step, pick)?;
             }
-            Step::Cancel(pick) => {
+            LockStep::Cancel(pick) => {
                 let nth = pick.checked_rem(self.blocked.len()).unwrap_or(0);
-                let Some(Blocked { key, ticket, record, .. }) = self.blocked.values().nth(nth).copied()
+                let Some(BlockedAcquire { key, ticket, record, .. }) =
+                    self.blocked.values().nth(nth).copied()
                 else {
                     return Ok(());
                 };
                 let real = self.locks.cancel(now, ticket, &mut self.effects);
                 prop_assert_eq!(real, self.model.cancel(self.now, key, record));
             }
-            Step::Drain => self.drain()?,
+            LockStep::Drain => self.drain()?,
             _ => self.step_of_many(step)?,
         }
         self.same_effects()
     }
 
-    fn step_with_token(&mut self, step: &Step, pick: usize) -> Result<(), TestCaseError> {
+    fn step_with_token(&mut self, step: &LockStep, pick: usize) -> Result<(), TestCaseError> {
         let now = self.time();
         // Mostly one of the last, which may still be held.
         let recent = self.proofs.len().saturating_sub(if pick.is_multiple_of(4) { usize::MAX } else { 8 });
         let choice = &self.proofs[recent..];
-        let Some(Proof { key: number, owner, record, token }) =
+        let Some(PropertyProof { key: number, owner, record, token }) =
             choice.get(pick.checked_rem(choice.len()).unwrap_or(0)).copied()
         else {
             return Ok(());
         };
         match *step {
-            Step::Renew(_, lease_ms) => {
+            LockStep::Renew(_, lease_ms) => {
                 let real = self.locks.renew(now, key(number), token, lease_ms, &mut self.effects);
                 prop_assert_eq!(real, self.model.renew(self.now, number, record, lease_ms));
             }
-            Step::Claim(_, who) => {
-                let owner = who.map_or(owner, Who::owner);
+            LockStep::Claim(_, who) => {
+                let owner = who.map_or(owner, OwnerChoice::owner);
                 let real = self.locks.claim(now, owner, key(number), token);
                 prop_assert_eq!(real, self.model.claim(self.now, owner, number, record));
             }
@@ -415,43 +419,43 @@ impl Driver {
         Ok(())
     }
 
-    fn step_of_many(&mut self, step: &Step) -> Result<(), TestCaseError> {
+    fn step_of_many(&mut self, step: &LockStep) -> Result<(), TestCaseError> {
         let (now, effects) = (self.time(), &mut self.effects);
         let (locks, model) = (&self.locks, &mut self.model);
         match *step {
-            Step::ReleaseOwner(who) => {
+            LockStep::ReleaseOwner(who) => {
                 locks.release_owner(now, who.owner(), effects);
-                model.release_all(self.now, Whose::Owner(who.owner()));
+                model.release_all(self.now, ModelScope::Owner(who.owner()));
             }
-            Step::ReleaseConnection(id) => {
+            LockStep::ReleaseConnection(id) => {
                 locks.release_connection(now, ConnectionId::new(id), effects);
-                model.release_all(self.now, Whose::Connection(ConnectionId::new(id)));
+                model.release_all(self.now, ModelScope::Connection(ConnectionId::new(id)));
             }
-            Step::ForgetWaiters(id) => {
+            LockStep::ForgetWaiters(id) => {
                 locks.forget_waiters(now, ConnectionId::new(id), effects);
-                model.forget_waiters(self.now, Whose::Connection(ConnectionId::new(id)));
+                model.forget_waiters(self.now, ModelScope::Connection(ConnectionId::new(id)));
             }
-            Step::ForgetOwnerWaiters(who) => {
+            LockStep::ForgetOwnerWaiters(who) => {
                 locks.forget_owner_waiters(now, who.owner(), effects);
-                model.forget_waiters(self.now, Whose::Owner(who.owner()));
+                model.forget_waiters(self.now, ModelScope::Owner(who.owner()));
             }
-            Step::BeginClaims(id) => {
+            LockStep::BeginClaims(id) => {
                 let id = ConnectionId::new(id);
                 prop_assert_eq!(locks.begin_claims(id), model.begin_claims(id));
             }
-            Step::EndClaims(id) => {
+            LockStep::EndClaims(id) => {
                 locks.end_claims(now, ConnectionId::new(id), effects);
                 model.end_claims(self.now, ConnectionId::new(id));
             }
-            Step::LatestLease(who) => {
+            LockStep::LatestLease(who) => {
                 let real = locks.latest_lease(now, who.owner());
                 prop_assert_eq!(real.map(Time::as_ms), model.latest_lease(self.now, who.owner()));
             }
-            Step::Advance => {
+            LockStep::Advance => {
                 let (real, model) = (locks.advance(now, effects), model.advance(self.now));
                 self.same_next(real, model)?;
             }
-            Step::HoldOff(ms) if !self.exact => {
+            LockStep::HoldOff(ms) if !self.exact => {
                 locks.hold_off(now.after_ms(ms));
                 model.hold_off = model.hold_off.max(self.now + ms);
             }
@@ -462,17 +466,22 @@ impl Driver {
 }
 
 /// Does all steps, and in the end lets everything run out.
-fn drive(settings: LockSettings, shards: usize, exact: bool, steps: &[Step]) -> Result<(), TestCaseError> {
-    let mut driver = Driver::new(settings, shards, exact);
+fn drive(
+    settings: LockSettings,
+    shards: usize,
+    exact: bool,
+    steps: &[LockStep],
+) -> Result<(), TestCaseError> {
+    let mut driver = PropertyDriver::new(settings, shards, exact);
     for step in steps {
         driver.step(step)?;
         driver.locks.check();
         prop_assert_eq!(driver.locks.totals(), driver.model.totals());
     }
     for id in 1..4 {
-        driver.step(&Step::ReleaseConnection(id))?;
-        driver.step(&Step::Tick(100))?;
-        driver.step(&Step::Drain)?;
+        driver.step(&LockStep::ReleaseConnection(id))?;
+        driver.step(&LockStep::Tick(100))?;
+        driver.step(&LockStep::Drain)?;
     }
     let totals = driver.locks.totals();
     prop_assert_eq!((totals.keys, totals.holders, totals.waiters, totals.owners), (0, 0, 0, 0));
@@ -497,7 +506,7 @@ proptest! {
         steps in prop::collection::vec(step(), 1..100),
     ) {
         // So few that all that is due is done at once: the order in which more than that is done is another.
-        let steps: Vec<Step> = steps.into_iter().filter(|step| !matches!(step, Step::Burst { .. })).collect();
+        let steps: Vec<LockStep> = steps.into_iter().filter(|step| !matches!(step, LockStep::Burst { .. })).collect();
         drive(LockSettings { locks_max: 0, ..settings }, 2, false, &steps)?;
     }
 }

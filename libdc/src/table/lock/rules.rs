@@ -2,10 +2,10 @@
 
 mod departures;
 
-use super::{Claimant, Effect, LockSettings, LockTotals, Locks, Outcome, Reply, Ticket};
+use super::{Completion, LockOutcome, LockSettings, LockTotals, OwnerKey, ReplyTo, ShardedLocks, WaiterId};
 use crate::id::{ConnectionId, Grant, LockKey, Owner, Token};
 use crate::limits::{EXPIRY_BATCH, LOCK_MS_MAX, STATS_ENTRIES_MAX};
-use crate::table::Fences;
+use crate::table::FenceSource;
 use crate::time::Time;
 
 const SETTINGS: LockSettings =
@@ -16,9 +16,9 @@ const C: Owner = Owner { connection: ConnectionId::new(3), local: 0 };
 
 /// Locks and a clock.
 struct Scene {
-    locks: Locks,
+    locks: ShardedLocks,
     now: u64,
-    effects: Vec<Effect>,
+    effects: Vec<Completion>,
 }
 
 impl Scene {
@@ -28,7 +28,7 @@ impl Scene {
 
     fn sharded(shards: usize, settings: LockSettings) -> Self {
         Self {
-            locks: Locks::new(shards, settings, Fences::starting_at(100), [1; 32]),
+            locks: ShardedLocks::new(shards, settings, FenceSource::starting_at(100), [1; 32]),
             now: 5_000,
             effects: Vec::new(),
         }
@@ -48,11 +48,11 @@ impl Scene {
         owner: Owner,
         key: &str,
         (limit, lease_ms, timeout_ms): (u32, u64, u64),
-    ) -> Outcome {
-        let reply = Reply { connection: owner.connection, uid: self.now as u32 };
+    ) -> LockOutcome {
+        let reply = ReplyTo { connection: owner.connection, uid: self.now as u32 };
         let outcome = self.locks.acquire(
             self.time(),
-            Claimant { owner, key: name(key) },
+            OwnerKey { owner, key: name(key) },
             limit,
             lease_ms,
             timeout_ms,
@@ -64,7 +64,7 @@ impl Scene {
     }
 
     /// A lock with the default lease.
-    fn lock(&mut self, owner: Owner, key: &str, timeout_ms: u64) -> Outcome {
+    fn lock(&mut self, owner: Owner, key: &str, timeout_ms: u64) -> LockOutcome {
         self.acquire(owner, key, (1, 0, timeout_ms))
     }
 
@@ -72,18 +72,18 @@ impl Scene {
         granted(self.lock(owner, key, 0)).token
     }
 
-    fn blocked(&mut self, owner: Owner, key: &str, timeout_ms: u64) -> Ticket {
+    fn blocked(&mut self, owner: Owner, key: &str, timeout_ms: u64) -> WaiterId {
         ticket(self.lock(owner, key, timeout_ms))
     }
 
-    fn enqueue(&mut self, owner: Owner, key: &str, lease_ms: u64) -> Outcome {
-        let claimant = Claimant { owner, key: name(key) };
+    fn enqueue(&mut self, owner: Owner, key: &str, lease_ms: u64) -> LockOutcome {
+        let claimant = OwnerKey { owner, key: name(key) };
         self.locks.enqueue(self.time(), claimant, 1, lease_ms, &mut self.effects)
     }
 
-    fn wait(&mut self, owner: Owner, key: &str, timeout_ms: u64) -> Outcome {
-        let reply = Reply { connection: owner.connection, uid: 7 };
-        let claimant = Claimant { owner, key: name(key) };
+    fn wait(&mut self, owner: Owner, key: &str, timeout_ms: u64) -> LockOutcome {
+        let reply = ReplyTo { connection: owner.connection, uid: 7 };
+        let claimant = OwnerKey { owner, key: name(key) };
         self.locks.wait(self.time(), claimant, timeout_ms, reply, &mut self.effects)
     }
 
@@ -95,7 +95,7 @@ impl Scene {
         self.locks.renew(self.time(), name(key), token, lease_ms, &mut self.effects)
     }
 
-    fn cancel(&mut self, ticket: Ticket) -> bool {
+    fn cancel(&mut self, ticket: WaiterId) -> bool {
         self.locks.cancel(self.time(), ticket, &mut self.effects)
     }
 
@@ -106,9 +106,9 @@ impl Scene {
     /// Who was answered since this was asked last: the connection, and whether it was granted.
     fn answered(&mut self) -> Vec<(u64, bool)> {
         self.locks.check();
-        let answer = |effect: Effect| {
-            let is_grant = matches!(effect.outcome, Outcome::Granted(_));
-            assert!(is_grant || effect.outcome == Outcome::Timeout);
+        let answer = |effect: Completion| {
+            let is_grant = matches!(effect.outcome, LockOutcome::Granted(_));
+            assert!(is_grant || effect.outcome == LockOutcome::Timeout);
             (effect.reply.connection.number(), is_grant)
         };
         self.effects.drain(..).map(answer).collect()
@@ -124,14 +124,14 @@ fn name(key: &str) -> LockKey<'_> {
 }
 
 #[track_caller]
-fn granted(outcome: Outcome) -> Grant {
-    let Outcome::Granted(grant) = outcome else { panic!("{outcome:?}") };
+fn granted(outcome: LockOutcome) -> Grant {
+    let LockOutcome::Granted(grant) = outcome else { panic!("{outcome:?}") };
     grant
 }
 
 #[track_caller]
-fn ticket(outcome: Outcome) -> Ticket {
-    let Outcome::Waiting(ticket) = outcome else { panic!("{outcome:?}") };
+fn ticket(outcome: LockOutcome) -> WaiterId {
+    let LockOutcome::Waiting(ticket) = outcome else { panic!("{outcome:?}") };
     ticket
 }
 
@@ -140,8 +140,8 @@ fn a_lock_is_held_by_one_until_it_is_released() {
     let mut scene = Scene::new(SETTINGS);
     let grant = granted(scene.lock(A, "k", 5_000));
     assert_eq!(grant.lease_ms, 33_000);
-    assert_eq!(scene.lock(B, "k", 0), Outcome::Timeout);
-    assert_eq!(scene.lock(A, "k", 0), Outcome::Timeout, "an owner does not share with itself");
+    assert_eq!(scene.lock(B, "k", 0), LockOutcome::Timeout);
+    assert_eq!(scene.lock(A, "k", 0), LockOutcome::Timeout, "an owner does not share with itself");
     assert!(!scene.release("k", Token::new(grant.token.fence(), 0)));
     assert!(!scene.release("j", grant.token));
     assert!(scene.release("k", grant.token));
@@ -158,7 +158,7 @@ fn places_are_granted_in_order() {
     }
     for next in [2, 1, 3] {
         assert!(scene.release("k", token));
-        let Outcome::Granted(grant) = scene.effects[0].outcome else { panic!() };
+        let LockOutcome::Granted(grant) = scene.effects[0].outcome else { panic!() };
         assert!(grant.token.fence() > token.fence());
         token = grant.token;
         assert_eq!(scene.answered(), [(next, true)]);
@@ -174,14 +174,14 @@ fn nobody_overtakes_who_waits() {
     ticket(scene.acquire(C, "s", (2, 0, 9_000)));
     assert!(scene.release("s", first));
     assert_eq!(scene.answered(), [(2, true)]);
-    assert_eq!(scene.acquire(A, "s", (2, 0, 0)), Outcome::Timeout);
+    assert_eq!(scene.acquire(A, "s", (2, 0, 0)), LockOutcome::Timeout);
 }
 
 #[test]
 fn a_lease_ends_to_the_millisecond() {
     let mut scene = Scene::new(SETTINGS);
     let token = granted(scene.acquire(A, "k", (1, 1_000, 0))).token;
-    assert_eq!(scene.after(999).lock(B, "k", 0), Outcome::Timeout);
+    assert_eq!(scene.after(999).lock(B, "k", 0), LockOutcome::Timeout);
     assert_eq!(scene.locks.latest_lease(scene.time(), A), Some(Time::from_ms(6_000)));
     assert_eq!(scene.after(1).locks.latest_lease(Time::from_ms(6_000), A), None);
     assert_eq!(scene.renew("k", token, 5), None);
@@ -199,7 +199,7 @@ fn who_waits_has_it_when_the_lease_ends() {
     assert_eq!(scene.after(999).advance(), Some(6_000));
     assert_eq!(scene.answered(), []);
     scene.after(101).advance();
-    let Outcome::Granted(grant) = scene.effects[0].outcome else { panic!() };
+    let LockOutcome::Granted(grant) = scene.effects[0].outcome else { panic!() };
     assert_eq!((grant.lease_ms, scene.answered()), (33_000, vec![(2, true)]));
     let end = Time::from_ms(6_100 + 33_000);
     assert_eq!(scene.locks.latest_lease(scene.time(), B), Some(end), "it counts from when it was granted");
@@ -233,7 +233,7 @@ fn renewing_moves_the_end() {
     let mut scene = Scene::new(SETTINGS);
     let token = granted(scene.acquire(A, "k", (1, 1_000, 0))).token;
     assert_eq!(scene.after(900).renew("k", token, 2_000), Some(2_000));
-    assert_eq!(scene.after(1_999).lock(B, "k", 0), Outcome::Timeout);
+    assert_eq!(scene.after(1_999).lock(B, "k", 0), LockOutcome::Timeout);
     assert_eq!(scene.renew("k", token, 0), Some(33_000), "the default");
     assert_eq!(scene.renew("k", token, u64::MAX), Some(LOCK_MS_MAX));
     assert_eq!(scene.renew("k", Token::new(token.fence(), 1), 5), None);
@@ -246,7 +246,7 @@ fn semaphores_have_as_many_holders_as_their_limit() {
     let mut scene = Scene::new(SETTINGS);
     let tokens: Vec<Token> =
         (0..1_000).map(|_| granted(scene.acquire(A, "s", (1_000, 0, 0))).token).collect();
-    assert_eq!(scene.acquire(B, "s", (1_000, 0, 0)), Outcome::Timeout);
+    assert_eq!(scene.acquire(B, "s", (1_000, 0, 0)), LockOutcome::Timeout);
     assert!(!scene.release("s", Token::new(tokens[500].fence(), 1)));
     assert!(scene.release("s", tokens[500]));
     assert!(!scene.release("s", tokens[500]));
@@ -260,26 +260,26 @@ fn a_key_has_one_limit_while_it_is_known() {
     let mut scene = Scene::new(SETTINGS);
     let token = scene.held(A, "k");
     for _ in 0..2 {
-        assert_eq!(scene.acquire(B, "k", (2, 0, 9_000)), Outcome::LimitMismatch);
+        assert_eq!(scene.acquire(B, "k", (2, 0, 9_000)), LockOutcome::LimitMismatch);
         scene.release("k", token);
     }
-    assert_eq!(scene.after(59_999).acquire(B, "k", (2, 0, 0)), Outcome::LimitMismatch);
+    assert_eq!(scene.after(59_999).acquire(B, "k", (2, 0, 0)), LockOutcome::LimitMismatch);
     granted(scene.after(1).acquire(B, "k", (2, 0, 0)));
     granted(scene.acquire(B, "l", (0, 0, 0)));
-    assert_eq!(scene.lock(C, "l", 0), Outcome::Timeout, "a limit of 0 is one of 1");
+    assert_eq!(scene.lock(C, "l", 0), LockOutcome::Timeout, "a limit of 0 is one of 1");
 }
 
 #[test]
 fn idle_keys_are_forgotten_in_time() {
     let mut scene = Scene::new(LockSettings { locks_max: 1, ..SETTINGS });
     let token = scene.held(A, "k");
-    assert_eq!(scene.lock(A, "j", 5_000), Outcome::MaxLocks);
-    assert_eq!(scene.enqueue(A, "j", 0), Outcome::MaxLocks);
+    assert_eq!(scene.lock(A, "j", 5_000), LockOutcome::MaxLocks);
+    assert_eq!(scene.enqueue(A, "j", 0), LockOutcome::MaxLocks);
     scene.release("k", token);
-    assert_eq!(scene.lock(B, "j", 5_000), Outcome::MaxLocks, "an idle key makes no room before its time");
+    assert_eq!(scene.lock(B, "j", 5_000), LockOutcome::MaxLocks, "an idle key makes no room before its time");
     scene.after(30_000).held(A, "k");
     scene.after(33_000);
-    assert_eq!(scene.after(59_999).lock(B, "j", 5_000), Outcome::MaxLocks, "idle since the lease ended");
+    assert_eq!(scene.after(59_999).lock(B, "j", 5_000), LockOutcome::MaxLocks, "idle since the lease ended");
     granted(scene.after(1).lock(B, "j", 5_000));
     assert_eq!((scene.totals().keys, scene.totals().idle), (1, 0));
 }
@@ -289,7 +289,7 @@ fn the_limit_of_keys_is_that_of_all_shards() {
     let mut scene = Scene::sharded(16, LockSettings { locks_max: 20, ..SETTINGS });
     let keys: Vec<String> = (0..40).map(|n| format!("key{n}")).collect();
     let tokens: Vec<Token> = keys[..20].iter().map(|key| scene.held(A, key)).collect();
-    assert!(keys[20..].iter().all(|key| scene.lock(A, key, 9_000) == Outcome::MaxLocks));
+    assert!(keys[20..].iter().all(|key| scene.lock(A, key, 9_000) == LockOutcome::MaxLocks));
     for (key, token) in keys.iter().zip(tokens) {
         assert!(scene.release(key, token));
     }
@@ -297,7 +297,7 @@ fn the_limit_of_keys_is_that_of_all_shards() {
     for key in &keys[20..] {
         scene.held(A, key);
     }
-    assert_eq!(scene.lock(A, &keys[0], 0), Outcome::MaxLocks);
+    assert_eq!(scene.lock(A, &keys[0], 0), LockOutcome::MaxLocks);
     assert_eq!(scene.totals().keys, 20);
 }
 
@@ -305,8 +305,8 @@ fn the_limit_of_keys_is_that_of_all_shards() {
 fn a_request_that_fails_leaves_no_key() {
     let mut scene = Scene::new(SETTINGS);
     scene.locks.hold_off(Time::from_ms(6_000));
-    assert_eq!(scene.lock(A, "k", 0), Outcome::Timeout);
-    assert_eq!(scene.wait(A, "k", 0), Outcome::NotEnqueued);
+    assert_eq!(scene.lock(A, "k", 0), LockOutcome::Timeout);
+    assert_eq!(scene.wait(A, "k", 0), LockOutcome::NotEnqueued);
     assert!(!scene.release("k", Token::new(1, 1)));
     assert_eq!(scene.totals().keys, 0);
 }
@@ -316,10 +316,10 @@ fn the_queue_has_as_many_places_as_may_be() {
     let mut scene = Scene::new(LockSettings { waiters_max: 1, ..SETTINGS });
     let token = scene.held(A, "k");
     scene.blocked(B, "k", 9_000);
-    assert_eq!(scene.lock(C, "k", 9_000), Outcome::MaxWaiters);
-    assert_eq!(scene.lock(C, "k", 0), Outcome::Timeout, "a try needs no place");
-    assert_eq!(scene.enqueue(C, "k", 0), Outcome::MaxWaiters);
-    assert_eq!(scene.acquire(C, "k", (2, 0, 9_000)), Outcome::LimitMismatch);
+    assert_eq!(scene.lock(C, "k", 9_000), LockOutcome::MaxWaiters);
+    assert_eq!(scene.lock(C, "k", 0), LockOutcome::Timeout, "a try needs no place");
+    assert_eq!(scene.enqueue(C, "k", 0), LockOutcome::MaxWaiters);
+    assert_eq!(scene.acquire(C, "k", (2, 0, 9_000)), LockOutcome::LimitMismatch);
     scene.release("k", token);
     scene.blocked(C, "k", 9_000);
 }
@@ -328,13 +328,13 @@ fn the_queue_has_as_many_places_as_may_be() {
 fn enqueue_and_wait_are_the_halves_of_acquire() {
     let mut scene = Scene::new(SETTINGS);
     let grant = granted(scene.enqueue(A, "k", 1_000));
-    assert_eq!(scene.enqueue(A, "k", 1_000), Outcome::AlreadyEnqueued);
-    assert_eq!(scene.enqueue(B, "k", 0), Outcome::Queued);
-    assert_eq!(scene.wait(C, "k", 0), Outcome::NotEnqueued);
+    assert_eq!(scene.enqueue(A, "k", 1_000), LockOutcome::AlreadyEnqueued);
+    assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::Queued);
+    assert_eq!(scene.wait(C, "k", 0), LockOutcome::NotEnqueued);
     assert_eq!(granted(scene.after(900).wait(A, "k", 0)), grant, "the same token");
-    assert_eq!(scene.wait(A, "k", 0), Outcome::NotEnqueued);
+    assert_eq!(scene.wait(A, "k", 0), LockOutcome::NotEnqueued);
     assert!(scene.after(900).release("k", grant.token), "the lease started again");
-    assert_eq!(scene.enqueue(B, "k", 0), Outcome::AlreadyEnqueued);
+    assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::AlreadyEnqueued);
     let second = granted(scene.after(32_999).wait(B, "k", 0));
     assert!(scene.after(32_999).release("k", second.token));
     assert_eq!(scene.answered(), []);
@@ -344,15 +344,15 @@ fn enqueue_and_wait_are_the_halves_of_acquire() {
 fn waiting_for_a_turn_is_answered_when_it_comes() {
     let mut scene = Scene::new(SETTINGS);
     let token = scene.held(A, "k");
-    assert_eq!(scene.enqueue(B, "k", 0), Outcome::Queued);
+    assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::Queued);
     let waiting = ticket(scene.wait(B, "k", 9_000));
-    assert_eq!(scene.wait(B, "k", 9_000), Outcome::NotEnqueued, "one waits already");
-    assert_eq!(scene.enqueue(B, "k", 0), Outcome::AlreadyEnqueued);
+    assert_eq!(scene.wait(B, "k", 9_000), LockOutcome::NotEnqueued, "one waits already");
+    assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::AlreadyEnqueued);
     scene.release("k", token);
     assert_eq!(scene.effects[0].ticket, waiting);
     assert_eq!(scene.answered(), [(2, true)]);
-    assert_eq!(scene.wait(B, "k", 0), Outcome::NotEnqueued);
-    assert_eq!(scene.enqueue(B, "k", 0), Outcome::Queued, "behind itself");
+    assert_eq!(scene.wait(B, "k", 0), LockOutcome::NotEnqueued);
+    assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::Queued, "behind itself");
 }
 
 #[test]
@@ -360,11 +360,11 @@ fn a_wait_that_times_out_loses_the_place() {
     let mut scene = Scene::new(SETTINGS);
     scene.held(A, "k");
     for timeout_ms in [0, 500] {
-        assert_eq!(scene.enqueue(B, "k", 0), Outcome::Queued);
+        assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::Queued);
         let outcome = scene.wait(B, "k", timeout_ms);
-        assert_eq!(outcome == Outcome::Timeout, timeout_ms == 0);
+        assert_eq!(outcome == LockOutcome::Timeout, timeout_ms == 0);
         scene.after(timeout_ms).advance();
-        assert_eq!(scene.wait(B, "k", timeout_ms), Outcome::NotEnqueued);
+        assert_eq!(scene.wait(B, "k", timeout_ms), LockOutcome::NotEnqueued);
     }
     assert_eq!(scene.answered(), [(2, false)]);
     assert_eq!(scene.totals().waiters, 0);
@@ -374,13 +374,13 @@ fn a_wait_that_times_out_loses_the_place() {
 fn a_turn_that_passed_is_told_once() {
     let mut scene = Scene::new(SETTINGS);
     let token = scene.held(A, "k");
-    assert_eq!(scene.enqueue(B, "k", 1_000), Outcome::Queued);
+    assert_eq!(scene.enqueue(B, "k", 1_000), LockOutcome::Queued);
     assert!(scene.release("k", token));
     granted(scene.after(1_000).lock(C, "k", 0));
-    assert_eq!(scene.enqueue(B, "k", 0), Outcome::AlreadyEnqueued);
+    assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::AlreadyEnqueued);
     scene.after(200_000).advance();
-    assert_eq!(scene.wait(B, "k", 5_000), Outcome::LeaseExpired);
-    assert_eq!(scene.wait(B, "k", 5_000), Outcome::NotEnqueued);
+    assert_eq!(scene.wait(B, "k", 5_000), LockOutcome::LeaseExpired);
+    assert_eq!(scene.wait(B, "k", 5_000), LockOutcome::NotEnqueued);
     assert_eq!((scene.totals().keys, scene.totals().idle), (1, 1));
 }
 
@@ -388,10 +388,10 @@ fn a_turn_that_passed_is_told_once() {
 fn a_grant_at_once_that_ended_is_no_turn() {
     let mut scene = Scene::new(SETTINGS);
     granted(scene.enqueue(A, "k", 1_000));
-    assert_eq!(scene.after(1_000).wait(A, "k", 1_000), Outcome::NotEnqueued);
+    assert_eq!(scene.after(1_000).wait(A, "k", 1_000), LockOutcome::NotEnqueued);
     let token = granted(scene.enqueue(A, "k", 1_000)).token;
     assert!(scene.release("k", token));
-    assert_eq!(scene.wait(A, "k", 1_000), Outcome::NotEnqueued, "a release ends it as well");
+    assert_eq!(scene.wait(A, "k", 1_000), LockOutcome::NotEnqueued, "a release ends it as well");
 }
 
 #[test]
@@ -404,7 +404,7 @@ fn a_request_can_be_given_up() {
     scene.release("k", token);
     assert_eq!(scene.answered(), [(3, true)]);
     assert!(!scene.cancel(second), "it was granted");
-    assert!(!scene.cancel(Ticket::new(9, 9, 9)));
+    assert!(!scene.cancel(WaiterId::new(9, 9, 9)));
 }
 
 #[test]
@@ -415,8 +415,8 @@ fn nothing_is_granted_while_it_is_held_off() {
     scene.blocked(A, "k", 1_000);
     scene.blocked(B, "k", 900);
     scene.blocked(C, "k", 9_000);
-    assert_eq!(scene.enqueue(A, "l", 0), Outcome::Queued);
-    assert_eq!(scene.lock(B, "l", 0), Outcome::Timeout);
+    assert_eq!(scene.enqueue(A, "l", 0), LockOutcome::Queued);
+    assert_eq!(scene.lock(B, "l", 0), LockOutcome::Timeout);
     assert_eq!(scene.locks.soonest(), Some(Time::from_ms(5_900)));
     assert_eq!(scene.after(999).advance(), Some(6_000));
     assert_eq!(scene.answered(), [(2, false)]);
@@ -477,8 +477,8 @@ fn statistics_are_cut() {
     let many = STATS_ENTRIES_MAX as u64 + 5_000;
     for n in 0..many {
         let key = format!("key{n}");
-        let reply = Reply { connection: A.connection, uid: 0 };
-        let claimant = Claimant { owner: A, key: name(&key) };
+        let reply = ReplyTo { connection: A.connection, uid: 0 };
+        let claimant = OwnerKey { owner: A, key: name(&key) };
         granted(scene.locks.acquire(scene.time(), claimant, 1, 0, 0, reply, &mut effects));
     }
     let stats = scene.locks.stats(scene.time());
@@ -513,9 +513,9 @@ fn the_clock_of_one_thread_may_be_behind() {
 #[test]
 fn secrets_differ_by_seed_and_shard() {
     let secret = |shards, seed, key: &str| {
-        let locks = Locks::new(shards, SETTINGS, Fences::starting_at(0), [seed; 32]);
-        let reply = Reply { connection: A.connection, uid: 0 };
-        let claimant = Claimant { owner: A, key: name(key) };
+        let locks = ShardedLocks::new(shards, SETTINGS, FenceSource::starting_at(0), [seed; 32]);
+        let reply = ReplyTo { connection: A.connection, uid: 0 };
+        let claimant = OwnerKey { owner: A, key: name(key) };
         let grant = granted(locks.acquire(Time::from_ms(1), claimant, 1, 0, 0, reply, &mut Vec::new()));
         (locks.shard_of(name(key)), grant.token)
     };
@@ -533,7 +533,7 @@ fn secrets_differ_by_seed_and_shard() {
 #[test]
 fn threads_exclude_each_other() {
     use std::sync::atomic::{AtomicU64, Ordering};
-    let locks = Locks::new(2, SETTINGS, Fences::starting_at(0), [1; 32]);
+    let locks = ShardedLocks::new(2, SETTINGS, FenceSource::starting_at(0), [1; 32]);
     let fences = [const { AtomicU64::new(0) }; 3];
     let held = [const { AtomicU64::new(0) }; 3];
     std::thread::scope(|scope| {
@@ -541,13 +541,13 @@ fn threads_exclude_each_other() {
             let (locks, fences, held) = (&locks, &fences, &held);
             scope.spawn(move || {
                 let owner = Owner { connection: ConnectionId::new(n), local: 0 };
-                let reply = Reply { connection: owner.connection, uid: 0 };
+                let reply = ReplyTo { connection: owner.connection, uid: 0 };
                 for step in 0..5_000 {
                     let number = (step % 3) as usize;
                     let key = name(["a", "b", "c"][number]);
                     let (now, mut effects) = (Time::from_ms(1), Vec::new());
-                    let outcome = locks.acquire(now, Claimant { owner, key }, 1, 0, 0, reply, &mut effects);
-                    if let Outcome::Granted(grant) = outcome {
+                    let outcome = locks.acquire(now, OwnerKey { owner, key }, 1, 0, 0, reply, &mut effects);
+                    if let LockOutcome::Granted(grant) = outcome {
                         assert_eq!(held[number].fetch_add(1, Ordering::SeqCst), 0);
                         assert!(
                             fences[number].swap(grant.token.fence(), Ordering::SeqCst) < grant.token.fence()

@@ -9,14 +9,14 @@
 //! No thread ever holds two of these locks, waits for anything but a lock, or holds one longer than for one operation.
 //! With a single shard there is that lock and nothing else.
 
-use super::answer::{Claimant, Effect, LockSettings, Outcome, Reply, Ticket};
-use super::finder::LockHasher;
 use super::key::KeyCount;
+use super::outcome::{Completion, LockOutcome, LockSettings, OwnerKey, ReplyTo, WaiterId};
+use super::record_index::LockHasher;
 use super::stats::{LockStats, LockTotals};
-use super::table::{Ask, HashedKey, LockTable, Whose};
+use super::table::{AcquireParams, HashedKey, LockTable, Scope};
 use crate::id::{ConnectionId, LockKey, Owner, Token};
-use crate::table::expiry::Rank;
-use crate::table::fence::Fences;
+use crate::table::expiry::ExpiryRank;
+use crate::table::fence::FenceSource;
 use crate::time::Time;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::{Rng, SeedableRng};
@@ -32,29 +32,29 @@ const SHARDS_MAX: usize = 256;
 /// operation may bring about, are added to the `effects` that it is given, in the order in which they came about.
 ///
 /// The operations and their times are described in `table.rs` of this module.
-pub struct Locks {
+pub struct ShardedLocks {
     hasher: LockHasher,
     /// A power of two.
-    shards: Box<[Shard]>,
+    shards: Box<[LockShard]>,
     known: Arc<KeyCount>,
 }
 
 /// In cache lines of its own: two, since processors fetch them in pairs.
 #[repr(align(128))]
-struct Shard {
+struct LockShard {
     table: Mutex<LockTable>,
     /// The bits of the rank of what is due next. Written under the lock; to others a hint.
     soonest: AtomicU64,
 }
 
-impl Locks {
+impl ShardedLocks {
     /// Nothing is known. There are `shards` shards, rounded up to a power of two, at most 256; one is best for one
     /// thread, some for each where there are several.
     ///
     /// `seed` must be random and secret: tokens come from it, and it keeps clients from choosing keys that all hash
     /// alike.
     #[must_use]
-    pub fn new(shards: usize, settings: LockSettings, fences: Fences, seed: [u8; 32]) -> Self {
+    pub fn new(shards: usize, settings: LockSettings, fences: FenceSource, seed: [u8; 32]) -> Self {
         let shards = shards.clamp(1, SHARDS_MAX).next_power_of_two();
         let known = Arc::new(KeyCount::new(settings.locks_max));
         // The streams before the last are those of the shards.
@@ -66,27 +66,27 @@ impl Locks {
             let (known, hasher) = parts.clone();
             LockTable::new(shard as u8, settings, known, fences.clone(), hasher, seed)
         };
-        let shards = (0..shards).map(table).map(Shard::new).collect();
+        let shards = (0..shards).map(table).map(LockShard::new).collect();
         Self { hasher, shards, known }
     }
 
     /// Takes a slot of a key with this limit (0 is 1) for this long (0 is the default, more than
     /// [`LOCK_MS_MAX`](crate::limits::LOCK_MS_MAX) is that), or waits for it, unless `timeout_ms` is 0.
     ///
-    /// [`Outcome::Granted`], [`Outcome::Waiting`], [`Outcome::Timeout`], [`Outcome::MaxLocks`],
-    /// [`Outcome::MaxWaiters`] or [`Outcome::LimitMismatch`].
+    /// [`LockOutcome::Granted`], [`LockOutcome::Waiting`], [`LockOutcome::Timeout`], [`LockOutcome::MaxLocks`],
+    /// [`LockOutcome::MaxWaiters`] or [`LockOutcome::LimitMismatch`].
     #[allow(clippy::too_many_arguments, reason = "a request has these parts, and each has a type of its own")]
     pub fn acquire(
         &self,
         now: Time,
-        who: Claimant<'_>,
+        who: OwnerKey<'_>,
         limit: u32,
         lease_ms: u64,
         timeout_ms: u64,
-        reply: Reply,
-        effects: &mut Vec<Effect>,
-    ) -> Outcome {
-        let ask = Ask::new(who, limit, lease_ms);
+        reply: ReplyTo,
+        effects: &mut Vec<Completion>,
+    ) -> LockOutcome {
+        let ask = AcquireParams::new(who, limit, lease_ms);
         self.with_room(now, who.key, effects, |table, key, effects| {
             table.acquire(now, key, ask, timeout_ms, reply, effects)
         })
@@ -95,37 +95,37 @@ impl Locks {
     /// Takes a slot, or else a place in the queue, without waiting: the first half of an acquisition, of which an owner
     /// can have one for each key.
     ///
-    /// [`Outcome::Granted`], [`Outcome::Queued`], [`Outcome::AlreadyEnqueued`], [`Outcome::MaxLocks`],
-    /// [`Outcome::MaxWaiters`] or [`Outcome::LimitMismatch`].
+    /// [`LockOutcome::Granted`], [`LockOutcome::Queued`], [`LockOutcome::AlreadyEnqueued`], [`LockOutcome::MaxLocks`],
+    /// [`LockOutcome::MaxWaiters`] or [`LockOutcome::LimitMismatch`].
     pub fn enqueue(
         &self,
         now: Time,
-        who: Claimant<'_>,
+        who: OwnerKey<'_>,
         limit: u32,
         lease_ms: u64,
-        effects: &mut Vec<Effect>,
-    ) -> Outcome {
-        let ask = Ask::new(who, limit, lease_ms);
+        effects: &mut Vec<Completion>,
+    ) -> LockOutcome {
+        let ask = AcquireParams::new(who, limit, lease_ms);
         self.with_room(now, who.key, effects, |table, key, effects| table.enqueue(now, key, ask, effects))
     }
 
     /// Waits for what was enqueued: the second half. A lease that runs already starts again; a timeout loses the place.
     ///
-    /// [`Outcome::Granted`], [`Outcome::Waiting`], [`Outcome::Timeout`], [`Outcome::NotEnqueued`] or
-    /// [`Outcome::LeaseExpired`].
+    /// [`LockOutcome::Granted`], [`LockOutcome::Waiting`], [`LockOutcome::Timeout`], [`LockOutcome::NotEnqueued`] or
+    /// [`LockOutcome::LeaseExpired`].
     pub fn wait(
         &self,
         now: Time,
-        who: Claimant<'_>,
+        who: OwnerKey<'_>,
         timeout_ms: u64,
-        reply: Reply,
-        effects: &mut Vec<Effect>,
-    ) -> Outcome {
+        reply: ReplyTo,
+        effects: &mut Vec<Completion>,
+    ) -> LockOutcome {
         self.with_key(who.key, |table, key| table.wait(now, key, who.owner, timeout_ms, reply, effects))
     }
 
     /// Gives back the slot that `token` proves: whether there was one. Anybody may.
-    pub fn release(&self, now: Time, key: LockKey<'_>, token: Token, effects: &mut Vec<Effect>) -> bool {
+    pub fn release(&self, now: Time, key: LockKey<'_>, token: Token, effects: &mut Vec<Completion>) -> bool {
         self.with_key(key, |table, key| table.release(now, key, token, effects))
     }
 
@@ -137,36 +137,36 @@ impl Locks {
         key: LockKey<'_>,
         token: Token,
         lease_ms: u64,
-        effects: &mut Vec<Effect>,
+        effects: &mut Vec<Completion>,
     ) -> Option<u64> {
         self.with_key(key, |table, key| table.renew(now, key, token, lease_ms, effects))
     }
 
     /// Gives up a blocked request: whether it was blocked still. It is not answered then.
-    pub fn cancel(&self, now: Time, ticket: Ticket, effects: &mut Vec<Effect>) -> bool {
+    pub fn cancel(&self, now: Time, ticket: WaiterId, effects: &mut Vec<Completion>) -> bool {
         let shard = self.shards.get(ticket.shard());
         shard.is_some_and(|shard| shard.with(|table| table.cancel(now, ticket, effects)))
     }
 
     /// An owner is gone: takes away all it holds and waits for.
-    pub fn release_owner(&self, now: Time, owner: Owner, effects: &mut Vec<Effect>) {
-        self.each(|table| table.release_all(now, Whose::Owner(owner), effects));
+    pub fn release_owner(&self, now: Time, owner: Owner, effects: &mut Vec<Completion>) {
+        self.each(|table| table.release_all(now, Scope::Owner(owner), effects));
     }
 
     /// The same for all owners of a connection.
-    pub fn release_connection(&self, now: Time, connection: ConnectionId, effects: &mut Vec<Effect>) {
-        self.each(|table| table.release_all(now, Whose::Connection(connection), effects));
+    pub fn release_connection(&self, now: Time, connection: ConnectionId, effects: &mut Vec<Completion>) {
+        self.each(|table| table.release_all(now, Scope::Connection(connection), effects));
     }
 
     /// The owners of a connection cannot be answered any more: their places in queues, and what they have enqueued,
     /// are dropped without an answer. What they hold stays, as if it had been acquired without [`enqueue`](Self::enqueue).
-    pub fn forget_waiters(&self, now: Time, connection: ConnectionId, effects: &mut Vec<Effect>) {
-        self.each(|table| table.forget_waiters(now, Whose::Connection(connection), effects));
+    pub fn forget_waiters(&self, now: Time, connection: ConnectionId, effects: &mut Vec<Completion>) {
+        self.each(|table| table.forget_waiters(now, Scope::Connection(connection), effects));
     }
 
     /// The same for one owner.
-    pub fn forget_owner_waiters(&self, now: Time, owner: Owner, effects: &mut Vec<Effect>) {
-        self.each(|table| table.forget_waiters(now, Whose::Owner(owner), effects));
+    pub fn forget_owner_waiters(&self, now: Time, owner: Owner, effects: &mut Vec<Completion>) {
+        self.each(|table| table.forget_waiters(now, Scope::Owner(owner), effects));
     }
 
     /// A link is resumed: all holds of its owners become unclaimed. How many there are.
@@ -183,7 +183,7 @@ impl Locks {
 
     /// The claims are complete: what was not claimed since [`begin_claims`](Self::begin_claims), nor granted since, is
     /// released.
-    pub fn end_claims(&self, now: Time, connection: ConnectionId, effects: &mut Vec<Effect>) {
+    pub fn end_claims(&self, now: Time, connection: ConnectionId, effects: &mut Vec<Completion>) {
         self.each(|table| table.end_claims(now, connection, effects));
     }
 
@@ -195,7 +195,7 @@ impl Locks {
 
     /// Does what is due, at most 64 events of each shard: when to look again. That may be now, and it may turn out that
     /// nothing is due then; but nothing is due before.
-    pub fn advance(&self, now: Time, effects: &mut Vec<Effect>) -> Option<Time> {
+    pub fn advance(&self, now: Time, effects: &mut Vec<Completion>) -> Option<Time> {
         for shard in &self.shards {
             if shard.soonest().time() <= now {
                 shard.with(|table| table.begin(now, effects));
@@ -207,8 +207,8 @@ impl Locks {
     /// When [`advance`](Self::advance) is to be called next; takes no lock.
     #[must_use]
     pub fn soonest(&self) -> Option<Time> {
-        let soonest = self.shards.iter().map(Shard::soonest).min();
-        soonest.map(Rank::time).filter(|time| *time < Rank::LATEST)
+        let soonest = self.shards.iter().map(LockShard::soonest).min();
+        soonest.map(ExpiryRank::time).filter(|time| *time < ExpiryRank::LATEST)
     }
 
     /// Nothing is granted before `until`: whoever holds a lock that was forgotten in a restart has lost its lease by
@@ -286,11 +286,11 @@ impl Locks {
         &self,
         now: Time,
         key: LockKey<'a>,
-        effects: &mut Vec<Effect>,
-        change: impl Fn(&mut LockTable, HashedKey<'a>, &mut Vec<Effect>) -> Outcome,
-    ) -> Outcome {
+        effects: &mut Vec<Completion>,
+        change: impl Fn(&mut LockTable, HashedKey<'a>, &mut Vec<Completion>) -> LockOutcome,
+    ) -> LockOutcome {
         let outcome = self.with_key(key, |table, key| change(table, key, effects));
-        if outcome == Outcome::MaxLocks && self.make_room(now, effects) {
+        if outcome == LockOutcome::MaxLocks && self.make_room(now, effects) {
             return self.with_key(key, |table, key| change(table, key, effects));
         }
         outcome
@@ -298,7 +298,7 @@ impl Locks {
 
     /// Whether what was due left room for another key.
     #[cold]
-    fn make_room(&self, now: Time, effects: &mut Vec<Effect>) -> bool {
+    fn make_room(&self, now: Time, effects: &mut Vec<Completion>) -> bool {
         for shard in &self.shards {
             if !self.known.has_room() && shard.soonest().time() <= now {
                 shard.with(|table| table.begin(now, effects));
@@ -312,7 +312,7 @@ impl Locks {
     }
 }
 
-impl Shard {
+impl LockShard {
     fn new(table: LockTable) -> Self {
         Self { soonest: AtomicU64::new(table.soonest().to_bits()), table: Mutex::new(table) }
     }
@@ -336,7 +336,7 @@ impl Shard {
         result
     }
 
-    fn soonest(&self) -> Rank {
-        Rank::from_bits(self.soonest.load(Ordering::Relaxed))
+    fn soonest(&self) -> ExpiryRank {
+        ExpiryRank::from_bits(self.soonest.load(Ordering::Relaxed))
     }
 }

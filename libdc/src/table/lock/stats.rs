@@ -2,14 +2,14 @@
 //!
 //! Only reads: what is due and not done yet is left out, as if it were done.
 
-use super::key::Entry;
+use super::key::KeyEntry;
 use super::table::LockTable;
 use crate::limits::STATS_ENTRIES_MAX;
 use crate::time::Time;
 
 /// A lock that is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct HeldLock {
+pub struct HeldLockStats {
     /// Its name.
     pub key: Box<str>,
     /// The number of the holder's connection.
@@ -22,7 +22,7 @@ pub struct HeldLock {
 
 /// A semaphore that somebody holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct UsedSemaphore {
+pub struct SemaphoreStats {
     /// Its name.
     pub key: Box<str>,
     /// Most holders.
@@ -35,7 +35,7 @@ pub struct UsedSemaphore {
 
 /// A lock or semaphore that nobody holds or waits for.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub struct IdleKey {
+pub struct IdleKeyStats {
     /// Its name.
     pub key: Box<str>,
     /// For how long, in milliseconds.
@@ -49,19 +49,19 @@ pub struct IdleKey {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockStats {
     /// Locks that are held.
-    pub locks: Vec<HeldLock>,
+    pub locks: Vec<HeldLockStats>,
     /// How many there are.
     pub locks_total: u64,
     /// Semaphores that somebody holds.
-    pub semaphores: Vec<UsedSemaphore>,
+    pub semaphores: Vec<SemaphoreStats>,
     /// How many there are.
     pub semaphores_total: u64,
     /// Locks that are known but not used.
-    pub idle_locks: Vec<IdleKey>,
+    pub idle_locks: Vec<IdleKeyStats>,
     /// How many there are.
     pub idle_locks_total: u64,
     /// Semaphores that are known but not used.
-    pub idle_semaphores: Vec<IdleKey>,
+    pub idle_semaphores: Vec<IdleKeyStats>,
     /// How many there are.
     pub idle_semaphores_total: u64,
 }
@@ -126,14 +126,17 @@ impl LockTable {
         (end < self.keys.numbers_end() && !stats.is_complete()).then_some(end)
     }
 
-    fn add_key_to(&self, now: Time, stats: &mut LockStats, entry: &Entry) {
+    fn add_key_to(&self, now: Time, stats: &mut LockStats, entry: &KeyEntry) {
         let key = || String::from_utf8_lossy(entry.name()).into();
         let waiters = u64::from(entry.waiters);
         if entry.is_idle() {
             let list = if entry.is_lock() { &mut stats.idle_locks } else { &mut stats.idle_semaphores };
             let left_ms = entry.soonest.time().ms_since(now);
             if left_ms > 0 {
-                add(list, || IdleKey { key: key(), idle_ms: self.settings.idle_ms.saturating_sub(left_ms) });
+                add(list, || IdleKeyStats {
+                    key: key(),
+                    idle_ms: self.settings.idle_ms.saturating_sub(left_ms),
+                });
             }
         } else if entry.holders == 0 {
         } else if entry.is_lock() {
@@ -141,7 +144,7 @@ impl LockTable {
             let lease_expires_in_ms = holder.rank.time().ms_since(now);
             if lease_expires_in_ms > 0 {
                 let owner_connection = self.owners.owner(holder.owner).connection.number();
-                add(&mut stats.locks, || HeldLock {
+                add(&mut stats.locks, || HeldLockStats {
                     key: key(),
                     owner_connection,
                     lease_expires_in_ms,
@@ -150,7 +153,7 @@ impl LockTable {
             }
         } else {
             let (limit, holders) = (entry.limit, u64::from(entry.holders));
-            add(&mut stats.semaphores, || UsedSemaphore { key: key(), limit, holders, waiters });
+            add(&mut stats.semaphores, || SemaphoreStats { key: key(), limit, holders, waiters });
         }
     }
 

@@ -23,22 +23,22 @@
 //!
 //! No operation panics.
 
-use super::answer::{Claimant, Effect, LockSettings, Outcome, Reply, Ticket};
-use super::finder::{Finder, LockHasher};
-use super::key::{KeyCount, Keys};
-use super::owner::Owners;
-use super::record::{Enqueued, NONE, Record, Records, Stage};
+use super::key::{KeyCount, KeyTable};
+use super::outcome::{Completion, LockOutcome, LockSettings, OwnerKey, ReplyTo, WaiterId};
+use super::owner::OwnerTable;
+use super::record::{Enqueued, LockRecord, NONE, RecordStage, RecordTable};
+use super::record_index::{LockHasher, RecordIndex};
 use crate::id::{ConnectionId, Grant, Owner, Token};
 use crate::limits::{EXPIRY_BATCH, LOCK_MS_MAX};
-use crate::table::expiry::{ExpiryQueue, Rank};
-use crate::table::fence::Fences;
+use crate::table::expiry::{ExpiryQueue, ExpiryRank};
+use crate::table::fence::FenceSource;
 use crate::time::Time;
 use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::sync::Arc;
 
 /// The last moment at which time passes, 557 years from the start of the clock: before that of deadlines that never come.
-const LAST: Time = Time::from_ms(Rank::LATEST.as_ms() - 1);
+const LAST: Time = Time::from_ms(ExpiryRank::LATEST.as_ms() - 1);
 
 /// The name of a key with its hash.
 #[derive(Clone, Copy)]
@@ -48,11 +48,11 @@ pub(super) struct HashedKey<'a> {
 }
 
 /// Where the answers to blocked requests go.
-pub(super) type Effects = Vec<Effect>;
+pub(super) type Effects = Vec<Completion>;
 
 /// How many of what there are, besides what the parts of a table know.
 #[derive(Default)]
-pub(super) struct Counts {
+pub(super) struct LockCounts {
     pub(super) held_locks: u64,
     pub(super) held_semaphores: u64,
     pub(super) idle_locks: u64,
@@ -68,18 +68,18 @@ pub(super) struct Counts {
 pub(super) struct LockTable {
     pub(super) shard: u8,
     pub(super) settings: LockSettings,
-    pub(super) keys: Keys,
-    pub(super) records: Records,
-    pub(super) owners: Owners,
+    pub(super) keys: KeyTable,
+    pub(super) records: RecordTable,
+    pub(super) owners: OwnerTable,
     /// All keys, by when something of them is due, or by an earlier time.
     pub(super) due: ExpiryQueue,
     /// What was enqueued and not waited for, by owner and key.
-    pub(super) enqueued: Finder,
+    pub(super) enqueued: RecordIndex,
     /// The holders of semaphores, by fence.
-    pub(super) holders: Finder,
+    pub(super) holders: RecordIndex,
     pub(super) hasher: LockHasher,
     pub(super) known: Arc<KeyCount>,
-    pub(super) fences: Fences,
+    pub(super) fences: FenceSource,
     pub(super) secrets: ChaCha12Rng,
     /// The latest time that anybody told.
     pub(super) now: Time,
@@ -87,7 +87,7 @@ pub(super) struct LockTable {
     pub(super) hold_off: Time,
     /// Deadlines ever set, modulo 2^32: the order of those at the same time.
     order: u32,
-    pub(super) counts: Counts,
+    pub(super) counts: LockCounts,
 }
 
 impl LockTable {
@@ -96,7 +96,7 @@ impl LockTable {
         shard: u8,
         settings: LockSettings,
         known: Arc<KeyCount>,
-        fences: Fences,
+        fences: FenceSource,
         hasher: LockHasher,
         seed: [u8; 32],
     ) -> Self {
@@ -105,12 +105,12 @@ impl LockTable {
         Self {
             shard,
             settings,
-            keys: Keys::new(),
-            records: Records::new(),
-            owners: Owners::new(hasher.clone()),
+            keys: KeyTable::new(),
+            records: RecordTable::new(),
+            owners: OwnerTable::new(hasher.clone()),
             due: ExpiryQueue::new(),
-            enqueued: Finder::new(),
-            holders: Finder::new(),
+            enqueued: RecordIndex::new(),
+            holders: RecordIndex::new(),
             hasher,
             known,
             fences,
@@ -118,54 +118,54 @@ impl LockTable {
             now: Time::default(),
             hold_off: Time::default(),
             order: 0,
-            counts: Counts::default(),
+            counts: LockCounts::default(),
         }
     }
 
     /// When something is due next, or an earlier time.
-    pub(super) fn soonest(&self) -> Rank {
-        self.due.first().map_or(Rank::NEVER, |(rank, _)| rank)
+    pub(super) fn soonest(&self) -> ExpiryRank {
+        self.due.first().map_or(ExpiryRank::NEVER, |(rank, _)| rank)
     }
 
-    /// See [`Locks::acquire`](super::Locks::acquire); `ask` is who, with what limit and lease.
+    /// See [`ShardedLocks::acquire`](super::ShardedLocks::acquire); `ask` is who, with what limit and lease.
     pub(super) fn acquire(
         &mut self,
         now: Time,
         key: HashedKey<'_>,
-        ask: Ask,
+        ask: AcquireParams,
         timeout_ms: u64,
-        reply: Reply,
+        reply: ReplyTo,
         effects: &mut Effects,
-    ) -> Outcome {
+    ) -> LockOutcome {
         let now = self.begin(now, effects);
         let (key, is_free) = match self.admit(now, key, ask.limit, timeout_ms > 0, effects) {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
         let outcome = if is_free {
-            Outcome::Granted(self.grant_new(now, key, ask, Enqueued::No).1)
+            LockOutcome::Granted(self.grant_new(now, key, ask, Enqueued::No).1)
         } else {
-            let record = self.queue_new(key, ask, Stage::Waiting { reply, two_phase: false });
+            let record = self.queue_new(key, ask, RecordStage::Waiting { reply, two_phase: false });
             self.schedule(record, now.after_ms(timeout_ms.min(LOCK_MS_MAX)));
-            Outcome::Waiting(self.records.ticket(self.shard, record))
+            LockOutcome::Waiting(self.records.ticket(self.shard, record))
         };
         self.reschedule(key, now);
         outcome
     }
 
-    /// See [`Locks::enqueue`](super::Locks::enqueue).
+    /// See [`ShardedLocks::enqueue`](super::ShardedLocks::enqueue).
     pub(super) fn enqueue(
         &mut self,
         now: Time,
         key: HashedKey<'_>,
-        ask: Ask,
+        ask: AcquireParams,
         effects: &mut Effects,
-    ) -> Outcome {
+    ) -> LockOutcome {
         let now = self.begin(now, effects);
         if let Some(key) = self.find_settled(now, key, effects)
             && self.find_enqueued(key, ask.owner).is_some()
         {
-            return Outcome::AlreadyEnqueued;
+            return LockOutcome::AlreadyEnqueued;
         }
         let (key, is_free) = match self.admit(now, key, ask.limit, true, effects) {
             Ok(admitted) => admitted,
@@ -173,59 +173,59 @@ impl LockTable {
         };
         let (record, outcome) = if is_free {
             let (record, grant) = self.grant_new(now, key, ask, Enqueued::AtOnce);
-            (record, Outcome::Granted(grant))
+            (record, LockOutcome::Granted(grant))
         } else {
-            (self.queue_new(key, ask, Stage::Queued), Outcome::Queued)
+            (self.queue_new(key, ask, RecordStage::Queued), LockOutcome::Queued)
         };
         self.enqueued.insert(self.enqueued_hash(record), record);
         self.reschedule(key, now);
         outcome
     }
 
-    /// See [`Locks::wait`](super::Locks::wait).
+    /// See [`ShardedLocks::wait`](super::ShardedLocks::wait).
     pub(super) fn wait(
         &mut self,
         now: Time,
         key: HashedKey<'_>,
         owner: Owner,
         timeout_ms: u64,
-        reply: Reply,
+        reply: ReplyTo,
         effects: &mut Effects,
-    ) -> Outcome {
+    ) -> LockOutcome {
         let now = self.begin(now, effects);
         let found = self.find_settled(now, key, effects);
         let Some(record) = found.and_then(|key| self.find_enqueued(key, owner)) else {
-            return Outcome::NotEnqueued;
+            return LockOutcome::NotEnqueued;
         };
-        let Record { stage, key, lease_ms, .. } = self.records[record];
+        let LockRecord { stage, key, lease_ms, .. } = self.records[record];
         let outcome = match stage {
-            Stage::Held { token, .. } => {
+            RecordStage::Held { token, .. } => {
                 self.forget_enqueued(record);
                 self.unschedule(record);
                 self.schedule(record, now.after_ms(lease_ms));
-                Outcome::Granted(Grant { token, lease_ms })
+                LockOutcome::Granted(Grant { token, lease_ms })
             }
-            Stage::Queued if timeout_ms == 0 => {
+            RecordStage::Queued if timeout_ms == 0 => {
                 self.retire(record);
                 self.counts.timeouts += 1;
-                Outcome::Timeout
+                LockOutcome::Timeout
             }
-            Stage::Queued => {
-                self.records[record].stage = Stage::Waiting { reply, two_phase: true };
+            RecordStage::Queued => {
+                self.records[record].stage = RecordStage::Waiting { reply, two_phase: true };
                 self.schedule(record, now.after_ms(timeout_ms.min(LOCK_MS_MAX)));
-                Outcome::Waiting(self.records.ticket(self.shard, record))
+                LockOutcome::Waiting(self.records.ticket(self.shard, record))
             }
-            Stage::Lapsed => {
+            RecordStage::Lapsed => {
                 self.retire(record);
-                Outcome::LeaseExpired
+                LockOutcome::LeaseExpired
             }
-            Stage::Waiting { .. } | Stage::Vacant => return Outcome::NotEnqueued,
+            RecordStage::Waiting { .. } | RecordStage::Vacant => return LockOutcome::NotEnqueued,
         };
         self.reschedule(key, now);
         outcome
     }
 
-    /// See [`Locks::release`](super::Locks::release).
+    /// See [`ShardedLocks::release`](super::ShardedLocks::release).
     pub(super) fn release(
         &mut self,
         now: Time,
@@ -240,7 +240,7 @@ impl LockTable {
         true
     }
 
-    /// See [`Locks::renew`](super::Locks::renew).
+    /// See [`ShardedLocks::renew`](super::ShardedLocks::renew).
     pub(super) fn renew(
         &mut self,
         now: Time,
@@ -259,13 +259,13 @@ impl LockTable {
         Some(lease_ms)
     }
 
-    /// See [`Locks::cancel`](super::Locks::cancel).
-    pub(super) fn cancel(&mut self, now: Time, ticket: Ticket, effects: &mut Effects) -> bool {
+    /// See [`ShardedLocks::cancel`](super::ShardedLocks::cancel).
+    pub(super) fn cancel(&mut self, now: Time, ticket: WaiterId, effects: &mut Effects) -> bool {
         let now = self.begin(now, effects);
         let Some(record) = self.records.find(ticket) else { return false };
-        self.settle(now, self.records[record].key, effects);
+        self.resolve(now, self.records[record].key, effects);
         match self.records.find(ticket) {
-            Some(record) if matches!(self.records[record].stage, Stage::Waiting { .. }) => {
+            Some(record) if matches!(self.records[record].stage, RecordStage::Waiting { .. }) => {
                 self.give_up(now, record, effects);
                 true
             }
@@ -293,7 +293,7 @@ impl LockTable {
         effects: &mut Effects,
     ) -> Option<u32> {
         let key = self.keys.find(key.hash, key.name)?;
-        self.settle(now, key, effects).then_some(key)
+        self.resolve(now, key, effects).then_some(key)
     }
 
     /// The record that holds the key with this token.
@@ -321,7 +321,7 @@ impl LockTable {
     }
 
     pub(super) fn enqueued_hash(&self, record: u32) -> u32 {
-        let Record { owner, key, .. } = self.records[record];
+        let LockRecord { owner, key, .. } = self.records[record];
         self.hasher.numbers(u64::from(owner), u64::from(key))
     }
 
@@ -338,29 +338,29 @@ impl LockTable {
         self.records.unschedule(root, record);
     }
 
-    pub(super) fn rank(&mut self, time: Time) -> Rank {
+    pub(super) fn rank(&mut self, time: Time) -> ExpiryRank {
         self.order = self.order.wrapping_add(1);
-        Rank::new(time, self.order)
+        ExpiryRank::new(time, self.order)
     }
 }
 
 /// Who asks, and for what.
 #[derive(Clone, Copy)]
-pub(super) struct Ask {
+pub(super) struct AcquireParams {
     pub(super) owner: Owner,
     pub(super) limit: u32,
     pub(super) lease_ms: u64,
 }
 
-impl Ask {
-    pub(super) fn new(who: Claimant<'_>, limit: u32, lease_ms: u64) -> Self {
+impl AcquireParams {
+    pub(super) fn new(who: OwnerKey<'_>, limit: u32, lease_ms: u64) -> Self {
         Self { owner: who.owner, limit: limit.max(1), lease_ms }
     }
 }
 
 /// Whose waiting an operation is about.
 #[derive(Clone, Copy)]
-pub(super) enum Whose {
+pub(super) enum Scope {
     Owner(Owner),
     Connection(ConnectionId),
 }

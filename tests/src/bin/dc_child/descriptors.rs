@@ -11,7 +11,7 @@ pub(crate) const FIRST: RawFd = 3;
 
 /// A socket that listens.
 #[derive(Debug)]
-pub(crate) enum Listener {
+pub(crate) enum ChildListener {
     /// On TCP.
     Tcp(TcpListener),
     /// On a path.
@@ -22,12 +22,12 @@ pub(crate) enum Listener {
 ///
 /// # Errors
 /// There are none, or one of them is no listening socket.
-pub(crate) fn listeners() -> io::Result<Vec<Listener>> {
+pub(crate) fn listeners() -> io::Result<Vec<ChildListener>> {
     let count = number("EINHORN_FD_COUNT").or_else(|| number("LISTEN_FDS")).unwrap_or_default();
     if count == 0 {
         return Err(io::Error::other("there are no sockets"));
     }
-    (FIRST..FIRST + count).map(|number| listener(take(number))).collect()
+    (FIRST..FIRST + count).map(|number| listener(claim(number))).collect()
 }
 
 /// The number of a variable.
@@ -35,18 +35,19 @@ pub(crate) fn number(name: &str) -> Option<RawFd> {
     env::var(name).ok()?.parse().ok()
 }
 
-fn listener(socket: OwnedFd) -> io::Result<Listener> {
+fn listener(socket: OwnedFd) -> io::Result<ChildListener> {
     let is_tcp = socket2::SockRef::from(&socket).local_addr()?.as_socket().is_some();
-    let listener = if is_tcp { Listener::Tcp(socket.into()) } else { Listener::Unix(socket.into()) };
+    let listener =
+        if is_tcp { ChildListener::Tcp(socket.into()) } else { ChildListener::Unix(socket.into()) };
     match &listener {
-        Listener::Tcp(socket) => socket.set_nonblocking(true)?,
-        Listener::Unix(socket) => socket.set_nonblocking(true)?,
+        ChildListener::Tcp(socket) => socket.set_nonblocking(true)?,
+        ChildListener::Unix(socket) => socket.set_nonblocking(true)?,
     }
     Ok(listener)
 }
 
 #[allow(unsafe_code, reason = "a number becomes a descriptor in no other way")]
-fn take(number: RawFd) -> OwnedFd {
+fn claim(number: RawFd) -> OwnedFd {
     // SAFETY: what was inherited under this number is nobody else's in this process, and is taken once.
     unsafe { OwnedFd::from_raw_fd(number) }
 }

@@ -14,7 +14,7 @@ mod plan;
 mod report;
 mod serve;
 
-use plan::{Plan, Ready};
+use plan::{ChildPlan, ReadyPlan};
 use std::process::{Command, ExitCode, Stdio};
 use std::thread;
 use std::time::{Duration, Instant};
@@ -29,7 +29,7 @@ const LIFE_MAX: Duration = Duration::from_secs(180);
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let done = Plan::parse(env::args_os().skip(1)).and_then(|plan| run(&plan, started));
+    let done = ChildPlan::parse(env::args_os().skip(1)).and_then(|plan| run(&plan, started));
     done.unwrap_or_else(|error| {
         eprintln!("dc_child: {error}");
         ExitCode::from(BROKEN)
@@ -37,7 +37,7 @@ fn main() -> ExitCode {
 }
 
 /// Does what `plan` says, in its order.
-fn run(plan: &Plan, started: Instant) -> io::Result<ExitCode> {
+fn run(plan: &ChildPlan, started: Instant) -> io::Result<ExitCode> {
     if let Some(path) = &plan.report {
         report::write(path)?;
         output::line("reported");
@@ -62,7 +62,7 @@ fn run(plan: &Plan, started: Instant) -> io::Result<ExitCode> {
         return Ok(ExitCode::from(status));
     }
     if let Some(time) = plan.extend {
-        notify::say(format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()).as_bytes())?;
+        notify::send(format!("EXTEND_TIMEOUT_USEC={}", time.as_micros()).as_bytes())?;
     }
     thread::sleep(plan.start_after.saturating_sub(started.elapsed()));
     let listeners = descriptors::listeners()?;
@@ -76,10 +76,10 @@ fn run(plan: &Plan, started: Instant) -> io::Result<ExitCode> {
         notify::store(stored)?;
     }
     for name in &plan.remove {
-        notify::say(format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes())?;
+        notify::send(format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes())?;
     }
     let helper = match &plan.ready {
-        Some(Ready::ByHelper) => Some(own(&["helper"]).stdin(Stdio::piped()).spawn()?),
+        Some(ReadyPlan::ByHelper) => Some(own(&["helper"]).stdin(Stdio::piped()).spawn()?),
         _ => None,
     };
     let status = serve::serve(plan, listeners, started)?;
@@ -99,7 +99,7 @@ fn own(plan: &[&str]) -> Command {
 
 /// Says that its parent is ready, and lives as long as that.
 fn help() -> io::Result<ExitCode> {
-    notify::say(b"READY=1")?;
+    notify::send(b"READY=1")?;
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(ExitCode::SUCCESS)
 }

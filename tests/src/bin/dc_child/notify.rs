@@ -1,6 +1,6 @@
 //! What a child says to its master, in datagrams to `NOTIFY_SOCKET`. Without one it says nothing.
 
-use crate::plan::Stored;
+use crate::plan::StorePlan;
 use nix::sys::memfd::{MFdFlags, memfd_create};
 use nix::sys::socket::{ControlMessage, MsgFlags, UnixAddr, sendmsg};
 use std::env;
@@ -13,15 +13,15 @@ use std::os::unix::net::UnixDatagram;
 ///
 /// # Errors
 /// Those of the system.
-pub(crate) fn say(text: &[u8]) -> io::Result<()> {
-    send(text, &[])
+pub(crate) fn send(text: &[u8]) -> io::Result<()> {
+    send_with(text, &[])
 }
 
 /// Has a descriptor stored. The other end of a pipe stays open until the process ends.
 ///
 /// # Errors
 /// Those of the system.
-pub(crate) fn store(stored: &Stored) -> io::Result<()> {
+pub(crate) fn store(stored: &StorePlan) -> io::Result<()> {
     let name = if stored.name.is_empty() { String::new() } else { format!("\nFDNAME={}", stored.name) };
     let descriptor: OwnedFd = if let Some(text) = &stored.text {
         let mut file = File::from(memfd_create(c"stored", MFdFlags::MFD_CLOEXEC)?);
@@ -33,10 +33,10 @@ pub(crate) fn store(stored: &Stored) -> io::Result<()> {
         reader.into()
     };
     let poll = if stored.polled { "" } else { "\nFDPOLL=0" };
-    send(format!("FDSTORE=1{name}{poll}").as_bytes(), &[descriptor.as_raw_fd()])
+    send_with(format!("FDSTORE=1{name}{poll}").as_bytes(), &[descriptor.as_raw_fd()])
 }
 
-fn send(text: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
+fn send_with(text: &[u8], descriptors: &[RawFd]) -> io::Result<()> {
     let Ok(path) = env::var("NOTIFY_SOCKET") else { return Ok(()) };
     let address = match path.strip_prefix('@') {
         Some(name) => UnixAddr::new_abstract(name.as_bytes())?,

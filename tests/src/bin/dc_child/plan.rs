@@ -36,14 +36,14 @@ use std::time::Duration;
 
 /// What a child is to do.
 #[derive(Debug, Default)]
-pub(crate) struct Plan {
+pub(crate) struct ChildPlan {
     pub(crate) report: Option<PathBuf>,
     pub(crate) output: bool,
     pub(crate) chatter: bool,
     pub(crate) die: Option<u8>,
     pub(crate) start_after: Duration,
     pub(crate) extend: Option<Duration>,
-    pub(crate) ready: Option<Ready>,
+    pub(crate) ready: Option<ReadyPlan>,
     pub(crate) status: Option<String>,
     pub(crate) last_word: bool,
     pub(crate) said: Option<PathBuf>,
@@ -55,7 +55,7 @@ pub(crate) struct Plan {
     pub(crate) linger_until: Option<PathBuf>,
     pub(crate) grandchild: Option<PathBuf>,
     pub(crate) orphans: u32,
-    pub(crate) store: Vec<Stored>,
+    pub(crate) store: Vec<StorePlan>,
     pub(crate) remove: Vec<String>,
     pub(crate) helper: bool,
     pub(crate) left_behind: Option<PathBuf>,
@@ -64,7 +64,7 @@ pub(crate) struct Plan {
 
 /// Who says `READY=1`, and when.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) enum Ready {
+pub(crate) enum ReadyPlan {
     /// The child, so long after its start, but not before it serves.
     After(Duration),
     /// The child, when there is such a file.
@@ -75,7 +75,7 @@ pub(crate) enum Ready {
 
 /// A descriptor for the store.
 #[derive(Debug)]
-pub(crate) struct Stored {
+pub(crate) struct StorePlan {
     pub(crate) name: String,
     /// What is behind it; a pipe whose other end the child has where it is `None`.
     pub(crate) text: Option<String>,
@@ -83,7 +83,7 @@ pub(crate) struct Stored {
     pub(crate) polled: bool,
 }
 
-impl Plan {
+impl ChildPlan {
     /// The plan that these words make.
     ///
     /// # Errors
@@ -112,13 +112,13 @@ impl Plan {
             "die" => self.die = Some(number(word, value)?),
             "start-after" => self.start_after = milliseconds(word, value)?,
             "extend" => self.extend = Some(milliseconds(word, value)?),
-            "ready" => self.ready = Some(Ready::After(Duration::ZERO)),
-            "ready-after" => self.ready = Some(Ready::After(milliseconds(word, value)?)),
-            "ready-when" => self.ready = Some(Ready::When(value.into())),
+            "ready" => self.ready = Some(ReadyPlan::After(Duration::ZERO)),
+            "ready-after" => self.ready = Some(ReadyPlan::After(milliseconds(word, value)?)),
+            "ready-when" => self.ready = Some(ReadyPlan::When(value.into())),
             "status" => self.status = Some(value.to_owned()),
             "last-word" => self.last_word = true,
             "said" => self.said = Some(value.into()),
-            "ready-by-helper" => self.ready = Some(Ready::ByHelper),
+            "ready-by-helper" => self.ready = Some(ReadyPlan::ByHelper),
             "mute" => self.mute = true,
             "answer-after" => self.answer_after = milliseconds(word, value)?,
             "die-after" => self.die_after = Some(milliseconds(word, value)?),
@@ -129,11 +129,15 @@ impl Plan {
             "orphans" => self.orphans = number(word, value)?,
             "store" => {
                 let (name, text) = value.split_once(':').ok_or_else(|| wrong(word))?;
-                self.store.push(Stored { name: name.to_owned(), text: Some(text.to_owned()), polled: true });
+                self.store.push(StorePlan {
+                    name: name.to_owned(),
+                    text: Some(text.to_owned()),
+                    polled: true,
+                });
             }
             "store-closed" | "store-unpolled" => {
                 let polled = name == "store-closed";
-                self.store.push(Stored { name: value.to_owned(), text: None, polled });
+                self.store.push(StorePlan { name: value.to_owned(), text: None, polled });
             }
             "remove" => self.remove.push(value.to_owned()),
             "helper" => self.helper = true,

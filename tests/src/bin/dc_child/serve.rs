@@ -2,8 +2,8 @@
 //!
 //! Nothing that was accepted is left unanswered: accepting stops first, and what was accepted is waited for.
 
-use crate::descriptors::Listener;
-use crate::plan::{Plan, Ready};
+use crate::descriptors::ChildListener;
+use crate::plan::{ChildPlan, ReadyPlan};
 use crate::{LIFE_MAX, LOOK_EVERY, notify, output};
 use std::fs;
 use std::future::{pending, poll_fn};
@@ -26,18 +26,18 @@ const DEAD: u8 = 3;
 ///
 /// # Errors
 /// Those of the system.
-pub(crate) fn serve(plan: &Plan, listeners: Vec<Listener>, started: Instant) -> io::Result<u8> {
+pub(crate) fn serve(plan: &ChildPlan, listeners: Vec<ChildListener>, started: Instant) -> io::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
-        let mut signals = Signals::new()?;
+        let mut signals = ChildSignals::new()?;
         let (stop, stopped) = watch::channel(false);
         let mut serving = JoinSet::new();
         for listener in listeners {
-            let socket = Socket::new(listener)?;
+            let socket = ChildSocket::new(listener)?;
             serving.spawn(accept(socket, (!plan.mute).then_some(plan.answer_after), stopped.clone()));
         }
         tokio::select! {
-            () = signals.told_to_end(plan) => {}
+            () = signals.end_signal(plan) => {}
             () = death(plan, started) => return Ok(DEAD),
             error = readiness(plan, started) => return Err(error),
             () = sleep(LIFE_MAX) => return Ok(DEAD),
@@ -52,20 +52,20 @@ pub(crate) fn serve(plan: &Plan, listeners: Vec<Listener>, started: Instant) -> 
 }
 
 /// A listening socket of either kind.
-enum Socket {
+enum ChildSocket {
     Tcp(TcpListener),
     Unix(UnixListener),
 }
 
-impl Socket {
-    fn new(listener: Listener) -> io::Result<Self> {
+impl ChildSocket {
+    fn new(listener: ChildListener) -> io::Result<Self> {
         Ok(match listener {
-            Listener::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
-            Listener::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
+            ChildListener::Tcp(socket) => Self::Tcp(TcpListener::from_std(socket)?),
+            ChildListener::Unix(socket) => Self::Unix(UnixListener::from_std(socket)?),
         })
     }
 
-    async fn accept(&self) -> io::Result<Box<dyn Connection>> {
+    async fn accept(&self) -> io::Result<Box<dyn ChildConnection>> {
         Ok(match self {
             Self::Tcp(socket) => Box::new(socket.accept().await?.0),
             Self::Unix(socket) => Box::new(socket.accept().await?.0),
@@ -74,12 +74,12 @@ impl Socket {
 }
 
 /// A connection of either kind.
-trait Connection: AsyncRead + AsyncWrite + Send + Unpin {}
+trait ChildConnection: AsyncRead + AsyncWrite + Send + Unpin {}
 
-impl<T: AsyncRead + AsyncWrite + Send + Unpin> Connection for T {}
+impl<T: AsyncRead + AsyncWrite + Send + Unpin> ChildConnection for T {}
 
 /// Accepts until it is stopped, and has answered all when it returns. Without a time to answer it accepts nothing.
-async fn accept(socket: Socket, answer_after: Option<Duration>, mut stopped: watch::Receiver<bool>) {
+async fn accept(socket: ChildSocket, answer_after: Option<Duration>, mut stopped: watch::Receiver<bool>) {
     let mut answering = JoinSet::new();
     loop {
         tokio::select! {
@@ -102,7 +102,7 @@ async fn accept(socket: Socket, answer_after: Option<Duration>, mut stopped: wat
 ///
 /// # Errors
 /// The client went away.
-async fn answer(connection: Box<dyn Connection>, after: Duration) -> io::Result<()> {
+async fn answer(connection: Box<dyn ChildConnection>, after: Duration) -> io::Result<()> {
     let mut connection = BufReader::new(connection);
     let mut line = Vec::new();
     connection.read_until(b'\n', &mut line).await?;
@@ -112,9 +112,9 @@ async fn answer(connection: Box<dyn Connection>, after: Duration) -> io::Result<
 }
 
 /// The signals that a child heeds: the first four end it. Each one is written to standard output.
-struct Signals([(&'static str, Signal); 6]);
+struct ChildSignals([(&'static str, Signal); 6]);
 
-impl Signals {
+impl ChildSignals {
     const ENDING: [&'static str; 4] = ["HUP", "TERM", "INT", "QUIT"];
 
     fn new() -> io::Result<Self> {
@@ -129,7 +129,7 @@ impl Signals {
     }
 
     /// Returns when it is to end; who is deaf never is. Who chatters would wait with the line.
-    async fn told_to_end(&mut self, plan: &Plan) {
+    async fn end_signal(&mut self, plan: &ChildPlan) {
         loop {
             let name = self.next().await;
             if !plan.chatter {
@@ -155,7 +155,7 @@ impl Signals {
 }
 
 /// Returns when the plan lets the child die.
-async fn death(plan: &Plan, started: Instant) {
+async fn death(plan: &ChildPlan, started: Instant) {
     let in_time = async {
         match plan.die_after {
             Some(after) => sleep_until((started + after).into()).await,
@@ -175,14 +175,14 @@ async fn death(plan: &Plan, started: Instant) {
 }
 
 /// Says that the child is ready, when its plan has it so. Returns only if that can't be said.
-async fn readiness(plan: &Plan, started: Instant) -> io::Error {
+async fn readiness(plan: &ChildPlan, started: Instant) -> io::Error {
     match &plan.ready {
-        Some(Ready::After(after)) => sleep_until((started + *after).into()).await,
-        Some(Ready::When(path)) => appearance(path).await,
-        Some(Ready::ByHelper) | None => return pending().await,
+        Some(ReadyPlan::After(after)) => sleep_until((started + *after).into()).await,
+        Some(ReadyPlan::When(path)) => appearance(path).await,
+        Some(ReadyPlan::ByHelper) | None => return pending().await,
     }
     let status = plan.status.as_ref().map(|text| format!("\nSTATUS={text}"));
-    if let Err(error) = notify::say(format!("READY=1{}", status.unwrap_or_default()).as_bytes()) {
+    if let Err(error) = notify::send(format!("READY=1{}", status.unwrap_or_default()).as_bytes()) {
         return error;
     }
     if plan.last_word {

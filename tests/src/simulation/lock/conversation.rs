@@ -2,9 +2,9 @@
 //!
 //! Lines are answered in their order, frames by their uids; each request once, with an answer that belongs to it.
 
-use super::history::{Locking, Reply};
+use super::history::{LockOpKind, ObservedLockReply};
 use super::violation::LockViolation;
-use crate::simulation::network::{End, Network};
+use crate::simulation::network::{Network, NetworkEnd};
 use crate::simulation::pipe::Incoming;
 use libdc::id::{Grant, LinkId, LockKey, Token};
 use libdc::proto::outbox::Outbox;
@@ -16,8 +16,8 @@ use libdc::wire::message::{MessageReader, write_message};
 use std::collections::VecDeque;
 
 /// A connection to an agent or to the server.
-pub(crate) struct Conversation {
-    pub(crate) end: End,
+pub(crate) struct LockConversation {
+    pub(crate) end: NetworkEnd,
     pub(crate) since: Time,
     text: bool,
     reader: MessageReader,
@@ -25,26 +25,26 @@ pub(crate) struct Conversation {
     outgoing: Outbox,
     uid: u32,
     /// What has no answer yet, in the order of the requests.
-    pub(crate) open: VecDeque<OpenRequest>,
+    pub(crate) open: VecDeque<SentLock>,
     /// Answers of the opening of a link that are still to come.
     opening: usize,
-    claims: Vec<OpenRequest>,
+    claims: Vec<SentLock>,
     /// An `error` came in text that nobody had asked for; only the end may follow.
     told_off: bool,
 }
 
 /// What was asked for.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct OpenRequest {
+pub(crate) struct SentLock {
     pub(crate) operation: usize,
-    pub(crate) locking: Locking,
+    pub(crate) locking: LockOpKind,
     pub(crate) key: usize,
     uid: u32,
 }
 
-impl OpenRequest {
+impl SentLock {
     /// What is going to be asked.
-    pub(crate) const fn new(operation: usize, key: usize, locking: Locking) -> Self {
+    pub(crate) const fn new(operation: usize, key: usize, locking: LockOpKind) -> Self {
         Self { operation, locking, key, uid: 0 }
     }
 }
@@ -61,9 +61,9 @@ pub(crate) const fn limit_of(key: usize) -> u32 {
     }
 }
 
-impl Conversation {
+impl LockConversation {
     /// A connection on which nothing was said.
-    pub(crate) fn new(end: End, since: Time, text: bool) -> Self {
+    pub(crate) fn new(end: NetworkEnd, since: Time, text: bool) -> Self {
         Self {
             end,
             since,
@@ -80,7 +80,7 @@ impl Conversation {
     }
 
     /// Opens a link, which claims what these operations ask for.
-    pub(crate) fn open_link(&mut self, link_id: LinkId, claims: &[OpenRequest]) {
+    pub(crate) fn open_link(&mut self, link_id: LinkId, claims: &[SentLock]) {
         self.uid += 1;
         Hello { link_id, auth_token: &[] }.write(self.uid, self.outgoing.buffer());
         self.opening = 2;
@@ -92,7 +92,7 @@ impl Conversation {
     /// Claims what is held, and opens the link; after the answer to HELLO, which may have been long under way.
     fn claim(&mut self) {
         for claim in std::mem::take(&mut self.claims) {
-            if let (Locking::Claim { token }, Some(key)) = (claim.locking, LockKey::new(KEYS[claim.key])) {
+            if let (LockOpKind::Claim { token }, Some(key)) = (claim.locking, LockKey::new(KEYS[claim.key])) {
                 self.uid += 1;
                 let mut data = Vec::new();
                 Claim { owner: 0, token, key }.write(&mut data);
@@ -116,7 +116,7 @@ impl Conversation {
     }
 
     /// Asks something.
-    pub(crate) fn ask(&mut self, operation: usize, key: usize, locking: Locking) {
+    pub(crate) fn ask(&mut self, operation: usize, key: usize, locking: LockOpKind) {
         self.uid += 1;
         if self.text {
             let line = line_of(key, locking);
@@ -124,21 +124,23 @@ impl Conversation {
         } else if let Some(key) = LockKey::new(KEYS[key]) {
             let limit = limit_of_key(key);
             let action = match locking {
-                Locking::Acquire { timeout_ms, lease_ms } => {
+                LockOpKind::Acquire { timeout_ms, lease_ms } => {
                     LockAction::Acquire { key, limit, timeout_ms, lease_ms }
                 }
-                Locking::Enqueue { lease_ms } => LockAction::Enqueue { key, limit, lease_ms },
-                Locking::Wait { timeout_ms } => LockAction::Wait { key, timeout_ms },
-                Locking::Release { token } | Locking::Claim { token } => LockAction::Release { key, token },
-                Locking::Renew { token, lease_ms } => LockAction::Renew { key, token, lease_ms },
-                Locking::Cancel { operation } => {
+                LockOpKind::Enqueue { lease_ms } => LockAction::Enqueue { key, limit, lease_ms },
+                LockOpKind::Wait { timeout_ms } => LockAction::Wait { key, timeout_ms },
+                LockOpKind::Release { token } | LockOpKind::Claim { token } => {
+                    LockAction::Release { key, token }
+                }
+                LockOpKind::Renew { token, lease_ms } => LockAction::Renew { key, token, lease_ms },
+                LockOpKind::Cancel { operation } => {
                     let asked = self.open.iter().find(|it| it.operation == operation);
                     LockAction::Cancel { uid: asked.map_or(0, |it| it.uid) }
                 }
             };
             LockRequest { owner: 0, action }.write(self.uid, self.outgoing.buffer());
         }
-        self.open.push_back(OpenRequest { operation, locking, key, uid: self.uid });
+        self.open.push_back(SentLock { operation, locking, key, uid: self.uid });
     }
 
     /// Writes what the connection takes.
@@ -160,7 +162,7 @@ impl Conversation {
         &mut self,
         net: &mut Network,
         locker: usize,
-        answers: &mut Vec<(OpenRequest, Reply)>,
+        answers: &mut Vec<(SentLock, ObservedLockReply)>,
     ) -> Result<bool, LockViolation> {
         let incoming = loop {
             match net.read(self.end, &mut self.unread) {
@@ -180,7 +182,7 @@ impl Conversation {
     fn read_lines(
         &mut self,
         locker: usize,
-        answers: &mut Vec<(OpenRequest, Reply)>,
+        answers: &mut Vec<(SentLock, ObservedLockReply)>,
     ) -> Result<(), LockViolation> {
         let unread = std::mem::take(&mut self.unread);
         let mut rest = unread.as_slice();
@@ -204,7 +206,7 @@ impl Conversation {
     fn read_frames(
         &mut self,
         locker: usize,
-        answers: &mut Vec<(OpenRequest, Reply)>,
+        answers: &mut Vec<(SentLock, ObservedLockReply)>,
     ) -> Result<(), LockViolation> {
         let unread = std::mem::take(&mut self.unread);
         let mut input = unread.as_slice();
@@ -248,30 +250,30 @@ fn limit_of_key(key: LockKey<'_>) -> u32 {
 }
 
 /// The request in the text protocol.
-fn line_of(key: usize, locking: Locking) -> String {
+fn line_of(key: usize, locking: LockOpKind) -> String {
     let limit = limit_of(key);
     let (name, semaphore) = (KEYS[key], limit > 1);
     let hex = |token: Token| String::from_utf8_lossy(&token.to_hex()).into_owned();
     let (command, argument) = match locking {
-        Locking::Acquire { timeout_ms, lease_ms } if semaphore => {
+        LockOpKind::Acquire { timeout_ms, lease_ms } if semaphore => {
             ("sl", format!("{} {limit} {}", timeout_ms / 1_000, lease_ms / 1_000))
         }
-        Locking::Acquire { timeout_ms, lease_ms } => {
+        LockOpKind::Acquire { timeout_ms, lease_ms } => {
             ("l", format!("{} {}", timeout_ms / 1_000, lease_ms / 1_000))
         }
-        Locking::Enqueue { lease_ms } if semaphore => ("se", format!("{limit} {}", lease_ms / 1_000)),
-        Locking::Enqueue { lease_ms } => ("e", (lease_ms / 1_000).to_string()),
-        Locking::Wait { timeout_ms } => ("w", (timeout_ms / 1_000).to_string()),
-        Locking::Release { token } | Locking::Claim { token } => ("r", hex(token)),
-        Locking::Renew { token, lease_ms } => ("n", format!("{} {}", hex(token), lease_ms / 1_000)),
+        LockOpKind::Enqueue { lease_ms } if semaphore => ("se", format!("{limit} {}", lease_ms / 1_000)),
+        LockOpKind::Enqueue { lease_ms } => ("e", (lease_ms / 1_000).to_string()),
+        LockOpKind::Wait { timeout_ms } => ("w", (timeout_ms / 1_000).to_string()),
+        LockOpKind::Release { token } | LockOpKind::Claim { token } => ("r", hex(token)),
+        LockOpKind::Renew { token, lease_ms } => ("n", format!("{} {}", hex(token), lease_ms / 1_000)),
         // There is none: an honest mistake, to be answered `error`.
-        Locking::Cancel { .. } => ("c", String::new()),
+        LockOpKind::Cancel { .. } => ("c", String::new()),
     };
     format!("{command}\n{name}\n{argument}\n")
 }
 
 /// What the line says; `None` if it is no answer to that.
-fn read_line(locking: Locking, line: &str) -> Option<Reply> {
+fn read_line(locking: LockOpKind, line: &str) -> Option<ObservedLockReply> {
     let words: Vec<&str> = line.split(' ').collect();
     let reply = match words[..] {
         ["ok" | "acquired", token, seconds] => {
@@ -280,67 +282,78 @@ fn read_line(locking: Locking, line: &str) -> Option<Reply> {
                 lease_ms: seconds.parse::<u64>().ok()?.checked_mul(1_000)?,
             };
             let is_acquired = words[0] == "acquired";
-            return (is_acquired == matches!(locking, Locking::Enqueue { .. }) && grants(locking))
-                .then_some(Reply::Granted(grant));
+            return (is_acquired == matches!(locking, LockOpKind::Enqueue { .. }) && grants(locking))
+                .then_some(ObservedLockReply::Granted(grant));
         }
-        ["ok", seconds] if matches!(locking, Locking::Renew { .. }) => {
-            Reply::Renewed(seconds.parse::<u64>().ok()?.checked_mul(1_000)?)
+        ["ok", seconds] if matches!(locking, LockOpKind::Renew { .. }) => {
+            ObservedLockReply::Renewed(seconds.parse::<u64>().ok()?.checked_mul(1_000)?)
         }
-        [word] => Reply::Status(LockStatus::ALL.into_iter().find(|status| status.name() == word)?),
+        [word] => {
+            ObservedLockReply::Status(LockStatus::ALL.into_iter().find(|status| status.name() == word)?)
+        }
         _ => return None,
     };
     may_answer(locking, reply, true).then_some(reply)
 }
 
 /// What the data say; `None` if they are no answer to that.
-fn read_frame(locking: Locking, data: &[u8]) -> Option<Reply> {
+fn read_frame(locking: LockOpKind, data: &[u8]) -> Option<ObservedLockReply> {
     let Operation::Lock(operation) = operation_of(locking) else {
         let [status] = data else { return None };
-        let reply = Reply::Status(LockStatus::from_wire(*status)?);
+        let reply = ObservedLockReply::Status(LockStatus::from_wire(*status)?);
         return may_answer(locking, reply, false).then_some(reply);
     };
     let reply = match LockAnswer::parse(operation, data).ok()? {
-        LockAnswer::Grant { grant, .. } => Reply::Granted(grant),
-        LockAnswer::Renewed { lease_ms } => Reply::Renewed(lease_ms),
-        LockAnswer::Status(status) => Reply::Status(status),
+        LockAnswer::Grant { grant, .. } => ObservedLockReply::Granted(grant),
+        LockAnswer::Renewed { lease_ms } => ObservedLockReply::Renewed(lease_ms),
+        LockAnswer::Status(status) => ObservedLockReply::Status(status),
         LockAnswer::Stats(_) => return None,
     };
     may_answer(locking, reply, false).then_some(reply)
 }
 
-const fn grants(locking: Locking) -> bool {
-    matches!(locking, Locking::Acquire { .. } | Locking::Enqueue { .. } | Locking::Wait { .. })
+const fn grants(locking: LockOpKind) -> bool {
+    matches!(locking, LockOpKind::Acquire { .. } | LockOpKind::Enqueue { .. } | LockOpKind::Wait { .. })
 }
 
 /// Whether there is such an answer. Where the text protocol closes a connection it says `error` before.
-const fn may_answer(locking: Locking, reply: Reply, text: bool) -> bool {
+const fn may_answer(locking: LockOpKind, reply: ObservedLockReply, text: bool) -> bool {
     use LockStatus as S;
     match (locking, reply) {
-        (_, Reply::Status(S::ErrorDisconnected)) => !matches!(locking, Locking::Claim { .. }),
-        (_, Reply::Status(S::Error)) if text => true,
-        (Locking::Acquire { .. }, Reply::Granted(_) | Reply::Status(S::Timeout))
-        | (Locking::Enqueue { .. }, Reply::Granted(_) | Reply::Status(S::Queued | S::ErrorAlreadyEnqueued))
-        | (
-            Locking::Wait { .. },
-            Reply::Granted(_) | Reply::Status(S::Timeout | S::ErrorNotEnqueued | S::ErrorLeaseExpired),
+        (_, ObservedLockReply::Status(S::ErrorDisconnected)) => !matches!(locking, LockOpKind::Claim { .. }),
+        (_, ObservedLockReply::Status(S::Error)) if text => true,
+        (
+            LockOpKind::Acquire { .. },
+            ObservedLockReply::Granted(_) | ObservedLockReply::Status(S::Timeout),
         )
         | (
-            Locking::Release { .. } | Locking::Cancel { .. } | Locking::Claim { .. },
-            Reply::Status(S::Ok | S::Error),
+            LockOpKind::Enqueue { .. },
+            ObservedLockReply::Granted(_) | ObservedLockReply::Status(S::Queued | S::ErrorAlreadyEnqueued),
         )
-        | (Locking::Renew { .. }, Reply::Renewed(_) | Reply::Status(S::Error)) => true,
+        | (
+            LockOpKind::Wait { .. },
+            ObservedLockReply::Granted(_)
+            | ObservedLockReply::Status(S::Timeout | S::ErrorNotEnqueued | S::ErrorLeaseExpired),
+        )
+        | (
+            LockOpKind::Release { .. } | LockOpKind::Cancel { .. } | LockOpKind::Claim { .. },
+            ObservedLockReply::Status(S::Ok | S::Error),
+        )
+        | (LockOpKind::Renew { .. }, ObservedLockReply::Renewed(_) | ObservedLockReply::Status(S::Error)) => {
+            true
+        }
         _ => false,
     }
 }
 
-const fn operation_of(locking: Locking) -> Operation {
+const fn operation_of(locking: LockOpKind) -> Operation {
     Operation::Lock(match locking {
-        Locking::Acquire { .. } => LockOperation::Acquire,
-        Locking::Enqueue { .. } => LockOperation::Enqueue,
-        Locking::Wait { .. } => LockOperation::Wait,
-        Locking::Release { .. } => LockOperation::Release,
-        Locking::Renew { .. } => LockOperation::Renew,
-        Locking::Cancel { .. } => LockOperation::Cancel,
-        Locking::Claim { .. } => return Operation::Link(LinkOperation::Claim),
+        LockOpKind::Acquire { .. } => LockOperation::Acquire,
+        LockOpKind::Enqueue { .. } => LockOperation::Enqueue,
+        LockOpKind::Wait { .. } => LockOperation::Wait,
+        LockOpKind::Release { .. } => LockOperation::Release,
+        LockOpKind::Renew { .. } => LockOperation::Renew,
+        LockOpKind::Cancel { .. } => LockOperation::Cancel,
+        LockOpKind::Claim { .. } => return Operation::Link(LinkOperation::Claim),
     })
 }

@@ -4,9 +4,9 @@
 //! that the run knows, nothing of it is under way any more, and what it was granted is held at most for the grace: it
 //! is *settled*.
 
-use crate::simulation::agenda::Moment;
+use crate::simulation::event_queue::EventTime;
 use crate::simulation::network::Network;
-use crate::simulation::trace::Note;
+use crate::simulation::trace::TraceEvent;
 use libdc::id::{Grant, Token};
 use libdc::time::Time;
 use libdc::wire::lock::LockStatus;
@@ -14,7 +14,7 @@ use std::collections::BTreeMap;
 
 /// What was asked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Locking {
+pub(crate) enum LockOpKind {
     Acquire {
         timeout_ms: u64,
         lease_ms: u64,
@@ -44,7 +44,7 @@ pub(crate) enum Locking {
 
 /// What was answered.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Reply {
+pub(crate) enum ObservedLockReply {
     /// Nothing yet.
     Open,
     /// The connection ended before.
@@ -56,7 +56,7 @@ pub(crate) enum Reply {
     Renewed(u64),
 }
 
-impl Reply {
+impl ObservedLockReply {
     /// Whether it says nothing of what was done.
     pub(crate) const fn is_unknown(&self) -> bool {
         matches!(self, Self::Open | Self::Lost | Self::Status(LockStatus::ErrorDisconnected))
@@ -65,15 +65,15 @@ impl Reply {
 
 /// An operation.
 #[derive(Clone, Copy, Debug)]
-pub(crate) struct LockOperation {
+pub(crate) struct RecordedLockOp {
     pub(crate) key: usize,
     pub(crate) connection: u32,
-    pub(crate) locking: Locking,
-    pub(crate) begun: Moment,
-    pub(crate) ended: Moment,
-    pub(crate) reply: Reply,
+    pub(crate) locking: LockOpKind,
+    pub(crate) begun: EventTime,
+    pub(crate) ended: EventTime,
+    pub(crate) reply: ObservedLockReply,
     /// If its answer was `error_disconnected`: nothing of it is under way any more.
-    pub(crate) settled: Moment,
+    pub(crate) settled: EventTime,
 }
 
 /// A connection on which locks were asked for.
@@ -86,20 +86,20 @@ pub(crate) struct Route {
     /// Which of the lockers' own links it is, if it is one: holds go from one connection to the next.
     pub(crate) own_link: Option<usize>,
     /// From then on nobody can be sure to hold anything over it.
-    pub(crate) over: Moment,
+    pub(crate) over: EventTime,
     /// Nothing of it is under way to the server any more, and the server knows that it is gone.
-    pub(crate) settled: Moment,
+    pub(crate) settled: EventTime,
 }
 
 /// All operations on locks of a run.
 #[derive(Debug)]
 pub(crate) struct LockHistory {
-    pub(crate) operations: Vec<LockOperation>,
+    pub(crate) operations: Vec<RecordedLockOp>,
     pub(crate) routes: BTreeMap<u32, Route>,
     /// When the server was killed.
-    pub(crate) kills: Vec<Moment>,
+    pub(crate) kills: Vec<EventTime>,
     /// Times in which nothing is granted, after a restart.
-    pub(crate) held_off: Vec<(Moment, Time)>,
+    pub(crate) held_off: Vec<(EventTime, Time)>,
     /// Whether the server remembers across restarts that there may be holders.
     pub(crate) keeps_state: bool,
     pub(crate) grace_ms: u64,
@@ -125,7 +125,7 @@ impl LockHistory {
     /// A locker connected.
     pub(crate) fn connected(&mut self, connection: u32, agent: Option<usize>, own_link: Option<usize>) {
         let link = agent.is_some() || own_link.is_some();
-        let (over, settled) = (Moment::NEVER, Moment::NEVER);
+        let (over, settled) = (EventTime::NEVER, EventTime::NEVER);
         self.routes.insert(connection, Route { agent, link, own_link, over, settled });
     }
 
@@ -136,31 +136,37 @@ impl LockHistory {
         locker: usize,
         connection: u32,
         key: usize,
-        locking: Locking,
+        locking: LockOpKind,
     ) -> usize {
         let operation = self.operations.len();
-        let (begun, never) = (net.moment(), Moment::NEVER);
-        net.note(Note::LockAsked { locker, connection, operation, key, locking });
-        let reply = Reply::Open;
-        let asked = LockOperation { key, connection, locking, begun, ended: never, reply, settled: never };
+        let (begun, never) = (net.moment(), EventTime::NEVER);
+        net.note(TraceEvent::LockAsked { locker, connection, operation, key, locking });
+        let reply = ObservedLockReply::Open;
+        let asked = RecordedLockOp { key, connection, locking, begun, ended: never, reply, settled: never };
         self.operations.push(asked);
         operation
     }
 
     /// It was answered, or never will be.
-    pub(crate) fn end(&mut self, net: &mut Network, locker: usize, operation: usize, reply: Reply) {
-        net.note(Note::LockEnded { locker, operation, reply });
+    pub(crate) fn finish(
+        &mut self,
+        net: &mut Network,
+        locker: usize,
+        operation: usize,
+        reply: ObservedLockReply,
+    ) {
+        net.note(TraceEvent::LockEnded { locker, operation, reply });
         let it = &mut self.operations[operation];
         it.reply = reply;
         it.ended = net.moment();
-        if reply == Reply::Status(LockStatus::ErrorDisconnected) {
+        if reply == ObservedLockReply::Status(LockStatus::ErrorDisconnected) {
             self.unresolved.push(operation);
         }
         net.trace.count(label(self.operations[operation].locking, reply), 1);
     }
 
     /// A connection is over for its locker, and `over` for its holds.
-    pub(crate) fn left(&mut self, connection: u32, over: Moment) {
+    pub(crate) fn left(&mut self, connection: u32, over: EventTime) {
         if let Some(route) = self.routes.get_mut(&connection) {
             route.over = over;
             self.unsettled.push(connection);
@@ -168,7 +174,7 @@ impl LockHistory {
     }
 
     /// The server was started again, and grants nothing while the grace runs.
-    pub(crate) fn held_off(&mut self, started: Moment) {
+    pub(crate) fn held_off(&mut self, started: EventTime) {
         self.held_off.push((started, started.at.after_ms(self.grace_ms)));
     }
 
@@ -181,7 +187,7 @@ impl LockHistory {
 
     /// Nothing that this agent took is on its way to the server, or will ever be. `is_gone` says whether the
     /// agent has closed a connection.
-    pub(crate) fn settle(&mut self, now: Moment, agent: usize, is_gone: impl Fn(u32) -> bool) {
+    pub(crate) fn resolve_gone(&mut self, now: EventTime, agent: usize, is_gone: impl Fn(u32) -> bool) {
         let (routes, operations) = (&mut self.routes, &mut self.operations);
         self.unresolved.retain(|it| {
             let settled = routes[&operations[*it].connection].agent == Some(agent);
@@ -200,40 +206,42 @@ impl LockHistory {
     }
 
     /// The same for connections straight to the server: `closed` says when it closed its end.
-    pub(crate) fn settle_direct(&mut self, closed: impl Fn(u32) -> Option<Moment>) {
+    pub(crate) fn settle_direct(&mut self, closed: impl Fn(u32) -> Option<EventTime>) {
         let routes = &mut self.routes;
         self.unsettled.retain(|connection| {
             let Some(route) = routes.get_mut(connection).filter(|route| route.agent.is_none()) else {
                 return true;
             };
             let closed = closed(*connection);
-            route.settled = closed.unwrap_or(Moment::NEVER);
+            route.settled = closed.unwrap_or(EventTime::NEVER);
             closed.is_none()
         });
     }
 
     /// An operation that has not ended.
     pub(crate) fn open(&self) -> Option<usize> {
-        self.operations.iter().position(|it| it.reply == Reply::Open)
+        self.operations.iter().position(|it| it.reply == ObservedLockReply::Open)
     }
 }
 
-const fn label(locking: Locking, reply: Reply) -> &'static str {
+const fn label(locking: LockOpKind, reply: ObservedLockReply) -> &'static str {
     match (locking, reply) {
-        (_, Reply::Lost) => "lock operations of unknown effect",
-        (_, Reply::Status(LockStatus::ErrorDisconnected)) => "lock operations answered disconnected",
-        (Locking::Wait { .. }, Reply::Granted(_)) => "locks granted to who had a place",
-        (_, Reply::Granted(_)) => "locks granted",
-        (_, Reply::Renewed(_)) => "locks renewed",
-        (Locking::Release { .. }, Reply::Status(LockStatus::Ok)) => "locks released",
-        (Locking::Cancel { .. }, Reply::Status(LockStatus::Ok)) => "lock requests cancelled",
-        (Locking::Claim { .. }, Reply::Status(LockStatus::Ok)) => "locks claimed",
-        (Locking::Claim { .. }, _) => "locks claimed in vain",
-        (Locking::Renew { .. } | Locking::Release { .. }, _) => "locks found lost",
-        (_, Reply::Status(LockStatus::Queued)) => "places in queues",
-        (_, Reply::Status(LockStatus::Timeout)) => "lock requests timed out",
-        (_, Reply::Status(LockStatus::ErrorLeaseExpired)) => "leases expired before the wait",
-        (_, Reply::Status(LockStatus::ErrorNotEnqueued)) => "places in queues not found",
+        (_, ObservedLockReply::Lost) => "lock operations of unknown effect",
+        (_, ObservedLockReply::Status(LockStatus::ErrorDisconnected)) => {
+            "lock operations answered disconnected"
+        }
+        (LockOpKind::Wait { .. }, ObservedLockReply::Granted(_)) => "locks granted to who had a place",
+        (_, ObservedLockReply::Granted(_)) => "locks granted",
+        (_, ObservedLockReply::Renewed(_)) => "locks renewed",
+        (LockOpKind::Release { .. }, ObservedLockReply::Status(LockStatus::Ok)) => "locks released",
+        (LockOpKind::Cancel { .. }, ObservedLockReply::Status(LockStatus::Ok)) => "lock requests cancelled",
+        (LockOpKind::Claim { .. }, ObservedLockReply::Status(LockStatus::Ok)) => "locks claimed",
+        (LockOpKind::Claim { .. }, _) => "locks claimed in vain",
+        (LockOpKind::Renew { .. } | LockOpKind::Release { .. }, _) => "locks found lost",
+        (_, ObservedLockReply::Status(LockStatus::Queued)) => "places in queues",
+        (_, ObservedLockReply::Status(LockStatus::Timeout)) => "lock requests timed out",
+        (_, ObservedLockReply::Status(LockStatus::ErrorLeaseExpired)) => "leases expired before the wait",
+        (_, ObservedLockReply::Status(LockStatus::ErrorNotEnqueued)) => "places in queues not found",
         _ => "other answers about locks",
     }
 }

@@ -3,15 +3,15 @@
 //!
 //! It believes nothing but what it was told. Every lock is in the hands of one connection at a time.
 
-use super::conversation::{Conversation, KEYS, OpenRequest};
-use super::history::{LockHistory, Locking, Reply};
+use super::conversation::{KEYS, LockConversation, SentLock};
+use super::history::{LockHistory, LockOpKind, ObservedLockReply};
 use super::violation::LockViolation;
-use crate::simulation::agenda::Event;
-use crate::simulation::agent::AgentHost;
-use crate::simulation::network::{End, Network, Party};
-use crate::simulation::random::Random;
+use crate::simulation::agent::SimAgent;
+use crate::simulation::event_queue::SimEvent;
+use crate::simulation::network::{Network, NetworkEnd, Party};
+use crate::simulation::random::SeededRng;
 use crate::simulation::scenario::Scenario;
-use crate::simulation::server::{ServerHost, ServerState};
+use crate::simulation::server::{ServerState, SimServer};
 use crate::simulation::violation::Violation;
 use libdc::id::{LinkId, Token};
 use libdc::time::Time;
@@ -29,7 +29,7 @@ const OLD_MAX: usize = 4;
 pub(crate) struct LockerPlan {
     /// Its agent; none is that it speaks to the server itself.
     pub(crate) agent: Option<usize>,
-    pub(crate) speech: Speech,
+    pub(crate) speech: LockerProtocol,
     /// Operations in all.
     pub(crate) operations: usize,
     /// Most requests that it has under way.
@@ -48,7 +48,7 @@ pub(crate) struct LockerPlan {
 
 /// What a locker speaks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Speech {
+pub(crate) enum LockerProtocol {
     Text,
     Frames,
     /// Frames, over a link of its own that it makes anew and claims what it held.
@@ -56,10 +56,10 @@ pub(crate) enum Speech {
 }
 
 /// What a locker can get at.
-pub(crate) struct Around<'a> {
+pub(crate) struct LockerEnv<'a> {
     pub(crate) net: &'a mut Network,
-    pub(crate) agents: &'a mut [AgentHost],
-    pub(crate) server: &'a mut ServerHost,
+    pub(crate) agents: &'a mut [SimAgent],
+    pub(crate) server: &'a mut SimServer,
     pub(crate) history: &'a mut LockHistory,
 }
 
@@ -67,11 +67,11 @@ pub(crate) struct Around<'a> {
 pub(crate) struct Locker {
     number: usize,
     plan: LockerPlan,
-    random: Random,
+    random: SeededRng,
     /// Operations that it still wants to make.
     left: usize,
-    conversation: Option<Conversation>,
-    held: Vec<Held>,
+    conversation: Option<LockConversation>,
+    held: Vec<LockerHold>,
     /// Keys that it has a place for.
     places: Vec<usize>,
     old: Vec<(usize, Token)>,
@@ -85,7 +85,7 @@ pub(crate) struct Locker {
 }
 
 #[derive(Clone, Copy)]
-struct Held {
+struct LockerHold {
     key: usize,
     token: Token,
     /// By its own clock, from before it asked.
@@ -97,7 +97,7 @@ struct Held {
 
 impl Locker {
     /// A locker that has done nothing yet.
-    pub(crate) fn new(number: usize, plan: LockerPlan, random: Random) -> Self {
+    pub(crate) fn new(number: usize, plan: LockerPlan, random: SeededRng) -> Self {
         Self {
             number,
             left: plan.operations,
@@ -120,7 +120,7 @@ impl Locker {
     }
 
     /// It is time to do something.
-    pub(crate) fn wake(&mut self, around: &mut Around<'_>, scenario: &Scenario) {
+    pub(crate) fn wake(&mut self, around: &mut LockerEnv<'_>, scenario: &Scenario) {
         self.called = false;
         if self.conversation.is_none() && self.left > 0 {
             self.connect(around, scenario);
@@ -130,7 +130,7 @@ impl Locker {
             && let Some(conversation) = self.conversation.take()
         {
             net.trace.count("lockers that vanish", 1);
-            self.leave(net, history, &conversation);
+            self.close(net, history, &conversation);
         }
         self.ask(net, history);
         self.turn(net, history);
@@ -145,21 +145,21 @@ impl Locker {
             });
             conversation.write(net);
             let is_content = self.left == 0 && conversation.open.is_empty();
-            let goes_on_waiting = goes_on && self.is_patient(net, &conversation);
+            let goes_on_waiting = goes_on && self.retries(net, &conversation);
             if goes_on_waiting && !is_content {
                 self.conversation = Some(conversation);
             } else {
                 if !goes_on {
                     self.check_abandoned(net, &conversation);
                 }
-                self.leave(net, history, &conversation);
+                self.close(net, history, &conversation);
             }
         }
         self.call_again(net);
     }
 
     /// Whether it waits on. Over a connection that carries nothing, and may never again, it does not for ever.
-    fn is_patient(&mut self, net: &mut Network, conversation: &Conversation) -> bool {
+    fn retries(&mut self, net: &mut Network, conversation: &LockConversation) -> bool {
         let connection = conversation.end.connection;
         if self.plan.agent.is_some() || (conversation.open.is_empty() && conversation.is_open()) {
             self.patience = None;
@@ -177,7 +177,7 @@ impl Locker {
         true
     }
 
-    fn connect(&mut self, around: &mut Around<'_>, scenario: &Scenario) {
+    fn connect(&mut self, around: &mut LockerEnv<'_>, scenario: &Scenario) {
         let (net, direct) = (&mut *around.net, self.plan.agent.is_none());
         let party = Party::Locker { locker: self.number, direct };
         let end = if let Some(agent) = self.plan.agent {
@@ -194,11 +194,12 @@ impl Locker {
             }
             let quality = scenario.network.link(&mut net.random);
             let connection = net.connect(party, Party::Server { agent: None }, quality);
-            around.server.accept(net, End { connection, side: 1 }, None);
-            End { connection, side: 0 }
+            around.server.accept(net, NetworkEnd { connection, side: 1 }, None);
+            NetworkEnd { connection, side: 0 }
         };
-        let mut conversation = Conversation::new(end, net.now(), self.plan.speech == Speech::Text);
-        let own_link = (self.plan.speech == Speech::Link).then_some(self.number);
+        let mut conversation =
+            LockConversation::new(end, net.now(), self.plan.speech == LockerProtocol::Text);
+        let own_link = (self.plan.speech == LockerProtocol::Link).then_some(self.number);
         around.history.connected(end.connection, self.plan.agent, own_link);
         if own_link.is_some() {
             let mut link_id = [0xff; LinkId::BYTES];
@@ -211,15 +212,15 @@ impl Locker {
     }
 
     /// Says what it held over its link, and may hold still.
-    fn claims(&mut self, net: &mut Network, history: &mut LockHistory, connection: u32) -> Vec<OpenRequest> {
+    fn claims(&mut self, net: &mut Network, history: &mut LockHistory, connection: u32) -> Vec<SentLock> {
         let now = net.now();
         self.held.retain(|held| held.until > now);
         let mut claims = Vec::new();
         for held in &mut self.held {
             held.busy = true;
-            let locking = Locking::Claim { token: held.token };
+            let locking = LockOpKind::Claim { token: held.token };
             let operation = history.begin(net, self.number, connection, held.key, locking);
-            claims.push(OpenRequest::new(operation, held.key, locking));
+            claims.push(SentLock::new(operation, held.key, locking));
         }
         claims
     }
@@ -232,7 +233,7 @@ impl Locker {
             let discouraged = std::mem::take(&mut self.discouraged);
             let least_ms = if discouraged { 20 } else { 0 };
             let most_ms = self.plan.think_ms + if discouraged { DISCOURAGED_MS } else { 20 };
-            net.agenda.after_ms(self.random.between(least_ms..=most_ms), Event::Locker(self.number));
+            net.agenda.after_ms(self.random.between(least_ms..=most_ms), SimEvent::Locker(self.number));
         }
     }
 
@@ -252,14 +253,14 @@ impl Locker {
     }
 
     /// What it wants next.
-    fn draw(&mut self, now: Time, conversation: &Conversation) -> (usize, Locking) {
+    fn draw(&mut self, now: Time, conversation: &LockConversation) -> (usize, LockOpKind) {
         let random = &mut self.random;
         let waits_for = |key: usize| {
-            let waits = |it: &OpenRequest| it.key == key && matches!(it.locking, Locking::Wait { .. });
+            let waits = |it: &SentLock| it.key == key && matches!(it.locking, LockOpKind::Wait { .. });
             conversation.open.iter().any(waits)
         };
-        let whole_seconds = self.plan.speech == Speech::Text;
-        let up_to_s = |least_ms: u64, most_s: u64, random: &mut Random| {
+        let whole_seconds = self.plan.speech == LockerProtocol::Text;
+        let up_to_s = |least_ms: u64, most_s: u64, random: &mut SeededRng| {
             if whole_seconds {
                 1_000 * random.between(least_ms.div_ceil(1_000)..=most_s)
             } else {
@@ -269,7 +270,7 @@ impl Locker {
         if let Some(key) = self.places.iter().copied().find(|key| !waits_for(*key))
             && random.chance(500)
         {
-            return (key, Locking::Wait { timeout_ms: up_to_s(0, self.plan.timeout_s_max, random) });
+            return (key, LockOpKind::Wait { timeout_ms: up_to_s(0, self.plan.timeout_s_max, random) });
         }
         let lease_ms = up_to_s(1, self.plan.lease_s_max, random);
         let free = self.held.iter().position(|held| !held.busy);
@@ -281,30 +282,30 @@ impl Locker {
             let (key, token) = (held.key, held.token);
             let mostly_releases = if held.until > now { 450 } else { 200 };
             if random.chance(mostly_releases) {
-                return (key, Locking::Release { token });
+                return (key, LockOpKind::Release { token });
             }
             // As a guard does: rather long ones.
-            return (key, Locking::Renew { token, lease_ms: lease_ms.max(held.lease_ms) });
+            return (key, LockOpKind::Renew { token, lease_ms: lease_ms.max(held.lease_ms) });
         }
         if !self.old.is_empty() && random.chance(60) {
             let (key, token) = random.pick(&self.old);
-            let renew = Locking::Renew { token, lease_ms };
-            return (key, if random.chance(700) { renew } else { Locking::Release { token } });
+            let renew = LockOpKind::Renew { token, lease_ms };
+            return (key, if random.chance(700) { renew } else { LockOpKind::Release { token } });
         }
         let may_cancel =
-            |it: &&OpenRequest| matches!(it.locking, Locking::Acquire { .. } | Locking::Wait { .. });
+            |it: &&SentLock| matches!(it.locking, LockOpKind::Acquire { .. } | LockOpKind::Wait { .. });
         if !whole_seconds
             && random.chance(80)
             && let Some(it) = conversation.open.iter().find(may_cancel)
         {
-            return (it.key, Locking::Cancel { operation: it.operation });
+            return (it.key, LockOpKind::Cancel { operation: it.operation });
         }
         let key = random.below(self.plan.keys as u64) as usize % KEYS.len();
         if random.chance(250) {
-            return (key, Locking::Enqueue { lease_ms });
+            return (key, LockOpKind::Enqueue { lease_ms });
         }
         let timeout_ms = if random.chance(250) { 0 } else { up_to_s(0, self.plan.timeout_s_max, random) };
-        (key, Locking::Acquire { timeout_ms, lease_ms })
+        (key, LockOpKind::Acquire { timeout_ms, lease_ms })
     }
 
     /// Reads what there is. Returns whether the connection goes on.
@@ -312,14 +313,14 @@ impl Locker {
         &mut self,
         net: &mut Network,
         history: &mut LockHistory,
-        conversation: &mut Conversation,
+        conversation: &mut LockConversation,
     ) -> Result<bool, LockViolation> {
         let mut answers = Vec::new();
         let goes_on = conversation.read(net, self.number, &mut answers)?;
         for (request, reply) in answers {
             self.patience = None;
-            history.end(net, self.number, request.operation, reply);
-            self.learn(history, &request, reply);
+            history.finish(net, self.number, request.operation, reply);
+            self.apply_reply(history, &request, reply);
             if self.plan.agent.is_none() && conversation.open.is_empty() {
                 check_in_time(net, history, request.operation)?;
             }
@@ -327,21 +328,21 @@ impl Locker {
         Ok(goes_on)
     }
 
-    fn learn(&mut self, history: &LockHistory, request: &OpenRequest, reply: Reply) {
+    fn apply_reply(&mut self, history: &LockHistory, request: &SentLock, reply: ObservedLockReply) {
         let begun = history.operations[request.operation].begun.at;
-        self.discouraged |= reply == Reply::Status(LockStatus::ErrorDisconnected);
+        self.discouraged |= reply == ObservedLockReply::Status(LockStatus::ErrorDisconnected);
         match (request.locking, reply) {
-            (Locking::Renew { token, .. }, Reply::Renewed(lease_ms)) => {
+            (LockOpKind::Renew { token, .. }, ObservedLockReply::Renewed(lease_ms)) => {
                 if let Some(held) = self.held.iter_mut().find(|held| held.token == token) {
-                    *held = Held { until: begun.after_ms(lease_ms), lease_ms, busy: false, ..*held };
+                    *held = LockerHold { until: begun.after_ms(lease_ms), lease_ms, busy: false, ..*held };
                 }
             }
             (
-                Locking::Renew { token, .. } | Locking::Release { token } | Locking::Claim { token },
-                Reply::Status(status),
+                LockOpKind::Renew { token, .. } | LockOpKind::Release { token } | LockOpKind::Claim { token },
+                ObservedLockReply::Status(status),
             ) => {
                 let is_kept = status == LockStatus::ErrorDisconnected
-                    || (status == LockStatus::Ok && matches!(request.locking, Locking::Claim { .. }));
+                    || (status == LockStatus::Ok && matches!(request.locking, LockOpKind::Claim { .. }));
                 for held in self.held.iter_mut().filter(|held| held.token == token) {
                     held.busy = false;
                 }
@@ -349,28 +350,33 @@ impl Locker {
                     self.give_up(|held| held.token == token);
                 }
             }
-            (locking, Reply::Granted(grant)) => {
+            (locking, ObservedLockReply::Granted(grant)) => {
                 let key = request.key;
-                if matches!(locking, Locking::Enqueue { .. }) && !self.places.contains(&key) {
+                if matches!(locking, LockOpKind::Enqueue { .. }) && !self.places.contains(&key) {
                     self.places.push(key);
-                } else if matches!(locking, Locking::Wait { .. }) {
+                } else if matches!(locking, LockOpKind::Wait { .. }) {
                     self.places.retain(|place| *place != key);
                 }
                 let until = begun.after_ms(grant.lease_ms);
-                let held = Held { key, token: grant.token, until, lease_ms: grant.lease_ms, busy: false };
+                let held =
+                    LockerHold { key, token: grant.token, until, lease_ms: grant.lease_ms, busy: false };
                 match self.held.iter_mut().find(|held| held.token == grant.token) {
-                    Some(same) => *same = Held { busy: same.busy, ..held },
+                    Some(same) => *same = LockerHold { busy: same.busy, ..held },
                     None => self.held.push(held),
                 }
             }
-            (Locking::Enqueue { .. }, Reply::Status(LockStatus::Queued)) => self.places.push(request.key),
-            (Locking::Wait { .. }, Reply::Status(_)) => self.places.retain(|place| *place != request.key),
+            (LockOpKind::Enqueue { .. }, ObservedLockReply::Status(LockStatus::Queued)) => {
+                self.places.push(request.key);
+            }
+            (LockOpKind::Wait { .. }, ObservedLockReply::Status(_)) => {
+                self.places.retain(|place| *place != request.key);
+            }
             _ => {}
         }
     }
 
     /// Does not believe any more that it holds these.
-    fn give_up(&mut self, is_lost: impl Fn(&Held) -> bool) {
+    fn give_up(&mut self, is_lost: impl Fn(&LockerHold) -> bool) {
         for held in self.held.extract_if(.., |held| is_lost(held)) {
             self.old.push((held.key, held.token));
         }
@@ -379,15 +385,16 @@ impl Locker {
     }
 
     /// The connection is over, and nobody knows what became of its requests.
-    fn leave(&mut self, net: &mut Network, history: &mut LockHistory, conversation: &Conversation) {
+    fn close(&mut self, net: &mut Network, history: &mut LockHistory, conversation: &LockConversation) {
         for request in &conversation.open {
-            history.end(net, self.number, request.operation, Reply::Lost);
+            history.finish(net, self.number, request.operation, ObservedLockReply::Lost);
         }
         let connection = conversation.end.connection;
         let now = net.moment();
-        let is_kept = self.plan.speech == Speech::Link && self.left > 0 && !self.random.chance(300);
+        let is_kept = self.plan.speech == LockerProtocol::Link && self.left > 0 && !self.random.chance(300);
         // Over a link of its own it holds on to what it has, until it sees that the connection is gone.
-        let over = if self.plan.speech == Speech::Link { now } else { net.over(connection).unwrap_or(now) };
+        let over =
+            if self.plan.speech == LockerProtocol::Link { now } else { net.over(connection).unwrap_or(now) };
         history.left(connection, over);
         net.close(conversation.end);
         self.places.clear();
@@ -403,8 +410,8 @@ impl Locker {
     }
 
     /// Whether the other end closed the connection without need, when something was asked.
-    fn check_abandoned(&self, net: &mut Network, conversation: &Conversation) {
-        let is_plain = self.plan.agent.is_none() && self.plan.speech != Speech::Link;
+    fn check_abandoned(&self, net: &mut Network, conversation: &LockConversation) {
+        let is_plain = self.plan.agent.is_none() && self.plan.speech != LockerProtocol::Link;
         if let Some(request) = conversation.open.front()
             && is_plain
             && !net.was_cut(conversation.end.connection)
@@ -422,7 +429,7 @@ const ANSWER_MS_MAX: u64 = 3_000;
 /// Whether the server answered in time what was asked of it alone, when nothing held anything up.
 fn check_in_time(net: &Network, history: &LockHistory, operation: usize) -> Result<(), LockViolation> {
     let it = &history.operations[operation];
-    let (Locking::Acquire { timeout_ms, .. } | Locking::Wait { timeout_ms }) = it.locking else {
+    let (LockOpKind::Acquire { timeout_ms, .. } | LockOpKind::Wait { timeout_ms }) = it.locking else {
         return Ok(());
     };
     let was_alone = history.operations[..operation]

@@ -14,6 +14,6 @@ mod locker;
 mod verdict;
 mod violation;
 
-pub(crate) use history::{LockHistory, Locking, Reply};
-pub(crate) use locker::{Around, Locker, LockerPlan, Speech};
+pub(crate) use history::{LockHistory, LockOpKind, ObservedLockReply};
+pub(crate) use locker::{Locker, LockerEnv, LockerPlan, LockerProtocol};
 pub use violation::{Ended, LockViolation};

@@ -21,9 +21,9 @@
 //!    held by the dead can't ([`LockViolation::Revived`]).
 
 use super::conversation::{KEYS, limit_of};
-use super::history::{LockHistory, LockOperation, Locking, Reply};
+use super::history::{LockHistory, LockOpKind, ObservedLockReply, RecordedLockOp};
 use super::violation::{Ended, LockViolation};
-use crate::simulation::agenda::Moment;
+use crate::simulation::event_queue::EventTime;
 use libdc::id::Token;
 use libdc::time::Time;
 use libdc::wire::lock::LockStatus;
@@ -41,7 +41,7 @@ impl LockHistory {
             self.follow(hold)?;
         }
         for key in 0..KEYS.len() {
-            let of_key: Vec<&Hold> = holds.iter().filter(|hold| hold.key == key).collect();
+            let of_key: Vec<&GrantHistory> = holds.iter().filter(|hold| hold.key == key).collect();
             check_exclusive(&of_key, limit_of(key))?;
             self.check_order(&of_key)?;
             self.check_timeouts(key, &of_key)?;
@@ -50,15 +50,15 @@ impl LockHistory {
     }
 
     /// All grants, in the order of their fences.
-    fn holds(&self) -> Result<Vec<Hold>, LockViolation> {
-        let mut by_fence: BTreeMap<u64, Hold> = BTreeMap::new();
+    fn holds(&self) -> Result<Vec<GrantHistory>, LockViolation> {
+        let mut by_fence: BTreeMap<u64, GrantHistory> = BTreeMap::new();
         for (number, it) in self.operations.iter().enumerate() {
-            let Reply::Granted(grant) = it.reply else { continue };
+            let ObservedLockReply::Granted(grant) = it.reply else { continue };
             let asked = match it.locking {
-                Locking::Wait { .. } => self.enqueued_by(number).unwrap_or(number),
+                LockOpKind::Wait { .. } => self.enqueued_by(number).unwrap_or(number),
                 _ => number,
             };
-            let hold = Hold::new(number, asked, it, self.operations[asked].begun, grant.token);
+            let hold = GrantHistory::new(number, asked, it, self.operations[asked].begun, grant.token);
             match by_fence.entry(grant.token.fence()) {
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     entry.insert(hold);
@@ -80,10 +80,14 @@ impl LockHistory {
         let it = &self.operations[wait];
         (0..wait).rev().find(|number| {
             let other = &self.operations[*number];
-            let is_place =
-                matches!(other.reply, Reply::Granted(_) | Reply::Status(LockStatus::Queued) | Reply::Lost);
+            let is_place = matches!(
+                other.reply,
+                ObservedLockReply::Granted(_)
+                    | ObservedLockReply::Status(LockStatus::Queued)
+                    | ObservedLockReply::Lost
+            );
             is_place
-                && matches!(other.locking, Locking::Enqueue { .. })
+                && matches!(other.locking, LockOpKind::Enqueue { .. })
                 && (other.connection, other.key) == (it.connection, it.key)
         })
     }
@@ -94,7 +98,7 @@ impl LockHistory {
     }
 
     /// Follows a grant through all that was done with its token, and finds its two intervals.
-    fn follow(&self, hold: &mut Hold) -> Result<(), LockViolation> {
+    fn follow(&self, hold: &mut GrantHistory) -> Result<(), LockViolation> {
         let mut at = Reliance::new();
         for (number, it) in self.operations.iter().enumerate() {
             if !it.concerns(hold) {
@@ -103,11 +107,11 @@ impl LockHistory {
             self.follow_one(hold, &mut at, it, number)?;
         }
         if at.since.is_some() {
-            hold.sure.extend(at.stop(Moment::NEVER, self.over(at.connection)));
+            hold.sure.extend(at.stop(EventTime::NEVER, self.over(at.connection)));
         }
         // Whoever sent a release relies on nothing more, whatever is answered later.
         let is_release =
-            |it: &&LockOperation| matches!(it.locking, Locking::Release { .. }) && it.concerns(hold);
+            |it: &&RecordedLockOp| matches!(it.locking, LockOpKind::Release { .. }) && it.concerns(hold);
         let released = self.operations.iter().find(is_release).map(|it| it.begun);
         let killed = if self.keeps_state { None } else { self.kill_after(hold.asked_at) };
         for end in [released, killed].into_iter().flatten() {
@@ -123,30 +127,30 @@ impl LockHistory {
     /// One thing that was done with a token.
     fn follow_one(
         &self,
-        hold: &mut Hold,
+        hold: &mut GrantHistory,
         at: &mut Reliance,
-        it: &LockOperation,
+        it: &RecordedLockOp,
         number: usize,
     ) -> Result<(), LockViolation> {
-        if let Locking::Renew { lease_ms, .. } = it.locking {
+        if let LockOpKind::Renew { lease_ms, .. } = it.locking {
             // It may be shorter than it was.
             at.until = at.until.min(it.begun.at.after_ms(lease_ms));
         }
         match (it.locking, it.reply) {
-            (_, Reply::Granted(grant)) => {
+            (_, ObservedLockReply::Granted(grant)) => {
                 let until = it.begun.at.after_ms(self.reliable_ms(it.connection, grant.lease_ms));
                 let lease_end = it.begun.at.after_ms(grant.lease_ms);
                 hold.sure.extend(at.stop(it.ended, self.over(at.connection)));
                 at.rely(it.connection, it.ended, until, lease_end);
                 hold.over_at = hold.over_at.max(it.ended.at.after_ms(grant.lease_ms));
             }
-            (Locking::Claim { .. }, Reply::Status(LockStatus::Ok)) => {
+            (LockOpKind::Claim { .. }, ObservedLockReply::Status(LockStatus::Ok)) => {
                 self.check_alive(hold, it, number)?;
                 let until = it.begun.at.after_ms(self.grace_ms).min(at.lease_end);
                 hold.sure.extend(at.stop(it.begun, self.over(at.connection)));
                 at.rely(it.connection, it.ended, until, at.lease_end);
             }
-            (Locking::Renew { .. }, Reply::Renewed(lease_ms)) => {
+            (LockOpKind::Renew { .. }, ObservedLockReply::Renewed(lease_ms)) => {
                 self.check_alive(hold, it, number)?;
                 let until = it.begun.at.after_ms(self.reliable_ms(it.connection, lease_ms));
                 if it.connection == at.connection && at.since.is_some() {
@@ -155,27 +159,31 @@ impl LockHistory {
                 }
                 hold.over_at = hold.over_at.max(it.ended.at.after_ms(lease_ms));
             }
-            (Locking::Release { .. }, reply) => {
-                if reply == Reply::Status(LockStatus::Ok) {
+            (LockOpKind::Release { .. }, reply) => {
+                if reply == ObservedLockReply::Status(LockStatus::Ok) {
                     self.check_alive(hold, it, number)?;
-                } else if reply == Reply::Status(LockStatus::Error) {
+                } else if reply == ObservedLockReply::Status(LockStatus::Error) {
                     self.check_lost(hold, at, it, number)?;
                 }
                 hold.sure.extend(at.stop(it.begun, self.over(at.connection)));
                 if !reply.is_unknown() {
-                    hold.end(
+                    hold.close(
                         it.ended,
-                        if reply == Reply::Status(LockStatus::Ok) { Ended::Released } else { Ended::Lost },
+                        if reply == ObservedLockReply::Status(LockStatus::Ok) {
+                            Ended::Released
+                        } else {
+                            Ended::Lost
+                        },
                     );
                 }
             }
-            (Locking::Renew { lease_ms, .. }, reply) if reply.is_unknown() => {
+            (LockOpKind::Renew { lease_ms, .. }, reply) if reply.is_unknown() => {
                 hold.over_at = hold.over_at.max(self.settled(it).after_ms(lease_ms));
             }
-            (Locking::Renew { .. } | Locking::Claim { .. }, Reply::Status(_)) => {
+            (LockOpKind::Renew { .. } | LockOpKind::Claim { .. }, ObservedLockReply::Status(_)) => {
                 self.check_lost(hold, at, it, number)?;
                 hold.sure.extend(at.stop(it.ended, self.over(at.connection)));
-                hold.end(it.ended, Ended::Lost);
+                hold.close(it.ended, Ended::Lost);
             }
             _ => {}
         }
@@ -183,12 +191,12 @@ impl LockHistory {
     }
 
     /// When a connection was over for what is held.
-    fn over(&self, connection: u32) -> Moment {
-        self.routes.get(&connection).map_or(Moment::NEVER, |route| route.over)
+    fn over(&self, connection: u32) -> EventTime {
+        self.routes.get(&connection).map_or(EventTime::NEVER, |route| route.over)
     }
 
     /// Until when a hold may have been in force.
-    fn may_until(&self, hold: &Hold) -> Time {
+    fn may_until(&self, hold: &GrantHistory) -> Time {
         let route = &self.routes[&hold.connection];
         // What is held over a link of a locker's own goes from connection to connection.
         let gone = match route.own_link {
@@ -201,16 +209,21 @@ impl LockHistory {
     }
 
     /// From when an operation without an answer has no effect that is not there.
-    fn settled(&self, it: &LockOperation) -> Time {
+    fn settled(&self, it: &RecordedLockOp) -> Time {
         it.settled.min(self.routes[&it.connection].settled).at
     }
 
-    fn kill_after(&self, moment: Moment) -> Option<Moment> {
+    fn kill_after(&self, moment: EventTime) -> Option<EventTime> {
         self.kills.get(self.kills.partition_point(|kill| *kill < moment)).copied()
     }
 
     /// An operation says that a hold is still there: can it be?
-    fn check_alive(&self, hold: &Hold, it: &LockOperation, number: usize) -> Result<(), LockViolation> {
+    fn check_alive(
+        &self,
+        hold: &GrantHistory,
+        it: &RecordedLockOp,
+        number: usize,
+    ) -> Result<(), LockViolation> {
         let revived = |reason| Err(LockViolation::Revived { operation: number, reason });
         if let Some((_, reason)) = hold.ended.filter(|(ended, _)| *ended < it.begun) {
             return revived(reason);
@@ -232,9 +245,9 @@ impl LockHistory {
     /// An operation says that a hold is not there: can it be?
     fn check_lost(
         &self,
-        hold: &Hold,
+        hold: &GrantHistory,
         at: &Reliance,
-        it: &LockOperation,
+        it: &RecordedLockOp,
         number: usize,
     ) -> Result<(), LockViolation> {
         let own_link = self.routes[&it.connection].own_link;
@@ -248,7 +261,7 @@ impl LockHistory {
     }
 
     /// Whether those that waited were granted in the order in which they came.
-    fn check_order(&self, holds: &[&Hold]) -> Result<(), LockViolation> {
+    fn check_order(&self, holds: &[&GrantHistory]) -> Result<(), LockViolation> {
         for second in holds {
             let asked_at = self.operations[second.asked].begun;
             // In the order of fences: whoever waited before and was granted after.
@@ -259,8 +272,8 @@ impl LockHistory {
             }
             let key = self.operations[second.asked].key;
             for (number, it) in self.operations.iter().enumerate().filter(|(_, it)| it.key == key) {
-                let Locking::Acquire { timeout_ms, .. } = it.locking else { continue };
-                let waited_on = it.reply == Reply::Status(LockStatus::Timeout)
+                let LockOpKind::Acquire { timeout_ms, .. } = it.locking else { continue };
+                let waited_on = it.reply == ObservedLockReply::Status(LockStatus::Timeout)
                     && second.answered.at < it.begun.at.after_ms(timeout_ms)
                     && second.answered < it.ended
                     && !self.is_cancelled(number);
@@ -274,16 +287,16 @@ impl LockHistory {
 
     /// From when on a request surely had its place in the queue: it was answered `queued`, or one that was sent behind it
     /// on its connection was answered by the server.
-    fn waits_since(&self, number: usize) -> Option<Moment> {
+    fn waits_since(&self, number: usize) -> Option<EventTime> {
         let it = &self.operations[number];
-        if let Locking::Enqueue { .. } = it.locking {
-            return (it.reply == Reply::Status(LockStatus::Queued)).then_some(it.ended);
+        if let LockOpKind::Enqueue { .. } = it.locking {
+            return (it.reply == ObservedLockReply::Status(LockStatus::Queued)).then_some(it.ended);
         }
         let behind = self.operations[number + 1..].iter().filter(|other| {
             other.connection == it.connection
                 && matches!(
                     other.locking,
-                    Locking::Renew { .. } | Locking::Release { .. } | Locking::Acquire { .. }
+                    LockOpKind::Renew { .. } | LockOpKind::Release { .. } | LockOpKind::Acquire { .. }
                 )
                 && !other.reply.is_unknown()
         });
@@ -291,20 +304,24 @@ impl LockHistory {
     }
 
     fn is_cancelled(&self, number: usize) -> bool {
-        let cancels = |it: &LockOperation| it.locking == Locking::Cancel { operation: number };
+        let cancels = |it: &RecordedLockOp| it.locking == LockOpKind::Cancel { operation: number };
         self.operations.iter().any(cancels)
     }
 
     /// Whether everybody who was refused, or waited in vain, may have been in the way of others.
-    fn check_timeouts(&self, key: usize, holds: &[&Hold]) -> Result<(), LockViolation> {
-        let unknown: Vec<(Moment, Time)> = self.possible(key);
+    fn check_timeouts(&self, key: usize, holds: &[&GrantHistory]) -> Result<(), LockViolation> {
+        let unknown: Vec<(EventTime, Time)> = self.possible(key);
         for (number, it) in self.operations.iter().enumerate().filter(|(_, it)| it.key == key) {
-            let waits = matches!(it.locking, Locking::Acquire { .. } | Locking::Wait { .. });
-            if !waits || it.reply != Reply::Status(LockStatus::Timeout) || self.is_cancelled(number) {
+            let waits = matches!(it.locking, LockOpKind::Acquire { .. } | LockOpKind::Wait { .. });
+            if !waits
+                || it.reply != ObservedLockReply::Status(LockStatus::Timeout)
+                || self.is_cancelled(number)
+            {
                 continue;
             }
-            let held_off = |(started, until): &(Moment, Time)| *started < it.ended && it.begun.at <= *until;
-            let may_hold = |since: Moment, until: Time| since < it.ended && until >= it.begun.at;
+            let held_off =
+                |(started, until): &(EventTime, Time)| *started < it.ended && it.begun.at <= *until;
+            let may_hold = |since: EventTime, until: Time| since < it.ended && until >= it.begun.at;
             let known = holds.iter().filter(|hold| may_hold(hold.asked_at, hold.may_until)).count();
             let others = unknown.iter().filter(|(since, until)| may_hold(*since, *until)).count();
             if known + others < limit_of(key) as usize && !self.held_off.iter().any(held_off) {
@@ -315,19 +332,19 @@ impl LockHistory {
     }
 
     /// Grants of a key that nobody was told of, but that may have been made: since when, and until when.
-    fn possible(&self, key: usize) -> Vec<(Moment, Time)> {
+    fn possible(&self, key: usize) -> Vec<(EventTime, Time)> {
         let of_key = self.operations.iter().enumerate().filter(|(_, it)| it.key == key);
-        let possible = |(number, it): (usize, &LockOperation)| {
+        let possible = |(number, it): (usize, &RecordedLockOp)| {
             let settled = self.settled(it);
             match it.locking {
-                Locking::Acquire { lease_ms, .. } if it.reply.is_unknown() => {
+                LockOpKind::Acquire { lease_ms, .. } if it.reply.is_unknown() => {
                     Some((it.begun, settled.after_ms(lease_ms)))
                 }
-                Locking::Enqueue { lease_ms }
-                    if it.reply.is_unknown() || it.reply == Reply::Status(LockStatus::Queued) =>
+                LockOpKind::Enqueue { lease_ms }
+                    if it.reply.is_unknown() || it.reply == ObservedLockReply::Status(LockStatus::Queued) =>
                 {
                     let behind = self.operations[number..].iter().find(|other| {
-                        matches!(other.locking, Locking::Wait { .. })
+                        matches!(other.locking, LockOpKind::Wait { .. })
                             && (other.connection, other.key) == (it.connection, key)
                             && !other.reply.is_unknown()
                     });
@@ -335,9 +352,9 @@ impl LockHistory {
                     Some((it.begun, settled.after_ms(lease_ms).min(consumed)))
                 }
                 // It may have been granted, or its lease have begun again.
-                Locking::Wait { .. } if it.reply.is_unknown() => {
+                LockOpKind::Wait { .. } if it.reply.is_unknown() => {
                     let enqueued = self.enqueued_by(number).map(|number| self.operations[number].locking);
-                    let Some(Locking::Enqueue { lease_ms }) = enqueued else { return None };
+                    let Some(LockOpKind::Enqueue { lease_ms }) = enqueued else { return None };
                     Some((it.begun, settled.after_ms(lease_ms)))
                 }
                 _ => None,
@@ -349,7 +366,7 @@ impl LockHistory {
     /// Whether every place was found again, over connections to the server that did not break.
     fn check_places(&self) -> Result<(), LockViolation> {
         for (number, it) in self.operations.iter().enumerate() {
-            let lost = it.reply == Reply::Status(LockStatus::ErrorNotEnqueued);
+            let lost = it.reply == ObservedLockReply::Status(LockStatus::ErrorNotEnqueued);
             if !lost || self.routes[&it.connection].agent.is_some() {
                 continue;
             }
@@ -359,11 +376,11 @@ impl LockHistory {
                 .filter(|(_, other)| (other.connection, other.key) == (it.connection, it.key))
                 .rev();
             let last = before.find(|(_, other)| {
-                matches!(other.locking, Locking::Wait { .. } | Locking::Enqueue { .. })
-                    && other.reply != Reply::Status(LockStatus::ErrorAlreadyEnqueued)
+                matches!(other.locking, LockOpKind::Wait { .. } | LockOpKind::Enqueue { .. })
+                    && other.reply != ObservedLockReply::Status(LockStatus::ErrorAlreadyEnqueued)
             });
             if let Some((enqueued, other)) = last
-                && other.reply == Reply::Status(LockStatus::Queued)
+                && other.reply == ObservedLockReply::Status(LockStatus::Queued)
                 && other.ended < it.begun
             {
                 return Err(LockViolation::LostPlace { operation: number, enqueued });
@@ -375,7 +392,7 @@ impl LockHistory {
 
 /// A grant, and what became of it.
 #[derive(Debug)]
-struct Hold {
+struct GrantHistory {
     /// The operation that was answered with it.
     granted: usize,
     /// The operation that took the place in the queue.
@@ -383,26 +400,26 @@ struct Hold {
     key: usize,
     connection: u32,
     token: Token,
-    asked_at: Moment,
-    answered: Moment,
-    sure: Vec<Sure>,
+    asked_at: EventTime,
+    answered: EventTime,
+    sure: Vec<CertainInterval>,
     /// When its lease was surely over.
     over_at: Time,
     /// When its end was certain for another reason.
-    ended: Option<(Moment, Ended)>,
+    ended: Option<(EventTime, Ended)>,
     may_until: Time,
 }
 
 /// A time in which the holder could rely on it.
 #[derive(Clone, Copy, Debug)]
-struct Sure {
-    since: Moment,
-    until: Moment,
+struct CertainInterval {
+    since: EventTime,
+    until: EventTime,
     until_at: Time,
 }
 
-impl Hold {
-    fn new(granted: usize, asked: usize, it: &LockOperation, asked_at: Moment, token: Token) -> Self {
+impl GrantHistory {
+    fn new(granted: usize, asked: usize, it: &RecordedLockOp, asked_at: EventTime, token: Token) -> Self {
         Self {
             granted,
             asked,
@@ -418,19 +435,19 @@ impl Hold {
         }
     }
 
-    fn end(&mut self, moment: Moment, reason: Ended) {
+    fn close(&mut self, moment: EventTime, reason: Ended) {
         self.ended.get_or_insert((moment, reason));
     }
 }
 
-impl LockOperation {
+impl RecordedLockOp {
     /// Whether it is about this hold.
-    fn concerns(&self, hold: &Hold) -> bool {
+    fn concerns(&self, hold: &GrantHistory) -> bool {
         match self.locking {
-            Locking::Release { token } | Locking::Renew { token, .. } | Locking::Claim { token } => {
+            LockOpKind::Release { token } | LockOpKind::Renew { token, .. } | LockOpKind::Claim { token } => {
                 token == hold.token && self.key == hold.key
             }
-            _ => matches!(self.reply, Reply::Granted(grant) if grant.token == hold.token),
+            _ => matches!(self.reply, ObservedLockReply::Granted(grant) if grant.token == hold.token),
         }
     }
 }
@@ -438,7 +455,7 @@ impl LockOperation {
 /// On what a holder relies, as far as its history was followed.
 struct Reliance {
     connection: u32,
-    since: Option<Moment>,
+    since: Option<EventTime>,
     until: Time,
     lease_end: Time,
 }
@@ -448,21 +465,25 @@ impl Reliance {
         Self { connection: 0, since: None, until: Time::default(), lease_end: Time::default() }
     }
 
-    fn rely(&mut self, connection: u32, since: Moment, until: Time, lease_end: Time) {
+    fn rely(&mut self, connection: u32, since: EventTime, until: Time, lease_end: Time) {
         *self = Self { connection, since: Some(since), until, lease_end };
     }
 
     /// Relies on it no longer, or anew: the time until now.
-    fn stop(&mut self, now: Moment, over: Moment) -> Option<Sure> {
+    fn stop(&mut self, now: EventTime, over: EventTime) -> Option<CertainInterval> {
         let since = self.since.take()?;
         let until = now.min(over);
-        (since < until && since.at < self.until).then_some(Sure { since, until, until_at: self.until })
+        (since < until && since.at < self.until).then_some(CertainInterval {
+            since,
+            until,
+            until_at: self.until,
+        })
     }
 }
 
 /// Whether the grants can have been made in the order of their fences.
-fn check_fences(holds: &[Hold]) -> Result<(), LockViolation> {
-    let mut latest: Option<&Hold> = None;
+fn check_fences(holds: &[GrantHistory]) -> Result<(), LockViolation> {
+    let mut latest: Option<&GrantHistory> = None;
     for hold in holds {
         // The earliest moment for it is after its request, and after all that have smaller fences.
         if let Some(before) = latest.filter(|before| before.asked_at > hold.answered) {
@@ -476,10 +497,10 @@ fn check_fences(holds: &[Hold]) -> Result<(), LockViolation> {
 }
 
 /// Whether nobody could be sure of a hold while as many others as may were.
-fn check_exclusive(holds: &[&Hold], limit: u32) -> Result<(), LockViolation> {
+fn check_exclusive(holds: &[&GrantHistory], limit: u32) -> Result<(), LockViolation> {
     for hold in holds {
         for sure in &hold.sure {
-            let is_within = |other: &Sure| {
+            let is_within = |other: &CertainInterval| {
                 other.since < sure.since && sure.since < other.until && sure.since.at < other.until_at
             };
             let mut others =

@@ -2,9 +2,9 @@
 
 use super::*;
 
-impl Model {
+impl NaiveLocks {
     /// The last owner first, and of each the last record first.
-    fn all_of(&self, shard: usize, whose: Whose) -> Vec<Record> {
+    fn all_of(&self, shard: usize, whose: ModelScope) -> Vec<ModelRecord> {
         let shard = &self.shards[shard];
         let owners = shard.owners.iter().rev().filter(|owner| whose.is(**owner));
         owners
@@ -13,17 +13,18 @@ impl Model {
             .collect()
     }
 
-    pub(in crate::table::lock) fn forget_waiters(&mut self, now: u64, whose: Whose) {
+    pub(in crate::table::lock) fn forget_waiters(&mut self, now: u64, whose: ModelScope) {
         for shard in 0..self.shards.len() {
             self.begin(now, shard);
             self.forget_places(shard, whose);
         }
     }
 
-    fn forget_places(&mut self, shard: usize, whose: Whose) {
+    fn forget_places(&mut self, shard: usize, whose: ModelScope) {
         for record in self.all_of(shard, whose) {
             if record.is_hold() {
-                if let Stage::Held { two_phase, .. } = &mut self.record(record.key, record.number).stage {
+                if let ModelStage::Held { two_phase, .. } = &mut self.record(record.key, record.number).stage
+                {
                     *two_phase = false;
                 }
             } else {
@@ -34,7 +35,7 @@ impl Model {
         }
     }
 
-    pub(in crate::table::lock) fn release_all(&mut self, now: u64, whose: Whose) {
+    pub(in crate::table::lock) fn release_all(&mut self, now: u64, whose: ModelScope) {
         for shard in 0..self.shards.len() {
             self.begin(now, shard);
             self.forget_places(shard, whose);
@@ -44,9 +45,13 @@ impl Model {
         }
     }
 
-    fn give_up_if(&mut self, Record { key, number, .. }: Record, applies: impl Fn(&Record) -> bool) {
+    fn give_up_if(
+        &mut self,
+        ModelRecord { key, number, .. }: ModelRecord,
+        applies: impl Fn(&ModelRecord) -> bool,
+    ) {
         if self.has(key, number, |_| true) {
-            self.settle(key);
+            self.resolve(key);
             if self.has(key, number, applies) {
                 self.give_up(key, number);
             }
@@ -56,7 +61,7 @@ impl Model {
     pub(in crate::table::lock) fn begin_claims(&mut self, connection: ConnectionId) -> u32 {
         let mut count = 0;
         for record in self.shards.iter_mut().flat_map(|shard| &mut shard.records) {
-            if let Stage::Held { claimed, .. } = &mut record.stage
+            if let ModelStage::Held { claimed, .. } = &mut record.stage
                 && record.owner.connection == connection
             {
                 *claimed = false;
@@ -71,7 +76,7 @@ impl Model {
         let is_theirs = self.has(key, number, |record| {
             record.is_hold() && record.owner == owner && record.deadline.is_some_and(|(at, _)| at > now)
         });
-        if is_theirs && let Stage::Held { claimed, .. } = &mut self.record(key, number).stage {
+        if is_theirs && let ModelStage::Held { claimed, .. } = &mut self.record(key, number).stage {
             *claimed = true;
         }
         is_theirs
@@ -80,8 +85,10 @@ impl Model {
     pub(in crate::table::lock) fn end_claims(&mut self, now: u64, connection: ConnectionId) {
         for shard in 0..self.shards.len() {
             self.begin(now, shard);
-            for record in self.all_of(shard, Whose::Connection(connection)) {
-                self.give_up_if(record, |record| matches!(record.stage, Stage::Held { claimed: false, .. }));
+            for record in self.all_of(shard, ModelScope::Connection(connection)) {
+                self.give_up_if(record, |record| {
+                    matches!(record.stage, ModelStage::Held { claimed: false, .. })
+                });
             }
         }
     }

@@ -39,12 +39,12 @@ fn a_broken_link_keeps_what_it_holds() {
     let token = scene.held(A, "k");
     scene.blocked(A, "k", 9_000);
     scene.held(B, "l");
-    assert_eq!(scene.enqueue(A, "l", 0), Outcome::Queued);
+    assert_eq!(scene.enqueue(A, "l", 0), LockOutcome::Queued);
     granted(scene.enqueue(A, "m", 0));
     scene.locks.forget_waiters(scene.time(), A.connection, &mut scene.effects);
     assert_eq!((scene.totals().holders, scene.totals().waiters), (3, 0));
     for key in ["l", "m"] {
-        assert_eq!(scene.wait(A, key, 0), Outcome::NotEnqueued);
+        assert_eq!(scene.wait(A, key, 0), LockOutcome::NotEnqueued);
     }
     assert_eq!(scene.renew("k", token, 5), Some(5));
     assert_eq!(scene.answered(), []);

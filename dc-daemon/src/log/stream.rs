@@ -1,0 +1,390 @@
+//! The standard streams, written to without waiting, whoever else writes there.
+//!
+//! | what the stream is | how it is written to |
+//! |---|---|
+//! | a pipe, a terminal | opened anew, so that it does not block; not in a program that detaches |
+//! | a socket | by sends that do not block |
+//! | anything else, and what can't be opened anew | as it is |
+//!
+//! Before each line the system is asked whether there is room.
+//!
+//! The flag that makes a pipe or a terminal non-blocking belongs to every process that has inherited it, such as the
+//! shell, so it is set on a description of our own. That one would be kept by a daemon when it lets go of its streams,
+//! and who reads them to the end would wait for its end; so it has none.
+//!
+//! In the last row a pipe with room takes [`WRITE_BYTES_MAX`] bytes at once, if no other process takes that
+//! room first; within the process a lock sees to that. Both streams are under one lock, for they may be one pipe.
+//!
+//! Nothing here panics.
+
+use nix::errno::Errno;
+use nix::fcntl::OFlag;
+use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
+use nix::sys::socket::{MsgFlags, send};
+use nix::unistd::write;
+use std::fs::{File, OpenOptions};
+use std::io::{self, IsTerminal};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+use std::os::unix::fs::{FileTypeExt, OpenOptionsExt};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::thread;
+use std::time::{Duration, Instant};
+
+/// Most bytes of one write: what a pipe that is ready takes at once (`PIPE_BUF`), all of them or none.
+pub const WRITE_BYTES_MAX: usize = 4096;
+/// How long who waits does so before it looks what the stream is by then.
+const WAIT_MS: u16 = 1000;
+/// The pause of who is refused where there is room: a terminal takes no half of a line's end.
+const PAUSE: Duration = Duration::from_millis(1);
+
+/// A standard stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum StdStream {
+    /// Standard output.
+    Output,
+    /// Standard error.
+    Errors,
+}
+
+/// The standard streams of the process. Clones are the same.
+#[derive(Clone, Debug)]
+pub(super) struct StdStreams(Arc<Mutex<StdStreamPair>>);
+
+#[derive(Debug)]
+struct StdStreamPair {
+    output: OutputStream,
+    errors: OutputStream,
+}
+
+impl StdStreams {
+    /// Those of this process, which may be others once it detaches.
+    pub(super) fn standard(detaches: bool) -> Self {
+        let stream = |given| OutputStream::new(given, !detaches);
+        Self::new(stream(Descriptor::Output), stream(Descriptor::Errors))
+    }
+
+    fn new(output: OutputStream, errors: OutputStream) -> Self {
+        Self(Arc::new(Mutex::new(StdStreamPair { output, errors })))
+    }
+
+    /// Writes at most [`WRITE_BYTES_MAX`] bytes, whole lines, without waiting. What is begun is ended before
+    /// anything else is written.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] where there is no room, and what the system says. Nothing is written then.
+    pub(super) fn write(&self, standard: StdStream, lines: &[u8]) -> io::Result<()> {
+        self.lock().get(standard).put(lines)
+    }
+
+    /// Writes as [`StdStreams::put`], and waits for room. Nobody else waits for it meanwhile.
+    ///
+    /// # Errors
+    /// What the system says.
+    pub(super) fn put_patiently(&self, standard: StdStream, lines: &[u8]) -> io::Result<()> {
+        let descriptor = self.lock().get(standard).descriptor.clone();
+        let mut refused = false;
+        loop {
+            match self.write(standard, lines) {
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                end => return end,
+            }
+            if descriptor.has_capacity(PollTimeout::from(WAIT_MS)) && std::mem::replace(&mut refused, true) {
+                thread::sleep(PAUSE);
+            }
+        }
+    }
+
+    fn lock(&self) -> MutexGuard<'_, StdStreamPair> {
+        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(test)]
+impl StdStreams {
+    /// Both streams to here.
+    pub(super) fn to(descriptor: impl Into<OwnedFd>) -> Self {
+        Self::with(descriptor, true)
+    }
+
+    fn with(descriptor: impl Into<OwnedFd>, anew: bool) -> Self {
+        let descriptor = Descriptor::Own(Arc::new(descriptor.into()));
+        Self::new(OutputStream::new(descriptor.clone(), anew), OutputStream::new(descriptor, anew))
+    }
+}
+
+impl StdStreamPair {
+    const fn get(&mut self, standard: StdStream) -> &mut OutputStream {
+        match standard {
+            StdStream::Output => &mut self.output,
+            StdStream::Errors => &mut self.errors,
+        }
+    }
+}
+
+/// One stream.
+#[derive(Debug)]
+pub(super) struct OutputStream {
+    descriptor: Descriptor,
+    way: WriteMode,
+    /// What could not be written of a line that was begun.
+    rest: Vec<u8>,
+}
+
+/// How a stream is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum WriteMode {
+    /// It does not block.
+    Anew,
+    /// By sends that do not.
+    Send,
+    /// As it is.
+    Given,
+}
+
+impl OutputStream {
+    /// A socket of our own.
+    pub(super) fn own(socket: OwnedFd) -> Self {
+        Self::new(Descriptor::Own(Arc::new(socket)), false)
+    }
+
+    /// Writes as [`StdStreams::put`], and waits for room, but not longer than `patience`.
+    ///
+    /// # Errors
+    /// [`io::ErrorKind::WouldBlock`] where there was no room, and what the system says.
+    pub(super) fn put_within(&mut self, lines: &[u8], patience: Duration) -> io::Result<()> {
+        let until = Instant::now() + patience;
+        loop {
+            let end = self.put(lines);
+            let left = until.saturating_duration_since(Instant::now());
+            let refused = end.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock);
+            if !refused || left.is_zero() {
+                return end;
+            }
+            self.descriptor.has_capacity(PollTimeout::try_from(left).unwrap_or(PollTimeout::MAX));
+        }
+    }
+
+    fn new(given: Descriptor, anew: bool) -> Self {
+        let (way, descriptor) = match given.kind() {
+            StreamKind::Socket => (WriteMode::Send, given),
+            StreamKind::Opens if anew => match given.reopened() {
+                Ok(own) => (WriteMode::Anew, own),
+                // There is no /proc, or it is another user's.
+                Err(_) => (WriteMode::Given, given),
+            },
+            StreamKind::Opens | StreamKind::Other => (WriteMode::Given, given),
+        };
+        Self { descriptor, way, rest: Vec::new() }
+    }
+
+    fn put(&mut self, lines: &[u8]) -> io::Result<()> {
+        while !self.rest.is_empty() {
+            let count = self.write(&self.rest)?;
+            self.rest.drain(..count);
+        }
+        let count = self.write(lines)?;
+        self.rest.extend_from_slice(&lines[count..]);
+        Ok(())
+    }
+
+    /// Writes without waiting. Returns how many bytes were written, at least one.
+    fn write(&self, bytes: &[u8]) -> io::Result<usize> {
+        // Also where it would not block: or the short lines would be written that fill a pipe to its last byte, and the
+        // long ones lost.
+        if !self.descriptor.has_capacity(PollTimeout::ZERO) {
+            return Err(io::ErrorKind::WouldBlock.into());
+        }
+        let quiet = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+        loop {
+            let written = self.descriptor.with(|descriptor| match self.way {
+                WriteMode::Send => send(descriptor.as_raw_fd(), bytes, quiet),
+                WriteMode::Anew | WriteMode::Given => write(descriptor, bytes),
+            });
+            match written {
+                Err(Errno::EINTR) => {}
+                Ok(0) if !bytes.is_empty() => return Err(io::ErrorKind::WriteZero.into()),
+                written => return Ok(written?),
+            }
+        }
+    }
+}
+
+/// The descriptor of a stream. A standard one is meant by its number: what stands there changes when a program detaches.
+#[derive(Clone, Debug)]
+enum Descriptor {
+    Output,
+    Errors,
+    Own(Arc<OwnedFd>),
+}
+
+/// What kinds of streams there are, as far as it matters here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum StreamKind {
+    /// A pipe or a terminal. A file that is opened anew would be written from its beginning.
+    Opens,
+    Socket,
+    Other,
+}
+
+impl Descriptor {
+    fn with<T>(&self, what: impl FnOnce(BorrowedFd<'_>) -> T) -> T {
+        match self {
+            Self::Output => what(io::stdout().as_fd()),
+            Self::Errors => what(io::stderr().as_fd()),
+            Self::Own(own) => what(own.as_fd()),
+        }
+    }
+
+    fn kind(&self) -> StreamKind {
+        self.with(|descriptor| {
+            let file = descriptor.try_clone_to_owned().map(File::from);
+            let Ok(kind) = file.and_then(|file| file.metadata()).map(|metadata| metadata.file_type()) else {
+                return StreamKind::Other;
+            };
+            match kind {
+                kind if kind.is_socket() => StreamKind::Socket,
+                kind if kind.is_fifo() || descriptor.is_terminal() => StreamKind::Opens,
+                _ => StreamKind::Other,
+            }
+        })
+    }
+
+    /// The same pipe or terminal, without blocking.
+    fn reopened(&self) -> io::Result<Self> {
+        let path = self.with(|descriptor| format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
+        let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
+        let own = OpenOptions::new().write(true).custom_flags(flags.bits()).open(path)?;
+        Ok(Self::Own(Arc::new(own.into())))
+    }
+
+    /// Whether something can be written, as far as the system knows: or else an error is to be had.
+    fn has_capacity(&self, timeout: PollTimeout) -> bool {
+        self.with(|descriptor| {
+            let mut fds = [PollFd::new(descriptor, PollFlags::POLLOUT)];
+            let polled = poll(&mut fds, timeout);
+            polled.is_ok_and(|_| fds.iter().any(|fd| fd.any().unwrap_or_default()))
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{PipeReader, PipeWriter, Read, Write};
+    use std::os::unix::net::UnixStream;
+    use std::sync::mpsc;
+
+    /// A pipe that takes no more, and how many bytes are in it.
+    fn full_pipe() -> (PipeReader, PipeWriter, usize) {
+        let (reader, writer) = io::pipe().unwrap();
+        let streams = StdStreams::to(writer.try_clone().unwrap());
+        let mut bytes = 0;
+        while streams.write(StdStream::Errors, &[b'.'; WRITE_BYTES_MAX]).is_ok() {
+            bytes += WRITE_BYTES_MAX;
+        }
+        (reader, writer, bytes)
+    }
+
+    fn refused(end: &io::Result<()>) -> bool {
+        end.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::WouldBlock)
+    }
+
+    #[test]
+    fn a_pipe_without_room_refuses_lines_and_has_none_of_them() {
+        for anew in [true, false] {
+            let (mut reader, writer, bytes) = full_pipe();
+            let streams = StdStreams::with(writer, anew);
+            assert!(refused(&streams.write(StdStream::Errors, b"lost\n")));
+            reader.read_exact(&mut vec![0; bytes]).unwrap();
+            streams.write(StdStream::Output, b"written\n").unwrap();
+            drop(streams);
+            let mut text = String::new();
+            reader.read_to_string(&mut text).unwrap();
+            assert_eq!(text, "written\n");
+        }
+    }
+
+    #[test]
+    fn the_flag_of_who_shares_a_pipe_is_left_alone() {
+        let (_reader, writer) = io::pipe().unwrap();
+        let streams = StdStreams::to(writer.try_clone().unwrap());
+        assert_eq!(streams.lock().errors.way, WriteMode::Anew);
+        let flags = nix::fcntl::fcntl(&writer, nix::fcntl::FcntlArg::F_GETFL).unwrap();
+        assert!(!OFlag::from_bits_truncate(flags).contains(OFlag::O_NONBLOCK));
+    }
+
+    #[test]
+    fn who_waits_for_room_holds_nobody_else_up() {
+        for anew in [true, false] {
+            let (mut reader, writer, bytes) = full_pipe();
+            let streams = StdStreams::with(writer, anew);
+            let waiting = streams.clone();
+            let waits = thread::spawn(move || {
+                let line = [b'x'; WRITE_BYTES_MAX];
+                (0..100).try_for_each(|_| waiting.put_patiently(StdStream::Output, &line))
+            });
+            let (done, ended) = mpsc::channel();
+            let mut rest = reader.try_clone().unwrap();
+            thread::spawn(move || {
+                // Room for one line at a time, which each takes where it can.
+                for _ in 0..50 {
+                    reader.read_exact(&mut [0; WRITE_BYTES_MAX]).unwrap();
+                    for _ in 0..10 {
+                        let end = streams.write(StdStream::Errors, &[b'y'; WRITE_BYTES_MAX]);
+                        assert!(end.is_ok() || refused(&end));
+                    }
+                }
+                done.send(()).unwrap();
+            });
+            ended.recv_timeout(Duration::from_secs(60)).expect("who does not wait to have gone on");
+            let mut all = Vec::new();
+            rest.read_to_end(&mut all).unwrap();
+            waits.join().unwrap().unwrap();
+            let whole = all.chunks(WRITE_BYTES_MAX).all(|chunk| chunk.iter().all(|byte| *byte == chunk[0]));
+            assert!(whole && all.len() >= bytes, "a line is torn");
+        }
+    }
+
+    #[test]
+    fn a_line_that_was_begun_is_ended_first() {
+        let (mut reader, writer) = UnixStream::pair().unwrap();
+        nix::sys::socket::setsockopt(&writer, nix::sys::socket::sockopt::SndBuf, &4096).unwrap();
+        let streams = StdStreams::to(writer);
+        assert_eq!(streams.lock().errors.way, WriteMode::Send);
+        let long = vec![b'x'; 1_000_000];
+        streams.write(StdStream::Errors, &long).unwrap();
+        assert!(!streams.lock().errors.rest.is_empty(), "a socket that takes any amount");
+        assert!(refused(&streams.write(StdStream::Errors, b"lost\n")));
+        let reading = thread::spawn(move || {
+            let mut all = Vec::new();
+            reader.read_to_end(&mut all).map(|_| all)
+        });
+        streams.put_patiently(StdStream::Errors, b"\nlast").unwrap();
+        drop(streams);
+        let all = reading.join().unwrap().unwrap();
+        assert_eq!(all, [long, b"\nlast".to_vec()].concat());
+    }
+
+    #[test]
+    fn a_file_is_written_where_it_ends() {
+        let mut file = tempfile::tempfile().unwrap();
+        file.write_all(b"before\n").unwrap();
+        let streams = StdStreams::to(file.try_clone().unwrap());
+        streams.write(StdStream::Errors, b"a line\n").unwrap();
+        io::Seek::rewind(&mut file).unwrap();
+        let mut text = String::new();
+        file.read_to_string(&mut text).unwrap();
+        assert_eq!(text, "before\na line\n");
+    }
+
+    #[test]
+    fn a_reader_that_has_gone_is_an_error_and_not_waited_for() {
+        for anew in [true, false] {
+            let (reader, writer, _) = full_pipe();
+            let streams = StdStreams::with(writer, anew);
+            drop(reader);
+            let error = streams.put_patiently(StdStream::Errors, b"lost\n").unwrap_err();
+            assert_eq!(error.kind(), io::ErrorKind::BrokenPipe);
+        }
+    }
+}

@@ -1,0 +1,38 @@
+//! How long anything is waited for before the test is given up.
+
+use nix::sys::signal::{Signal, kill};
+use nix::unistd::Pid;
+use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
+use std::thread;
+use std::time::Duration;
+
+/// The longest wait for anything. An event that comes is acted upon at once, so this costs only who fails.
+pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
+
+/// The result of `wait`, which blocks until `what` happens.
+pub(crate) fn with_timeout<T: Send + 'static>(what: &str, wait: impl FnOnce() -> T + Send + 'static) -> T {
+    let (sender, receiver) = mpsc::sync_channel(1);
+    // Nobody waits any more when this fails.
+    thread::spawn(move || sender.send(wait()).ok());
+    receiver.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error} after {PATIENCE:?}"))
+}
+
+/// Kills a process that lasts for too long: what waits for it, for what it writes or for its connection goes on, and fails.
+#[derive(Debug)]
+pub(crate) struct TestDeadline {
+    _until_dropped: SyncSender<()>,
+}
+
+impl TestDeadline {
+    /// Of this process, until this is dropped; that is to be before its number may be another's.
+    pub(crate) fn for_process(pid: Pid) -> Self {
+        let (sender, receiver) = mpsc::sync_channel(0);
+        thread::spawn(move || {
+            if receiver.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
+                eprintln!("dc_lock has not ended after {PATIENCE:?}: killing it");
+                kill(pid, Signal::SIGKILL).ok();
+            }
+        });
+        Self { _until_dropped: sender }
+    }
+}

@@ -1,0 +1,103 @@
+//! Peers that say nothing, the wrong thing, or goodbye.
+
+use super::*;
+
+#[test]
+fn an_idle_link_is_pinged_and_a_silent_one_broken() {
+    let mut bench = Bench::up(true);
+    assert_eq!(bench.link.deadline(), Some(Time::from_ms(1_000 + PING_INTERVAL_MS)));
+    bench.pass_ms(PING_INTERVAL_MS);
+    let ping = bench.expect("PING").head;
+    bench.answer(ping, &[]);
+    bench.pass_ms(PING_INTERVAL_MS);
+    assert_eq!(bench.asked(), ["PING"]);
+    bench.pass_ms(5_999);
+    bench.now = bench.now.after_ms(1);
+    assert_eq!(bench.link.tick(bench.now), Err(LockLinkError::Silent { silent_ms: 6_000 }));
+}
+
+#[test]
+fn a_blocked_request_is_no_silence() {
+    let mut bench = Bench::up(true);
+    bench.ask(acquire("k", WaitLimit::Forever));
+    for _ in 0..10 {
+        bench.pass_ms(PING_INTERVAL_MS);
+        let ping = bench.expect("PING").head;
+        bench.answer(ping, &[]);
+    }
+    bench.grant("ACQUIRE");
+}
+
+#[test]
+fn an_answer_that_does_not_come_is_missed() {
+    let mut bench = Bench::up(true);
+    bench.ask(acquire("k", WaitLimit::Now));
+    bench.pass_ms(5_000);
+    let ping = bench.expect("PING").head;
+    bench.answer(ping, &[]);
+    bench.pass_ms(1_000);
+    assert!(matches!(bench.error(), LockError::NoAnswer));
+    bench.grant("ACQUIRE");
+    assert_eq!(bench.asked(), ["RELEASE"]);
+}
+
+#[test]
+fn the_peer_is_answered_and_obeyed() {
+    let mut bench = Bench::up(true);
+    let mut out = Vec::new();
+    Ping { uid: 99 }.write_request(&mut out);
+    bench.receive(&out).unwrap();
+    let answered = bench.link.outbox().pending().to_vec();
+    out.clear();
+    Ping { uid: 99 }.write_response(&mut out);
+    assert_eq!(answered, out);
+    out.clear();
+    write_message(&mut out, MessageHead::request(1, Operation::Link(LinkOperation::GoAway)), &[]);
+    assert_eq!(bench.receive(&out), Err(LockLinkError::GoAway));
+}
+
+#[test]
+fn what_was_not_asked_is_a_fault() {
+    let mut bench = Bench::up(true);
+    let mut out = Vec::new();
+    Ping { uid: 99 }.write_response(&mut out);
+    assert_eq!(bench.receive(&out), Err(LockLinkError::Unasked));
+    let mut bench = Bench::up(true);
+    bench.ask(acquire("k", WaitLimit::Forever));
+    let uid = bench.expect("ACQUIRE").head.uid;
+    out.clear();
+    Ping { uid }.write_response(&mut out);
+    assert_eq!(bench.receive(&out), Err(LockLinkError::OtherOperation));
+}
+
+#[test]
+fn closing_tells_everybody_and_says_bye() {
+    let mut bench = Bench::up(true);
+    let hold = bench.hold("k");
+    bench.ask(acquire("other", WaitLimit::Forever));
+    bench.link.close(bench.now);
+    assert!(matches!(bench.error(), LockError::Closed));
+    assert_eq!(bench.loss(hold), Loss::Closed);
+    bench.ask(LockCall::Stats);
+    assert!(matches!(bench.error(), LockError::Closed));
+    assert!(!bench.link.is_closed());
+    bench.status("BYE", LockStatus::Ok);
+    assert!(bench.link.is_closed());
+}
+
+#[test]
+fn each_status_has_its_error() {
+    for (status, text) in [
+        (LockStatus::ErrorMaxLocks, "MaxLocks"),
+        (LockStatus::ErrorMaxWaiters, "MaxWaiters"),
+        (LockStatus::ErrorLimitMismatch, "LimitMismatch"),
+        (LockStatus::ErrorUnsupported, "Unsupported"),
+        (LockStatus::ErrorAuth, "Auth"),
+        (LockStatus::Error, "Refused(Error)"),
+    ] {
+        let mut bench = Bench::up(true);
+        bench.ask(acquire("k", WaitLimit::Forever));
+        bench.status("ACQUIRE", status);
+        assert_eq!(format!("{:?}", bench.error()), text);
+    }
+}

@@ -1,0 +1,11 @@
+//! The agent: its local connections, and the multiplexer that carries their requests over one link.
+
+mod frames;
+pub(crate) mod held;
+mod lines;
+pub mod local;
+mod local_table;
+mod locks;
+pub mod multiplexer;
+pub(crate) mod pending_locks;
+mod protocol;

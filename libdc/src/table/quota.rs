@@ -1,0 +1,129 @@
+//! Room within limits that several tables share.
+//!
+//! A session is stored only with room that was taken for it before, so the limits hold at every moment and not
+//! just in the end. Room taken belongs to who took it, until it is given back.
+//!
+//! Invariant: what is taken never exceeds the limits. No lock, no panic.
+
+use super::session::{SessionLimits, SessionTable};
+use std::sync::atomic::{AtomicU64, Ordering};
+
+/// An amount of room.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub(super) struct Quota {
+    pub(super) sessions: u64,
+    pub(super) bytes: u64,
+}
+
+impl Quota {
+    /// What the sessions of `table` take up.
+    pub(super) const fn taken_by(table: &SessionTable) -> Self {
+        Self { sessions: table.len() as u64, bytes: table.bytes() }
+    }
+
+    /// This and `other`.
+    pub(super) const fn plus(self, other: Self) -> Self {
+        Self { sessions: self.sessions + other.sessions, bytes: self.bytes + other.bytes }
+    }
+
+    /// What of this `other` does not cover.
+    pub(super) const fn less(self, other: Self) -> Self {
+        Self {
+            sessions: self.sessions.saturating_sub(other.sessions),
+            bytes: self.bytes.saturating_sub(other.bytes),
+        }
+    }
+}
+
+/// How much of the limits is taken.
+pub(super) struct SharedQuota {
+    limits: SessionLimits,
+    // Each is exact by itself, and nothing else is read on the strength of them: relaxed order will do.
+    sessions: AtomicU64,
+    bytes: AtomicU64,
+}
+
+impl SharedQuota {
+    pub(super) const fn new(limits: SessionLimits) -> Self {
+        Self { limits, sessions: AtomicU64::new(0), bytes: AtomicU64::new(0) }
+    }
+
+    /// Takes what `room` lacks of `needed`; if that is not there, nothing.
+    pub(super) fn top_up(&self, room: &mut Quota, needed: Quota) -> bool {
+        let lacking = needed.less(*room);
+        if !acquire(&self.sessions, lacking.sessions, self.limits.sessions_max()) {
+            return false;
+        }
+        if !acquire(&self.bytes, lacking.bytes, self.limits.bytes_max()) {
+            self.give_back(Quota { bytes: 0, ..lacking });
+            return false;
+        }
+        *room = room.plus(lacking);
+        true
+    }
+
+    /// Makes room that was taken available to all.
+    pub(super) fn give_back(&self, room: Quota) {
+        if room.sessions > 0 {
+            self.sessions.fetch_sub(room.sessions, Ordering::Relaxed);
+        }
+        if room.bytes > 0 {
+            self.bytes.fetch_sub(room.bytes, Ordering::Relaxed);
+        }
+    }
+
+    /// All that is taken.
+    #[cfg(test)]
+    pub(super) fn taken(&self) -> Quota {
+        Quota { sessions: self.sessions.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
+    }
+}
+
+fn acquire(taken: &AtomicU64, amount: u64, most: u64) -> bool {
+    let more = |taken: u64| taken.checked_add(amount).filter(|sum| *sum <= most);
+    amount == 0 || taken.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::table::hash_index::ENTRIES_MAX;
+
+    const fn room(sessions: u64, bytes: u64) -> Quota {
+        Quota { sessions, bytes }
+    }
+
+    #[test]
+    fn takes_all_or_nothing() {
+        let shared = SharedQuota::new(SessionLimits { sessions: 2, bytes: 100 });
+        let mut mine = Quota::default();
+        assert!(shared.top_up(&mut mine, room(1, 90)));
+        let mut other = Quota::default();
+        assert!(!shared.top_up(&mut other, room(1, 11)), "the bytes are not there");
+        assert_eq!((other, shared.taken()), (Quota::default(), room(1, 90)));
+        assert!(shared.top_up(&mut other, room(1, 10)));
+        assert!(!shared.top_up(&mut room(0, 1), room(1, 1)), "the sessions are not there");
+        shared.give_back(mine);
+        assert_eq!(shared.taken(), room(1, 10));
+    }
+
+    #[test]
+    fn what_one_has_needs_not_be_taken() {
+        let shared = SharedQuota::new(SessionLimits { sessions: 1, bytes: 100 });
+        let mut mine = Quota::default();
+        assert!(shared.top_up(&mut mine, room(1, 60)));
+        assert!(shared.top_up(&mut mine, room(1, 100)));
+        assert_eq!((mine, shared.taken()), (room(1, 100), room(1, 100)));
+        assert!(shared.top_up(&mut mine, room(1, 5)));
+        assert_eq!(mine.less(room(1, 5)), room(0, 95));
+    }
+
+    #[test]
+    fn no_limit_is_the_limit_of_the_numbers() {
+        let shared = SharedQuota::new(SessionLimits::default());
+        let mut mine = Quota::default();
+        assert!(shared.top_up(&mut mine, room(u64::from(ENTRIES_MAX), u64::MAX)));
+        assert!(!shared.top_up(&mut Quota::default(), room(1, 0)));
+        assert!(!shared.top_up(&mut Quota::default(), room(0, 1)));
+    }
+}

@@ -1,0 +1,51 @@
+//! A directory for the files of one test.
+
+use std::fs;
+use std::os::unix::fs::PermissionsExt;
+use std::path::{Path, PathBuf};
+use tempfile::TempDir;
+
+/// A directory of its own, removed when dropped.
+#[derive(Debug)]
+pub struct TestDir {
+    directory: TempDir,
+}
+
+impl TestDir {
+    /// An empty directory that other users may enter, as `/tmp`, and remove nothing from.
+    #[must_use]
+    pub fn new() -> Self {
+        let directory = tempfile::Builder::new().prefix("dc-").tempdir().expect("a temporary directory");
+        let mode = fs::Permissions::from_mode(0o1777);
+        fs::set_permissions(directory.path(), mode).expect("the mode of a directory of ours");
+        Self { directory }
+    }
+
+    /// The path of `name` in it.
+    #[must_use]
+    pub fn file(&self, name: &str) -> PathBuf {
+        self.directory.path().join(name)
+    }
+
+    /// Its path.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        self.directory.path()
+    }
+
+    /// The names of what is in it.
+    #[must_use]
+    pub fn names(&self) -> Vec<String> {
+        let entries = fs::read_dir(self.path()).expect("a directory of ours");
+        let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
+        let mut names: Vec<String> = entries.map(|entry| name(entry.expect("an entry of it"))).collect();
+        names.sort_unstable();
+        names
+    }
+}
+
+impl Default for TestDir {
+    fn default() -> Self {
+        Self::new()
+    }
+}
