@@ -32,6 +32,7 @@ use tokio_util::task::TaskTracker;
 /// Longest wait for a peer to read its answer and close.
 const LINGER_MAX: Duration = Duration::from_secs(5);
 
+// docs: begin
 fn main() -> Result<(), Box<dyn Error>> {
     let supervisor = Notifier::from_environment()?;
     let listeners = SocketActivation::from_environment()?.listeners()?;
@@ -62,6 +63,7 @@ async fn serve(listeners: Vec<Listener>, supervisor: &Notifier) -> io::Result<()
     connections.wait().await;
     Ok(())
 }
+// docs: end
 
 /// Can be stopped at any time: a connection is in the socket's queue, or it has its task.
 async fn accept(listener: ThrottledListener, connections: TaskTracker) {

@@ -14,8 +14,8 @@ use std::sync::OnceLock;
 const PROGRAMS: &str = "DC_PROGRAMS";
 const PACKAGES: [&str; 7] =
     ["dc-server", "dc-client", "dc-lock", "dc-master", "dc-snoop", "dc-test", "dc-tests"];
-/// The examples of dc-daemon that are started too.
-const EXAMPLES: [&str; 1] = ["good_child"];
+/// The examples that are started too, each with its package.
+const EXAMPLES: [(&str, &str); 3] = [("dc-daemon", "good_child"), ("libdc", "locks"), ("libdc", "sessions")];
 
 /// Where the programs are. They have been built on return.
 #[must_use]
@@ -27,10 +27,11 @@ pub fn directory() -> &'static Path {
     })
 }
 
-/// The path of a program, such as `dc_server`, or of an example of dc-daemon.
+/// The path of a program, such as `dc_server`, or of an example.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let path = if EXAMPLES.contains(&name) { example(name) } else { directory().join(name) };
+    let is_example = EXAMPLES.iter().any(|(_, example)| *example == name);
+    let path = if is_example { example(name) } else { directory().join(name) };
     assert!(path.exists(), "there is no {}: cargo build --workspace", path.display());
     path
 }
@@ -42,12 +43,8 @@ fn example(name: &str) -> PathBuf {
         return directory().join(name);
     }
     BUILT.get_or_init(|| {
-        build_with(
-            &["--package", "dc-daemon"]
-                .into_iter()
-                .chain(EXAMPLES.iter().flat_map(|name| ["--example", name]))
-                .collect::<Vec<_>>(),
-        );
+        let arguments = EXAMPLES.iter().flat_map(|(package, name)| ["--package", package, "--example", name]);
+        build_with(&arguments.collect::<Vec<_>>());
     });
     directory().join("examples").join(name)
 }
