@@ -180,7 +180,7 @@ pub struct LineEvent<'a> {
 mod tests {
     use super::*;
     use crate::decode::MessageKind;
-    use crate::observe::half::ANSWER_BYTES_MAX;
+    use crate::observe::half::{ANSWER_BYTES_MAX, sender_of_text};
     use libdc::limits::LINE_BYTES_MAX;
     use libdc::wire::frame::{LinkOperation, LockOperation, MessageHead, Operation, SessionOperation};
     use libdc::wire::line::LineCommand;
