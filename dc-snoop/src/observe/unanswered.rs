@@ -9,7 +9,7 @@ use libdc::limits::LINK_IN_FLIGHT_MAX;
 use libdc::wire::frame::{LinkOperation, Operation};
 use libdc::wire::lock::LockAction;
 use libdc::wire::message::MessageRef;
-use std::collections::{HashMap, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 use std::time::Duration;
 
 /// The request that a response answers.
@@ -30,7 +30,7 @@ pub struct MatchedRequest {
 /// The requests of one end that wait for their answers.
 #[derive(Debug, Default)]
 pub(super) struct UnansweredRequests {
-    by_uid: HashMap<u32, VecDeque<UnansweredRequest>>,
+    by_uid: BTreeMap<u32, VecDeque<UnansweredRequest>>,
     /// How many that is.
     with_uid: usize,
     /// Those of the text protocol.
