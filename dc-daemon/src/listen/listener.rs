@@ -206,6 +206,7 @@ mod tests {
     use crate::fds::tests::{alone, inheritable};
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
     use std::net::TcpStream;
+    use std::io;
     use std::os::unix::net::UnixStream;
 
     fn bind(text: &str) -> Result<Listener, ListenError> {
