@@ -36,6 +36,27 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
+/// The directory with the programs of the last release, which `tests/last-release` has built on return. `None` if that
+/// fails, as in a clone without history; under `DISTCACHE_TESTS_REQUIRE=1` it must not.
+#[must_use]
+pub fn last_release() -> Option<&'static Path> {
+    static DIRECTORY: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let build = || {
+        let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/last-release"));
+        let own = env::current_exe().expect("the path of this program");
+        script.envs(Build::of(&own).map(|build| ("CARGO_TARGET_DIR", build.target_directory)));
+        let done = script.output().expect("tests/last-release can be run");
+        if done.status.success() {
+            return Some(PathBuf::from(String::from_utf8_lossy(&done.stdout).trim_end()));
+        }
+        let why = String::from_utf8_lossy(&done.stderr);
+        assert!(env::var_os("DISTCACHE_TESTS_REQUIRE").is_none_or(|value| value != "1"), "{script:?}: {why}");
+        println!("skipped, the programs of the last release can't be built: {why}");
+        None
+    };
+    DIRECTORY.get_or_init(build).as_deref()
+}
+
 /// Where an example is. It has been built on return.
 fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
