@@ -31,6 +31,10 @@ pub mod net;
 #[cfg(feature = "daemon")]
 pub mod process;
 pub mod proto;
+#[cfg(all(test, feature = "daemon", target_os = "linux"))]
+#[path = "../../tests/src/harness/require.rs"]
+#[allow(unreachable_pub, reason = "public in the harness, where the file stands")]
+mod require;
 pub mod service;
 pub mod table;
 pub mod time;

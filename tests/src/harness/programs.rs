@@ -38,7 +38,9 @@ pub fn program(name: &str) -> PathBuf {
 fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     if env::var_os(PROGRAMS).is_some() {
-        return directory().join(name);
+        // A target directory of cargo has them in a folder.
+        let in_target = directory().join("examples").join(name);
+        return if in_target.exists() { in_target } else { directory().join(name) };
     }
     BUILT.get_or_init(|| {
         build_with(

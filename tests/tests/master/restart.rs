@@ -7,6 +7,7 @@ use dc_tests::harness::master::Master;
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::Launch;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::require::skip;
 use dc_tests::harness::server::Server;
 use std::path::{Path, PathBuf};
 use std::process::Command;
@@ -29,7 +30,7 @@ fn python() -> Option<PathBuf> {
     let path = asked.ok().filter(|output| output.status.success()).map(|output| output.stdout);
     let path = path.and_then(|path| String::from_utf8(path).ok()).map(|path| PathBuf::from(path.trim()));
     if path.is_none() {
-        eprintln!("skipped: there is no python3");
+        skip("python3 is not installed");
     }
     path
 }

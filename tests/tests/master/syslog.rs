@@ -6,6 +6,7 @@ use dc_tests::harness::patience::{PATIENCE, patiently};
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::Launch;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::require::skip;
 use nix::sys::signal::Signal;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
@@ -25,7 +26,7 @@ fn syslog(place: &Place) -> UnixDatagram {
 fn launch(place: &Place) -> Option<Launch> {
     let works = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: nothing can be mounted in a space of its own");
+        skip("no mount namespace can be made (unshare -m)");
         return None;
     }
     let launch =

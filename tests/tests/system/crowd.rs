@@ -4,6 +4,7 @@ use dc_tests::harness::agent::Agent;
 use dc_tests::harness::connection::{Connection, NOTOK, OK};
 use dc_tests::harness::process::{Launch, Process};
 use dc_tests::harness::relay::{Relay, Way};
+use dc_tests::harness::require::skip;
 use dc_tests::harness::server::Server;
 use libdc::process::file_limit;
 use libdc::wire::frame::SessionOperation;
@@ -20,7 +21,7 @@ static CROWDED: Mutex<()> = Mutex::new(());
 fn crowd(count: u64) -> Option<MutexGuard<'static, ()>> {
     let files_max = file_limit::raise().unwrap();
     if files_max < count + SPARE_FILES {
-        eprintln!("skipped: {count} connections, but at most {files_max} open files (ulimit -Hn)");
+        skip(&format!("{count} connections, but at most {files_max} open files (ulimit -Hn)"));
         return None;
     }
     Some(CROWDED.lock().unwrap_or_else(PoisonError::into_inner))

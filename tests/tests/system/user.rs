@@ -5,6 +5,7 @@ use dc_tests::harness::connection::{Connection, NOTOK};
 use dc_tests::harness::daemon::Daemon;
 use dc_tests::harness::place::Place;
 use dc_tests::harness::process::{Launch, Process, status};
+use dc_tests::harness::require::skip;
 use dc_tests::harness::server::Server;
 use dc_tests::harness::supervisor::Supervisor;
 use nix::fcntl::OFlag;
@@ -18,7 +19,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 fn nobody() -> Option<User> {
     let nobody = geteuid().is_root().then(|| User::from_name("nobody").unwrap()).flatten();
     if nobody.is_none() {
-        eprintln!("skipped: not root, or there is no user nobody");
+        skip("not root, or there is no user nobody");
     }
     nobody
 }
