@@ -38,13 +38,13 @@ pub fn program(name: &str) -> PathBuf {
 fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     if env::var_os(PROGRAMS).is_some() {
-        // A target directory of cargo has them in a folder.
-        let in_target = directory().join("examples").join(name);
-        return if in_target.exists() { in_target } else { directory().join(name) };
+        return directory().join(name);
     }
     BUILT.get_or_init(|| {
+        // Of the whole workspace, as `cargo test --workspace` builds it: for libdc alone the features of the
+        // dependencies differ, and most would be built again.
         build_with(
-            &["--package", "libdc"]
+            &["--workspace"]
                 .into_iter()
                 .chain(EXAMPLES.iter().flat_map(|name| ["--example", name]))
                 .collect::<Vec<_>>(),

@@ -1,8 +1,8 @@
 //! What a test needs of the system, such as root, namespaces or a tool.
 //!
-//! Where it is missing, the test reports that it is skipped, and passes. With `DISTCACHE_TESTS_REQUIRE=1` it fails
-//! instead, so a complete environment cannot lose tests silently; `.ci/run` sets it. Crates below `dc-tests` include
-//! this file by its path, so it uses only the standard library.
+//! Where it is missing, the test reports that it is skipped, and passes. With `DISTCACHE_TESTS_REQUIRE=1` it
+//! fails instead, so a complete environment cannot lose tests silently; `.ci/run` sets it. Crates below
+//! `dc-tests` include this file by its path, so it uses only the standard library.
 
 use std::env;
 use std::io::{self, Write};
