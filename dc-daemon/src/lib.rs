@@ -26,6 +26,10 @@ pub mod log;
 pub mod notify;
 pub mod pidfile;
 pub mod privileges;
+#[cfg(test)]
+#[path = "../../tests/src/harness/require.rs"]
+#[allow(unreachable_pub, reason = "public in the harness, where the file stands")]
+mod require;
 pub mod service_manager;
 pub mod signals;
 mod socket_options;

@@ -108,7 +108,8 @@ impl Notifier {
 
     /// What the service is doing, in a line for an operator.
     pub fn status(&self, text: &str) {
-        let text = &text[..text.floor_char_boundary(STATUS_BYTES_MAX)];
+        let kept = &text.as_bytes()[..text.len().min(STATUS_BYTES_MAX)];
+        let text = kept.utf8_chunks().next().map_or("", |chunk| chunk.valid());
         self.send("STATUS", &text.replace(char::is_control, " "));
     }
 

@@ -25,6 +25,10 @@ mod notify_socket;
 mod options;
 mod output;
 mod process;
+#[cfg(test)]
+#[path = "../../tests/src/harness/require.rs"]
+#[allow(unreachable_pub, reason = "public in the harness, where the file stands")]
+mod require;
 mod run;
 mod signals;
 mod sockets;

@@ -1,5 +1,6 @@
 //! What `-completions` prints, as the shells read it. A shell that is not installed is said to be skipped.
 
+use crate::require::skip;
 use crate::sample::{PROGRAM, Sample, message, parse};
 use dc_cli::Exit;
 use std::fs;
@@ -47,7 +48,7 @@ fn lines(shell: &str, arguments: &[&str], line: &str) -> Option<Vec<String>> {
     fs::write(&path, script(shell)).unwrap();
     let output = match run(shell, arguments, &path, line).output() {
         Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-            eprintln!("skipped: {shell} is not installed");
+            skip(&format!("{shell} is not installed"));
             return None;
         }
         output => output.unwrap(),

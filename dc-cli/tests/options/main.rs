@@ -11,6 +11,10 @@ mod mistake;
 #[cfg(test)]
 mod process;
 #[cfg(test)]
+#[path = "../../../tests/src/harness/require.rs"]
+#[allow(unreachable_pub, reason = "public in the harness, where the file stands")]
+mod require;
+#[cfg(test)]
 mod sample;
 #[cfg(test)]
 mod usage;

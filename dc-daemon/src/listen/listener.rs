@@ -205,8 +205,8 @@ mod tests {
     use super::*;
     use crate::fds::tests::{alone, inheritable};
     use nix::fcntl::{FcntlArg, FdFlag, fcntl};
-    use std::net::TcpStream;
     use std::io;
+    use std::net::TcpStream;
     use std::os::unix::net::UnixStream;
 
     fn bind(text: &str) -> Result<Listener, ListenError> {

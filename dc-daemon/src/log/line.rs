@@ -83,7 +83,8 @@ pub(super) fn one_line(line: &[u8], colour: bool) -> Cow<'_, [u8]> {
 /// `text` cut to `bytes` at a character's border.
 pub(super) fn cut(text: &mut String, bytes: usize) {
     if text.len() > bytes {
-        text.truncate(text.floor_char_boundary(bytes.saturating_sub('…'.len_utf8())));
+        let kept = &text.as_bytes()[..bytes.saturating_sub('…'.len_utf8())];
+        text.truncate(kept.utf8_chunks().next().map_or(0, |chunk| chunk.valid().len()));
         // Writing to a String does not fail.
         text.write_char('…').ok();
     }

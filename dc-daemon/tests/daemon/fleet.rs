@@ -3,6 +3,7 @@
 //! The test is the reaper of orphans, so a daemon and its custodian are its children once their starter is gone,
 //! and it waits for their end as for any child's.
 
+use crate::require::skip;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::{WaitStatus, waitpid};
 use nix::unistd::Pid;
@@ -179,11 +180,11 @@ pub(crate) fn text(output: &Output) -> String {
     String::from_utf8(output.stderr.clone()).unwrap()
 }
 
-/// Whether the test can do what only root can; says so if not.
+/// Whether the test runs as root; reports that it is skipped if not.
 pub(crate) fn is_root() -> bool {
     let root = nix::unistd::geteuid().is_root();
     if !root {
-        println!("skipped: not root");
+        skip("not root");
     }
     root
 }

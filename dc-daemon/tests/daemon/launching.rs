@@ -1,6 +1,6 @@
 //! Starting: what the starter learns, the pidfile, signals.
 
-use crate::fleet::{DaemonDir, descriptors, is_root, proc, status, terminate, text};
+use crate::fleet::{DaemonDir, descriptors, proc, status, terminate, text};
 use crate::probe::STATUS_FAILED;
 use nix::sys::signal::{Signal, kill};
 use nix::sys::wait::WaitStatus;
@@ -168,7 +168,7 @@ fn an_unknown_user_is_an_error() {
 fn only_root_becomes_another_user() {
     let place = DaemonDir::sticky();
     let mut probe = place.probe(&["user=4711"]);
-    if is_root() {
+    if nix::unistd::geteuid().is_root() {
         probe.uid(65534);
     }
     let output = probe.output().unwrap();

@@ -8,6 +8,9 @@ mod fleet;
 mod launching;
 mod leftovers;
 mod probe;
+#[path = "../../../tests/src/harness/require.rs"]
+#[allow(unreachable_pub, reason = "public in the harness, where the file stands")]
+mod require;
 
 use libtest_mimic::{Arguments, Trial};
 use std::process::ExitCode;

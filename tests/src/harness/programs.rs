@@ -44,7 +44,7 @@ pub fn last_release() -> Option<&'static Path> {
     let build = || {
         let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/last-release"));
         let own = env::current_exe().expect("the path of this program");
-        script.envs(Build::of(&own).map(|build| ("CARGO_TARGET_DIR", build.target_directory)));
+        script.envs(ProgramBuild::from_path(&own).map(|build| ("CARGO_TARGET_DIR", build.target_directory)));
         let done = script.output().expect("tests/last-release can be run");
         if done.status.success() {
             return Some(PathBuf::from(String::from_utf8_lossy(&done.stdout).trim_end()));
@@ -64,8 +64,10 @@ fn example(name: &str) -> PathBuf {
         return directory().join(name);
     }
     BUILT.get_or_init(|| {
-        let arguments = EXAMPLES.iter().flat_map(|(package, name)| ["--package", package, "--example", name]);
-        build_with(&arguments.collect::<Vec<_>>());
+        // Of the whole workspace, as `cargo test --workspace` builds it: for one package alone the features of the
+        // dependencies differ, and most would be built again.
+        let examples = EXAMPLES.iter().flat_map(|(_, name)| ["--example", name]);
+        build_with(&["--workspace"].into_iter().chain(examples).collect::<Vec<_>>());
     });
     directory().join("examples").join(name)
 }
