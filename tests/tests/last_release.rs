@@ -3,12 +3,12 @@
 //! `tests/last-release` builds the old ones. Where it can't, these tests are skipped, or fail under
 //! `DISTCACHE_TESTS_REQUIRE=1`.
 
-use dc_tests::harness::agent::{Agent, unix};
+use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::daemon::stderr;
-use dc_tests::harness::place::Place;
-use dc_tests::harness::process::Launch;
+use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::{last_release, program};
-use dc_tests::harness::server::Server;
+use dc_tests::harness::server::ServerProcess;
+use dc_tests::harness::test_dir::TestDir;
 use std::path::Path;
 
 /// The exit status of `dc_lock -nonblock` if another client holds the lock.
@@ -22,10 +22,10 @@ enum Release {
 }
 
 impl Release {
-    fn launch(self, program: &'static str) -> Launch {
+    fn launch(self, program: &'static str) -> ProgramLaunch {
         match self {
-            Self::Last(directory) => Launch::new(program).of(directory),
-            Self::New => Launch::new(program),
+            Self::Last(directory) => ProgramLaunch::new(program).of(directory),
+            Self::New => ProgramLaunch::new(program),
         }
     }
 
@@ -40,7 +40,7 @@ impl Release {
 }
 
 /// Runs a program to its end, which must be a success, and returns what it prints.
-fn succeed(launch: &Launch) -> String {
+fn succeed(launch: &ProgramLaunch) -> String {
     let output = launch.output();
     assert!(output.status.success(), "{launch:?} ends with {}: {}", output.status, stderr(&output));
     String::from_utf8_lossy(&output.stdout).into_owned()
@@ -66,8 +66,8 @@ fn lock(holder: Release, other: Release, address: &str) {
 
 /// A server and an agent of these releases, with clients of both at each of them.
 fn pair(server: Release, agent: Release, clients: [Release; 2]) {
-    let server = Server::launch(server.launch("dc_server"));
-    let agent = Agent::launch(agent.launch("dc_client"), server.address());
+    let server = ServerProcess::launch(server.launch("dc_server"));
+    let agent = AgentProcess::launch(agent.launch("dc_client"), server.address());
     for address in [unix(agent.socket()), format!("IP:{}", server.address())] {
         for client in clients {
             check(client, &address);
@@ -99,7 +99,7 @@ fn last_release_is_another_version() {
 }
 
 /// The fence of a lock that is granted at once, and held until it is released or its server ends.
-fn fence(server: &Server) -> u64 {
+fn fence(server: &ServerProcess) -> u64 {
     let answer = server.connect().say("l\nkey\n0\n");
     let token = answer.strip_prefix("ok ").unwrap_or_else(|| panic!("{answer}"));
     u64::from_str_radix(&token[..16], 16).expect("a fence")
@@ -109,9 +109,9 @@ fn fence(server: &Server) -> u64 {
 fn new_server_reads_state_of_old_server() {
     let Some(last) = last_release().map(Release::Last) else { return };
     for is_orderly in [true, false] {
-        let state = Place::new();
+        let state = TestDir::new();
         let options = ["-state", state.path().to_str().unwrap()];
-        let start = |release: Release| Server::launch(release.launch("dc_server").with(options));
+        let start = |release: Release| ServerProcess::launch(release.launch("dc_server").with(options));
         let mut old = start(last);
         let first = fence(&old);
         if is_orderly {
