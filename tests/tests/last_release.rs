@@ -100,7 +100,7 @@ fn last_release_is_another_version() {
 
 /// The fence of a lock that is granted at once, and held until it is released or its server ends.
 fn fence(server: &ServerProcess) -> u64 {
-    let answer = server.connect().say("l\nkey\n0\n");
+    let answer = server.connect().request("l\nkey\n0\n");
     let token = answer.strip_prefix("ok ").unwrap_or_else(|| panic!("{answer}"));
     u64::from_str_radix(&token[..16], 16).expect("a fence")
 }
