@@ -1,24 +1,73 @@
-//! Sessions and locks shared by a fleet of servers.
+//! Sessions and locks shared by a fleet of servers: the clients of distcache, and the core of its programs.
 //!
-//! Everything of distcache that can be wrong is in this library, and tested here; the programs
-//! (`dc_server`, `dc_client`, `dc_snoop`, `dc_test`) are options and wiring.
+//! An application talks to the agent of its host, `dc_client`, over a Unix socket, or straight to `dc_server`. Sessions
+//! are stored under an id until they expire. Locks are leases that the client renews in the background.
 //!
-//! | layer | what it is | may use |
-//! |---|---|---|
-//! | [`limits`], [`id`], [`time`] | bounds, identifiers, the time as an argument | nothing |
-//! | [`wire`] | bytes to messages and back | the above |
-//! | [`table`] | what the server knows | limits, id, time |
-//! | [`service`] | a request in, the answer out | wire, table |
-//! | [`proto`] | the machines between bytes and answers | wire, service |
-//! | `secret`, [`net`], [`client`] | the shared secret, sockets, the life of a daemon, the API of applications | all |
+//! A session, with the blocking client, which needs neither threads nor a runtime:
 //!
-//! Up to `proto` everything is pure: no socket, no clock, no randomness, no runtime. Bytes and the
-//! time go in, bytes and deadlines come out, so a whole fleet runs in one thread of a test on a
-//! virtual clock. The features `tokio` (drivers and listeners in `net`, the asynchronous client) and
-//! `daemon` (listeners, module `process`) are on by default; without them the core, addresses and the blocking
-//! client remain.
+//! ```no_run
+//! use libdc::{Address, SessionOptions, blocking};
+//! use std::time::Duration;
 //!
-//! An application wants [`client`].
+//! let agent: Address = "UNIX:/tmp/scache".parse()?;
+//! let mut client = blocking::Client::new(agent, SessionOptions::default());
+//! client.add(b"id", b"session", Duration::from_secs(300))?;
+//! assert_eq!(client.get(b"id")?.as_deref(), Some(&b"session"[..]));
+//! # Ok::<(), Box<dyn std::error::Error>>(())
+//! ```
+//!
+//! A lock, with the asynchronous client (feature `async`):
+//!
+//! ```no_run
+//! # #[cfg(feature = "async")]
+//! # async fn nightly() -> Result<(), Box<dyn std::error::Error>> {
+//! use libdc::{AcquireOptions, LockClient, LockOptions};
+//!
+//! let client = LockClient::connect("UNIX:/tmp/scache".parse()?, LockOptions::default()).await?;
+//! let guard = client.acquire("nightly-backup", &AcquireOptions::default()).await?;
+//! tokio::select! {
+//!     () = back_up(guard.fence()) => guard.release().await?,
+//!     loss = guard.lost() => return Err(loss.into()),
+//! }
+//! # Ok(())
+//! # }
+//! # async fn back_up(_: u64) {}
+//! ```
+//!
+//! # Features
+//!
+//! | feature | what it adds |
+//! |---|---|
+//! | `async` (default) | the asynchronous clients of sessions and locks, on tokio |
+//! | `tls` (default) | TLS on the sockets of the daemons |
+//! | `server`, `agent` | the tables and the machines of `dc_server` and `dc_client` |
+//!
+//! Without default features the blocking session client remains.
+//!
+//! # Limits and guarantees
+//!
+//! - An id has 1 to 64 bytes, a session 1 to 32,760 less those of its id. A session is kept for at most seven days.
+//! - A lock's key has 1 to 256 bytes. A `Guard` counts as lost before the server can grant the
+//!   lock to another client, as long as the holder's process runs. A process that was suspended for longer does not
+//!   know, so a store should refuse a fence (`Guard::fence`) smaller than one that it has seen.
+//! - A fence only grows: a later grant of any lock has a greater one.
+//! - Everything is bounded; [`limits`] has the figures.
+//!
+//! # Layers
+//!
+//! A layer uses those above it. Up to `proto` everything is pure: bytes and the time go in, bytes and
+//! deadlines come out.
+//!
+//! | layer | contents |
+//! |---|---|
+//! | [`limits`], [`id`], [`time`] | bounds, identifiers, the time as an argument |
+//! | `secret` | the auth token |
+//! | [`wire`] | bytes to messages and back |
+//! | `table` | what the server keeps |
+//! | `service` | a request in, the answer out |
+//! | `proto` | the machines of connections |
+//! | [`net`] | addresses, sockets, TLS |
+//! | [`client`] | the clients of applications |
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod client;
@@ -35,3 +84,10 @@ pub mod service;
 pub mod table;
 pub mod time;
 pub mod wire;
+
+#[cfg(feature = "async")]
+pub use client::Client;
+#[cfg(feature = "async")]
+pub use client::lock::{AcquireOptions, Guard, LockClient, LockError, LockOptions, Loss, QueuedLock};
+pub use client::{ConnectionMode, Error, SessionOptions, blocking};
+pub use net::address::Address;

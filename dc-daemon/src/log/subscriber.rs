@@ -205,7 +205,7 @@ mod tests {
         assert_eq!(lines("trace", false), 3);
         assert_eq!(lines("off", false), 0);
         assert_eq!(lines("off", true), 3);
-        assert_eq!(lines("dc_cli=info,warn", false), 2);
+        assert_eq!(lines("dc_daemon=info,warn", false), 2);
     }
 
     #[test]
