@@ -1,14 +1,14 @@
-//! Room within limits that several tables share.
+//! Capacity within limits that several tables share.
 //!
-//! A session is stored only with room that was taken for it before, so the limits hold at every moment and not
-//! just in the end. Room taken belongs to who took it, until it is given back.
+//! A session is stored only with capacity that was acquired before. The limits therefore hold at every
+//! moment, not only at the end. Acquired capacity belongs to its acquirer until it is given back.
 //!
-//! Invariant: what is taken never exceeds the limits. No lock, no panic.
+//! Invariant: the acquired capacity never exceeds the limits. No locks, no panics.
 
 use super::session::{SessionLimits, SessionTable};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// An amount of room.
+/// A number of sessions and of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Quota {
     pub(super) sessions: u64,
@@ -16,17 +16,16 @@ pub(super) struct Quota {
 }
 
 impl Quota {
-    /// What the sessions of `table` take up.
+    /// The capacity that the sessions of `table` occupy.
     pub(super) const fn taken_by(table: &SessionTable) -> Self {
         Self { sessions: table.len() as u64, bytes: table.bytes() }
     }
 
-    /// This and `other`.
     pub(super) const fn plus(self, other: Self) -> Self {
         Self { sessions: self.sessions + other.sessions, bytes: self.bytes + other.bytes }
     }
 
-    /// What of this `other` does not cover.
+    /// The part of this that `other` does not cover.
     pub(super) const fn less(self, other: Self) -> Self {
         Self {
             sessions: self.sessions.saturating_sub(other.sessions),
@@ -35,10 +34,10 @@ impl Quota {
     }
 }
 
-/// How much of the limits is taken.
+/// The acquired part of the limits.
 pub(super) struct SharedQuota {
     limits: SessionLimits,
-    // Each is exact by itself, and nothing else is read on the strength of them: relaxed order will do.
+    // Each counter is exact by itself, and no other data depends on it: relaxed ordering is enough.
     sessions: AtomicU64,
     bytes: AtomicU64,
 }
@@ -48,7 +47,7 @@ impl SharedQuota {
         Self { limits, sessions: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
-    /// Takes what `room` lacks of `needed`; if that is not there, nothing.
+    /// Acquires the part of `needed` that `room` lacks. Acquires nothing if that is not available.
     pub(super) fn top_up(&self, room: &mut Quota, needed: Quota) -> bool {
         let lacking = needed.less(*room);
         if !acquire(&self.sessions, lacking.sessions, self.limits.sessions_max()) {
@@ -62,7 +61,7 @@ impl SharedQuota {
         true
     }
 
-    /// Makes room that was taken available to all.
+    /// Returns acquired capacity to the shared limits.
     pub(super) fn give_back(&self, room: Quota) {
         if room.sessions > 0 {
             self.sessions.fetch_sub(room.sessions, Ordering::Relaxed);
@@ -72,7 +71,7 @@ impl SharedQuota {
         }
     }
 
-    /// All that is taken.
+    /// The total capacity acquired.
     #[cfg(test)]
     pub(super) fn taken(&self) -> Quota {
         Quota { sessions: self.sessions.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
@@ -94,21 +93,21 @@ mod tests {
     }
 
     #[test]
-    fn takes_all_or_nothing() {
+    fn top_up_acquires_all_or_nothing() {
         let shared = SharedQuota::new(SessionLimits { sessions: 2, bytes: 100 });
         let mut mine = Quota::default();
         assert!(shared.top_up(&mut mine, room(1, 90)));
         let mut other = Quota::default();
-        assert!(!shared.top_up(&mut other, room(1, 11)), "the bytes are not there");
+        assert!(!shared.top_up(&mut other, room(1, 11)), "too few bytes are left");
         assert_eq!((other, shared.taken()), (Quota::default(), room(1, 90)));
         assert!(shared.top_up(&mut other, room(1, 10)));
-        assert!(!shared.top_up(&mut room(0, 1), room(1, 1)), "the sessions are not there");
+        assert!(!shared.top_up(&mut room(0, 1), room(1, 1)), "too few sessions are left");
         shared.give_back(mine);
         assert_eq!(shared.taken(), room(1, 10));
     }
 
     #[test]
-    fn what_one_has_needs_not_be_taken() {
+    fn top_up_acquires_only_missing_capacity() {
         let shared = SharedQuota::new(SessionLimits { sessions: 1, bytes: 100 });
         let mut mine = Quota::default();
         assert!(shared.top_up(&mut mine, room(1, 60)));
@@ -119,7 +118,7 @@ mod tests {
     }
 
     #[test]
-    fn no_limit_is_the_limit_of_the_numbers() {
+    fn unlimited_quota_is_bounded_by_integer_range() {
         let shared = SharedQuota::new(SessionLimits::default());
         let mut mine = Quota::default();
         assert!(shared.top_up(&mut mine, room(u64::from(ENTRIES_MAX), u64::MAX)));

@@ -232,7 +232,7 @@ impl<'a> LineRequest<'a> {
     }
 }
 
-/// Omits keys, tokens and the auth token.
+/// Omits the auth token.
 impl std::fmt::Debug for LineRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
