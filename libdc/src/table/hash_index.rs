@@ -63,13 +63,13 @@ impl HashIndex {
         self.len
     }
 
-    /// The first entry with this hash for which `is_it` returns true.
+    /// The first entry with this hash for which `matches` returns true.
     #[inline]
-    pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(super) fn find(&self, hash: u32, mut matches: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut number = self.buckets[self.bucket(hash)];
         while number != NONE {
             let link = self.links[number];
-            if link.hash == hash && is_it(number) {
+            if link.hash == hash && matches(number) {
                 return Some(number);
             }
             number = link.next;
