@@ -1,6 +1,7 @@
-//! The shared secret of authentication: who does not know it is not served.
+//! The auth token: a shared secret that clients must present.
 //!
-//! It is never printed, neither with `{:?}` nor in an error; it is compared in constant time; and its memory is
+//! It is never printed, neither with `{:?}` nor in an error. It is compared in constant time, and its memory
+//! is cleared when it is dropped. Errors about a token file name the path only. Nothing here panics.
 //! cleared when it is dropped. What is said of a file is said by its path. Nothing here panics.
 
 use crate::limits::AUTH_TOKEN_BYTES_MAX;
@@ -13,10 +14,10 @@ use std::path::{Path, PathBuf};
 use subtle::ConstantTimeEq;
 use zeroize::{Zeroize, Zeroizing};
 
-/// Most bytes that are read of a file: the longest token, and white space behind it.
+/// The maximum number of bytes read from a token file: the longest token, and trailing white space.
 const FILE_BYTES_MAX: u64 = 4096;
 
-/// The shared secret: 1 to 256 bytes of one line.
+/// A shared secret of 1 to 256 bytes without line breaks.
 #[derive(Clone)]
 pub struct AuthToken {
     bytes: Box<[u8]>,
@@ -25,10 +26,10 @@ pub struct AuthToken {
 }
 
 impl AuthToken {
-    /// The token made of `bytes`.
+    /// The token with these bytes.
     ///
     /// # Errors
-    /// If there are none or too many, or more than one line.
+    /// If there are none, too many, or a line break among them.
     pub fn new(bytes: &[u8]) -> Result<Self, InvalidAuthToken> {
         if bytes.is_empty() {
             return Err(InvalidAuthToken::Empty);
@@ -36,29 +37,29 @@ impl AuthToken {
         if bytes.len() > AUTH_TOKEN_BYTES_MAX {
             return Err(InvalidAuthToken::TooLong);
         }
-        // A line of the text protocol could not carry it.
+        // A line of the line protocol could not carry it.
         if bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
             return Err(InvalidAuthToken::Lines);
         }
         Ok(Self { bytes: bytes.into(), digest: Sha256::digest(bytes).into(), exposure: None })
     }
 
-    /// The same token, known to stand on a command line, where others on the host can read it.
+    /// Marks the token as taken from a command line, where other users of the host can read it.
     #[must_use]
     pub fn on_command_line(mut self) -> Self {
         self.exposure = Some(TokenExposure::Argument);
         self
     }
 
-    /// The token in the one line of the file at `path`, without white space at its end.
+    /// Reads the token from a file with one line, without trailing white space.
     ///
     /// # Errors
-    /// If the file can't be read, or there is no token in it.
+    /// If the file cannot be read or contains no valid token.
     pub fn read(path: &Path) -> Result<Self, TokenFileError> {
         let unreadable = |source| TokenFileError::Read { path: path.to_owned(), source };
         let file = File::open(path).map_err(unreadable)?;
         let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
-        // Of its full size from the start: a buffer that grows would leave copies of the secret behind.
+        // Allocated at its full size: a growing buffer would leave copies of the secret in memory.
         let mut content = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize));
         file.take(FILE_BYTES_MAX).read_to_end(&mut content).map_err(unreadable)?;
         let mut token = Self::new(content.trim_ascii_end())
@@ -67,21 +68,20 @@ impl AuthToken {
         Ok(token)
     }
 
-    /// Whether `offered` is this token. Takes the same time wherever they differ: what is compared are the
-    /// digests of both.
+    /// Whether `offered` is this token. Takes constant time, because the digests of both are compared.
     #[must_use]
     pub fn matches(&self, offered: &[u8]) -> bool {
         let offered: [u8; 32] = Sha256::digest(offered).into();
         self.digest.ct_eq(&offered).into()
     }
 
-    /// The token itself, to present it.
+    /// The bytes of the token, to present it to a server.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8] {
         &self.bytes
     }
 
-    /// Who else can read it, as far as is known here: to be said at start.
+    /// How other users can read the token, if that is known; to be logged at start.
     #[must_use]
     pub const fn exposure(&self) -> Option<&TokenExposure> {
         self.exposure.as_ref()
@@ -101,53 +101,53 @@ impl fmt::Debug for AuthToken {
     }
 }
 
-/// How a token can be read by somebody whom it does not concern. Its text is one line for the log.
+/// A way in which other users can read a token. The text is one line for the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenExposure {
-    /// It stands on a command line.
-    #[error("the token of -auth-token is visible in the list of processes; use -auth-token-file")]
+    /// The token was given on a command line.
+    #[error("-auth-token is visible in the process list; use -auth-token-file")]
     Argument,
-    /// It stands in a file that everybody may read.
-    #[error("the file of the token, {}, can be read by everybody: its mode is {mode:o}", path.display())]
+    /// The token is in a world-readable file.
+    #[error("auth token file {} is readable by all users: mode {mode:o}", path.display())]
     File {
-        /// The file.
+        /// The path of the token file.
         path: PathBuf,
-        /// Its permissions.
+        /// The permission bits of the file.
         mode: u32,
     },
 }
 
-/// What is no token. Its text reads on behind what it is said of.
+/// Why bytes are not a valid token. The text continues a sentence that begins with the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAuthToken {
-    /// Nothing.
+    /// There are no bytes in it.
     #[error("is empty")]
     Empty,
-    /// More bytes than there may be.
+    /// It exceeds the maximum length.
     #[error("is longer than {AUTH_TOKEN_BYTES_MAX} bytes")]
     TooLong,
-    /// More than one line.
+    /// It contains a line break.
     #[error("has more than one line")]
     Lines,
 }
 
-/// Why a file gives no token.
+/// Why no token could be read from a file.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
-    /// It can't be read.
-    #[error("can't read the file of the token, {}: {source}", path.display())]
+    /// The file cannot be read.
+    #[error("cannot read auth token file {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// The path of the token file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// What is in it is no token.
-    #[error("the token in the file {} {source}", path.display())]
+    /// The file does not contain a valid token.
+    #[error("auth token in file {} {source}", path.display())]
     Content {
-        /// The file.
+        /// The path of the token file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// Why the content is invalid.
         source: InvalidAuthToken,
     },
 }
@@ -158,7 +158,7 @@ mod tests {
     use std::fs;
     use std::os::unix::fs::PermissionsExt;
 
-    fn written(content: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
+    fn write_token_file(content: &[u8], mode: u32) -> (tempfile::TempDir, PathBuf) {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         fs::write(&path, content).unwrap();
@@ -167,7 +167,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_token_itself_matches() {
+    fn only_equal_bytes_match() {
         let token = AuthToken::new(b"open sesame").unwrap();
         assert!(token.matches(b"open sesame"));
         for other in [&b""[..], b"open sesam", b"open sesame ", b"Open sesame", &[b'o'; 4096]] {
@@ -176,7 +176,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_one_line_of_at_most_256_bytes() {
+    fn auth_token_is_one_line_of_at_most_256_bytes() {
         assert_eq!(AuthToken::new(&[b'x'; 256]).unwrap().as_bytes().len(), 256);
         assert_eq!(AuthToken::new(b"").unwrap_err(), InvalidAuthToken::Empty);
         assert_eq!(AuthToken::new(&[b'x'; 257]).unwrap_err(), InvalidAuthToken::TooLong);
@@ -185,18 +185,18 @@ mod tests {
     }
 
     #[test]
-    fn a_file_has_the_token_in_its_only_line() {
+    fn token_file_holds_one_line() {
         for content in [&b"secret"[..], b"secret\n", b"secret \t\r\n\n"] {
-            let (_directory, path) = written(content, 0o600);
+            let (_directory, path) = write_token_file(content, 0o600);
             let token = AuthToken::read(&path).unwrap();
             assert_eq!((token.as_bytes(), token.exposure()), (&b"secret"[..], None));
         }
-        let (_directory, path) = written(b" leading white space counts\n", 0o640);
+        let (_directory, path) = write_token_file(b" leading white space counts\n", 0o640);
         assert!(AuthToken::read(&path).unwrap().matches(b" leading white space counts"));
     }
 
     #[test]
-    fn a_file_without_a_token_is_named() {
+    fn invalid_token_file_error_names_path() {
         let long = [b'x'; 5000];
         for (content, wrong) in [
             (&b""[..], "is empty"),
@@ -204,24 +204,23 @@ mod tests {
             (b"a\nb\n", "has more than one line"),
             (&long, "is longer than 256 bytes"),
         ] {
-            let (_directory, path) = written(content, 0o600);
+            let (_directory, path) = write_token_file(content, 0o600);
             let error = AuthToken::read(&path).unwrap_err().to_string();
-            assert_eq!(error, format!("the token in the file {} {wrong}", path.display()));
+            assert_eq!(error, format!("auth token in file {} {wrong}", path.display()));
         }
-        let (directory, _) = written(b"", 0o600);
+        let (directory, _) = write_token_file(b"", 0o600);
         let absent = directory.path().join("absent");
         let error = AuthToken::read(&absent).unwrap_err().to_string();
-        let expected = format!("can't read the file of the token, {}: No such file", absent.display());
+        let expected = format!("cannot read auth token file {}: No such file", absent.display());
         assert!(error.starts_with(&expected), "{error}");
     }
 
     #[test]
-    fn who_else_can_read_it_is_said() {
-        let (_directory, path) = written(b"secret", 0o604);
+    fn exposure_reports_readable_token() {
+        let (_directory, path) = write_token_file(b"secret", 0o604);
         let token = AuthToken::read(&path).unwrap();
         let text = token.exposure().unwrap().to_string();
-        let expected =
-            format!("the file of the token, {}, can be read by everybody: its mode is 604", path.display());
+        let expected = format!("auth token file {} is readable by all users: mode 604", path.display());
         assert_eq!(text, expected);
         assert_eq!(
             AuthToken::new(b"secret").unwrap().on_command_line().exposure(),
@@ -231,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_not_printed() {
+    fn debug_output_omits_token() {
         assert_eq!(format!("{:?}", AuthToken::new(b"secret").unwrap().on_command_line()), "AuthToken(…)");
     }
 }

@@ -35,7 +35,7 @@ impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Frames => f.write_str("distcache frames"),
-            Self::Text => f.write_str("the line protocol"),
+            Self::Text => f.write_str("a line-protocol request"),
             Self::Tls => f.write_str("a TLS handshake"),
             Self::Unknown(byte) => write!(f, "byte 0x{byte:02x}, which starts no known protocol"),
         }

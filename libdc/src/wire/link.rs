@@ -81,7 +81,7 @@ impl Welcome {
     /// [`DecodeError::Data`] if the data is not a valid answer.
     pub fn parse(data: &[u8]) -> Result<Self, DecodeError> {
         let mut rest = FieldReader::new(Operation::Link(LinkOperation::Hello), data);
-        let status = LockStatus::from_wire(rest.u8()?).ok_or(rest.problem("unknown status"))?;
+        let status = LockStatus::from_wire(rest.u8()?).ok_or(rest.problem("an unknown status"))?;
         let welcome = Self { status, grace_ms: rest.u32()?, remembered: rest.u32()? };
         rest.end()?;
         Ok(welcome)
@@ -184,7 +184,7 @@ impl Ping {
         if message.data.is_empty() {
             Ok(Self { uid: message.head.uid })
         } else {
-            Err(DecodeError::Data { operation: "PING", problem: "unexpected data" })
+            Err(DecodeError::Data { operation: "PING", problem: "there is data" })
         }
     }
 
@@ -242,7 +242,7 @@ mod tests {
     fn ping_with_data_is_a_decode_error() {
         let head = PING.request_head();
         let error = Ping::parse(&MessageRef { head, data: &[0] }).unwrap_err();
-        assert_eq!(error.to_string(), "PING: unexpected data");
+        assert_eq!(error.to_string(), "PING: there is data");
     }
 
     #[test]

@@ -324,7 +324,7 @@ impl<'a> LockAnswer<'a> {
             return Ok(Self::Stats(data));
         }
         let mut rest = FieldReader::new(Operation::Lock(operation), data);
-        let status = LockStatus::from_wire(rest.u8()?).ok_or(rest.problem("unknown status"))?;
+        let status = LockStatus::from_wire(rest.u8()?).ok_or(rest.problem("an unknown status"))?;
         let grants = matches!(
             (operation, status),
             (LockOperation::Acquire | LockOperation::Wait, LockStatus::Ok)
@@ -395,7 +395,7 @@ impl<'a> FieldReader<'a> {
     #[inline]
     pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let Some((field, rest)) = self.rest.split_first_chunk() else {
-            return Err(self.problem("the data is too short"));
+            return Err(self.problem("there is too little data"));
         };
         self.rest = rest;
         Ok(*field)
@@ -425,14 +425,14 @@ impl<'a> FieldReader<'a> {
     pub(super) fn str(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = usize::from(u16::from_be_bytes(self.array()?));
         let Some((field, rest)) = self.rest.split_at_checked(length) else {
-            return Err(self.problem("the data is too short"));
+            return Err(self.problem("there is too little data"));
         };
         self.rest = rest;
         Ok(field)
     }
 
     pub(super) const fn end(&self) -> Result<(), DecodeError> {
-        if self.rest.is_empty() { Ok(()) } else { Err(self.problem("the data is too long")) }
+        if self.rest.is_empty() { Ok(()) } else { Err(self.problem("there is too much data")) }
     }
 
     #[inline]

@@ -179,7 +179,7 @@ impl<'a> SessionAnswer<'a> {
         } else {
             match status {
                 Some(status) => return Ok(Self::Status(status)),
-                None => "the response is not a status",
+                None => "the response is no status",
             }
         };
         Err(DecodeError::Data { operation: Operation::Session(operation).name(), problem })
