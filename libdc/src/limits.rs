@@ -74,8 +74,7 @@ pub const PING_TIMEOUT_MS_MAX: u64 = 2 * PING_INTERVAL_MS;
 pub const AGENT_TIME_MS_MAX: u64 = 3_600_000;
 
 /// How long a new connection may still send its first request during a shutdown, in milliseconds. A client
-/// that connected just before the shutdown is thus answered, as one that connects just after it is by the
-/// next process.
+/// that connected just before the shutdown is thus answered, as a later one is by the next process.
 pub const DRAIN_GRACE_MS: u64 = 3_000;
 
 /// The maximum number of expired or evicted sessions that one step removes, which bounds its duration.

@@ -2,7 +2,6 @@
 //!
 //! It is never printed, neither with `{:?}` nor in an error. It is compared in constant time, and its memory
 //! is cleared when it is dropped. Errors about a token file name the path only. Nothing here panics.
-//! cleared when it is dropped. What is said of a file is said by its path. Nothing here panics.
 
 use crate::limits::AUTH_TOKEN_BYTES_MAX;
 use sha2::{Digest, Sha256};
@@ -29,7 +28,7 @@ impl AuthToken {
     /// The token with these bytes.
     ///
     /// # Errors
-    /// If there are none, too many, or a line break among them.
+    /// If `bytes` is empty or too long, or contains a line break.
     pub fn new(bytes: &[u8]) -> Result<Self, InvalidAuthToken> {
         if bytes.is_empty() {
             return Err(InvalidAuthToken::Empty);

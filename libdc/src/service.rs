@@ -3,7 +3,7 @@
 //!
 //! The service owns the tables. The answer to a session request is the same for every connection. A lock
 //! request depends on its [`Requester`], and its effects on other connections are returned as
-//! [`Completion`]s. The requests of one connection are answered in their order, except for those that wait
+//! [`Completion`]s. The requests of one connection are answered in their order, except while they wait
 //! for a lock.
 
 mod links;

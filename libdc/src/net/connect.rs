@@ -14,7 +14,7 @@ const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 const BACKLOG_PAUSE_MAX: Duration = Duration::from_millis(50);
 
 /// Connects to `address` within a timeout. A host name is resolved for each call. Several addresses share the
-/// timeout, so that one that never answers does not prevent the use of the next. Cancel-safe.
+/// timeout, so that an unresponsive one does not prevent the use of the next. Cancel-safe.
 ///
 /// # Errors
 /// Errors of the resolver, or of the last address tried; [`ErrorKind::TimedOut`] if the timeout has passed.

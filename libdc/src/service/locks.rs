@@ -10,7 +10,7 @@ use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
 /// The sender of a request, and the destination of a late answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Requester {
-    /// The owner of whatever is granted.
+    /// The owner of a granted lock.
     pub owner: Owner,
     /// Identifies the request if it blocks.
     pub reply: ReplyTo,

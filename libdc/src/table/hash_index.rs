@@ -166,7 +166,7 @@ impl HashIndex {
 ///
 /// Ids come from applications and may be chosen by their clients. If hashes were predictable, a client could
 /// choose ids that all fall into one chain. The hash is foldhash, seeded with 128 secret bits, and no answer
-/// reveals a hash. It is not a cryptographic hash: an attacker who times single look-ups over a long period
+/// reveals a hash. It is not a cryptographic hash: an attacker timing single look-ups over a long period
 /// might learn something. That could cause slow look-ups, but never wrong ones.
 #[derive(Clone)]
 pub(super) struct IdHasher {

@@ -2,7 +2,7 @@
 //!
 //! The store consists of several [`SessionTable`]s, each behind a mutex. The hash of an id selects its table,
 //! so that threads rarely contend. The guarantees of a table hold for the whole store: the limits apply to
-//! the sum, and the session evicted is the one that expires soonest in any shard. To that end each shard
+//! the sum, and the session evicted is the first to expire of all shards. To that end each shard
 //! publishes its soonest expiry outside its lock, and capacity is acquired from a shared quota before a
 //! session is stored.
 //!
@@ -50,7 +50,7 @@ struct SessionShard {
 struct SharedLimits {
     limits: SessionLimits,
     room: SharedQuota,
-    /// Sessions stored so far, modulo 2^32: the order of those that expire together.
+    /// Sessions stored so far, modulo 2^32: the order of sessions that expire together.
     stored: AtomicU32,
 }
 

@@ -84,7 +84,7 @@ pub enum DecodeError {
     Data {
         /// The name of the operation, such as `GET`.
         operation: &'static str,
-        /// What is wrong with the data, for the log.
+        /// The defect in the data, for the log.
         problem: &'static str,
     },
 }

@@ -28,7 +28,7 @@ use crate::wire::operation::{LinkOperation, Operation};
 pub struct Hello<'a> {
     /// Identifies the link across its connections.
     pub link_id: LinkId,
-    /// The auth token; empty if none is configured.
+    /// The auth token; empty without authentication.
     pub auth_token: &'a [u8],
 }
 

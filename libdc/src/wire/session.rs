@@ -162,7 +162,7 @@ impl<'a> SessionAnswer<'a> {
     /// Parses the data of a response to `operation`.
     ///
     /// The protocol is ambiguous: a response to a GET of one byte may be a status or a session of one byte.
-    /// It is taken as a status only for those that a GET can return: NOTOK and DISCONNECTED.
+    /// It is taken as a status only if a GET can return that: NOTOK or DISCONNECTED.
     ///
     /// # Errors
     /// [`DecodeError`] if the data is not a valid answer.

@@ -155,7 +155,7 @@ impl Client {
 struct BlockingConnection {
     stream: BlockingStream,
     owner: u32,
-    /// The timeouts set on the socket; 0 means that none is set yet. They are set only when they change.
+    /// The timeouts set on the socket; 0 means not set yet. They are set only when they change.
     read_ms: u64,
     write_ms: u64,
 }

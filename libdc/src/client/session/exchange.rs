@@ -3,7 +3,6 @@
 //! Invariants: uids are unique among 2^32 successive requests; an answer is accepted only if it has the uid
 //! and the operation of the request. The connection must not be used again after an error, or if bytes beyond
 //! the answer were received. Nothing here panics on a peer's input.
-//! nobody asked for, the connection must not be used again. Nothing here panics on what a peer sent.
 
 use crate::client::session::error::{Error, Refusal};
 use crate::id::SessionId;

@@ -1,4 +1,4 @@
-//! TLS errors, worded for the operator who has to fix them.
+//! TLS errors, worded for operators.
 //!
 //! rustls describes errors in terms of the protocol. Here they are translated to the most likely
 //! misconfiguration. Messages contain no data from a peer except the names in its certificate, escaped and
@@ -111,7 +111,7 @@ pub enum TlsError {
     /// The client presented no certificate, but one is required.
     #[error("the client presented no certificate, and -tls-client-ca requires one")]
     ClientCertificateMissing,
-    /// The server requires a client certificate, but none is configured.
+    /// The server requires a client certificate, but we have none.
     #[error("the server requires a client certificate; set -tls-cert and -tls-key")]
     ClientCertificateRequired,
     /// The peer rejected our certificate.
@@ -231,7 +231,7 @@ pub enum CertificateError {
     /// The certificate is not signed by a trusted CA.
     #[error("is not signed by a trusted CA")]
     UnknownCa,
-    /// The certificate is a CA's, not one that a CA issued.
+    /// The certificate is that of a CA, not of a server or client.
     #[error("is a CA certificate (CA:TRUE), not one for a server or client")]
     IsCa,
     /// The certificate is for another name.

@@ -50,7 +50,7 @@ impl LockTable {
         Some(number)
     }
 
-    /// Whether another key fits, if necessary after forgetting one whose idle time has passed.
+    /// Whether another key fits, if necessary after forgetting a key whose idle time has passed.
     fn make_room(&mut self) -> bool {
         self.keys.has_capacity(&self.known) || {
             self.forget_an_idle_key();

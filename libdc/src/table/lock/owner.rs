@@ -1,6 +1,6 @@
 //! The records of each owner, and the owners of each connection.
 //!
-//! Cleaning up after a connection thus takes time in proportion to what it held and waited for. Only owners
+//! Cleaning up after a connection thus takes time in proportion to its records. Only owners
 //! with records are stored, and only connections with owners.
 //!
 //! Nothing here panics on the number of an existing owner.

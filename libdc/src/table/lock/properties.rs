@@ -183,7 +183,7 @@ impl PropertyDriver {
         ReplyTo { connection: ConnectionId::new(100 + choice.0), uid: self.uid }
     }
 
-    /// Checks that a grant is the one that the model made.
+    /// Checks that a grant matches the grant of the model.
     fn same_grant(
         &mut self,
         key: usize,

@@ -21,7 +21,7 @@ impl LockTable {
         }
     }
 
-    /// Removes the positions in queues and what was enqueued. Holds stay.
+    /// Removes the positions in queues and the enqueued records. Holds stay.
     pub(super) fn forget_waiters(&mut self, now: Time, scope: Scope, effects: &mut Effects) {
         let now = self.begin(now, effects);
         self.forget_queue_positions(now, scope);

@@ -168,7 +168,7 @@ impl ShardedLocks {
         self.each(|table| table.release_all(now, Scope::Connection(connection), effects));
     }
 
-    /// Drops the positions in queues of a connection's owners, and what they have enqueued, without an
+    /// Drops the queue positions and enqueued records of a connection's owners, without an
     /// answer: they can no longer be answered. Their holds stay, as if acquired without
     /// [`enqueue`](Self::enqueue).
     pub fn forget_waiters(&self, now: Time, connection: ConnectionId, effects: &mut Vec<Completion>) {
