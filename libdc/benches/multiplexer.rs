@@ -31,10 +31,10 @@ fn service() -> Arc<Service> {
 
 /// A step of the server's side, including the work of its driver.
 fn answer(connection: &mut ServerConnection, service: &Service, input: &[u8], out: &mut Vec<u8>) {
-    let (mut effects, mut tally) = (Effects::new(), RequestCounters::default());
-    let mut turn = ServerContext { now: NOW, service, out, effects: &mut effects, tally: &mut tally };
+    let (mut effects, mut counters) = (Effects::new(), RequestCounters::default());
+    let mut turn = ServerContext { now: NOW, service, out, effects: &mut effects, tally: &mut counters };
     connection.handle_input(&mut turn, input).expect("valid requests");
-    service.record(&tally);
+    service.record(&counters);
 }
 
 fn stored(service: &Service) -> ServerConnection {

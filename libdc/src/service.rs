@@ -273,15 +273,15 @@ impl RequestCounters {
     /// The number of lock requests of this operation.
     #[must_use]
     pub const fn lock_requests(&self, operation: LockOperation) -> u64 {
-        let place = Self::SESSIONS + 2 * operation as usize;
-        self.counts[place] + self.counts[place + 1]
+        let index = Self::SESSIONS + 2 * operation as usize;
+        self.counts[index] + self.counts[index + 1]
     }
 
     /// The number of session requests of this operation.
     #[must_use]
     pub const fn requests(&self, operation: SessionOperation) -> u64 {
-        let place = 2 * operation as usize;
-        self.counts[place] + self.counts[place + 1]
+        let index = 2 * operation as usize;
+        self.counts[index] + self.counts[index + 1]
     }
 
     /// The number of successful session requests of this operation.

@@ -189,11 +189,11 @@ fn situations() -> Vec<(Expected, [u8; 14])> {
 
 #[test]
 fn wrong_byte_is_reported_exactly_on_arrival() {
-    for (expected, right) in situations() {
-        assert!(is_valid(&right, &expected));
+    for (expected, valid) in situations() {
+        assert!(is_valid(&valid, &expected));
         for index in 0..14 {
             for byte in 0..=u8::MAX {
-                let mut header = right;
+                let mut header = valid;
                 header[index] = byte;
                 check_prefixes(&header, index, &expected);
             }

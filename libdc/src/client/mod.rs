@@ -5,10 +5,10 @@
 //! and suits processes that fork. Otherwise both behave alike.
 //!
 //! ```no_run
-//! use libdc::client::{Options, blocking::Client};
+//! use libdc::client::{SessionOptions, blocking::Client};
 //! use std::time::Duration;
 //!
-//! let mut client = Client::new("UNIX:/tmp/scache".parse()?, Options::default());
+//! let mut client = Client::new("UNIX:/tmp/scache".parse()?, SessionOptions::default());
 //! client.add(b"id", b"session", Duration::from_secs(300))?;
 //! assert_eq!(client.get(b"id")?.as_deref(), Some(&b"session"[..]));
 //! # Ok::<(), Box<dyn std::error::Error>>(())

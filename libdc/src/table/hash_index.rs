@@ -288,9 +288,9 @@ mod tests {
         let hashes: Vec<u32> = (1..=1_000u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
         assert_eq!(index.guess(&hashes[..2]).count(), 0);
         let numbers: Vec<u32> = hashes.iter().map(|hash| index.insert(*hash)).collect();
-        let right =
+        let found =
             hashes.iter().zip(&numbers).filter(|(hash, number)| index.guess(&[**hash]).eq([**number]));
-        assert!(right.count() > 950);
+        assert!(found.count() > 950);
         assert_eq!(index.guess(&hashes).count(), GUESSES, "excess hashes are ignored");
     }
 

@@ -171,15 +171,15 @@ fn drive(
             ModelStep::Get(id) => {
                 let mut out = vec![1, 2];
                 let found = store.get(now, key(id), &mut out);
-                let expected = model.index_of(id).map(|place| &model.sessions[place].1[..]);
+                let expected = model.index_of(id).map(|index| &model.sessions[index].1[..]);
                 prop_assert_eq!(found, expected.is_some());
                 prop_assert_eq!(&out[..2], &[1, 2]);
                 prop_assert_eq!(&out[2..], expected.unwrap_or_default());
             }
             ModelStep::Remove(id) => {
-                let place = model.index_of(id);
-                prop_assert_eq!(store.remove(now, key(id)), place.is_some());
-                place.map(|place| model.sessions.remove(place));
+                let index = model.index_of(id);
+                prop_assert_eq!(store.remove(now, key(id)), index.is_some());
+                index.map(|index| model.sessions.remove(index));
             }
             ModelStep::Have(id) => prop_assert_eq!(store.have(now, key(id)), model.index_of(id).is_some()),
             ModelStep::Prefetch(ids) => store.prefetch(&ids.iter().map(|id| key(id)).collect::<Vec<_>>()),

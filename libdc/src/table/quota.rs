@@ -47,9 +47,9 @@ impl SharedQuota {
         Self { limits, sessions: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
-    /// Acquires the part of `needed` that `room` lacks. Acquires nothing if that is not available.
-    pub(super) fn top_up(&self, room: &mut Quota, needed: Quota) -> bool {
-        let lacking = needed.less(*room);
+    /// Acquires the part of `needed` that `quota` lacks. Acquires nothing if that is not available.
+    pub(super) fn top_up(&self, quota: &mut Quota, needed: Quota) -> bool {
+        let lacking = needed.less(*quota);
         if !acquire(&self.sessions, lacking.sessions, self.limits.sessions_max()) {
             return false;
         }
@@ -57,17 +57,17 @@ impl SharedQuota {
             self.give_back(Quota { bytes: 0, ..lacking });
             return false;
         }
-        *room = room.plus(lacking);
+        *quota = quota.plus(lacking);
         true
     }
 
     /// Returns acquired capacity to the shared limits.
-    pub(super) fn give_back(&self, room: Quota) {
-        if room.sessions > 0 {
-            self.sessions.fetch_sub(room.sessions, Ordering::Relaxed);
+    pub(super) fn give_back(&self, quota: Quota) {
+        if quota.sessions > 0 {
+            self.sessions.fetch_sub(quota.sessions, Ordering::Relaxed);
         }
-        if room.bytes > 0 {
-            self.bytes.fetch_sub(room.bytes, Ordering::Relaxed);
+        if quota.bytes > 0 {
+            self.bytes.fetch_sub(quota.bytes, Ordering::Relaxed);
         }
     }
 
@@ -88,7 +88,7 @@ mod tests {
     use super::*;
     use crate::table::hash_index::ENTRIES_MAX;
 
-    const fn room(sessions: u64, bytes: u64) -> Quota {
+    const fn quota(sessions: u64, bytes: u64) -> Quota {
         Quota { sessions, bytes }
     }
 
@@ -96,33 +96,33 @@ mod tests {
     fn top_up_acquires_all_or_nothing() {
         let shared = SharedQuota::new(SessionLimits { sessions: 2, bytes: 100 });
         let mut mine = Quota::default();
-        assert!(shared.top_up(&mut mine, room(1, 90)));
+        assert!(shared.top_up(&mut mine, quota(1, 90)));
         let mut other = Quota::default();
-        assert!(!shared.top_up(&mut other, room(1, 11)), "too few bytes are left");
-        assert_eq!((other, shared.taken()), (Quota::default(), room(1, 90)));
-        assert!(shared.top_up(&mut other, room(1, 10)));
-        assert!(!shared.top_up(&mut room(0, 1), room(1, 1)), "too few sessions are left");
+        assert!(!shared.top_up(&mut other, quota(1, 11)), "too few bytes are left");
+        assert_eq!((other, shared.taken()), (Quota::default(), quota(1, 90)));
+        assert!(shared.top_up(&mut other, quota(1, 10)));
+        assert!(!shared.top_up(&mut quota(0, 1), quota(1, 1)), "too few sessions are left");
         shared.give_back(mine);
-        assert_eq!(shared.taken(), room(1, 10));
+        assert_eq!(shared.taken(), quota(1, 10));
     }
 
     #[test]
     fn top_up_acquires_only_missing_capacity() {
         let shared = SharedQuota::new(SessionLimits { sessions: 1, bytes: 100 });
         let mut mine = Quota::default();
-        assert!(shared.top_up(&mut mine, room(1, 60)));
-        assert!(shared.top_up(&mut mine, room(1, 100)));
-        assert_eq!((mine, shared.taken()), (room(1, 100), room(1, 100)));
-        assert!(shared.top_up(&mut mine, room(1, 5)));
-        assert_eq!(mine.less(room(1, 5)), room(0, 95));
+        assert!(shared.top_up(&mut mine, quota(1, 60)));
+        assert!(shared.top_up(&mut mine, quota(1, 100)));
+        assert_eq!((mine, shared.taken()), (quota(1, 100), quota(1, 100)));
+        assert!(shared.top_up(&mut mine, quota(1, 5)));
+        assert_eq!(mine.less(quota(1, 5)), quota(0, 95));
     }
 
     #[test]
     fn unlimited_quota_is_bounded_by_integer_range() {
         let shared = SharedQuota::new(SessionLimits::default());
         let mut mine = Quota::default();
-        assert!(shared.top_up(&mut mine, room(u64::from(ENTRIES_MAX), u64::MAX)));
-        assert!(!shared.top_up(&mut Quota::default(), room(1, 0)));
-        assert!(!shared.top_up(&mut Quota::default(), room(0, 1)));
+        assert!(shared.top_up(&mut mine, quota(u64::from(ENTRIES_MAX), u64::MAX)));
+        assert!(!shared.top_up(&mut Quota::default(), quota(1, 0)));
+        assert!(!shared.top_up(&mut Quota::default(), quota(0, 1)));
     }
 }

@@ -49,7 +49,7 @@ struct SessionShard {
 
 struct SharedLimits {
     limits: SessionLimits,
-    room: SharedQuota,
+    quota: SharedQuota,
     /// Sessions stored so far, modulo 2^32: the order of sessions that expire together.
     stored: AtomicU32,
 }
@@ -67,7 +67,7 @@ impl ShardedSessions {
     pub fn new(shards: usize, limits: SessionLimits, seed: [u64; 2]) -> Self {
         let shards = shards.clamp(1, SHARDS_MAX).next_power_of_two();
         let table_limits = if shards == 1 { limits } else { SessionLimits::default() };
-        let common = SharedLimits { limits, room: SharedQuota::new(limits), stored: AtomicU32::new(0) };
+        let common = SharedLimits { limits, quota: SharedQuota::new(limits), stored: AtomicU32::new(0) };
         Self {
             hasher: IdHasher::new(seed),
             shards: (0..shards).map(|_| SessionShard::new(SessionTable::new(table_limits, seed))).collect(),
@@ -89,32 +89,32 @@ impl ShardedSessions {
             return AddOutcome::TooLarge;
         }
         let expires = expiry(now, timeout_ms);
-        let mut room = Quota::default();
+        let mut quota = Quota::default();
         let mut evicted = 0;
         let added = loop {
-            if let Some(added) = self.try_add(now, key, session, expires, &mut room) {
+            if let Some(added) = self.try_add(now, key, session, expires, &mut quota) {
                 break added;
             }
             let Some((freed, alive)) = self.evict_soonest(now) else {
                 break AddOutcome::Stored { evicted };
             };
-            room = room.plus(freed);
+            quota = quota.plus(freed);
             evicted += usize::from(alive);
         };
-        self.common.0.room.give_back(room);
+        self.common.0.quota.give_back(quota);
         if added == AddOutcome::Matching { added } else { AddOutcome::Stored { evicted } }
     }
 
-    /// The outcome of an ADD, unless `room` and the free capacity together are insufficient.
+    /// The outcome of an ADD, unless `quota` and the free capacity together are insufficient.
     fn try_add(
         &self,
         now: Time,
         key: HashedId<'_>,
         session: &[u8],
         expires: Time,
-        room: &mut Quota,
+        quota: &mut Quota,
     ) -> Option<AddOutcome> {
-        let SharedLimits { room: shared, stored, .. } = &self.common.0;
+        let SharedLimits { quota: shared, stored, .. } = &self.common.0;
         let needed = Quota { sessions: 1, bytes: cost(key.id, session) };
         self.shard(key).with(|table| {
             let before = Quota::taken_by(table);
@@ -123,11 +123,11 @@ impl ShardedSessions {
             if answer.is_some() {
                 return answer;
             }
-            if !shared.top_up(room, needed) {
+            if !shared.top_up(quota, needed) {
                 return None;
             }
             table.insert(key, session, expires, stored.fetch_add(1, Ordering::Relaxed));
-            *room = room.less(needed);
+            *quota = quota.less(needed);
             Some(AddOutcome::Stored { evicted: 0 })
         })
     }
@@ -153,7 +153,7 @@ impl ShardedSessions {
             let before = Quota::taken_by(table);
             let result = change(table);
             if self.shards.len() > 1 {
-                self.common.0.room.give_back(before.less(Quota::taken_by(table)));
+                self.common.0.quota.give_back(before.less(Quota::taken_by(table)));
             }
             result
         })
@@ -191,17 +191,17 @@ impl SessionStore for ShardedSessions {
 
     fn prefetch(&self, ids: &[SessionId<'_>]) {
         for ids in ids.chunks(GUESSES) {
-            let mut places = [(0, 0); GUESSES];
-            for (place, id) in places.iter_mut().zip(ids) {
+            let mut targets = [(0, 0); GUESSES];
+            for (target, id) in targets.iter_mut().zip(ids) {
                 let key = self.hasher.key(*id);
-                *place = (self.shard_number(key), key.index_hash());
+                *target = (self.shard_number(key), key.index_hash());
             }
-            let places = &mut places[..ids.len()];
-            places.sort_unstable_by_key(|(shard, _)| *shard);
-            for group in places.chunk_by(|one, next| one.0 == next.0) {
+            let targets = &mut targets[..ids.len()];
+            targets.sort_unstable_by_key(|(shard, _)| *shard);
+            for group in targets.chunk_by(|one, next| one.0 == next.0) {
                 let mut hashes = [0; GUESSES];
-                for (hash, place) in hashes.iter_mut().zip(group) {
-                    *hash = place.1;
+                for (hash, target) in hashes.iter_mut().zip(group) {
+                    *hash = target.1;
                 }
                 self.shards[group[0].0].lock().prefetch_hashes(&hashes[..group.len()]);
             }
@@ -335,11 +335,11 @@ mod tests {
     #[test]
     fn capacity_of_pending_adds_counts_as_used() {
         let store = ShardedSessions::new(4, SessionLimits { sessions: 1, bytes: 0 }, [1, 2]);
-        let mut under_way = Quota::default();
-        assert!(store.common.0.room.top_up(&mut under_way, Quota { sessions: 1, bytes: 8 }));
+        let mut pending = Quota::default();
+        assert!(store.common.0.quota.top_up(&mut pending, Quota { sessions: 1, bytes: 8 }));
         assert_eq!(store.add(NOW, id(b"a"), b"session", 1_000), AddOutcome::Stored { evicted: 0 });
         assert!(!store.have(NOW, id(b"a")));
-        assert_eq!(store.common.0.room.taken(), under_way);
+        assert_eq!(store.common.0.quota.taken(), pending);
     }
 
     #[test]
@@ -364,7 +364,7 @@ mod tests {
         std::thread::scope(|scope| {
             let watch = scope.spawn(|| {
                 while !done.load(Ordering::Acquire) {
-                    let taken = store.common.0.room.taken();
+                    let taken = store.common.0.quota.taken();
                     assert!(LIMITS.allow(taken.sessions, taken.bytes), "{taken:?}");
                 }
             });
@@ -382,11 +382,11 @@ mod tests {
             assert!(watch.join().is_ok());
         });
         let held = in_tables(&store);
-        assert_eq!(held, store.common.0.room.taken(), "the quota is exact when all threads have ended");
+        assert_eq!(held, store.common.0.quota.taken(), "the quota is exact when all threads have ended");
         assert!(held.sessions > 0 && LIMITS.allow(held.sessions, held.bytes));
         let end = Time::from_ms(u64::MAX);
         while store.expire(end).next.is_some() {}
-        assert_eq!(store.common.0.room.taken(), Quota::default());
+        assert_eq!(store.common.0.quota.taken(), Quota::default());
     }
 
     fn work(store: &ShardedSessions, seed: u64) {

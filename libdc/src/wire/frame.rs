@@ -163,17 +163,18 @@ impl Expected {
 /// Bytes 0 to 3.
 #[inline(always)]
 fn check_level(input: &[u8], expected: &Expected) -> Result<Option<u16>, DecodeError> {
-    for (offset, right) in VERSION.to_be_bytes().into_iter().enumerate() {
+    for (offset, valid) in VERSION.to_be_bytes().into_iter().enumerate() {
         match input.get(offset) {
-            Some(byte) if *byte == right => {}
+            Some(byte) if *byte == valid => {}
             Some(byte) => return Err(DecodeError::Version { offset, byte: *byte }),
             None => return Ok(None),
         }
     }
     let Some(level) = input.get(2..4) else { return Ok(None) };
     let patch_level = u16::from_be_bytes([level[0], level[1]]);
-    let ours = expected.continues.is_some_and(|first| !matches!(first.operation, Operation::Session(_)));
-    if ours && patch_level == 0 {
+    let is_extension =
+        expected.continues.is_some_and(|first| !matches!(first.operation, Operation::Session(_)));
+    if is_extension && patch_level == 0 {
         // The class is known from the first frame, so the error is detected before byte 9 arrives.
         return Err(DecodeError::Continuation { field: "patch level", offset: 3 });
     }

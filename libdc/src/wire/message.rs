@@ -253,7 +253,7 @@ mod tests {
     const GET: Operation = Operation::Session(SessionOperation::Get);
     const STATS: Operation = Operation::Lock(LockOperation::Stats);
 
-    fn written(head: MessageHead, data: &[u8]) -> Vec<u8> {
+    fn encode(head: MessageHead, data: &[u8]) -> Vec<u8> {
         let mut out = Vec::new();
         write_message(&mut out, head, data);
         out
@@ -267,13 +267,13 @@ mod tests {
     #[test]
     fn overlong_request_is_refused_at_its_first_frame() {
         let head = MessageHead::request(7, STATS);
-        let right = written(head, &pattern(2048));
-        assert!(MessageReader::requests().next(&mut right.as_slice()).unwrap().is_some());
-        let long = written(head, &pattern(2049));
+        let valid = encode(head, &pattern(2048));
+        assert!(MessageReader::requests().next(&mut valid.as_slice()).unwrap().is_some());
+        let long = encode(head, &pattern(2049));
         let result = MessageReader::requests().next(&mut &long[..12]).map(|message| message.is_some());
         assert_eq!(result, Err(DecodeError::TooManyFrames { frames_max: 1 }));
         // Claims are exempt from this limit.
-        let claims = written(MessageHead::request(7, Operation::Link(LinkOperation::Claim)), &pattern(2049));
+        let claims = encode(MessageHead::request(7, Operation::Link(LinkOperation::Claim)), &pattern(2049));
         assert!(MessageReader::requests().next(&mut claims.as_slice()).unwrap().is_some());
     }
 
@@ -282,8 +282,8 @@ mod tests {
         let head = MessageHead::request(0x0102_0304, GET);
         let request = [0, 0x11, 0, 1, 0, 1, 2, 3, 4, 0, 1, 1, 0, 2, 0xaa, 0xbb];
         let response = [0, 0x11, 0, 1, 1, 1, 2, 3, 4, 0, 1, 1, 0, 1, 0x01];
-        assert_eq!(written(head, &[0xaa, 0xbb]), request);
-        assert_eq!(written(head.response(), &[1]), response);
+        assert_eq!(encode(head, &[0xaa, 0xbb]), request);
+        assert_eq!(encode(head.response(), &[1]), response);
         let stream = [request.as_slice(), &response].concat();
         let mut input = stream.as_slice();
         let mut reader = MessageReader::new(None);
@@ -308,7 +308,7 @@ mod tests {
         ]
         .concat();
         let head = MessageHead::request(9, GET);
-        assert_eq!(written(head, &data), expected);
+        assert_eq!(encode(head, &data), expected);
         let mut reader = MessageReader::new(None);
         let mut input = &expected[..expected.len() - 1];
         assert_eq!(reader.next(&mut input), Ok(None));
@@ -347,7 +347,7 @@ mod tests {
         for (operation, len) in [(GET, SESSION_MESSAGE_BYTES_MAX), (STATS, LINK_FRAMES_MAX * 2048)] {
             let data = pattern(len);
             let head = MessageHead::request(1, operation);
-            let out = written(head, &data);
+            let out = encode(head, &data);
             let mut reader = MessageReader::default();
             let message = reader.next(&mut out.as_slice()).unwrap().unwrap();
             assert!(message.head == head && message.data == data);
@@ -357,12 +357,12 @@ mod tests {
     #[test]
     #[should_panic(expected = "32769 bytes exceed the maximum length of a message")]
     fn message_beyond_maximum_length_panics() {
-        written(MessageHead::request(1, GET), &pattern(SESSION_MESSAGE_BYTES_MAX + 1));
+        encode(MessageHead::request(1, GET), &pattern(SESSION_MESSAGE_BYTES_MAX + 1));
     }
 
     #[test]
     fn continuation_in_other_direction_is_an_error() {
-        let out = written(MessageHead::request(1, GET), &pattern(2049));
+        let out = encode(MessageHead::request(1, GET), &pattern(2049));
         let mut reversed = out.clone();
         reversed[14 + 2048 + 4] = 1;
         let mut reader = MessageReader::new(None);
@@ -373,7 +373,7 @@ mod tests {
     #[test]
     fn frames_of_a_message_may_differ_in_patch_level() {
         let data = pattern(2049);
-        let mut out = written(MessageHead::request(1, GET), &data);
+        let mut out = encode(MessageHead::request(1, GET), &data);
         out[14 + 2048 + 3] = 0;
         let mut reader = MessageReader::new(None);
         let message = reader.next(&mut out.as_slice()).unwrap().unwrap();
@@ -383,7 +383,7 @@ mod tests {
 
     #[test]
     fn reclaim_frees_memory_of_long_message() {
-        let out = written(MessageHead::request(1, GET), &pattern(2049));
+        let out = encode(MessageHead::request(1, GET), &pattern(2049));
         let mut reader = MessageReader::new(None);
         assert!(reader.next(&mut out.as_slice()).unwrap().is_some());
         assert!(reader.partial.is_some());

@@ -136,7 +136,7 @@ impl Client {
         sent.map_err(|source| Error::Io { phase: *phase, source })?;
         *phase = OperationPhase::Receiving;
         let reply = loop {
-            match connection.receive(self.exchange.room()).await {
+            match connection.receive(self.exchange.read_buffer()).await {
                 Err(source) => return Err(Error::Io { phase: *phase, source }),
                 Ok(0) => return Err(Error::Closed),
                 Ok(n) => {

@@ -132,7 +132,7 @@ impl Client {
             .send(self.exchange.request(), deadline)
             .map_err(|error| failure(OperationPhase::Sending, error))?;
         let reply = loop {
-            let read = connection.receive(self.exchange.room(), deadline);
+            let read = connection.receive(self.exchange.read_buffer(), deadline);
             match read.map_err(|error| failure(OperationPhase::Receiving, error))? {
                 0 => return Err(Error::Closed),
                 n => {

@@ -124,7 +124,7 @@ impl Exchange {
     }
 
     /// The free part of the buffer, to read into.
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    pub(super) fn read_buffer(&mut self) -> &mut [u8] {
         let end = self.filled + READ_BYTES;
         if self.input.len() < end {
             self.input.resize(end, 0);
@@ -132,7 +132,7 @@ impl Exchange {
         &mut self.input[self.filled..end]
     }
 
-    /// Handles the first `read` bytes of the [`room`](Self::room). `Ok(None)`: the answer is incomplete.
+    /// Handles the first `read` bytes of the [`read_buffer`](Self::read_buffer). `Ok(None)`: the answer is incomplete.
     ///
     /// # Errors
     /// If the bytes cannot be the answer to the request.
@@ -236,7 +236,7 @@ mod tests {
 
     impl Exchange {
         fn receive_bytes(&mut self, bytes: &[u8]) -> Result<Option<SessionReply>, Error> {
-            self.room()[..bytes.len()].copy_from_slice(bytes);
+            self.read_buffer()[..bytes.len()].copy_from_slice(bytes);
             self.receive(bytes.len())
         }
     }

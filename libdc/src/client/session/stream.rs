@@ -39,8 +39,8 @@ impl ClientStream {
     }
 
     /// Reads available bytes; 0 is the end of input.
-    pub(crate) async fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        self.socket()?.read(room).await
+    pub(crate) async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket()?.read(buffer).await
     }
 
     /// Writes some of `bytes`.
@@ -54,10 +54,14 @@ impl ClientStream {
     }
 
     /// Reads available bytes; 0 is the end of input.
-    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut room = ReadBuf::new(room);
-        let read = Pin::new(self.socket()?).poll_read(cx, &mut room);
-        read.map_ok(|()| room.filled().len())
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        let read = Pin::new(self.socket()?).poll_read(cx, &mut buffer);
+        read.map_ok(|()| buffer.filled().len())
     }
 
     fn socket(&mut self) -> io::Result<&mut Socket> {

@@ -313,10 +313,10 @@ async fn buffered_records_are_sent_while_reading() {
     })
     .await;
     let reader = async {
-        let mut room = vec![0; 1 << 16];
+        let mut buffer = vec![0; 1 << 16];
         let mut read = 0;
         while read < written {
-            read += near.read(&mut room).await.unwrap();
+            read += near.read(&mut buffer).await.unwrap();
         }
         near.write_all(b"!").await.unwrap();
     };

@@ -202,8 +202,8 @@ mod tests {
         let all: Vec<u32> = [(1, 1), (1, 2), (1, 1), (2, 1), (1, 1)]
             .map(|(connection, local)| give(&mut owners, &mut records, owner(connection, local)))
             .to_vec();
-        let has = |owners: &OwnerTable, records: &RecordTable, who| {
-            owners.find(who).map_or(Vec::new(), |number| owners.records_of(records, number).collect())
+        let has = |owners: &OwnerTable, records: &RecordTable, owner| {
+            owners.find(owner).map_or(Vec::new(), |number| owners.records_of(records, number).collect())
         };
         assert_eq!(has(&owners, &records, owner(1, 1)), [all[4], all[2], all[0]]);
         assert_eq!((owners.len(), owners.connections_len()), (3, 2));

@@ -156,19 +156,19 @@ impl RecordTable {
             return (self.records.len() - 1) as u32;
         }
         let number = self.vacant;
-        let place = &mut self.records[number];
-        self.vacant = place.queue.next;
-        *place = LockRecord { generation: place.generation, ..record };
+        let slot = &mut self.records[number];
+        self.vacant = slot.queue.next;
+        *slot = LockRecord { generation: slot.generation, ..record };
         number
     }
 
     /// Removes a record that is in no list any more.
     pub(super) fn remove(&mut self, number: u32) {
-        let place = &mut self.records[number];
-        debug_assert_ne!(place.stage, RecordStage::Vacant);
-        let generation = place.generation.wrapping_add(1);
+        let slot = &mut self.records[number];
+        debug_assert_ne!(slot.stage, RecordStage::Vacant);
+        let generation = slot.generation.wrapping_add(1);
         let queue = ListLinks { next: self.vacant, ..ListLinks::NONE };
-        *place = LockRecord { generation, queue, ..LockRecord::default() };
+        *slot = LockRecord { generation, queue, ..LockRecord::default() };
         self.vacant = number;
         self.len -= 1;
     }

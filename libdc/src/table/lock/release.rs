@@ -46,11 +46,11 @@ impl LockTable {
         let Some(record) = key.and_then(|key| self.find_holder(key, token)) else { return false };
         let record = &mut self.records[record];
         // A due event may not be handled yet, but it counts.
-        let is_theirs = self.owners.owner(record.owner) == owner && record.rank.time() > now;
+        let is_owned = self.owners.owner(record.owner) == owner && record.rank.time() > now;
         if let RecordStage::Held { claimed, .. } = &mut record.stage {
-            *claimed |= is_theirs;
+            *claimed |= is_owned;
         }
-        is_theirs
+        is_owned
     }
 
     /// Removes the holds of a connection that were not claimed.

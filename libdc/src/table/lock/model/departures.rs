@@ -73,13 +73,13 @@ impl NaiveLocks {
 
     pub(in crate::table::lock) fn claim(&mut self, now: u64, owner: Owner, key: usize, number: u64) -> bool {
         let now = now.max(self.shards[self.shard_of[key]].now);
-        let is_theirs = self.has(key, number, |record| {
+        let is_owned = self.has(key, number, |record| {
             record.is_hold() && record.owner == owner && record.deadline.is_some_and(|(at, _)| at > now)
         });
-        if is_theirs && let ModelStage::Held { claimed, .. } = &mut self.record(key, number).stage {
+        if is_owned && let ModelStage::Held { claimed, .. } = &mut self.record(key, number).stage {
             *claimed = true;
         }
-        is_theirs
+        is_owned
     }
 
     pub(in crate::table::lock) fn end_claims(&mut self, now: u64, connection: ConnectionId) {
