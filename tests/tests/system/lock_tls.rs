@@ -75,7 +75,7 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
         (
             options(&cert, "fleet.example", &right),
             identity(&other, &other_key),
-            "does not trust the certificate",
+            "does not trust our certificate",
         ),
         (options(&cert, "fleet.example", &wrong), own(), "the token of authentication is wrong"),
     ];
