@@ -188,7 +188,7 @@ impl SessionTable {
 
     /// Removes up to `at_most` expired sessions, and returns their number.
     ///
-    /// A result below `at_most` means that no expired session is left. This call affects only memory and totals.
+    /// A result below `at_most` means that no expired session is left. Only memory and totals are affected.
     pub fn expire(&mut self, now: Time, at_most: usize) -> usize {
         for removed in 0..at_most {
             match self.expiry.first() {

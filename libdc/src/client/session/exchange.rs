@@ -132,7 +132,8 @@ impl Exchange {
         &mut self.input[self.filled..end]
     }
 
-    /// Handles the first `read` bytes of the [`read_buffer`](Self::read_buffer). `Ok(None)`: the answer is incomplete.
+    /// Handles `read` bytes read into the [`read_buffer`](Self::read_buffer). `Ok(None)`: the answer is
+    /// incomplete.
     ///
     /// # Errors
     /// If the bytes cannot be the answer to the request.

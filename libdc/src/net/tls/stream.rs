@@ -5,8 +5,8 @@
 //! task is woken when the socket becomes writable, and its next call sends the rest. Drivers that poll for
 //! input while they wait, as all do, need no special code.
 //!
-//! A peer that closes without a TLS close_notify is treated as closed. In all our protocols messages are
-//! delimited, so that truncation is always detected. A dropped connection sends close_notify if the socket
+//! A peer that closes without a TLS `close_notify` is treated as closed. In all our protocols messages are
+//! delimited, so that truncation is always detected. A dropped connection sends `close_notify` if the socket
 //! accepts it immediately.
 
 use crate::net::tls::error::{TlsError, TlsPeer};
