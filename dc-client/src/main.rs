@@ -8,5 +8,5 @@ use std::process::ExitCode;
 
 fn main() -> ExitCode {
     let options: AgentOptions = PROGRAM.parse();
-    dc_options::start::exit_code(&PROGRAM, &options.daemon.log, serve::run(&options))
+    dc_daemon::start::exit_code(&PROGRAM, &options.daemon.log, serve::run(&options))
 }

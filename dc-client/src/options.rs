@@ -3,9 +3,10 @@
 mod tls;
 
 use self::tls::AgentTlsOptions;
-use dc_options::address::{Address, address, peer_address};
-use dc_options::duration::milliseconds;
-use dc_options::{AuthOptions, CommandOptions, DaemonOptions, ProgramInfo, UsageError};
+use dc_cli::address::{Address, address, peer_address};
+use dc_cli::duration::milliseconds;
+use dc_cli::{CommandOptions, ProgramInfo, UsageError};
+use dc_daemon::{AuthOptions, DaemonOptions};
 use libdc::limits::AGENT_TIME_MS_MAX;
 use libdc::net::address::SocketPath;
 use std::path::Path;
@@ -72,7 +73,7 @@ mod tests {
     #[test]
     fn the_manual_says_what_is_taken() {
         let page = include_str!("../../man/dc_client.1");
-        let differences = dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<AgentOptions>());
+        let differences = dc_tests::man_page::differences(page, &PROGRAM, &PROGRAM.options::<AgentOptions>());
         assert!(differences.is_empty(), "{differences:#?}");
     }
 

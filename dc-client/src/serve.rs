@@ -1,13 +1,13 @@
 //! The life of the agent: what is opened, started, awaited and ended, in that order.
 
 use crate::options::{AgentOptions, PROGRAM};
-use dc_options::address::Address;
-use dc_options::service_manager::ServiceManager;
-use dc_options::start::{BoundDaemon, DaemonParts, StartError, time_to_finish};
-use libdc::net::accept::ThrottledListener;
-use libdc::net::agent::{AgentDriver, AgentSettings};
+use dc_cli::address::Address;
+use dc_daemon::drivers::agent::{AgentDriver, AgentSettings};
+use dc_daemon::listen::accept::ThrottledListener;
+use dc_daemon::service_manager::ServiceManager;
+use dc_daemon::start::{BoundDaemon, DaemonParts, StartError, time_to_finish};
 use libdc::net::clock::DriverClock;
-use libdc::net::workers::runtime;
+use libdc::net::runtime::runtime;
 use libdc::proto::agent::multiplexer::MultiplexerSettings;
 use libdc::secret::AuthToken;
 use std::future::pending;

@@ -7,11 +7,11 @@
 //! It is called by [`Launcher`](crate::launch::Launcher) alone, with arguments that are no options.
 
 use crate::options::signal;
-use dc_options::log;
-use libdc::process::account::{Account, AccountError};
-use libdc::process::activation::PASSED_FIRST;
-use libdc::process::descriptors::close_all_but;
-use libdc::process::privileges::{PrivilegeError, become_user};
+use dc_daemon::account::{Account, AccountError};
+use dc_daemon::activation::PASSED_FIRST;
+use dc_daemon::descriptors::close_all_but;
+use dc_daemon::log;
+use dc_daemon::privileges::{PrivilegeError, become_user};
 use nix::sys::prctl::{set_name, set_pdeathsig};
 use nix::sys::signal::Signal;
 use nix::unistd::getppid;

@@ -4,8 +4,8 @@
 //! it came with `FDPOLL=0`; one that is stored twice under the same name is kept once. Here that it has gone is found out
 //! when the next child starts, or there is no room for another.
 
-use libdc::process::descriptors::are_duplicates;
-use libdc::process::notify::is_stored_name;
+use dc_daemon::descriptors::are_duplicates;
+use dc_daemon::notify::is_stored_name;
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 use nix::sys::stat::{SFlag, fstat};
 use std::os::fd::{AsFd, OwnedFd};
@@ -162,7 +162,7 @@ mod tests {
     fn what_a_child_stores_again_is_kept_once_whatever_it_is() {
         let null = File::open("/dev/null").unwrap();
         if are_duplicates(&null, &null).is_err() {
-            eprintln!("skipped: the system does not tell what is a duplicate");
+            crate::require::skip("kcmp(2) is not permitted");
             return;
         }
         let (reader, writer) = std::io::pipe().unwrap();

@@ -7,7 +7,7 @@
 //! ```
 //!
 //! Between fork and exec hardly anything is allowed, and least of all to look up a user or to set a variable. So that is
-//! done by the [starter](crate::starter): this program again, in the process that will be the child.
+//! done by the [stub](crate::exec_stub): this program again, in the process that will be the child.
 
 use crate::exec_stub::{ExecRequest, MasterExecStub};
 use crate::fd_store::{STORED_MAX, StoredFd};
@@ -15,7 +15,7 @@ use crate::notify_socket::{NotifyDir, NotifySocket};
 use crate::options::PROGRAM;
 use crate::sockets::PassedSocket;
 use command_fds::{CommandFdExt, FdMapping, FdMappingCollision};
-use libdc::process::activation::PASSED_FIRST;
+use dc_daemon::activation::PASSED_FIRST;
 use nix::errno::Errno;
 use nix::fcntl::{OFlag, open};
 use nix::sys::stat::Mode;

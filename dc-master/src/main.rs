@@ -15,6 +15,7 @@
 //! | `output` | what children write |
 #![forbid(unsafe_code)]
 
+mod error;
 mod exec_stub;
 mod fd_store;
 mod launch;
@@ -24,6 +25,10 @@ mod notify_socket;
 mod options;
 mod output;
 mod process;
+#[cfg(test)]
+#[path = "../../tests/src/harness/require.rs"]
+#[allow(unreachable_pub, reason = "public in the harness, where the file stands")]
+mod require;
 mod run;
 mod signals;
 mod sockets;
@@ -39,5 +44,5 @@ fn main() -> ExitCode {
     }
     let options: MasterOptions = PROGRAM.parse();
     let log = options.log.clone();
-    dc_options::start::exit_code(&PROGRAM, &log, run::run(options))
+    dc_daemon::start::exit_code(&PROGRAM, &log, run::run(options))
 }

@@ -1,19 +1,19 @@
 //! The driver: tells the supervisor what happens, and does what it decides.
 
+use crate::error::MasterError;
 use crate::fd_store::FdStore;
 use crate::launch::Launcher;
 use crate::notify_listener::{FdStoreRequest, NotifyMessage};
 use crate::output::ChildOutput;
 use crate::process::{ChildProcess, reap};
-use crate::run::MasterError;
 use crate::signals::{MasterSignals, SignalRequest, system_signal};
 use crate::sockets::ListenSockets;
 use crate::supervisor::{
     ChildId, MasterExit, StartFailure, Supervisor, SupervisorAction, SupervisorEvent, SupervisorSettings,
 };
+use dc_daemon::lifecycle::{LifecycleError, Serving, Unprivileged};
+use dc_daemon::notify::Notifier;
 use libdc::net::clock::DriverClock;
-use libdc::process::lifecycle::{LifecycleError, Serving, Unprivileged};
-use libdc::process::notify::Notifier;
 use nix::sys::signal::Signal;
 use std::future::{pending, poll_fn};
 use std::task::{Context, Poll};
@@ -392,15 +392,15 @@ impl Master {
             }
             SupervisorEvent::Failed { setback, serves_on } => self.report_setback(setback, serves_on.map(of)),
             SupervisorEvent::Killed { child } => {
-                warn!(child = of(child), "did not stop in time and is killed")
+                warn!(child = of(child), "did not stop in time and is killed");
             }
             SupervisorEvent::Restarting { in_ms } => info!(in_ms, "restarting"),
             SupervisorEvent::TooManyRestarts => {
-                error!(limit = self.restarts_max, "too many restarts in a minute")
+                error!(limit = self.restarts_max, "too many restarts in a minute");
             }
             SupervisorEvent::Ending { signal } => info!(signal = %system_signal(signal), "ending"),
             SupervisorEvent::HangupPostponed => {
-                info!("another child starts once this one is ready or has failed")
+                info!("another child starts once this one is ready or has failed");
             }
             SupervisorEvent::HangupIgnored => info!("ending already: no new child is started"),
         }

@@ -4,8 +4,8 @@
 //! of its own, and the system tells who has sent: the child and its descendants are heard, and nobody else.
 
 use crate::notify_socket::NotifySocket;
-use libdc::file::OwnedFile;
-use libdc::process::fd_passing::{self, ReceiveError};
+use dc_daemon::fd_passing::{self, ReceiveError};
+use dc_daemon::file::OwnedFile;
 use nix::unistd::Pid;
 use std::fs;
 use std::io;

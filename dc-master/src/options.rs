@@ -6,11 +6,12 @@ mod signal;
 use self::listen::listen_address;
 pub(crate) use self::signal::signal;
 use self::signal::{OrphanSignal, orphan_signal, stop_signal};
-use dc_options::account::account;
-use dc_options::address::Address;
-use dc_options::count::count;
-use dc_options::duration::{milliseconds, seconds};
-use dc_options::{CommandOptions, LogOptions, ProgramInfo, SocketOptions, UsageError};
+use dc_cli::account::account;
+use dc_cli::address::Address;
+use dc_cli::count::count;
+use dc_cli::duration::{milliseconds, seconds};
+use dc_cli::{CommandOptions, ProgramInfo, UsageError};
+use dc_daemon::{LogOptions, SocketOptions};
 use nix::sys::signal::Signal;
 use std::ffi::OsString;
 use std::path::PathBuf;
@@ -103,7 +104,7 @@ mod tests {
     fn the_manual_says_what_is_taken() {
         let page = include_str!("../../man/dc_master.1");
         let differences =
-            dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<MasterOptions>());
+            dc_tests::man_page::differences(page, &PROGRAM, &PROGRAM.options::<MasterOptions>());
         assert!(differences.is_empty(), "{differences:#?}");
     }
 

@@ -4,7 +4,7 @@
 //! readers there is room for [`CHUNKS_MAX`] pieces; when that is full the children wait for whoever reads, as they
 //! would if they wrote there themselves. A line longer than [`LINE_BYTES_MAX`] is cut into several.
 
-use dc_options::log::{Log, StdStream, WRITE_BYTES_MAX};
+use dc_daemon::log::{Log, StdStream, WRITE_BYTES_MAX};
 use nix::unistd::Pid;
 use std::io::{self, PipeReader};
 use std::iter;

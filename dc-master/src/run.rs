@@ -1,5 +1,6 @@
 //! The life of the master: what is opened, started, awaited and ended, in that order.
 
+use crate::error::MasterError;
 use crate::exec_stub::ExecRequest;
 use crate::launch::{Directory, Launcher};
 use crate::master::{Master, MasterParts};
@@ -9,13 +10,13 @@ use crate::output::ChildOutput;
 use crate::signals::MasterSignals;
 use crate::sockets::{ListenSockets, ListenSpec};
 use crate::supervisor::SupervisorSettings;
-use dc_options::log;
-use dc_options::start::{ProgramFailure, StartError, further};
-use libdc::net::workers::runtime;
-use libdc::process::account::Account;
-use libdc::process::activation::SocketActivation;
-use libdc::process::lifecycle::{DaemonLaunch, LifecycleError};
-use libdc::process::notify::{Notifier, NotifyError};
+use dc_daemon::account::Account;
+use dc_daemon::activation::SocketActivation;
+use dc_daemon::lifecycle::DaemonLaunch;
+use dc_daemon::log;
+use dc_daemon::notify::Notifier;
+use dc_daemon::start::{StartError, further};
+use libdc::net::runtime::runtime;
 use std::fs::File;
 use std::io;
 use std::time::Duration;
@@ -92,36 +93,4 @@ fn check_descriptors() -> io::Result<()> {
 /// All durations among the options are of a day at most.
 const fn milliseconds(duration: Duration) -> u64 {
     duration.as_millis() as u64
-}
-
-/// Why the master does not start, or ends without having been told to.
-#[derive(Debug, thiserror::Error)]
-pub(crate) enum MasterError {
-    /// A socket, an account or the log.
-    #[error(transparent)]
-    Start(#[from] StartError),
-    /// Detaching or the pidfile.
-    #[error(transparent)]
-    Life(#[from] LifecycleError),
-    /// What supervises the master can't be told.
-    #[error(transparent)]
-    Notify(#[from] NotifyError),
-    /// The command can't be executed at all.
-    #[error("can't start {0}")]
-    Command(String),
-    /// Children died too often.
-    #[error("the command was restarted {0} times within a minute, and has died again")]
-    TooManyRestarts(usize),
-    /// The system refuses what the master needs to run.
-    #[error("can't start: {0}")]
-    System(#[from] io::Error),
-}
-
-impl ProgramFailure for MasterError {
-    fn status(&self) -> u8 {
-        match self {
-            Self::Start(error) => error.status(),
-            _ => 1,
-        }
-    }
 }

@@ -8,7 +8,7 @@
 //! | `SIGCHLD` | a process has ended |
 
 use crate::supervisor::StopSignal;
-use libdc::process::signals::BlockedSignals;
+use dc_daemon::signals::BlockedSignals;
 use nix::sys::signal::Signal;
 use std::io;
 use std::task::{Context, Poll};

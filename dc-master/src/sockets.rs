@@ -3,10 +3,10 @@
 //! Children get duplicates. `O_NONBLOCK` belongs to the socket, which all duplicates share, so it is set when the
 //! socket is opened and never afterwards: to set it for a new child would change it under the old one.
 
-use libdc::file::OwnedFile;
+use dc_daemon::activation::{PassedFd, UNNAMED};
+use dc_daemon::file::OwnedFile;
+use dc_daemon::listen::{ListenError, Listener, ListenerSocket, SocketPermissions};
 use libdc::net::address::Address;
-use libdc::net::listen::{ListenError, Listener, ListenerSocket, SocketPermissions};
-use libdc::process::activation::{PassedFd, UNNAMED};
 use nix::sys::socket::{Shutdown, shutdown};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};

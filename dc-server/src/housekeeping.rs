@@ -1,7 +1,7 @@
 //! What the server does besides answering: gives back the memory of expired sessions, and logs the totals.
 
 use crate::persistent_fences::PersistentFences;
-use libdc::net::server::ServerDriver;
+use dc_daemon::drivers::server::ServerDriver;
 use libdc::service::RequestCounters;
 use libdc::table::{LockTotals, SessionTotals};
 use libdc::time::Time;

@@ -6,11 +6,12 @@ mod tls;
 
 pub(crate) use self::locks::LockTableOptions;
 use self::tls::ServerTlsOptions;
-use dc_options::address::{Address, address};
-use dc_options::count::count;
-use dc_options::duration::seconds;
-use dc_options::size::bytes;
-use dc_options::{AuthOptions, CommandOptions, DaemonOptions, EnvExtra, ProgramInfo, UsageError};
+use dc_cli::address::{Address, address};
+use dc_cli::count::count;
+use dc_cli::duration::seconds;
+use dc_cli::size::bytes;
+use dc_cli::{CommandOptions, EnvExtra, ProgramInfo, UsageError};
+use dc_daemon::{AuthOptions, DaemonOptions};
 use std::ffi::OsString;
 use std::num::NonZero;
 use std::time::Duration;
@@ -94,7 +95,7 @@ mod tests {
     fn the_manual_says_what_is_taken() {
         let page = include_str!("../../man/dc_server.1");
         let differences =
-            dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<ServerOptions>());
+            dc_tests::man_page::differences(page, &PROGRAM, &PROGRAM.options::<ServerOptions>());
         assert!(differences.is_empty(), "{differences:#?}");
     }
 

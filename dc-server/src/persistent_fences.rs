@@ -4,7 +4,7 @@
 //! saying so, nobody can tell which locks the agents of its links hold on to. They do so for the grace at most: until
 //! then nothing is granted.
 
-use libdc::process::state::{PreviousRun, StateDir, StateError};
+use dc_daemon::state::{PreviousRun, StateDir, StateError};
 use libdc::table::{FenceSource, ShardedLocks};
 use libdc::time::Time;
 use std::path::Path;

@@ -3,11 +3,12 @@
 use crate::housekeeping::Housekeeper;
 use crate::options::{LockTableOptions, PROGRAM, ServerOptions};
 use crate::persistent_fences::PersistentFences;
-use dc_options::start::{BoundDaemon, DaemonParts, StartError, time_to_finish};
-use libdc::net::accept::ThrottledListener;
+use dc_daemon::drivers::server::{ServerDriver, ServerSettings};
+use dc_daemon::drivers::workers::Workers;
+use dc_daemon::listen::accept::ThrottledListener;
+use dc_daemon::start::{BoundDaemon, DaemonParts, StartError, time_to_finish};
 use libdc::net::clock::DriverClock;
-use libdc::net::server::{ServerDriver, ServerSettings};
-use libdc::net::workers::{Workers, runtime};
+use libdc::net::runtime::runtime;
 use libdc::secret::AuthToken;
 use libdc::service::{LinkPolicy, Service};
 use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};

@@ -3,9 +3,9 @@
 use crate::filter::{FilterInput, Filters};
 use crate::record::{ConnectionClose, RecordKind, TrafficRecord};
 use crate::stats::TrafficStats;
+use dc_snoop::decode::{DecodedLines, DecodedLink, DecodedMessage, MessageKind};
+use dc_snoop::observe::{Endpoint, LineEvent, MatchedRequest, MessageEvent, ObservedEvent, Observer};
 use libdc::id::LockKey;
-use libdc::proto::observe::{Endpoint, LineEvent, MatchedRequest, MessageEvent, ObservedEvent, Observer};
-use libdc::wire::display::{DecodedLines, DecodedLink, DecodedMessage, MessageKind};
 use libdc::wire::frame::Direction;
 use libdc::wire::lock::LockStatus;
 use std::collections::HashMap;

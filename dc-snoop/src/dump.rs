@@ -8,8 +8,8 @@
 //!
 //! A row that is all dots, as the one before it, is left out; `*` stands for such rows, as in hexdump(1).
 
+use dc_snoop::decode::{DecodedLines, DecodedMessage, Redaction};
 use libdc::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
-use libdc::wire::display::{DecodedLines, DecodedMessage, Redaction};
 use libdc::wire::message::MessageRef;
 use std::fmt::Write;
 use std::ops::Range;

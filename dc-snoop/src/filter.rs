@@ -15,7 +15,7 @@
 //! HAVE that failed". Of several filters one is enough. Capitals and small letters are the same, but in a key; so
 //! `op=wait` is the command of text as well as the operation.
 
-use libdc::wire::display::MessageKind;
+use dc_snoop::decode::MessageKind;
 use libdc::wire::link::Claim;
 use libdc::wire::lock::LockStatus;
 use libdc::wire::session::SessionStatus;

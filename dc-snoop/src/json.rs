@@ -9,11 +9,11 @@ use crate::line::end_name;
 use crate::record::{
     ConnectionClose, LineRecord, MessageRecord, RecordKind, TrafficRecord, shown_of_corrupt,
 };
-use libdc::id::{LockKey, Token};
-use libdc::proto::observe::{Endpoint, MatchedRequest};
-use libdc::wire::display::{
+use dc_snoop::decode::{
     DecodedLines, DecodedLink, DecodedMessage, LockFields, Redaction, digest, short_digest, show_hex,
 };
+use dc_snoop::observe::{Endpoint, MatchedRequest};
+use libdc::id::{LockKey, Token};
 use libdc::wire::frame::Direction;
 use libdc::wire::line::LineRequest;
 use libdc::wire::link::{Claim, Hello, Welcome};
@@ -318,7 +318,7 @@ fn text_object(record: &LineRecord, secrets: Redaction) -> RecordJson<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use libdc::wire::display::MessageKind;
+    use dc_snoop::decode::MessageKind;
     use libdc::wire::frame::{DecodeError, MessageHead, Operation, SessionOperation};
     use libdc::wire::line::LineCommand;
     use libdc::wire::message::Message;

@@ -15,12 +15,12 @@ use crate::record::{
     ConnectionClose, LineRecord, MessageRecord, RecordKind, TrafficRecord, shown_of_corrupt,
 };
 use anstyle::{AnsiColor, Style};
-use jiff::tz::TimeZone;
-use libdc::id::LockKey;
-use libdc::proto::observe::{Endpoint, MatchedRequest};
-use libdc::wire::display::{
+use dc_snoop::decode::{
     DecodedLines, DecodedLink, DecodedMessage, MessageKind, Redaction, show_data, show_id, show_key,
 };
+use dc_snoop::observe::{Endpoint, MatchedRequest};
+use jiff::tz::TimeZone;
+use libdc::id::LockKey;
 use libdc::wire::frame::{DecodeError, Direction};
 use libdc::wire::lock::LockStatus;
 use libdc::wire::session::SessionStatus;

@@ -8,7 +8,7 @@ use crate::printer::Printer;
 use crate::record::ConnectionClose;
 use crate::socket::AcceptedConnection;
 use crate::stats::TrafficStats;
-use libdc::proto::observe::Endpoint;
+use dc_snoop::observe::Endpoint;
 use std::cell::{Cell, RefCell};
 use std::time::Duration;
 use tokio::sync::Notify;

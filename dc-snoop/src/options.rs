@@ -1,10 +1,10 @@
 //! The options of `dc_snoop`, and what they ask for.
 
 use crate::filter::Filter;
-use dc_options::address::{Address, address, peer_address};
-use dc_options::count::count;
-use dc_options::duration::seconds;
-use dc_options::{CommandOptions, ProgramInfo, UsageError, ValueError};
+use dc_cli::address::{Address, address, peer_address};
+use dc_cli::count::count;
+use dc_cli::duration::seconds;
+use dc_cli::{CommandOptions, ProgramInfo, UsageError, ValueError};
 use std::path::PathBuf;
 use std::time::Duration;
 
@@ -163,7 +163,7 @@ mod tests {
     #[test]
     fn the_manual_says_what_is_taken() {
         let page = include_str!("../../man/dc_snoop.1");
-        let differences = dc_options::manual::differences(page, &PROGRAM, &PROGRAM.options::<SnoopOptions>());
+        let differences = dc_tests::man_page::differences(page, &PROGRAM, &PROGRAM.options::<SnoopOptions>());
         assert!(differences.is_empty(), "{differences:#?}");
     }
 }

@@ -6,7 +6,7 @@
 use crate::json;
 use crate::line::LineWriter;
 use crate::record::TrafficRecord;
-use libdc::wire::display::Redaction;
+use dc_snoop::decode::Redaction;
 use std::io::{self, ErrorKind, Write};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -1,8 +1,8 @@
 //! What passed, kept until it is shown.
 
+use dc_snoop::decode::{DecodedLines, DecodedMessage, MessageKind, Redaction};
+use dc_snoop::observe::{Endpoint, LineEvent, MatchedRequest, MessageEvent, ObservedEvent};
 use libdc::id::LockKey;
-use libdc::proto::observe::{Endpoint, LineEvent, MatchedRequest, MessageEvent, ObservedEvent};
-use libdc::wire::display::{DecodedLines, DecodedMessage, MessageKind, Redaction};
 use libdc::wire::frame::{DecodeError, Direction};
 use libdc::wire::message::{Message, MessageRef};
 use std::time::Duration;

@@ -8,7 +8,7 @@ use crate::capture::packet::TcpSegment;
 use crate::capture::reassembly::{Piece, Reassembly};
 use crate::decoder::Decoder;
 use crate::record::ConnectionClose;
-use libdc::proto::observe::{Endpoint, sender_of_text};
+use dc_snoop::observe::{Endpoint, sender_of_text};
 use libdc::wire::frame::{Direction, Expected, FrameHeader};
 use std::collections::HashMap;
 use std::net::SocketAddr;

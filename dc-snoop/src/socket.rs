@@ -1,8 +1,8 @@
 //! Connections, of TCP or of a Unix socket, as the relay needs them.
 
+use dc_daemon::listen::ListenerSocket;
 use libdc::net::address::Address;
 use libdc::net::connect::connect;
-use libdc::net::listen::ListenerSocket;
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use std::io;
 use std::net::SocketAddr;

@@ -4,10 +4,10 @@
 //! So those are counted in rows of their own, called `waiting`; those that only try are with the rest.
 
 use crate::clock::{TimeOfDay, rfc_3339, took};
+use dc_snoop::decode::{DecodedLines, DecodedMessage, MessageKind};
+use dc_snoop::observe::{Endpoint, LineEvent, MatchedRequest, MessageEvent};
 use hdrhistogram::Histogram;
 use jiff::tz::TimeZone;
-use libdc::proto::observe::{Endpoint, LineEvent, MatchedRequest, MessageEvent};
-use libdc::wire::display::{DecodedLines, DecodedMessage, MessageKind};
 use libdc::wire::frame::{Direction, Operation};
 use libdc::wire::lock::LockAction;
 use libdc::wire::session::SessionStatus;

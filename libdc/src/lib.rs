@@ -10,7 +10,7 @@
 //! | [`table`] | what the server knows | limits, id, time |
 //! | [`service`] | a request in, the answer out | wire, table |
 //! | [`proto`] | the machines between bytes and answers | wire, service |
-//! | [`auth`], `file`, [`net`], `process`, [`client`] | the shared secret, sockets, the life of a daemon, the API of applications | all |
+//! | `secret`, [`net`], [`client`] | the shared secret, sockets, the life of a daemon, the API of applications | all |
 //!
 //! Up to `proto` everything is pure: no socket, no clock, no randomness, no runtime. Bytes and the
 //! time go in, bytes and deadlines come out, so a whole fleet runs in one thread of a test on a
@@ -22,16 +22,16 @@
 #![forbid(unsafe_op_in_unsafe_fn)]
 
 pub mod client;
-#[cfg(any(feature = "tokio", feature = "daemon"))]
-pub mod file;
 pub mod id;
 pub mod limits;
 pub mod net;
-#[cfg(feature = "daemon")]
-pub mod process;
+#[cfg(any(feature = "agent", feature = "async", feature = "server"))]
 pub mod proto;
+#[cfg(any(feature = "agent", feature = "async", feature = "server"))]
 pub mod secret;
+#[cfg(feature = "server")]
 pub mod service;
+#[cfg(feature = "server")]
 pub mod table;
 pub mod time;
 pub mod wire;

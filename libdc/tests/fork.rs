@@ -23,9 +23,9 @@ fn main() {
     if let Ok(address) = std::env::var(TARGET) {
         let address: Address = address.parse().unwrap();
         blocking_client_forks(address.clone());
-        #[cfg(feature = "tokio")]
+        #[cfg(feature = "async")]
         asynchronous_client_forks(address.clone());
-        #[cfg(feature = "tokio")]
+        #[cfg(feature = "async")]
         lock_client_forks(address);
         return;
     }
@@ -67,7 +67,7 @@ fn blocking_client_forks(address: Address) {
 }
 
 /// The child must not use its parent's runtime, not even to close the connection.
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 fn asynchronous_client_forks(address: Address) {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let parents = runtime();
@@ -89,7 +89,7 @@ fn asynchronous_client_forks(address: Address) {
 
 /// The child holds no locks, and does not affect its parent: neither with requests nor by dropping inherited
 /// values.
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 fn lock_client_forks(address: Address) {
     use libdc::client::lock::{AcquireOptions, LockClient, LockError, LockOptions, Loss};
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();

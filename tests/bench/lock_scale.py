@@ -1,8 +1,8 @@
 #!/usr/bin/env python3
 """Measures locks beside what `compare locks` does: `lock_scale.py BIN LOADGEN`.
 
-BIN holds dc_server and dc_client (target/release), LOADGEN is the load generator of the shared documents. Prints
-processor time for each acquire and release through an agent and straight at the server, with 1,000 and 1,000,000
+BIN holds dc_server and dc_client (target/release). LOADGEN is target/bench/release/loadgen, which `compare` builds.
+Prints processor time for each acquire and release through an agent and straight at the server, with 1,000 and 1,000,000
 locks held by somebody else, the memory of those, and what it costs when 100,000 waiters of one key disconnect.
 The daemons run on core 0, the load on core 1.
 """

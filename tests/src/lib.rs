@@ -1,4 +1,5 @@
 //! The harness of the whole-system tests, the simulation, and what else checks distcache from outside.
 
 pub mod harness;
+pub mod man_page;
 pub mod simulation;

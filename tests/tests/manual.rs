@@ -98,9 +98,12 @@ fn no_document_names_an_option_that_does_not_exist() {
     }
     let mut all: Vec<(String, Vec<String>)> =
         pages.iter().map(|(name, page)| (name.clone(), commands_of_page(page))).collect();
-    for name in ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"] {
-        let text = fs::read_to_string(top().join(name)).expect("a document");
-        all.push((name.to_owned(), commands_of_markdown(&text)));
+    let entries = fs::read_dir(top().join("docs")).expect("docs");
+    let docs = entries.map(|entry| entry.expect("an entry").path());
+    let documents = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md"].map(|name| top().join(name));
+    for path in documents.into_iter().chain(docs) {
+        let text = fs::read_to_string(&path).expect("a document");
+        all.push((path.display().to_string(), commands_of_markdown(&text)));
     }
     let wrong = |(name, commands): &(String, Vec<String>)| {
         let wrong = commands.iter().flat_map(|command| wrong_command(command, &programs));

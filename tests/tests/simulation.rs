@@ -2,9 +2,11 @@
 //!
 //! - `SIMULATION_SEEDS=n` runs n seeds instead of 10,000.
 //! - `SIMULATION_SEED=n` runs that one alone and prints what happened in it.
+//! - `SIMULATION_DIGESTS=file` writes the seeds to a file, a line each, with their digests: `tests/baselines/digests`
+//!   compares these.
 
 use dc_tests::simulation::{Absence, LockViolation, PlantedBug, Violation, simulate, simulate_all};
-use std::env;
+use std::{env, fs};
 
 const SEEDS: u64 = 10_000;
 
@@ -25,6 +27,10 @@ fn every_answer_can_be_true() {
     }
     let summary = simulate_all(0, from_environment("SIMULATION_SEEDS").unwrap_or(SEEDS), PlantedBug::None);
     println!("{} seeds, {} operations, {} events", summary.seeds, summary.operations, summary.events);
+    if let Some(file) = env::var_os("SIMULATION_DIGESTS") {
+        let lines = summary.digests.iter().map(|(seed, digest)| format!("{seed} {digest:016x}\n"));
+        fs::write(file, lines.collect::<String>()).expect("the digests can be written");
+    }
     for (what, count) in &summary.counts {
         println!("{count:>10} {what}");
     }

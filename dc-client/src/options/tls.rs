@@ -1,9 +1,9 @@
 //! The options of TLS.
 
 use clap::Args;
-use dc_options::address::Address;
-use dc_options::path::path;
-use dc_options::{UsageError, ValueError};
+use dc_cli::address::Address;
+use dc_cli::path::path;
+use dc_cli::{UsageError, ValueError};
 use libdc::net::tls::client::{CertificateFiles, ClientTls, ClientTlsOptions, TlsName};
 use libdc::net::tls::error::TlsError;
 use std::path::PathBuf;

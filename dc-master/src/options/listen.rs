@@ -6,8 +6,8 @@
 //! | `unix:///path` | `UNIX:/path` |
 //! | `fd://n` | `FD:n` |
 
-use dc_options::ValueError;
-use dc_options::address::Address;
+use dc_cli::ValueError;
+use dc_cli::address::Address;
 
 const TAKES: &str = "tcp://host:port, tcp4://..., tcp6://[addr]:port, unix:///path or fd://n, or an address such as IP:port or UNIX:/path";
 /// Each scheme of socketmaster, with ours.

@@ -1,6 +1,6 @@
 //! Signals, by name or number.
 
-use dc_options::ValueError;
+use dc_cli::ValueError;
 use nix::sys::signal::Signal;
 
 const TAKES: &str = "a signal, such as HUP, SIGTERM or 15";

@@ -1,6 +1,7 @@
 //! One child, from its start to its end.
 
-use super::{ChildId, SupervisorSettings};
+use super::action::ChildId;
+use super::settings::SupervisorSettings;
 use libdc::time::Time;
 
 /// A child that has not ended.
@@ -10,7 +11,7 @@ pub(super) struct Child {
     pub(super) phase: ChildPhase,
 }
 
-/// How far a child has come. See the drawing in [`super`].
+/// How far a child has come. See the drawing in [`crate::supervisor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChildPhase {
     /// It was started and is not ready.

@@ -69,7 +69,7 @@ impl ObservedState {
             }
             SupervisorAction::Report(SupervisorEvent::Ready { child }) => self.ready = Some(child),
             SupervisorAction::Report(SupervisorEvent::TooManyRestarts | SupervisorEvent::Ending { .. }) => {
-                self.told_to_end = true
+                self.told_to_end = true;
             }
             SupervisorAction::End(status) => {
                 prop_assert!(self.children.is_empty(), "the end with children");

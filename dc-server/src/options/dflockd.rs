@@ -1,6 +1,6 @@
 //! The variables of dflockd, which win over the command line as they do there.
 
-use dc_options::{EnvExtra, EnvPrecedence, EnvVar};
+use dc_cli::{EnvExtra, EnvPrecedence, EnvVar};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 

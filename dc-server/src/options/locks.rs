@@ -1,9 +1,9 @@
 //! The options of locks.
 
 use clap::{ArgAction, Args};
-use dc_options::count::count;
-use dc_options::duration::seconds;
-use dc_options::path::path;
+use dc_cli::count::count;
+use dc_cli::duration::seconds;
+use dc_cli::path::path;
 use std::path::PathBuf;
 use std::time::Duration;
 

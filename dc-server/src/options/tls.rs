@@ -1,8 +1,8 @@
 //! The options of TLS.
 
 use clap::Args;
-use dc_options::UsageError;
-use dc_options::path::path;
+use dc_cli::UsageError;
+use dc_cli::path::path;
 use libdc::net::tls::error::TlsError;
 use libdc::net::tls::server::ServerTls;
 use std::path::PathBuf;

@@ -4,7 +4,7 @@
 //! as a gap. Every packet acknowledges what the other direction had until then.
 
 use super::packet::{PacketError, SEGMENT_BYTES_MAX, TcpEndpoints, TcpSegment};
-use libdc::proto::observe::Endpoint;
+use dc_snoop::observe::Endpoint;
 
 /// One connection in a capture file.
 #[derive(Debug)]

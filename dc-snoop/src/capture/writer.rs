@@ -7,7 +7,7 @@
 use super::conversation::CapturedConnection;
 use super::file::PcapngBlocks;
 use super::packet::{PacketError, TcpEndpoints};
-use libdc::proto::observe::Endpoint;
+use dc_snoop::observe::Endpoint;
 use pcap_file::PcapError;
 use std::collections::HashMap;
 use std::fs::{File, OpenOptions};

@@ -2,6 +2,7 @@
 
 use crate::output::exchange;
 use crate::program::{SnoopProgram, over_tcp, program, run};
+use crate::require::skip;
 use libdc::wire::frame::SessionOperation;
 use std::io::{Read, Write};
 use std::net::Shutdown;
@@ -64,7 +65,7 @@ fn a_capture_reads_as_what_was_printed_and_tshark_follows_it() {
     assert_eq!(String::from_utf8(read.stdout).unwrap(), printed);
 
     let Some(problems) = tshark(&file, &["-q", "-z", "expert,warn"]) else {
-        println!("skipped: tshark is not installed");
+        skip("tshark is not installed");
         return;
     };
     assert!(!problems.contains("Warn") && !problems.contains("Errors"), "{problems}");

@@ -5,3 +5,6 @@ mod capture;
 mod output;
 mod program;
 mod relay;
+#[path = "../../../tests/src/harness/require.rs"]
+#[allow(unreachable_pub, reason = "public in the harness, where the file stands")]
+mod require;

@@ -33,10 +33,10 @@
 //! at most seven days. An answer to GET of a single byte cannot be told from a status with that number, so
 //! sessions of one byte should not be stored.
 
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 pub mod lock;
 mod session;
 
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 pub use session::Client;
 pub use session::{ConnectionMode, Error, OperationPhase, Refusal, SessionOptions, blocking};

@@ -1,37 +1,24 @@
-//! Sockets: addresses, listeners, and the drivers that move bytes between a socket and a machine.
+//! Sockets: addresses, connecting, framing, the clock, and TLS.
 
-#[cfg(feature = "tokio")]
-pub mod accept;
 pub mod address;
-#[cfg(feature = "tokio")]
-pub mod agent;
-#[cfg(feature = "tokio")]
-mod buffers;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 pub mod clock;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 pub mod codec;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 pub mod connect;
-#[cfg(any(feature = "tokio", feature = "daemon"))]
-pub mod fds;
-#[cfg(feature = "tokio")]
-pub mod limiter;
-#[cfg(any(feature = "tokio", feature = "daemon"))]
-pub mod listen;
-#[cfg(feature = "tokio")]
-mod mailbox;
-#[cfg(feature = "tokio")]
-pub mod server;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
+pub mod runtime;
+#[cfg(feature = "async")]
 pub mod socket;
-#[cfg(feature = "tokio")]
-mod switchboard;
-#[cfg(feature = "tokio")]
-mod timer;
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
+pub mod timer;
+#[cfg(feature = "tls")]
 pub mod tls;
-#[cfg(any(feature = "tokio", feature = "daemon"))]
-mod unix_socket;
-#[cfg(feature = "tokio")]
-pub mod workers;
+
+#[cfg(all(feature = "async", not(feature = "tls")))]
+mod no_tls;
+#[cfg(all(feature = "async", not(feature = "tls")))]
+use no_tls::TlsSocket;
+#[cfg(feature = "tls")]
+use tls::stream::TlsSocket;

@@ -1,6 +1,6 @@
 //! A connected socket: TCP, Unix or TLS.
 
-use crate::net::tls::stream::TlsSocket;
+use crate::net::TlsSocket;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, RawFd};
@@ -149,8 +149,11 @@ impl DetachedSocket {
     }
 }
 
-/// Disables Nagle's algorithm, and enables detection of a vanished peer within minutes.
-pub(crate) fn prepare_tcp(stream: &impl std::os::fd::AsFd) -> io::Result<()> {
+/// Sets `TCP_NODELAY`, and enables keep-alive so that a vanished host is detected within minutes.
+///
+/// # Errors
+/// Errors of the system, as for a socket that is closed.
+pub fn prepare_tcp(stream: &impl std::os::fd::AsFd) -> io::Result<()> {
     let socket = socket2::SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;
     let keepalive = socket2::TcpKeepalive::new()

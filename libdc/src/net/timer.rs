@@ -12,14 +12,14 @@ use tokio::time::Sleep;
 /// An armed timer is not moved to a later time: it then fires early and is armed again, which is far rarer
 /// than moving it with every request.
 #[derive(Debug, Default)]
-pub(crate) struct Timer {
+pub struct Timer {
     armed: Option<(Time, Pin<Box<Sleep>>)>,
 }
 
 impl Timer {
     /// Ensures that the task is woken at `deadline`, if there is one. Returns true if that has passed
     /// already.
-    pub(crate) fn poll(&mut self, cx: &mut Context<'_>, clock: &DriverClock, deadline: Option<Time>) -> bool {
+    pub fn poll(&mut self, cx: &mut Context<'_>, clock: &DriverClock, deadline: Option<Time>) -> bool {
         let Some(deadline) = deadline else {
             self.armed = None;
             return false;

@@ -12,7 +12,7 @@
 //!
 //! The probe is a HAVE of a random id, an ordinary miss to any server; its answer carries the server's patch
 //! level. A server at patch level 0 gets nothing but requests about sessions; any other is told which link this is
-//! and what is still held over it ([`resume`](crate::proto::resume)) before it gets anything else. An agent that
+//! and what is still held over it ([`handshake`](crate::proto::handshake)) before it gets anything else. An agent that
 //! has a token of authentication does not probe, since nothing but HELLO may come first then.
 
 use crate::limits::{

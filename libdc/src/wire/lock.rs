@@ -374,26 +374,36 @@ impl<'a> LockAnswer<'a> {
 
 /// Reads the fields of a payload, in their order.
 #[derive(Debug)]
-pub(super) struct FieldReader<'a> {
+pub struct FieldReader<'a> {
     operation: Operation,
     rest: &'a [u8],
 }
 
 impl<'a> FieldReader<'a> {
-    pub(super) const fn new(operation: Operation, data: &'a [u8]) -> Self {
+    /// A reader at the start of `data`; `operation` is named in errors.
+    #[must_use]
+    pub const fn new(operation: Operation, data: &'a [u8]) -> Self {
         Self { operation, rest: data }
     }
 
-    pub(super) const fn problem(&self, problem: &'static str) -> DecodeError {
+    /// The error of a payload that breaks the rule `problem`.
+    #[must_use]
+    pub const fn problem(&self, problem: &'static str) -> DecodeError {
         DecodeError::Data { operation: self.operation.name(), problem }
     }
 
-    pub(super) const fn is_empty(&self) -> bool {
+    /// Whether all fields have been read.
+    #[must_use]
+    pub const fn is_empty(&self) -> bool {
         self.rest.is_empty()
     }
 
+    /// The next `N` bytes.
+    ///
+    /// # Errors
+    /// Fewer are left.
     #[inline]
-    pub(super) fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
+    pub fn array<const N: usize>(&mut self) -> Result<[u8; N], DecodeError> {
         let Some((field, rest)) = self.rest.split_first_chunk() else {
             return Err(self.problem("there is too little data"));
         };
@@ -401,28 +411,48 @@ impl<'a> FieldReader<'a> {
         Ok(*field)
     }
 
+    /// The next byte.
+    ///
+    /// # Errors
+    /// None is left.
     #[inline]
-    pub(super) fn u8(&mut self) -> Result<u8, DecodeError> {
+    pub fn u8(&mut self) -> Result<u8, DecodeError> {
         self.array::<1>().map(|[byte]| byte)
     }
 
+    /// The next big-endian number of 4 bytes.
+    ///
+    /// # Errors
+    /// Fewer bytes are left.
     #[inline]
-    pub(super) fn u32(&mut self) -> Result<u32, DecodeError> {
+    pub fn u32(&mut self) -> Result<u32, DecodeError> {
         self.array().map(u32::from_be_bytes)
     }
 
+    /// The next big-endian number of 8 bytes.
+    ///
+    /// # Errors
+    /// Fewer bytes are left.
     #[inline]
-    pub(super) fn u64(&mut self) -> Result<u64, DecodeError> {
+    pub fn u64(&mut self) -> Result<u64, DecodeError> {
         self.array().map(u64::from_be_bytes)
     }
 
+    /// The next token, 16 bytes.
+    ///
+    /// # Errors
+    /// Fewer bytes are left.
     #[inline]
-    pub(super) fn token(&mut self) -> Result<Token, DecodeError> {
+    pub fn token(&mut self) -> Result<Token, DecodeError> {
         self.array().map(Token::from_bytes)
     }
 
+    /// The next `str`: a length of 2 bytes, and that many bytes.
+    ///
+    /// # Errors
+    /// Fewer bytes are left.
     #[inline]
-    pub(super) fn str(&mut self) -> Result<&'a [u8], DecodeError> {
+    pub fn str(&mut self) -> Result<&'a [u8], DecodeError> {
         let length = usize::from(u16::from_be_bytes(self.array()?));
         let Some((field, rest)) = self.rest.split_at_checked(length) else {
             return Err(self.problem("there is too little data"));
@@ -431,7 +461,11 @@ impl<'a> FieldReader<'a> {
         Ok(field)
     }
 
-    pub(super) const fn end(&self) -> Result<(), DecodeError> {
+    /// Checks that all fields have been read.
+    ///
+    /// # Errors
+    /// Bytes are left.
+    pub const fn end(&self) -> Result<(), DecodeError> {
         if self.rest.is_empty() { Ok(()) } else { Err(self.problem("there is too much data")) }
     }
 

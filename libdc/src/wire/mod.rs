@@ -5,7 +5,6 @@
 
 pub mod decode_error;
 pub mod detect;
-pub mod display;
 pub mod frame;
 pub mod line;
 pub mod link;

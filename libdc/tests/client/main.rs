@@ -338,7 +338,7 @@ fn full_backlog_is_bounded_by_timeout() {
     });
 }
 
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 #[tokio::test(flavor = "current_thread")]
 async fn dropped_operation_does_not_affect_the_next() {
     use std::sync::Arc;

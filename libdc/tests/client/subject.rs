@@ -7,7 +7,7 @@ use std::time::Duration;
 /// Runs `test` with a constructor of each kind of client.
 pub(crate) fn each(test: impl Fn(&dyn Fn(Address, SessionOptions) -> ClientSubject)) {
     test(&|address, options| ClientSubject::new(ClientKind::Blocking, address, options));
-    #[cfg(feature = "tokio")]
+    #[cfg(feature = "async")]
     test(&|address, options| ClientSubject::new(ClientKind::Asynchronous, address, options));
 }
 
@@ -20,13 +20,13 @@ pub(crate) struct ClientSubject {
 #[derive(Clone, Copy)]
 enum ClientKind {
     Blocking,
-    #[cfg(feature = "tokio")]
+    #[cfg(feature = "async")]
     Asynchronous,
 }
 
 enum AnyClient {
     Blocking(blocking::Client),
-    #[cfg(feature = "tokio")]
+    #[cfg(feature = "async")]
     Asynchronous(libdc::client::Client, tokio::runtime::Runtime),
 }
 
@@ -35,13 +35,13 @@ macro_rules! either {
     ($subject:expr, $client:ident => $call:expr) => {
         match &mut $subject.client {
             AnyClient::Blocking($client) => $call,
-            #[cfg(feature = "tokio")]
+            #[cfg(feature = "async")]
             AnyClient::Asynchronous($client, runtime) => runtime.block_on($call),
         }
     };
 }
 
-#[cfg(feature = "tokio")]
+#[cfg(feature = "async")]
 fn runtime() -> tokio::runtime::Runtime {
     tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap()
 }
@@ -50,7 +50,7 @@ impl ClientSubject {
     fn new(kind: ClientKind, address: Address, options: SessionOptions) -> Self {
         let client = match kind {
             ClientKind::Blocking => AnyClient::Blocking(blocking::Client::new(address.clone(), options)),
-            #[cfg(feature = "tokio")]
+            #[cfg(feature = "async")]
             ClientKind::Asynchronous => {
                 AnyClient::Asynchronous(libdc::client::Client::new(address.clone(), options), runtime())
             }
@@ -63,7 +63,7 @@ impl ClientSubject {
         let address = self.address.clone();
         let client = match self.kind {
             ClientKind::Blocking => AnyClient::Blocking(blocking::Client::connect(address.clone(), options)?),
-            #[cfg(feature = "tokio")]
+            #[cfg(feature = "async")]
             ClientKind::Asynchronous => {
                 let runtime = runtime();
                 let client = runtime.block_on(libdc::client::Client::connect(address.clone(), options))?;
@@ -76,7 +76,7 @@ impl ClientSubject {
     pub(crate) fn change_timeout(&mut self, timeout: Duration) {
         match &mut self.client {
             AnyClient::Blocking(client) => client.set_timeout(timeout),
-            #[cfg(feature = "tokio")]
+            #[cfg(feature = "async")]
             AnyClient::Asynchronous(client, _) => client.set_timeout(timeout),
         }
     }

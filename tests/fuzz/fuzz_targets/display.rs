@@ -5,8 +5,8 @@
 //! length, then the bytes.
 #![no_main]
 
-use libdc::proto::observe::{Event, Observer, Sender};
-use libdc::wire::display::{Content, Secrets, show_stream};
+use dc_snoop::decode::{DecodedMessage, Redaction, show_stream};
+use dc_snoop::observe::{Endpoint, ObservedEvent, Observer};
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
 
@@ -18,18 +18,18 @@ fuzz_target!(|input: &[u8]| {
         let (mut piece, next) = after.split_at(usize::from(first >> 1).min(after.len()));
         rest = next;
         at += Duration::from_micros(1);
-        let sender = if first & 1 == 0 { Sender::Client } else { Sender::Server };
+        let sender = if first & 1 == 0 { Endpoint::Client } else { Endpoint::Server };
         while let Some(event) = observer.next(sender, at, &mut piece) {
-            if let Event::Message(passed) = &event {
-                let content = Content::of(passed.message);
-                for secrets in [Secrets::Hidden, Secrets::Shown] {
+            if let ObservedEvent::Message(passed) = &event {
+                let content = DecodedMessage::decode(passed.message);
+                for secrets in [Redaction::Hidden, Redaction::Shown] {
                     assert!(!content.show(secrets).to_string().contains('\n'));
                 }
             }
         }
         assert!(piece.is_empty(), "the observer left bytes");
     }
-    for secrets in [Secrets::Hidden, Secrets::Shown] {
+    for secrets in [Redaction::Hidden, Redaction::Shown] {
         assert!(!show_stream(input, secrets).to_string().is_empty() || input.is_empty());
     }
 });

@@ -5,11 +5,11 @@
 //! the stream.
 #![no_main]
 
-use dc_fuzz::{cut_offsets, read};
+use dc_fuzz::{ends, read};
 use libdc::wire::frame::{Direction, Operation, SessionOperation};
 use libdc::wire::link::Ping;
 use libdc::wire::message::{MessageReader, MessageRef, write_message};
-use libdc::wire::session::{Add, Answer};
+use libdc::wire::session::{AddRequest, SessionAnswer};
 use libfuzzer_sys::fuzz_target;
 
 fuzz_target!(|input: &[u8]| {
@@ -25,7 +25,7 @@ fuzz_target!(|input: &[u8]| {
     };
 
     let (at_once, _) = read(reader(), stream, std::iter::once(stream.len()));
-    let (in_pieces, _) = read(reader(), stream, cut_offsets(&cuts, stream.len()).into_iter());
+    let (in_pieces, _) = read(reader(), stream, ends(&cuts, stream.len()).into_iter());
     assert_eq!(at_once, in_pieces);
     let (by_bytes, arrived) = read(reader(), stream, 1..=stream.len());
     if !stream.is_empty() {
@@ -50,7 +50,7 @@ fuzz_target!(|input: &[u8]| {
 fn payload(message: MessageRef<'_>) {
     match (message.head.operation, message.head.direction) {
         (Operation::Session(SessionOperation::Add), Direction::Request) => {
-            if let Ok(Ok(add)) = Add::parse(message.data) {
+            if let Ok(Ok(add)) = AddRequest::parse(message.data) {
                 let mut written = Vec::new();
                 add.write(&mut written);
                 assert_eq!(written, message.data);
@@ -58,9 +58,9 @@ fn payload(message: MessageRef<'_>) {
             }
         }
         (Operation::Session(operation), Direction::Response) => {
-            match Answer::parse(operation, message.data) {
-                Ok(Answer::Status(status)) => assert_eq!(message.data, [status as u8]),
-                Ok(Answer::Session(session)) => assert_eq!(message.data, session),
+            match SessionAnswer::parse(operation, message.data) {
+                Ok(SessionAnswer::Status(status)) => assert_eq!(message.data, [status as u8]),
+                Ok(SessionAnswer::Session(session)) => assert_eq!(message.data, session),
                 Err(_) => {}
             }
         }

@@ -5,11 +5,11 @@
 //! Byte 0 of the input is the number of cuts of two bytes that follow; the rest is the stream.
 #![no_main]
 
-use dc_fuzz::cut_offsets;
-use libdc::proto::observe::{Event, Observer, Sender};
-use libdc::wire::display::{Secrets, TextContent};
+use dc_fuzz::ends;
+use dc_snoop::decode::{DecodedLines, Redaction};
+use dc_snoop::observe::{Endpoint, ObservedEvent, Observer};
 use libdc::wire::frame::Direction;
-use libdc::wire::line::{LineTooLong, Lines, TextRequest};
+use libdc::wire::line::{LineRequest, LineTooLong, RequestLines};
 use libdc::wire::lock::{LockAction, LockAnswer, LockStatus};
 use libfuzzer_sys::fuzz_target;
 use std::time::Duration;
@@ -22,7 +22,7 @@ fuzz_target!(|input: &[u8]| {
     let cuts: Vec<u16> = cuts.chunks(2).map(|cut| u16::from_be_bytes([cut[0], cut[1]])).collect();
 
     let (at_once, _) = read(stream, std::iter::once(stream.len()));
-    let (in_pieces, _) = read(stream, cut_offsets(&cuts, stream.len()).into_iter());
+    let (in_pieces, _) = read(stream, ends(&cuts, stream.len()).into_iter());
     assert_eq!(at_once, in_pieces);
     let (by_bytes, arrived) = read(stream, 1..=stream.len());
     assert!(stream.is_empty() || by_bytes == at_once);
@@ -31,24 +31,24 @@ fuzz_target!(|input: &[u8]| {
         assert!(line == 257 || line == 258, "reported after {line} bytes");
     }
     for [command, key, argument] in &at_once.0 {
-        request(&Lines { command, key, argument });
+        request(&RequestLines { command, key, argument });
     }
     for line in stream.split_inclusive(|byte| *byte == b'\n') {
         answer(line);
     }
-    for sender in [Sender::Client, Sender::Server] {
+    for sender in [Endpoint::Client, Endpoint::Server] {
         let whole = observed(sender, stream, [stream.len()].into_iter());
-        assert_eq!(observed(sender, stream, cut_offsets(&cuts, stream.len()).into_iter()), whole);
+        assert_eq!(observed(sender, stream, ends(&cuts, stream.len()).into_iter()), whole);
     }
 });
 
 fn read(stream: &[u8], ends: impl Iterator<Item = usize>) -> (Reading, usize) {
     let (mut used, mut requests) = (0, Vec::new());
-    for end in cut_offsets {
+    for end in ends {
         let mut input = &stream[used..end];
         loop {
-            match Lines::next(&mut input) {
-                Ok(Some(Lines { command, key, argument })) => {
+            match RequestLines::next(&mut input) {
+                Ok(Some(RequestLines { command, key, argument })) => {
                     requests.push([command.to_vec(), key.to_vec(), argument.to_vec()]);
                 }
                 Ok(None) => break,
@@ -61,10 +61,10 @@ fn read(stream: &[u8], ends: impl Iterator<Item = usize>) -> (Reading, usize) {
 }
 
 /// A valid request parses alike when it is written in its longest form.
-fn request(lines: &Lines<'_>) {
-    let Some(request) = TextRequest::parse(lines) else { return };
+fn request(lines: &RequestLines<'_>) {
+    let Some(request) = LineRequest::parse(lines) else { return };
     assert!(lines.known_command().is_some());
-    let TextRequest::Lock(action) = request else { return };
+    let LineRequest::Lock(action) = request else { return };
     let (command, key, argument) = match action {
         LockAction::Acquire { key, limit, timeout_ms, lease_ms } => {
             ("sl", key, format!("{} {limit}{}", timeout_ms / 1000, lease(lease_ms)))
@@ -78,8 +78,9 @@ fn request(lines: &Lines<'_>) {
         LockAction::Cancel { .. } => panic!("there is no such command"),
         LockAction::Stats => return,
     };
-    let written = Lines { command: command.as_bytes(), key: key.as_bytes(), argument: argument.as_bytes() };
-    assert_eq!(TextRequest::parse(&written), Some(request));
+    let written =
+        RequestLines { command: command.as_bytes(), key: key.as_bytes(), argument: argument.as_bytes() };
+    assert_eq!(LineRequest::parse(&written), Some(request));
 }
 
 fn lease(ms: u64) -> String {
@@ -99,21 +100,21 @@ fn answer(line: &[u8]) {
 }
 
 /// The observations of one direction of the line protocol: lines, and the raw bytes after an overlong one.
-fn observed(sender: Sender, stream: &[u8], ends: impl Iterator<Item = usize>) -> (Vec<Vec<u8>>, Vec<u8>) {
+fn observed(sender: Endpoint, stream: &[u8], ends: impl Iterator<Item = usize>) -> (Vec<Vec<u8>>, Vec<u8>) {
     let (mut observer, mut start) = (Observer::new(), 0);
     let (mut lines, mut raw) = (Vec::new(), Vec::new());
     if !stream.first().is_some_and(u8::is_ascii_lowercase) {
         return (lines, raw);
     }
-    for end in cut_offsets {
+    for end in ends {
         let mut piece = &stream[start..end];
         start = end;
         while let Some(event) = observer.next(sender, Duration::ZERO, &mut piece) {
             match event {
-                Event::Text(said) => {
-                    let content = TextContent::of(said.direction, said.raw);
-                    assert_eq!(said.direction == Direction::Request, sender == Sender::Client);
-                    for secrets in [Secrets::Hidden, Secrets::Shown] {
+                ObservedEvent::Text(said) => {
+                    let content = DecodedLines::decode(said.direction, said.raw);
+                    assert_eq!(said.direction == Direction::Request, sender == Endpoint::Client);
+                    for secrets in [Redaction::Hidden, Redaction::Shown] {
                         assert!(!content.show(secrets).to_string().contains('\n'));
                     }
                     let mut shown = 0;
@@ -124,7 +125,7 @@ fn observed(sender: Sender, stream: &[u8], ends: impl Iterator<Item = usize>) ->
                     assert!(shown <= said.raw.len());
                     lines.push(said.raw.to_vec());
                 }
-                Event::Raw(bytes) => raw.extend_from_slice(bytes),
+                ObservedEvent::Raw(bytes) => raw.extend_from_slice(bytes),
                 other => panic!("{other:?} in text"),
             }
         }

@@ -4,7 +4,7 @@
 //! Byte 0 of the input is the operation and the direction; the rest is the data.
 #![no_main]
 
-use libdc::wire::display::{Content, Secrets};
+use dc_snoop::decode::{DecodedMessage, Redaction};
 use libdc::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation};
 use libdc::wire::link::{Claim, Detach, Hello, Welcome};
 use libdc::wire::lock::{LockAnswer, LockRequest, LockStatus};
@@ -16,8 +16,8 @@ fuzz_target!(|input: &[u8]| {
     let Some(operation) = Operation::from_wire(1 + (kind & 1), kind >> 2) else { return };
     let request = MessageHead::request(7, operation);
     let head = if kind & 2 == 0 { request } else { request.response() };
-    let content = Content::of(MessageRef { head, data });
-    for secrets in [Secrets::Hidden, Secrets::Shown] {
+    let content = DecodedMessage::decode(MessageRef { head, data });
+    for secrets in [Redaction::Hidden, Redaction::Shown] {
         assert!(!content.show(secrets).to_string().contains('\n'));
     }
     let mut shown = 0;

@@ -7,7 +7,9 @@
 #![no_main]
 
 use libdc::id::{ConnectionId, Grant, LockKey, Owner, Token};
-use libdc::table::{Claimant, Effect, Fences, LockSettings, Locks, Outcome, Reply, Ticket};
+use libdc::table::{
+    Completion, FenceSource, LockOutcome, LockSettings, OwnerKey, ReplyTo, ShardedLocks, WaiterId,
+};
 use libdc::time::Time;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -66,8 +68,8 @@ struct Hold {
 }
 
 struct Blocked {
-    ticket: Ticket,
-    reply: Reply,
+    ticket: WaiterId,
+    reply: ReplyTo,
     key: usize,
     limit: u32,
     owner: Owner,
@@ -77,7 +79,7 @@ struct Blocked {
 }
 
 struct Watched {
-    locks: Locks,
+    locks: ShardedLocks,
     now: Time,
     hold_off: Time,
     fence: u64,
@@ -90,7 +92,7 @@ struct Watched {
     enqueued: HashMap<(Owner, usize), (u64, u32)>,
     /// Whether there may be holders whose grant was not answered.
     has_enqueued: bool,
-    effects: Vec<Effect>,
+    effects: Vec<Completion>,
     uid: u32,
 }
 
@@ -105,13 +107,13 @@ fuzz_target!(|run: Run| {
     for step in &run.steps {
         watched.step(step);
     }
-    watched.finish();
+    watched.end();
 });
 
 impl Watched {
     fn new(shards: usize, settings: LockSettings) -> Self {
         Self {
-            locks: Locks::new(shards, settings, Fences::starting_at(0), [7; 32]),
+            locks: ShardedLocks::new(shards, settings, FenceSource::starting_at(0), [7; 32]),
             now: Time::from_ms(0),
             hold_off: Time::from_ms(0),
             fence: 0,
@@ -194,44 +196,44 @@ impl Watched {
 
     fn acquire(&mut self, who: Who, limit: u32, timeout_ms: u64, lease_ms: u64) {
         let (owner, key, reply) = (who.owner(), who.key(), self.reply(who));
-        let claimant = Claimant { owner, key: lock_key(key) };
+        let claimant = OwnerKey { owner, key: lock_key(key) };
         let outcome =
             self.locks.acquire(self.now, claimant, limit, lease_ms, timeout_ms, reply, &mut self.effects);
         self.take_effects();
         match outcome {
-            Outcome::Granted(grant) => {
+            LockOutcome::Granted(grant) => {
                 assert!(self.blocked.iter().all(|other| other.key != key), "granted past those who wait");
                 self.granted(key, limit, owner, grant);
             }
-            Outcome::Waiting(ticket) => {
+            LockOutcome::Waiting(ticket) => {
                 assert!(timeout_ms > 0);
                 let place = self.next_place();
                 let until = self.now.after_ms(timeout_ms);
                 self.blocked.push(Blocked { ticket, reply, key, limit, owner, place, until });
             }
-            Outcome::Timeout => assert_eq!(timeout_ms, 0),
-            Outcome::MaxLocks | Outcome::MaxWaiters | Outcome::LimitMismatch => {}
+            LockOutcome::Timeout => assert_eq!(timeout_ms, 0),
+            LockOutcome::MaxLocks | LockOutcome::MaxWaiters | LockOutcome::LimitMismatch => {}
             other => panic!("{other:?} to an acquire"),
         }
     }
 
     fn enqueue(&mut self, who: Who, limit: u32, lease_ms: u64) {
         let (owner, key) = (who.owner(), who.key());
-        let claimant = Claimant { owner, key: lock_key(key) };
+        let claimant = OwnerKey { owner, key: lock_key(key) };
         let outcome = self.locks.enqueue(self.now, claimant, limit, lease_ms, &mut self.effects);
         self.take_effects();
         match outcome {
-            Outcome::Granted(grant) => {
+            LockOutcome::Granted(grant) => {
                 assert!(self.blocked.iter().all(|other| other.key != key), "granted past those who wait");
                 self.granted(key, limit, owner, grant);
             }
-            Outcome::Queued => {}
-            Outcome::AlreadyEnqueued => {
+            LockOutcome::Queued => {}
+            LockOutcome::AlreadyEnqueued => {
                 let waits = self.blocked.iter().any(|other| other.owner == owner && other.key == key);
                 assert!(waits || self.enqueued.contains_key(&(owner, key)));
                 return;
             }
-            Outcome::MaxLocks | Outcome::MaxWaiters | Outcome::LimitMismatch => return,
+            LockOutcome::MaxLocks | LockOutcome::MaxWaiters | LockOutcome::LimitMismatch => return,
             other => panic!("{other:?} to an enqueue"),
         }
         self.has_enqueued = true;
@@ -241,27 +243,27 @@ impl Watched {
 
     fn wait(&mut self, who: Who, timeout_ms: u64) {
         let (owner, key, reply) = (who.owner(), who.key(), self.reply(who));
-        let claimant = Claimant { owner, key: lock_key(key) };
+        let claimant = OwnerKey { owner, key: lock_key(key) };
         let outcome = self.locks.wait(self.now, claimant, timeout_ms, reply, &mut self.effects);
         self.take_effects();
         let enqueued = self.enqueued.remove(&(owner, key));
         match (outcome, enqueued) {
-            (Outcome::NotEnqueued, _) => {}
+            (LockOutcome::NotEnqueued, _) => {}
             (_, None) => panic!("{outcome:?} to a wait without an enqueue"),
-            (Outcome::Granted(grant), Some((_, limit))) => {
+            (LockOutcome::Granted(grant), Some((_, limit))) => {
                 match self.holds.iter_mut().find(|hold| hold.token == grant.token) {
                     Some(hold) => hold.until = self.now.after_ms(grant.lease_ms),
                     // It was granted from the queue, so other grants may have greater fences.
-                    None => self.granted(key, limit, owner, grant),
+                    None => self.told(key, limit, owner, grant),
                 }
             }
-            (Outcome::Waiting(ticket), Some((place, limit))) => {
+            (LockOutcome::Waiting(ticket), Some((place, limit))) => {
                 assert!(timeout_ms > 0);
                 let until = self.now.after_ms(timeout_ms);
                 self.blocked.push(Blocked { ticket, reply, key, limit, owner, place, until });
             }
-            (Outcome::Timeout, Some(_)) => assert_eq!(timeout_ms, 0),
-            (Outcome::LeaseExpired, Some(_)) => {}
+            (LockOutcome::Timeout, Some(_)) => assert_eq!(timeout_ms, 0),
+            (LockOutcome::LeaseExpired, Some(_)) => {}
             (other, Some(_)) => panic!("{other:?} to a wait"),
         }
     }
@@ -333,7 +335,7 @@ impl Watched {
         self.take_effects();
     }
 
-    fn finish(&mut self) {
+    fn end(&mut self) {
         self.advance();
         for number in 0..4 {
             let connection = ConnectionId::new(number);
@@ -353,17 +355,17 @@ impl Watched {
 
     /// Checks the answers to blocked requests.
     fn take_effects(&mut self) {
-        for Effect { reply, ticket, outcome } in std::mem::take(&mut self.effects) {
+        for Completion { reply, ticket, outcome } in std::mem::take(&mut self.effects) {
             let number = self.blocked.iter().position(|blocked| blocked.ticket == ticket);
             let blocked = self.blocked.remove(number.expect("what is answered was asked, once"));
             assert_eq!(reply, blocked.reply);
             match outcome {
-                Outcome::Granted(grant) => {
+                LockOutcome::Granted(grant) => {
                     let before = |other: &Blocked| other.key == blocked.key && other.place < blocked.place;
                     assert!(!self.blocked.iter().any(before), "another asked before");
                     self.granted(blocked.key, blocked.limit, blocked.owner, grant);
                 }
-                Outcome::Timeout => assert!(blocked.until <= self.now, "it was told too early"),
+                LockOutcome::Timeout => assert!(blocked.until <= self.now, "it was told too early"),
                 other => panic!("{other:?} as a late answer"),
             }
         }
@@ -372,10 +374,10 @@ impl Watched {
     fn granted(&mut self, key: usize, limit: u32, owner: Owner, grant: Grant) {
         assert!(grant.token.fence() > self.fence, "fences grow");
         self.fence = grant.token.fence();
-        self.granted(key, limit, owner, grant);
+        self.told(key, limit, owner, grant);
     }
 
-    fn granted(&mut self, key: usize, limit: u32, owner: Owner, grant: Grant) {
+    fn told(&mut self, key: usize, limit: u32, owner: Owner, grant: Grant) {
         let Grant { token, lease_ms } = grant;
         assert!(self.now >= self.hold_off && lease_ms > 0);
         let others = self.holds.iter().filter(|hold| hold.key == key);
@@ -400,9 +402,9 @@ impl Watched {
         self.places
     }
 
-    fn reply(&mut self, who: Who) -> Reply {
+    fn reply(&mut self, who: Who) -> ReplyTo {
         self.uid += 1;
-        Reply { connection: who.owner().connection, uid: self.uid }
+        ReplyTo { connection: who.owner().connection, uid: self.uid }
     }
 }
 

@@ -1,7 +1,7 @@
 //! Arbitrary messages, encoded in sequence and parsed in any pieces.
 #![no_main]
 
-use dc_fuzz::{cut_offsets, read};
+use dc_fuzz::{ends, read};
 use libdc::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
 use libdc::wire::frame::{Direction, MessageHead, Operation};
 use libdc::wire::message::{Message, MessageReader, MessageWriter, write_message};
@@ -53,7 +53,7 @@ fuzz_target!(|conversation: Conversation| {
     }
     assert_eq!(stream, by_pieces);
     assert_eq!(stream.len(), len);
-    let ends = cut_offsets(&conversation.cuts, stream.len());
+    let ends = ends(&conversation.cuts, stream.len());
     let (reading, _) = read(MessageReader::default(), &stream, ends.into_iter());
     assert_eq!(reading.messages, messages);
     assert_eq!((reading.corruption, reading.used), (None, stream.len()));

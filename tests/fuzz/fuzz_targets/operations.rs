@@ -2,7 +2,7 @@
 #![no_main]
 
 use libdc::id::SessionId;
-use libdc::table::{Added, SessionLimits, SessionStore, SessionTable, ShardedSessions};
+use libdc::table::{AddOutcome, SessionLimits, SessionStore, SessionTable, ShardedSessions};
 use libdc::time::Time;
 use libfuzzer_sys::arbitrary::{self, Arbitrary};
 use libfuzzer_sys::fuzz_target;
@@ -60,14 +60,14 @@ impl List {
         self.sessions.len() < before
     }
 
-    fn add(&mut self, now: Time, id: &[u8], session: &[u8], timeout_ms: u32) -> Added {
+    fn add(&mut self, now: Time, id: &[u8], session: &[u8], timeout_ms: u32) -> AddOutcome {
         let size = (id.len() + session.len()) as u64;
         let SessionLimits { sessions, bytes } = self.limits;
         if bytes > 0 && size > bytes {
-            return Added::TooLarge;
+            return AddOutcome::TooLarge;
         }
         if self.get(id).is_some() {
-            return Added::Matching;
+            return AddOutcome::Matching;
         }
         let mut evicted = 0;
         if timeout_ms > 0 {
@@ -82,7 +82,7 @@ impl List {
             }
             self.sessions.push((id.to_vec(), session.to_vec(), now.after_ms(timeout_ms.into())));
         }
-        Added::Stored { evicted }
+        AddOutcome::Stored { evicted }
     }
 }
 

@@ -1,6 +1,6 @@
 //! A reader of streams in pieces, shared by the fuzz targets.
 
-use libdc::wire::corruption::Corruption;
+use libdc::wire::decode_error::DecodeError;
 use libdc::wire::message::{Message, MessageReader};
 
 /// The result of reading a stream.
@@ -9,7 +9,7 @@ pub struct Reading {
     /// The messages, in the order of the stream.
     pub messages: Vec<Message>,
     /// The error that ended them, and the offset in the stream of its frame.
-    pub corruption: Option<(Corruption, usize)>,
+    pub corruption: Option<(DecodeError, usize)>,
     /// The number of bytes in complete frames.
     pub used: usize,
 }
@@ -18,7 +18,7 @@ pub struct Reading {
 /// and so on. Returns how many were available when reading ended.
 pub fn read(mut reader: MessageReader, stream: &[u8], ends: impl Iterator<Item = usize>) -> (Reading, usize) {
     let mut reading = Reading::default();
-    for end in cut_offsets {
+    for end in ends {
         loop {
             let mut input = &stream[reading.used..end];
             let next = reader.next(&mut input).map(|message| message.map(Message::from));
@@ -37,9 +37,9 @@ pub fn read(mut reader: MessageReader, stream: &[u8], ends: impl Iterator<Item =
 }
 
 /// The ends of the pieces into which `cuts` split a stream of `len` bytes; the last one is its end.
-pub fn cut_offsets(cuts: &[u16], len: usize) -> Vec<usize> {
+pub fn ends(cuts: &[u16], len: usize) -> Vec<usize> {
     let mut ends: Vec<usize> = cuts.iter().map(|cut| usize::from(*cut) % (len + 1)).collect();
-    cut_offsets.push(len);
-    cut_offsets.sort_unstable();
-    cut_offsets
+    ends.push(len);
+    ends.sort_unstable();
+    ends
 }

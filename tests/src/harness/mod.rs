@@ -4,7 +4,8 @@
 //! - [`programs`] builds what is started; [`process`] starts it, follows what it logs and sees it end.
 //! - [`server`], [`agent`] and [`snoop`] are ours, on addresses of their own; [`daemon`] is one of them detached;
 //!   [`master`] is ours and runs any of them.
-//! - [`supervisor`] is told what a program is doing, as systemd is.
+//! - [`notify_receiver`] is told what a program is doing, as systemd is.
+//! - [`require`] skips a test where the system lacks what it needs, or fails it.
 //! - [`connection`] is an application, well-behaved or not; [`callers`] are many that must all be answered;
 //!   [`relay`] a network with faults; [`fake`] a server of another kind, [`fake_locks`] one that breaks its promises
 //!   about locks.
@@ -29,6 +30,7 @@ pub mod patience;
 pub mod process;
 pub mod programs;
 pub mod relay;
+pub mod require;
 pub mod server;
 pub mod snoop;
 pub mod test_dir;

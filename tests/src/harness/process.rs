@@ -36,6 +36,7 @@ const PASSING: &str =
 #[derive(Clone, Debug)]
 pub struct ProgramLaunch {
     program: &'static str,
+    programs: Option<PathBuf>,
     arguments: Vec<OsString>,
     variables: Vec<(&'static str, OsString)>,
     before: Vec<OsString>,
@@ -49,12 +50,20 @@ impl ProgramLaunch {
     pub const fn new(program: &'static str) -> Self {
         Self {
             program,
+            programs: None,
             arguments: Vec::new(),
             variables: Vec::new(),
             before: Vec::new(),
             directory: None,
             stdin: None,
         }
+    }
+
+    /// The program of this name in another directory.
+    #[must_use]
+    pub fn of(mut self, programs: &Path) -> Self {
+        self.programs = Some(programs.to_owned());
+        self
     }
 
     /// With further arguments.
@@ -145,7 +154,9 @@ impl ProgramLaunch {
     }
 
     fn command(&self) -> Command {
-        let mut words = self.before.iter().cloned().chain([program(self.program).into_os_string()]);
+        let ours = || program(self.program);
+        let path = self.programs.as_ref().map_or_else(ours, |programs| programs.join(self.program));
+        let mut words = self.before.iter().cloned().chain([path.into_os_string()]);
         let mut command = Command::new(words.next().unwrap_or_default());
         command.args(words);
         for (name, _) in env::vars_os() {

@@ -12,9 +12,10 @@ use std::sync::OnceLock;
 
 /// The directory with programs to be used instead of built ones.
 const PROGRAMS: &str = "DC_PROGRAMS";
-const PACKAGES: [&str; 5] = ["dc-server", "dc-client", "dc-master", "dc-snoop", "dc-tests"];
-/// The examples of libdc that are started too.
-const EXAMPLES: [&str; 1] = ["good_child"];
+const PACKAGES: [&str; 7] =
+    ["dc-server", "dc-client", "dc-lock", "dc-master", "dc-snoop", "dc-test", "dc-tests"];
+/// The examples that are started too, each with its package.
+const EXAMPLES: [(&str, &str); 3] = [("dc-daemon", "good_child"), ("libdc", "locks"), ("libdc", "sessions")];
 
 /// Where the programs are. They have been built on return.
 #[must_use]
@@ -26,12 +27,34 @@ pub fn directory() -> &'static Path {
     })
 }
 
-/// The path of a program, such as `dc_server`, or of an example of libdc.
+/// The path of a program, such as `dc_server`, or of an example.
 #[must_use]
 pub fn program(name: &str) -> PathBuf {
-    let path = if EXAMPLES.contains(&name) { example(name) } else { directory().join(name) };
+    let is_example = EXAMPLES.iter().any(|(_, example)| *example == name);
+    let path = if is_example { example(name) } else { directory().join(name) };
     assert!(path.exists(), "there is no {}: cargo build --workspace", path.display());
     path
+}
+
+/// The directory with the programs of the last release, which `tests/last-release` has built on return. `None` if that
+/// fails, as in a clone without history; under `DISTCACHE_TESTS_REQUIRE=1` it must not.
+#[must_use]
+pub fn last_release() -> Option<&'static Path> {
+    static DIRECTORY: OnceLock<Option<PathBuf>> = OnceLock::new();
+    let build = || {
+        let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/last-release"));
+        let own = env::current_exe().expect("the path of this program");
+        script.envs(ProgramBuild::from_path(&own).map(|build| ("CARGO_TARGET_DIR", build.target_directory)));
+        let done = script.output().expect("tests/last-release can be run");
+        if done.status.success() {
+            return Some(PathBuf::from(String::from_utf8_lossy(&done.stdout).trim_end()));
+        }
+        let why = String::from_utf8_lossy(&done.stderr);
+        assert!(env::var_os("DISTCACHE_TESTS_REQUIRE").is_none_or(|value| value != "1"), "{script:?}: {why}");
+        println!("skipped, the programs of the last release can't be built: {why}");
+        None
+    };
+    DIRECTORY.get_or_init(build).as_deref()
 }
 
 /// Where an example is. It has been built on return.
@@ -41,12 +64,10 @@ fn example(name: &str) -> PathBuf {
         return directory().join(name);
     }
     BUILT.get_or_init(|| {
-        build_with(
-            &["--package", "libdc"]
-                .into_iter()
-                .chain(EXAMPLES.iter().flat_map(|name| ["--example", name]))
-                .collect::<Vec<_>>(),
-        );
+        // Of the whole workspace, as `cargo test --workspace` builds it: for one package alone the features of the
+        // dependencies differ, and most would be built again.
+        let examples = EXAMPLES.iter().flat_map(|(_, name)| ["--example", name]);
+        build_with(&["--workspace"].into_iter().chain(examples).collect::<Vec<_>>());
     });
     directory().join("examples").join(name)
 }

@@ -42,6 +42,8 @@ pub struct Summary {
     pub counts: BTreeMap<&'static str, u64>,
     /// The seeds that failed, and how.
     pub failures: Vec<(u64, Violation)>,
+    /// The digest of each seed.
+    pub digests: BTreeMap<u64, u64>,
 }
 
 /// Runs one seed.
@@ -93,6 +95,7 @@ impl Summary {
         self.seeds += 1;
         self.operations += run.operations;
         self.events += run.events;
+        self.digests.insert(run.seed, run.digest);
         for (what, count) in run.counts {
             *self.counts.entry(what).or_default() += count;
         }

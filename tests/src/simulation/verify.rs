@@ -28,7 +28,7 @@ impl History {
                 let it = &self.operations[*number];
                 match it.outcome {
                     ObservedOutcome::Found(origin) => {
-                        self.check_found(operations, &stored, *number, origin)?
+                        self.check_found(operations, &stored, *number, origin)?;
                     }
                     ObservedOutcome::Present | ObservedOutcome::Removed => {
                         let possible = self.possible(operations, &stored, *number);
@@ -40,7 +40,7 @@ impl History {
                         }
                     }
                     ObservedOutcome::Stored | ObservedOutcome::Missing => {
-                        self.check_absent(operations, &stored, *number)?
+                        self.check_absent(operations, &stored, *number)?;
                     }
                     ObservedOutcome::Open | ObservedOutcome::Unknown | ObservedOutcome::Refused => {}
                 }

@@ -3,6 +3,7 @@
 use crate::load::under_load;
 use dc_tests::harness::master::{ChildReport, MasterProcess, PlanFile, number, wait_for_file};
 use dc_tests::harness::programs::program;
+use dc_tests::harness::require::skip;
 use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use std::fs;
@@ -213,7 +214,7 @@ fn one_is_ready_when_a_process_of_its_own_says_so() {
 #[test]
 fn one_that_is_a_script_may_have_systemd_notify_say_so() {
     if Command::new("systemd-notify").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no systemd-notify");
+        skip("systemd-notify is not installed");
         return;
     }
     let script = format!("systemd-notify --ready && exec {}", program("dc_child").display());

@@ -8,6 +8,7 @@ use dc_tests::harness::loopback::own_loopback;
 use dc_tests::harness::master::{ChildReport, MasterProcess};
 use dc_tests::harness::process::{ProgramLaunch, status};
 use dc_tests::harness::programs::program;
+use dc_tests::harness::require::skip;
 use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{SigSet, Signal, kill};
 use nix::sys::wait::WaitStatus;
@@ -89,7 +90,7 @@ fn children_start_where_the_master_did_wherever_that_is_by_then() {
 fn nobody() -> Option<User> {
     let nobody = geteuid().is_root().then(|| User::from_name("nobody").unwrap()).flatten();
     if nobody.is_none() {
-        eprintln!("skipped: not root, or there is no user nobody");
+        skip("not root, or there is no user nobody");
     }
     nobody
 }
@@ -161,7 +162,7 @@ fn it_can_be_the_first_process_of_a_container() {
     let unshare = ["-pf", "--mount-proc"];
     let works = Command::new("unshare").args(unshare).arg("true").output();
     if !works.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: no new space for processes can be had");
+        skip("no PID namespace can be made (unshare -pf)");
         return;
     }
     let place = TestDir::new();

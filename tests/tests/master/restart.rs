@@ -6,6 +6,7 @@ use dc_tests::harness::connection::NOTOK;
 use dc_tests::harness::master::MasterProcess;
 use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::require::skip;
 use dc_tests::harness::server::ServerProcess;
 use dc_tests::harness::test_dir::TestDir;
 use std::path::{Path, PathBuf};
@@ -29,7 +30,7 @@ fn python() -> Option<PathBuf> {
     let path = asked.ok().filter(|output| output.status.success()).map(|output| output.stdout);
     let path = path.and_then(|path| String::from_utf8(path).ok()).map(|path| PathBuf::from(path.trim()));
     if path.is_none() {
-        eprintln!("skipped: there is no python3");
+        skip("python3 is not installed");
     }
     path
 }

@@ -9,6 +9,7 @@ use dc_tests::harness::master::{ChildReport, MasterProcess};
 use dc_tests::harness::patience::with_timeout;
 use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::require::skip;
 use dc_tests::harness::test_dir::TestDir;
 use nix::sys::prctl::set_child_subreaper;
 use nix::sys::stat::fstat;
@@ -182,7 +183,7 @@ fn sockets_for_another_process_are_not_taken() {
 #[test]
 fn systemd_socket_activate_starts_it() {
     if Command::new("systemd-socket-activate").arg("--version").output().is_err() {
-        eprintln!("skipped: there is no systemd-socket-activate");
+        skip("systemd-socket-activate is not installed");
         return;
     }
     let place = TestDir::new();

@@ -5,6 +5,7 @@ use dc_tests::harness::loopback::own_loopback;
 use dc_tests::harness::patience::{PATIENCE, with_timeout};
 use dc_tests::harness::process::ProgramLaunch;
 use dc_tests::harness::programs::program;
+use dc_tests::harness::require::skip;
 use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use std::os::unix::net::UnixDatagram;
@@ -25,7 +26,7 @@ fn syslog(place: &TestDir) -> UnixDatagram {
 fn launch(place: &TestDir) -> Option<ProgramLaunch> {
     let works = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
-        eprintln!("skipped: nothing can be mounted in a space of its own");
+        skip("no mount namespace can be made (unshare -m)");
         return None;
     }
     let launch =

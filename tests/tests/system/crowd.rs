@@ -1,11 +1,12 @@
 //! Very many connections: left open, more than there are descriptors for, or gone before their answer.
 
+use dc_daemon::file_limit;
 use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::{NOTOK, OK, TestConnection};
 use dc_tests::harness::process::{ProgramLaunch, TestProcess};
 use dc_tests::harness::relay::{RelayWay, TestRelay};
+use dc_tests::harness::require::skip;
 use dc_tests::harness::server::ServerProcess;
-use libdc::process::file_limit;
 use libdc::wire::frame::SessionOperation;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -20,7 +21,7 @@ static CROWDED: Mutex<()> = Mutex::new(());
 fn crowd(count: u64) -> Option<MutexGuard<'static, ()>> {
     let files_max = file_limit::raise().unwrap();
     if files_max < count + SPARE_FILES {
-        eprintln!("skipped: {count} connections, but at most {files_max} open files (ulimit -Hn)");
+        skip(&format!("{count} connections, but at most {files_max} open files (ulimit -Hn)"));
         return None;
     }
     Some(CROWDED.lock().unwrap_or_else(PoisonError::into_inner))

@@ -6,6 +6,7 @@ use dc_tests::harness::daemon::{DaemonProcess, stderr};
 use dc_tests::harness::notify_receiver::NotifyReceiver;
 use dc_tests::harness::patience::PATIENCE;
 use dc_tests::harness::process::ProgramLaunch;
+use dc_tests::harness::require::skip;
 use dc_tests::harness::server::ServerProcess;
 use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
@@ -262,7 +263,7 @@ fn the_example_of_a_child_answers_what_it_has_accepted_and_leaves_the_rest_to_th
 fn the_tool_of_systemd_passes_sockets_to_all_of_them() {
     const TOOL: &str = "/usr/bin/systemd-socket-activate";
     if !Path::new(TOOL).exists() {
-        println!("skipped: there is no {TOOL}");
+        skip(&format!("{TOOL} is not installed"));
         return;
     }
     for program in ["dc_server", "dc_client", "good_child"] {

@@ -5,6 +5,7 @@ use dc_tests::harness::connection::{NOTOK, TestConnection};
 use dc_tests::harness::daemon::DaemonProcess;
 use dc_tests::harness::notify_receiver::NotifyReceiver;
 use dc_tests::harness::process::{ProgramLaunch, TestProcess, status};
+use dc_tests::harness::require::skip;
 use dc_tests::harness::server::ServerProcess;
 use dc_tests::harness::test_dir::TestDir;
 use nix::fcntl::OFlag;
@@ -18,7 +19,7 @@ use std::os::unix::fs::{FileTypeExt, MetadataExt, PermissionsExt};
 fn nobody() -> Option<User> {
     let nobody = geteuid().is_root().then(|| User::from_name("nobody").unwrap()).flatten();
     if nobody.is_none() {
-        eprintln!("skipped: not root, or there is no user nobody");
+        skip("not root, or there is no user nobody");
     }
     nobody
 }

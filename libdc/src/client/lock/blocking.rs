@@ -24,7 +24,7 @@ use crate::client::lock::boot_clock::BootClock;
 use crate::client::lock::{self, AcquireOptions, LockError, LockOptions, Loss};
 use crate::id::Token;
 use crate::net::address::Address;
-use crate::net::workers::runtime;
+use crate::net::runtime::runtime;
 use std::future::Future;
 use std::pin::pin;
 use std::sync::Arc;

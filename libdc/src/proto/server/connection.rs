@@ -143,7 +143,7 @@ impl ServerConnection {
     ///
     /// # Errors
     /// [`ServerCloseReason`]: what came before it has been answered; the connection must be closed once that is written
-    /// and the fault's [pause](ServerCloseReason::pause_ms) is over.
+    /// and the fault's [pause](ServerCloseReason::delay_ms) is over.
     pub fn handle_input(
         &mut self,
         turn: &mut ServerContext<'_>,
@@ -192,7 +192,7 @@ impl ServerConnection {
     }
 
     /// Answers `error_disconnected` to the requests of this connection that wait for a lock; to be called when the
-    /// [service ends](Service::end), as often as there may be some. Returns whether there were any.
+    /// [service ends](Service::shut_down), as often as there may be some. Returns whether there were any.
     ///
     /// # Errors
     /// As [`handle_input`](Self::handle_input): requests that were held back are taken now.

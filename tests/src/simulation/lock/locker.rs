@@ -366,10 +366,10 @@ impl Locker {
                 }
             }
             (LockOpKind::Enqueue { .. }, ObservedLockReply::Status(LockStatus::Queued)) => {
-                self.places.push(request.key)
+                self.places.push(request.key);
             }
             (LockOpKind::Wait { .. }, ObservedLockReply::Status(_)) => {
-                self.places.retain(|place| *place != request.key)
+                self.places.retain(|place| *place != request.key);
             }
             _ => {}
         }

@@ -177,7 +177,7 @@ impl LockMachine {
                 self.complete(now, id, Err(LockError::Disconnected(LockLinkError::Closed)));
             }
             (None | Some(Loss::Unrenewed), LockLinkState::Opening(_) | LockLinkState::Up) => {
-                self.send_waiting(now)
+                self.send_waiting(now);
             }
         }
         Some(id)

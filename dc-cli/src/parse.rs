@@ -1,0 +1,140 @@
+//! Parsing of a program's options.
+//!
+//! [`ProgramInfo::try_parse`] is pure: the command line and the environment come in as values, the options or an
+//! [`Exit`] come out. [`ProgramInfo::parse`] takes those of the process and does what the `Exit` says. The words
+//! are sorted by `argv` and `env`; clap turns them into the program's struct.
+
+use crate::argv::{self, ArgWords, GivenArg, ParsedLine, WordSource};
+use crate::env::Environment;
+use crate::error::UsageError;
+use crate::help::{self, OptionHelp};
+use crate::program::{CommandOptions, FURTHER, ProgramInfo, VERSION};
+use crate::spec::{self, ArgKind, CommandSpec};
+use crate::{clap_error, completions, exit::Exit};
+use clap::Command;
+use std::collections::HashMap;
+use std::ffi::OsString;
+
+impl ProgramInfo {
+    /// The options that the process was started with. If there are none to run with (help was asked for, or there is a
+    /// mistake), it says so and ends the process: see [`Exit::exit`].
+    #[must_use]
+    pub fn parse<T: CommandOptions>(&self) -> T {
+        let args = std::env::args_os().skip(1);
+        self.try_parse(args, |name| std::env::var_os(name)).unwrap_or_else(|stop| stop.exit())
+    }
+
+    /// The options that `args` (the words behind the program's name) and the environment say. `variable` is
+    /// asked for the value of a variable by its name.
+    ///
+    /// # Errors
+    ///
+    /// What to print and with which status to exit, where the program is not to run.
+    pub fn try_parse<T: CommandOptions>(
+        &self,
+        args: impl IntoIterator<Item = OsString>,
+        variable: impl Fn(&str) -> Option<OsString>,
+    ) -> Result<T, Exit> {
+        let command = self.command::<T>();
+        let vocabulary = CommandSpec::new(&command);
+        let line = match argv::read(vocabulary, args) {
+            Ok(ParsedLine::Help) => return Err(Exit::Answer(help::page(self, &command))),
+            Ok(ParsedLine::Version) => return Err(Exit::Answer(format!("{} {VERSION}\n", self.name))),
+            Ok(ParsedLine::Completions(shell)) => {
+                return Err(Exit::Answer(completions::script(self, &command, shell)));
+            }
+            Ok(ParsedLine::Run(words)) => Ok(words),
+            Err(mistake) => Err(mistake),
+        };
+        line.and_then(|words| self.resolve::<T>(&command, words, &variable))
+            .map_err(|mistake| Exit::Mistake(format!("{}: {mistake}\n", self.name)))
+    }
+
+    /// The options of this program, in its order: what a test compares with the manual.
+    #[must_use]
+    pub fn options<T: CommandOptions>(&self) -> Vec<OptionHelp> {
+        let command = self.command::<T>();
+        CommandSpec::new(&command).options().map(|option| OptionHelp::new(self, &command, option)).collect()
+    }
+
+    /// The page that `-help` prints.
+    #[must_use]
+    pub fn usage<T: CommandOptions>(&self) -> String {
+        help::page(self, &self.command::<T>())
+    }
+
+    fn command<T: CommandOptions>(&self) -> Command {
+        let bare = Command::new(self.name).disable_help_flag(true).disable_version_flag(true);
+        // Sorting and repetition are this crate's affair; clap is to see help and version as any other word.
+        let mut command = T::augment_args(bare).disable_help_subcommand(true).args_override_self(true);
+        command.build();
+        command
+    }
+
+    fn resolve<T: CommandOptions>(
+        &self,
+        command: &Command,
+        words: ArgWords<'_>,
+        lookup: &dyn Fn(&str) -> Option<OsString>,
+    ) -> Result<T, UsageError> {
+        let vocabulary = CommandSpec::new(command);
+        once_each(&words.given)?;
+        let further = [self.variables, FURTHER].concat();
+        let environment = Environment { prefix: self.env_prefix, further: &further, lookup };
+        let mut given = environment.complete(vocabulary, words.given)?;
+        given.extend(T::additions(lookup).into_iter().filter_map(|addition| {
+            let option = vocabulary.find(addition.option)?.option;
+            Some(GivenArg { option, value: addition.value, source: WordSource::Variable(addition.variables) })
+        }));
+        for given in &given {
+            has_value(command, given)?;
+        }
+        for (operand, word) in vocabulary.operands().zip(&words.operands) {
+            clap_error::is_text_operand(operand, word)?;
+        }
+        let line = std::iter::once(OsString::from(self.name))
+            .chain(given.iter().map(|given| spec::for_clap(given.option, &given.value)))
+            .chain(words.operands)
+            .chain(
+                words
+                    .rest
+                    .into_iter()
+                    .filter(|rest| !rest.is_empty())
+                    .flat_map(|rest| std::iter::once(OsString::from("--")).chain(rest)),
+            );
+        let parsed =
+            command.clone().try_get_matches_from(line).and_then(|matches| T::from_arg_matches(&matches));
+        let options = parsed.map_err(|error| clap_error::mistake(&error, command, &given))?;
+        options.check()?;
+        Ok(options)
+    }
+}
+
+/// An option with a value is given once, unless it may be repeated. To give a flag again changes nothing, and of a
+/// switch the last word counts.
+fn once_each(line: &[GivenArg<'_>]) -> Result<(), UsageError> {
+    let mut seen = HashMap::new();
+    for given in line {
+        let once = matches!(spec::shape(given.option), ArgKind::Value | ArgKind::OptionalValue)
+            && !spec::is_repeatable(given.option);
+        let again = given.source();
+        if let Some(before) = seen.insert(given.option.get_id(), again.option.clone())
+            && once
+        {
+            let before = (before != again.option).then(|| format!("-{before}"));
+            return Err(UsageError::GivenTwice { place: again, before });
+        }
+    }
+    Ok(())
+}
+
+/// An option that needs a value has one, and one that is text where it must be.
+fn has_value(command: &Command, given: &GivenArg<'_>) -> Result<(), UsageError> {
+    if spec::shape(given.option) == ArgKind::Value && given.value.is_empty() {
+        return Err(UsageError::MissingValue {
+            place: given.source(),
+            takes: clap_error::takes(command, given.option),
+        });
+    }
+    clap_error::is_text(given)
+}

@@ -1,0 +1,121 @@
+//! The server's threads: each runs the connections that it was given, to their end.
+//!
+//! A connection stays on its thread, so serving it takes no lock but the tables'. The thread that accepts
+//! is a worker too; with one thread nothing is ever handed over.
+
+use libdc::net::runtime::runtime;
+use libdc::net::socket::Socket;
+use std::future::Future;
+use std::io;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::thread::JoinHandle;
+use tokio::runtime::Handle;
+use tokio_util::sync::CancellationToken;
+use tokio_util::task::TaskTracker;
+use tracing::{error, warn};
+
+/// The threads on which connections are served.
+#[derive(Debug)]
+pub struct Workers {
+    workers: Vec<WorkerThread>,
+    threads: Vec<JoinHandle<()>>,
+    tasks: TaskTracker,
+    stop: CancellationToken,
+}
+
+#[derive(Debug)]
+struct WorkerThread {
+    handle: Handle,
+    load: Arc<AtomicUsize>,
+}
+
+impl Workers {
+    /// Starts `threads - 1` threads beside the calling one, whose runtime is `own`.
+    ///
+    /// # Errors
+    /// If the system refuses a thread or what a runtime needs.
+    pub fn start(own: &Handle, threads: usize) -> io::Result<Self> {
+        let mut started = Self {
+            workers: vec![WorkerThread { handle: own.clone(), load: Arc::default() }],
+            threads: Vec::new(),
+            tasks: TaskTracker::new(),
+            stop: CancellationToken::new(),
+        };
+        for number in 1..threads {
+            let runtime = runtime()?;
+            let stop = started.stop.clone();
+            started.workers.push(WorkerThread { handle: runtime.handle().clone(), load: Arc::default() });
+            let thread = std::thread::Builder::new()
+                .name(format!("worker-{number}"))
+                .spawn(move || runtime.block_on(stop.cancelled()))?;
+            started.threads.push(thread);
+        }
+        Ok(started)
+    }
+
+    /// Serves a connection on the thread that has the fewest.
+    pub fn spawn<F>(&self, socket: Socket, serve: impl FnOnce(Socket) -> F + Send + 'static)
+    where
+        F: Future<Output = ()> + Send + 'static,
+    {
+        let workers = self.workers.iter().enumerate();
+        let Some((number, worker)) = workers.min_by_key(|(_, worker)| worker.load.load(Ordering::Relaxed))
+        else {
+            return;
+        };
+        let load = LoadCount::add(&worker.load);
+        if number == 0 {
+            let connection = serve(socket);
+            self.tasks.spawn_on(load.until(connection), &worker.handle);
+            return;
+        }
+        match socket.detach() {
+            Ok(socket) => {
+                let connection = async move {
+                    match socket.register() {
+                        Ok(socket) => serve(socket).await,
+                        Err(error) => warn!(%error, "a connection can't be served"),
+                    }
+                };
+                self.tasks.spawn_on(load.until(connection), &worker.handle);
+            }
+            Err(error) => warn!(%error, "a connection can't be handed to its thread"),
+        }
+    }
+
+    /// Waits until all connections have ended. Cancel-safe.
+    pub async fn finished(&self) {
+        self.tasks.close();
+        self.tasks.wait().await;
+    }
+
+    /// Ends the threads; connections that are left are dropped.
+    pub fn stop(self) {
+        self.stop.cancel();
+        for thread in self.threads {
+            if thread.join().is_err() {
+                error!("a worker thread had panicked");
+            }
+        }
+    }
+}
+
+struct LoadCount(Arc<AtomicUsize>);
+
+impl LoadCount {
+    fn add(load: &Arc<AtomicUsize>) -> Self {
+        load.fetch_add(1, Ordering::Relaxed);
+        Self(Arc::clone(load))
+    }
+
+    async fn until(self, connection: impl Future<Output = ()>) {
+        connection.await;
+    }
+}
+
+impl Drop for LoadCount {
+    fn drop(&mut self) {
+        self.0.fetch_sub(1, Ordering::Relaxed);
+    }
+}

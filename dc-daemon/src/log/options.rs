@@ -1,0 +1,171 @@
+//! The options of the log.
+
+use clap::{Args, ValueEnum};
+use dc_cli::ValueError;
+use dc_cli::nearest;
+use tracing_subscriber::EnvFilter;
+
+const TAKES: &str = "error, warn, info, debug, trace or off, or TARGET=LEVEL, separated by commas";
+const DEFAULT: &str = "info";
+const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
+
+/// What is logged, how and where to.
+#[derive(Args, Clone, Debug)]
+pub struct LogOptions {
+    /// What to log: a level, or TARGET=LEVEL, separated by commas.
+    #[arg(id = "log_filter", long = "log", value_name = "FILTER", default_value = DEFAULT, value_parser = LogFilter::parse)]
+    pub filter: LogFilter,
+    /// How to write a line of the log: text or json.
+    #[arg(id = "log_format", long = "log-format", value_name = "FORMAT", default_value = "text")]
+    pub format: LogFormat,
+    /// Log to the local syslog instead of stderr.
+    #[arg(long)]
+    pub syslog: bool,
+    /// Log what helps to find a fault, whatever -log says.
+    #[arg(long)]
+    pub debug: bool,
+}
+
+/// How a line of the log is written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// For people: time, level, message, fields.
+    Text,
+    /// For programs: one JSON object.
+    Json,
+}
+
+/// Which events are logged, in the syntax of `tracing_subscriber::EnvFilter`. It has been read once and is right.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LogFilter(String);
+
+impl LogFilter {
+    /// The filter that `text` is. Blanks around its words mean nothing.
+    ///
+    /// # Errors
+    ///
+    /// It is not a filter. A target without a level is none: most often it is a level with a slip.
+    pub fn parse(text: &str) -> Result<Self, ValueError> {
+        let words: Vec<&str> = text.split(',').map(str::trim).collect();
+        for word in &words {
+            check(word)?;
+        }
+        let text = words.join(",");
+        match EnvFilter::builder().parse(&text) {
+            Ok(_) => Ok(Self(text)),
+            Err(_) => Err(wrong()),
+        }
+    }
+
+    /// The filter as it was written, without blanks.
+    #[must_use]
+    pub fn as_str(&self) -> &str {
+        &self.0
+    }
+}
+
+impl Default for LogFilter {
+    fn default() -> Self {
+        Self(DEFAULT.to_owned())
+    }
+}
+
+impl LogOptions {
+    /// The filter that these options come to.
+    pub(crate) fn env_filter(&self) -> EnvFilter {
+        let text = if self.debug { "debug" } else { self.filter.as_str() };
+        // The text was parsed before; `new` would leave out what it could not read.
+        EnvFilter::new(text)
+    }
+}
+
+/// A word is a level, or a target with a level.
+fn check(word: &str) -> Result<(), ValueError> {
+    let (target, level) = match word.rsplit_once('=') {
+        Some((target, level)) => (Some(target), level.to_lowercase()),
+        None => (None, word.to_lowercase()),
+    };
+    if let Some(target) = target {
+        // The fields of a span may have blanks.
+        let name = target.split('[').next().unwrap_or_default();
+        if target.is_empty() || name.contains(char::is_whitespace) || target.ends_with(char::is_whitespace) {
+            return Err(wrong());
+        }
+    }
+    if LEVELS.contains(&level.as_str()) {
+        return Ok(());
+    }
+    match nearest(&level, LEVELS.map(str::to_owned)) {
+        Some(level) => Err(ValueError::new(format!("is not a filter: \"{level}\" may be meant"), TAKES)),
+        None => Err(wrong()),
+    }
+}
+
+fn wrong() -> ValueError {
+    ValueError::new("is not a filter", TAKES)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn levels_and_targets_are_filters() {
+        for text in
+            ["info", "WARN", "off", "libdc::net=debug,info", "dc_client=off", "warn,[request{uid=7}]=trace"]
+        {
+            assert_eq!(LogFilter::parse(text).map(|filter| filter.as_str().to_owned()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn blanks_around_words_mean_nothing() {
+        let filter = LogFilter::parse(" info , libdc=debug ").unwrap();
+        assert_eq!(filter.as_str(), "info,libdc=debug");
+    }
+
+    #[test]
+    fn a_filter_that_is_wrong_says_what_it_takes() {
+        for text in [
+            "",
+            " ",
+            ",",
+            "info,",
+            ",info",
+            "info,,libdc=debug",
+            "libdc=loud",
+            "=",
+            "=info",
+            "libdc=",
+            "a=b=c",
+            "verbose",
+            "notice",
+            "quiet",
+            "dc_client",
+            "info,dc_client",
+            "[request{uid=7}]",
+            "info libdc=debug",
+            "libdc =debug",
+        ] {
+            let error = LogFilter::parse(text).unwrap_err().to_string();
+            assert_eq!(error, format!("is not a filter; it takes {TAKES}"), "{text}");
+        }
+    }
+
+    #[test]
+    fn a_level_with_a_slip_is_not_a_target() {
+        for (text, level) in [
+            ("inof", "info"),
+            ("warning", "warn"),
+            ("libdc=debug,tarce", "trace"),
+            ("libdc=inof", "info"),
+            ("libdc= debug", "debug"),
+        ] {
+            let error = LogFilter::parse(text).unwrap_err().to_string();
+            assert!(
+                error.starts_with(&format!("is not a filter: \"{level}\" may be meant")),
+                "{text}: {error}"
+            );
+        }
+    }
+}

@@ -1,0 +1,59 @@
+//! The options of the Unix sockets that a program makes.
+
+use crate::account::{Account, AccountError, group_id, user_id};
+use crate::listen::{SocketMode, SocketPermissions};
+use clap::Args;
+use dc_cli::UsageError;
+use dc_cli::account::{SocketOwner, socket_account};
+use dc_cli::permissions::permissions;
+
+/// To whom a Unix socket belongs, and who may connect. A program calls [`SocketOptions::check`].
+#[derive(Args, Clone, Debug)]
+pub struct SocketOptions {
+    /// Owner of the Unix socket; without a name, the user of -user.
+    #[arg(long, value_name = "USER", num_args = 0..=1, value_parser = socket_account)]
+    pub sockowner: Option<SocketOwner>,
+    /// Group of the Unix socket; without a name, that of the user of -user.
+    #[arg(long, value_name = "GROUP", num_args = 0..=1, value_parser = socket_account)]
+    pub sockgroup: Option<SocketOwner>,
+    /// Permissions of the Unix socket.
+    #[arg(long, value_name = "OCTAL", value_parser = permissions)]
+    pub sockperms: Option<u32>,
+}
+
+impl SocketOptions {
+    /// Checks the options against `-user`.
+    ///
+    /// # Errors
+    ///
+    /// `-sockowner` or `-sockgroup` means the user of `-user`, which is not given.
+    pub fn check(&self, user: Option<&str>) -> Result<(), UsageError> {
+        let accounts = [("sockowner", &self.sockowner), ("sockgroup", &self.sockgroup)];
+        for (option, account) in accounts {
+            if *account == Some(SocketOwner::OfUser) && user.is_none() {
+                let wrong = "stands for the user of -user, which is not given; give it a name, or -user one";
+                return Err(UsageError::inconsistent(option, wrong));
+            }
+        }
+        Ok(())
+    }
+
+    /// The numbers that the names stand for. `user` is that of `-user`.
+    ///
+    /// # Errors
+    /// [`AccountError`] if the system does not know one of them.
+    pub fn permissions(&self, user: Option<&Account>) -> Result<SocketPermissions, AccountError> {
+        // The options have been checked: where the user of -user is meant, there is one.
+        let owner = match &self.sockowner {
+            Some(SocketOwner::Named(name)) => Some(user_id(name)?),
+            Some(SocketOwner::OfUser) => user.map(Account::uid),
+            None => None,
+        };
+        let group = match &self.sockgroup {
+            Some(SocketOwner::Named(name)) => Some(group_id(name)?),
+            Some(SocketOwner::OfUser) => user.map(Account::gid),
+            None => None,
+        };
+        Ok(SocketPermissions { owner, group, mode: self.sockperms.and_then(SocketMode::new) })
+    }
+}

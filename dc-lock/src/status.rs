@@ -1,0 +1,95 @@
+//! Exit statuses, and what is said of them. The numbers are those of sysexits.h and of the shell.
+
+use crate::options::PROGRAM;
+use dc_daemon::token_file::TokenFileError;
+use libdc::client::lock::{LockError, Loss};
+use std::fmt::Display;
+use std::io::{self, ErrorKind, Write};
+use thiserror::Error;
+
+/// The lock was lost while the command ran (`EX_PROTOCOL`).
+pub(crate) const LOST: u8 = 76;
+
+/// Why there is no status of a command.
+#[derive(Debug, Error)]
+pub(crate) enum LockFailure {
+    /// There is no lock to be had.
+    #[error("{0}")]
+    Lock(#[from] LockError),
+    /// The lock was lost before the command was started.
+    #[error("the lock was lost before the command could be started: {0}")]
+    LostBefore(Loss),
+    /// Another holds the lock.
+    #[error("the lock is held by somebody else")]
+    Conflict {
+        /// With which status to say so.
+        status: u8,
+    },
+    /// A signal came while waiting.
+    #[error("ended by signal {number}")]
+    Signal {
+        /// Which.
+        number: u8,
+    },
+    /// The file of the token gives none.
+    #[error(transparent)]
+    Token(#[from] TokenFileError),
+    /// The command can't be started.
+    #[error("can't run {command}: {source}")]
+    Command {
+        /// The program.
+        command: String,
+        /// Why not.
+        source: io::Error,
+    },
+    /// The command runs or has run, and the system does not say how it ended.
+    #[error("can't tell how the command has ended: {0}")]
+    Wait(io::Error),
+    /// The system refuses what is needed to run.
+    #[error("can't start: {0}")]
+    System(#[from] io::Error),
+}
+
+impl LockFailure {
+    /// The exit status.
+    pub(crate) fn status(&self) -> u8 {
+        match self {
+            Self::Lock(error) => status_of(error),
+            Self::LostBefore(_) => LOST,
+            Self::Conflict { status } => *status,
+            Self::Signal { number } => 128 + number,
+            Self::Token(_) => 66,
+            Self::Command { source, .. } => match source.kind() {
+                ErrorKind::NotFound => 127,
+                ErrorKind::WouldBlock | ErrorKind::OutOfMemory => 71,
+                _ => 126,
+            },
+            Self::Wait(_) | Self::System(_) => 71,
+        }
+    }
+
+    /// Whether it is to be said only with `-verbose`: the status says it all.
+    pub(crate) const fn is_quiet(&self) -> bool {
+        matches!(self, Self::Conflict { .. } | Self::Signal { .. })
+    }
+}
+
+const fn status_of(error: &LockError) -> u8 {
+    match error {
+        LockError::Connect { .. }
+        | LockError::Disconnected(_)
+        | LockError::AgentDisconnected
+        | LockError::NoAnswer
+        | LockError::MaxLocks
+        | LockError::MaxWaiters
+        | LockError::Unsupported => 69,
+        LockError::Auth => 77,
+        _ => 70,
+    }
+}
+
+/// Says something on stderr, in one line.
+pub(crate) fn print_error(what: &impl Display) {
+    // Where nobody can be told, the status still says it.
+    writeln!(io::stderr(), "{}: {what}", PROGRAM.name).ok();
+}

@@ -1,0 +1,14 @@
+//! The times and limits that the options set.
+
+/// How children are started, stopped and restarted. A time of 0 is never.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct SupervisorSettings {
+    /// A child that has lived this long is taken for ready, in milliseconds.
+    pub(crate) start_ms: u64,
+    /// A child that is not ready by then is given up, in milliseconds. Less than `start_ms` is as much as that.
+    pub(crate) ready_timeout_ms: u64,
+    /// A child that was told to stop is killed after this, in milliseconds.
+    pub(crate) stop_timeout_ms: u64,
+    /// Most restarts of children that died, in a minute.
+    pub(crate) restarts_max: usize,
+}

@@ -1,0 +1,4 @@
+//! Decoding of distcache traffic: messages as people read them, and connections observed from outside.
+
+pub mod decode;
+pub mod observe;

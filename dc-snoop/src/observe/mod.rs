@@ -1,0 +1,11 @@
+//! A connection observed from outside: which message answers which, without taking part.
+
+mod endpoint;
+mod half;
+mod observer;
+mod unanswered;
+
+pub use endpoint::Endpoint;
+pub use half::sender_of_text;
+pub use observer::*;
+pub use unanswered::MatchedRequest;

@@ -1,0 +1,16 @@
+//! The locks that a run acquires.
+
+/// What the locks are like.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct LockWorkload {
+    /// How many keys.
+    pub(crate) keys: usize,
+    /// How many may hold one.
+    pub(crate) limit: u32,
+    /// For how long one is asked for, in milliseconds.
+    pub(crate) lease_ms: u64,
+    /// How long one is waited for, in milliseconds.
+    pub(crate) wait_ms: u64,
+    /// How long one is held, in milliseconds.
+    pub(crate) hold_ms: u64,
+}
