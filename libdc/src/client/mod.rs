@@ -1,7 +1,7 @@
 //! The API for applications: store, fetch, check and remove sessions, through an agent or directly at a
 //! server.
 //!
-//! [`Client`] is asynchronous (feature `tokio`). [`blocking::Client`] needs neither threads nor a runtime,
+//! [`Client`] is asynchronous (feature `async`). [`blocking::Client`] needs neither threads nor a runtime,
 //! and suits processes that fork. Otherwise both behave alike.
 //!
 //! ```no_run
