@@ -117,6 +117,6 @@ mod tests {
     fn the_files_of_tls_are_read_where_it_is_wanted() {
         assert!(options(&[]).unwrap().tls.load().unwrap().is_none());
         let tls = options(&["-tls", "-tls-ca", "/absent/ca", "-tls-name", "127.0.0.1"]).unwrap().tls;
-        assert!(tls.load().unwrap_err().to_string().starts_with("can't read /absent/ca: "));
+        assert!(tls.load().unwrap_err().to_string().starts_with("cannot read /absent/ca: "));
     }
 }

@@ -266,6 +266,6 @@ mod tests {
             tls.tls_key.as_ref().is_some_and(|path| path.is_absolute()),
             "a daemon changes its directory"
         );
-        assert!(tls.load().unwrap_err().to_string().starts_with("can't read /absent/c: "));
+        assert!(tls.load().unwrap_err().to_string().starts_with("cannot read /absent/c: "));
     }
 }

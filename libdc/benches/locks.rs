@@ -1,7 +1,7 @@
-//! What an operation on the lock table costs, by how many locks are held.
+//! The cost of an operation on the lock table, by the number of held locks.
 //!
-//! `cargo bench -p libdc --bench locks`; a part of it with `-- acquire`, `-- 1000000` and the like. Keys have about 16
-//! bytes and are taken in random order.
+//! `cargo bench -p libdc --bench locks`; arguments such as `-- acquire` or `-- 1000000` select a part. Keys
+//! have about 16 bytes and are used in random order.
 use criterion::{BatchSize, BenchmarkId, Criterion, criterion_group, criterion_main};
 use libdc::id::{ConnectionId, LockKey, Owner, Token};
 use libdc::table::{
@@ -46,7 +46,7 @@ fn release(locks: &ShardedLocks, key: &str, token: Token, effects: &mut Vec<Comp
     LockKey::new(key).is_some_and(|key| locks.release(NOW, key, token, effects))
 }
 
-/// Locks of which so many are held: by one owner, or by one each of a link.
+/// A table with `size` held locks, of one owner or of as many owners of a link.
 fn filled(size: u64, owners: u64) -> ShardedLocks {
     let locks = locks();
     for n in 0..size {
@@ -89,7 +89,7 @@ fn bench(criterion: &mut Criterion) {
 
 type Group<'a> = criterion::BenchmarkGroup<'a, criterion::measurement::WallTime>;
 
-/// A key goes round among 64 that wait for it again as soon as they have released it.
+/// A key circulates among 64 owners, each of which waits for it again after its release.
 fn hand_over(group: &mut Group<'_>) {
     let locks = locks();
     let mut effects = Vec::new();
@@ -109,7 +109,7 @@ fn hand_over(group: &mut Group<'_>) {
     });
 }
 
-/// All who wait for a key leave.
+/// All waiters of a key leave.
 fn close_connection(group: &mut Group<'_>) {
     let queue = || {
         let locks = locks();

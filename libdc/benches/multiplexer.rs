@@ -1,4 +1,4 @@
-//! What the machines cost without a socket: a request and its answer through the agent's multiplexer, and
+//! The cost of the machines without a socket: a request and its answer through the agent's multiplexer, and
 //! through the server's side of a connection.
 
 use criterion::{BenchmarkId, Criterion, Throughput, criterion_group, criterion_main};
@@ -29,12 +29,12 @@ fn service() -> Arc<Service> {
     Arc::new(Service::new(Arc::new(sessions), locks, links, None))
 }
 
-/// A step of the server's side, with what its driver does around it.
-fn answer(connection: &mut ServerConnection, service: &Service, asked: &[u8], out: &mut Vec<u8>) {
-    let (mut effects, mut tally) = (Effects::new(), RequestCounters::default());
-    let mut turn = ServerContext { now: NOW, service, out, effects: &mut effects, tally: &mut tally };
-    connection.handle_input(&mut turn, asked).expect("good requests");
-    service.record(&tally);
+/// A step of the server's side, including the work of its driver.
+fn answer(connection: &mut ServerConnection, service: &Service, input: &[u8], out: &mut Vec<u8>) {
+    let (mut effects, mut counters) = (Effects::new(), RequestCounters::default());
+    let mut turn = ServerContext { now: NOW, service, out, effects: &mut effects, tally: &mut counters };
+    connection.handle_input(&mut turn, input).expect("valid requests");
+    service.record(&counters);
 }
 
 fn stored(service: &Service) -> ServerConnection {
@@ -102,12 +102,12 @@ fn agent(c: &mut Criterion) {
         let request = gets(1);
         let mut exchange = |multiplexer: &mut Multiplexer| {
             answers.clear();
-            let asked = multiplexer.link_output();
-            answer(&mut connection, &service, asked, &mut answers);
+            let input = multiplexer.link_output();
+            answer(&mut connection, &service, input, &mut answers);
             multiplexer.link_written(NOW, multiplexer.link_output().len());
-            multiplexer.handle_link(NOW, &answers).expect("good answers");
+            multiplexer.handle_link(NOW, &answers).expect("valid answers");
         };
-        // The probe, and then what opens the link.
+        // The probe, and then the messages that open the link.
         exchange(&mut multiplexer);
         exchange(&mut multiplexer);
         assert!(matches!(multiplexer.link_state(), LinkState::Up { .. }));
@@ -115,12 +115,12 @@ fn agent(c: &mut Criterion) {
         group.bench_function(BenchmarkId::new("local connections", locals), |b| {
             b.iter(|| {
                 for id in &ids {
-                    multiplexer.handle_local(NOW, *id, black_box(&request)).expect("a good request");
+                    multiplexer.handle_local(NOW, *id, black_box(&request)).expect("a valid request");
                 }
                 exchange(&mut multiplexer);
                 while let Some(id) = multiplexer.poll_ready() {
                     let len = multiplexer.local_output(id).len();
-                    multiplexer.local_written(NOW, id, len, false).expect("good requests");
+                    multiplexer.local_written(NOW, id, len, false).expect("valid requests");
                 }
             });
         });

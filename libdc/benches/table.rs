@@ -1,8 +1,8 @@
-//! What an operation on the session table costs, by how many sessions there are.
+//! The cost of an operation on the session table, by the number of sessions.
 //!
-//! `cargo bench -p libdc --bench table`; a part of it with `-- get`, `-- 1000000` and the like. Sessions have
-//! ids of 32 bytes and 180 bytes of data; they are taken in random order, so that nothing is in a cache
-//! that would not be in use.
+//! `cargo bench -p libdc --bench table`; arguments such as `-- get` or `-- 1000000` select a part. Sessions
+//! have ids of 32 bytes and 180 bytes of data. They are used in random order, so that the caches hold no more
+//! than in production.
 use criterion::{
     BenchmarkGroup, BenchmarkId, Criterion, criterion_group, criterion_main, measurement::WallTime,
 };
@@ -49,7 +49,7 @@ fn get(group: &mut BenchmarkGroup<'_, WallTime>, size: u64) {
     });
 }
 
-/// The same behind a lock, with the session copied; one by one, and with 16 requests known at once.
+/// The same behind a lock, with the session copied: one by one, and with 16 requests known in advance.
 fn get_from_store(group: &mut BenchmarkGroup<'_, WallTime>, size: u64) {
     let store = ShardedSessions::new(1, SessionLimits::default(), [3, 4]);
     let mut random = Random(4);
@@ -82,7 +82,7 @@ fn get_from_store(group: &mut BenchmarkGroup<'_, WallTime>, size: u64) {
     }
 }
 
-/// Removes a hundred sessions and adds them again; each half is timed alone.
+/// Removes a hundred sessions and adds them again; each half is timed separately.
 fn remove_and_add(group: &mut BenchmarkGroup<'_, WallTime>, size: u64) {
     let mut table = filled(size, 0);
     let mut random = Random(2);
@@ -110,7 +110,7 @@ fn remove_and_add(group: &mut BenchmarkGroup<'_, WallTime>, size: u64) {
     }
 }
 
-/// Every ADD evicts: with timeouts that are all alike, as most installations have them, and of any length.
+/// Every ADD evicts: with equal timeouts, as in most installations, and with random ones.
 fn add_at_the_limit(group: &mut BenchmarkGroup<'_, WallTime>, size: u64) {
     let mut table = filled(size, size);
     let mut random = Random(3);
@@ -138,7 +138,7 @@ fn filled(size: u64, limit: u64) -> SessionTable {
     table
 }
 
-/// Days, so that nothing expires.
+/// Several days, so that nothing expires.
 fn timeout_ms(random: &mut Random) -> u32 {
     SESSION_TIMEOUT_MS_MAX / 2 + (random.next() % u64::from(SESSION_TIMEOUT_MS_MAX / 2)) as u32
 }

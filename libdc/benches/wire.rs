@@ -1,13 +1,13 @@
-//! What it costs to read and to write messages, in batches as a socket delivers them.
+//! The cost of parsing and encoding messages, in batches as a socket delivers them.
 //!
-//! The times are those of a batch of [`BATCH`] messages; criterion prints messages a second beside them.
+//! The times are those of a batch of [`BATCH`] messages; criterion also prints messages per second.
 
 use criterion::{Criterion, Throughput, criterion_group, criterion_main};
 use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{MessageReader, write_message};
 use std::hint::black_box;
 
-/// Messages in one batch.
+/// The number of messages in one batch.
 const BATCH: u32 = 64;
 
 const GET: Operation = Operation::Session(SessionOperation::Get);
@@ -37,7 +37,7 @@ fn read(criterion: &mut Criterion) {
         group.bench_function(name, |bencher| {
             bencher.iter(|| {
                 let mut input = black_box(stream.as_slice());
-                while let Some(message) = reader.next(&mut input).expect("the stream is right") {
+                while let Some(message) = reader.next(&mut input).expect("a valid stream") {
                     black_box((message.head.uid, message.head.operation, message.data));
                 }
             });

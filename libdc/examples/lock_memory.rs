@@ -1,8 +1,8 @@
-//! The memory that a lock takes: `cargo run --release -p libdc --example lock_memory [LOCKS [OWNERS [CONNECTIONS]]]`.
+//! The memory of a lock: `cargo run --release -p libdc --example lock_memory [LOCKS [OWNERS [CONNECTIONS]]]`.
 //!
-//! Takes that many locks (a million) with keys of 16 bytes, shared out among so many owners (one) of so many
-//! connections (one), and prints by how much the resident memory of the process grew for each; then how much is left when
-//! they are released and forgotten. Linux only.
+//! Acquires that many locks (default: a million) with keys of 16 bytes, distributed over the owners (default:
+//! one) of the connections (default: one). Prints the growth of the process's resident memory per lock, and
+//! how much of it remains after all are released and forgotten. Linux only.
 use libdc::id::{ConnectionId, LockKey, Owner};
 use libdc::table::{FenceSource, LockOutcome, LockSettings, OwnerKey, ReplyTo, ShardedLocks};
 use libdc::time::Time;
@@ -22,7 +22,7 @@ fn main() {
             let claimant = OwnerKey { owner, key };
             let reply = ReplyTo { connection, uid: 0 };
             let outcome = locks.acquire(now, claimant, 1, 0, 0, reply, &mut effects);
-            assert!(matches!(outcome, LockOutcome::Granted(_)), "nobody else takes it");
+            assert!(matches!(outcome, LockOutcome::Granted(_)), "no other owner takes it");
         }
     }
     report(locks_count, "each held, the key's 16 included", start);

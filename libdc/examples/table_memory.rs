@@ -1,7 +1,8 @@
-//! The memory that a session takes: `cargo run --release -p libdc --example table_memory [SESSIONS]`.
+//! The memory of a session: `cargo run --release -p libdc --example table_memory [SESSIONS]`.
 //!
-//! Stores that many sessions (a million) with ids of 32 bytes and 180 bytes of data, and prints by how much
-//! the resident memory of the process grew for each; then how much is left when they are gone. Linux only.
+//! Stores that many sessions (default: a million) with ids of 32 bytes and 180 bytes of data. Prints the
+//! growth of the process's resident memory per session, and how much of it remains after all have expired.
+//! Linux only.
 use libdc::id::SessionId;
 use libdc::table::{SessionLimits, SessionTable};
 use libdc::time::Time;

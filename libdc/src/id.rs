@@ -1,4 +1,4 @@
-//! Identifiers, each a type of its own so that none is taken for another.
+//! Identifiers, each with a distinct type so that they cannot be confused.
 
 use crate::limits::{LOCK_KEY_BYTES_MAX, SESSION_ID_BYTES_MAX};
 use std::fmt;
@@ -10,13 +10,13 @@ use std::sync::Arc;
 pub struct SessionId<'a>(&'a [u8]);
 
 impl<'a> SessionId<'a> {
-    /// The id made of `bytes`, or `None` if there are none or more than 64.
+    /// The id with these bytes; `None` unless there are 1 to 64.
     #[must_use]
     pub const fn new(bytes: &'a [u8]) -> Option<Self> {
         if bytes.is_empty() || bytes.len() > SESSION_ID_BYTES_MAX { None } else { Some(Self(bytes)) }
     }
 
-    /// The bytes of the id.
+    /// The id as chosen by the application.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
         self.0
@@ -33,18 +33,18 @@ impl fmt::Debug for SessionId<'_> {
     }
 }
 
-/// A connection of one process, counted from 1 and never reused.
+/// A connection of one process. Numbers start at 1 and are never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct ConnectionId(u64);
 
 impl ConnectionId {
-    /// The connection with this number.
+    /// The connection with this number, counted from 1.
     #[must_use]
     pub const fn new(number: u64) -> Self {
         Self(number)
     }
 
-    /// The number.
+    /// The number, counted from 1.
     #[must_use]
     pub const fn number(self) -> u64 {
         self.0
@@ -62,11 +62,11 @@ impl fmt::Display for ConnectionId {
 pub struct LockKey<'a>(&'a str);
 
 impl<'a> LockKey<'a> {
-    /// The key named `name`, or `None` if it is empty, too long, or has white space in it.
+    /// The key with this name; `None` if it is empty, too long or contains white space.
     #[must_use]
     pub fn new(name: &'a str) -> Option<Self> {
         let sized = !name.is_empty() && name.len() <= LOCK_KEY_BYTES_MAX;
-        // Nearly all names are ASCII, where looking at bytes is enough.
+        // Nearly all names are ASCII, where checking bytes is enough.
         let blank = if name.is_ascii() {
             name.bytes().any(|byte| matches!(byte, b' ' | b'\t'..=b'\r'))
         } else {
@@ -75,19 +75,19 @@ impl<'a> LockKey<'a> {
         (sized && !blank).then_some(Self(name))
     }
 
-    /// The key with these bytes, or `None` if they are none.
+    /// The key with these bytes; `None` if they are not a valid key.
     #[must_use]
     pub fn from_bytes(bytes: &'a [u8]) -> Option<Self> {
         std::str::from_utf8(bytes).ok().and_then(Self::new)
     }
 
-    /// The name.
+    /// The name as a string of UTF-8.
     #[must_use]
     pub const fn as_str(self) -> &'a str {
         self.0
     }
 
-    /// The bytes of the name.
+    /// The name as its UTF-8 bytes.
     #[must_use]
     pub const fn as_bytes(self) -> &'a [u8] {
         self.0.as_bytes()
@@ -100,12 +100,12 @@ impl fmt::Display for LockKey<'_> {
     }
 }
 
-/// A [`LockKey`] of its own, cheap to clone.
+/// An owned [`LockKey`] that is cheap to clone.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct OwnedLockKey(Arc<str>);
 
 impl OwnedLockKey {
-    /// The key, lent.
+    /// Borrows the key as a [`LockKey`].
     #[must_use]
     pub fn as_key(&self) -> LockKey<'_> {
         LockKey(&self.0)
@@ -118,11 +118,10 @@ impl From<LockKey<'_>> for OwnedLockKey {
     }
 }
 
-/// What proves that somebody holds a lock: a fence, which only ever grows from grant to grant, and 64 bits that
-/// nobody can guess.
+/// The proof that a lock is held: a monotonically increasing fence, and 64 secret bits.
 ///
-/// On the wire it is 16 bytes, or 32 hexadecimal digits of which the first 16 are the fence. What prints with
-/// `{:?}` shows the fence only: who knows the whole may release the lock.
+/// On the wire it is 16 bytes, or 32 hexadecimal digits of which the first 16 are the fence. `{:?}` prints
+/// only the fence, because the whole token allows its reader to release the lock.
 #[derive(Clone, Copy)]
 pub struct Token {
     fence: u64,
@@ -130,23 +129,23 @@ pub struct Token {
 }
 
 impl Token {
-    /// Bytes of a token.
+    /// The size of a token in bytes.
     pub const BYTES: usize = 16;
 
-    /// The token of these two halves.
+    /// A token with this fence and this secret.
     #[must_use]
     pub const fn new(fence: u64, secret: u64) -> Self {
         Self { fence, secret }
     }
 
-    /// The token with these bytes.
+    /// Decodes a token from its 16 bytes.
     #[must_use]
     pub const fn from_bytes(bytes: [u8; Self::BYTES]) -> Self {
         let number = u128::from_be_bytes(bytes);
         Self { fence: (number >> 64) as u64, secret: number as u64 }
     }
 
-    /// The token written in 32 hexadecimal digits, small or capital; `None` if these are none.
+    /// Decodes a token from 32 hexadecimal digits of either case; `None` if the input is anything else.
     #[must_use]
     pub fn from_hex(digits: &[u8]) -> Option<Self> {
         if digits.len() != 2 * Self::BYTES {
@@ -159,19 +158,19 @@ impl Token {
         Some(Self::from_bytes(number.to_be_bytes()))
     }
 
-    /// The fence: greater than that of every grant before, whatever its key.
+    /// The fence, greater than that of every earlier grant of any key.
     #[must_use]
     pub const fn fence(self) -> u64 {
         self.fence
     }
 
-    /// The bytes.
+    /// Encodes the token as 16 bytes.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; Self::BYTES] {
         ((self.fence as u128) << 64 | self.secret as u128).to_be_bytes()
     }
 
-    /// The 32 hexadecimal digits, small ones.
+    /// Encodes the token as 32 lower-case hexadecimal digits.
     #[must_use]
     pub fn to_hex(self) -> [u8; 2 * Self::BYTES] {
         let mut digits = [0; 2 * Self::BYTES];
@@ -183,7 +182,7 @@ impl Token {
     }
 }
 
-/// Takes the same time wherever two tokens differ.
+/// Compares in constant time.
 impl PartialEq for Token {
     fn eq(&self, other: &Self) -> bool {
         (self.fence ^ other.fence) | (self.secret ^ other.secret) == 0
@@ -204,44 +203,44 @@ impl fmt::Debug for Token {
     }
 }
 
-/// A lock that was granted: what proves it, and for how long it is held unless it is renewed.
+/// A granted lock: its token and its lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Grant {
-    /// The proof.
+    /// The proof that the lock is held.
     pub token: Token,
-    /// The lease, in milliseconds from the moment of the grant.
+    /// The lease, in milliseconds from the grant.
     pub lease_ms: u64,
 }
 
-/// Who holds or waits: one connection of an application.
+/// A holder or waiter: one connection of an application.
 ///
-/// Over a link an agent speaks for many, and numbers them; a connection that speaks for itself is its own only
-/// owner, number 0.
+/// The agent on a link acts for many connections, and numbers them. A connection that is not a link is its
+/// only owner, number 0.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Owner {
-    /// The connection over which it came first. A link that is resumed over another connection keeps it.
+    /// The connection on which the link was first opened. A link that resumes on another connection keeps it.
     pub connection: ConnectionId,
-    /// The number that the link's agent gave it.
+    /// The number that the link's agent assigned.
     pub local: u64,
 }
 
-/// Names a link across its connections: 128 random bits that each agent process draws once.
+/// Identifies a link across its connections: 128 random bits that each agent process generates once.
 ///
-/// Who knows it can take the link over, so it is never printed.
+/// The id allows its reader to take over the link, so it is never printed.
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
 pub struct LinkId([u8; Self::BYTES]);
 
 impl LinkId {
-    /// Bytes of a link's name.
+    /// The size of a link id in bytes.
     pub const BYTES: usize = 16;
 
-    /// The name made of these bytes.
+    /// The link id with these bytes.
     #[must_use]
     pub const fn new(bytes: [u8; Self::BYTES]) -> Self {
         Self(bytes)
     }
 
-    /// The bytes.
+    /// The 16 random bytes of the id.
     #[must_use]
     pub const fn to_bytes(self) -> [u8; Self::BYTES] {
         self.0
@@ -259,7 +258,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn keys_are_words_of_utf8() {
+    fn lock_key_is_utf8_without_white_space() {
         for good in ["k", "clé-日本", "a:b/c", &"k".repeat(256)] {
             assert_eq!(LockKey::new(good).map(LockKey::as_str), Some(good));
         }
@@ -272,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn tokens_have_two_forms() {
+    fn token_converts_to_bytes_and_hex() {
         let token = Token::new(0x0123_4567_89ab_cdef, 0xfedc_ba98_7654_3210);
         assert_eq!(&token.to_hex(), b"0123456789abcdeffedcba9876543210");
         assert_eq!(Token::from_hex(&token.to_hex()), Some(token));
@@ -287,7 +286,7 @@ mod tests {
     }
 
     #[test]
-    fn secrets_are_not_printed() {
+    fn debug_output_omits_secrets() {
         assert_eq!(format!("{:?}", Token::new(7, 0xdead)), "Token(fence 7)");
         assert_eq!(format!("{:?}", LinkId::new([7; 16])), "LinkId(…)");
     }

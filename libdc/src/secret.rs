@@ -1,7 +1,7 @@
-//! The shared secret of authentication: who does not know it is not served.
+//! The auth token: a shared secret that clients must present.
 //!
-//! It is never printed, neither with `{:?}` nor in an error; it is compared in constant time; and its memory is
-//! cleared when it is dropped. What is said of a file is said by its path. Nothing here panics.
+//! It is never printed, neither with `{:?}` nor in an error. It is compared in constant time, and its memory
+//! is cleared when it is dropped. Nothing here panics.
 
 use crate::limits::AUTH_TOKEN_BYTES_MAX;
 use sha2::{Digest, Sha256};
@@ -9,7 +9,7 @@ use std::fmt;
 use subtle::ConstantTimeEq;
 use zeroize::Zeroize;
 
-/// The shared secret: 1 to 256 bytes of one line.
+/// A shared secret of 1 to 256 bytes without line breaks.
 #[derive(Clone)]
 pub struct AuthToken {
     bytes: Box<[u8]>,
@@ -17,10 +17,10 @@ pub struct AuthToken {
 }
 
 impl AuthToken {
-    /// The token made of `bytes`.
+    /// The token with these bytes.
     ///
     /// # Errors
-    /// If there are none or too many, or more than one line.
+    /// If `bytes` is empty or too long, or contains a line break.
     pub fn new(bytes: &[u8]) -> Result<Self, InvalidAuthToken> {
         if bytes.is_empty() {
             return Err(InvalidAuthToken::Empty);
@@ -28,22 +28,21 @@ impl AuthToken {
         if bytes.len() > AUTH_TOKEN_BYTES_MAX {
             return Err(InvalidAuthToken::TooLong);
         }
-        // A line of the text protocol could not carry it.
+        // A line of the line protocol could not carry it.
         if bytes.iter().any(|byte| matches!(byte, b'\n' | b'\r')) {
             return Err(InvalidAuthToken::Lines);
         }
         Ok(Self { bytes: bytes.into(), digest: Sha256::digest(bytes).into() })
     }
 
-    /// Whether `offered` is this token. Takes the same time wherever they differ: what is compared are the
-    /// digests of both.
+    /// Whether `offered` is this token. Takes constant time, because the digests of both are compared.
     #[must_use]
     pub fn matches(&self, offered: &[u8]) -> bool {
         let offered: [u8; 32] = Sha256::digest(offered).into();
         self.digest.ct_eq(&offered).into()
     }
 
-    /// The token itself, to present it.
+    /// The bytes of the token, to present it to a server.
     #[must_use]
     pub const fn as_bytes(&self) -> &[u8] {
         &self.bytes
@@ -63,16 +62,16 @@ impl fmt::Debug for AuthToken {
     }
 }
 
-/// What is no token. Its text reads on behind what it is said of.
+/// Why bytes are not a valid token. The text continues a sentence that begins with the token.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InvalidAuthToken {
-    /// Nothing.
+    /// There are no bytes in it.
     #[error("is empty")]
     Empty,
-    /// More bytes than there may be.
+    /// It exceeds the maximum length.
     #[error("is longer than {AUTH_TOKEN_BYTES_MAX} bytes")]
     TooLong,
-    /// More than one line.
+    /// It contains a line break.
     #[error("has more than one line")]
     Lines,
 }
@@ -82,7 +81,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn only_the_token_itself_matches() {
+    fn only_equal_bytes_match() {
         let token = AuthToken::new(b"open sesame").unwrap();
         assert!(token.matches(b"open sesame"));
         for other in [&b""[..], b"open sesam", b"open sesame ", b"Open sesame", &[b'o'; 4096]] {
@@ -91,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_is_one_line_of_at_most_256_bytes() {
+    fn auth_token_is_one_line_of_at_most_256_bytes() {
         assert_eq!(AuthToken::new(&[b'x'; 256]).unwrap().as_bytes().len(), 256);
         assert_eq!(AuthToken::new(b"").unwrap_err(), InvalidAuthToken::Empty);
         assert_eq!(AuthToken::new(&[b'x'; 257]).unwrap_err(), InvalidAuthToken::TooLong);
@@ -100,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_not_printed() {
+    fn debug_output_omits_token() {
         assert_eq!(format!("{:?}", AuthToken::new(b"secret").unwrap()), "AuthToken(…)");
     }
 }

@@ -1,8 +1,10 @@
-//! What a server does with a request: a message and the time in, the answer and effects on others out.
+//! Request processing of a server: a message and the time go in, the answer and effects on other connections
+//! come out.
 //!
-//! The service owns the tables. About sessions the same request gives the same answer whoever asks; about locks
-//! it matters who does ([`Requester`]), and what follows for others comes out as [`Completion`]s.
-//! Requests of one connection are answered in their order, but for those that wait for a lock.
+//! The service owns the tables. The answer to a session request is the same for every connection. A lock
+//! request depends on its [`Requester`], and its effects on other connections are returned as
+//! [`Completion`]s. The requests of one connection are answered in their order, except while they wait
+//! for a lock.
 
 mod links;
 mod locks;
@@ -30,29 +32,29 @@ pub struct Service {
     links: LinkTable,
     auth: Option<AuthToken>,
     connections: AtomicU64,
-    ends: AtomicBool,
+    shutting_down: AtomicBool,
     totals: [AtomicU64; RequestCounters::KINDS],
 }
 
-/// What follows from a step for connections other than the one that it was made for.
+/// Effects of a step on other connections.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// Blocked requests that have their answers now.
+    /// The answers of requests that were blocked until now.
     pub answers: Vec<Completion>,
-    /// Connections whose link another connection has taken over, to be closed.
+    /// Connections to close, because another connection has taken over their link.
     pub taken_over: Vec<ConnectionId>,
-    /// A link was opened or resumed, and what it is granted may be believed in beyond the server's end.
+    /// Whether a link was opened or resumed, whose grants may outlive the server process.
     pub greeted: bool,
 }
 
 impl Effects {
-    /// Nothing follows.
+    /// Effects on no other connection.
     #[must_use]
     pub const fn new() -> Self {
         Self { answers: Vec::new(), taken_over: Vec::new(), greeted: false }
     }
 
-    /// Whether nothing follows.
+    /// Whether no other connection is affected.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.answers.is_empty() && self.taken_over.is_empty() && !self.greeted
@@ -60,7 +62,7 @@ impl Effects {
 }
 
 impl Service {
-    /// A service over these sessions and locks. With `auth` nobody is served who does not know the token.
+    /// A service with these tables. If `auth` is set, clients must present the token.
     #[must_use]
     pub fn new(
         sessions: Arc<dyn SessionStore>,
@@ -74,47 +76,48 @@ impl Service {
             links: LinkTable::new(links),
             auth,
             connections: AtomicU64::new(0),
-            ends: AtomicBool::new(false),
+            shutting_down: AtomicBool::new(false),
             totals: std::array::from_fn(|_| AtomicU64::new(0)),
         }
     }
 
-    /// The server is about to end: from now on nothing is granted, since it would be lost with the server at once. Who asks for
-    /// a lock is answered `error_disconnected`. Requests that wait stay where they are, until their connections
-    /// [give them up](crate::proto::server::ServerConnection::cancel_waiters).
+    /// Starts the shutdown: no further lock is granted, since it would be lost with the server. Requests for
+    /// a lock are answered `error_disconnected`. Blocked requests stay in their queues until their
+    /// connections [cancel them](crate::proto::server::ServerConnection::cancel_waiters).
     pub fn shut_down(&self) {
-        self.ends.store(true, Ordering::SeqCst);
-        // For those who have asked before that: they wait, and find out when they are looked at again.
+        self.shutting_down.store(true, Ordering::SeqCst);
+        // For requests that are already blocked: they wait until their connections cancel them.
         self.locks.hold_off(Time::from_ms(u64::MAX));
     }
 
-    /// Whether the server is about to end.
+    /// Whether the shutdown has started.
     #[must_use]
     pub fn is_shutting_down(&self) -> bool {
-        self.ends.load(Ordering::SeqCst)
+        self.shutting_down.load(Ordering::SeqCst)
     }
 
-    /// The links.
+    /// The links of all agents.
     #[must_use]
     pub const fn links(&self) -> &LinkTable {
         &self.links
     }
 
-    /// The token that everybody must know, if there is one.
+    /// The auth token that clients must present, if any.
     #[must_use]
     pub const fn auth(&self) -> Option<&AuthToken> {
         self.auth.as_ref()
     }
 
-    /// Does what the time brings for locks and links: leases and waits end, broken links are forgotten. Returns
-    /// when to call again; not later than `now` if there is more to do, after serving others.
+    /// Handles timed events of locks and links: leases and wait timeouts end, broken links are forgotten.
+    /// Returns when to call again; that is not later than `now` if more events are due, and other work should
+    /// run first.
     pub fn advance_locks(&self, now: Time, effects: &mut Effects) -> Option<Time> {
         let link = self.links.expire(now, &self.locks, &mut effects.answers);
         let lock = self.locks.advance(now, &mut effects.answers);
         [link, lock].into_iter().flatten().min()
     }
 
-    /// A connection that is no link ended: gives up what it waited for, and what it held.
+    /// Cleans up after a connection that is not a link: cancels its requests and releases its locks.
     pub fn end_connection(&self, now: Time, connection: ConnectionId, effects: &mut Effects) {
         if self.links.settings().auto_release {
             self.locks.release_connection(now, connection, &mut effects.answers);
@@ -123,7 +126,7 @@ impl Service {
         }
     }
 
-    /// One owner of a link is gone.
+    /// Cleans up after one owner of a link.
     pub fn end_owner(&self, now: Time, owner: Owner, effects: &mut Effects) {
         if self.links.settings().auto_release {
             self.locks.release_owner(now, owner, &mut effects.answers);
@@ -132,39 +135,39 @@ impl Service {
         }
     }
 
-    /// The sessions.
+    /// The store of sessions.
     #[must_use]
     pub fn sessions(&self) -> &dyn SessionStore {
         &*self.sessions
     }
 
-    /// The locks.
+    /// The table of locks.
     #[must_use]
     pub const fn locks(&self) -> &ShardedLocks {
         &self.locks
     }
 
-    /// Connections at the moment, for the statistics.
+    /// The number of open connections, for the statistics.
     #[must_use]
     pub fn connections(&self) -> u64 {
         self.connections.load(Ordering::Relaxed)
     }
 
-    /// A connection was opened.
+    /// Counts an opened connection.
     pub fn connection_opened(&self) {
         self.connections.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// A connection was closed.
+    /// Counts a closed connection.
     pub fn connection_closed(&self) {
         self.connections.fetch_sub(1, Ordering::Relaxed);
     }
 
-    /// Appends the answer to a request about a session to `out`, and counts it in `tally`.
+    /// Appends the answer to a session request to `out`, and counts the request in `counters`.
     ///
     /// # Errors
-    /// [`DecodeError`] if the request can't be answered; the connection is of no more use then, and
-    /// `out` is as it was.
+    /// [`DecodeError`] if the request is malformed. The connection must be closed then, and `out` is
+    /// unchanged.
     pub fn session(
         &self,
         now: Time,
@@ -172,7 +175,7 @@ impl Service {
         head: MessageHead,
         data: &[u8],
         out: &mut Vec<u8>,
-        tally: &mut RequestCounters,
+        counters: &mut RequestCounters,
     ) -> Result<(), DecodeError> {
         let head = head.response();
         if operation == SessionOperation::Add {
@@ -180,20 +183,20 @@ impl Service {
                 Ok(add) => self.add(now, &add),
                 Err(status) => status,
             };
-            tally.count(operation, status == SessionStatus::Ok);
+            counters.count(operation, status == SessionStatus::Ok);
             let writer = MessageWriter::begin(out, head);
             out.push(status as u8);
             writer.finish(out);
             return Ok(());
         }
         let writer = MessageWriter::begin(out, head);
-        // An id of no or too many bytes can't have been stored: an ordinary miss.
+        // An id of invalid length cannot be stored: the request is an ordinary miss.
         let found = SessionId::new(data).is_some_and(|id| match operation {
             SessionOperation::Get => self.sessions.get(now, id, out),
             SessionOperation::Remove => self.sessions.remove(now, id),
             SessionOperation::Have | SessionOperation::Add => self.sessions.have(now, id),
         });
-        tally.count(operation, found);
+        counters.count(operation, found);
         if !(found && operation == SessionOperation::Get) {
             out.push(if found { SessionStatus::Ok } else { SessionStatus::NotOk } as u8);
         }
@@ -201,23 +204,23 @@ impl Service {
         Ok(())
     }
 
-    /// Adds what a connection counted to the totals.
-    pub fn record(&self, tally: &RequestCounters) {
-        for (total, count) in self.totals.iter().zip(tally.counts) {
+    /// Adds the counters of a connection to the totals.
+    pub fn record(&self, counters: &RequestCounters) {
+        for (total, count) in self.totals.iter().zip(counters.counts) {
             if count > 0 {
                 total.fetch_add(count, Ordering::Relaxed);
             }
         }
     }
 
-    /// What was asked and found since the start.
+    /// The counters of all requests since the start.
     #[must_use]
     pub fn totals(&self) -> RequestCounters {
-        let mut tally = RequestCounters::default();
-        for (count, total) in tally.counts.iter_mut().zip(&self.totals) {
+        let mut counters = RequestCounters::default();
+        for (count, total) in counters.counts.iter_mut().zip(&self.totals) {
             *count = total.load(Ordering::Relaxed);
         }
-        tally
+        counters
     }
 
     fn add(&self, now: Time, add: &AddRequest<'_>) -> SessionStatus {
@@ -229,7 +232,7 @@ impl Service {
     }
 }
 
-/// How many requests of each kind were made, and how many of them succeeded.
+/// The number of requests and of successful ones, by operation.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct RequestCounters {
     counts: [u64; Self::KINDS],
@@ -240,68 +243,68 @@ impl RequestCounters {
     const WRONG_TOKENS: usize = Self::SESSIONS + 14;
     const KINDS: usize = Self::WRONG_TOKENS + 1;
 
-    /// Counts a request; `succeeded` says that it stored, found or removed what it named.
+    /// Counts a session request. It succeeded if it stored, found or removed the session.
     pub fn count(&mut self, operation: SessionOperation, succeeded: bool) {
         self.counts[2 * operation as usize + usize::from(succeeded)] += 1;
     }
 
-    /// Counts a request about a lock; `succeeded` says that it was granted, queued or done.
+    /// Counts a lock request. It succeeded if it was granted, queued or carried out.
     pub fn count_lock(&mut self, operation: LockOperation, succeeded: bool) {
         self.counts[Self::SESSIONS + 2 * operation as usize + usize::from(succeeded)] += 1;
     }
 
-    /// Counts a wrong token of authentication.
+    /// Counts an attempt with a wrong auth token.
     pub fn count_wrong_token(&mut self) {
         self.counts[Self::WRONG_TOKENS] += 1;
     }
 
-    /// Wrong tokens of authentication.
+    /// The number of attempts with a wrong auth token.
     #[must_use]
     pub const fn wrong_tokens(&self) -> u64 {
         self.counts[Self::WRONG_TOKENS]
     }
 
-    /// Requests about locks of all kinds.
+    /// The number of lock requests of all operations.
     #[must_use]
     pub fn locking(&self) -> u64 {
         self.counts[Self::SESSIONS..Self::WRONG_TOKENS].iter().sum()
     }
 
-    /// Requests about locks of this kind.
+    /// The number of lock requests of this operation.
     #[must_use]
     pub const fn lock_requests(&self, operation: LockOperation) -> u64 {
-        let place = Self::SESSIONS + 2 * operation as usize;
-        self.counts[place] + self.counts[place + 1]
+        let index = Self::SESSIONS + 2 * operation as usize;
+        self.counts[index] + self.counts[index + 1]
     }
 
-    /// Requests of this kind.
+    /// The number of session requests of this operation.
     #[must_use]
     pub const fn requests(&self, operation: SessionOperation) -> u64 {
-        let place = 2 * operation as usize;
-        self.counts[place] + self.counts[place + 1]
+        let index = 2 * operation as usize;
+        self.counts[index] + self.counts[index + 1]
     }
 
-    /// Requests of this kind that succeeded.
+    /// The number of successful session requests of this operation.
     #[must_use]
     pub const fn successes(&self, operation: SessionOperation) -> u64 {
         self.counts[2 * operation as usize + 1]
     }
 
-    /// What was counted of sessions, and nothing else.
+    /// Only the counters of session requests; the others are 0.
     #[must_use]
     pub fn of_sessions(mut self) -> Self {
         self.counts[Self::SESSIONS..].fill(0);
         self
     }
 
-    /// What was counted of locks and of authentication, and nothing else.
+    /// Only the counters of locks and of authentication; the others are 0.
     #[must_use]
     pub fn of_locks(mut self) -> Self {
         self.counts[..Self::SESSIONS].fill(0);
         self
     }
 
-    /// Requests of all kinds.
+    /// The number of requests of all operations.
     #[must_use]
     pub fn total(&self) -> u64 {
         self.counts[..Self::WRONG_TOKENS].iter().sum()

@@ -1,14 +1,14 @@
-//! The time as the machines see it: milliseconds of a clock that only moves forward.
+//! Time as the pure layers use it: milliseconds of a monotonic clock.
 //!
-//! The pure layers never ask for the time, they are told it. Which clock it is (the system's monotonic
-//! one, or a test's) is the caller's affair; only differences mean anything.
+//! The pure layers never read a clock; the time is an argument. The caller chooses the clock, be it the
+//! system's monotonic one or a test's. Only differences are meaningful.
 
-/// A moment, in milliseconds since an arbitrary start.
+/// A point in time, in milliseconds since an arbitrary start.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct Time(u64);
 
 impl Time {
-    /// The moment `ms` milliseconds after the start of the clock.
+    /// The time `ms` milliseconds after the start of the clock.
     #[must_use]
     pub const fn from_ms(ms: u64) -> Self {
         Self(ms)
@@ -20,13 +20,13 @@ impl Time {
         self.0
     }
 
-    /// The moment `ms` milliseconds later, at the most the end of time.
+    /// The time `ms` milliseconds later, saturating at the maximum.
     #[must_use]
     pub const fn after_ms(self, ms: u64) -> Self {
         Self(self.0.saturating_add(ms))
     }
 
-    /// Milliseconds from `earlier` to this moment; 0 if `earlier` is later.
+    /// Milliseconds from `earlier` to this time; 0 if `earlier` is later.
     #[must_use]
     pub const fn ms_since(self, earlier: Self) -> u64 {
         self.0.saturating_sub(earlier.0)

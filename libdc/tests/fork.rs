@@ -1,7 +1,8 @@
-//! A client that goes through a fork: the child has a connection of its own, the parent keeps its one.
+//! Clients across a fork: the child gets a new connection, and the parent keeps its existing one.
 //!
-//! Forking needs a process with one thread, so this runs itself again as that process, and is the server of
-//! it. The server tells each connection its number, so a client knows which one it has.
+//! Forking requires a process with a single thread. The test therefore runs itself again as that process, and
+//! acts as its server. The server sends each connection its number, so that a client can identify its
+//! connection.
 #![allow(clippy::unwrap_used, reason = "so a test fails")]
 
 use libdc::client::{ConnectionMode, SessionOptions, blocking};
@@ -32,7 +33,7 @@ fn main() {
     std::fs::create_dir(&dir).unwrap();
     let socket = dir.join("socket");
     let listener = UnixListener::bind(&socket).unwrap();
-    // It ends with the process.
+    // The thread ends with the process.
     std::thread::spawn(move || {
         for (number, stream) in listener.incoming().enumerate() {
             std::thread::spawn(move || serve(stream.unwrap(), number));
@@ -65,7 +66,7 @@ fn blocking_client_forks(address: Address) {
     assert_eq!(client.unwrap().get(ID).unwrap().unwrap(), ours);
 }
 
-/// The child must not use the runtime of its parent, not even to close the connection.
+/// The child must not use its parent's runtime, not even to close the connection.
 #[cfg(feature = "async")]
 fn asynchronous_client_forks(address: Address) {
     let runtime = || tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
@@ -86,7 +87,8 @@ fn asynchronous_client_forks(address: Address) {
     assert_eq!(parents.block_on(client.as_mut().unwrap().get(ID)).unwrap().unwrap(), ours);
 }
 
-/// A child holds nothing, and takes nothing from its parent: not when it asks, nor when it drops what it inherited.
+/// The child holds no locks, and does not affect its parent: neither with requests nor by dropping inherited
+/// values.
 #[cfg(feature = "async")]
 fn lock_client_forks(address: Address) {
     use libdc::client::lock::{AcquireOptions, LockClient, LockError, LockOptions, Loss};
@@ -112,10 +114,10 @@ fn lock_client_forks(address: Address) {
     parents.block_on(client.close());
 }
 
-/// Runs `test` in a forked child, and fails if it does.
+/// Runs `test` in a forked child, and fails if the child does.
 fn in_child(test: impl FnOnce()) {
-    #[expect(unsafe_code, reason = "std can't fork")]
-    // SAFETY: this process has one thread.
+    #[expect(unsafe_code, reason = "std has no fork")]
+    // SAFETY: this process has a single thread.
     let forked = unsafe { fork() }.unwrap();
     match forked {
         ForkResult::Child => {
@@ -128,7 +130,7 @@ fn in_child(test: impl FnOnce()) {
     }
 }
 
-/// Answers every GET with the number of the connection, and grants every lock.
+/// Answers every GET with the number of the connection, and grants every lock request.
 fn serve(mut stream: UnixStream, number: usize) {
     let mut reader = MessageReader::new(Some(Direction::Request));
     let (mut input, mut buffer) = (Vec::new(), [0; 4096]);
@@ -139,9 +141,9 @@ fn serve(mut stream: UnixStream, number: usize) {
             let mut out = Vec::new();
             let data = match request.head.operation {
                 Operation::Session(_) => format!("connection {number}").into_bytes(),
-                // A grace of ten seconds.
+                // A grace period of ten seconds.
                 Operation::Link(LinkOperation::Hello) => vec![0, 0, 0, 0x27, 0x10, 0, 0, 0, 0],
-                // A token and a lease of ten seconds.
+                // A token, and a lease of ten seconds.
                 Operation::Lock(LockOperation::Acquire) => [&[0; 17][..], &10_000_u64.to_be_bytes()].concat(),
                 Operation::Lock(_) | Operation::Link(_) => vec![0],
             };

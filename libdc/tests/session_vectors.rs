@@ -1,4 +1,4 @@
-//! What was recorded from an original server, read and written by the wire layer alone.
+//! Traffic recorded from a distcache 1.x server, parsed and encoded by the wire layer alone.
 
 use libdc::wire::decode_error::DecodeError;
 use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
@@ -8,9 +8,9 @@ use serde_json::Value;
 
 struct Case {
     name: String,
-    /// All that the client sent.
+    /// All bytes that the client sent.
     requests: Vec<u8>,
-    /// All that the server answered.
+    /// All bytes that the server answered.
     responses: Vec<u8>,
     closed: bool,
 }
@@ -34,7 +34,7 @@ fn case(value: &Value) -> Case {
     Case { name, requests: all("send"), responses: all("reply"), closed }
 }
 
-/// The messages of `stream`, that comes in pieces of `piece` bytes; and the corruption they end in.
+/// The messages of `stream`, which arrives in pieces of `piece` bytes, and the error that ends them.
 fn read(stream: &[u8], piece: usize, direction: Direction) -> (Vec<Message>, Option<DecodeError>) {
     let mut reader = MessageReader::new(Some(direction));
     let mut messages = Vec::new();
@@ -46,19 +46,19 @@ fn read(stream: &[u8], piece: usize, direction: Direction) -> (Vec<Message>, Opt
             match reader.next(&mut input) {
                 Ok(Some(message)) => match check_request(message) {
                     Ok(()) => messages.push(message.into()),
-                    Err(corruption) => return (messages, Some(corruption)),
+                    Err(error) => return (messages, Some(error)),
                 },
                 Ok(None) => break,
-                Err(corruption) => return (messages, Some(corruption)),
+                Err(error) => return (messages, Some(error)),
             }
         }
         unread = input.to_vec();
     }
-    assert!(unread.is_empty() && !reader.is_inside_message(), "the vectors hold whole messages");
+    assert!(unread.is_empty() && !reader.is_inside_message(), "the vectors contain complete messages");
     (messages, None)
 }
 
-/// The one corruption that is in the data of a message, not in its frames.
+/// Checks for the only error that lies in the data of a message and not in its frames.
 fn check_request(message: MessageRef<'_>) -> Result<(), DecodeError> {
     let is_add = message.head.operation == Operation::Session(SessionOperation::Add);
     if is_add && message.head.direction == Direction::Request {
@@ -69,34 +69,34 @@ fn check_request(message: MessageRef<'_>) -> Result<(), DecodeError> {
 }
 
 #[test]
-fn what_the_original_closes_is_corruption_and_nothing_else() {
+fn decode_errors_match_closed_recordings() {
     for case in cases() {
-        let (messages, corruption) = read(&case.requests, usize::MAX, Direction::Request);
-        assert_eq!(corruption.is_some(), case.closed, "{}: {corruption:?}", case.name);
-        let (answers, corruption) = read(&case.responses, usize::MAX, Direction::Response);
-        assert_eq!(corruption, None, "{}", case.name);
-        // Of the two answers there only the first was recorded.
+        let (messages, error) = read(&case.requests, usize::MAX, Direction::Request);
+        assert_eq!(error.is_some(), case.closed, "{}: {error:?}", case.name);
+        let (answers, error) = read(&case.responses, usize::MAX, Direction::Response);
+        assert_eq!(error, None, "{}", case.name);
+        // In that case only the first of the two answers was recorded.
         let unrecorded = usize::from(case.name == "two_requests_in_one_write");
-        assert_eq!(messages.len(), answers.len() + unrecorded, "{}: each is answered", case.name);
+        assert_eq!(messages.len(), answers.len() + unrecorded, "{}: every request is answered", case.name);
     }
 }
 
 #[test]
-fn the_same_comes_of_any_pieces() {
+fn recordings_parse_alike_in_any_pieces() {
     for case in cases() {
         for (stream, direction) in
             [(&case.requests, Direction::Request), (&case.responses, Direction::Response)]
         {
-            let whole = read(stream, usize::MAX, direction);
+            let unsplit = read(stream, usize::MAX, direction);
             for piece in [1, 2, 13, 14, 15, 2047, 2062, 5000] {
-                assert!(read(stream, piece, direction) == whole, "{} in pieces of {piece}", case.name);
+                assert!(read(stream, piece, direction) == unsplit, "{} in pieces of {piece}", case.name);
             }
         }
     }
 }
 
 #[test]
-fn we_write_what_the_original_wrote() {
+fn encoded_messages_match_recordings() {
     for case in cases().iter().filter(|case| !case.closed) {
         for (stream, direction) in
             [(&case.requests, Direction::Request), (&case.responses, Direction::Response)]
@@ -111,7 +111,7 @@ fn we_write_what_the_original_wrote() {
 }
 
 #[test]
-fn every_answer_answers_its_request() {
+fn recorded_answers_match_their_requests() {
     for case in cases() {
         let (requests, _) = read(&case.requests, usize::MAX, Direction::Request);
         let (answers, _) = read(&case.responses, usize::MAX, Direction::Response);

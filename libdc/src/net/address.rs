@@ -1,20 +1,21 @@
-//! Addresses as users write them, and what they mean to listen on or to connect to.
+//! Addresses in the notation of users, and their meaning for listening and connecting.
 //!
 //! | written | listening | connecting |
 //! |---|---|---|
-//! | `IP:port` | all interfaces: IPv4 and IPv6 where the system has it, else IPv4 | this host: 127.0.0.1, then `[::1]` |
-//! | `IP:host:port` | that interface | that host, whatever family its name has |
+//! | `IP:port` | all interfaces: IPv4 and IPv6 if the system supports it, else IPv4 | this host: 127.0.0.1,
+//! then `[::1]` |
+//! | `IP:host:port` | the interface with that address | that host, in any address family |
 //! | `IPv4:port`, `IPv4:host:port` | the same, IPv4 only | the same, IPv4 only |
 //! | `IPv6:port`, `IPv6:[addr]:port` | the same, IPv6 only | the same, IPv6 only |
-//! | `UNIX:/path` | a Unix socket made at that path | the Unix socket there |
+//! | `UNIX:/path` | a Unix socket created at that path | the Unix socket at that path |
 //! | `FD:n` | the listening socket inherited as descriptor n | not possible |
 //!
 //! `host` is a name, an IPv4 address or an IPv6 address in brackets. The scheme may be written in any
 //! case. Port 0 lets the system choose one to listen on.
 //!
-//! What is printed reads back as the same address. A relative path of a Unix socket is made absolute when
-//! it is read, because a daemon changes its directory; and a path that no socket can have is refused then,
-//! not when it is used. A name is looked up at each use, never kept. Nothing here panics.
+//! The printed form parses to the same address. A relative path of a Unix socket is made absolute when it is
+//! parsed, because a daemon changes its directory. A path that no socket can have is rejected by the parser,
+//! not when it is used. A name is resolved at each use and never cached. Nothing here panics.
 
 use std::fmt;
 use std::io;
@@ -24,48 +25,48 @@ use std::os::unix::net::SocketAddr as UnixSocketAddr;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
-/// Most characters of a host name.
+/// The maximum length of a host name in characters.
 const NAME_CHARS_MAX: usize = 253;
 
-/// Where to listen, or what to connect to.
+/// An address to listen on or to connect to.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Address {
-    /// `IP:`, `IPv4:` and `IPv6:`: TCP.
+    /// `IP:`, `IPv4:` and `IPv6:`: a TCP address.
     Tcp(TcpAddress),
     /// `UNIX:`: a Unix stream socket.
     Unix(SocketPath),
-    /// `FD:`: a descriptor that the process was started with.
+    /// `FD:`: a descriptor inherited from the parent process.
     Descriptor(RawFd),
 }
 
 impl Address {
-    /// The host to look up; `None` for an address without one.
+    /// The host to resolve; `None` for an address without one.
     #[must_use]
     pub fn host(&self) -> Option<&Host> {
         if let Self::Tcp(tcp) = self { tcp.host() } else { None }
     }
 
-    /// The port; `None` where it is not TCP.
+    /// The port; `None` if it is not a TCP address.
     #[must_use]
     pub fn port(&self) -> Option<u16> {
         if let Self::Tcp(tcp) = self { Some(tcp.port()) } else { None }
     }
 
-    /// The path of a Unix socket.
+    /// The path of a Unix socket; `None` for other addresses.
     #[must_use]
     pub fn path(&self) -> Option<&Path> {
         if let Self::Unix(path) = self { Some(path.as_path()) } else { None }
     }
 
-    /// What to connect to, in the order to try, as [`TcpAddress::resolve`] says.
+    /// The addresses to connect to, in the order to try them; see [`TcpAddress::resolve`].
     ///
     /// # Errors
-    /// Those of the lookup; [`io::ErrorKind::InvalidInput`] where the address is not TCP.
+    /// Errors of the resolver; [`io::ErrorKind::InvalidInput`] if the address is not a TCP address.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         match self {
             Self::Tcp(tcp) => tcp.resolve(),
             Self::Unix(_) | Self::Descriptor(_) => {
-                Err(io::Error::new(io::ErrorKind::InvalidInput, "not an address of TCP"))
+                Err(io::Error::new(io::ErrorKind::InvalidInput, "not a TCP address"))
             }
         }
     }
@@ -117,7 +118,7 @@ impl fmt::Display for Address {
     }
 }
 
-/// An address of TCP: a port, and a host unless all interfaces are meant.
+/// A TCP address: a port, and a host unless it stands for all interfaces.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct TcpAddress {
     family: Family,
@@ -126,7 +127,7 @@ pub struct TcpAddress {
 }
 
 impl TcpAddress {
-    /// The address `port` of `host`; of all interfaces if that is `None`.
+    /// The address with this port and host; `None` stands for all interfaces.
     ///
     /// # Errors
     /// [`AddressError::Family`] if the host is an address of the other family.
@@ -139,29 +140,29 @@ impl TcpAddress {
         if fits { Ok(Self { family, host, port }) } else { Err(AddressError::Family) }
     }
 
-    /// Which addresses may be used.
+    /// The IP families that may be used.
     #[must_use]
     pub const fn family(&self) -> Family {
         self.family
     }
 
-    /// The host; `None` stands for all interfaces, and to connect to, for this host.
+    /// The host. `None` stands for all interfaces when listening, and for this host when connecting.
     #[must_use]
     pub const fn host(&self) -> Option<&Host> {
         self.host.as_ref()
     }
 
-    /// The port.
+    /// The port; 0 lets the system choose one to listen on.
     #[must_use]
     pub const fn port(&self) -> u16 {
         self.port
     }
 
-    /// What to connect to, in the order to try. A name is looked up now, which blocks: an asynchronous
-    /// caller asks its runtime for the name's addresses and keeps those that [`Family::admits`].
+    /// The addresses to connect to, in the order to try them. A name is resolved now, which blocks: an
+    /// asynchronous caller resolves with its runtime instead, and filters by [`Family::admits`].
     ///
     /// # Errors
-    /// Those of the lookup; [`io::ErrorKind::NotFound`] if the name has no address of the family.
+    /// Errors of the resolver; [`io::ErrorKind::NotFound`] if the name has no address of the family.
     pub fn resolve(&self) -> io::Result<Vec<SocketAddr>> {
         if let Some(known) = self.known() {
             return Ok(known);
@@ -175,7 +176,8 @@ impl TcpAddress {
         Ok(found)
     }
 
-    /// What to connect to where no name has to be looked up, in the order to try; `None` for a name.
+    /// The addresses to connect to if no name has to be resolved, in the order to try them; `None` for a
+    /// name.
     #[must_use]
     pub fn known(&self) -> Option<Vec<SocketAddr>> {
         let hosts = match &self.host {
@@ -188,7 +190,7 @@ impl TcpAddress {
         Some(all.filter(|known| self.family.admits(known)).collect())
     }
 
-    /// Reads what follows the scheme: `port`, `host:port` or `[addr]:port`.
+    /// Parses the part after the scheme: `port`, `host:port` or `[addr]:port`.
     fn parse(family: Family, text: &str) -> Result<Self, AddressError> {
         let (host, port) = match text.rsplit_once(':') {
             Some(_) if text.ends_with(']') => return Err(AddressError::Port),
@@ -225,19 +227,19 @@ impl fmt::Display for TcpAddress {
     }
 }
 
-/// Which IP addresses an address stands for.
+/// The IP families that an address stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Family {
-    /// `IP:`, both.
+    /// `IP:`, both IPv4 and IPv6.
     Any,
-    /// `IPv4:`.
+    /// `IPv4:`, only IPv4 addresses.
     V4,
-    /// `IPv6:`.
+    /// `IPv6:`, only IPv6 addresses.
     V6,
 }
 
 impl Family {
-    /// Whether `address` is one of the family.
+    /// Whether `address` belongs to the family.
     #[must_use]
     pub const fn admits(self, address: &SocketAddr) -> bool {
         match self {
@@ -248,12 +250,12 @@ impl Family {
     }
 }
 
-/// A host, as written.
+/// A host as it was given.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Host {
-    /// A name, to be looked up at each use.
+    /// A name that is resolved at each use.
     Name(HostName),
-    /// An IPv4 address.
+    /// An IPv4 address in dotted form.
     V4(Ipv4Addr),
     /// An IPv6 address, written in brackets.
     V6(Ipv6Addr),
@@ -287,16 +289,16 @@ impl fmt::Display for Host {
     }
 }
 
-/// The name of a host: 1 to 253 letters, digits, `-`, `_` and `.`, and not all digits after the last dot,
-/// for that is an IPv4 address mistyped.
+/// A host name: 1 to 253 letters, digits, `-`, `_` and `.`. The part after the last dot must not consist of
+/// digits only, because that is a mistyped IPv4 address.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct HostName(String);
 
 impl HostName {
-    /// The name `text`.
+    /// Checks and stores the name.
     ///
     /// # Errors
-    /// [`AddressError::Host`] if no host can have this name.
+    /// [`AddressError::Host`] if it is not a valid host name.
     pub fn new(text: &str) -> Result<Self, AddressError> {
         let characters =
             text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'));
@@ -309,14 +311,14 @@ impl HostName {
         Ok(Self(text.to_owned()))
     }
 
-    /// The name.
+    /// The name as it was given.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
     }
 }
 
-/// The path of a Unix socket: absolute, and short enough for a socket to have it.
+/// The path of a Unix socket: absolute, and within the maximum length of such a path.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub struct SocketPath(PathBuf);
 
@@ -324,7 +326,8 @@ impl SocketPath {
     /// The path, made absolute against the current directory.
     ///
     /// # Errors
-    /// [`AddressError`] if there is none, if no socket can have it, or if the current directory is unknown.
+    /// [`AddressError`] if the path is empty, invalid for a socket, or relative to an unknown current
+    /// directory.
     pub fn new(path: &Path) -> Result<Self, AddressError> {
         if path.as_os_str().is_empty() {
             return Err(AddressError::NoPath);
@@ -340,53 +343,53 @@ impl SocketPath {
         }
     }
 
-    /// The path.
+    /// The absolute path of the socket.
     #[must_use]
     pub fn as_path(&self) -> &Path {
         &self.0
     }
 }
 
-/// Why a text is no address.
+/// Why a text is not an address.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AddressError {
-    /// There is no colon in it.
+    /// The text contains no colon.
     #[error("no scheme, such as IP: or UNIX:")]
     NoScheme,
-    /// What stands before the colon is none of the schemes.
+    /// The part before the colon is not a known scheme.
     #[error("unknown scheme; an address begins with IP:, IPv4:, IPv6:, UNIX: or FD:")]
     Scheme,
-    /// The port is missing or no number that a port can have.
+    /// The port is missing or out of range.
     #[error("the port is not a number from 0 to 65535")]
     Port,
-    /// The host is empty or has characters that no name has.
+    /// The host is empty or contains characters that are invalid in a name.
     #[error("the host is neither a name nor an address")]
     Host,
-    /// An IPv6 address without brackets.
+    /// An IPv6 address is not in brackets.
     #[error("an IPv6 address must be in brackets: [addr]:port")]
     Brackets,
-    /// What is in brackets is no IPv6 address, or a bracket is missing.
-    #[error("what is in brackets is not an IPv6 address")]
+    /// The brackets do not contain an IPv6 address, or one of them is missing.
+    #[error("the text in brackets is not an IPv6 address")]
     Ipv6,
-    /// `IPv4:` with an IPv6 address, or the reverse.
-    #[error("the address is of the other family than its scheme")]
+    /// The scheme is `IPv4:` and the address is IPv6, or the reverse.
+    #[error("the address family does not match the scheme")]
     Family,
-    /// `UNIX:` and nothing else.
-    #[error("no path of a socket")]
+    /// The path after `UNIX:` is empty.
+    #[error("the socket path is missing")]
     NoPath,
-    /// A path with a zero byte in it.
-    #[error("the path has a zero byte in it")]
+    /// The path contains a zero byte.
+    #[error("the path contains a zero byte")]
     PathNul,
-    /// The path does not fit the system's address of a Unix socket.
-    #[error("the path has {bytes} bytes, more than the path of a socket can have")]
+    /// The path exceeds the maximum length of a Unix socket's address.
+    #[error("the path has {bytes} bytes, too many for a socket path")]
     PathLength {
-        /// Bytes of the absolute path.
+        /// The length of the absolute path in bytes.
         bytes: usize,
     },
-    /// A relative path, and the current directory can't be told.
+    /// The path is relative, and the current directory cannot be determined.
     #[error("the path is relative and the current directory is unknown: {0}")]
     Directory(io::ErrorKind),
-    /// `FD:` without the number of a descriptor.
+    /// The text after `FD:` is not a descriptor number.
     #[error("the descriptor is not a number")]
     Descriptor,
 }
@@ -401,7 +404,7 @@ mod tests {
     }
 
     #[test]
-    fn every_form_reads_and_prints() {
+    fn address_forms_parse_and_print() {
         for text in [
             "IP:9001",
             "IP:0",
@@ -429,7 +432,7 @@ mod tests {
     }
 
     #[test]
-    fn each_mistake_has_its_error() {
+    fn invalid_address_error_names_cause() {
         for (text, error) in [
             ("", AddressError::NoScheme),
             ("9001", AddressError::NoScheme),
@@ -468,7 +471,7 @@ mod tests {
     }
 
     #[test]
-    fn a_path_is_made_absolute_and_measured() {
+    fn socket_path_is_made_absolute_and_bounded() {
         let here = std::env::current_dir().unwrap();
         let relative = parse("UNIX:run/scache").unwrap();
         assert_eq!(relative.path(), Some(here.join("run/scache").as_path()));
@@ -484,7 +487,7 @@ mod tests {
     }
 
     #[test]
-    fn an_address_without_host_connects_to_this_host() {
+    fn address_without_host_resolves_to_loopback() {
         let resolved = |text: &str| parse(text).unwrap().resolve().unwrap();
         assert_eq!(resolved("IP:7"), ["127.0.0.1:7".parse().unwrap(), "[::1]:7".parse().unwrap()]);
         assert_eq!(resolved("IPv4:7"), ["127.0.0.1:7".parse().unwrap()]);
@@ -525,12 +528,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_printed_reads_back(address in address()) {
+        fn printed_address_round_trips(address in address()) {
             prop_assert_eq!(parse(&address.to_string()), Ok(address));
         }
 
         #[test]
-        fn any_text_is_an_address_or_an_error(text in "(IP|ip|IPv4|IPv6|UNIX|FD)?:?\\PC{0,40}") {
+        fn arbitrary_text_never_panics(text in "(IP|ip|IPv4|IPv6|UNIX|FD)?:?\\PC{0,40}") {
             if let Ok(address) = parse(&text) {
                 prop_assert_eq!(parse(&address.to_string()), Ok(address));
             }

@@ -1,9 +1,9 @@
-//! The clock of the drivers: the system's monotonic one, in the milliseconds that the machines take.
+//! The clock of the drivers: the system's monotonic clock, in milliseconds as the machines use them.
 
 use crate::time::Time;
 use std::time::{Duration, Instant};
 
-/// Milliseconds since the clock was made. Setting the system's date does not move it.
+/// Milliseconds since the clock was started. Changes of the system's date do not affect it.
 #[derive(Clone, Copy, Debug)]
 pub struct DriverClock {
     start: Instant,
@@ -16,20 +16,20 @@ impl DriverClock {
         Self { start: Instant::now() }
     }
 
-    /// The time.
+    /// The current time of this clock.
     #[must_use]
     pub fn now(&self) -> Time {
         Time::from_ms(u64::try_from(self.start.elapsed().as_millis()).unwrap_or(u64::MAX))
     }
 
-    /// When `time` will be, for a timer. Rounded so that the timer never fires before it.
+    /// The instant of `time`, for a timer. Rounded up so that the timer never fires early.
     #[must_use]
     pub fn instant(&self, time: Time) -> Instant {
         self.start.checked_add(Duration::from_millis(time.as_ms())).unwrap_or_else(far_future)
     }
 }
 
-/// Later than any timer is waited for.
+/// Later than the end of any timer.
 fn far_future() -> Instant {
     Instant::now() + Duration::from_secs(365 * 24 * 3600)
 }

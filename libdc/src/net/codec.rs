@@ -1,9 +1,9 @@
-//! Messages over anything that reads and writes bytes: the wire layer as a codec of tokio-util.
+//! Messages over any byte stream: the wire layer as a codec of tokio-util.
 //!
-//! For tools and applications that want [`Framed`](tokio_util::codec::Framed). The programs do without it:
-//! their drivers hand the bytes of a read to a machine as they are.
+//! It serves tools and applications that use [`Framed`](tokio_util::codec::Framed). The daemons do not use
+//! it: their drivers pass the bytes of a read directly to a machine.
 //!
-//! At most one unfinished frame stays in the input buffer and one unfinished message in the codec, however
+//! At most one incomplete frame stays in the input buffer and one incomplete message in the codec, however
 //! much a peer announces. Nothing here panics.
 
 use crate::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
@@ -15,14 +15,14 @@ use std::io;
 use thiserror::Error;
 use tokio_util::codec::{Decoder, Encoder};
 
-/// Cuts a stream of bytes into messages and puts messages into one.
+/// Splits a stream of bytes into messages, and encodes messages into one.
 #[derive(Debug, Default)]
 pub struct MessageCodec {
     reader: MessageReader,
 }
 
 impl MessageCodec {
-    /// A codec that takes messages in `direction` only (`None`: in both) and sends any.
+    /// A codec that accepts messages of `direction` only (`None`: both) and encodes any.
     #[must_use]
     pub const fn new(direction: Option<Direction>) -> Self {
         Self { reader: MessageReader::new(direction) }
@@ -79,22 +79,22 @@ impl Encoder<Message> for MessageCodec {
     }
 }
 
-/// Why no more messages go through a codec.
+/// Why a codec cannot continue.
 #[derive(Debug, Error)]
 pub enum CodecError {
-    /// The peer sent what can't be read on.
+    /// The peer sent malformed data.
     #[error(transparent)]
     Corruption(#[from] DecodeError),
     /// The peer ended the stream inside a message.
     #[error("the stream ends inside a message")]
     Cut,
-    /// The message to be sent is longer than one of its operation may be. Nothing of it was sent.
-    #[error("{len} bytes are too long for a message")]
+    /// The message exceeds the maximum length for its operation. Nothing of it was encoded.
+    #[error("{len} bytes exceed the maximum length of a message")]
     TooLong {
-        /// Bytes of its data.
+        /// The length of its data in bytes.
         len: usize,
     },
-    /// The stream failed.
+    /// An I/O error of the stream.
     #[error(transparent)]
     Io(#[from] io::Error),
 }
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn it_writes_what_the_wire_layer_writes() {
+    fn codec_encodes_as_write_message() {
         for len in [0, 1, 2047, 2048, 2049, 4096, 5000, SESSION_MESSAGE_BYTES_MAX] {
             let message = message(7, len);
             let mut expected = Vec::new();
@@ -133,7 +133,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_that_is_too_long_is_refused_and_nothing_written() {
+    fn overlong_message_is_refused_without_output() {
         let mut out = BytesMut::new();
         let result = MessageCodec::default().encode(message(7, SESSION_MESSAGE_BYTES_MAX + 1), &mut out);
         assert!(matches!(result, Err(CodecError::TooLong { len: 32_769 })));
@@ -141,7 +141,7 @@ mod tests {
     }
 
     #[test]
-    fn it_keeps_no_more_than_an_unfinished_frame() {
+    fn codec_keeps_at_most_one_incomplete_frame() {
         let stream = encoded(&message(7, SESSION_MESSAGE_BYTES_MAX)).unwrap();
         let (mut codec, mut src) = (MessageCodec::default(), BytesMut::new());
         let mut decoded = None;
@@ -155,8 +155,8 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn messages_cross_a_narrow_pipe_both_ways() {
-        // Narrower than a header, so that every message comes in many pieces.
+    async fn messages_cross_narrow_pipe_in_both_directions() {
+        // Smaller than a header, so that every message arrives in many pieces.
         let (here, there) = duplex(11);
         let mut here = Framed::new(here, MessageCodec::new(Some(Direction::Response)));
         let mut there = Framed::new(there, MessageCodec::new(Some(Direction::Request)));
@@ -175,13 +175,13 @@ mod tests {
                 there.send(answer).await.unwrap();
             }
         };
-        // The clock is virtual: it moves when both ends wait for each other, which is the end of the test.
+        // The clock is virtual. It advances when both ends wait for each other, which ends the test.
         let both = async { tokio::join!(asking, echoing) };
         tokio::time::timeout(Duration::from_secs(1), both).await.unwrap();
     }
 
     #[tokio::test]
-    async fn a_stream_that_ends_inside_a_message_is_an_error() {
+    async fn end_of_stream_inside_message_is_an_error() {
         let bytes = encoded(&message(7, 3000)).unwrap();
         let first_frame = FRAME_HEADER_BYTES + FRAME_DATA_BYTES_MAX;
         for end in [1, 14, first_frame - 1, first_frame, first_frame + 1, bytes.len() - 1] {
@@ -194,7 +194,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn corruption_is_an_error_before_the_header_is_whole() {
+    async fn wrong_byte_is_an_error_before_header_is_complete() {
         let (mut peer, end) = duplex(64);
         let mut framed = FramedRead::new(end, MessageCodec::new(Some(Direction::Request)));
         peer.write_all(&[0, 0x11, 0, 0, 1]).await.unwrap();

@@ -9,15 +9,15 @@ use std::time::Duration;
 use tokio::net::{TcpStream, UnixStream, lookup_host};
 use tokio::time::{sleep, timeout};
 
-/// First and longest pause before a Unix socket with a full backlog is asked again.
+/// The first and longest delay before connecting to a Unix socket with a full backlog again.
 const BACKLOG_PAUSE: Duration = Duration::from_millis(1);
 const BACKLOG_PAUSE_MAX: Duration = Duration::from_millis(50);
 
-/// Connects to `address` within the time given; a host name is looked up anew. If it has several
-/// addresses they share the time, so that one that never answers does not hide the next. Cancel-safe.
+/// Connects to `address` within a timeout. A host name is resolved for each call. Several addresses share the
+/// timeout, so that an unresponsive one does not prevent the use of the next. Cancel-safe.
 ///
 /// # Errors
-/// Those of the lookup and of the last address tried; [`ErrorKind::TimedOut`] if the time is up.
+/// Errors of the resolver, or of the last address tried; [`ErrorKind::TimedOut`] if the timeout has passed.
 pub async fn connect(address: &Address, within: Duration) -> io::Result<Socket> {
     match address {
         Address::Unix(path) => {
@@ -29,13 +29,13 @@ pub async fn connect(address: &Address, within: Duration) -> io::Result<Socket> 
             connect_tcp(&found, within).await
         }
         Address::Descriptor(_) => {
-            Err(io::Error::new(ErrorKind::InvalidInput, "a descriptor is no address to connect to"))
+            Err(io::Error::new(ErrorKind::InvalidInput, "cannot connect to a descriptor"))
         }
     }
 }
 
-/// A Unix socket whose backlog is full refuses at once, and tells nobody when it has room again: so it is
-/// asked at growing intervals.
+/// Connects with retries at growing intervals: a Unix socket with a full backlog refuses at once, and does
+/// not signal when it accepts connections again.
 async fn connect_unix(path: &Path) -> io::Result<UnixStream> {
     let mut pause = BACKLOG_PAUSE;
     loop {

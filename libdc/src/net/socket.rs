@@ -1,4 +1,4 @@
-//! A connected socket of any kind.
+//! A connected socket: TCP, Unix or TLS.
 
 use crate::net::TlsSocket;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
@@ -10,19 +10,19 @@ use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpStream, UnixStream};
 
-/// A socket that the runtime watches.
+/// A connected socket that is registered with a runtime.
 #[derive(Debug)]
 pub enum Socket {
-    /// Over TCP.
+    /// A TCP connection without TLS.
     Tcp(TcpStream),
-    /// On this host.
+    /// A Unix stream connection.
     Unix(UnixStream),
-    /// TLS over TCP. In a box, for the other kinds are to stay small: most connections are idle.
+    /// TLS over TCP. Boxed to keep the other variants small, since most connections are idle.
     Tls(Box<TlsSocket>),
 }
 
 impl Socket {
-    /// Who is at the other end, for the log: address and port, or process and user on this host.
+    /// The peer for the log: address and port, or process and user of a Unix socket.
     #[must_use]
     pub fn peer(&self) -> String {
         let unknown = || String::from("unknown");
@@ -41,7 +41,7 @@ impl Socket {
         }
     }
 
-    /// Whether there is something to read, be it the end, as the system has it: the runtime may not know of it yet.
+    /// Whether the system has input or the end of input, even if the runtime has not been notified yet.
     #[must_use]
     pub fn has_input(&self) -> bool {
         let descriptor = match self {
@@ -53,10 +53,10 @@ impl Socket {
         nix::poll::poll(&mut asked, PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
-    /// Takes the socket out of the runtime that it is registered with.
+    /// Deregisters the socket from its runtime.
     ///
     /// # Errors
-    /// What the system says against it. One of TLS stays where its handshake was made.
+    /// Errors of the system. A TLS connection cannot leave the runtime of its handshake.
     pub fn detach(self) -> io::Result<DetachedSocket> {
         Ok(match self {
             Self::Tcp(stream) => DetachedSocket::Tcp(stream.into_std()?),
@@ -65,10 +65,11 @@ impl Socket {
         })
     }
 
-    /// Writes what the socket takes at once. One of TLS takes nothing this way: only its own task can write.
+    /// Writes as much as the socket accepts immediately. A TLS connection accepts nothing: only its task can
+    /// write.
     ///
     /// # Errors
-    /// `WouldBlock` if it takes nothing now; else the connection is broken.
+    /// `WouldBlock` if it accepts nothing now; otherwise the connection has failed.
     pub fn try_write(&self, bytes: &[u8]) -> io::Result<usize> {
         match self {
             Self::Tcp(stream) => stream.try_write(bytes),
@@ -99,7 +100,7 @@ impl AsyncWrite for Socket {
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         match self.get_mut() {
-            // What was written is the system's.
+            // Written data is already in the kernel.
             Self::Tcp(_) | Self::Unix(_) => Poll::Ready(Ok(())),
             Self::Tls(stream) => Pin::new(stream).poll_flush(cx),
         }
@@ -124,22 +125,22 @@ impl AsRawFd for Socket {
     }
 }
 
-const _: () = assert!(size_of::<Socket>() <= size_of::<TcpStream>() + 8, "a kind of socket made all larger");
+const _: () = assert!(size_of::<Socket>() <= size_of::<TcpStream>() + 8, "no variant may enlarge the others");
 
-/// A socket that belongs to no runtime, on its way from one to another.
+/// A socket without a runtime, while it moves from one to another.
 #[derive(Debug)]
 pub enum DetachedSocket {
-    /// Over TCP.
+    /// A TCP connection in non-blocking mode.
     Tcp(std::net::TcpStream),
-    /// On this host.
+    /// A Unix stream connection in non-blocking mode.
     Unix(std::os::unix::net::UnixStream),
 }
 
 impl DetachedSocket {
-    /// Registers the socket with the runtime that this is called in.
+    /// Registers the socket with the current runtime.
     ///
     /// # Errors
-    /// What the system says against it, such as a lack of memory.
+    /// Errors of the system, such as a lack of memory.
     pub fn register(self) -> io::Result<Socket> {
         Ok(match self {
             Self::Tcp(stream) => Socket::Tcp(TcpStream::from_std(stream)?),
@@ -148,10 +149,10 @@ impl DetachedSocket {
     }
 }
 
-/// Turns on `TCP_NODELAY`, and keep-alive so that a vanished host is noticed within minutes.
+/// Sets `TCP_NODELAY`, and enables keep-alive so that a vanished host is detected within minutes.
 ///
 /// # Errors
-/// The system refuses an option, as on a socket that is gone.
+/// Errors of the system, as for a socket that is closed.
 pub fn prepare_tcp(stream: &impl std::os::fd::AsFd) -> io::Result<()> {
     let socket = socket2::SockRef::from(stream);
     socket.set_tcp_nodelay(true)?;

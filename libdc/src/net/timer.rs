@@ -1,4 +1,4 @@
-//! A timer of a task that is mostly not needed.
+//! A timer for tasks that rarely need one.
 
 use crate::net::clock::DriverClock;
 use crate::time::Time;
@@ -7,17 +7,18 @@ use std::pin::Pin;
 use std::task::Context;
 use tokio::time::Sleep;
 
-/// Wakes a task at a time that may change with every poll, and costs nothing while there is none.
+/// Wakes a task at a time that may change with every poll. It costs nothing while no time is set.
 ///
-/// An armed timer is left alone when the time moves further away: it fires early then and is armed anew,
-/// which is far rarer than moving it with every request would be.
+/// An armed timer is not moved to a later time: it then fires early and is armed again, which is far rarer
+/// than moving it with every request.
 #[derive(Debug, Default)]
 pub struct Timer {
     armed: Option<(Time, Pin<Box<Sleep>>)>,
 }
 
 impl Timer {
-    /// Sees to it that the task is woken at `deadline`, if there is one. True if it has come already.
+    /// Ensures that the task is woken at `deadline`, if there is one. Returns true if that has passed
+    /// already.
     pub fn poll(&mut self, cx: &mut Context<'_>, clock: &DriverClock, deadline: Option<Time>) -> bool {
         let Some(deadline) = deadline else {
             self.armed = None;

@@ -1,4 +1,4 @@
-//! The links that a server knows: which connection each is on, and which are waited for.
+//! The links of a server: the connection of each link, and the links that may still be resumed.
 //!
 //! ```text
 //!            HELLO                        it breaks
@@ -8,11 +8,12 @@
 //!                         resumes: what is not claimed until OPEN is released
 //! ```
 //!
-//! What a link's owners hold belongs, in the table, to the link's number: that of the connection it was opened
-//! over first. So nothing has to be moved when it is resumed over another.
+//! In the lock table, the locks of a link's owners belong to the number of the link: that of the connection
+//! on which it was first opened. Nothing has to be moved when the link resumes on another connection.
 //!
-//! A connection that was taken over may still be in the middle of something, on another thread. So whatever is
-//! done for a link is done under [`LinkEntry::act`], which refuses who is not the link's connection any more.
+//! A connection whose link was taken over may still be running on another thread. Every operation on behalf
+//! of a link is therefore done inside [`LinkEntry::act`], which refuses a connection that no longer owns the
+//! link.
 
 use crate::id::{ConnectionId, LinkId};
 use crate::table::{Completion, ShardedLocks};
@@ -21,23 +22,23 @@ use foldhash::fast::RandomState;
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// How links are treated.
+/// The settings for links and for the cleanup after connections.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LinkPolicy {
-    /// How long a broken link's locks wait for it, in milliseconds.
+    /// The grace period of a broken link, during which it may resume, in milliseconds.
     pub grace_ms: u32,
-    /// Whether what a connection or link held is released when it is gone.
+    /// Whether locks are released when their connection or link is gone.
     pub auto_release: bool,
 }
 
-/// The links of a server.
+/// The links of a server, by their ids.
 #[derive(Debug)]
 pub struct LinkTable {
     settings: LinkPolicy,
     by_id: Mutex<HashMap<LinkId, Arc<LinkEntry>, RandomState>>,
 }
 
-/// One link.
+/// One link and its attachment to a connection.
 #[derive(Debug)]
 pub struct LinkEntry {
     id: LinkId,
@@ -52,31 +53,31 @@ enum LinkAttachment {
     Forgotten,
 }
 
-/// What a HELLO comes to.
+/// The outcome of a HELLO.
 #[derive(Debug)]
 pub struct HelloOutcome {
-    /// The link.
+    /// The link that was opened or resumed.
     pub link: Arc<LinkEntry>,
-    /// The connection that it was taken from, to be closed.
+    /// The connection that the link was taken over from, which must be closed.
     pub taken_from: Option<ConnectionId>,
-    /// How many locks are remembered for it.
+    /// The number of locks remembered for the link.
     pub remembered: u32,
 }
 
 impl LinkTable {
-    /// No links yet.
+    /// A table without any links.
     #[must_use]
     pub fn new(settings: LinkPolicy) -> Self {
         Self { settings, by_id: Mutex::default() }
     }
 
-    /// How links are treated.
+    /// The settings that apply to all links.
     #[must_use]
     pub const fn settings(&self) -> LinkPolicy {
         self.settings
     }
 
-    /// A connection opens the link `id`, or resumes it.
+    /// Opens the link `id` on a connection, or resumes it.
     pub fn hello(
         &self,
         now: Time,
@@ -92,7 +93,7 @@ impl LinkTable {
             }));
             let mut state = link.lock();
             let taken_from = match *state {
-                // It was forgotten between the two locks; there is a place for a new one now.
+                // The link was forgotten between the two locks, so that a new one can be inserted.
                 LinkAttachment::Forgotten => continue,
                 LinkAttachment::Attached(old) => (old != connection).then_some(old),
                 LinkAttachment::Lingering { .. } => None,
@@ -107,7 +108,7 @@ impl LinkTable {
         }
     }
 
-    /// The connection of a link ended without a BYE.
+    /// Starts the grace period of a link whose connection ended without a BYE.
     pub fn broke(
         &self,
         now: Time,
@@ -123,7 +124,7 @@ impl LinkTable {
         }
     }
 
-    /// The link's agent says that it ends.
+    /// Forgets a link that its agent shut down with a BYE.
     pub fn bye(
         &self,
         now: Time,
@@ -140,7 +141,7 @@ impl LinkTable {
         }
     }
 
-    /// Forgets the links whose grace is over. Returns when to call again.
+    /// Forgets the links whose grace period has passed. Returns when to call again.
     pub fn expire(&self, now: Time, locks: &ShardedLocks, effects: &mut Vec<Completion>) -> Option<Time> {
         let mut next = None;
         self.lock().retain(|_, link| {
@@ -156,7 +157,7 @@ impl LinkTable {
         next
     }
 
-    /// Whether a link that is not connected is still waited for, or one that is could be resumed.
+    /// Whether no link is connected or in its grace period.
     #[must_use]
     pub fn is_empty(&self) -> bool {
         self.lock().is_empty()
@@ -179,19 +180,19 @@ impl LinkTable {
     }
 
     fn lock(&self) -> MutexGuard<'_, HashMap<LinkId, Arc<LinkEntry>, RandomState>> {
-        // Nothing under this lock panics; if it did, the links that are there would still be right.
+        // Nothing panics under this lock; if it did, the stored links would still be consistent.
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl LinkEntry {
-    /// The connection in whose name the link's locks are held.
+    /// The connection number that owns the link's locks in the table.
     #[must_use]
     pub const fn number(&self) -> ConnectionId {
         self.number
     }
 
-    /// Does something for the link, unless `connection` is not its connection any more.
+    /// Runs `act` on behalf of the link, unless the link has moved to another connection.
     pub fn act<R>(&self, connection: ConnectionId, act: impl FnOnce() -> R) -> Option<R> {
         let state = self.lock();
         (*state == LinkAttachment::Attached(connection)).then(act)

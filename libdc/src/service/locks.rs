@@ -1,4 +1,4 @@
-//! What a server does with a request about a lock: the table's outcomes made into answers.
+//! Lock requests: the conversion of the table's outcomes to answers.
 
 use crate::id::{Grant, Owner};
 use crate::service::stats;
@@ -7,72 +7,74 @@ use crate::table::{Completion, LockOutcome, OwnerKey, ReplyTo, WaiterId};
 use crate::time::Time;
 use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
 
-/// Who asks, and where a late answer goes.
+/// The sender of a request, and the destination of a late answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Requester {
-    /// Who will hold what is granted.
+    /// The owner of a granted lock.
     pub owner: Owner,
-    /// The request, if it blocks.
+    /// Identifies the request if it blocks.
     pub reply: ReplyTo,
 }
 
-/// What a request about a lock comes to.
+/// The immediate result of a lock request.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum LockReply {
-    /// This answer.
+    /// The request is answered at once.
     Answer(LockAnswer<'static>),
-    /// It waits; the answer will be an [`Completion`] with this ticket.
+    /// The request is blocked; a [`Completion`] with this id will answer it.
     Blocked(WaiterId),
     /// The state of the table, as JSON.
     Stats(Vec<u8>),
 }
 
 impl Service {
-    /// Answers a request about a lock. What it causes for others is appended to `effects`.
+    /// Handles a lock request. Its effects on other connections are appended to `effects`.
     ///
-    /// CANCEL is the connection's own affair, which knows the tickets: it is answered `error` here.
+    /// CANCEL is answered `error` here: the connection handles it, since it keeps the ids of its blocked
+    /// requests.
     pub fn lock(
         &self,
         now: Time,
         action: &LockAction<'_>,
-        asker: Requester,
+        requester: Requester,
         effects: &mut Vec<Completion>,
-        tally: &mut RequestCounters,
+        counters: &mut RequestCounters,
     ) -> LockReply {
         let locks = self.locks();
-        let who = |key| OwnerKey { owner: asker.owner, key };
+        let owner_key = |key| OwnerKey { owner: requester.owner, key };
         let reply = match *action {
-            _ if action.may_grant() && self.is_shutting_down() => word(LockStatus::ErrorDisconnected),
+            _ if action.may_grant() && self.is_shutting_down() => status_reply(LockStatus::ErrorDisconnected),
             LockAction::Acquire { key, limit, timeout_ms, lease_ms } => reply(
-                locks.acquire(now, who(key), limit, lease_ms, timeout_ms, asker.reply, effects),
+                locks.acquire(now, owner_key(key), limit, lease_ms, timeout_ms, requester.reply, effects),
                 LockStatus::Ok,
             ),
             LockAction::Enqueue { key, limit, lease_ms } => {
-                reply(locks.enqueue(now, who(key), limit, lease_ms, effects), LockStatus::Acquired)
+                reply(locks.enqueue(now, owner_key(key), limit, lease_ms, effects), LockStatus::Acquired)
             }
             LockAction::Wait { key, timeout_ms } => {
-                reply(locks.wait(now, who(key), timeout_ms, asker.reply, effects), LockStatus::Ok)
+                reply(locks.wait(now, owner_key(key), timeout_ms, requester.reply, effects), LockStatus::Ok)
             }
             LockAction::Release { key, token } => {
                 let released = locks.release(now, key, token, effects);
-                word(if released { LockStatus::Ok } else { LockStatus::Error })
+                status_reply(if released { LockStatus::Ok } else { LockStatus::Error })
             }
             LockAction::Renew { key, token, lease_ms } => {
                 match locks.renew(now, key, token, lease_ms, effects) {
                     Some(lease_ms) => LockReply::Answer(LockAnswer::Renewed { lease_ms }),
-                    None => word(LockStatus::Error),
+                    None => status_reply(LockStatus::Error),
                 }
             }
-            LockAction::Cancel { .. } => word(LockStatus::Error),
+            LockAction::Cancel { .. } => status_reply(LockStatus::Error),
             LockAction::Stats => LockReply::Stats(stats::json(&locks.stats(now), self.connections())),
         };
-        // That it was not to be had says that somebody holds it, and here nobody may.
-        let reply = if reply == word(LockStatus::Timeout) && self.is_shutting_down() {
-            word(LockStatus::ErrorDisconnected)
+        // A timeout would mean that another owner holds the lock, which no longer applies during the
+        // shutdown.
+        let reply = if reply == status_reply(LockStatus::Timeout) && self.is_shutting_down() {
+            status_reply(LockStatus::ErrorDisconnected)
         } else {
             reply
         };
-        tally.count_lock(action.operation(), reply.has_succeeded());
+        counters.count_lock(action.operation(), reply.has_succeeded());
         reply
     }
 }
@@ -101,7 +103,7 @@ fn reply(outcome: LockOutcome, granted: LockStatus) -> LockReply {
     }
 }
 
-fn word(status: LockStatus) -> LockReply {
+fn status_reply(status: LockStatus) -> LockReply {
     LockReply::Answer(LockAnswer::Status(status))
 }
 

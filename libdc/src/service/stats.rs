@@ -1,4 +1,4 @@
-//! The state of the lock table as JSON, as dflockd 1.10 writes it.
+//! The state of the lock table as JSON, in the format of dflockd 1.10.
 //!
 //! ```text
 //! {"connections":2,
@@ -9,18 +9,18 @@
 //!  "totals":{"locks":1,"semaphores":1,"idle_locks":1,"idle_semaphores":0}}
 //! ```
 //!
-//! A list has at most 10,000 entries, and all of it at most [`JSON_BYTES_MAX`]; `totals`, which dflockd does not
-//! have, says how many there are.
+//! A list has at most 10,000 entries, and the whole at most [`JSON_BYTES_MAX`]. `totals`, an addition to
+//! dflockd's format, gives the complete numbers.
 
 use crate::limits::{FRAME_DATA_BYTES_MAX, LINK_FRAMES_MAX};
 use crate::table::LockStats;
 use serde::Serialize;
 
-/// Most bytes of the keys told, written out: so that the whole fits a message.
+/// The maximum size of the JSON, so that it fits into one message.
 pub(super) const JSON_BYTES_MAX: usize = LINK_FRAMES_MAX * FRAME_DATA_BYTES_MAX;
-/// What an entry takes up besides its key, at most.
+/// The maximum size of an entry without its key.
 const ENTRY_BYTES: usize = 128;
-/// Bytes of a JSON string for each byte of a key, at most: `\u0001`.
+/// The maximum number of bytes in the JSON for each byte of a key: `\u0001`.
 const ESCAPED_BYTES: usize = 6;
 
 #[derive(Serialize)]
@@ -63,14 +63,14 @@ struct LockTotalsJson {
     idle_semaphores: u64,
 }
 
-/// The state of the table, `connections` being those of the server.
+/// The state of the table. `connections` is the number of the server's connections.
 #[must_use]
 pub(super) fn json(stats: &LockStats, connections: u64) -> Vec<u8> {
-    let mut room = JSON_BYTES_MAX - ENTRY_BYTES * 4;
+    let mut remaining = JSON_BYTES_MAX - ENTRY_BYTES * 4;
     let mut fits = |key: &str| {
         let bytes = key.len() * ESCAPED_BYTES + ENTRY_BYTES;
-        let fits = bytes <= room;
-        room = room.saturating_sub(bytes);
+        let fits = bytes <= remaining;
+        remaining = remaining.saturating_sub(bytes);
         fits
     };
     let locks = stats.locks.iter().take_while(|lock| fits(&lock.key));
@@ -109,7 +109,7 @@ pub(super) fn json(stats: &LockStats, connections: u64) -> Vec<u8> {
             idle_semaphores: stats.idle_semaphores_total,
         },
     };
-    // Strings and finite numbers always have a JSON form.
+    // Strings and finite numbers can always be serialised.
     serde_json::to_vec(&state).unwrap_or_default()
 }
 

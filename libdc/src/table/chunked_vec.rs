@@ -1,37 +1,35 @@
-//! An array that grows without moving what is in it.
+//! A growable array that never moves its elements.
 //!
-//! A `Vec` that is full copies everything to a place twice as large: at a million sessions that is a
-//! pause, and for its time three times the memory. Here the elements lie in chunks of 4096; growing
-//! allocates one more. Only the list of chunks, 8 bytes for 4096 elements, is ever copied.
+//! A full `Vec` copies everything into a new allocation twice as large. At a million sessions that is a
+//! pause, and takes three times the memory while it lasts. Here the elements are stored in chunks of 4096,
+//! and growing allocates one more chunk. Only the list of chunks, 8 bytes for 4096 elements, is ever copied.
 //!
-//! Indexing at or past the length is a mistake of the caller and panics, but within the last chunks
-//! only in debug builds: there it finds an element that was left behind.
+//! Indexing at or past the length is a bug of the caller and panics. Within the last chunks it panics only in
+//! debug builds; a release build returns a stale element.
 
 use std::ops::{Index, IndexMut};
 
-/// Elements of a chunk.
+/// The number of elements in a chunk.
 const CHUNK: usize = 1 << CHUNK_BITS;
 const CHUNK_BITS: u32 = 12;
 
 /// A growable array in chunks, indexed by `u32`.
 pub(super) struct ChunkedVec<T> {
-    /// Every chunk is whole: what is past the length holds default values.
+    /// Every chunk is fully initialised: elements past the length are default values.
     chunks: Vec<Box<[T; CHUNK]>>,
     len: usize,
 }
 
 impl<T: Default> ChunkedVec<T> {
-    /// An empty array; it allocates nothing.
+    /// An empty array, without any allocation.
     pub(super) const fn new() -> Self {
         Self { chunks: Vec::new(), len: 0 }
     }
 
-    /// The number of elements.
     pub(super) const fn len(&self) -> usize {
         self.len
     }
 
-    /// Appends an element.
     pub(super) fn push(&mut self, value: T) {
         if self.len == self.chunks.len() << CHUNK_BITS {
             self.grow();
@@ -40,9 +38,9 @@ impl<T: Default> ChunkedVec<T> {
         self.len += 1;
     }
 
-    /// Removes the last element and gives back memory at the end.
+    /// Removes the last element and frees the last chunks that are empty.
     ///
-    /// One empty chunk is kept, so that a length going to and fro over a boundary allocates nothing.
+    /// One empty chunk is kept, so that a length that alternates around a boundary allocates nothing.
     pub(super) fn pop(&mut self) -> Option<T> {
         self.len = self.len.checked_sub(1)?;
         let last = std::mem::take(&mut self.chunks[self.len >> CHUNK_BITS][self.len & (CHUNK - 1)]);
@@ -52,7 +50,7 @@ impl<T: Default> ChunkedVec<T> {
         Some(last)
     }
 
-    /// Puts `value` at `index`, which is in the array or right behind its end.
+    /// Writes `value` at `index`, which must be in the array or directly behind its end.
     pub(super) fn set_or_push(&mut self, index: u32, value: T) {
         if (index as usize) < self.len {
             self[index] = value;
@@ -104,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn elements_are_where_they_were_put() {
+    fn elements_keep_their_indices() {
         let mut array = filled();
         array[CHUNK as u32] = 1;
         assert_eq!(array.len(), MANY as usize);
@@ -116,7 +114,7 @@ mod tests {
     }
 
     #[test]
-    fn growing_moves_nothing() {
+    fn growing_does_not_move_elements() {
         let mut array = filled();
         let before: *const u32 = &raw const array[5];
         for n in 0..10 * CHUNK as u32 {
@@ -126,7 +124,7 @@ mod tests {
     }
 
     #[test]
-    fn popping_gives_the_chunks_back_but_one() {
+    fn pop_frees_all_empty_chunks_but_one() {
         let mut array = filled();
         for n in (0..MANY).rev() {
             assert_eq!(array.pop(), Some(n));
@@ -140,7 +138,7 @@ mod tests {
 
     #[test]
     #[should_panic(expected = "index")]
-    fn past_the_end_is_refused() {
+    fn index_past_the_end_panics() {
         let array: ChunkedVec<u32> = ChunkedVec::new();
         let _ = array[0];
     }

@@ -1,64 +1,65 @@
-//! What expires next: a priority queue from which anything can be removed.
+//! Entries by expiry: a priority queue that supports the removal of any element.
 //!
 //! An implicit d-ary min-heap (D. B. Johnson, "Priority queues with update and finding minimum spanning
-//! trees", Information Processing Letters 4, 1975) over numbers that index arrays of the caller, such as
-//! entries of a table. The queue keeps for each number where in the heap it is, so that nobody else has to. It
-//! takes 16 bytes for each: rank, number, position.
+//! trees", Information Processing Letters 4, 1975) of numbers that index arrays of the caller, such as the
+//! entries of a table. The queue stores the heap position of each number, so that callers need not. It takes
+//! 16 bytes for each element: rank, number, position.
 //!
-//! The first is known at once, inserting and removing take logarithmic time; the usual insertion, of what
-//! expires last, takes constant time.
+//! The first element is available in constant time; insertion and removal are O(log n). The usual insertion,
+//! of the element that expires last, takes constant time.
 //!
-//! Invariants: no child ranks before its parent; `positions[items[p]] == p` for every place of the heap.
-//! A number must not be inserted twice, nor removed or changed when it is not in; else nothing here panics.
+//! Invariants: no child ranks before its parent; `positions[items[p]] == p` for every position `p` of the
+//! heap. A number must not be inserted twice, nor removed or changed while it is not in the queue. Otherwise
+//! nothing here panics.
 
 use super::chunked_vec::ChunkedVec;
 use crate::time::Time;
 
-/// Children of a node. Eight ranks are a cache line.
+/// Children of a node. Eight ranks fill a cache line.
 const ARITY: u32 = 8;
 
-/// The order of expiry: by time, and what was inserted first at the same time.
+/// The order of expiry: by time, and by insertion at the same time.
 ///
-/// 44 bits of milliseconds, 557 years from the start of the clock, then 20 bits of the insertions' count. So
-/// where the count wraps around, once in a million, what expires in the same millisecond is out of order.
+/// 44 bits of milliseconds, 557 years from the start of the clock, then 20 bits of the insertion counter.
+/// Where the counter wraps around, once in a million insertions, elements of the same millisecond may be out
+/// of order.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct ExpiryRank(u64);
 
 impl ExpiryRank {
     const ORDER_BITS: u32 = 20;
-    /// The last moment that a rank can express.
+    /// The latest time that a rank can represent.
     pub(super) const LATEST: Time = Time::from_ms(u64::MAX >> Self::ORDER_BITS);
-    /// Ranks after everything that is ever inserted.
+    /// A rank after that of every inserted element.
     pub(super) const NEVER: Self = Self(u64::MAX);
 
-    /// The rank of what expires at `time`, at most [`ExpiryRank::LATEST`], and was inserted as number `order`.
+    /// The rank of an element that expires at `time`, at most [`ExpiryRank::LATEST`], and was inserted as
+    /// number `order`.
     pub(super) fn new(time: Time, order: u32) -> Self {
         let order = u64::from(order) & ((1 << Self::ORDER_BITS) - 1);
         Self(time.min(Self::LATEST).as_ms() << Self::ORDER_BITS | order)
     }
 
-    /// When it expires.
     pub(super) const fn time(self) -> Time {
         Time::from_ms(self.0 >> Self::ORDER_BITS)
     }
 
-    /// The rank as one number that orders alike.
+    /// The rank as one number with the same order.
     pub(super) const fn to_bits(self) -> u64 {
         self.0
     }
 
-    /// The rank with these bits.
     pub(super) const fn from_bits(bits: u64) -> Self {
         Self(bits)
     }
 }
 
-/// A queue of numbers, soonest to expire first.
+/// A queue of numbers ordered by expiry.
 pub(super) struct ExpiryQueue {
-    /// The heap's ranks, then the numbers that have them.
+    /// The ranks in heap order, followed by the numbers that have them.
     ranks: ChunkedVec<u64>,
     items: ChunkedVec<u32>,
-    /// By number: its place in the heap. Stale for numbers that are not in the queue.
+    /// The heap position of each number. Stale for numbers that are not in the queue.
     positions: ChunkedVec<u32>,
 }
 
@@ -67,80 +68,80 @@ impl ExpiryQueue {
         Self { ranks: ChunkedVec::new(), items: ChunkedVec::new(), positions: ChunkedVec::new() }
     }
 
-    /// The soonest to expire: its rank and number.
+    /// The rank and number of the element that expires first.
     #[inline]
     pub(super) fn first(&self) -> Option<(ExpiryRank, u32)> {
         if self.ranks.len() == 0 { None } else { Some((ExpiryRank(self.ranks[0]), self.items[0])) }
     }
 
-    /// Adds a number that is not in. Numbers used for the first time must come without gaps, from 0.
+    /// Inserts a number that is not in the queue. New numbers must be used without gaps, starting from 0.
     pub(super) fn insert(&mut self, item: u32, rank: ExpiryRank) {
-        let place = self.ranks.len() as u32;
+        let position = self.ranks.len() as u32;
         self.ranks.push(rank.0);
         self.items.push(item);
-        self.positions.set_or_push(item, place);
-        self.rise(place, rank.0, item);
+        self.positions.set_or_push(item, position);
+        self.rise(position, rank.0, item);
     }
 
-    /// Removes a number that is in.
+    /// Removes a number that is in the queue.
     pub(super) fn remove(&mut self, item: u32) {
-        let place = self.positions[item];
-        let removed = self.ranks[place];
+        let position = self.positions[item];
+        let removed = self.ranks[position];
         let (Some(rank), Some(last)) = (self.ranks.pop(), self.items.pop()) else { return };
         if last == item {
             return;
         }
         if rank < removed {
-            self.rise(place, rank, last);
+            self.rise(position, rank, last);
         } else {
-            self.sink(place, rank, last);
+            self.sink(position, rank, last);
         }
     }
 
-    /// Gives a number that is in another rank, if that is an earlier one.
+    /// Changes the rank of a number in the queue, if the new rank is earlier.
     pub(super) fn lower(&mut self, item: u32, rank: ExpiryRank) {
-        let place = self.positions[item];
-        if rank.0 < self.ranks[place] {
-            self.rise(place, rank.0, item);
+        let position = self.positions[item];
+        if rank.0 < self.ranks[position] {
+            self.rise(position, rank.0, item);
         }
     }
 
-    /// The rank of a number that is in.
+    /// The rank of a number in the queue.
     #[cfg(test)]
     pub(super) fn rank(&self, item: u32) -> ExpiryRank {
         ExpiryRank(self.ranks[self.positions[item]])
     }
 
-    /// Gives a number that is in another rank.
+    /// Changes the rank of a number in the queue.
     pub(super) fn change(&mut self, item: u32, rank: ExpiryRank) {
-        let place = self.positions[item];
-        if rank.0 < self.ranks[place] {
-            self.rise(place, rank.0, item);
+        let position = self.positions[item];
+        if rank.0 < self.ranks[position] {
+            self.rise(position, rank.0, item);
         } else {
-            self.sink(place, rank.0, item);
+            self.sink(position, rank.0, item);
         }
     }
 
-    /// Puts what belongs at or above `place` where it ranks.
-    fn rise(&mut self, mut place: u32, rank: u64, item: u32) {
-        while place > 0 {
-            let parent = (place - 1) / ARITY;
+    /// Moves an element towards the root until its parent ranks first.
+    fn rise(&mut self, mut position: u32, rank: u64, item: u32) {
+        while position > 0 {
+            let parent = (position - 1) / ARITY;
             let above = self.ranks[parent];
             if above <= rank {
                 break;
             }
-            self.place_at(place, above, self.items[parent]);
-            place = parent;
+            self.store_at(position, above, self.items[parent]);
+            position = parent;
         }
-        self.place_at(place, rank, item);
+        self.store_at(position, rank, item);
     }
 
-    /// Puts what belongs at or below `place` where it ranks.
-    fn sink(&mut self, mut place: u32, rank: u64, item: u32) {
+    /// Moves an element towards the leaves until its children rank after it.
+    fn sink(&mut self, mut position: u32, rank: u64, item: u32) {
         let len = self.ranks.len() as u64;
         loop {
-            // In 64 bits: the children of the last places would be beyond 32.
-            let children = u64::from(place) * u64::from(ARITY) + 1;
+            // In 64 bits, because the child index of the last positions exceeds 32 bits.
+            let children = u64::from(position) * u64::from(ARITY) + 1;
             if children >= len {
                 break;
             }
@@ -156,16 +157,16 @@ impl ExpiryQueue {
             if rank <= least {
                 break;
             }
-            self.place_at(place, least, self.items[child]);
-            place = child;
+            self.store_at(position, least, self.items[child]);
+            position = child;
         }
-        self.place_at(place, rank, item);
+        self.store_at(position, rank, item);
     }
 
-    fn place_at(&mut self, place: u32, rank: u64, item: u32) {
-        self.ranks[place] = rank;
-        self.items[place] = item;
-        self.positions[item] = place;
+    fn store_at(&mut self, position: u32, rank: u64, item: u32) {
+        self.ranks[position] = rank;
+        self.items[position] = item;
+        self.positions[item] = position;
     }
 }
 
@@ -180,14 +181,14 @@ mod tests {
     }
 
     fn check(queue: &ExpiryQueue) {
-        for place in 0..queue.ranks.len() as u32 {
-            assert_eq!(queue.positions[queue.items[place]], place);
-            assert!(place == 0 || queue.ranks[(place - 1) / ARITY] <= queue.ranks[place]);
+        for position in 0..queue.ranks.len() as u32 {
+            assert_eq!(queue.positions[queue.items[position]], position);
+            assert!(position == 0 || queue.ranks[(position - 1) / ARITY] <= queue.ranks[position]);
         }
     }
 
     #[test]
-    fn ranks_order_by_time_then_by_insertion() {
+    fn rank_orders_by_time_then_insertion() {
         assert!(at(1, 9) < at(2, 0));
         assert!(at(2, 3) < at(2, 4));
         assert!(at(2, u32::MAX) < at(3, 0));
@@ -198,7 +199,7 @@ mod tests {
     }
 
     #[test]
-    fn the_soonest_is_first() {
+    fn first_element_expires_soonest() {
         let mut queue = ExpiryQueue::new();
         assert_eq!(queue.first(), None);
         for (item, ms) in [30, 10, 20, 10].into_iter().enumerate() {
@@ -214,7 +215,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_a_sorted_set(steps in prop::collection::vec((0..6u8, 0..50u64, any::<u32>()), 1..600)) {
+        fn expiry_queue_matches_sorted_set(steps in prop::collection::vec((0..6u8, 0..50u64, any::<u32>()), 1..600)) {
             let mut queue = ExpiryQueue::new();
             let mut model: BTreeSet<(ExpiryRank, u32)> = BTreeSet::new();
             let mut ranks: BTreeMap<u32, ExpiryRank> = BTreeMap::new();

@@ -1,30 +1,31 @@
-//! Fences: the numbers that order all grants of a server.
+//! Fences: monotonically increasing numbers that order all grants of a server.
 //!
 //! # What a fence guarantees
-//! Of two grants, whatever their keys, the later one has the greater fence. So a store that remembers the greatest
-//! fence it has seen, and refuses what comes with a smaller one, is never written to by a holder whose lease has
-//! passed once its successor has written.
+//! Of two grants, whatever their keys, the later one has the greater fence. A store can remember the greatest
+//! fence it has seen and reject writes with a smaller one. Once the next holder has written, a previous
+//! holder whose lease has expired can no longer write.
 //!
-//! Across restarts that holds if the numbers start above all that were ever given out. Who makes a [`FenceSource`]
-//! sees to it: from an epoch that is kept, which is certain; or from a clock, which is right as long as the clock
-//! was not set back behind the last start, and as grants came slower on the whole than the clock's numbers.
+//! Across restarts this holds only if the numbers start above all previous ones. The creator of a
+//! [`FenceSource`] must ensure that, in one of two ways. A persistent epoch makes it certain. A clock is
+//! correct as long as it was not set back behind the last start, and grants were on average slower than the
+//! clock's numbers.
 //!
-//! # What it does not
-//! The numbers have gaps, say nothing of how many grants there were of a key, and mean nothing between two servers.
+//! # What it does not guarantee
+//! The numbers have gaps, do not count the grants of a key, and cannot be compared between two servers.
 //!
-//! After 2^64 grants they would start again. Nothing here panics.
+//! After 2^64 grants the numbers wrap around. Nothing here panics.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// The source of fences; a clone draws from the same.
+/// The source of fences; clones share one counter.
 #[derive(Clone, Debug)]
 pub struct FenceSource {
     last: Arc<AtomicU64>,
 }
 
 impl FenceSource {
-    /// Fences greater than `last`.
+    /// A source of fences greater than `last`.
     #[must_use]
     pub fn starting_at(last: u64) -> Self {
         Self { last: Arc::new(AtomicU64::new(last)) }
@@ -33,12 +34,12 @@ impl FenceSource {
     /// A fence greater than all before, on any thread.
     #[must_use]
     pub fn next(&self) -> u64 {
-        // Relaxed: all threads see the changes of one number in one order. Two grants of one key are also ordered by
-        // the lock of its table.
+        // Relaxed is enough: all threads see the changes of one atomic in the same order. Two grants of one
+        // key are also ordered by the lock of its table.
         self.last.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// The last fence given out; before the first, what they started at.
+    /// The last fence issued, or the initial value before the first.
     #[must_use]
     pub fn current(&self) -> u64 {
         self.last.load(Ordering::Relaxed)
@@ -50,7 +51,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn every_fence_is_greater_than_those_before() {
+    fn fences_increase_monotonically() {
         let fences = FenceSource::starting_at(41);
         assert_eq!(fences.current(), 41);
         assert_eq!((fences.next(), fences.clone().next(), fences.next()), (42, 43, 44));
@@ -58,12 +59,12 @@ mod tests {
     }
 
     #[test]
-    fn the_end_of_the_numbers_is_no_panic() {
+    fn fence_wraps_around_without_panic() {
         assert_eq!(FenceSource::starting_at(u64::MAX).next(), 0);
     }
 
     #[test]
-    fn threads_never_draw_the_same() {
+    fn threads_never_draw_equal_fences() {
         let fences = FenceSource::starting_at(0);
         let drawn: Vec<u64> = std::thread::scope(|scope| {
             let threads: Vec<_> = (0..4)

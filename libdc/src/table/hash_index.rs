@@ -1,18 +1,19 @@
-//! From the hash of an id to the number of its entry: linear hashing (W. Litwin, "Linear hashing: a new
-//! tool for file and table addressing", VLDB 1980).
+//! An index from the hash of an id to the number of its entry: linear hashing (W. Litwin, "Linear hashing: a
+//! new tool for file and table addressing", VLDB 1980).
 //!
-//! A hash table that doubles moves everything it holds in one step. Here the buckets grow by one at a
-//! time: with every entry inserted at most two buckets, the next in turn, are split in two, so that each
-//! step takes the same small time at any size. A bucket is a chain of entries with the same lower bits.
+//! A hash table that doubles moves all its entries in one step. Here the number of buckets grows by one at a
+//! time. Each insertion splits at most two buckets, always the next in sequence, so that a step takes the
+//! same short time at any size. A bucket is a chain of entries with the same lower bits.
 //!
-//! The index also gives out the entries' numbers, from 0 and without gaps, so that whatever else is known
-//! about an entry lies in an array under its number; vacant ones are used again before there is a new one.
-//! It keeps 16 bytes for each: two buckets, 32 bits of hash and a link. Chains are walked and split without
-//! looking at anything else.
+//! The index also assigns the entries' numbers, from 0 and without gaps. Other data of an entry is stored in
+//! arrays indexed by that number; vacant numbers are reused before a new one is assigned. The index takes 16
+//! bytes for each entry: two buckets, 32 bits of hash and a link. Chains are walked and split without reading
+//! anything else.
 //!
-//! Invariants: the buckets are twice as many as there have ever been entries at once (at least one); every
-//! entry is in the chain of its hash's bucket, once; every number is in a chain or in the list of vacant
-//! ones. Nothing here panics on a number that the index gave out and did not take back. Equal hashes cost
+//! Invariants: there are twice as many buckets as the maximum number of entries so far (at least one); every
+//! entry is exactly once in the chain of its hash's bucket; every number is in a chain or in the vacant list.
+//! Nothing here panics on a number that is in use. Equal hashes cost time in proportion to their number, but
+//! nothing else: see [`IdHasher`] for why they are rare.
 //! time, in proportion to how many there are, but nothing else: see [`IdHasher`] for why they are rare.
 
 use super::chunked_vec::ChunkedVec;
@@ -21,29 +22,27 @@ use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 use std::hash::Hasher;
 
-/// The end of a chain: not the number of an entry.
+/// The end of a chain: never the number of an entry.
 const NONE: u32 = u32::MAX;
-/// Most entries of an index: as many as can have their buckets numbered.
+/// The maximum number of entries, limited by the numbering of their buckets.
 pub(super) const ENTRIES_MAX: u32 = NONE / BUCKETS_PER_ENTRY;
 
-/// Two, so that chains are mostly of one entry or none. With one, for 4 bytes less, a removal and a look-up
-/// of what is not there took half as long again, a look-up a tenth more.
+/// With two, most chains have one entry or none. With one, for 4 bytes less, removals and failed look-ups
+/// took half as long again, and successful look-ups a tenth longer.
 const BUCKETS_PER_ENTRY: u32 = 2;
 
-/// Look-ups that [`HashIndex::guess`] does side by side: about as many as a processor can wait for at once.
+/// Look-ups that [`HashIndex::guess`] overlaps: about as many memory accesses as a processor has in flight.
 pub(super) const GUESSES: usize = 16;
 
-/// Finds entries by their hash, and numbers them.
+/// Finds entries by their hash, and assigns their numbers.
 pub(super) struct HashIndex {
-    /// The first entry of each chain.
     buckets: ChunkedVec<u32>,
-    /// By entry number.
+    /// Hash and chain link, by entry number.
     links: ChunkedVec<ChainNode>,
-    /// The first number not in use; the others follow through `next`.
+    /// The head of the vacant list, which is linked through `next`.
     vacant: u32,
-    /// Entries in use.
     len: u32,
-    /// The lower bits of a hash that choose a bucket, once every bucket of this round is split.
+    /// Selects a bucket from a hash when every bucket of this round has been split.
     mask: u32,
 }
 
@@ -60,18 +59,17 @@ impl HashIndex {
         Self { buckets, links: ChunkedVec::new(), vacant: NONE, len: 0, mask: 0 }
     }
 
-    /// The number of entries.
     pub(super) const fn len(&self) -> u32 {
         self.len
     }
 
-    /// The first entry with this hash that `is_it` says yes to.
+    /// The first entry with this hash for which `matches` returns true.
     #[inline]
-    pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
+    pub(super) fn find(&self, hash: u32, mut matches: impl FnMut(u32) -> bool) -> Option<u32> {
         let mut number = self.buckets[self.bucket(hash)];
         while number != NONE {
             let link = self.links[number];
-            if link.hash == hash && is_it(number) {
+            if link.hash == hash && matches(number) {
                 return Some(number);
             }
             number = link.next;
@@ -79,10 +77,10 @@ impl HashIndex {
         None
     }
 
-    /// The entries that look-ups of these hashes most probably find, in no order; of up to [`GUESSES`] hashes.
+    /// The most probable entries for up to [`GUESSES`] hashes, in no order.
     ///
-    /// The look-ups go side by side: all buckets are read, then all links. So the processor waits for memory
-    /// once or twice for all of them, and not for each.
+    /// The look-ups overlap: all buckets are read first, then all links. The processor therefore waits for
+    /// memory once or twice for all of them, instead of for each.
     pub(super) fn guess(&self, hashes: &[u32]) -> impl Iterator<Item = u32> + use<> {
         let mut guesses = [NONE; GUESSES];
         for (guess, hash) in guesses.iter_mut().zip(hashes) {
@@ -97,7 +95,7 @@ impl HashIndex {
         guesses.into_iter().filter(|guess| *guess != NONE)
     }
 
-    /// Makes an entry with this hash and returns its number. There must be fewer than [`ENTRIES_MAX`].
+    /// Inserts an entry with this hash and returns its number. There must be fewer than [`ENTRIES_MAX`].
     pub(super) fn insert(&mut self, hash: u32) -> u32 {
         let number = if self.vacant == NONE {
             self.links.push(ChainNode::default());
@@ -119,7 +117,7 @@ impl HashIndex {
         number
     }
 
-    /// Takes an entry out; its number will be given out again.
+    /// Removes an entry; its number will be reused.
     pub(super) fn remove(&mut self, number: u32) {
         let ChainNode { hash, next } = self.links[number];
         let bucket = self.bucket(hash);
@@ -137,14 +135,14 @@ impl HashIndex {
         self.len -= 1;
     }
 
-    /// Buckets past the last one are not split off yet from those with one bit less.
+    /// Buckets past the last one have not been split off yet from those with one bit less.
     #[inline]
     fn bucket(&self, hash: u32) -> u32 {
         let bucket = hash & self.mask;
         if (bucket as usize) < self.buckets.len() { bucket } else { bucket & (self.mask >> 1) }
     }
 
-    /// Adds a bucket and moves to it what is its from the one where it was so far.
+    /// Adds a bucket and moves its entries into it from the bucket that is split.
     fn split(&mut self) {
         let new = self.buckets.len() as u32;
         if new > self.mask {
@@ -164,12 +162,12 @@ impl HashIndex {
     }
 }
 
-/// The hash of an id under a secret seed.
+/// Hashes ids with a secret seed.
 ///
-/// Ids come from applications, and may be chosen by whoever connects to those; if their hashes could be
-/// foreseen, ids could be chosen that all fall into one chain. The hash is foldhash, seeded with 128 bits
-/// that nobody outside knows, and no answer shows a hash. It is not a cryptographic one: someone able to
-/// time single look-ups over a long period might learn something. That buys slow look-ups, never wrong ones.
+/// Ids come from applications and may be chosen by their clients. If hashes were predictable, a client could
+/// choose ids that all fall into one chain. The hash is foldhash, seeded with 128 secret bits, and no answer
+/// reveals a hash. It is not a cryptographic hash: an attacker timing single look-ups over a long period
+/// might learn something. That could cause slow look-ups, but never wrong ones.
 #[derive(Clone)]
 pub(super) struct IdHasher {
     shared: SharedSeed,
@@ -181,7 +179,6 @@ impl IdHasher {
         Self { shared: SharedSeed::from_u64(seed[0]), own: seed[1] }
     }
 
-    /// Hashes `id`.
     #[inline]
     pub(super) fn key<'a>(&self, id: SessionId<'a>) -> HashedId<'a> {
         let mut hasher = FoldHasher::with_seed(self.own, &self.shared);
@@ -190,7 +187,7 @@ impl IdHasher {
     }
 }
 
-/// An id with its hash.
+/// An id together with its hash.
 #[derive(Clone, Copy)]
 pub(super) struct HashedId<'a> {
     pub(super) id: SessionId<'a>,
@@ -198,12 +195,12 @@ pub(super) struct HashedId<'a> {
 }
 
 impl HashedId<'_> {
-    /// The bits of the hash by which an [`HashIndex`] finds the entry.
+    /// The bits of the hash that an [`HashIndex`] uses.
     pub(super) const fn index_hash(self) -> u32 {
         self.hash as u32
     }
 
-    /// Bits that the index does not use, to choose one of several tables with.
+    /// Bits that the index does not use, to select one of several tables.
     pub(super) const fn table_hash(self) -> u32 {
         (self.hash >> 32) as u32
     }
@@ -215,7 +212,7 @@ mod tests {
     use proptest::prelude::*;
     use std::collections::BTreeMap;
 
-    /// Every chain holds what belongs to it, and together they hold what the model has.
+    /// Every chain holds the entries of its bucket only, and all chains together hold the model's entries.
     fn check(index: &HashIndex, model: &BTreeMap<u32, u32>) {
         let mut seen = BTreeMap::new();
         for bucket in 0..index.buckets.len() as u32 {
@@ -234,7 +231,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn finds_what_a_map_finds(steps in prop::collection::vec((any::<bool>(), any::<u32>()), 1..400),
+        fn index_matches_map(steps in prop::collection::vec((any::<bool>(), any::<u32>()), 1..400),
                                   hash_mask in prop::sample::select(vec![0u32, 3, 0xff, 0xffff_0000, u32::MAX])) {
             let mut index = HashIndex::new();
             let mut model: BTreeMap<u32, u32> = BTreeMap::new();
@@ -244,7 +241,7 @@ mod tests {
                     let number = index.insert(value & hash_mask);
                     prop_assert_eq!(model.insert(number, value & hash_mask), None);
                     most = most.max(model.len());
-                    prop_assert!((number as usize) < most, "a number is used again before a new one");
+                    prop_assert!((number as usize) < most, "vacant numbers are reused first");
                 } else {
                     let (&number, &hash) = model.iter().nth(value as usize % model.len()).unwrap();
                     prop_assert_eq!(index.find(hash, |n| n == number), Some(number));
@@ -258,7 +255,7 @@ mod tests {
     }
 
     #[test]
-    fn only_equal_hashes_are_asked_about() {
+    fn find_compares_equal_hashes_only() {
         let mut index = HashIndex::new();
         let numbers: Vec<u32> = [5, 5 + (1 << 20), 5].map(|hash| index.insert(hash)).to_vec();
         let mut asked = Vec::new();
@@ -274,7 +271,7 @@ mod tests {
     }
 
     #[test]
-    fn entries_with_one_hash_stay_apart() {
+    fn entries_with_equal_hashes_are_distinct() {
         let mut index = HashIndex::new();
         let numbers: Vec<u32> = (0..10_000).map(|_| index.insert(0xdead_beef)).collect();
         assert_eq!(index.find(0xdead_beef, |n| n == numbers[17]), Some(numbers[17]));
@@ -286,19 +283,19 @@ mod tests {
     }
 
     #[test]
-    fn most_guesses_are_right() {
+    fn guess_finds_most_entries() {
         let mut index = HashIndex::new();
         let hashes: Vec<u32> = (1..=1_000u32).map(|n| n.wrapping_mul(0x9e37_79b9)).collect();
         assert_eq!(index.guess(&hashes[..2]).count(), 0);
         let numbers: Vec<u32> = hashes.iter().map(|hash| index.insert(*hash)).collect();
-        let right =
+        let found =
             hashes.iter().zip(&numbers).filter(|(hash, number)| index.guess(&[**hash]).eq([**number]));
-        assert!(right.count() > 950);
-        assert_eq!(index.guess(&hashes).count(), GUESSES, "the rest is left out");
+        assert!(found.count() > 950);
+        assert_eq!(index.guess(&hashes).count(), GUESSES, "excess hashes are ignored");
     }
 
     #[test]
-    fn chains_are_short_at_every_size() {
+    fn chains_stay_short_at_every_size() {
         let hasher = IdHasher::new([1, 2]);
         let mut index = HashIndex::new();
         for n in 0..20_000u32 {
@@ -320,7 +317,7 @@ mod tests {
     }
 
     #[test]
-    fn the_seed_changes_every_hash() {
+    fn seed_changes_every_hash() {
         let id = SessionId::new(&[7; 32]).unwrap();
         let hashes: Vec<u64> = [[1, 2], [1, 3], [2, 2]].map(|seed| IdHasher::new(seed).key(id).hash).to_vec();
         assert_ne!(hashes[0], hashes[1]);

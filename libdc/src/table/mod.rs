@@ -1,4 +1,5 @@
-//! What a server knows. The time comes in as an argument, and nothing takes longer because there is much of it.
+//! The data of a server: sessions, locks and fences. The time is an argument, and no operation slows down as
+//! a table grows.
 
 mod chunked_vec;
 mod expiry;

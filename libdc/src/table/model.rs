@@ -1,4 +1,4 @@
-//! What the tables promise, written down in the simplest way, and random operations on both.
+//! Naive models of the session tables, and random operations on tables and models alike.
 
 use super::{AddOutcome, SessionLimits, SessionStore, SessionTable, SessionTotals, ShardedSessions};
 use crate::id::SessionId;
@@ -6,7 +6,7 @@ use crate::time::Time;
 use proptest::prelude::*;
 use std::sync::Mutex;
 
-/// Sessions in the order in which they were added. Expired ones leave at once.
+/// Sessions in the order of their insertion. Expired ones are removed at once.
 struct NaiveSessions {
     limits: SessionLimits,
     sessions: Vec<(Vec<u8>, Vec<u8>, Time)>,
@@ -53,8 +53,8 @@ impl NaiveSessions {
         }
         let mut evicted = 0;
         while self.full(size) {
-            // The first of the least: the oldest of those that expire together.
-            let soonest = (0..self.sessions.len()).min_by_key(|place| self.sessions[*place].2).unwrap();
+            // The first minimum: the oldest of the sessions that expire together.
+            let soonest = (0..self.sessions.len()).min_by_key(|index| self.sessions[*index].2).unwrap();
             self.sessions.remove(soonest);
             evicted += 1;
         }
@@ -69,7 +69,7 @@ impl NaiveSessions {
     }
 }
 
-/// A bare table as a store, so that all are driven alike.
+/// Adapts a bare table to the store trait, so that one driver serves all.
 struct Bare(Mutex<SessionTable>);
 
 impl SessionStore for Bare {
@@ -149,7 +149,7 @@ fn limits() -> impl Strategy<Value = SessionLimits> {
     (sessions, bytes).prop_map(|(sessions, bytes)| SessionLimits { sessions, bytes })
 }
 
-/// Does `steps` to a store and to the model, and compares every answer.
+/// Applies `steps` to a store and to the model, and compares every answer.
 fn drive(
     store: &impl SessionStore,
     limits: SessionLimits,
@@ -171,24 +171,24 @@ fn drive(
             ModelStep::Get(id) => {
                 let mut out = vec![1, 2];
                 let found = store.get(now, key(id), &mut out);
-                let expected = model.index_of(id).map(|place| &model.sessions[place].1[..]);
+                let expected = model.index_of(id).map(|index| &model.sessions[index].1[..]);
                 prop_assert_eq!(found, expected.is_some());
                 prop_assert_eq!(&out[..2], &[1, 2]);
                 prop_assert_eq!(&out[2..], expected.unwrap_or_default());
             }
             ModelStep::Remove(id) => {
-                let place = model.index_of(id);
-                prop_assert_eq!(store.remove(now, key(id)), place.is_some());
-                place.map(|place| model.sessions.remove(place));
+                let index = model.index_of(id);
+                prop_assert_eq!(store.remove(now, key(id)), index.is_some());
+                index.map(|index| model.sessions.remove(index));
             }
             ModelStep::Have(id) => prop_assert_eq!(store.have(now, key(id)), model.index_of(id).is_some()),
             ModelStep::Prefetch(ids) => store.prefetch(&ids.iter().map(|id| key(id)).collect::<Vec<_>>()),
             ModelStep::Expire => {
                 store.expire(now);
             }
-            ModelStep::Count => sweep_and_count(store, &model, now)?,
+            ModelStep::Count => expire_and_compare_totals(store, &model, now)?,
         }
-        // Not after every step: counting sweeps.
+        // Not after every step, because counting triggers an expiry pass.
         if number % 7 != 0 {
             continue;
         }
@@ -197,10 +197,14 @@ fn drive(
         prop_assert_eq!(totals.evicted, model.evicted);
     }
     model.at(now);
-    sweep_and_count(store, &model, now)
+    expire_and_compare_totals(store, &model, now)
 }
 
-fn sweep_and_count(store: &impl SessionStore, model: &NaiveSessions, now: Time) -> Result<(), TestCaseError> {
+fn expire_and_compare_totals(
+    store: &impl SessionStore,
+    model: &NaiveSessions,
+    now: Time,
+) -> Result<(), TestCaseError> {
     while store.expire(now).next.is_some_and(|next| next <= now) {}
     prop_assert_eq!(store.totals(now), model.totals());
     prop_assert_eq!(store.expire(now).next, model.sessions.iter().map(|(.., expires)| *expires).min());
@@ -209,7 +213,7 @@ fn sweep_and_count(store: &impl SessionStore, model: &NaiveSessions, now: Time) 
 
 proptest! {
     #[test]
-    fn tables_and_any_number_of_shards_do_as_the_model(
+    fn table_and_sharded_store_match_model(
         limits in limits(),
         steps in steps(),
         start in prop::sample::select(vec![0, 1_000, (1 << 44) - 60, u64::MAX - 60]),

@@ -1,14 +1,14 @@
-//! Room within limits that several tables share.
+//! Capacity within limits that several tables share.
 //!
-//! A session is stored only with room that was taken for it before, so the limits hold at every moment and not
-//! just in the end. Room taken belongs to who took it, until it is given back.
+//! A session is stored only with capacity that was acquired before. The limits therefore hold at every
+//! moment, not only at the end. Acquired capacity belongs to its acquirer until it is given back.
 //!
-//! Invariant: what is taken never exceeds the limits. No lock, no panic.
+//! Invariant: the acquired capacity never exceeds the limits. No locks, no panics.
 
 use super::session::{SessionLimits, SessionTable};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// An amount of room.
+/// A number of sessions and of bytes.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub(super) struct Quota {
     pub(super) sessions: u64,
@@ -16,17 +16,16 @@ pub(super) struct Quota {
 }
 
 impl Quota {
-    /// What the sessions of `table` take up.
+    /// The capacity that the sessions of `table` occupy.
     pub(super) const fn taken_by(table: &SessionTable) -> Self {
         Self { sessions: table.len() as u64, bytes: table.bytes() }
     }
 
-    /// This and `other`.
     pub(super) const fn plus(self, other: Self) -> Self {
         Self { sessions: self.sessions + other.sessions, bytes: self.bytes + other.bytes }
     }
 
-    /// What of this `other` does not cover.
+    /// The part of this that `other` does not cover.
     pub(super) const fn less(self, other: Self) -> Self {
         Self {
             sessions: self.sessions.saturating_sub(other.sessions),
@@ -35,10 +34,10 @@ impl Quota {
     }
 }
 
-/// How much of the limits is taken.
+/// The acquired part of the limits.
 pub(super) struct SharedQuota {
     limits: SessionLimits,
-    // Each is exact by itself, and nothing else is read on the strength of them: relaxed order will do.
+    // Each counter is exact by itself, and no other data depends on it: relaxed ordering is enough.
     sessions: AtomicU64,
     bytes: AtomicU64,
 }
@@ -48,9 +47,9 @@ impl SharedQuota {
         Self { limits, sessions: AtomicU64::new(0), bytes: AtomicU64::new(0) }
     }
 
-    /// Takes what `room` lacks of `needed`; if that is not there, nothing.
-    pub(super) fn top_up(&self, room: &mut Quota, needed: Quota) -> bool {
-        let lacking = needed.less(*room);
+    /// Acquires the part of `needed` that `quota` lacks. Acquires nothing if that is not available.
+    pub(super) fn top_up(&self, quota: &mut Quota, needed: Quota) -> bool {
+        let lacking = needed.less(*quota);
         if !acquire(&self.sessions, lacking.sessions, self.limits.sessions_max()) {
             return false;
         }
@@ -58,21 +57,21 @@ impl SharedQuota {
             self.give_back(Quota { bytes: 0, ..lacking });
             return false;
         }
-        *room = room.plus(lacking);
+        *quota = quota.plus(lacking);
         true
     }
 
-    /// Makes room that was taken available to all.
-    pub(super) fn give_back(&self, room: Quota) {
-        if room.sessions > 0 {
-            self.sessions.fetch_sub(room.sessions, Ordering::Relaxed);
+    /// Returns acquired capacity to the shared limits.
+    pub(super) fn give_back(&self, quota: Quota) {
+        if quota.sessions > 0 {
+            self.sessions.fetch_sub(quota.sessions, Ordering::Relaxed);
         }
-        if room.bytes > 0 {
-            self.bytes.fetch_sub(room.bytes, Ordering::Relaxed);
+        if quota.bytes > 0 {
+            self.bytes.fetch_sub(quota.bytes, Ordering::Relaxed);
         }
     }
 
-    /// All that is taken.
+    /// The total capacity acquired.
     #[cfg(test)]
     pub(super) fn taken(&self) -> Quota {
         Quota { sessions: self.sessions.load(Ordering::Relaxed), bytes: self.bytes.load(Ordering::Relaxed) }
@@ -89,41 +88,41 @@ mod tests {
     use super::*;
     use crate::table::hash_index::ENTRIES_MAX;
 
-    const fn room(sessions: u64, bytes: u64) -> Quota {
+    const fn quota(sessions: u64, bytes: u64) -> Quota {
         Quota { sessions, bytes }
     }
 
     #[test]
-    fn takes_all_or_nothing() {
+    fn top_up_acquires_all_or_nothing() {
         let shared = SharedQuota::new(SessionLimits { sessions: 2, bytes: 100 });
         let mut mine = Quota::default();
-        assert!(shared.top_up(&mut mine, room(1, 90)));
+        assert!(shared.top_up(&mut mine, quota(1, 90)));
         let mut other = Quota::default();
-        assert!(!shared.top_up(&mut other, room(1, 11)), "the bytes are not there");
-        assert_eq!((other, shared.taken()), (Quota::default(), room(1, 90)));
-        assert!(shared.top_up(&mut other, room(1, 10)));
-        assert!(!shared.top_up(&mut room(0, 1), room(1, 1)), "the sessions are not there");
+        assert!(!shared.top_up(&mut other, quota(1, 11)), "too few bytes are left");
+        assert_eq!((other, shared.taken()), (Quota::default(), quota(1, 90)));
+        assert!(shared.top_up(&mut other, quota(1, 10)));
+        assert!(!shared.top_up(&mut quota(0, 1), quota(1, 1)), "too few sessions are left");
         shared.give_back(mine);
-        assert_eq!(shared.taken(), room(1, 10));
+        assert_eq!(shared.taken(), quota(1, 10));
     }
 
     #[test]
-    fn what_one_has_needs_not_be_taken() {
+    fn top_up_acquires_only_missing_capacity() {
         let shared = SharedQuota::new(SessionLimits { sessions: 1, bytes: 100 });
         let mut mine = Quota::default();
-        assert!(shared.top_up(&mut mine, room(1, 60)));
-        assert!(shared.top_up(&mut mine, room(1, 100)));
-        assert_eq!((mine, shared.taken()), (room(1, 100), room(1, 100)));
-        assert!(shared.top_up(&mut mine, room(1, 5)));
-        assert_eq!(mine.less(room(1, 5)), room(0, 95));
+        assert!(shared.top_up(&mut mine, quota(1, 60)));
+        assert!(shared.top_up(&mut mine, quota(1, 100)));
+        assert_eq!((mine, shared.taken()), (quota(1, 100), quota(1, 100)));
+        assert!(shared.top_up(&mut mine, quota(1, 5)));
+        assert_eq!(mine.less(quota(1, 5)), quota(0, 95));
     }
 
     #[test]
-    fn no_limit_is_the_limit_of_the_numbers() {
+    fn unlimited_quota_is_bounded_by_integer_range() {
         let shared = SharedQuota::new(SessionLimits::default());
         let mut mine = Quota::default();
-        assert!(shared.top_up(&mut mine, room(u64::from(ENTRIES_MAX), u64::MAX)));
-        assert!(!shared.top_up(&mut Quota::default(), room(1, 0)));
-        assert!(!shared.top_up(&mut Quota::default(), room(0, 1)));
+        assert!(shared.top_up(&mut mine, quota(u64::from(ENTRIES_MAX), u64::MAX)));
+        assert!(!shared.top_up(&mut Quota::default(), quota(1, 0)));
+        assert!(!shared.top_up(&mut Quota::default(), quota(0, 1)));
     }
 }

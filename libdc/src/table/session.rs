@@ -1,30 +1,31 @@
-//! The session table: sessions by id, each until it expires.
+//! The session table: sessions by id, each with an expiry time.
 //!
-//! # What is promised
-//! - A session that expires at `t` is not there from `t` on, to the millisecond, whether or not its memory
-//!   was given back. It is not found, does not match an ADD, and does not stand in the way of one.
-//! - The limits hold after every operation. When there is no room for a new session, those that would expire
-//!   soonest go, of several in the same millisecond the one added first, and only as many as needed: at the
-//!   limit of sessions one, at that of bytes mostly one (see below). Expired ones rank before all others. The
-//!   newcomer does not go, however soon it expires; an ADD that is refused evicts nothing.
-//! - Every operation is O(1) but for the queue of expiry, O(log n). No step takes longer because the table is
-//!   large: nothing is ever rehashed, copied or swept as a whole.
+//! # Guarantees
+//! - A session that expires at `t` is absent from `t` on, to the millisecond, even if its memory is not freed
+//!   yet. It is not found, does not match an ADD, and does not block one.
+//! - The limits hold after every operation. If a new session does not fit, the sessions that expire soonest
+//!   are evicted; of several in the same millisecond, the oldest. Only as many as needed are evicted: one at
+//!   the session limit, mostly one at the byte limit (see below). Expired sessions rank before all others.
+//!   The new session is never evicted for itself, however soon it expires, and a refused ADD evicts nothing.
+//! - Every operation is O(1), except for the expiry queue, which is O(log n). No step slows down as the table
+//!   grows: nothing is ever rehashed, copied or scanned as a whole.
 //!
-//! # What bounds a step
-//! [`SessionTable::expire`] removes at most as many as it is told to. An ADD first removes up to two expired
-//! ones, so that a table that nobody sweeps can't fill with them. An ADD at the byte limit removes until the
-//! new session fits: one or two where sessions are of a size, at the very worst, 32 KiB into a table full of
-//! sessions of three bytes, eleven thousand, in about a millisecond. To stop half-way would break the limit or
-//! refuse the session; and each that goes was paid for by the ADD that stored it.
+//! # Bounds of a step
+//! [`SessionTable::expire`] removes at most the number of sessions it is given. An ADD first removes up to
+//! two expired sessions, so that a table without expiry passes cannot fill with them. An ADD at the byte
+//! limit evicts until the new session fits: one or two if sessions have similar sizes. The worst case, 32 KiB
+//! into a table full of sessions of three bytes, evicts eleven thousand in about a millisecond. Stopping
+//! half-way would break the limit or refuse the session. Each eviction is paid for by the ADD that stored the
+//! session.
 //!
 //! # Memory
-//! Of a session: its bytes, its id's and one more, in one allocation; an entry of 24 bytes, 16 in the index and
-//! 16 in the queue. As sessions go, their bytes and the end of the queue's heap go back to the allocator, which
-//! keeps most of it for the next ones; the arrays of entries, index and positions (44 bytes for each session
-//! that there ever was at once) stay.
+//! A session takes its bytes, those of its id and one more, in one allocation; an entry of 24 bytes, 16 in
+//! the index and 16 in the queue. When sessions are removed, their bytes and the end of the heap go back to
+//! the allocator, which keeps most of it for later sessions. The arrays of entries, index and positions (44
+//! bytes for each session of the highest count so far) stay.
 //!
-//! A look-up touches four places: a bucket, its link and, while that is on its way, the entry; then the
-//! data. In a table much larger than the caches that is three waits for memory, one after the other; see
+//! A look-up reads four locations: a bucket, its link and, overlapping with that, the entry; then the data.
+//! In a table much larger than the caches that is three sequential waits for memory; see
 //! [`SessionTable::prefetch`].
 //!
 //! No operation panics.
@@ -35,104 +36,103 @@ use super::hash_index::{ENTRIES_MAX, GUESSES, HashIndex, HashedId, IdHasher};
 use crate::id::SessionId;
 use crate::time::Time;
 
-/// Expired sessions that an ADD removes in passing: more than it adds.
+/// Expired sessions that an ADD removes: more than it adds.
 const EXPIRED_PER_ADD: usize = 2;
-/// Bytes that come from memory at once.
+/// The size of a transfer from memory, in bytes.
 const CACHE_LINE: usize = 64;
 
-/// Sessions by id, until they expire.
+/// Sessions by id, each with an expiry time.
 pub struct SessionTable {
     hasher: IdHasher,
     limits: SessionLimits,
     index: HashIndex,
     expiry: ExpiryQueue,
-    /// By the number that the index gave.
+    /// By the number that the index assigned.
     entries: ChunkedVec<SessionEntry>,
-    /// Of all ids and sessions.
+    /// The total size of ids and sessions.
     bytes: u64,
-    /// Sessions ever stored, modulo 2^32.
+    /// Sessions stored so far, modulo 2^32.
     stored: u32,
     evicted: u64,
     expired: u64,
 }
 
-/// A session. Where the number is vacant, `data` is empty.
+/// An entry of the table. If the number is vacant, `data` is empty.
 #[derive(Default)]
 struct SessionEntry {
-    /// The length of the id, the id, the session.
+    /// The length of the id, the id and the session, joined.
     data: Box<[u8]>,
     expires: Time,
 }
 
-const _: () = assert!(size_of::<SessionEntry>() == 24, "the memory that a session takes is documented");
+const _: () = assert!(size_of::<SessionEntry>() == 24, "the documentation states the memory of a session");
 
-/// How much a table may hold.
+/// The capacity of a session table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionLimits {
-    /// Most sessions; 0 is no limit.
+    /// The maximum number of sessions; 0 means no limit.
     pub sessions: u64,
-    /// Most bytes of ids and sessions together; 0 is no limit.
+    /// The maximum size of ids and sessions together, in bytes; 0 means no limit.
     pub bytes: u64,
 }
 
 impl SessionLimits {
-    /// Whether this much is within the limits.
+    /// Whether this number and size are within the limits.
     pub(super) fn allow(self, sessions: u64, bytes: u64) -> bool {
         sessions <= self.sessions_max() && bytes <= self.bytes_max()
     }
 
-    /// The most sessions; without a limit, as many as the index can number.
+    /// The maximum number of sessions. Without a limit, the maximum that the index can number.
     pub(super) fn sessions_max(self) -> u64 {
         let most = u64::from(ENTRIES_MAX);
         if self.sessions == 0 { most } else { self.sessions.min(most) }
     }
 
-    /// The most bytes.
     pub(super) const fn bytes_max(self) -> u64 {
         if self.bytes == 0 { u64::MAX } else { self.bytes }
     }
 }
 
-/// What became of an ADD.
+/// The outcome of an ADD.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum AddOutcome {
-    /// The session is stored, or was, if it expired at once.
+    /// The session is stored, or has expired at once with a timeout of 0.
     Stored {
-        /// Sessions removed before their time to make room.
+        /// The number of unexpired sessions removed to make room.
         evicted: usize,
     },
-    /// A session with this id is there, and stays as it is.
+    /// A session with this id is stored and stays as it is.
     Matching,
-    /// Id and session alone are more than the limit of bytes.
+    /// Id and session exceed the byte limit by themselves.
     TooLarge,
 }
 
-/// What is stored, and what left without being asked to.
+/// Counters of a session table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SessionTotals {
-    /// Sessions stored, with those among them that expired but are not swept yet.
+    /// Sessions stored, including expired ones that are not removed yet.
     pub sessions: u64,
-    /// Bytes of their ids and of the sessions themselves.
+    /// The size of their ids and data, in bytes.
     pub bytes: u64,
-    /// Sessions ever removed before their time to make room.
+    /// Sessions removed so far before their expiry, to make room.
     pub evicted: u64,
-    /// Sessions ever removed because they had expired.
+    /// Sessions removed so far because they had expired.
     pub expired: u64,
 }
 
-/// A session removed because it was the soonest to expire.
+/// A session removed because it was the first to expire.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct EvictedSession {
-    /// Of id and session.
+    /// The size of id and session.
     pub(super) bytes: u64,
-    /// Whether it had not expired.
+    /// Whether it had not expired yet.
     pub(super) alive: bool,
 }
 
 impl SessionTable {
     /// An empty table.
     ///
-    /// `seed` should be random and secret: it is what keeps a client from choosing ids that all hash alike.
+    /// `seed` should be random and secret: it prevents clients from choosing ids with equal hashes.
     #[must_use]
     pub fn new(limits: SessionLimits, seed: [u64; 2]) -> Self {
         Self {
@@ -148,29 +148,29 @@ impl SessionTable {
         }
     }
 
-    /// Stores `session` under `id` for `timeout_ms`, unless there is one already.
+    /// Stores `session` under `id` for `timeout_ms`, unless the id is already stored.
     ///
-    /// With a timeout of 0 it has expired when it is stored, so nothing is, and nothing is evicted for it.
+    /// A session with a timeout of 0 expires at once: nothing is stored, and nothing is evicted for it.
     pub fn add(&mut self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> AddOutcome {
         self.add_key(now, self.hasher.key(id), session, timeout_ms)
     }
 
-    /// The session under `id`.
+    /// The session under `id`, if it exists.
     #[must_use]
     pub fn get(&self, now: Time, id: SessionId<'_>) -> Option<&[u8]> {
         self.get_key(now, self.hasher.key(id))
     }
 
-    /// Whether there is a session under `id`.
+    /// Whether a session exists under `id`.
     #[must_use]
     pub fn have(&self, now: Time, id: SessionId<'_>) -> bool {
         self.get(now, id).is_some()
     }
 
-    /// Brings into the processor's cache what is stored under `ids`, which are about to be asked for.
+    /// Loads the entries of `ids`, which are about to be requested, into the processor's cache.
     ///
-    /// In a large table a look-up waits for memory three times in a row, which takes longer than all the rest
-    /// of a request. Where several requests are known, this lets those waits pass at the same time.
+    /// In a large table a look-up waits for memory three times in sequence, longer than the rest of a request
+    /// takes. If several requests are known in advance, this overlaps their waits.
     pub fn prefetch(&self, ids: &[SessionId<'_>]) {
         for ids in ids.chunks(GUESSES) {
             let mut hashes = [0; GUESSES];
@@ -181,14 +181,14 @@ impl SessionTable {
         }
     }
 
-    /// Removes the session under `id`; whether there was one.
+    /// Removes the session under `id`, and returns whether it existed.
     pub fn remove(&mut self, now: Time, id: SessionId<'_>) -> bool {
         self.remove_key(now, self.hasher.key(id))
     }
 
-    /// Removes up to `at_most` sessions that have expired; how many it were.
+    /// Removes up to `at_most` expired sessions, and returns their number.
     ///
-    /// If fewer than `at_most`, none is left. Calling this is a matter of memory and of the totals alone.
+    /// A result below `at_most` means that no expired session is left. Only memory and totals are affected.
     pub fn expire(&mut self, now: Time, at_most: usize) -> usize {
         for removed in 0..at_most {
             match self.expiry.first() {
@@ -202,32 +202,32 @@ impl SessionTable {
         at_most
     }
 
-    /// When the next session expires; in the past if there are expired ones that were not swept.
+    /// When the next session expires. In the past if expired sessions are not removed yet.
     #[must_use]
     pub fn next_expiry(&self) -> Option<Time> {
         self.expiry.first().map(|(rank, _)| rank.time())
     }
 
-    /// Sessions stored, with those among them that expired but are not swept yet: after
-    /// [`SessionTable::expire`] returned less than it was allowed to, there are none of those.
+    /// Sessions stored, including expired ones that are not removed yet. None of those remain after
+    /// [`SessionTable::expire`] returned less than its limit.
     #[must_use]
     pub const fn len(&self) -> usize {
         self.index.len() as usize
     }
 
-    /// Whether nothing is stored.
+    /// Whether the table stores no session.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// Bytes of the ids and sessions that [`SessionTable::len`] counts.
+    /// The size of the ids and sessions that [`SessionTable::len`] counts, in bytes.
     #[must_use]
     pub const fn bytes(&self) -> u64 {
         self.bytes
     }
 
-    /// What is stored, and what was evicted and has expired so far.
+    /// Counters of the sessions stored, evicted and expired.
     #[must_use]
     pub const fn totals(&self) -> SessionTotals {
         let Self { bytes, evicted, expired, .. } = *self;
@@ -238,16 +238,16 @@ impl SessionTable {
     pub(super) fn prefetch_hashes(&self, hashes: &[u32]) {
         let mut sum = 0;
         for number in self.index.guess(hashes) {
-            // The rest of a long one comes by itself: memory read in a row is fetched ahead.
+            // The rest of a long session is fetched ahead by the hardware, since it is read sequentially.
             for line in self.entries[number].data.chunks(CACHE_LINE).take(4) {
                 sum ^= line[0];
             }
         }
-        // What it is means nothing, but the bytes must have been read.
+        // The value is meaningless, but the bytes must actually be read.
         std::hint::black_box(sum);
     }
 
-    /// As [`SessionTable::add`].
+    /// See [`SessionTable::add`].
     pub(super) fn add_key(
         &mut self,
         now: Time,
@@ -272,7 +272,7 @@ impl SessionTable {
         AddOutcome::Stored { evicted }
     }
 
-    /// As [`SessionTable::get`].
+    /// See [`SessionTable::get`].
     pub(super) fn get_key(&self, now: Time, key: HashedId<'_>) -> Option<&[u8]> {
         let entry = &self.entries[self.find(key)?];
         if entry.expires <= now {
@@ -281,15 +281,15 @@ impl SessionTable {
         entry.session()
     }
 
-    /// As [`SessionTable::remove`].
+    /// See [`SessionTable::remove`].
     pub(super) fn remove_key(&mut self, now: Time, key: HashedId<'_>) -> bool {
         let Some(number) = self.find_alive(now, key) else { return false };
         self.drop_entry(number);
         true
     }
 
-    /// The answer to an ADD that needs no room; `None` if it does. Then what has expired under this id, and
-    /// some that has under others, is out of the way.
+    /// The outcome of an ADD that needs no capacity; `None` if it needs some. In that case an expired session
+    /// under this id, and some expired ones under others, have been removed.
     pub(super) fn prepare(&mut self, now: Time, key: HashedId<'_>, expires: Time) -> Option<AddOutcome> {
         if self.find_alive(now, key).is_some() {
             return Some(AddOutcome::Matching);
@@ -301,8 +301,8 @@ impl SessionTable {
         None
     }
 
-    /// Stores a session under an id that is not there, whatever the limits say. `order` decides what is older
-    /// of two that expire together.
+    /// Stores a session under an id that is not stored, regardless of the limits. `order` decides which of
+    /// two sessions that expire together is older.
     pub(super) fn insert(&mut self, key: HashedId<'_>, session: &[u8], expires: Time, order: u32) {
         let number = self.index.insert(key.index_hash());
         self.expiry.insert(number, ExpiryRank::new(expires, order));
@@ -311,7 +311,7 @@ impl SessionTable {
         self.stored = self.stored.wrapping_add(1);
     }
 
-    /// Removes the session that expires soonest; `None` if there is none.
+    /// Removes the session that expires soonest; `None` if the table is empty.
     pub(super) fn evict(&mut self, now: Time) -> Option<EvictedSession> {
         let (rank, number) = self.expiry.first()?;
         let alive = rank.time() > now;
@@ -323,7 +323,7 @@ impl SessionTable {
         Some(EvictedSession { bytes: self.drop_entry(number), alive })
     }
 
-    /// The rank of the session that expires soonest; [`ExpiryRank::NEVER`] if there is none.
+    /// The rank of the session that expires soonest; [`ExpiryRank::NEVER`] if the table is empty.
     pub(super) fn soonest(&self) -> ExpiryRank {
         self.expiry.first().map_or(ExpiryRank::NEVER, |(rank, _)| rank)
     }
@@ -333,7 +333,7 @@ impl SessionTable {
         self.index.find(key.index_hash(), |number| self.entries[number].has_id(key.id))
     }
 
-    /// As [`SessionTable::find`], and what it finds expired it removes.
+    /// As [`SessionTable::find`], but removes an expired session that it finds.
     fn find_alive(&mut self, now: Time, key: HashedId<'_>) -> Option<u32> {
         let number = self.find(key)?;
         if self.entries[number].expires <= now {
@@ -375,12 +375,12 @@ impl SessionEntry {
     }
 }
 
-/// The bytes that a session counts for.
+/// The bytes that a session counts against the limit.
 pub(super) fn cost(id: SessionId<'_>, session: &[u8]) -> u64 {
     (id.as_bytes().len() + session.len()) as u64
 }
 
-/// When a session added now expires.
+/// The expiry time of a session added at `now`.
 pub(super) fn expiry(now: Time, timeout_ms: u32) -> Time {
     now.after_ms(u64::from(timeout_ms)).min(ExpiryRank::LATEST)
 }
@@ -404,14 +404,14 @@ mod tests {
     const STORED: AddOutcome = AddOutcome::Stored { evicted: 0 };
 
     #[test]
-    fn a_session_is_found_until_the_millisecond_it_expires() {
+    fn session_is_found_until_its_expiry_millisecond() {
         let mut table = table(0, 0);
         assert_eq!(table.add(at(100), id(b"a"), b"one", 50), STORED);
         assert_eq!(table.get(at(149), id(b"a")), Some(&b"one"[..]));
         assert_eq!(table.add(at(149), id(b"a"), b"two", 50), AddOutcome::Matching);
         assert_eq!(table.get(at(150), id(b"a")), None);
         assert!(!table.have(at(150), id(b"a")));
-        assert_eq!(table.len(), 1, "nobody swept it");
+        assert_eq!(table.len(), 1, "no expiry pass has run");
         assert_eq!(table.add(at(150), id(b"a"), b"two", 50), STORED);
         assert_eq!(table.get(at(199), id(b"a")), Some(&b"two"[..]));
         assert!(!table.remove(at(200), id(b"a")));
@@ -420,7 +420,7 @@ mod tests {
     }
 
     #[test]
-    fn a_timeout_of_0_stores_nothing_and_evicts_nothing() {
+    fn zero_timeout_stores_and_evicts_nothing() {
         let mut table = table(1, 0);
         assert_eq!(table.add(at(0), id(b"a"), b"one", 9), STORED);
         assert_eq!(table.add(at(0), id(b"b"), b"two", 0), STORED);
@@ -430,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn at_the_limit_of_sessions_the_soonest_to_expire_goes_the_older_first() {
+    fn session_limit_evicts_soonest_to_expire_then_oldest() {
         let mut table = table(3, 0);
         for (name, timeout_ms) in [(b"a", 30), (b"b", 20), (b"c", 20)] {
             assert_eq!(table.add(at(0), id(name), b"x", timeout_ms), STORED);
@@ -438,14 +438,14 @@ mod tests {
         assert_eq!(table.add(at(0), id(b"a"), b"x", 90), AddOutcome::Matching);
         assert_eq!(table.len(), 3, "a match evicts nothing");
         assert_eq!(table.add(at(0), id(b"d"), b"x", 1), AddOutcome::Stored { evicted: 1 });
-        assert!(!table.have(at(0), id(b"b")), "the older one of the two that expire first");
-        assert!(table.have(at(0), id(b"d")), "never the newcomer");
+        assert!(!table.have(at(0), id(b"b")), "the older of the two that expire first");
+        assert!(table.have(at(0), id(b"d")), "the new session is never evicted");
         assert_eq!(table.add(at(1), id(b"e"), b"x", 50), STORED, "d had expired");
         assert!(table.have(at(1), id(b"c")) && table.len() == 3);
     }
 
     #[test]
-    fn at_the_limit_of_bytes_as_many_go_as_needed() {
+    fn byte_limit_evicts_only_as_many_as_needed() {
         let mut table = table(0, 20);
         assert_eq!(table.add(at(0), id(b"big"), &[0; 18], 10), AddOutcome::TooLarge);
         assert_eq!(table.add(at(0), id(b"big"), &[0; 17], 10), STORED);
@@ -460,7 +460,7 @@ mod tests {
     }
 
     #[test]
-    fn a_step_of_expiry_removes_as_many_as_it_may() {
+    fn expire_removes_at_most_its_limit() {
         let mut table = table(0, 0);
         for n in 0..10u8 {
             table.add(at(0), id(&[n]), b"x", 10);
@@ -476,7 +476,7 @@ mod tests {
     }
 
     #[test]
-    fn a_table_that_nobody_sweeps_does_not_fill_with_expired_sessions() {
+    fn table_without_expiry_passes_does_not_fill_up() {
         let mut table = table(0, 0);
         for n in 0..10_000u64 {
             table.add(at(n), id(&n.to_be_bytes()), b"x", 5);
@@ -485,7 +485,7 @@ mod tests {
     }
 
     #[test]
-    fn the_longest_id_and_session_and_the_shortest() {
+    fn longest_and_shortest_sessions_are_stored() {
         let mut table = table(0, 0);
         let long = [9; crate::limits::SESSION_ID_BYTES_MAX];
         let session = vec![5; crate::limits::SESSION_BYTES_MAX];

@@ -1,19 +1,22 @@
-//! Sessions in memory for several threads.
+//! Sessions in memory, shared by several threads.
 //!
-//! These are several [`SessionTable`]s, each behind a mutex, a session being in the one that its hash says; so
-//! threads seldom meet. What is promised of a table holds for all together: the limits are of the whole, and
-//! what makes room is what expires soonest of all. To that end each shard shows outside of its lock when its
-//! soonest session expires, and room is taken from a common account before anything is stored.
+//! The store consists of several [`SessionTable`]s, each behind a mutex. The hash of an id selects its table,
+//! so that threads rarely contend. The guarantees of a table hold for the whole store: the limits apply to
+//! the sum, and the session evicted is the first to expire of all shards. To that end each shard
+//! publishes its soonest expiry outside its lock, and capacity is acquired from a shared quota before a
+//! session is stored.
 //!
-//! One thread finds any number of shards to behave as one table. With several threads:
-//! - The limits hold at every moment, and an ADD keeps the room that it made until it is stored.
-//! - What is evicted is the soonest of the shard that had the soonest of all when it was looked for.
-//! - Of two ADDs of one id at once, one is stored and the other matches, though it may have evicted before.
-//! - If all the room there is belongs to other ADDs, which are about to store, then an ADD is answered as if
-//!   they had come right after it and evicted it. That takes as many threads as there is room for sessions.
+//! For a single thread, any number of shards behaves as one table. With several threads:
+//! - The limits hold at every moment, and an ADD keeps the capacity that it freed until its session is
+//!   stored.
+//! - The session evicted is the soonest of the shard that had the soonest of all when it was selected.
+//! - Of two concurrent ADDs of one id, one is stored and the other matches, though it may have evicted
+//!   before.
+//! - If all capacity belongs to other ADDs that are about to store, an ADD is answered as if they had come
+//!   directly after it and evicted its session. That takes as many threads as the limit allows sessions.
 //!
-//! No thread ever holds two locks, waits for anything but a lock, or holds one longer than for one operation
-//! of a table. With a single shard there is that lock and nothing else, and the table keeps the limits itself.
+//! No thread holds two locks, waits for anything but a lock, or holds one for longer than one operation of a
+//! table. With a single shard there is only that lock, and the table enforces the limits itself.
 
 use super::expiry::ExpiryRank;
 use super::hash_index::{GUESSES, HashedId, IdHasher};
@@ -26,45 +29,45 @@ use crate::time::Time;
 use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 
-/// Most shards of a store.
+/// The maximum number of shards.
 const SHARDS_MAX: usize = 256;
 
 /// Sessions in memory, for any number of threads.
 pub struct ShardedSessions {
     hasher: IdHasher,
-    /// A power of two.
+    /// Their number is a power of two.
     shards: Box<[SessionShard]>,
-    /// What is kept in common by several shards; not used if there is one.
+    /// The state that several shards share; unused with a single shard.
     common: CachePadded<SharedLimits>,
 }
 
 struct SessionShard {
-    /// The bits of the rank of what expires soonest in `table`. Written under its lock; to others a hint.
+    /// The rank bits of the soonest expiry in `table`. Written under its lock; a hint to other threads.
     soonest: CachePadded<AtomicU64>,
     table: CachePadded<Mutex<SessionTable>>,
 }
 
 struct SharedLimits {
     limits: SessionLimits,
-    room: SharedQuota,
-    /// Sessions ever stored, modulo 2^32: the order of those that expire together.
+    quota: SharedQuota,
+    /// Sessions stored so far, modulo 2^32: the order of sessions that expire together.
     stored: AtomicU32,
 }
 
-/// Keeps a value in cache lines of its own: two, since processors fetch them in pairs.
+/// Keeps a value in separate cache lines: two, since processors fetch them in pairs.
 #[repr(align(128))]
 struct CachePadded<T>(T);
 
 impl ShardedSessions {
-    /// An empty store of `shards` shards, rounded up to a power of two, at most 256. One is best for one
-    /// thread, some for each where there are several.
+    /// An empty store of `shards` shards, rounded up to a power of two, at most 256. One shard is best for a
+    /// single thread, a few for each thread otherwise.
     ///
-    /// `seed` should be random and secret: it is what keeps a client from choosing ids that all hash alike.
+    /// `seed` should be random and secret: it prevents clients from choosing ids with equal hashes.
     #[must_use]
     pub fn new(shards: usize, limits: SessionLimits, seed: [u64; 2]) -> Self {
         let shards = shards.clamp(1, SHARDS_MAX).next_power_of_two();
         let table_limits = if shards == 1 { limits } else { SessionLimits::default() };
-        let common = SharedLimits { limits, room: SharedQuota::new(limits), stored: AtomicU32::new(0) };
+        let common = SharedLimits { limits, quota: SharedQuota::new(limits), stored: AtomicU32::new(0) };
         Self {
             hasher: IdHasher::new(seed),
             shards: (0..shards).map(|_| SessionShard::new(SessionTable::new(table_limits, seed))).collect(),
@@ -80,38 +83,38 @@ impl ShardedSessions {
         key.table_hash() as usize & (self.shards.len() - 1)
     }
 
-    /// As [`SessionStore::add`], where several shards share the room.
+    /// See [`SessionStore::add`], for shards that share the capacity.
     fn add_sharing(&self, now: Time, key: HashedId<'_>, session: &[u8], timeout_ms: u32) -> AddOutcome {
         if !self.common.0.limits.allow(1, cost(key.id, session)) {
             return AddOutcome::TooLarge;
         }
         let expires = expiry(now, timeout_ms);
-        let mut room = Quota::default();
+        let mut quota = Quota::default();
         let mut evicted = 0;
         let added = loop {
-            if let Some(added) = self.try_add(now, key, session, expires, &mut room) {
+            if let Some(added) = self.try_add(now, key, session, expires, &mut quota) {
                 break added;
             }
             let Some((freed, alive)) = self.evict_soonest(now) else {
                 break AddOutcome::Stored { evicted };
             };
-            room = room.plus(freed);
+            quota = quota.plus(freed);
             evicted += usize::from(alive);
         };
-        self.common.0.room.give_back(room);
+        self.common.0.quota.give_back(quota);
         if added == AddOutcome::Matching { added } else { AddOutcome::Stored { evicted } }
     }
 
-    /// The answer to an ADD, unless `room` and what nobody has taken are too little.
+    /// The outcome of an ADD, unless `quota` and the free capacity together are insufficient.
     fn try_add(
         &self,
         now: Time,
         key: HashedId<'_>,
         session: &[u8],
         expires: Time,
-        room: &mut Quota,
+        quota: &mut Quota,
     ) -> Option<AddOutcome> {
-        let SharedLimits { room: shared, stored, .. } = &self.common.0;
+        let SharedLimits { quota: shared, stored, .. } = &self.common.0;
         let needed = Quota { sessions: 1, bytes: cost(key.id, session) };
         self.shard(key).with(|table| {
             let before = Quota::taken_by(table);
@@ -120,36 +123,37 @@ impl ShardedSessions {
             if answer.is_some() {
                 return answer;
             }
-            if !shared.top_up(room, needed) {
+            if !shared.top_up(quota, needed) {
                 return None;
             }
             table.insert(key, session, expires, stored.fetch_add(1, Ordering::Relaxed));
-            *room = room.less(needed);
+            *quota = quota.less(needed);
             Some(AddOutcome::Stored { evicted: 0 })
         })
     }
 
-    /// Removes what expires soonest of all: the room it took up, and whether it had not expired yet.
+    /// Evicts the session that expires soonest in any shard. Returns its capacity, and whether it had not
+    /// expired yet.
     fn evict_soonest(&self, now: Time) -> Option<(Quota, bool)> {
         loop {
             let shard = self.shards.iter().min_by_key(|shard| shard.soonest())?;
             if shard.soonest() == ExpiryRank::NEVER {
                 return None;
             }
-            // A shard that others have emptied meanwhile shows that from now on, and the next is tried.
+            // A shard that other threads have emptied publishes that now, and the next one is tried.
             if let Some(removed) = shard.with(|table| table.evict(now)) {
                 return Some((Quota { sessions: 1, bytes: removed.bytes }, removed.alive));
             }
         }
     }
 
-    /// Does to a shard what may remove sessions, and gives back their room.
+    /// Applies a change that may remove sessions to a shard, and gives back their capacity.
     fn shrink<R>(&self, shard: &SessionShard, change: impl FnOnce(&mut SessionTable) -> R) -> R {
         shard.with(|table| {
             let before = Quota::taken_by(table);
             let result = change(table);
             if self.shards.len() > 1 {
-                self.common.0.room.give_back(before.less(Quota::taken_by(table)));
+                self.common.0.quota.give_back(before.less(Quota::taken_by(table)));
             }
             result
         })
@@ -187,24 +191,24 @@ impl SessionStore for ShardedSessions {
 
     fn prefetch(&self, ids: &[SessionId<'_>]) {
         for ids in ids.chunks(GUESSES) {
-            let mut places = [(0, 0); GUESSES];
-            for (place, id) in places.iter_mut().zip(ids) {
+            let mut targets = [(0, 0); GUESSES];
+            for (target, id) in targets.iter_mut().zip(ids) {
                 let key = self.hasher.key(*id);
-                *place = (self.shard_number(key), key.index_hash());
+                *target = (self.shard_number(key), key.index_hash());
             }
-            let places = &mut places[..ids.len()];
-            places.sort_unstable_by_key(|(shard, _)| *shard);
-            for group in places.chunk_by(|one, next| one.0 == next.0) {
+            let targets = &mut targets[..ids.len()];
+            targets.sort_unstable_by_key(|(shard, _)| *shard);
+            for group in targets.chunk_by(|one, next| one.0 == next.0) {
                 let mut hashes = [0; GUESSES];
-                for (hash, place) in hashes.iter_mut().zip(group) {
-                    *hash = place.1;
+                for (hash, target) in hashes.iter_mut().zip(group) {
+                    *hash = target.1;
                 }
                 self.shards[group[0].0].lock().prefetch_hashes(&hashes[..group.len()]);
             }
         }
     }
 
-    /// At most 64 sessions of each shard.
+    /// Removes at most 64 sessions of each shard.
     fn expire(&self, now: Time) -> ExpiryStep {
         let mut sessions = 0;
         let mut next = ExpiryRank::NEVER;
@@ -217,7 +221,7 @@ impl SessionStore for ShardedSessions {
         ExpiryStep { sessions, next: (next != ExpiryRank::NEVER).then(|| next.time()) }
     }
 
-    /// Each shard's at its own moment: the sums may be a little more or less than there ever was at once.
+    /// The shards are read at different moments: the sums may differ slightly from any actual state.
     fn totals(&self, now: Time) -> SessionTotals {
         let mut sum = SessionTotals::default();
         for shard in &self.shards {
@@ -240,27 +244,27 @@ impl SessionShard {
         Self { soonest: CachePadded(soonest), table: CachePadded(Mutex::new(table)) }
     }
 
-    /// Locks the table to look at it.
+    /// Locks the table for reading.
     fn lock(&self) -> std::sync::MutexGuard<'_, SessionTable> {
-        // A thread that panics with the lock held leaves it poisoned. No operation of a table panics, on any
-        // input; if one does by a mistake of ours, serving the sessions that are there is better than serving
-        // none. An entry is compared with the whole id before it is shown, so no wrong session is ever found.
+        // A thread that panics with the lock held leaves it poisoned. No table operation panics on any input.
+        // If one does because of a bug, serving the stored sessions is better than serving none. An entry is
+        // compared with the whole id before it is returned, so no wrong session is ever found.
         self.table.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locks the table to change it.
+    /// Locks the table for a change.
     fn with<R>(&self, change: impl FnOnce(&mut SessionTable) -> R) -> R {
         let mut table = self.lock();
         let result = change(&mut table);
         let soonest = table.soonest();
         if soonest != self.soonest() {
-            // Relaxed: it is a hint as soon as the lock is released, and guards nothing.
+            // Relaxed is enough: after the lock is released the value is a hint, and guards no data.
             self.soonest.0.store(soonest.to_bits(), Ordering::Relaxed);
         }
         result
     }
 
-    /// The rank of what expires soonest, or did a moment ago.
+    /// The rank of the soonest expiry, possibly out of date.
     fn soonest(&self) -> ExpiryRank {
         ExpiryRank::from_bits(self.soonest.0.load(Ordering::Relaxed))
     }
@@ -277,21 +281,21 @@ mod tests {
         SessionId::new(bytes).unwrap()
     }
 
-    /// What the shards' tables take up, whatever the account says.
+    /// The capacity that the shards' tables occupy, independent of the quota.
     fn in_tables(store: &ShardedSessions) -> Quota {
         let each = store.shards.iter().map(|shard| Quota::taken_by(&shard.lock()));
         each.fold(Quota::default(), Quota::plus)
     }
 
     #[test]
-    fn shards_are_a_power_of_two() {
+    fn shard_count_is_rounded_up_to_power_of_two() {
         for (asked, made) in [(0, 1), (1, 1), (3, 4), (8, 8), (1000, 256)] {
             assert_eq!(ShardedSessions::new(asked, SessionLimits::default(), [1, 2]).shards.len(), made);
         }
     }
 
     #[test]
-    fn sessions_are_spread_over_the_shards() {
+    fn sessions_are_distributed_over_shards() {
         let store = ShardedSessions::new(4, SessionLimits::default(), [1, 2]);
         for n in 0..400u32 {
             store.add(NOW, id(&n.to_be_bytes()), b"session", 1_000);
@@ -300,7 +304,7 @@ mod tests {
     }
 
     #[test]
-    fn what_expires_soonest_is_evicted_from_any_shard() {
+    fn eviction_finds_soonest_session_of_all_shards() {
         let store = ShardedSessions::new(16, SessionLimits { sessions: 100, bytes: 0 }, [1, 2]);
         for n in 0..100u32 {
             store.add(NOW, id(&n.to_be_bytes()), b"session", 1_000 + n);
@@ -314,7 +318,7 @@ mod tests {
     }
 
     #[test]
-    fn expiry_goes_in_steps_and_says_when_there_is_more() {
+    fn expire_works_in_steps_and_returns_next_time() {
         let store = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
         assert_eq!(store.expire(NOW), ExpiryStep { sessions: 0, next: None });
         for n in 0..100u32 {
@@ -329,17 +333,17 @@ mod tests {
     }
 
     #[test]
-    fn room_that_others_hold_counts_as_theirs() {
+    fn capacity_of_pending_adds_counts_as_used() {
         let store = ShardedSessions::new(4, SessionLimits { sessions: 1, bytes: 0 }, [1, 2]);
-        let mut under_way = Quota::default();
-        assert!(store.common.0.room.top_up(&mut under_way, Quota { sessions: 1, bytes: 8 }));
+        let mut pending = Quota::default();
+        assert!(store.common.0.quota.top_up(&mut pending, Quota { sessions: 1, bytes: 8 }));
         assert_eq!(store.add(NOW, id(b"a"), b"session", 1_000), AddOutcome::Stored { evicted: 0 });
         assert!(!store.have(NOW, id(b"a")));
-        assert_eq!(store.common.0.room.taken(), under_way);
+        assert_eq!(store.common.0.quota.taken(), pending);
     }
 
     #[test]
-    fn a_poisoned_shard_is_served_on() {
+    fn poisoned_shard_keeps_serving() {
         let store = ShardedSessions::new(1, SessionLimits::default(), [1, 2]);
         store.add(NOW, id(b"a"), b"session", 1_000);
         let panicked = std::thread::scope(|scope| {
@@ -351,16 +355,16 @@ mod tests {
         assert!(store.remove(NOW, id(b"a")));
     }
 
-    /// Four threads on a few ids, so that they meet all the time, while a fifth watches the limits.
+    /// Four threads use a few ids, to force contention, while a fifth checks the limits.
     #[test]
-    fn limits_hold_while_threads_meet() {
+    fn limits_hold_under_contention() {
         const LIMITS: SessionLimits = SessionLimits { sessions: 50, bytes: 2_000 };
         let store = ShardedSessions::new(4, LIMITS, [1, 2]);
         let done = AtomicBool::new(false);
         std::thread::scope(|scope| {
             let watch = scope.spawn(|| {
                 while !done.load(Ordering::Acquire) {
-                    let taken = store.common.0.room.taken();
+                    let taken = store.common.0.quota.taken();
                     assert!(LIMITS.allow(taken.sessions, taken.bytes), "{taken:?}");
                 }
             });
@@ -378,11 +382,11 @@ mod tests {
             assert!(watch.join().is_ok());
         });
         let held = in_tables(&store);
-        assert_eq!(held, store.common.0.room.taken(), "the account is exact when nobody is at work");
+        assert_eq!(held, store.common.0.quota.taken(), "the quota is exact when all threads have ended");
         assert!(held.sessions > 0 && LIMITS.allow(held.sessions, held.bytes));
         let end = Time::from_ms(u64::MAX);
         while store.expire(end).next.is_some() {}
-        assert_eq!(store.common.0.room.taken(), Quota::default());
+        assert_eq!(store.common.0.quota.taken(), Quota::default());
     }
 
     fn work(store: &ShardedSessions, seed: u64) {

@@ -1,51 +1,51 @@
-//! Where a server keeps its sessions: the trait, for who wants another place than memory.
+//! The storage of sessions: a trait for stores other than memory.
 //!
-//! The one implementation here is [`ShardedSessions`](super::ShardedSessions).
+//! [`ShardedSessions`](super::ShardedSessions) is the implementation in memory.
 
 use super::session::{AddOutcome, SessionTotals};
 use crate::id::SessionId;
 use crate::time::Time;
 
-/// Where a server keeps sessions.
+/// A store of sessions.
 ///
-/// The methods are called by the threads that serve connections, between reading a request and writing its
-/// answer. They must not block (on input, output, or a lock that is held for long), or no connection of that
-/// thread is served meanwhile, and must not panic. The time never goes back for one caller, but another
-/// thread's may be a little ahead.
+/// The methods are called by threads that serve connections, between reading a request and writing its
+/// answer. They must not block on I/O or on a lock that is held for long, because the thread serves no other
+/// connection meanwhile. They must not panic. The time never goes back for one caller, but other threads may
+/// be slightly ahead.
 pub trait SessionStore: Send + Sync {
-    /// Stores `session` under `id` for `timeout_ms`, unless there is one already.
+    /// Stores `session` under `id` for `timeout_ms`, unless the id is already stored.
     fn add(&self, now: Time, id: SessionId<'_>, session: &[u8], timeout_ms: u32) -> AddOutcome;
 
-    /// Appends the session under `id` to `out`; whether there is one.
+    /// Appends the session under `id` to `out`, and returns whether it exists.
     fn get(&self, now: Time, id: SessionId<'_>, out: &mut Vec<u8>) -> bool;
 
-    /// Removes the session under `id`; whether there was one.
+    /// Removes the session under `id`, and returns whether it existed.
     fn remove(&self, now: Time, id: SessionId<'_>) -> bool;
 
-    /// Whether there is a session under `id`.
+    /// Whether a session exists under `id`.
     fn have(&self, now: Time, id: SessionId<'_>) -> bool;
 
-    /// A hint that these sessions are about to be asked for, from who has read several requests at once.
+    /// A hint that these sessions are about to be requested.
     ///
-    /// Pays where there are two or more. It changes nothing but the time that the operations take.
+    /// It is worthwhile for two or more ids. It affects only the time that later operations take.
     fn prefetch(&self, _ids: &[SessionId<'_>]) {}
 
-    /// Gives back the memory of sessions that have expired, of as many as take no long time.
+    /// Frees the memory of some expired sessions, within a short time.
     ///
-    /// To be called again at the time that it names, by any thread. What was added since may expire before
-    /// that time; it is not found any more, only its memory is given back a little late.
+    /// Any thread should call it again at the time it returns. Sessions added later may expire before that
+    /// time; they are no longer found, and their memory is freed a little late.
     fn expire(&self, now: Time) -> ExpiryStep;
 
-    /// What is stored, after a step as that of [`SessionStore::expire`].
+    /// The counters, after an expiry pass as in [`SessionStore::expire`].
     fn totals(&self, now: Time) -> SessionTotals;
 }
 
-/// What a step of expiry did.
+/// The result of an expiry pass.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ExpiryStep {
-    /// Sessions removed.
+    /// The number of sessions removed.
     pub sessions: usize,
-    /// When there is more to do. Not later than the time given, if expired sessions are left: then serve who
-    /// is waiting, and come again. `None` if nothing is stored.
+    /// When to run the next pass. If expired sessions are left, it is not later than the given time: serve
+    /// other work, then run again. `None` if nothing is stored.
     pub next: Option<Time>,
 }

@@ -1,13 +1,14 @@
-//! Corruption: why a stream of frames can't be read on.
+//! Errors that end the decoding of a stream of frames.
 //!
-//! Every variant about a header says only what the bytes up to the first wrong one say, so that the same
-//! stream gives the same corruption however it was cut on its way.
+//! A variant about a header depends only on the bytes up to the first wrong one. The same stream therefore
+//! gives the same error however it was split in transit.
 
 use crate::limits::FRAME_HEADER_BYTES;
 use crate::wire::frame::Direction;
 use thiserror::Error;
 
-/// Why a stream of frames can't be read on. The peer's fault, always; the connection is of no more use.
+/// Why a stream of frames cannot be decoded any further. The peer is always at fault, and the connection must
+/// be closed.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum DecodeError {
     /// Bytes 0 and 1: not version 0x0011 of the protocol.
@@ -15,28 +16,28 @@ pub enum DecodeError {
     Version {
         /// The offset of the first of the two bytes that is wrong.
         offset: usize,
-        /// What came there.
+        /// The byte received at that offset.
         byte: u8,
     },
-    /// Byte 4: neither request nor response.
+    /// Byte 4: neither 0 (request) nor 1 (response).
     #[error("is_response is {value}, not 0 or 1")]
     IsResponse {
-        /// What came.
+        /// The byte received instead of 0 or 1.
         value: u8,
     },
-    /// Byte 4: a response where only requests may come, or the other way round. On a link it shows at byte 9
-    /// or 10, since the link's own operations may go both ways.
-    #[error("a {} came the wrong way", if *direction == Direction::Request { "request" } else { "response" })]
+    /// Byte 4: a response where only requests are allowed, or a request where only responses are. On a link
+    /// it is detected at byte 9 or 10, since the link's own operations may go both ways.
+    #[error("a {} in the wrong direction", if *direction == Direction::Request { "request" } else { "response" })]
     Direction {
-        /// What came.
+        /// The direction that the frame states.
         direction: Direction,
-        /// The offset of the byte that left no other reading.
+        /// The offset of the byte that rules out every valid reading.
         offset: usize,
     },
-    /// Byte 9: a class that does not exist, or not at the sender's patch level.
+    /// Byte 9: a class that does not exist, or does not exist at the sender's patch level.
     #[error("class {class} is unknown at patch level {patch_level}")]
     Class {
-        /// What came.
+        /// The class number in the frame.
         class: u8,
         /// The sender's patch level.
         patch_level: u16,
@@ -44,52 +45,52 @@ pub enum DecodeError {
     /// Byte 10: an operation that the class does not have.
     #[error("class {class} has no operation {operation}")]
     Operation {
-        /// The class.
+        /// The class number in the frame.
         class: u8,
-        /// What came.
+        /// The operation number in the frame.
         operation: u8,
     },
-    /// A frame that should continue a message differs from its first one.
-    #[error("a message continues with another {field}")]
+    /// A frame that should continue a message differs from its first frame.
+    #[error("continuation frame has a different {field}")]
     Continuation {
-        /// The field that differs.
+        /// The name of the field that differs.
         field: &'static str,
         /// The offset of the first byte that differs.
         offset: usize,
     },
-    /// Byte 11: neither complete nor incomplete.
+    /// Byte 11: neither 0 (more frames follow) nor 1 (last frame).
     #[error("complete is {value}, not 0 or 1")]
     Complete {
-        /// What came.
+        /// The byte received instead of 0 or 1.
         value: u8,
     },
     /// Byte 11: more frames are announced than a message may have.
     #[error("a message of more than {frames_max} frames")]
     TooManyFrames {
-        /// The most that such a message may have.
+        /// The maximum for a message of this operation.
         frames_max: usize,
     },
     /// Bytes 12 and 13: more than 2048 bytes of data.
     #[error("a frame with more than 2048 bytes of data")]
     LongFrame {
-        /// The offset of the byte that made it too long.
+        /// The offset of the byte that makes the length exceed the limit.
         offset: usize,
     },
-    /// Byte 12: less than 2048 bytes of data, though the message goes on.
+    /// Byte 12: fewer than 2048 bytes of data, although more frames follow.
     #[error("an incomplete frame with less than 2048 bytes of data")]
     ShortFrame,
-    /// The data of a message is not what its operation takes.
+    /// The data of a message does not match its operation.
     #[error("{operation}: {problem}")]
     Data {
-        /// The operation.
+        /// The name of the operation, such as `GET`.
         operation: &'static str,
-        /// What is wrong with the data.
+        /// The defect in the data, for the log.
         problem: &'static str,
     },
 }
 
 impl DecodeError {
-    /// The offset in the frame of the byte that shows it: the first that leaves no right reading.
+    /// The offset in the frame of the first byte that rules out every valid reading.
     #[must_use]
     pub const fn offset(&self) -> usize {
         match self {

@@ -1,25 +1,25 @@
-//! The first byte of a connection, which tells the protocols apart.
+//! Detection of a connection's protocol by its first byte.
 
 use std::fmt;
 
-/// The first byte of every handshake of TLS: the type of its record.
+/// The first byte of every TLS handshake: the type of its record.
 pub const TLS_FIRST_BYTE: u8 = 0x16;
 
-/// What a connection begins with.
+/// The protocol of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Protocol {
-    /// 0x00: frames, of whatever class.
+    /// 0x00: frames of any class.
     Frames,
-    /// A lower-case letter: the three-line text protocol.
+    /// A lower-case letter: the three-line protocol of locks.
     Text,
-    /// 0x16: a handshake of TLS.
+    /// 0x16: a TLS handshake, as a client sends it first.
     Tls,
-    /// Anything else is none of ours.
+    /// Any other byte: none of our protocols.
     Unknown(u8),
 }
 
 impl Protocol {
-    /// What a connection is that begins with `first`.
+    /// The protocol of a connection whose first byte is `first`.
     #[must_use]
     pub const fn detect(first: u8) -> Self {
         match first {
@@ -34,10 +34,10 @@ impl Protocol {
 impl fmt::Display for Protocol {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Frames => f.write_str("frames of distcache"),
-            Self::Text => f.write_str("the text protocol"),
-            Self::Tls => f.write_str("a handshake of TLS"),
-            Self::Unknown(byte) => write!(f, "byte 0x{byte:02x}, which no protocol here begins with"),
+            Self::Frames => f.write_str("distcache frames"),
+            Self::Text => f.write_str("a line-protocol request"),
+            Self::Tls => f.write_str("a TLS handshake"),
+            Self::Unknown(byte) => write!(f, "byte 0x{byte:02x}, which starts no known protocol"),
         }
     }
 }
@@ -47,8 +47,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_first_byte_tells_the_protocol() {
-        for (byte, opening) in [
+    fn first_byte_selects_protocol() {
+        for (byte, protocol) in [
             (0x00, Protocol::Frames),
             (0x16, Protocol::Tls),
             (b'a', Protocol::Text),
@@ -57,9 +57,9 @@ mod tests {
             (0x01, Protocol::Unknown(1)),
             (0x80, Protocol::Unknown(0x80)),
         ] {
-            assert_eq!(Protocol::detect(byte), opening);
+            assert_eq!(Protocol::detect(byte), protocol);
         }
         let text = Protocol::detect(0x80).to_string();
-        assert_eq!(text, "byte 0x80, which no protocol here begins with");
+        assert_eq!(text, "byte 0x80, which starts no known protocol");
     }
 }

@@ -1,4 +1,4 @@
-//! Frames: the 14 bytes before every piece of a message.
+//! Frames: a header of 14 bytes and a piece of a message.
 //!
 //! | offset | bytes | field |
 //! |---|---|---|
@@ -11,8 +11,8 @@
 //! | 12 | 2 | length of the data, at most 2048 |
 //! | 14 | | data |
 //!
-//! Numbers are big-endian. The format is that of distcache 1.x, which sends patch level 0 and knows
-//! class 0 only; we send 1. A wrong byte is reported when it arrives, not when the header is whole.
+//! Numbers are big-endian. The format is that of distcache 1.x, which sends patch level 0 and implements
+//! class 0 only; we send 1. A wrong byte is reported when it arrives, before the header is complete.
 //!
 //! Nothing here panics.
 
@@ -23,43 +23,44 @@ pub use crate::wire::operation::{LinkOperation, LockOperation, Operation, Sessio
 
 /// The version of the protocol, the upper half of the protocol level.
 pub const VERSION: u16 = 0x0011;
-/// The patch level we send: 1, which says that classes 1 and 2 are understood.
+/// The patch level that we send. Level 1 means that classes 1 and 2 are understood.
 pub const PATCH_LEVEL: u16 = 1;
 
-/// The first byte of the length of a full frame; the second is 0.
+/// The high byte of a full frame's length; the low byte is 0.
 const FULL_HIGH: u8 = (FRAME_DATA_BYTES_MAX >> 8) as u8;
-const _: () = assert!(FRAME_DATA_BYTES_MAX == (FULL_HIGH as usize) << 8, "the second byte is 0");
+const _: () = assert!(FRAME_DATA_BYTES_MAX == (FULL_HIGH as usize) << 8, "the low byte is 0");
 
 /// The header of a frame.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct FrameHeader {
-    /// What all frames of the message share.
+    /// The fields that all frames of the message share.
     pub head: MessageHead,
     /// Whether this is the last frame of the message.
     pub complete: bool,
-    /// Bytes of data behind the header.
+    /// Bytes of data after the header, at most 2048.
     pub data_len: u16,
 }
 
 impl FrameHeader {
-    /// Reads a header from the start of `input`. `Ok(None)`: it is not whole yet, and right so far.
+    /// Parses a header at the start of `input`. `Ok(None)`: it is incomplete, and valid so far.
     ///
     /// # Errors
-    /// [`DecodeError`] as soon as one byte that is there can't be right, however few they are.
+    /// [`DecodeError`] as soon as one received byte cannot be valid, however few bytes there are.
     pub fn parse(input: &[u8], expected: &Expected) -> Result<Option<Self>, DecodeError> {
         Self::check(input, expected)
     }
 
-    /// Reads a header that is whole and right; else `None`, and [`parse`](Self::parse) says why.
+    /// Parses a header that is complete and valid. Otherwise `None`, and [`parse`](Self::parse) gives the
+    /// reason.
     ///
-    /// The same checks, compiled for a known length and without a corruption to carry along.
+    /// The checks are the same, but compiled for a known length and without an error value to carry.
     #[inline]
     pub(super) fn parse_right(input: &[u8], expected: &Expected) -> Option<Self> {
         let whole = input.first_chunk::<FRAME_HEADER_BYTES>()?;
         Self::check(whole, expected).ok().flatten()
     }
 
-    /// Writes the header.
+    /// Encodes the header as its 14 bytes.
     #[inline]
     #[must_use]
     pub const fn to_bytes(self) -> [u8; FRAME_HEADER_BYTES] {
@@ -72,7 +73,7 @@ impl FrameHeader {
         [v0, v1, p0, p1, is_response, u0, u1, u2, u3, class, number, self.complete as u8, l0, l1]
     }
 
-    /// Checks field by field in the order of the bytes, as far as they came.
+    /// Checks the fields in byte order, as far as bytes were received.
     #[inline(always)]
     fn check(input: &[u8], expected: &Expected) -> Result<Option<Self>, DecodeError> {
         let Some(patch_level) = check_level(input, expected)? else { return Ok(None) };
@@ -87,29 +88,29 @@ impl FrameHeader {
     }
 }
 
-/// What every frame of a message has in common.
+/// The fields that all frames of a message share.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct MessageHead {
-    /// The sender's patch level. Frames of one message may differ in it, but none of class 1 or 2 has 0; this
-    /// is the first one's.
+    /// The sender's patch level. The frames of a message may differ in it, but it is never 0 in class 1 or 2.
+    /// This is the first frame's.
     pub patch_level: u16,
-    /// Request or response.
+    /// Whether it is a request or a response.
     pub direction: Direction,
-    /// Pairs a response with its request.
+    /// Matches a response to its request.
     pub uid: u32,
-    /// What is asked or answered.
+    /// Class and number of the operation.
     pub operation: Operation,
 }
 
 impl MessageHead {
-    /// The head of a request of ours.
+    /// The head of a request that we send.
     #[inline]
     #[must_use]
     pub const fn request(uid: u32, operation: Operation) -> Self {
         Self { patch_level: PATCH_LEVEL, direction: Direction::Request, uid, operation }
     }
 
-    /// The head of our response to a request with this head.
+    /// The head of our response to a request that has this head.
     #[inline]
     #[must_use]
     pub const fn response(self) -> Self {
@@ -117,17 +118,17 @@ impl MessageHead {
     }
 }
 
-/// Which way a message goes.
+/// The direction of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Direction {
-    /// From who asks to who answers.
+    /// From the requester to the responder.
     Request = 0,
-    /// Back.
+    /// From the responder to the requester.
     Response = 1,
 }
 
 impl Direction {
-    /// The other way.
+    /// The direction opposite to this one.
     #[must_use]
     pub const fn opposite(self) -> Self {
         match self {
@@ -137,19 +138,18 @@ impl Direction {
     }
 }
 
-/// What the next frame of a stream must agree with.
+/// The constraints that the next frame of a stream must satisfy.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct Expected {
-    /// The only direction that may come, if only one may.
+    /// The only direction allowed; `None` allows both.
     pub direction: Option<Direction>,
-    /// Whether the link's own operations that the server too may ask for (PING, GOAWAY) are excepted
-    /// from `direction`.
+    /// Whether PING and GOAWAY, which the server may also send as requests, are exempt from `direction`.
     pub link: bool,
-    /// Whether messages are requests, no longer than those of their operation may be.
+    /// Whether the stream carries requests only, whose length is limited by their operation.
     pub requests: bool,
-    /// The head of the message that the frame continues, if it does.
+    /// The head of the message that the frame continues, if any.
     pub continues: Option<MessageHead>,
-    /// Frames of that message that came before.
+    /// The number of frames of that message already received.
     pub frames: usize,
 }
 
@@ -163,18 +163,19 @@ impl Expected {
 /// Bytes 0 to 3.
 #[inline(always)]
 fn check_level(input: &[u8], expected: &Expected) -> Result<Option<u16>, DecodeError> {
-    for (offset, right) in VERSION.to_be_bytes().into_iter().enumerate() {
+    for (offset, valid) in VERSION.to_be_bytes().into_iter().enumerate() {
         match input.get(offset) {
-            Some(byte) if *byte == right => {}
+            Some(byte) if *byte == valid => {}
             Some(byte) => return Err(DecodeError::Version { offset, byte: *byte }),
             None => return Ok(None),
         }
     }
     let Some(level) = input.get(2..4) else { return Ok(None) };
     let patch_level = u16::from_be_bytes([level[0], level[1]]);
-    let ours = expected.continues.is_some_and(|first| !matches!(first.operation, Operation::Session(_)));
-    if ours && patch_level == 0 {
-        // The class is known from the first frame, so it need not come to be wrong.
+    let is_extension =
+        expected.continues.is_some_and(|first| !matches!(first.operation, Operation::Session(_)));
+    if is_extension && patch_level == 0 {
+        // The class is known from the first frame, so the error is detected before byte 9 arrives.
         return Err(DecodeError::Continuation { field: "patch level", offset: 3 });
     }
     Ok(Some(patch_level))
@@ -194,7 +195,7 @@ fn check_direction(
         Some(value) => return Err(DecodeError::IsResponse { value: *value }),
     };
     if let Some(first) = &expected.continues {
-        // The first frame's was right, so only another is wrong.
+        // The first frame's direction was checked, so only a different one is an error.
         if first.direction != direction {
             return Err(DecodeError::Continuation { field: "is_response", offset: 4 });
         }
@@ -208,10 +209,13 @@ fn check_direction(
 #[inline(always)]
 fn check_uid(input: &[u8], expected: &Expected) -> Result<Option<u32>, DecodeError> {
     if let Some(first) = &expected.continues {
-        let differs =
-            input.iter().skip(5).zip(first.uid.to_be_bytes()).position(|(came, right)| *came != right);
-        if let Some(place) = differs {
-            return Err(DecodeError::Continuation { field: "uid", offset: 5 + place });
+        let differs = input
+            .iter()
+            .skip(5)
+            .zip(first.uid.to_be_bytes())
+            .position(|(actual, expected)| *actual != expected);
+        if let Some(index) = differs {
+            return Err(DecodeError::Continuation { field: "uid", offset: 5 + index });
         }
     }
     Ok(input.get(5..9).map(|uid| u32::from_be_bytes([uid[0], uid[1], uid[2], uid[3]])))
@@ -263,7 +267,7 @@ fn check_complete(
         Some(0) => {
             let frames_max =
                 if expected.requests { operation.request_frames_max() } else { operation.frames_max() };
-            // One more is announced than came.
+            // This frame announces another one after it.
             if expected.frames + 1 < frames_max {
                 Ok(Some(false))
             } else {
@@ -299,7 +303,7 @@ mod tests {
 
     /// A GET with 32 bytes of data.
     const REQUEST: [u8; 14] = [0, 0x11, 0, 1, 0, 0x01, 0x02, 0x03, 0x04, 0, 1, 1, 0, 32];
-    /// The first frame of a long answer of an original server.
+    /// The first frame of a long answer of a distcache 1.x server.
     const LONG: [u8; 14] = [0, 0x11, 0, 0, 1, 0xff, 0xfe, 0xfd, 0xfc, 0, 1, 0, 8, 0];
     /// The first frame of a CLAIM, sent at patch level 0x0203.
     const CLAIM: [u8; 14] = [0, 0x11, 2, 3, 0, 0, 0, 0, 0, 2, 1, 0, 8, 0];
@@ -316,7 +320,7 @@ mod tests {
     }
 
     #[test]
-    fn headers_are_these_bytes() {
+    fn header_bytes_round_trip() {
         let request = MessageHead::request(0x0102_0304, GET);
         let response = MessageHead { uid: 0xfffe_fdfc, patch_level: 0, ..request.response() };
         let claim = MessageHead {
@@ -338,7 +342,7 @@ mod tests {
     }
 
     #[test]
-    fn each_wrong_field_has_its_name() {
+    fn wrong_field_error_names_field() {
         let cases = [
             (with(REQUEST, 0, 0x47), "byte 0 is 0x47: not version 0x0011"),
             (with(REQUEST, 1, 0x10), "byte 1 is 0x10: not version 0x0011"),
@@ -360,7 +364,7 @@ mod tests {
     }
 
     #[test]
-    fn a_frame_that_continues_agrees_with_the_first() {
+    fn continuation_frame_must_match_first() {
         let first = fresh(&LONG).unwrap().unwrap().head;
         let expected = Expected { continues: Some(first), frames: 1, ..Expected::default() };
         let cases = [
@@ -372,28 +376,28 @@ mod tests {
             (10, 2, "operation"),
         ];
         for (offset, byte, field) in cases {
-            let corruption = FrameHeader::parse(&with(LONG, offset, byte), &expected);
-            assert_eq!(corruption, Err(DecodeError::Continuation { field, offset }));
+            let error = FrameHeader::parse(&with(LONG, offset, byte), &expected);
+            assert_eq!(error, Err(DecodeError::Continuation { field, offset }));
         }
         let other_patch_level = with(LONG, 3, 7);
         assert!(
             FrameHeader::parse(&other_patch_level, &expected).is_ok(),
-            "it is not among the fields shared"
+            "frames do not share the patch level"
         );
         let other_class = with(other_patch_level, 9, 2);
-        let corruption = FrameHeader::parse(&other_class, &expected);
-        assert_eq!(corruption, Err(DecodeError::Continuation { field: "class", offset: 9 }));
+        let error = FrameHeader::parse(&other_class, &expected);
+        assert_eq!(error, Err(DecodeError::Continuation { field: "class", offset: 9 }));
         let first = fresh(&CLAIM).unwrap().unwrap().head;
         let claims = Expected { continues: Some(first), frames: 1, ..Expected::default() };
-        let corruption = FrameHeader::parse(&with(with(CLAIM, 2, 0), 3, 0)[..4], &claims);
-        assert_eq!(corruption, Err(DecodeError::Continuation { field: "patch level", offset: 3 }));
-        // The class is the first to be wrong, though no such operation exists in it either.
-        let corruption = FrameHeader::parse(&with(other_class, 10, 9), &expected);
-        assert_eq!(corruption, Err(DecodeError::Continuation { field: "class", offset: 9 }));
+        let error = FrameHeader::parse(&with(with(CLAIM, 2, 0), 3, 0)[..4], &claims);
+        assert_eq!(error, Err(DecodeError::Continuation { field: "patch level", offset: 3 }));
+        // The class is wrong first, although that class has no such operation either.
+        let error = FrameHeader::parse(&with(other_class, 10, 9), &expected);
+        assert_eq!(error, Err(DecodeError::Continuation { field: "class", offset: 9 }));
     }
 
     #[test]
-    fn the_last_frame_allowed_does_not_announce_another() {
+    fn last_allowed_frame_must_be_complete() {
         for (bytes, frames_max) in [(LONG, 16), (CLAIM, 4096)] {
             let first = fresh(&bytes).unwrap().unwrap().head;
             let mut expected =
@@ -401,35 +405,35 @@ mod tests {
             assert!(FrameHeader::parse(&bytes, &expected).is_ok());
             expected.frames += 1;
             assert_eq!(FrameHeader::parse(&bytes[..11], &expected), Ok(None));
-            let corruption = FrameHeader::parse(&bytes[..12], &expected);
-            assert_eq!(corruption, Err(DecodeError::TooManyFrames { frames_max }));
+            let error = FrameHeader::parse(&bytes[..12], &expected);
+            assert_eq!(error, Err(DecodeError::TooManyFrames { frames_max }));
             assert!(FrameHeader::parse(&with(bytes, 11, 1), &expected).is_ok());
         }
     }
 
     #[test]
-    fn the_wrong_way_is_seen_at_byte_four() {
+    fn wrong_direction_is_detected_at_byte_four() {
         for (bytes, only) in [(REQUEST, Direction::Response), (LONG, Direction::Request)] {
             let expected = Expected { direction: Some(only), ..Expected::default() };
             assert_eq!(FrameHeader::parse(&bytes[..4], &expected), Ok(None));
-            let corruption = DecodeError::Direction { direction: only.opposite(), offset: 4 };
-            assert_eq!(FrameHeader::parse(&bytes[..5], &expected), Err(corruption));
+            let error = DecodeError::Direction { direction: only.opposite(), offset: 4 };
+            assert_eq!(FrameHeader::parse(&bytes[..5], &expected), Err(error));
         }
     }
 
     #[test]
-    fn on_a_link_ping_and_goaway_go_both_ways() {
+    fn ping_and_goaway_go_both_ways_on_a_link() {
         let expected = Expected { direction: Some(Direction::Response), link: true, ..Expected::default() };
-        let wrong_way = |bytes: [u8; 14], offset: usize| {
+        let assert_misdirected = |bytes: [u8; 14], offset: usize| {
             let direction = Direction::Request;
             assert_eq!(FrameHeader::parse(&bytes[..offset], &expected), Ok(None));
-            let corruption = FrameHeader::parse(&bytes[..=offset], &expected).unwrap_err();
-            assert_eq!(corruption, DecodeError::Direction { direction, offset });
-            assert_eq!(corruption.to_string(), "a request came the wrong way");
+            let error = FrameHeader::parse(&bytes[..=offset], &expected).unwrap_err();
+            assert_eq!(error, DecodeError::Direction { direction, offset });
+            assert_eq!(error.to_string(), "a request in the wrong direction");
         };
-        wrong_way(with(REQUEST, 3, 0), 4);
-        wrong_way(REQUEST, 9);
-        wrong_way(CLAIM, 10);
+        assert_misdirected(with(REQUEST, 3, 0), 4);
+        assert_misdirected(REQUEST, 9);
+        assert_misdirected(CLAIM, 10);
         for operation in [LinkOperation::Ping, LinkOperation::GoAway] {
             let bytes = with(CLAIM, 10, operation as u8);
             assert!(FrameHeader::parse(&bytes, &expected).unwrap().is_some());

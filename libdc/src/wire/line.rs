@@ -1,11 +1,11 @@
-//! The text protocol of locks: three lines a request, one line an answer.
+//! The line protocol of locks: three lines for a request, one line for an answer.
 //!
 //! ```text
 //! command \n key \n argument \n          ok … \n
 //! ```
 //!
 //! The format is that of dflockd 1.10. A line has at most 256 bytes of UTF-8 without its newline; a carriage
-//! return before that is dropped. Times are whole seconds.
+//! return before the newline is dropped. Times are whole seconds.
 //!
 //! | command | argument | answers |
 //! |---|---|---|
@@ -16,12 +16,12 @@
 //! | `n` renew | TOKEN \[lease\] | `ok SECONDS`, `error` |
 //! | `sl`, `se` | as `l`, `e`, with the limit before the lease | the same |
 //! | `sw`, `sr`, `sn` | as `w`, `r`, `n` | the same |
-//! | `auth` | the token | `ok`, `error_auth` |
+//! | `auth` | the auth token | `ok`, `error_auth` |
 //! | `stats` | ignored | `ok JSON` |
 //! | `ping` | ignored | `ok` |
 //!
-//! What is a request but makes no sense is answered `error`, and the connection goes on; a line that is too long
-//! ends it. Nothing here panics.
+//! A request that is complete but invalid is answered `error`, and the connection stays open. A line that is
+//! too long ends it. Nothing here panics.
 
 use crate::id::{Grant, LockKey, Token};
 use crate::limits::{LINE_BYTES_MAX, LOCK_MS_MAX};
@@ -29,7 +29,7 @@ use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
 use std::io::Write;
 use thiserror::Error;
 
-/// A line that is longer than a line may be. The connection is of no more use.
+/// A line exceeds the maximum length. The connection must be closed.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[error("a line of more than {LINE_BYTES_MAX} bytes")]
 pub struct LineTooLong;
@@ -37,19 +37,19 @@ pub struct LineTooLong;
 /// The three lines of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RequestLines<'a> {
-    /// The first.
+    /// The first line, without its newline.
     pub command: &'a [u8],
-    /// The second.
+    /// The second line, without its newline.
     pub key: &'a [u8],
-    /// The third.
+    /// The third line, without its newline.
     pub argument: &'a [u8],
 }
 
 impl<'a> RequestLines<'a> {
-    /// The next three lines of `input`, which moves past them. `Ok(None)`: they are not whole yet.
+    /// The next three lines of `input`, which advances past them. `Ok(None)`: they are incomplete.
     ///
     /// # Errors
-    /// [`LineTooLong`] when the byte that makes a line too long is there, newline or not.
+    /// [`LineTooLong`] as soon as the byte that exceeds the limit is received, even without a newline.
     #[inline]
     pub fn next(input: &mut &'a [u8]) -> Result<Option<Self>, LineTooLong> {
         let mut rest = *input;
@@ -61,29 +61,29 @@ impl<'a> RequestLines<'a> {
     }
 }
 
-/// What a request of the text protocol asks, whatever else is in it.
+/// The command of a request in the line protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum LineCommand {
-    /// `l`, `sl`
+    /// `l` or `sl`: acquire a lock
     Lock,
-    /// `e`, `se`
+    /// `e` or `se`: join the queue
     Enqueue,
-    /// `w`, `sw`
+    /// `w` or `sw`: wait in the queue
     Wait,
-    /// `r`, `sr`
+    /// `r` or `sr`: release a lock
     Release,
-    /// `n`, `sn`
+    /// `n` or `sn`: renew a lease
     Renew,
-    /// `auth`
+    /// `auth`: present the auth token
     Auth,
-    /// `stats`
+    /// `stats`: request the state of the table
     Stats,
-    /// `ping`
+    /// `ping`: check that the server answers
     Ping,
 }
 
 impl LineCommand {
-    /// All of them.
+    /// All commands, in the order of the table above.
     pub const ALL: [Self; 8] = [
         Self::Lock,
         Self::Enqueue,
@@ -95,7 +95,7 @@ impl LineCommand {
         Self::Ping,
     ];
 
-    /// The command that the first line of a request names, and whether it is that of a semaphore.
+    /// The command in the first line of a request, and whether it is a semaphore's.
     #[inline]
     #[must_use]
     pub const fn read(line: &[u8]) -> Option<(Self, bool)> {
@@ -117,7 +117,7 @@ impl LineCommand {
         })
     }
 
-    /// Its name for people, as the documents write it.
+    /// The name that documents use, such as `enqueue`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -133,22 +133,22 @@ impl LineCommand {
     }
 }
 
-/// A request of the text protocol that makes sense.
+/// A valid request of the line protocol.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub enum LineRequest<'a> {
-    /// About a lock, or the state of all.
+    /// A request about a lock, or for the state of the table.
     Lock(LockAction<'a>),
-    /// The token of authentication.
+    /// An attempt to authenticate the connection.
     Auth {
-        /// As it was offered.
+        /// The auth token as received.
         token: &'a [u8],
     },
-    /// Are you there?
+    /// A check that the server answers.
     Ping,
 }
 
 impl<'a> LineRequest<'a> {
-    /// What the lines ask; `None` is nothing that makes sense, to be answered `error`.
+    /// Parses the lines. `None` if the request is invalid; it must be answered `error`.
     #[must_use]
     pub fn parse(lines: &RequestLines<'a>) -> Option<Self> {
         let (command, semaphore) = LineCommand::read(lines.command)?;
@@ -200,7 +200,12 @@ impl<'a> LineRequest<'a> {
             }
         };
         let lease_ms = lease.map_or(Some(0), lease_milliseconds)?;
-        Some(LockAction::Acquire { key, limit: places(limit)?, timeout_ms: milliseconds(timeout)?, lease_ms })
+        Some(LockAction::Acquire {
+            key,
+            limit: holder_limit(limit)?,
+            timeout_ms: milliseconds(timeout)?,
+            lease_ms,
+        })
     }
 
     fn enqueue(lines: &RequestLines<'a>, semaphore: bool) -> Option<LockAction<'a>> {
@@ -223,11 +228,11 @@ impl<'a> LineRequest<'a> {
             }
         };
         let lease_ms = lease.map_or(Some(0), lease_milliseconds)?;
-        Some(LockAction::Enqueue { key, limit: places(limit)?, lease_ms })
+        Some(LockAction::Enqueue { key, limit: holder_limit(limit)?, lease_ms })
     }
 }
 
-/// Without what is secret.
+/// Omits the auth token.
 impl std::fmt::Debug for LineRequest<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         match self {
@@ -239,7 +244,7 @@ impl std::fmt::Debug for LineRequest<'_> {
 }
 
 impl<'a> RequestLines<'a> {
-    /// The command, if there is such a command; the rest may be wrong.
+    /// The command, if it exists; the other lines may be invalid.
     #[must_use]
     pub const fn known_command(&self) -> Option<LineCommand> {
         match LineCommand::read(self.command) {
@@ -254,7 +259,7 @@ impl<'a> RequestLines<'a> {
 }
 
 impl<'a> LockAnswer<'a> {
-    /// Reads the answer in a line, with or without its newline; `None` if it is none of this protocol.
+    /// Parses a line, with or without its newline. `None` if it is not an answer of this protocol.
     #[must_use]
     pub fn parse_line(line: &'a [u8]) -> Option<Self> {
         let line = line.strip_suffix(b"\n").unwrap_or(line);
@@ -277,7 +282,7 @@ impl<'a> LockAnswer<'a> {
         }
     }
 
-    /// Appends the answer as a line.
+    /// Appends the answer as one line.
     pub fn write_line(&self, out: &mut Vec<u8>) {
         match self {
             Self::Status(status) => out.extend_from_slice(status.name().as_bytes()),
@@ -302,7 +307,7 @@ impl<'a> LockAnswer<'a> {
 }
 
 impl LockStatus {
-    /// Appends the status as a line.
+    /// Appends the status as one line.
     pub fn write_line(self, out: &mut Vec<u8>) {
         LockAnswer::Status(self).write_line(out);
     }
@@ -310,10 +315,10 @@ impl LockStatus {
 
 const ONE: &[u8] = b"1";
 
-/// The next line of `input`, which moves past it.
+/// The next line of `input`, which advances past it.
 #[inline]
 fn next_line<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, LineTooLong> {
-    // One more for a carriage return, which is dropped, and one for the newline.
+    // One byte more for a carriage return, which is dropped, and one for the newline.
     let searched = &input[..input.len().min(LINE_BYTES_MAX + 2)];
     let Some(end) = searched.iter().position(|byte| *byte == b'\n') else {
         let too_long = match searched.get(LINE_BYTES_MAX..) {
@@ -331,7 +336,7 @@ fn next_line<'a>(input: &mut &'a [u8]) -> Result<Option<&'a [u8]>, LineTooLong> 
     Ok(Some(line))
 }
 
-/// The words of `argument`, if there are exactly so many.
+/// The words of `argument`, if there are exactly `N`.
 #[inline]
 fn fields<const N: usize>(argument: &[u8]) -> Option<[&[u8]; N]> {
     let mut words = argument.split(u8::is_ascii_whitespace).filter(|word| !word.is_empty());
@@ -346,7 +351,7 @@ fn number(digits: &[u8]) -> Option<u64> {
     std::str::from_utf8(digits).ok()?.parse().ok()
 }
 
-/// Seconds, in milliseconds; those beyond what is reckoned with count as that.
+/// Converts seconds to milliseconds, capped at [`LOCK_MS_MAX`].
 fn milliseconds(seconds: &[u8]) -> Option<u64> {
     Some(number(seconds)?.checked_mul(1000)?.min(LOCK_MS_MAX))
 }
@@ -355,13 +360,13 @@ fn lease_milliseconds(seconds: &[u8]) -> Option<u64> {
     milliseconds(seconds).filter(|ms| *ms > 0)
 }
 
-fn places(limit: &[u8]) -> Option<u32> {
+fn holder_limit(limit: &[u8]) -> Option<u32> {
     u32::try_from(number(limit)?).ok().filter(|limit| *limit > 0)
 }
 
-/// Whole seconds, rounded up: only leases that were not asked for in seconds have a rest.
+/// Whole seconds, rounded up: only a lease that was not requested in seconds has a fraction.
 fn write_seconds(out: &mut Vec<u8>, ms: u64) {
-    // Writing to memory can't fail.
+    // Writing to memory cannot fail.
     write!(out, "{}", ms.div_ceil(1000)).ok();
 }
 
@@ -387,7 +392,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_are_read() {
+    fn requests_are_parsed() {
         let lock =
             |limit, timeout_ms, lease_ms| LockAction::Acquire { key: key(), limit, timeout_ms, lease_ms };
         let enqueue = |limit, lease_ms| LockAction::Enqueue { key: key(), limit, lease_ms };
@@ -425,7 +430,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_nothing() {
+    fn invalid_request_parses_to_none() {
         for text in [
             "zz\nk\n1\n",
             "\nk\n1\n",
@@ -461,12 +466,12 @@ mod tests {
     }
 
     #[test]
-    fn lines_are_cut_only_where_they_end() {
+    fn incomplete_lines_consume_nothing() {
         let text = b"l\nkey\n10\nrest";
         for end in 0..9 {
             let mut input = &text[..end];
             assert_eq!(RequestLines::next(&mut input), Ok(None));
-            assert_eq!(input.len(), end, "nothing is used");
+            assert_eq!(input.len(), end, "nothing is consumed");
         }
         let mut input = &text[..];
         assert_eq!(
@@ -477,7 +482,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_is_too_long_when_byte_257_comes() {
+    fn byte_257_makes_a_line_too_long() {
         for before in ["", "l\n", "l\nk\n"] {
             let line =
                 |length: usize, end: &str| [before.as_bytes(), &vec![b'x'; length], end.as_bytes()].concat();
@@ -495,7 +500,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_lines() {
+    fn answers_are_written_as_lines() {
         let line = |answer: LockAnswer<'_>| {
             let mut out = Vec::new();
             answer.write_line(&mut out);
@@ -512,7 +517,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_are_read_as_they_are_written() {
+    fn answer_lines_round_trip() {
         let grant = Grant { token: token(), lease_ms: 33_000 };
         let mut answers = vec![
             LockAnswer::Grant { status: LockStatus::Ok, grant },
@@ -536,7 +541,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_of_authentication_is_not_printed() {
+    fn debug_output_omits_auth_token() {
         assert_eq!(format!("{:?}", parse("auth\n_\ns3cret\n")), "Some(Auth)");
     }
 }

@@ -1,18 +1,19 @@
 //! The payloads of class 2: the link between an agent and its server.
 //!
-//! | operation | asked by | data of the request | data of the response |
+//! | operation | requested by | data of the request | data of the response |
 //! |---|---|---|---|
-//! | 0 HELLO | agent | link id 16 bytes, token of authentication str | status u8, grace in ms u32, holders remembered u32 |
+//! | 0 HELLO | agent | link id 16 bytes, auth token str | status u8, grace in ms u32, holders remembered u32
+//! |
 //! | 1 CLAIM | agent | any number of: owner u64, token 16 bytes, key str | a status u8 for each: `ok` or `error` |
 //! | 2 OPEN | agent | none | status u8 |
 //! | 3 PING | either | none | none |
 //! | 4 DETACH | agent | owner u64 | status u8 |
 //! | 5 BYE | agent | none | status u8 |
-//! | 6 GOAWAY | server | none | none comes |
+//! | 6 GOAWAY | server | none | no response |
 //!
-//! `str` is a u16 length and that many bytes; numbers are big-endian; a status is a
-//! [`LockStatus`]. A ping asks whether the other end is there, and overtakes what else is queued. Nothing of
-//! this class is sent to a peer at patch level 0. Nothing here panics.
+//! `str` is a u16 length and that many bytes; numbers are big-endian; a status is a [`LockStatus`]. A PING
+//! checks that the peer is alive, and overtakes other queued messages. No message of this class is sent to a
+//! peer at patch level 0. Nothing here panics.
 
 use crate::id::{LinkId, LockKey, Token};
 use crate::limits::AUTH_TOKEN_BYTES_MAX;
@@ -22,31 +23,32 @@ use crate::wire::lock::{FieldReader, LockStatus, write_str};
 use crate::wire::message::{MessageRef, MessageWriter, write_message};
 use crate::wire::operation::{LinkOperation, Operation};
 
-/// Opens a link, or resumes the one known by its name.
+/// The request that opens a link, or resumes the one with the same id.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct Hello<'a> {
-    /// The link.
+    /// Identifies the link across its connections.
     pub link_id: LinkId,
-    /// The token of authentication; empty where there is none.
+    /// The auth token; empty without authentication.
     pub auth_token: &'a [u8],
 }
 
 impl<'a> Hello<'a> {
-    /// Reads the request.
+    /// Parses the data of the request.
     ///
     /// # Errors
-    /// [`DecodeError::Data`] if the data is not as long as it says, or the token longer than one may be.
+    /// [`DecodeError::Data`] if the data does not have the length that it states, or the token exceeds its
+    /// maximum.
     pub fn parse(data: &'a [u8]) -> Result<Self, DecodeError> {
         let mut rest = FieldReader::new(Operation::Link(LinkOperation::Hello), data);
         let hello = Self { link_id: LinkId::new(rest.array()?), auth_token: rest.str()? };
         rest.end()?;
         if hello.auth_token.len() > AUTH_TOKEN_BYTES_MAX {
-            return Err(rest.problem("the token of authentication is too long"));
+            return Err(rest.problem("the auth token is too long"));
         }
         Ok(hello)
     }
 
-    /// Appends the request.
+    /// Appends the request as a message with this uid.
     pub fn write(&self, uid: u32, out: &mut Vec<u8>) {
         let writer = begin(LinkOperation::Hello, uid, out);
         out.extend_from_slice(&self.link_id.to_bytes());
@@ -64,19 +66,19 @@ impl std::fmt::Debug for Hello<'_> {
 /// The answer to a HELLO.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Welcome {
-    /// `ok`, `error_auth`, or why there is no link.
+    /// `ok` if the link is open; `error_auth` or another error if it was refused.
     pub status: LockStatus,
-    /// How long a broken link's locks wait for it to be resumed, in milliseconds.
+    /// How long the locks of a broken link are kept for it to resume, in milliseconds.
     pub grace_ms: u32,
-    /// How many locks are remembered for this link, which may be claimed.
+    /// The number of locks remembered for this link, which the agent may claim.
     pub remembered: u32,
 }
 
 impl Welcome {
-    /// Reads the answer.
+    /// Parses the data of the answer.
     ///
     /// # Errors
-    /// [`DecodeError::Data`] if it is none.
+    /// [`DecodeError::Data`] if the data is not a valid answer.
     pub fn parse(data: &[u8]) -> Result<Self, DecodeError> {
         let mut rest = FieldReader::new(Operation::Link(LinkOperation::Hello), data);
         let status = LockStatus::from_wire(rest.u8()?).ok_or(rest.problem("an unknown status"))?;
@@ -95,24 +97,24 @@ impl Welcome {
     }
 }
 
-/// One lock that a link's agent says is still held.
+/// A lock that the agent claims is still held.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Claim<'a> {
-    /// By which of the agent's local connections.
+    /// The agent's local connection that holds the lock.
     pub owner: u64,
-    /// What proves it.
+    /// The token from the grant, which proves the claim.
     pub token: Token,
-    /// Which lock.
+    /// The key of the lock.
     pub key: LockKey<'a>,
 }
 
 impl<'a> Claim<'a> {
-    /// Bytes of the longest claim.
+    /// The length of the longest claim, in bytes.
     pub const BYTES_MAX: usize = 8 + Token::BYTES + 2 + crate::limits::LOCK_KEY_BYTES_MAX;
 
-    /// Reads the claims of a request, one by one.
+    /// Parses the claims of a request, one by one.
     ///
-    /// A key that can't be a key is an item without a claim: the answer to it is that it is lost.
+    /// An item with an invalid key yields `None`, which is answered as a lost lock.
     pub fn parse_all(data: &'a [u8]) -> impl Iterator<Item = Result<Option<Self>, DecodeError>> {
         let mut rest = FieldReader::new(Operation::Link(LinkOperation::Claim), data);
         let mut failed = false;
@@ -139,18 +141,18 @@ impl<'a> Claim<'a> {
     }
 }
 
-/// That a local connection of the agent is gone.
+/// Reports that a local connection of the agent has closed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Detach {
-    /// Which.
+    /// The agent's number of that connection.
     pub owner: u64,
 }
 
 impl Detach {
-    /// Reads the request.
+    /// Parses the data of the request.
     ///
     /// # Errors
-    /// [`DecodeError::Data`] if the data is not a number.
+    /// [`DecodeError::Data`] if the data is not a u64.
     pub fn parse(data: &[u8]) -> Result<Self, DecodeError> {
         let mut rest = FieldReader::new(Operation::Link(LinkOperation::Detach), data);
         let detach = Self { owner: rest.u64()? };
@@ -158,7 +160,7 @@ impl Detach {
         Ok(detach)
     }
 
-    /// Appends the request.
+    /// Appends the request as a message with this uid.
     pub fn write(self, uid: u32, out: &mut Vec<u8>) {
         let writer = begin(LinkOperation::Detach, uid, out);
         out.extend_from_slice(&self.owner.to_be_bytes());
@@ -166,15 +168,15 @@ impl Detach {
     }
 }
 
-/// Are you there? Or: I am.
+/// A check that the peer is alive, or the answer to one.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Ping {
-    /// Pairs the answer with the question.
+    /// Matches the answer to the request.
     pub uid: u32,
 }
 
 impl Ping {
-    /// Reads a ping or the answer to one: which of them, the head of the message says.
+    /// Parses a ping or the answer to one; the head of the message says which.
     ///
     /// # Errors
     /// [`DecodeError`] if it carries data.
@@ -186,12 +188,12 @@ impl Ping {
         }
     }
 
-    /// Appends the question.
+    /// Appends the request that checks the peer.
     pub fn write_request(self, out: &mut Vec<u8>) {
         write_message(out, self.request_head(), &[]);
     }
 
-    /// Appends the answer.
+    /// Appends the answer to the request.
     pub fn write_response(self, out: &mut Vec<u8>) {
         write_message(out, self.request_head().response(), &[]);
     }
@@ -216,7 +218,7 @@ mod tests {
     const PING: Ping = Ping { uid: 0xfedc_ba98 };
 
     #[test]
-    fn a_ping_and_its_answer_are_fourteen_bytes() {
+    fn ping_and_answer_bytes_are_fourteen() {
         let mut out = Vec::new();
         PING.write_request(&mut out);
         assert_eq!(out, REQUEST);
@@ -226,7 +228,7 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_is_read_in_both_directions_of_a_link() {
+    fn ping_parses_in_both_directions_of_a_link() {
         for side in [Direction::Request, Direction::Response] {
             let mut reader = MessageReader::link(side);
             for bytes in [REQUEST, RESPONSE] {
@@ -237,14 +239,14 @@ mod tests {
     }
 
     #[test]
-    fn a_ping_with_data_is_corruption() {
+    fn ping_with_data_is_a_decode_error() {
         let head = PING.request_head();
-        let corruption = Ping::parse(&MessageRef { head, data: &[0] }).unwrap_err();
-        assert_eq!(corruption.to_string(), "PING: there is data");
+        let error = Ping::parse(&MessageRef { head, data: &[0] }).unwrap_err();
+        assert_eq!(error.to_string(), "PING: there is data");
     }
 
     #[test]
-    fn hello_and_its_answer_have_these_bytes() {
+    fn hello_and_welcome_bytes_round_trip() {
         let hello = Hello { link_id: LinkId::new([7; 16]), auth_token: b"abc" };
         let data = [&[7; 16][..], &[0, 3], b"abc"].concat();
         let mut out = Vec::new();
@@ -268,7 +270,7 @@ mod tests {
     }
 
     #[test]
-    fn claims_follow_each_other() {
+    fn claims_parse_in_sequence() {
         let claim = |owner, key| Claim { owner, token: Token::new(1, 2), key: LockKey::new(key).unwrap() };
         let mut data = Vec::new();
         claim(5, "a").write(&mut data);
@@ -286,7 +288,7 @@ mod tests {
     }
 
     #[test]
-    fn a_detach_is_a_number() {
+    fn detach_bytes_round_trip() {
         let mut out = Vec::new();
         Detach { owner: 0x0102 }.write(4, &mut out);
         assert_eq!(out, [0, 0x11, 0, 1, 0, 0, 0, 0, 4, 2, 4, 1, 0, 8, 0, 0, 0, 0, 0, 0, 1, 2]);

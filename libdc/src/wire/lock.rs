@@ -1,7 +1,7 @@
-//! The payloads of class 1: locks. Ours alone, for peers at patch level 1 or above.
+//! The payloads of class 1: locks. An extension of this project, for peers at patch level 1 or above.
 //!
-//! Every request begins with `owner u64`: 0 is the connection itself; an agent numbers its local connections. `str`
-//! is a u16 length and that many bytes. Numbers are big-endian, times in milliseconds.
+//! Every request begins with `owner u64`: 0 is the connection itself; an agent numbers its local connections.
+//! `str` is a u16 length and that many bytes. Numbers are big-endian, times are in milliseconds.
 //!
 //! | operation | rest of the request | data of the response |
 //! |---|---|---|
@@ -10,14 +10,14 @@
 //! | 2 WAIT | key str, timeout u64 | status, or a grant |
 //! | 3 RELEASE | key str, token 16 bytes | status |
 //! | 4 RENEW | key str, token 16 bytes, lease u64 | status; if it is `ok`, lease u64 |
-//! | 5 CANCEL | uid u32 of the blocked request to give up | status |
+//! | 5 CANCEL | uid u32 of the blocked request | status |
 //! | 6 STATS | none | the JSON, or a status |
 //!
-//! A status is one byte; a grant is a status (`ok`, `acquired`), token 16 bytes, lease u64. JSON begins with `{`,
-//! which is the number of no status.
+//! A status is one byte. A grant is a status (`ok`, `acquired`), token 16 bytes, lease u64. JSON begins with
+//! `{`, which is not the number of any status.
 //!
-//! A request whose bytes don't add up is a [`DecodeError`]; one that only asks for what can't be (a key with white
-//! space, a limit of 0) is answered `error` and costs nobody a connection. Nothing here panics.
+//! A request whose lengths do not add up is a [`DecodeError`] and ends the connection. A well-formed request
+//! with an invalid value (a key with white space, a limit of 0) is answered `error`. Nothing here panics.
 
 use crate::id::{Grant, LockKey, Token};
 use crate::limits::LOCK_MS_MAX;
@@ -26,76 +26,76 @@ use crate::wire::frame::MessageHead;
 use crate::wire::message::MessageWriter;
 use crate::wire::operation::{LockOperation, Operation};
 
-/// What is asked about a lock. `owner` is 0 for the connection itself.
+/// A request about a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockRequest<'a> {
-    /// For which of the connections behind this one.
+    /// The agent's local connection that sends the request; 0 is the connection itself.
     pub owner: u64,
-    /// What.
+    /// The operation and its parameters.
     pub action: LockAction<'a>,
 }
 
-/// The operations, with what they need. Times are in milliseconds, at most [`LOCK_MS_MAX`]; a lease of 0 is the
-/// server's default.
+/// The operations and their parameters. Times are in milliseconds, at most [`LOCK_MS_MAX`]; a lease of 0
+/// means the server's default.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockAction<'a> {
-    /// Take a lock, or one of the places of a semaphore.
+    /// Acquires a lock, or one of the slots of a semaphore.
     Acquire {
-        /// Which.
+        /// The key of the lock.
         key: LockKey<'a>,
-        /// How many may hold it, at least 1.
+        /// The maximum number of holders, at least 1.
         limit: u32,
-        /// How long to wait for it; 0 is not at all.
+        /// The wait timeout; 0 does not wait.
         timeout_ms: u64,
-        /// How long to hold it.
+        /// The lease, counted from the grant.
         lease_ms: u64,
     },
-    /// Take a place in the queue.
+    /// Joins the queue of a lock.
     Enqueue {
-        /// Of which.
+        /// The key of the lock.
         key: LockKey<'a>,
-        /// How many may hold it, at least 1.
+        /// The maximum number of holders, at least 1.
         limit: u32,
-        /// How long to hold it.
+        /// The lease, counted from the grant.
         lease_ms: u64,
     },
-    /// Wait until the place in the queue is a lock.
+    /// Waits until the position in the queue becomes a lock.
     Wait {
-        /// Which.
+        /// The key of the lock.
         key: LockKey<'a>,
-        /// For how long; 0 is not at all.
+        /// The wait timeout; 0 does not wait.
         timeout_ms: u64,
     },
-    /// Give it back.
+    /// Releases a lock that is held.
     Release {
-        /// Which.
+        /// The key of the lock.
         key: LockKey<'a>,
-        /// What proves that it is held.
+        /// The token from the grant.
         token: Token,
     },
-    /// Hold it for longer.
+    /// Extends the lease of a lock that is held.
     Renew {
-        /// Which.
+        /// The key of the lock.
         key: LockKey<'a>,
-        /// What proves that it is held.
+        /// The token from the grant.
         token: Token,
-        /// How long from now.
+        /// The new lease, counted from now.
         lease_ms: u64,
     },
-    /// Give up a request that is blocked.
+    /// Cancels a request that is blocked.
     Cancel {
-        /// The uid of that request.
+        /// The uid of the blocked request.
         uid: u32,
     },
-    /// Tell the state of the table.
+    /// Requests the state of the table.
     Stats,
 }
 
 impl<'a> LockRequest<'a> {
-    /// Reads a request; the inner error is the status it has to be answered with.
+    /// Parses a request. The inner error is the status to answer.
     ///
     /// # Errors
-    /// [`DecodeError::Data`] if the data is not as long as it says.
+    /// [`DecodeError::Data`] if the data does not have the length that it states.
     #[inline]
     pub fn parse(operation: LockOperation, data: &'a [u8]) -> Result<Result<Self, LockStatus>, DecodeError> {
         let mut rest = FieldReader::new(Operation::Lock(operation), data);
@@ -172,7 +172,7 @@ impl<'a> LockRequest<'a> {
 }
 
 impl LockAction<'_> {
-    /// The operation by which it is asked.
+    /// The operation that carries this action.
     #[must_use]
     pub const fn operation(&self) -> LockOperation {
         match self {
@@ -192,49 +192,49 @@ impl LockAction<'_> {
         matches!(self, Self::Acquire { .. } | Self::Enqueue { .. } | Self::Wait { .. })
     }
 
-    /// Whether the answer may be long in coming.
+    /// Whether the request may wait for its answer.
     #[must_use]
     pub const fn may_block(&self) -> bool {
         matches!(self, Self::Acquire { timeout_ms: 1.., .. } | Self::Wait { timeout_ms: 1.., .. })
     }
 }
 
-/// Every answer about locks that is a word. Its number on the link, its name in the text protocol.
+/// The status of an answer. Its number is used on the link, its name in the line protocol.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum LockStatus {
-    /// It is done, or granted.
+    /// The request succeeded, or the lock was granted.
     Ok = 0,
-    /// ENQUEUE: there was no queue, it is held.
+    /// ENQUEUE: there was no queue, and the lock was granted.
     Acquired = 1,
-    /// ENQUEUE: there is a place in the queue.
+    /// ENQUEUE: the owner has joined the queue.
     Queued = 2,
-    /// The time to wait was over.
+    /// The wait timeout has expired.
     Timeout = 3,
-    /// The request makes no sense, or there is no such lease.
+    /// The request is invalid, or no such lease exists.
     Error = 4,
-    /// There are as many keys as there may be.
+    /// The table has reached its maximum number of keys.
     ErrorMaxLocks = 5,
-    /// As many wait for the key as may.
+    /// The key has reached its maximum number of waiters.
     ErrorMaxWaiters = 6,
-    /// The key has another limit.
+    /// The key exists with a different limit.
     ErrorLimitMismatch = 7,
-    /// ENQUEUE: the owner has a place in this queue.
+    /// ENQUEUE: the owner is already in this queue.
     ErrorAlreadyEnqueued = 8,
-    /// WAIT: the owner has no place in this queue.
+    /// WAIT: the owner is not in this queue.
     ErrorNotEnqueued = 9,
-    /// WAIT: the place had become a lock, and its lease has expired since.
+    /// WAIT: the lock was granted, and its lease has expired since.
     ErrorLeaseExpired = 10,
-    /// The token of authentication is wrong or lacking.
+    /// The auth token is wrong or missing.
     ErrorAuth = 11,
-    /// The agent can't reach the server.
+    /// The agent cannot reach the server.
     ErrorDisconnected = 12,
-    /// The server knows no locks.
+    /// The server does not support locks.
     ErrorUnsupported = 13,
 }
 
 impl LockStatus {
-    /// All of them, by number.
+    /// All statuses, in the order of their numbers.
     pub const ALL: [Self; 14] = [
         Self::Ok,
         Self::Acquired,
@@ -252,25 +252,25 @@ impl LockStatus {
         Self::ErrorUnsupported,
     ];
 
-    /// The status with this number.
+    /// The status with this number, if it exists.
     #[must_use]
     pub fn from_wire(number: u8) -> Option<Self> {
         Self::ALL.get(usize::from(number)).copied()
     }
 
-    /// The status with this name.
+    /// The status with this name, if it exists.
     #[must_use]
     pub fn from_name(name: &[u8]) -> Option<Self> {
         Self::ALL.into_iter().find(|status| status.name().as_bytes() == name)
     }
 
-    /// Whether it is that something was not had: a timeout or an error.
+    /// Whether the request failed: a timeout or an error.
     #[must_use]
     pub const fn is_failure(self) -> bool {
         !matches!(self, Self::Ok | Self::Acquired | Self::Queued)
     }
 
-    /// The word of the text protocol.
+    /// The word that stands for the status in the line protocol.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -295,18 +295,18 @@ impl LockStatus {
 /// An answer about a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockAnswer<'a> {
-    /// A word.
+    /// A status without further data.
     Status(LockStatus),
-    /// It is held: `ok` or `acquired`.
+    /// The lock is held: `ok` or `acquired`.
     Grant {
-        /// Which of the two.
+        /// Either [`LockStatus::Ok`] or [`LockStatus::Acquired`].
         status: LockStatus,
-        /// What is held.
+        /// The token and the lease.
         grant: Grant,
     },
     /// The lease was renewed.
     Renewed {
-        /// For how long from now, in milliseconds.
+        /// The new lease, counted from now, in milliseconds.
         lease_ms: u64,
     },
     /// The state of the table, as JSON.
@@ -314,10 +314,10 @@ pub enum LockAnswer<'a> {
 }
 
 impl<'a> LockAnswer<'a> {
-    /// Reads the answer to a request about `operation`.
+    /// Parses the answer to a request of `operation`.
     ///
     /// # Errors
-    /// [`DecodeError::Data`] if it is no answer to that.
+    /// [`DecodeError::Data`] if the data is not a valid answer to it.
     #[inline]
     pub fn parse(operation: LockOperation, data: &'a [u8]) -> Result<Self, DecodeError> {
         if operation == LockOperation::Stats && data.first() == Some(&b'{') {
@@ -342,7 +342,7 @@ impl<'a> LockAnswer<'a> {
         Ok(answer)
     }
 
-    /// The status that it is, or begins with.
+    /// The status of the answer, which is also its first byte.
     #[must_use]
     pub const fn status(&self) -> LockStatus {
         match self {
@@ -372,7 +372,7 @@ impl<'a> LockAnswer<'a> {
     }
 }
 
-/// The fields of a payload, one after the other.
+/// Reads the fields of a payload, in their order.
 #[derive(Debug)]
 pub struct FieldReader<'a> {
     operation: Operation,
@@ -475,7 +475,8 @@ impl<'a> FieldReader<'a> {
     }
 }
 
-/// Appends a `str`; what is longer than its length can say is cut, which no key or token of ours is.
+/// Appends a `str`. Input beyond the maximum of its length field is cut off; no valid key or token is that
+/// long.
 pub(super) fn write_str(out: &mut Vec<u8>, bytes: &[u8]) {
     let length = u16::try_from(bytes.len()).unwrap_or(u16::MAX);
     out.extend_from_slice(&length.to_be_bytes());
@@ -524,7 +525,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_have_these_bytes() {
+    fn request_bytes_round_trip() {
         for (action, data) in cases() {
             let request = LockRequest { owner: 5, action };
             let operation = action.operation();
@@ -537,7 +538,7 @@ mod tests {
     }
 
     #[test]
-    fn data_that_does_not_add_up_is_corrupt() {
+    fn wrong_data_length_is_a_decode_error() {
         for (action, data) in cases() {
             let operation = action.operation();
             for cut in 0..data.len() {
@@ -549,7 +550,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_is_answered() {
+    fn invalid_value_is_answered_error() {
         let mut no_limit = cases()[0].1.clone();
         no_limit[15] = 0;
         assert_eq!(LockRequest::parse(LockOperation::Acquire, &no_limit), Ok(Err(LockStatus::Error)));
@@ -560,7 +561,7 @@ mod tests {
     }
 
     #[test]
-    fn times_are_bounded() {
+    fn wait_timeout_is_capped_at_maximum() {
         let mut data = cases()[2].1.clone();
         data[12..].fill(0xff);
         let action = LockAction::Wait { key: key(), timeout_ms: LOCK_MS_MAX };
@@ -568,7 +569,7 @@ mod tests {
     }
 
     #[test]
-    fn answers_have_these_bytes() {
+    fn answer_bytes_round_trip() {
         let grant = Grant { token: token(), lease_ms: 7 };
         let lease = [0, 0, 0, 0, 0, 0, 0, 7];
         let cases: [(LockOperation, LockAnswer<'_>, Vec<u8>); 6] = [
@@ -600,7 +601,7 @@ mod tests {
     }
 
     #[test]
-    fn numbers_and_names_are_one_table() {
+    fn status_numbers_and_names_match() {
         for (number, status) in LockStatus::ALL.into_iter().enumerate() {
             assert_eq!(status as usize, number);
             assert_eq!(LockStatus::from_wire(number as u8), Some(status));

@@ -1,7 +1,7 @@
 //! Bytes to messages and back, one file for each format.
 //!
-//! Nothing here panics on what a peer sent, and nothing allocates a length that a peer named: memory
-//! grows with the bytes that came.
+//! Parsing never panics on a peer's input and never allocates a length that a peer named: memory grows with
+//! the bytes received.
 
 pub mod decode_error;
 pub mod detect;

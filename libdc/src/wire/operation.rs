@@ -1,23 +1,23 @@
-//! Operations: what a message is about, bytes 9 and 10 of every frame of it.
+//! Operations: bytes 9 and 10 of every frame of a message.
 //!
-//! Class 0 is that of distcache 1.x. Classes 1 and 2 are ours, and are not sent to a peer at patch level 0,
-//! which would not know them. The numbers are those of the bytes.
+//! Class 0 is that of distcache 1.x. Classes 1 and 2 are extensions of this project and are not sent to a
+//! peer at patch level 0, which does not implement them. The discriminants are the numbers on the wire.
 
 use crate::limits::{FRAME_DATA_BYTES_MAX, LINK_FRAMES_MAX, LINK_REQUEST_BYTES_MAX, SESSION_FRAMES_MAX};
 
-/// What a message is about: bytes 9 and 10 of the header.
+/// Class and number of a message's operation: bytes 9 and 10 of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {
-    /// Class 0.
+    /// Class 0: the session table.
     Session(SessionOperation),
-    /// Class 1.
+    /// Class 1: the lock table.
     Lock(LockOperation),
-    /// Class 2.
+    /// Class 2: the link between agent and server.
     Link(LinkOperation),
 }
 
 impl Operation {
-    /// The operation of class `class` with number `number`; `None` if there is none.
+    /// The operation of class `class` with number `number`; `None` if it does not exist.
     #[must_use]
     pub const fn from_wire(class: u8, number: u8) -> Option<Self> {
         Some(match (class, number) {
@@ -43,7 +43,7 @@ impl Operation {
         })
     }
 
-    /// Class and number.
+    /// The class and the number, as on the wire.
     #[must_use]
     pub const fn to_wire(self) -> (u8, u8) {
         match self {
@@ -53,7 +53,7 @@ impl Operation {
         }
     }
 
-    /// The name, as the documents write it.
+    /// The name that documents use, such as `ADD`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -78,7 +78,7 @@ impl Operation {
         }
     }
 
-    /// Most frames that a message about this operation may have.
+    /// The maximum number of frames of a message with this operation.
     #[must_use]
     pub const fn frames_max(self) -> usize {
         match self {
@@ -87,8 +87,8 @@ impl Operation {
         }
     }
 
-    /// Most frames that a request for this operation may have: there is no use for longer ones, and who takes
-    /// requests from anybody need not gather them.
+    /// The maximum number of frames of a request with this operation. No request needs to be longer, so a
+    /// server need not buffer longer ones.
     #[must_use]
     pub const fn request_frames_max(self) -> usize {
         match self {
@@ -102,51 +102,51 @@ impl Operation {
 /// An operation on a session (class 0).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum SessionOperation {
-    /// Store a session.
+    /// Stores a session under its id.
     Add = 0,
-    /// Fetch a session.
+    /// Returns the session with an id.
     Get = 1,
-    /// Forget a session.
+    /// Removes the session with an id.
     Remove = 2,
-    /// Ask whether a session is there.
+    /// Checks whether a session exists.
     Have = 3,
 }
 
 /// An operation on a lock (class 1).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LockOperation {
-    /// Take a lock, waiting for it.
+    /// Acquires a lock, waiting if necessary.
     Acquire = 0,
-    /// Take a place in the queue of a lock.
+    /// Joins the queue of a lock.
     Enqueue = 1,
-    /// Wait for the place to become the lock.
+    /// Waits until the position in the queue becomes a lock.
     Wait = 2,
-    /// Give a lock back.
+    /// Releases a lock that is held.
     Release = 3,
-    /// Extend a lease.
+    /// Extends the lease of a lock.
     Renew = 4,
-    /// Give up a blocked request.
+    /// Cancels a request that is blocked.
     Cancel = 5,
-    /// Ask for the state of the table.
+    /// Returns the state of the table.
     Stats = 6,
 }
 
 /// An operation on the link itself (class 2).
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum LinkOperation {
-    /// Open or resume a link.
+    /// Opens or resumes a link.
     Hello = 0,
-    /// Claim what local connections still hold.
+    /// Claims locks that local connections still hold.
     Claim = 1,
-    /// The claims are complete.
+    /// Ends the claims and opens the link for requests.
     Open = 2,
-    /// Are you there?
+    /// Checks whether the peer is alive.
     Ping = 3,
-    /// A local connection is gone.
+    /// Reports that a local connection has closed.
     Detach = 4,
-    /// The orderly end of the link.
+    /// Announces that the agent shuts the link down.
     Bye = 5,
-    /// The server asks to reconnect.
+    /// The server requests that the agent reconnect.
     GoAway = 6,
 }
 
@@ -155,7 +155,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_operations_have_these_numbers() {
+    fn operation_numbers_match_their_names() {
         let classes: [&[&str]; 3] = [
             &["ADD", "GET", "REMOVE", "HAVE"],
             &["ACQUIRE", "ENQUEUE", "WAIT", "RELEASE", "RENEW", "CANCEL", "STATS"],
@@ -172,7 +172,7 @@ mod tests {
     }
 
     #[test]
-    fn session_messages_are_the_short_ones() {
+    fn frame_limits_depend_on_operation() {
         assert_eq!(Operation::Session(SessionOperation::Add).frames_max(), 16);
         assert_eq!(Operation::Lock(LockOperation::Stats).frames_max(), 4096);
         assert_eq!(Operation::Link(LinkOperation::Claim).frames_max(), 4096);

@@ -1,4 +1,4 @@
-//! The payloads of class 0: what is asked of the session table and what it answers.
+//! The payloads of class 0: requests to the session table, and its answers.
 //!
 //! | operation | data of the request | data of the response |
 //! |---|---|---|
@@ -6,8 +6,8 @@
 //! | GET | id | the session, or one status byte |
 //! | REMOVE, HAVE | id | one status byte |
 //!
-//! An ADD has to fit a message with its prefix and its id, so a session that is stored this way is at least 9
-//! bytes shorter than a message may be; [`AddRequest::fits_message`] tells. Nothing here panics.
+//! An ADD with its prefix and its id has to fit into one message. A session stored by ADD is therefore at
+//! least 9 bytes shorter than the maximum message; see [`AddRequest::fits_message`]. Nothing here panics.
 
 use crate::id::SessionId;
 use crate::limits::{
@@ -17,30 +17,30 @@ use crate::limits::{
 use crate::wire::decode_error::DecodeError;
 use crate::wire::operation::{Operation, SessionOperation};
 
-/// A status byte.
+/// The status byte of an answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[repr(u8)]
 pub enum SessionStatus {
-    /// Done; or: it is there.
+    /// The request succeeded, or the session exists.
     Ok = 0,
-    /// It is not there.
+    /// No session with this id exists.
     NotOk = 1,
-    /// The agent could not reach the server.
+    /// The agent cannot reach the server.
     Disconnected = 2,
-    /// ADD: the lengths in the request do not fit each other.
+    /// ADD: the lengths in the request do not match.
     Corrupt = 100,
-    /// ADD: a session with this id is stored already, and stays as it is.
+    /// ADD: a session with this id is already stored and stays as it is.
     MatchingSession = 101,
-    /// ADD: the timeout is above seven days.
+    /// ADD: the timeout exceeds seven days.
     TimeoutRange = 102,
-    /// ADD: the id has no byte, or more than 64.
+    /// ADD: the id is empty or longer than 64 bytes.
     IdRange = 103,
-    /// ADD: the session is longer than can be stored.
+    /// ADD: the session is longer than the table can store.
     DataRange = 104,
 }
 
 impl SessionStatus {
-    /// The status with this number; `None` if there is none.
+    /// The status with this number; `None` if it does not exist.
     #[must_use]
     pub const fn from_wire(byte: u8) -> Option<Self> {
         Some(match byte {
@@ -56,7 +56,7 @@ impl SessionStatus {
         })
     }
 
-    /// The name, as the documents write it.
+    /// The name that documents use, such as `NOTOK`.
     #[must_use]
     pub const fn name(self) -> &'static str {
         match self {
@@ -72,19 +72,19 @@ impl SessionStatus {
     }
 }
 
-/// A session to be stored.
+/// A request to store a session.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddRequest<'a> {
-    /// How long to keep it, in milliseconds; 0 expires at once.
+    /// How long to keep the session, in milliseconds; 0 expires at once.
     pub timeout_ms: u32,
-    /// Its id.
+    /// The id, 1 to 64 bytes.
     pub id: SessionId<'a>,
-    /// The session: 1 to 32,768 bytes that mean nothing to us.
+    /// The session: 1 to 32,768 opaque bytes.
     pub session: &'a [u8],
 }
 
 impl<'a> AddRequest<'a> {
-    /// Reads the data of an ADD. The inner error is the status to answer.
+    /// Parses the data of an ADD. The inner error is the status to answer.
     ///
     /// # Errors
     /// [`DecodeError`] if the data is shorter than its fixed part.
@@ -110,7 +110,7 @@ impl<'a> AddRequest<'a> {
         Ok(Ok(Self { timeout_ms, id, session }))
     }
 
-    /// Whether the request fits a message. Where it does not, there is no way to send it.
+    /// Whether the request fits into one message. If not, it cannot be sent.
     #[must_use]
     pub const fn fits_message(&self) -> bool {
         ADD_PREFIX_BYTES + self.id.as_bytes().len() + self.session.len() <= SESSION_MESSAGE_BYTES_MAX
@@ -125,10 +125,11 @@ impl<'a> AddRequest<'a> {
     }
 }
 
-/// The ids that the requests at the start of `input` name, for who wants to know before reading them.
+/// The ids of the requests at the start of `input`, for prefetching table entries before the requests are
+/// parsed.
 ///
-/// A hint, not a reading: nothing is checked but that the bytes are there. It ends at the first request that is not
-/// one whole frame of class 0, or whose id can't be one.
+/// This is only a hint: nothing is checked except that the bytes are present. The iterator ends at the first
+/// request that is not a single complete frame of class 0, or whose id is invalid.
 pub fn ids_ahead(input: &[u8]) -> impl Iterator<Item = SessionId<'_>> {
     let mut rest = input;
     std::iter::from_fn(move || {
@@ -151,20 +152,20 @@ pub fn ids_ahead(input: &[u8]) -> impl Iterator<Item = SessionId<'_>> {
 /// The answer to a session request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum SessionAnswer<'a> {
-    /// A status.
+    /// A status without a session.
     Status(SessionStatus),
-    /// A session.
+    /// The session, the answer to a successful GET.
     Session(&'a [u8]),
 }
 
 impl<'a> SessionAnswer<'a> {
-    /// Reads the data of a response to `operation`.
+    /// Parses the data of a response to `operation`.
     ///
-    /// A response to a GET of one byte may be a session of one byte as well as a status: the protocol can't
-    /// tell. It is taken for a status where a GET can end with it: NOTOK and DISCONNECTED.
+    /// The protocol is ambiguous: a response to a GET of one byte may be a status or a session of one byte.
+    /// It is taken as a status only if a GET can return that: NOTOK or DISCONNECTED.
     ///
     /// # Errors
-    /// [`DecodeError`] if no such answer exists.
+    /// [`DecodeError`] if the data is not a valid answer.
     pub fn parse(operation: SessionOperation, data: &'a [u8]) -> Result<Self, DecodeError> {
         let status = if let [byte] = data { SessionStatus::from_wire(*byte) } else { None };
         let problem = if operation == SessionOperation::Get {
@@ -191,7 +192,7 @@ mod tests {
 
     const ADD: [u8; 14] = [0, 0, 0xea, 0x60, 0, 0, 0, 3, 0x0a, 0x0b, 0x0c, 0xd0, 0xd1, 0xd2];
 
-    /// The data of an ADD with that timeout and length of the id, and `rest` zeros behind them.
+    /// The data of an ADD with this timeout and id length, followed by `rest` zeros.
     fn add(timeout_ms: u32, id_len: u32, rest: usize) -> Vec<u8> {
         let mut data = [timeout_ms.to_be_bytes(), id_len.to_be_bytes()].concat();
         data.resize(ADD_PREFIX_BYTES + rest, 0);
@@ -203,7 +204,7 @@ mod tests {
     }
 
     #[test]
-    fn an_add_is_timeout_length_id_session() {
+    fn add_bytes_round_trip() {
         let id = SessionId::new(&[0x0a, 0x0b, 0x0c]).unwrap();
         let expected = AddRequest { timeout_ms: 60_000, id, session: &[0xd0, 0xd1, 0xd2] };
         assert_eq!(AddRequest::parse(&ADD), Ok(Ok(expected)));
@@ -213,20 +214,20 @@ mod tests {
     }
 
     #[test]
-    fn an_add_shorter_than_its_prefix_is_corruption() {
+    fn add_shorter_than_prefix_is_a_decode_error() {
         for len in 0..ADD_PREFIX_BYTES {
-            let corruption = AddRequest::parse(&ADD[..len]).unwrap_err();
-            assert_eq!(corruption.to_string(), "ADD: less than 8 bytes of data");
+            let error = AddRequest::parse(&ADD[..len]).unwrap_err();
+            assert_eq!(error.to_string(), "ADD: less than 8 bytes of data");
         }
         assert_eq!(status_of(&ADD[..ADD_PREFIX_BYTES]), Some(SessionStatus::Corrupt));
     }
 
     #[test]
-    fn the_bounds_of_an_add() {
+    fn add_limits_are_inclusive() {
         assert_eq!(status_of(&add(604_800_000, 1, 2)), None);
         assert_eq!(status_of(&add(604_800_001, 1, 2)), Some(SessionStatus::TimeoutRange));
-        assert_eq!(status_of(&add(0, 1, 2)), None, "it expires at once");
-        assert_eq!(status_of(&add(0, 2, 2)), Some(SessionStatus::Corrupt), "no byte is left for the session");
+        assert_eq!(status_of(&add(0, 1, 2)), None, "a timeout of 0 is valid");
+        assert_eq!(status_of(&add(0, 2, 2)), Some(SessionStatus::Corrupt), "the session is empty");
         assert_eq!(status_of(&add(0, u32::MAX, 2)), Some(SessionStatus::Corrupt));
         assert_eq!(status_of(&add(0, 0, 2)), Some(SessionStatus::IdRange));
         assert_eq!(status_of(&add(0, 64, 65)), None);
@@ -236,7 +237,7 @@ mod tests {
     }
 
     #[test]
-    fn the_checks_of_an_add_come_in_this_order() {
+    fn add_checks_run_in_documented_order() {
         assert_eq!(status_of(&add(u32::MAX, u32::MAX, 2)), Some(SessionStatus::TimeoutRange));
         assert_eq!(status_of(&add(0, 65, 65)), Some(SessionStatus::Corrupt));
         assert_eq!(status_of(&add(0, 0, 0)), Some(SessionStatus::Corrupt));
@@ -244,7 +245,7 @@ mod tests {
     }
 
     #[test]
-    fn an_add_fits_a_message_up_to_its_last_byte() {
+    fn add_fits_message_up_to_its_last_byte() {
         let bytes = [0; SESSION_BYTES_MAX];
         let id = SessionId::new(&bytes[..64]).unwrap();
         let most = SESSION_MESSAGE_BYTES_MAX - ADD_PREFIX_BYTES - 64;
@@ -253,7 +254,7 @@ mod tests {
     }
 
     #[test]
-    fn the_statuses_have_these_numbers() {
+    fn status_numbers_match_their_names() {
         let all = [
             (0, "OK"),
             (1, "NOTOK"),
@@ -273,7 +274,7 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_is_a_status_or_for_a_get_a_session() {
+    fn answer_is_a_status_or_a_session_for_get() {
         use SessionOperation::{Add, Get, Have, Remove};
         for operation in [Add, Remove, Have] {
             assert_eq!(SessionAnswer::parse(operation, &[0]), Ok(SessionAnswer::Status(SessionStatus::Ok)));

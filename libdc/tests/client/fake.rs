@@ -1,4 +1,4 @@
-//! A server that does what a test tells it, each connection on a thread of its own.
+//! A scripted server with a thread for each connection.
 
 use libdc::net::address::Address;
 use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::{self, JoinHandle};
 
-/// A listening server. It ends when it is dropped, which must come after its clients are.
+/// A listening server. It stops when it is dropped, which must happen after its clients are dropped.
 pub(crate) struct FakeClientPeer {
     pub(crate) address: Address,
     accepted: Arc<AtomicUsize>,
@@ -27,7 +27,7 @@ pub(crate) enum Transport {
     Tcp,
 }
 
-/// A path that nothing has, in a directory of its own.
+/// An unused path, in a directory that is created for it.
 pub(crate) struct FakePlace(PathBuf);
 
 impl FakePlace {
@@ -75,8 +75,8 @@ impl FakeListener {
 }
 
 impl FakeClientPeer {
-    /// Serves each connection with `script`, which is told how many came before. When it returns, the
-    /// connection is closed.
+    /// Serves each connection with `script`, whose argument is the number of previous connections. The
+    /// connection is closed when the script returns.
     pub(crate) fn start(
         transport: Transport,
         script: impl Fn(usize, &mut FakePeer) + Send + Sync + 'static,
@@ -91,7 +91,7 @@ impl FakeClientPeer {
         }
     }
 
-    /// The same, on the Unix socket of `place`.
+    /// Like [`start`](Self::start), on the Unix socket of `place`.
     pub(crate) fn at(
         place: FakePlace,
         script: impl Fn(usize, &mut FakePeer) + Send + Sync + 'static,
@@ -100,13 +100,13 @@ impl FakeClientPeer {
         Self::serve(place.address(), FakeListener::Unix { listener, _place: place }, script)
     }
 
-    /// A server that does as the protocol says.
+    /// A server that follows the protocol.
     pub(crate) fn honest(transport: Transport) -> Self {
         let store = FakeStore::default();
         Self::start(transport, move |_, peer| store.serve(peer))
     }
 
-    /// How many connections have been accepted.
+    /// The number of accepted connections.
     pub(crate) fn accepted(&self) -> usize {
         self.accepted.load(Ordering::SeqCst)
     }
@@ -139,7 +139,7 @@ impl FakeClientPeer {
 impl Drop for FakeClientPeer {
     fn drop(&mut self) {
         self.stop.store(true, Ordering::SeqCst);
-        // Wakes the accept; if it fails there is nobody left to wake.
+        // Wakes the accept call. If it fails, no thread is left to wake.
         match self.address.path() {
             Some(path) => drop(UnixStream::connect(path)),
             None => drop(TcpStream::connect(&*self.address.resolve().unwrap())),
@@ -164,7 +164,7 @@ impl FakePeer {
         Self { input, output, reader: MessageReader::new(Some(Direction::Request)), read: Vec::new() }
     }
 
-    /// The next request; `None` when the client is gone.
+    /// The next request; `None` if the client has closed the connection.
     pub(crate) fn request(&mut self) -> Option<Message> {
         loop {
             let mut rest = self.read.as_slice();
@@ -182,30 +182,30 @@ impl FakePeer {
         }
     }
 
-    /// Waits until the client is gone.
-    pub(crate) fn outlast(&mut self) {
+    /// Waits until the client closes the connection.
+    pub(crate) fn wait_for_close(&mut self) {
         while self.request().is_some() {}
     }
 
-    /// Sends bytes; whether the client is still there.
+    /// Sends bytes, and returns whether the client is still connected.
     pub(crate) fn send(&mut self, bytes: &[u8]) -> bool {
         self.output.write_all(bytes).is_ok()
     }
 
-    /// Answers with a status.
+    /// Sends a status as the answer.
     pub(crate) fn answer(&mut self, request: &Message, status: SessionStatus) -> bool {
         self.send(&answer(request.head, &[status as u8]))
     }
 }
 
-/// The bytes of an answer.
+/// The encoded answer to a request.
 pub(crate) fn answer(request: MessageHead, data: &[u8]) -> Vec<u8> {
     let mut bytes = Vec::new();
     write_message(&mut bytes, request.response(), data);
     bytes
 }
 
-/// Sessions without expiry.
+/// A store of sessions without expiry.
 #[derive(Default)]
 struct FakeStore(Mutex<HashMap<Vec<u8>, Vec<u8>>>);
 

@@ -1,4 +1,4 @@
-//! The clients, both in every test, against servers that keep to the protocol and servers that don't.
+//! Both clients in every test, against servers that follow the protocol and servers that violate it.
 #![allow(clippy::unwrap_used, reason = "so a test fails")]
 
 mod fake;
@@ -17,18 +17,18 @@ const MINUTE: Duration = Duration::from_secs(60);
 const KEPT: ConnectionMode = ConnectionMode::Persistent { notice_fork: false, retry: false };
 const RETRIED: ConnectionMode = ConnectionMode::Persistent { notice_fork: false, retry: true };
 
-/// Long enough for any answer that comes.
+/// Long enough for every answer that is sent.
 fn options(connections: ConnectionMode) -> SessionOptions {
     SessionOptions { connections, timeout: MINUTE }
 }
 
-/// Short, for answers that don't come.
-fn impatient(connections: ConnectionMode) -> SessionOptions {
+/// Short, for answers that are never sent.
+fn short_timeout_options(connections: ConnectionMode) -> SessionOptions {
     SessionOptions { connections, timeout: Duration::from_millis(60) }
 }
 
-/// Answers OK to everything.
-fn agreeable(peer: &mut FakePeer) {
+/// Answers every request with OK.
+fn answer_ok(peer: &mut FakePeer) {
     while let Some(request) = peer.request() {
         peer.answer(&request, SessionStatus::Ok);
     }
@@ -58,7 +58,7 @@ fn sessions_are_stored_found_and_removed_in_every_mode() {
 }
 
 #[test]
-fn the_longest_sessions_go_both_ways() {
+fn longest_sessions_are_stored_and_returned() {
     each(|make| {
         let server = FakeClientPeer::honest(Transport::Unix);
         let mut client = make(server.address.clone(), options(KEPT));
@@ -81,7 +81,7 @@ fn the_longest_sessions_go_both_ways() {
 }
 
 #[test]
-fn a_client_connects_at_once_or_late() {
+fn client_connects_at_once_or_on_first_use() {
     each(|make| {
         let place = FakePlace::new();
         let address = place.address();
@@ -89,10 +89,10 @@ fn a_client_connects_at_once_or_late() {
         let early = client.have(ID);
         assert!(matches!(&early, Err(Error::Connect { address: it, .. }) if *it == address), "{early:?}");
         assert!(matches!(client.connect_another(options(KEPT)), Err(Error::Connect { .. })));
-        // A temporary connection is not opened before its operation.
+        // A temporary connection is opened only for an operation.
         client.connect_another(options(ConnectionMode::Temporary)).unwrap();
 
-        let server = FakeClientPeer::at(place, |_, peer| agreeable(peer));
+        let server = FakeClientPeer::at(place, |_, peer| answer_ok(peer));
         assert!(client.have(ID).unwrap());
         let mut other = client.connect_another(options(KEPT)).unwrap();
         assert!(other.have(ID).unwrap());
@@ -103,7 +103,7 @@ fn a_client_connects_at_once_or_late() {
 }
 
 #[test]
-fn an_outage_that_the_agent_reports_leaves_the_connection() {
+fn reported_outage_keeps_the_connection() {
     each(|make| {
         let server = FakeClientPeer::start(Transport::Unix, |_, peer| {
             while let Some(request) = peer.request() {
@@ -120,7 +120,7 @@ fn an_outage_that_the_agent_reports_leaves_the_connection() {
 }
 
 #[test]
-fn an_id_that_can_not_be_is_not_sent() {
+fn invalid_id_is_not_sent() {
     each(|make| {
         let server = FakeClientPeer::honest(Transport::Unix);
         let mut client = make(server.address.clone(), options(KEPT));
@@ -132,29 +132,29 @@ fn an_id_that_can_not_be_is_not_sent() {
     });
 }
 
-/// The first connection is closed once it has answered a request, as an agent closes an idle one.
-fn closes_idle(number: usize, peer: &mut FakePeer) {
+/// Closes the first connection after its first answer, as an agent closes an idle connection.
+fn close_first_after_answer(number: usize, peer: &mut FakePeer) {
     match number {
         0 => {
             let request = peer.request().unwrap();
             peer.answer(&request, SessionStatus::Ok);
         }
-        _ => agreeable(peer),
+        _ => answer_ok(peer),
     }
 }
 
 #[test]
-fn a_connection_closed_when_idle_is_replaced_once() {
+fn connection_closed_while_idle_is_replaced_once() {
     each(|make| {
         for transport in [Transport::Unix, Transport::Tcp] {
-            let server = FakeClientPeer::start(transport, closes_idle);
+            let server = FakeClientPeer::start(transport, close_first_after_answer);
             let mut client = make(server.address.clone(), options(RETRIED));
             assert!(client.have(ID).unwrap());
             assert!(client.have(ID).unwrap(), "{transport:?}");
             assert!(client.have(ID).unwrap());
             assert_eq!(server.accepted(), 2);
 
-            let server = FakeClientPeer::start(transport, closes_idle);
+            let server = FakeClientPeer::start(transport, close_first_after_answer);
             let mut client = make(server.address.clone(), options(KEPT));
             assert!(client.have(ID).unwrap());
             let second = client.have(ID);
@@ -166,7 +166,7 @@ fn a_connection_closed_when_idle_is_replaced_once() {
 }
 
 #[test]
-fn a_new_connection_is_not_retried_nor_a_second_time() {
+fn new_connection_and_second_failure_are_not_retried() {
     each(|make| {
         let closes_after_reading = |number: usize, peer: &mut FakePeer| {
             let request = peer.request().unwrap();
@@ -175,7 +175,7 @@ fn a_new_connection_is_not_retried_nor_a_second_time() {
                 1 => {}
                 _ => {
                     peer.answer(&request, SessionStatus::Ok);
-                    agreeable(peer);
+                    answer_ok(peer);
                 }
             }
         };
@@ -190,7 +190,7 @@ fn a_new_connection_is_not_retried_nor_a_second_time() {
 }
 
 #[test]
-fn an_answer_cut_short_is_not_retried() {
+fn truncated_answer_is_not_retried() {
     each(|make| {
         let server = FakeClientPeer::start(Transport::Unix, |_, peer| {
             let request = peer.request().unwrap();
@@ -206,9 +206,9 @@ fn an_answer_cut_short_is_not_retried() {
     });
 }
 
-/// Has `spoil` do its worst with the second request of the first connection, with a client that keeps its
-/// connection, and checks that the next operation goes over a new one.
-fn spoilt(
+/// Runs `spoil` for the second request on the first connection of a client with persistent connections.
+/// Checks that the next operation uses a new connection.
+fn check_reconnect_after(
     make: &dyn Fn(Address, SessionOptions) -> ClientSubject,
     options: SessionOptions,
     spoil: impl Fn(&mut FakePeer) + Send + Sync + 'static,
@@ -218,9 +218,9 @@ fn spoilt(
             let request = peer.request().unwrap();
             peer.answer(&request, SessionStatus::Ok);
             spoil(peer);
-            peer.outlast();
+            peer.wait_for_close();
         } else {
-            agreeable(peer);
+            answer_ok(peer);
         }
     });
     let mut client = make(server.address.clone(), SessionOptions { timeout: MINUTE, ..options });
@@ -234,11 +234,11 @@ fn spoilt(
 }
 
 #[test]
-fn no_answer_in_time_ends_the_connection() {
+fn timeout_ends_the_connection() {
     each(|make| {
-        let silent = spoilt(make, impatient(RETRIED), |_| {});
+        let silent = check_reconnect_after(make, short_timeout_options(RETRIED), |_| {});
         assert!(matches!(silent, Error::Timeout { phase: OperationPhase::Receiving }), "{silent:?}");
-        let half = spoilt(make, impatient(RETRIED), |peer| {
+        let half = check_reconnect_after(make, short_timeout_options(RETRIED), |peer| {
             let request = peer.request().unwrap();
             let bytes = answer(request.head, &[0]);
             peer.send(&bytes[..9]);
@@ -248,13 +248,13 @@ fn no_answer_in_time_ends_the_connection() {
 }
 
 #[test]
-fn the_time_is_that_of_the_operation_not_of_each_read() {
+fn timeout_covers_the_whole_operation() {
     each(|make| {
         let server = FakeClientPeer::start(Transport::Unix, |_, peer| {
             let request = peer.request().unwrap();
             let bytes = answer(request.head, &[7; SESSION_BYTES_MAX]);
             let (_keep, pace) = std::sync::mpsc::channel::<()>();
-            // Each byte comes long before the time is over, the last one would come minutes after.
+            // Each byte arrives well within the timeout; the last one would arrive minutes after it.
             for byte in bytes {
                 pace.recv_timeout(Duration::from_millis(10)).unwrap_err();
                 if !peer.send(&[byte]) {
@@ -262,22 +262,22 @@ fn the_time_is_that_of_the_operation_not_of_each_read() {
                 }
             }
         });
-        let mut client = make(server.address.clone(), impatient(KEPT));
+        let mut client = make(server.address.clone(), short_timeout_options(KEPT));
         let slow = client.get(ID);
         assert!(matches!(slow, Err(Error::Timeout { phase: OperationPhase::Receiving })), "{slow:?}");
     });
 }
 
 #[test]
-fn a_wrong_answer_ends_the_connection() {
+fn wrong_answer_ends_the_connection() {
     each(|make| {
-        let uid = spoilt(make, options(RETRIED), |peer| {
+        let uid = check_reconnect_after(make, options(RETRIED), |peer| {
             let mut request = peer.request().unwrap();
             request.head.uid ^= 1;
             peer.answer(&request, SessionStatus::Ok);
         });
         assert!(matches!(uid, Error::NotAsked { .. }), "{uid:?}");
-        let status = spoilt(make, options(RETRIED), |peer| {
+        let status = check_reconnect_after(make, options(RETRIED), |peer| {
             let request = peer.request().unwrap();
             peer.answer(&request, SessionStatus::TimeoutRange);
         });
@@ -285,7 +285,7 @@ fn a_wrong_answer_ends_the_connection() {
             matches!(status, Error::Unexpected { status: SessionStatus::TimeoutRange, .. }),
             "{status:?}"
         );
-        let noise = spoilt(make, options(RETRIED), |peer| {
+        let noise = check_reconnect_after(make, options(RETRIED), |peer| {
             peer.request().unwrap();
             peer.send(b"HTTP/1.1 400 Bad Request\r\n");
         });
@@ -294,7 +294,7 @@ fn a_wrong_answer_ends_the_connection() {
 }
 
 #[test]
-fn what_comes_behind_an_answer_is_not_taken_for_the_next() {
+fn excess_bytes_are_not_taken_as_next_answer() {
     each(|make| {
         let server = FakeClientPeer::start(Transport::Unix, |_, peer| {
             while let Some(request) = peer.request() {
@@ -310,9 +310,9 @@ fn what_comes_behind_an_answer_is_not_taken_for_the_next() {
     });
 }
 
-/// A server that was stopped (SIGSTOP) leaves its listener, and clients pile up in the backlog.
+/// A stopped server (SIGSTOP) keeps its listener, and connections accumulate in the backlog.
 #[test]
-fn a_full_backlog_is_waited_for_no_longer_than_the_timeout() {
+fn full_backlog_is_bounded_by_timeout() {
     use socket2::{Domain, SockAddr, Socket, Type};
     let place = FakePlace::new();
     let address = SockAddr::unix(place.path()).unwrap();
@@ -332,7 +332,7 @@ fn a_full_backlog_is_waited_for_no_longer_than_the_timeout() {
         }
     }
     each(|make| {
-        let mut client = make(place.address(), impatient(ConnectionMode::Temporary));
+        let mut client = make(place.address(), short_timeout_options(ConnectionMode::Temporary));
         let error = client.have(ID).unwrap_err();
         assert!(matches!(error, Error::Timeout { phase: OperationPhase::Connecting }), "{error:?}");
     });
@@ -340,7 +340,7 @@ fn a_full_backlog_is_waited_for_no_longer_than_the_timeout() {
 
 #[cfg(feature = "async")]
 #[tokio::test(flavor = "current_thread")]
-async fn a_dropped_operation_leaves_nothing_behind() {
+async fn dropped_operation_does_not_affect_the_next() {
     use std::sync::Arc;
     use tokio::sync::Notify;
     let asked = Arc::new(Notify::new());
@@ -351,7 +351,7 @@ async fn a_dropped_operation_leaves_nothing_behind() {
             let bytes = answer(request.head, b"of another");
             peer.send(&bytes[..20]);
             notify.notify_one();
-            peer.outlast();
+            peer.wait_for_close();
             return;
         }
         while let Some(request) = peer.request() {

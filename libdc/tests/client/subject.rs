@@ -1,10 +1,10 @@
-//! A client under test: the blocking or the asynchronous one, used the same way.
+//! The blocking or the asynchronous client under test, behind one interface.
 
 use libdc::client::{Error, SessionOptions, blocking};
 use libdc::net::address::Address;
 use std::time::Duration;
 
-/// Runs `test` with a maker of each kind of client.
+/// Runs `test` with a constructor of each kind of client.
 pub(crate) fn each(test: impl Fn(&dyn Fn(Address, SessionOptions) -> ClientSubject)) {
     test(&|address, options| ClientSubject::new(ClientKind::Blocking, address, options));
     #[cfg(feature = "async")]
@@ -30,7 +30,7 @@ enum AnyClient {
     Asynchronous(libdc::client::Client, tokio::runtime::Runtime),
 }
 
-/// Calls a method of whichever client it is.
+/// Calls a method of either client.
 macro_rules! either {
     ($subject:expr, $client:ident => $call:expr) => {
         match &mut $subject.client {
@@ -58,7 +58,7 @@ impl ClientSubject {
         Self { address, kind, client }
     }
 
-    /// One more client of the same kind and address, connected if it is to be.
+    /// Another client of the same kind and address, connected at once if its mode requires that.
     pub(crate) fn connect_another(&self, options: SessionOptions) -> Result<Self, Error> {
         let address = self.address.clone();
         let client = match self.kind {

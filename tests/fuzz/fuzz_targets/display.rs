@@ -1,7 +1,8 @@
-//! Any bytes of both peers, in any turns: they are observed and printed without a panic, and every byte is
-//! accounted for.
+//! Arbitrary bytes from both peers, in any interleaving: they are observed and printed without a panic, and
+//! every byte is accounted for.
 //!
-//! The input is pieces: a byte whose lowest bit says who sends and whose others how much, then the bytes.
+//! The input is a sequence of pieces: a byte whose lowest bit is the sender and whose other bits are the
+//! length, then the bytes.
 #![no_main]
 
 use dc_snoop::decode::{DecodedMessage, Redaction, show_stream};

@@ -1,7 +1,8 @@
-//! Any bytes as a stream of frames: they are read the same however they are cut, and a wrong byte is reported
-//! when it arrives.
+//! Arbitrary bytes as a stream of frames: they parse alike however they are split, and a wrong byte is
+//! reported when it arrives.
 //!
-//! Of the input byte 0 says which reader, byte 1 how many cuts of two bytes follow; the rest is the stream.
+//! Byte 0 of the input selects the reader, byte 1 is the number of cuts of two bytes that follow; the rest is
+//! the stream.
 #![no_main]
 
 use dc_fuzz::{ends, read};
@@ -39,13 +40,13 @@ fuzz_target!(|input: &[u8]| {
         write_message(&mut written, message.head, &message.data);
         payload(message.as_message_ref());
     }
-    // Only the patch level of the frames behind the first may have been another.
+    // Only the patch level of the frames after the first can have been different.
     let (again, _) = read(reader(), &written, std::iter::once(written.len()));
     assert_eq!(again.messages, at_once.messages);
     assert_eq!(again.corruption, None);
 });
 
-/// What is read of the data is written the same.
+/// Data that parses is encoded to the same bytes.
 fn payload(message: MessageRef<'_>) {
     match (message.head.operation, message.head.direction) {
         (Operation::Session(SessionOperation::Add), Direction::Request) => {

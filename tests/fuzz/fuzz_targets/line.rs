@@ -1,7 +1,8 @@
-//! Any bytes as the text protocol: they are read the same however they are cut, a line that is too long is reported
-//! when its last byte arrives, what is read is written the same, and nothing of it breaks the line it is shown on.
+//! Arbitrary bytes as the line protocol: they parse alike however they are split, an overlong line is
+//! reported when its last byte arrives, parsed values are encoded to the same bytes, and nothing breaks the
+//! line on which it is printed.
 //!
-//! Of the input byte 0 says how many cuts of two bytes follow; the rest is the stream.
+//! Byte 0 of the input is the number of cuts of two bytes that follow; the rest is the stream.
 #![no_main]
 
 use dc_fuzz::ends;
@@ -59,7 +60,7 @@ fn read(stream: &[u8], ends: impl Iterator<Item = usize>) -> (Reading, usize) {
     ((requests, None), stream.len())
 }
 
-/// What makes sense says the same when it is written in the longest form.
+/// A valid request parses alike when it is written in its longest form.
 fn request(lines: &RequestLines<'_>) {
     let Some(request) = LineRequest::parse(lines) else { return };
     assert!(lines.known_command().is_some());
@@ -98,7 +99,7 @@ fn answer(line: &[u8]) {
     assert_eq!(LockAnswer::parse_line(&written), Some(answer));
 }
 
-/// What is told of a direction that speaks text: lines, and the raw bytes behind one that is too long.
+/// The observations of one direction of the line protocol: lines, and the raw bytes after an overlong one.
 fn observed(sender: Endpoint, stream: &[u8], ends: impl Iterator<Item = usize>) -> (Vec<Vec<u8>>, Vec<u8>) {
     let (mut observer, mut start) = (Observer::new(), 0);
     let (mut lines, mut raw) = (Vec::new(), Vec::new());

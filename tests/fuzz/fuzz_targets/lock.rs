@@ -1,7 +1,7 @@
-//! Any bytes as the data of any message of class 1 or 2: what is read is written, and read again the same; and all of
-//! it can be shown.
+//! Arbitrary bytes as the data of any message of class 1 or 2: parsed values are encoded and parse alike
+//! again, and all of them can be printed.
 //!
-//! Of the input byte 0 is the operation and the direction; the rest is the data.
+//! Byte 0 of the input is the operation and the direction; the rest is the data.
 #![no_main]
 
 use dc_snoop::decode::{DecodedMessage, Redaction};
@@ -46,7 +46,7 @@ fn lock_request(operation: LockOperation, data: &[u8], written: &mut Vec<u8>) {
         Ok(Ok(request)) => {
             assert_eq!(request.action.operation(), operation);
             request.write(7, written);
-            // Times that are too long were cut.
+            // Times beyond the maximum were capped.
             let message = sent(written);
             assert_eq!(message.data.len(), data.len());
             assert_eq!(LockRequest::parse(operation, &message.data), Ok(Ok(request)));
@@ -90,7 +90,7 @@ fn link(operation: LinkOperation, direction: Direction, data: &[u8], written: &m
     }
 }
 
-/// The one message that was written.
+/// The single message that was written.
 fn sent(mut written: &[u8]) -> Message {
     let message = MessageReader::default().next(&mut written).map(|message| message.map(Message::from));
     assert!(written.is_empty());

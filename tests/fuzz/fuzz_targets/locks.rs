@@ -1,9 +1,9 @@
-//! Any operations on the lock table, in any number of shards, watched from outside.
+//! Arbitrary operations on the lock table, with any number of shards, checked from outside.
 //!
-//! What holds at every moment: no key has more holders than its limit; fences only grow; a token is worth something
-//! exactly as long as its lease; who asked first is granted first, and nobody is granted past those who wait; each
-//! blocked request is answered once, neither early nor late nor after it was given up; what nobody claims is gone.
-//! In the end nothing is left.
+//! Invariants at every moment: no key has more holders than its limit; fences increase monotonically; a token
+//! is valid exactly during its lease; waiters are granted in FIFO order and never overtaken; each blocked
+//! request is answered once, neither early nor late nor after its cancellation; unclaimed holds are released.
+//! At the end nothing is left.
 #![no_main]
 
 use libdc::id::{ConnectionId, Grant, LockKey, Owner, Token};
@@ -44,7 +44,7 @@ enum Step {
     Resume { who: Who, claimed: u8 },
 }
 
-/// Few enough that they meet.
+/// Few enough to force contention.
 #[derive(Arbitrary, Clone, Copy, Debug)]
 struct Who(u8);
 
@@ -58,7 +58,7 @@ impl Who {
     }
 }
 
-/// A grant that was told to somebody.
+/// A grant that was answered.
 struct Hold {
     key: usize,
     limit: u32,
@@ -67,14 +67,13 @@ struct Hold {
     until: Time,
 }
 
-/// A request that is blocked.
 struct Blocked {
     ticket: WaiterId,
     reply: ReplyTo,
     key: usize,
     limit: u32,
     owner: Owner,
-    /// Its place in the queue.
+    /// Its position in the queue.
     place: u64,
     until: Time,
 }
@@ -86,12 +85,12 @@ struct Watched {
     fence: u64,
     places: u64,
     holds: Vec<Hold>,
-    /// Tokens of holds that ended, which are worth nothing.
+    /// Tokens of holds that have ended and are no longer valid.
     ended: Vec<(usize, Token)>,
     blocked: Vec<Blocked>,
-    /// Enqueued and not waited for: the place, and the limit.
+    /// Enqueued and not waited for: the position, and the limit.
     enqueued: HashMap<(Owner, usize), (u64, u32)>,
-    /// Whether there may be holders that nobody was told of.
+    /// Whether there may be holders whose grant was not answered.
     has_enqueued: bool,
     effects: Vec<Completion>,
     uid: u32,
@@ -149,7 +148,7 @@ impl Watched {
             Step::Renew { hold, lease_ms } => self.renew(hold.into(), lease_ms.into()),
             Step::Forge { hold } => self.forge(hold.into()),
             Step::Cancel { ticket } => self.cancel(ticket.into()),
-            // Here and below, those that were due are answered before.
+            // Here and below, due requests are answered first.
             Step::ReleaseOwner { who } => {
                 self.advance();
                 let owner = who.owner();
@@ -254,7 +253,7 @@ impl Watched {
             (LockOutcome::Granted(grant), Some((_, limit))) => {
                 match self.holds.iter_mut().find(|hold| hold.token == grant.token) {
                     Some(hold) => hold.until = self.now.after_ms(grant.lease_ms),
-                    // It was granted while it was in the queue, so fences of others may be greater.
+                    // It was granted from the queue, so other grants may have greater fences.
                     None => self.told(key, limit, owner, grant),
                 }
             }
@@ -289,7 +288,7 @@ impl Watched {
         self.take_effects();
     }
 
-    /// Tokens that are over, and those that are somebody's for something else.
+    /// Expired tokens, and tokens of other keys.
     fn forge(&mut self, number: usize) {
         let mut forged: Vec<(usize, Token)> = pick(&self.ended, number).into_iter().copied().collect();
         if let Some(Hold { key, token, .. }) = pick(&self.holds, number) {
@@ -354,7 +353,7 @@ impl Watched {
         assert_eq!(self.locks.soonest(), None);
     }
 
-    /// The answers to what was blocked.
+    /// Checks the answers to blocked requests.
     fn take_effects(&mut self) {
         for Completion { reply, ticket, outcome } in std::mem::take(&mut self.effects) {
             let number = self.blocked.iter().position(|blocked| blocked.ticket == ticket);
@@ -413,7 +412,7 @@ fn lock_key(number: usize) -> LockKey<'static> {
     LockKey::new(KEYS[number]).expect("they are keys")
 }
 
-/// Mostly the same for a key.
+/// Usually the same for a key.
 fn limit_of(who: Who, limit: u8) -> u32 {
     if limit >= 240 { 3 } else { 1 + who.key() as u32 % 2 }
 }

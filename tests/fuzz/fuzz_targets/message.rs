@@ -1,4 +1,4 @@
-//! Any messages, written one behind the other and read back in any pieces.
+//! Arbitrary messages, encoded in sequence and parsed in any pieces.
 #![no_main]
 
 use dc_fuzz::{ends, read};
@@ -30,7 +30,7 @@ impl Spoken {
     fn message(&self) -> Option<Message> {
         let operation = Operation::from_wire(self.class % 3, self.number % 7)?;
         let direction = if self.is_response { Direction::Response } else { Direction::Request };
-        // Only class 0 exists at patch level 0.
+        // Patch level 0 has class 0 only.
         let patch_level = self.patch_level.max(u16::from(!matches!(operation, Operation::Session(_))));
         let len = usize::from(self.len).min(operation.frames_max() * FRAME_DATA_BYTES_MAX);
         let data = (0..len).map(|i| self.fill.wrapping_add(i as u8) ^ (i >> 8) as u8).collect();

@@ -1,4 +1,4 @@
-//! Any operations on the session table, alone and in shards, each answer compared with that of a list.
+//! Arbitrary operations on the session table, alone and sharded, each answer compared with that of a list.
 #![no_main]
 
 use libdc::id::SessionId;
@@ -26,7 +26,7 @@ enum Step {
     Expire { at_most: u8 },
 }
 
-/// Few enough that operations meet.
+/// Few enough to force collisions.
 #[derive(Arbitrary, Debug)]
 struct Id {
     byte: u8,
@@ -39,7 +39,7 @@ impl Id {
     }
 }
 
-/// Id, session and the time it expires, in the order in which they were added.
+/// Id, session and expiry time, in the order of insertion.
 struct List {
     limits: SessionLimits,
     sessions: Vec<(Vec<u8>, Vec<u8>, Time)>,

@@ -1,21 +1,21 @@
-//! What the fuzz targets share: a stream of bytes read in pieces.
+//! A reader of streams in pieces, shared by the fuzz targets.
 
 use libdc::wire::decode_error::DecodeError;
 use libdc::wire::message::{Message, MessageReader};
 
-/// What came of a stream.
+/// The result of reading a stream.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Reading {
-    /// The messages, in order.
+    /// The messages, in the order of the stream.
     pub messages: Vec<Message>,
-    /// What they ended in, and the offset in the stream of the frame it was in.
+    /// The error that ended them, and the offset in the stream of its frame.
     pub corruption: Option<(DecodeError, usize)>,
-    /// Bytes used by whole frames.
+    /// The number of bytes in complete frames.
     pub used: usize,
 }
 
-/// Reads `stream`, of which first the bytes up to the first end are there, then those up to the second, and
-/// so on. Returns how many were there when the reading ended.
+/// Reads `stream` in pieces: first the bytes up to the first end are available, then those up to the second,
+/// and so on. Returns how many were available when reading ended.
 pub fn read(mut reader: MessageReader, stream: &[u8], ends: impl Iterator<Item = usize>) -> (Reading, usize) {
     let mut reading = Reading::default();
     for end in ends {
@@ -36,7 +36,7 @@ pub fn read(mut reader: MessageReader, stream: &[u8], ends: impl Iterator<Item =
     (reading, stream.len())
 }
 
-/// The ends of the pieces that `cuts` make of a stream of `len` bytes; the last is its end.
+/// The ends of the pieces into which `cuts` split a stream of `len` bytes; the last one is its end.
 pub fn ends(cuts: &[u16], len: usize) -> Vec<usize> {
     let mut ends: Vec<usize> = cuts.iter().map(|cut| usize::from(*cut) % (len + 1)).collect();
     ends.push(len);

@@ -69,13 +69,13 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
     assert!(locker.request("l\nk\n0\n").starts_with("ok "));
 
     let refused = [
-        (options(&other, "fleet.example", &right), own(), "signed by no CA"),
+        (options(&other, "fleet.example", &right), own(), "not signed by a trusted CA"),
         (options(&cert, "another.example", &right), own(), "another.example"),
-        (options(&cert, "fleet.example", &right), Vec::new(), "requires a certificate of the client"),
+        (options(&cert, "fleet.example", &right), Vec::new(), "requires a client certificate"),
         (
             options(&cert, "fleet.example", &right),
             identity(&other, &other_key),
-            "does not trust the certificate",
+            "does not trust our certificate",
         ),
         (options(&cert, "fleet.example", &wrong), own(), "the token of authentication is wrong"),
     ];
@@ -115,7 +115,7 @@ fn a_plain_connection_to_a_port_with_tls_is_refused_and_named() {
     let mut plain = server.connect();
     plain.write(b"l\nk\n0\n");
     assert_eq!(plain.read_to_end(), b"");
-    server.process.log.expect("a plain connection on a TLS port");
+    server.process.log.expect("plain-text connection on a TLS listener");
     let without = ServerProcess::start(&[]);
     let mut tls = without.connect();
     tls.write(&[0x16, 3, 1, 0, 5, 1, 0, 0, 1, 0]);

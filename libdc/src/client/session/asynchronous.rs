@@ -1,11 +1,11 @@
 //! The asynchronous client, on tokio.
 //!
-//! Cancel-safety: while an operation is under way its connection belongs to the future. A future that is
-//! dropped drops the connection with it, so no answer half read or late is ever taken for another's; the next
-//! operation opens a new connection. What a dropped ADD or REMOVE did at the server is unknown.
+//! Cancel safety: while an operation is in flight, its future owns the connection. Dropping the future drops
+//! the connection, so that a partial or late answer is never taken for another operation's. The next
+//! operation opens a new connection. The effect of a dropped ADD or REMOVE at the server is unknown.
 //!
-//! Forks: a runtime does not survive one. A forked child needs a runtime of its own, and may then go on with
-//! the client it inherited, if that notices forks.
+//! Forks: a runtime does not survive a fork. A forked child needs a new runtime and may then continue to use
+//! the inherited client, if `notice_fork` is set.
 
 use crate::client::session::error::{Error, OperationPhase};
 use crate::client::session::exchange::{Exchange, SessionReply, SessionRequest};
@@ -19,8 +19,8 @@ use tokio::time::timeout;
 
 /// An asynchronous client.
 ///
-/// Every method waits at most [`SessionOptions::timeout`]; its [`Error`] says what happened to the connection. All
-/// may be cancelled at any time by dropping their futures: the connection is closed then.
+/// Every method waits at most [`SessionOptions::timeout`]. Its [`Error`] tells the state of the connection.
+/// Every future may be dropped at any time, which closes the connection.
 #[derive(Debug)]
 pub struct Client {
     address: Address,
@@ -30,13 +30,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of `address` that connects when it is first used.
+    /// A client of `address` that connects on its first operation.
     #[must_use]
     pub const fn new(address: Address, options: SessionOptions) -> Self {
         Self { address, options, exchange: Exchange::new(), connection: None }
     }
 
-    /// A client of `address` that is connected already, if its connection is persistent.
+    /// A client of `address`. If its connections are persistent, it connects at once.
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Timeout`].
@@ -50,17 +50,18 @@ impl Client {
         Ok(client)
     }
 
-    /// Changes how long operations may take from now on.
+    /// Sets the timeout of later operations.
     pub const fn set_timeout(&mut self, timeout: Duration) {
         self.options.timeout = timeout;
     }
 
-    /// Stores `session` under `id` for `timeout`, of which parts of a millisecond are cut off.
+    /// Stores `session` under `id` for `timeout`, truncated to whole milliseconds.
     ///
     /// # Errors
-    /// [`Error::Refused`] if it is stored already or can't be; [`Error`] has the rest.
+    /// [`Error::Refused`] if the id is already stored or the session cannot be stored; otherwise see
+    /// [`Error`].
     pub async fn add(&mut self, id: &[u8], session: &[u8], timeout: Duration) -> Result<(), Error> {
-        self.ask(&SessionRequest::add(id, session, timeout)?).await?.stored()
+        self.perform(&SessionRequest::add(id, session, timeout)?).await?.stored()
     }
 
     /// The session stored under `id`, or `None`.
@@ -68,15 +69,15 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn get(&mut self, id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.ask(&SessionRequest::get(id)?).await?.session()
+        self.perform(&SessionRequest::get(id)?).await?.session()
     }
 
-    /// Removes the session stored under `id`; whether there was one.
+    /// Removes the session stored under `id`, and returns whether it existed.
     ///
     /// # Errors
     /// See [`Error`].
     pub async fn remove(&mut self, id: &[u8]) -> Result<bool, Error> {
-        self.ask(&SessionRequest::remove(id)?).await?.was_there()
+        self.perform(&SessionRequest::remove(id)?).await?.was_there()
     }
 
     /// Whether a session is stored under `id`.
@@ -84,35 +85,35 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub async fn have(&mut self, id: &[u8]) -> Result<bool, Error> {
-        self.ask(&SessionRequest::have(id)?).await?.was_there()
+        self.perform(&SessionRequest::have(id)?).await?.was_there()
     }
 
-    async fn ask(&mut self, request: &SessionRequest<'_>) -> Result<SessionReply, Error> {
+    async fn perform(&mut self, request: &SessionRequest<'_>) -> Result<SessionReply, Error> {
         self.exchange.begin(request);
         let mut phase = OperationPhase::Connecting;
-        let answered = timeout(self.options.timeout, self.try_twice(&mut phase)).await;
+        let answered = timeout(self.options.timeout, self.exchange_with_retry(&mut phase)).await;
         answered.unwrap_or(Err(Error::Timeout { phase }))
     }
 
-    async fn try_twice(&mut self, phase: &mut OperationPhase) -> Result<SessionReply, Error> {
-        // Whatever goes wrong from here on, the connection is dropped: it comes back only behind an answer.
+    async fn exchange_with_retry(&mut self, phase: &mut OperationPhase) -> Result<SessionReply, Error> {
+        // The connection is dropped on any error from here on; it is kept only after a complete answer.
         let kept = self.connection.take();
         if let Some(connection) = kept.filter(|it| self.may_use(it)) {
-            match self.converse(connection, phase).await {
-                Err(error) if self.is_worth_a_retry(&error) => {}
+            match self.send_and_receive(connection, phase).await {
+                Err(error) if self.can_retry(&error) => {}
                 result => return result,
             }
         }
         *phase = OperationPhase::Connecting;
         let connection = self.open().await?;
-        self.converse(connection, phase).await
+        self.send_and_receive(connection, phase).await
     }
 
     fn may_use(&self, connection: &ClientStream) -> bool {
         self.options.connections.may_use(connection.owner(), process::id())
     }
 
-    fn is_worth_a_retry(&self, error: &Error) -> bool {
+    fn can_retry(&self, error: &Error) -> bool {
         self.options.connections.retry() && error.is_peer_gone() && self.exchange.is_untouched()
     }
 
@@ -124,8 +125,8 @@ impl Client {
         })
     }
 
-    /// Sends the request and reads the answer; keeps the connection then, if it is to be kept.
-    async fn converse(
+    /// Sends the request and reads the answer. Afterwards keeps the connection if it is persistent.
+    async fn send_and_receive(
         &mut self,
         mut connection: ClientStream,
         phase: &mut OperationPhase,
@@ -135,7 +136,7 @@ impl Client {
         sent.map_err(|source| Error::Io { phase: *phase, source })?;
         *phase = OperationPhase::Receiving;
         let reply = loop {
-            match connection.receive(self.exchange.room()).await {
+            match connection.receive(self.exchange.read_buffer()).await {
                 Err(source) => return Err(Error::Io { phase: *phase, source }),
                 Ok(0) => return Err(Error::Closed),
                 Ok(n) => {

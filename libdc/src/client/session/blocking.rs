@@ -1,8 +1,8 @@
-//! The blocking client: no threads, no runtime, nothing left behind by a fork.
+//! The blocking client, without threads or a runtime, for processes that fork.
 //!
-//! An operation that connects, writes and reads has one deadline for all of it. Only a host name is outside
-//! it: the system resolves names as long as it is set up to. Connecting to a Unix socket whose backlog is full
-//! waits in the kernel, bounded by the same deadline.
+//! One deadline applies to a whole operation: connecting, writing and reading. Only the resolution of a host
+//! name is not covered: the system's resolver has its separate limits. Connecting to a Unix socket with a
+//! full backlog waits in the kernel, bounded by the same deadline.
 
 use crate::client::session::error::{Error, OperationPhase};
 use crate::client::session::exchange::{Exchange, SessionReply, SessionRequest};
@@ -17,9 +17,9 @@ use std::path::Path;
 use std::process;
 use std::time::{Duration, Instant};
 
-/// A client that blocks.
+/// A blocking client.
 ///
-/// Every method waits at most [`SessionOptions::timeout`]; its [`Error`] says what happened to the connection.
+/// Every method waits at most [`SessionOptions::timeout`]. Its [`Error`] tells the state of the connection.
 #[derive(Debug)]
 pub struct Client {
     address: Address,
@@ -29,13 +29,13 @@ pub struct Client {
 }
 
 impl Client {
-    /// A client of `address` that connects when it is first used.
+    /// A client of `address` that connects on its first operation.
     #[must_use]
     pub const fn new(address: Address, options: SessionOptions) -> Self {
         Self { address, options, exchange: Exchange::new(), connection: None }
     }
 
-    /// A client of `address` that is connected already, if its connection is persistent.
+    /// A client of `address`. If its connections are persistent, it connects at once.
     ///
     /// # Errors
     /// [`Error::Connect`] and [`Error::Timeout`].
@@ -47,17 +47,18 @@ impl Client {
         Ok(client)
     }
 
-    /// Changes how long operations may take from now on.
+    /// Sets the timeout of later operations.
     pub const fn set_timeout(&mut self, timeout: Duration) {
         self.options.timeout = timeout;
     }
 
-    /// Stores `session` under `id` for `timeout`, of which parts of a millisecond are cut off.
+    /// Stores `session` under `id` for `timeout`, truncated to whole milliseconds.
     ///
     /// # Errors
-    /// [`Error::Refused`] if it is stored already or can't be; [`Error`] has the rest.
+    /// [`Error::Refused`] if the id is already stored or the session cannot be stored; otherwise see
+    /// [`Error`].
     pub fn add(&mut self, id: &[u8], session: &[u8], timeout: Duration) -> Result<(), Error> {
-        self.ask(&SessionRequest::add(id, session, timeout)?)?.stored()
+        self.perform(&SessionRequest::add(id, session, timeout)?)?.stored()
     }
 
     /// The session stored under `id`, or `None`.
@@ -65,15 +66,15 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn get(&mut self, id: &[u8]) -> Result<Option<Vec<u8>>, Error> {
-        self.ask(&SessionRequest::get(id)?)?.session()
+        self.perform(&SessionRequest::get(id)?)?.session()
     }
 
-    /// Removes the session stored under `id`; whether there was one.
+    /// Removes the session stored under `id`, and returns whether it existed.
     ///
     /// # Errors
     /// See [`Error`].
     pub fn remove(&mut self, id: &[u8]) -> Result<bool, Error> {
-        self.ask(&SessionRequest::remove(id)?)?.was_there()
+        self.perform(&SessionRequest::remove(id)?)?.was_there()
     }
 
     /// Whether a session is stored under `id`.
@@ -81,29 +82,29 @@ impl Client {
     /// # Errors
     /// See [`Error`].
     pub fn have(&mut self, id: &[u8]) -> Result<bool, Error> {
-        self.ask(&SessionRequest::have(id)?)?.was_there()
+        self.perform(&SessionRequest::have(id)?)?.was_there()
     }
 
-    fn ask(&mut self, request: &SessionRequest<'_>) -> Result<SessionReply, Error> {
+    fn perform(&mut self, request: &SessionRequest<'_>) -> Result<SessionReply, Error> {
         let deadline = OperationDeadline::after(self.options.timeout);
         self.exchange.begin(request);
-        // Whatever goes wrong from here on, the connection is dropped: it comes back only behind an answer.
+        // The connection is dropped on any error from here on; it is kept only after a complete answer.
         let kept = self.connection.take();
         if let Some(connection) = kept.filter(|it| self.may_use(it)) {
-            match self.converse(connection, deadline) {
-                Err(error) if self.is_worth_a_retry(&error) => {}
+            match self.send_and_receive(connection, deadline) {
+                Err(error) if self.can_retry(&error) => {}
                 result => return result,
             }
         }
         let connection = self.open(deadline)?;
-        self.converse(connection, deadline)
+        self.send_and_receive(connection, deadline)
     }
 
     fn may_use(&self, connection: &BlockingConnection) -> bool {
         self.options.connections.may_use(connection.owner, process::id())
     }
 
-    fn is_worth_a_retry(&self, error: &Error) -> bool {
+    fn can_retry(&self, error: &Error) -> bool {
         self.options.connections.retry() && error.is_peer_gone() && self.exchange.is_untouched()
     }
 
@@ -121,8 +122,8 @@ impl Client {
         }
     }
 
-    /// Sends the request and reads the answer; keeps the connection then, if it is to be kept.
-    fn converse(
+    /// Sends the request and reads the answer. Afterwards keeps the connection if it is persistent.
+    fn send_and_receive(
         &mut self,
         mut connection: BlockingConnection,
         deadline: OperationDeadline,
@@ -131,7 +132,7 @@ impl Client {
             .send(self.exchange.request(), deadline)
             .map_err(|error| failure(OperationPhase::Sending, error))?;
         let reply = loop {
-            let read = connection.receive(self.exchange.room(), deadline);
+            let read = connection.receive(self.exchange.read_buffer(), deadline);
             match read.map_err(|error| failure(OperationPhase::Receiving, error))? {
                 0 => return Err(Error::Closed),
                 n => {
@@ -148,13 +149,13 @@ impl Client {
     }
 }
 
-/// A connection and the process that opened it. Dropping it closes this process's descriptor and no more, so
-/// a forked child that drops it takes nothing from its parent.
+/// A connection and the process that opened it. Dropping it closes only this process's descriptor, so that a
+/// forked child does not affect its parent's connection.
 #[derive(Debug)]
 struct BlockingConnection {
     stream: BlockingStream,
     owner: u32,
-    /// The timeouts that the socket has; 0 is none yet. They are set only when they change.
+    /// The timeouts set on the socket; 0 means not set yet. They are set only when they change.
     read_ms: u64,
     write_ms: u64,
 }
@@ -213,7 +214,7 @@ impl BlockingConnection {
     }
 }
 
-/// The end of an operation; `None` is never, for a timeout beyond what the clock can say.
+/// The end of an operation; `None` is never, for timeouts beyond the range of the clock.
 #[derive(Clone, Copy, Debug)]
 struct OperationDeadline(Option<Instant>);
 
@@ -222,7 +223,7 @@ impl OperationDeadline {
         Self(Instant::now().checked_add(timeout))
     }
 
-    /// Milliseconds left, rounded up: at least 1.
+    /// The remaining time in milliseconds, rounded up: at least 1.
     fn left_ms(self) -> io::Result<u64> {
         let left = self.left()?;
         Ok(u64::try_from(left.as_micros().div_ceil(1000)).unwrap_or(u64::MAX).max(1))
@@ -237,10 +238,10 @@ impl OperationDeadline {
     }
 }
 
-/// The longest wait that is handed to the system, which refuses or cuts off what does not fit its types.
+/// The maximum timeout passed to the system, which rejects or truncates values that exceed its types.
 const LONGEST_WAIT: Duration = Duration::from_secs(24 * 3600);
 
-/// std knows no timeout for connecting to a Unix socket; the kernel applies that of writing.
+/// std has no timeout for connecting to a Unix socket; the kernel applies the write timeout.
 fn connect_unix(path: &Path, deadline: OperationDeadline) -> io::Result<UnixStream> {
     let address = SockAddr::unix(path)?;
     let socket = Socket::new(Domain::UNIX, Type::STREAM, None)?;
@@ -254,7 +255,7 @@ fn connect_unix(path: &Path, deadline: OperationDeadline) -> io::Result<UnixStre
     }
 }
 
-/// Tries the addresses in turn, each with its share of the time that is left.
+/// Tries the addresses in sequence, each with its share of the remaining time.
 fn connect_tcp(addresses: &[std::net::SocketAddr], deadline: OperationDeadline) -> io::Result<TcpStream> {
     let mut last = io::Error::from(ErrorKind::AddrNotAvailable);
     for (tried, address) in addresses.iter().enumerate() {
@@ -274,7 +275,7 @@ fn failure(phase: OperationPhase, source: io::Error) -> Error {
     if is_timeout(&source) { Error::Timeout { phase } } else { Error::Io { phase, source } }
 }
 
-/// A socket whose timeout is over says `WouldBlock`, everything else `TimedOut`.
+/// A socket reports an expired timeout as `WouldBlock`, everything else as `TimedOut`.
 fn is_timeout(error: &io::Error) -> bool {
     matches!(error.kind(), ErrorKind::TimedOut | ErrorKind::WouldBlock)
 }

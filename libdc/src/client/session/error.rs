@@ -1,6 +1,6 @@
-//! What may go wrong with an operation, and what an ADD may be refused for.
+//! The errors of session operations, and the reasons for which an ADD is refused.
 //!
-//! "Not there" is an answer and no error: GET gives `None`, REMOVE and HAVE give `false`.
+//! A missing session is an answer, not an error: GET returns `None`, REMOVE and HAVE return `false`.
 
 use crate::net::address::Address;
 use crate::wire::frame::{DecodeError, Operation};
@@ -10,66 +10,66 @@ use thiserror::Error;
 
 /// Why an operation has no result.
 ///
-/// After any of these but [`Refused`](Self::Refused) and [`Disconnected`](Self::Disconnected) the connection
-/// is gone, so that no late answer is taken for another's; the next operation opens a new one. Whether an
-/// ADD or a REMOVE that failed took effect is unknown then.
+/// After any error but [`Refused`](Self::Refused) and [`Disconnected`](Self::Disconnected) the connection is
+/// closed, so that a late answer is never taken for another operation's. The next operation opens a new
+/// connection. It is then unknown whether a failed ADD or REMOVE took effect.
 #[derive(Debug, Error)]
 #[non_exhaustive]
 pub enum Error {
     /// No connection could be opened.
-    #[error("could not connect to {address}: {source}")]
+    #[error("cannot connect to {address}: {source}")]
     Connect {
-        /// Where to.
+        /// The address of the agent or server.
         address: Address,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The time of the operation was over.
+    /// The timeout of the operation has passed.
     #[error("no answer in time: {phase}")]
     Timeout {
-        /// What the operation was doing.
+        /// The phase that was not completed.
         phase: OperationPhase,
     },
-    /// The peer closed the connection before the answer was whole.
-    #[error("the connection was closed before the answer came")]
+    /// The peer closed the connection before the answer was complete.
+    #[error("the connection was closed before the answer")]
     Closed,
-    /// The connection broke.
-    #[error("the connection broke while {phase}: {source}")]
+    /// The connection failed.
+    #[error("the connection failed while {phase}: {source}")]
     Io {
-        /// What the operation was doing.
+        /// The phase in which it failed.
         phase: OperationPhase,
-        /// What the system says.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The agent can't reach the server at the moment.
-    #[error("the agent can't reach the server")]
+    /// The agent currently cannot reach the server.
+    #[error("the agent cannot reach the server")]
     Disconnected,
-    /// What was asked can't be done. Found before sending where possible, and by the server otherwise.
+    /// The request cannot be carried out. Detected before sending where possible, otherwise by the server.
     #[error("refused: {0}")]
     Refused(#[from] Refusal),
-    /// The peer does not keep to the protocol.
+    /// The peer violated the protocol.
     #[error("malformed answer: {0}")]
     Corruption(#[from] DecodeError),
-    /// The peer answered something that was not asked.
-    #[error("the answer is about {} with uid {uid}, which was not asked", operation.name())]
+    /// The peer sent an answer to a request that was not sent.
+    #[error("unexpected answer to {} with uid {uid}", operation.name())]
     NotAsked {
-        /// The uid of the answer.
+        /// The uid in the answer.
         uid: u32,
-        /// The operation of the answer.
+        /// The operation in the answer.
         operation: Operation,
     },
-    /// A status that is no answer to this operation.
-    #[error("{} is no answer to {}", status.name(), operation.name())]
+    /// The peer sent a status that does not exist for this operation.
+    #[error("{} is not a valid answer to {}", status.name(), operation.name())]
     Unexpected {
-        /// What was asked.
+        /// The operation of the request.
         operation: Operation,
-        /// What was answered.
+        /// The status in the answer.
         status: SessionStatus,
     },
 }
 
 impl Error {
-    /// Whether the peer had closed the connection before it read the request, as far as can be told.
+    /// Whether the peer had probably closed the connection before it read the request.
     pub(super) fn is_peer_gone(&self) -> bool {
         use io::ErrorKind::{BrokenPipe, ConnectionAborted, ConnectionReset, NotConnected};
         match self {
@@ -82,14 +82,14 @@ impl Error {
     }
 }
 
-/// Where in an operation something went wrong.
+/// The phase of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum OperationPhase {
-    /// Finding the address and connecting.
+    /// Resolving the address and connecting.
     Connecting,
-    /// Writing the request.
+    /// Writing the request to the socket.
     Sending,
-    /// Reading the answer.
+    /// Waiting for the complete answer.
     Receiving,
 }
 
@@ -103,25 +103,25 @@ impl std::fmt::Display for OperationPhase {
     }
 }
 
-/// Why something was refused.
+/// Why a request was refused.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq, Hash)]
 pub enum Refusal {
-    /// ADD: a session with this id is stored already, and stays as it is.
-    #[error("a session with this id is stored already")]
+    /// ADD: a session with this id is already stored and stays as it is.
+    #[error("a session with this id is already stored")]
     AlreadyStored,
-    /// ADD: the timeout is above seven days.
-    #[error("a session is kept for seven days at most")]
+    /// ADD: the timeout exceeds seven days.
+    #[error("the timeout exceeds seven days")]
     TimeoutRange,
-    /// The id has no byte, or more than 64.
-    #[error("an id has 1 to 64 bytes")]
+    /// The id is empty or longer than 64 bytes.
+    #[error("an id must have 1 to 64 bytes")]
     IdRange,
-    /// ADD: the session has no byte, or more than a message has room for beside its id.
-    #[error("a session has 1 to {} bytes, less those of its id", crate::limits::SESSION_ADD_BYTES_MAX)]
+    /// ADD: the session is empty, or does not fit into a message together with its id.
+    #[error("a session must have 1 to {} bytes, less those of its id", crate::limits::SESSION_ADD_BYTES_MAX)]
     DataRange,
-    /// ADD: the server could not make sense of the request.
-    #[error("the server found the request corrupt")]
+    /// ADD: the server found inconsistent lengths in the request.
+    #[error("the server rejected the request as corrupt")]
     Corrupt,
-    /// ADD: the server did not store the session, and gave no reason.
+    /// ADD: the server did not store the session, without a reason.
     #[error("the server did not store the session")]
     NotStored,
 }

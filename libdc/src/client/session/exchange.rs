@@ -1,8 +1,8 @@
-//! One request and its answer, without the socket: what the asynchronous and the blocking client share.
+//! One request and its answer, without the socket: shared by the asynchronous and the blocking client.
 //!
-//! Invariants: every request has a uid of its own as long as 2^32 others have not come between; an answer
-//! counts only if it has the uid and the operation of the request; after an error, and when bytes came that
-//! nobody asked for, the connection must not be used again. Nothing here panics on what a peer sent.
+//! Invariants: uids are unique among 2^32 successive requests; an answer is accepted only if it has the uid
+//! and the operation of the request. The connection must not be used again after an error, or if bytes beyond
+//! the answer were received. Nothing here panics on a peer's input.
 
 use crate::client::session::error::{Error, Refusal};
 use crate::id::SessionId;
@@ -12,7 +12,7 @@ use crate::wire::message::{MessageReader, MessageWriter};
 use crate::wire::session::{AddRequest, SessionAnswer, SessionStatus};
 use std::time::Duration;
 
-/// A request whose parts are known to be right.
+/// A request with valid parameters.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum SessionRequest<'a> {
     Add(AddRequest<'a>),
@@ -22,7 +22,7 @@ pub(super) enum SessionRequest<'a> {
 }
 
 impl<'a> SessionRequest<'a> {
-    /// Checks what the server would check. Parts of a millisecond are cut off.
+    /// Checks the parameters as the server would. The timeout is truncated to whole milliseconds.
     pub(super) fn add(id: &'a [u8], session: &'a [u8], timeout: Duration) -> Result<Self, Refusal> {
         let timeout_ms = u32::try_from(timeout.as_millis())
             .ok()
@@ -57,16 +57,16 @@ impl<'a> SessionRequest<'a> {
     }
 }
 
-/// Bytes read at once.
+/// The size of a read, in bytes.
 const READ_BYTES: usize = 4096;
 
-/// One exchange at a time over some connection. Its buffers serve them all.
+/// One exchange at a time on a connection. The buffers are reused.
 #[derive(Debug)]
 pub(super) struct Exchange {
     uid: u32,
     operation: SessionOperation,
     request: Vec<u8>,
-    /// What was read and not used yet lies before `filled`; behind it is room.
+    /// Received bytes not consumed yet are before `filled`; the rest is free for reading.
     input: Vec<u8>,
     filled: usize,
     reader: MessageReader,
@@ -88,7 +88,7 @@ impl Exchange {
         }
     }
 
-    /// Begins the next exchange: encodes the request and forgets all that an earlier one left.
+    /// Begins the next exchange: encodes the request and discards the state of the previous one.
     pub(super) fn begin(&mut self, request: &SessionRequest<'_>) {
         self.uid = self.uid.wrapping_add(1);
         self.operation = request.operation();
@@ -108,23 +108,23 @@ impl Exchange {
         writer.finish(&mut self.request);
     }
 
-    /// The bytes to send.
+    /// The encoded request, to be sent.
     pub(super) fn request(&self) -> &[u8] {
         &self.request
     }
 
-    /// Whether no byte of an answer came yet.
+    /// Whether no byte of an answer was received yet.
     pub(super) const fn is_untouched(&self) -> bool {
         self.untouched
     }
 
-    /// Whether nothing came after the answer, so that the connection may be used again.
+    /// Whether nothing was received after the answer, so that the connection may be used again.
     pub(super) const fn is_clean(&self) -> bool {
         self.clean
     }
 
-    /// Room to read into.
-    pub(super) fn room(&mut self) -> &mut [u8] {
+    /// The free part of the buffer, to read into.
+    pub(super) fn read_buffer(&mut self) -> &mut [u8] {
         let end = self.filled + READ_BYTES;
         if self.input.len() < end {
             self.input.resize(end, 0);
@@ -132,10 +132,11 @@ impl Exchange {
         &mut self.input[self.filled..end]
     }
 
-    /// Takes the first `read` bytes of the [`room`](Self::room); `Ok(None)` asks for more.
+    /// Handles `read` bytes read into the [`read_buffer`](Self::read_buffer). `Ok(None)`: the answer is
+    /// incomplete.
     ///
     /// # Errors
-    /// If it can't be the answer.
+    /// If the bytes cannot be the answer to the request.
     pub(super) fn receive(&mut self, read: usize) -> Result<Option<SessionReply>, Error> {
         self.untouched = false;
         self.filled += read;
@@ -167,7 +168,7 @@ impl Exchange {
     }
 }
 
-/// Whether `status` may answer `operation`.
+/// Whether `status` is a valid answer to `operation`.
 const fn is_answer_to(operation: SessionOperation, status: SessionStatus) -> bool {
     match status {
         SessionStatus::Ok | SessionStatus::NotOk | SessionStatus::Disconnected => true,
@@ -179,7 +180,7 @@ const fn is_answer_to(operation: SessionOperation, status: SessionStatus) -> boo
     }
 }
 
-/// An answer that may come to what was asked.
+/// A valid answer to the request.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum SessionReply {
     Status(SessionStatus),
@@ -187,7 +188,7 @@ pub(super) enum SessionReply {
 }
 
 impl SessionReply {
-    /// The result of an ADD.
+    /// The result for an ADD.
     pub(super) fn stored(self) -> Result<(), Error> {
         Err(Error::Refused(match self {
             Self::Status(SessionStatus::Ok) => return Ok(()),
@@ -201,7 +202,7 @@ impl SessionReply {
         }))
     }
 
-    /// The result of a GET.
+    /// The result for a GET.
     pub(super) fn session(self) -> Result<Option<Vec<u8>>, Error> {
         match self {
             Self::Session(session) => Ok(Some(session)),
@@ -210,7 +211,7 @@ impl SessionReply {
         }
     }
 
-    /// The result of a REMOVE or a HAVE.
+    /// The result for a REMOVE or a HAVE.
     pub(super) fn was_there(self) -> Result<bool, Error> {
         match self {
             Self::Status(SessionStatus::Disconnected) => Err(Error::Disconnected),
@@ -227,7 +228,7 @@ mod tests {
 
     const ID: &[u8] = b"\x0d\x14\x1b";
 
-    /// An exchange that has asked; its uid is 1.
+    /// An exchange that has begun this request, with the uid 1.
     fn asked(request: Result<SessionRequest<'_>, Refusal>) -> Exchange {
         let mut exchange = Exchange::new();
         exchange.begin(&request.unwrap());
@@ -235,13 +236,13 @@ mod tests {
     }
 
     impl Exchange {
-        fn take(&mut self, bytes: &[u8]) -> Result<Option<SessionReply>, Error> {
-            self.room()[..bytes.len()].copy_from_slice(bytes);
+        fn receive_bytes(&mut self, bytes: &[u8]) -> Result<Option<SessionReply>, Error> {
+            self.read_buffer()[..bytes.len()].copy_from_slice(bytes);
             self.receive(bytes.len())
         }
     }
 
-    /// A frame from a server of the original: patch level 0.
+    /// A frame from a distcache 1.x server, at patch level 0.
     fn frame(uid: u8, operation: u8, data: &[u8]) -> Vec<u8> {
         let mut bytes =
             vec![0, 0x11, 0, 0, 1, 0, 0, 0, uid, 0, operation, 1, (data.len() >> 8) as u8, data.len() as u8];
@@ -250,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_have_the_bytes_of_the_protocol() {
+    fn requests_encode_to_protocol_bytes() {
         let add = asked(SessionRequest::add(ID, b"\xed\xf4", Duration::from_micros(60_000_999)));
         let expected = [
             &[0, 0x11, 0, 1, 0, 0, 0, 0, 1, 0, 0, 1, 0, 13][..],
@@ -267,7 +268,7 @@ mod tests {
     }
 
     #[test]
-    fn what_the_server_would_refuse_is_not_sent() {
+    fn invalid_request_is_refused_before_sending() {
         let second = Duration::from_secs(1);
         let week = Duration::from_millis(u64::from(SESSION_TIMEOUT_MS_MAX));
         assert_eq!(SessionRequest::get(b"").unwrap_err(), Refusal::IdRange);
@@ -287,10 +288,10 @@ mod tests {
     }
 
     #[test]
-    fn statuses_become_results() {
+    fn statuses_map_to_results() {
         let add = |status| {
             let mut exchange = asked(SessionRequest::add(ID, b"s", Duration::ZERO));
-            exchange.take(&frame(1, 0, &[status])).unwrap().unwrap().stored()
+            exchange.receive_bytes(&frame(1, 0, &[status])).unwrap().unwrap().stored()
         };
         add(0).unwrap();
         assert!(matches!(add(2), Err(Error::Disconnected)));
@@ -305,13 +306,17 @@ mod tests {
             assert!(matches!(add(status), Err(Error::Refused(it)) if it == refusal), "{status}");
         }
         let have = |status| {
-            asked(SessionRequest::have(ID)).take(&frame(1, 3, &[status])).unwrap().unwrap().was_there()
+            asked(SessionRequest::have(ID))
+                .receive_bytes(&frame(1, 3, &[status]))
+                .unwrap()
+                .unwrap()
+                .was_there()
         };
         assert!(have(0).unwrap());
         assert!(!have(1).unwrap());
         assert!(matches!(have(2), Err(Error::Disconnected)));
         let get = |data: &[u8]| {
-            let reply = asked(SessionRequest::get(ID)).take(&frame(1, 1, data)).map(Option::unwrap);
+            let reply = asked(SessionRequest::get(ID)).receive_bytes(&frame(1, 1, data)).map(Option::unwrap);
             reply.and_then(SessionReply::session)
         };
         assert_eq!(get(b"\x03").unwrap().as_deref(), Some(&b"\x03"[..]));
@@ -323,21 +328,21 @@ mod tests {
     }
 
     #[test]
-    fn an_answer_to_something_else_is_no_answer() {
+    fn mismatched_answer_is_an_error() {
         let mut exchange = asked(SessionRequest::have(ID));
-        let other_uid = exchange.take(&frame(2, 3, &[0]));
+        let other_uid = exchange.receive_bytes(&frame(2, 3, &[0]));
         assert!(matches!(other_uid, Err(Error::NotAsked { uid: 2, .. })));
         let mut exchange = asked(SessionRequest::have(ID));
-        assert!(matches!(exchange.take(&frame(1, 2, &[0])), Err(Error::NotAsked { .. })));
+        assert!(matches!(exchange.receive_bytes(&frame(1, 2, &[0])), Err(Error::NotAsked { .. })));
         let mut exchange = asked(SessionRequest::have(ID));
-        assert!(matches!(exchange.take(&frame(1, 3, &[101])), Err(Error::Unexpected { .. })));
+        assert!(matches!(exchange.receive_bytes(&frame(1, 3, &[101])), Err(Error::Unexpected { .. })));
         let mut exchange = asked(SessionRequest::have(ID));
         let back_to_us = exchange.request().to_vec();
-        assert!(matches!(exchange.take(&back_to_us), Err(Error::Corruption(_))));
+        assert!(matches!(exchange.receive_bytes(&back_to_us), Err(Error::Corruption(_))));
     }
 
     #[test]
-    fn an_answer_comes_in_any_pieces_and_more_behind_it_is_noticed() {
+    fn answer_in_pieces_is_accepted_and_excess_detected() {
         let session: Vec<u8> = (0..SESSION_BYTES_MAX).map(|i| i as u8).collect();
         let mut exchange = asked(SessionRequest::get(ID));
         let mut answer = Vec::new();
@@ -345,16 +350,16 @@ mod tests {
         write_message(&mut answer, MessageHead::request(1, operation).response(), &session);
         let (last, bytes) = answer.split_last().unwrap();
         for piece in bytes.chunks(1021) {
-            assert_eq!(exchange.take(piece).unwrap(), None);
+            assert_eq!(exchange.receive_bytes(piece).unwrap(), None);
             assert!(!exchange.is_untouched());
         }
-        assert_eq!(exchange.take(&[*last]).unwrap(), Some(SessionReply::Session(session)));
+        assert_eq!(exchange.receive_bytes(&[*last]).unwrap(), Some(SessionReply::Session(session)));
         assert!(exchange.is_clean());
 
         exchange.begin(&SessionRequest::have(ID).unwrap());
         assert!(exchange.is_untouched());
         let two = [frame(2, 3, &[1]), frame(3, 3, &[0])].concat();
-        assert_eq!(exchange.take(&two).unwrap(), Some(SessionReply::Status(SessionStatus::NotOk)));
+        assert_eq!(exchange.receive_bytes(&two).unwrap(), Some(SessionReply::Status(SessionStatus::NotOk)));
         assert!(!exchange.is_clean());
     }
 }

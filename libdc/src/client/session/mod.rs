@@ -1,4 +1,4 @@
-//! The session clients, asynchronous and blocking: one operation at a time over one connection.
+//! The session clients, asynchronous and blocking: one operation at a time on one connection.
 
 #[cfg(feature = "async")]
 mod asynchronous;

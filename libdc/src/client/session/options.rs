@@ -1,20 +1,19 @@
-//! How a client connects, and how long it waits.
+//! The options of session clients: connection mode and timeout.
 
 use std::time::Duration;
 
 /// How a client connects, and how long it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SessionOptions {
-    /// One connection, or a new one each time.
+    /// Whether connections are kept between operations.
     pub connections: ConnectionMode,
-    /// The longest that one operation may take: connecting, asking and being answered, a retry included.
-    /// The default is six seconds: one more than the agent, by default, waits for the server before it answers
-    /// itself.
+    /// The timeout of one operation, including connecting and a retry. The default is six seconds: one second
+    /// more than the agent, by default, waits for the server.
     pub timeout: Duration,
 }
 
 impl Default for SessionOptions {
-    /// A persistent connection with all precautions, and six seconds.
+    /// A persistent connection with all precautions, and a timeout of six seconds.
     fn default() -> Self {
         Self {
             connections: ConnectionMode::Persistent { notice_fork: true, retry: true },
@@ -23,20 +22,20 @@ impl Default for SessionOptions {
     }
 }
 
-/// One connection, or a new one each time.
+/// Whether connections are kept between operations.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ConnectionMode {
     /// A new connection for each operation.
     Temporary,
-    /// One connection, kept open between operations.
+    /// One connection that stays open between operations.
     Persistent {
-        /// Whether to compare the process id before each operation. In a forked child the connection, which
-        /// is the parent's too, is closed without the parent noticing, and one of the child's own opened.
-        /// Without this a forked child must not use the client.
+        /// Whether to compare the process id before each operation. A forked child then closes the connection
+        /// inherited from its parent, without affecting the parent, and opens a new one. Without this check a
+        /// forked child must not use the client.
         notice_fork: bool,
-        /// Whether to ask once more, over a new connection, if the old one turns out to have been closed
-        /// since the last operation, as an agent with `-idle` does. An ADD whose connection was lost in the
-        /// one moment after it took effect is then answered "already stored", and a REMOVE "not there".
+        /// Whether to retry once on a new connection if the old one was closed since the last operation, as
+        /// an agent with `-idle` does. If the connection was lost just after an ADD or REMOVE took effect,
+        /// the retried ADD is refused as already stored, and the retried REMOVE finds no session.
         retry: bool,
     },
 }

@@ -1,8 +1,8 @@
-//! A connection of the asynchronous client, that knows which process opened it.
+//! A connection of the asynchronous client that records the process that opened it.
 //!
-//! A runtime registers its sockets with an epoll instance, and a forked child shares that instance with its
-//! parent: were the child to drop a socket the usual way, the parent would never again hear of its own
-//! connection. So a child closes the descriptor and leaves the registration alone.
+//! A runtime registers its sockets with an epoll instance, which a forked child shares with its parent. If
+//! the child dropped a socket normally, the parent would receive no more events of its connection. The child
+//! therefore closes the descriptor and leaves the registration unchanged.
 
 use crate::net::address::Address;
 use crate::net::connect::connect;
@@ -15,7 +15,6 @@ use std::task::{Context, Poll};
 use std::time::Duration;
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
 
-/// A connection.
 #[derive(Debug)]
 pub(crate) struct ClientStream {
     /// `None` only while it is dropped.
@@ -24,13 +23,12 @@ pub(crate) struct ClientStream {
 }
 
 impl ClientStream {
-    /// Connects to `address`.
     pub(crate) async fn connect(address: &Address, within: Duration) -> io::Result<Self> {
         let socket = connect(address, within).await?;
         Ok(Self { socket: Some(socket), owner: process::id() })
     }
 
-    /// The process that opened it.
+    /// The id of the process that opened it.
     pub(crate) const fn owner(&self) -> u32 {
         self.owner
     }
@@ -40,9 +38,9 @@ impl ClientStream {
         self.socket()?.write_all(bytes).await
     }
 
-    /// Reads what there is; 0 is the end.
-    pub(crate) async fn receive(&mut self, room: &mut [u8]) -> io::Result<usize> {
-        self.socket()?.read(room).await
+    /// Reads available bytes; 0 is the end of input.
+    pub(crate) async fn receive(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        self.socket()?.read(buffer).await
     }
 
     /// Writes some of `bytes`.
@@ -50,16 +48,20 @@ impl ClientStream {
         Pin::new(self.socket()?).poll_write(cx, bytes)
     }
 
-    /// Hands on what was written, where the socket keeps it back.
+    /// Flushes written bytes that the socket buffers.
     pub(crate) fn poll_flush(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         Pin::new(self.socket()?).poll_flush(cx)
     }
 
-    /// Reads what there is; 0 is the end.
-    pub(crate) fn poll_receive(&mut self, cx: &mut Context<'_>, room: &mut [u8]) -> Poll<io::Result<usize>> {
-        let mut room = ReadBuf::new(room);
-        let read = Pin::new(self.socket()?).poll_read(cx, &mut room);
-        read.map_ok(|()| room.filled().len())
+    /// Reads available bytes; 0 is the end of input.
+    pub(crate) fn poll_receive(
+        &mut self,
+        cx: &mut Context<'_>,
+        buffer: &mut [u8],
+    ) -> Poll<io::Result<usize>> {
+        let mut buffer = ReadBuf::new(buffer);
+        let read = Pin::new(self.socket()?).poll_read(cx, &mut buffer);
+        read.map_ok(|()| buffer.filled().len())
     }
 
     fn socket(&mut self) -> io::Result<&mut Socket> {
@@ -77,7 +79,7 @@ impl Drop for ClientStream {
         };
         let fd = socket.as_raw_fd();
         std::mem::forget(socket);
-        // It fails only for a descriptor that is closed already.
+        // It fails only if the descriptor is already closed.
         nix::unistd::close(fd).ok();
     }
 }

@@ -1,4 +1,4 @@
-//! A CA for tests, with its certificates in files.
+//! A CA for tests that stores its certificates in files.
 
 use crate::net::tls::client::CertificateFiles;
 use rcgen::{BasicConstraints, CertificateParams, CertifiedIssuer, DnType, IsCa, KeyPair, date_time_ymd};
@@ -6,13 +6,13 @@ use std::fs;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A CA that nobody knows but who reads its file.
+/// A CA that is trusted only by programs that load its file.
 pub(super) struct Authority {
     issuer: CertifiedIssuer<'static, KeyPair>,
     directory: TempDir,
 }
 
-/// When a certificate is valid.
+/// The period in which a certificate is valid.
 #[derive(Clone, Copy)]
 pub(super) enum Validity {
     Now,
@@ -36,17 +36,17 @@ impl Authority {
         Self { issuer, directory }
     }
 
-    /// The file of its own certificate.
+    /// The file of the CA's certificate.
     pub(super) fn ca(&self) -> PathBuf {
         self.file("ca")
     }
 
-    /// Its own certificate and key, as if it were a server's.
+    /// The CA's certificate and key, presented as if they were a server's.
     pub(super) fn itself(&self) -> CertificateFiles {
         CertificateFiles { cert: self.ca(), key: self.file("ca.key") }
     }
 
-    /// A certificate for `name`, valid now.
+    /// A certificate for `name` that is currently valid.
     pub(super) fn issue(&self, name: &str) -> CertificateFiles {
         self.issue_for(name, Validity::Now)
     }
@@ -60,7 +60,7 @@ impl Authority {
         };
         let key = KeyPair::generate().unwrap();
         let cert = params.signed_by(&key, &self.issuer).unwrap();
-        // Several of one name are several files.
+        // Several certificates of one name are stored in different files.
         let stem =
             format!("{}-{}", fs::read_dir(self.directory.path()).unwrap().count(), name.replace(':', "."));
         let (cert_path, key_path) = (self.file(&format!("{stem}.cert")), self.file(&format!("{stem}.key")));
@@ -69,12 +69,11 @@ impl Authority {
         CertificateFiles { cert: cert_path, key: key_path }
     }
 
-    /// The path of a file in its directory.
     pub(super) fn file(&self, name: &str) -> PathBuf {
         self.directory.path().join(name)
     }
 
-    /// A file with this content.
+    /// Writes a file with this content.
     pub(super) fn write(&self, name: &str, content: impl AsRef<[u8]>) -> PathBuf {
         let path = self.file(name);
         fs::write(&path, content).unwrap();
@@ -82,7 +81,7 @@ impl Authority {
     }
 }
 
-/// Puts the files of `new` in the place of those of `old`.
+/// Replaces the files of `old` by those of `new`.
 pub(super) fn replace(old: &CertificateFiles, new: &CertificateFiles) {
     let copy = |from: &Path, to: &Path| {
         let beside = to.with_extension("new");

@@ -1,4 +1,4 @@
-//! TLS on the agent's side.
+//! TLS on the side of the agent.
 
 use crate::net::address::{Address, Host};
 use crate::net::socket::Socket;
@@ -21,33 +21,33 @@ use tokio_rustls::TlsConnector;
 
 pub use crate::net::tls::pem::CertificateFiles;
 
-/// How the agent is to speak TLS with its server.
+/// The TLS options of the agent.
 #[derive(Clone, Debug, Default)]
 pub struct ClientTlsOptions {
-    /// The certificates of the CAs to trust; without it, those of the system.
+    /// The file of trusted CA certificates; by default those of the system.
     pub ca: Option<PathBuf>,
-    /// The name that the server's certificate must be for, instead of that in its address.
+    /// The name that the server's certificate must have; by default the host in its address.
     pub name: Option<TlsName>,
-    /// What to present to a server that asks for a certificate.
+    /// The certificate and key for servers that require a client certificate.
     pub identity: Option<CertificateFiles>,
 }
 
-/// Whom the agent trusts, and its certificate. Files that are renewed are taken up by the next connection.
+/// The agent's trusted CAs and certificate. Changed files are loaded at the next connection.
 pub struct ClientTls {
     config: Reloaded<ClientConfig>,
     name: Option<TlsName>,
 }
 
 impl ClientTls {
-    /// Reads the files, and the system's certificates of CAs if no file of them is named.
+    /// Loads the files, and the system's CA certificates unless a file of CAs is given.
     ///
     /// # Errors
-    /// If a file can't be read or used, or the key is not the certificate's.
+    /// If a file cannot be read or is invalid, or the key does not match the certificate.
     pub fn load(options: ClientTlsOptions) -> Result<Self, TlsError> {
         let ClientTlsOptions { ca, name, identity } = options;
         let own = identity.iter().flat_map(|identity| [&identity.cert, &identity.key]);
         let files = ca.iter().chain(own).cloned().collect();
-        // There are hundreds of them, in as many files: they are read once.
+        // There are hundreds of them, in as many files, so they are loaded only once.
         let system = if ca.is_none() { Some(system_roots()?) } else { None };
         let make = move || {
             let roots = match (&ca, &system) {
@@ -60,12 +60,13 @@ impl ClientTls {
         Ok(Self { config: Reloaded::new(files, Duration::ZERO, Instant::now().into_std(), make)?, name })
     }
 
-    /// Makes the handshake with the server that `socket` was connected to by its `address`, within the time
-    /// given; zero is for ever. Where it is dropped, or fails, the connection is closed.
+    /// Performs the handshake with the server at the other end of `socket`, which was connected to `address`.
+    /// The timeout `within` bounds it; zero means no limit. If the future fails or is dropped, the connection
+    /// is closed.
     ///
     /// # Errors
-    /// What is wrong with the server, or that it took too long. A server that wants another certificate, or
-    /// one at all, may say so only with the first read.
+    /// If the server is not acceptable or the timeout has passed. A server that rejects the client's
+    /// certificate, or requires one, may report that only with the first read.
     pub async fn connect(
         &self,
         socket: Socket,
@@ -97,12 +98,12 @@ impl fmt::Debug for ClientTls {
     }
 }
 
-/// The name of a server as its certificate has it: a host's name or address.
+/// A name that a server's certificate can have: a host name or an IP address.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct TlsName(ServerName<'static>);
 
 impl TlsName {
-    /// The name of `host`; that of this host where an address has none.
+    /// The name of `host`; of the local host if the address has none.
     fn of_host(host: Option<&Host>) -> Result<Self, TlsError> {
         let name = match host {
             None => return Ok(Self(IpAddr::from(std::net::IpAddr::V4(Ipv4Addr::LOCALHOST)).into())),
@@ -121,15 +122,15 @@ impl FromStr for TlsName {
         if let Ok(ip) = text.trim_matches(['[', ']']).parse::<std::net::IpAddr>() {
             return Ok(Self(IpAddr::from(ip).into()));
         }
-        // The dot that ends an absolute name is in no certificate.
+        // Certificates omit the dot that ends an absolute name.
         let name = DnsName::try_from(text.trim_end_matches('.').to_owned()).map_err(|_| InvalidTlsName)?;
         Ok(Self(name.into()))
     }
 }
 
-/// What can stand in no certificate as the name of a host.
+/// A text that cannot be a name in a certificate.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
-#[error("is no name or address of a host")]
+#[error("is not a host name or IP address")]
 pub struct InvalidTlsName;
 
 fn config(roots: Arc<RootCertStore>, identity: Option<&CertificateFiles>) -> Result<ClientConfig, TlsError> {
@@ -145,7 +146,7 @@ fn config(roots: Arc<RootCertStore>, identity: Option<&CertificateFiles>) -> Res
     })
 }
 
-/// The certificates of CAs that the system has. Some that can't be read are nothing unusual.
+/// The system's CA certificates. Unreadable ones are common and are ignored.
 fn system_roots() -> Result<Arc<RootCertStore>, TlsError> {
     let found = rustls_native_certs::load_native_certs();
     let mut roots = RootCertStore::empty();

@@ -1,7 +1,8 @@
-//! What can be wrong with TLS, in the words of who has to mend it.
+//! TLS errors, worded for operators.
 //!
-//! rustls says what happened in the terms of the protocol; here that becomes the mistake that was most likely made.
-//! What a peer sent is in no message, but for the names in its certificate, escaped and cut short.
+//! rustls describes errors in terms of the protocol. Here they are translated to the most likely
+//! misconfiguration. Messages contain no data from a peer except the names in its certificate, escaped and
+//! truncated.
 
 use crate::wire::detect::Protocol;
 use rustls::pki_types::UnixTime;
@@ -11,130 +12,130 @@ use std::io;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Most names of a certificate, and most characters of each, that a message repeats.
+/// The maximum number of names of a certificate, and of characters of each, in a message.
 const NAMES_MAX: usize = 4;
 const NAME_CHARS_MAX: usize = 80;
 const DAY: u64 = 86_400;
 
-/// Why there is no TLS.
+/// Why TLS cannot be used, or a handshake failed.
 #[derive(Debug, thiserror::Error)]
 pub enum TlsError {
-    /// A file can't be read.
-    #[error("can't read {}: {source}", path.display())]
+    /// A file cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// There is something that is not a file.
+    /// The path is not a regular file.
     #[error("{} is not a regular file", path.display())]
     NotAFile {
-        /// The path.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// A file is so large that it is no certificate or key.
+    /// A file exceeds the maximum size of certificates and keys.
     #[error("{} is too large for certificates or a key", path.display())]
     TooLarge {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// A file begins something in PEM and does not keep to the format.
-    #[error("{} is broken: it is not PEM", path.display())]
+    /// A file contains malformed PEM.
+    #[error("{} is not valid PEM", path.display())]
     Pem {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// A file that should have a certificate has none.
-    #[error("there is no certificate in {} (PEM is expected)", path.display())]
+    /// A certificate file contains no certificate.
+    #[error("no certificate in {} (expected PEM)", path.display())]
     NoCertificate {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// A certificate can't be read.
-    #[error("a certificate in {} is broken", path.display())]
+    /// A certificate cannot be decoded.
+    #[error("malformed certificate in {}", path.display())]
     BrokenCertificate {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// A file that should have a private key has none.
-    #[error("there is no private key in {} (PEM is expected)", path.display())]
+    /// A key file contains no private key.
+    #[error("no private key in {} (expected PEM)", path.display())]
     NoKey {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// A private key is encrypted.
-    #[error("the private key in {} is encrypted with a passphrase, which nobody could enter", path.display())]
+    /// A private key is encrypted with a passphrase.
+    #[error("the private key in {} is encrypted; passphrases are not supported", path.display())]
     EncryptedKey {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// A private key can't be used.
-    #[error("the private key in {} can't be used: it is broken or of an unknown kind", path.display())]
+    /// A private key cannot be used.
+    #[error("the private key in {} is malformed or of an unsupported type", path.display())]
     BrokenKey {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
     },
-    /// A key and a certificate that do not belong together.
-    #[error("the private key in {} is not that of the first certificate in {}", key.display(), cert.display())]
+    /// The private key does not belong to the certificate.
+    #[error("the private key in {} does not match the first certificate in {}", key.display(), cert.display())]
     Mismatch {
-        /// The file of the key.
+        /// The path of the key file.
         key: PathBuf,
-        /// The file of the certificate.
+        /// The path of the certificate file.
         cert: PathBuf,
     },
-    /// The system knows no certificates of CAs.
-    #[error("the system has no certificates of CAs; name a file of them with -tls-ca")]
+    /// The system has no CA certificates.
+    #[error("the system has no CA certificates; specify a file with -tls-ca")]
     NoSystemRoots,
-    /// The server is not reached over TCP.
-    #[error("TLS takes a server over TCP")]
+    /// The server's address is not a TCP address.
+    #[error("TLS requires a TCP address of the server")]
     NotTcp,
-    /// The address of the server has a host that no certificate can be for.
-    #[error("no certificate can be for the host of the server's address; name another with -tls-name")]
+    /// The host of the server's address cannot be a name in a certificate.
+    #[error("the host of the server's address cannot be in a certificate; specify a name with -tls-name")]
     NoName,
-    /// A peer that does not begin a handshake.
-    #[error("a plain connection on a TLS port: it began with {0}")]
+    /// The client did not start with a TLS handshake.
+    #[error("plain-text connection on a TLS listener: it began with {0}")]
     Plain(Protocol),
-    /// A peer that answers a handshake with something else.
+    /// The peer answered the handshake with something other than TLS.
     #[error("the {0} does not speak TLS; is this its TLS port?")]
     NotTls(TlsPeer),
-    /// A peer that has no version in common with us.
-    #[error("the {0} speaks neither TLS 1.2 nor a later version")]
+    /// The peer supports no common version of TLS.
+    #[error("the {0} supports neither TLS 1.2 nor a later version")]
     OldVersion(TlsPeer),
-    /// A peer without an algorithm or extension that is needed.
-    #[error("the {0} and this side have no way of TLS in common: {1:?}")]
+    /// The peer lacks a required algorithm or extension.
+    #[error("no TLS parameters in common with the {0}: {1:?}")]
     Incompatible(TlsPeer, PeerIncompatible),
-    /// The peer's certificate is not trusted here.
+    /// The peer's certificate was rejected.
     #[error("the certificate of the {0} {1}")]
     Certificate(TlsPeer, CertificateError),
-    /// The client has none, and must.
+    /// The client presented no certificate, but one is required.
     #[error("the client presented no certificate, and -tls-client-ca requires one")]
     ClientCertificateMissing,
-    /// We have none, and must.
-    #[error("the server requires a certificate of the client; give -tls-cert and -tls-key")]
+    /// The server requires a client certificate, but we have none.
+    #[error("the server requires a client certificate; set -tls-cert and -tls-key")]
     ClientCertificateRequired,
-    /// The peer does not trust our certificate.
-    #[error("the {0} does not trust the certificate of this side ({1:?})")]
+    /// The peer rejected our certificate.
+    #[error("the {0} does not trust our certificate ({1:?})")]
     Distrusted(TlsPeer, AlertDescription),
-    /// The peer gave up, for a reason that only it knows.
-    #[error("the {0} ended TLS ({1:?})")]
+    /// The peer aborted with an alert of another kind.
+    #[error("the {0} aborted TLS ({1:?})")]
     Alert(TlsPeer, AlertDescription),
-    /// The handshake took too long.
-    #[error("the handshake of TLS was not complete after {} ms", .0.as_millis())]
+    /// The timeout of the handshake has passed.
+    #[error("TLS handshake not completed within {} ms", .0.as_millis())]
     Timeout(Duration),
-    /// The peer left in the middle.
-    #[error("the {0} closed the connection during the handshake of TLS")]
+    /// The peer closed the connection during the handshake.
+    #[error("the {0} closed the connection during the TLS handshake")]
     Closed(TlsPeer),
-    /// The connection broke.
+    /// The connection failed with an error of the system.
     #[error(transparent)]
     Socket(io::Error),
-    /// Anything else that rustls refuses.
+    /// Any other error of rustls.
     #[error("TLS failed: {0}")]
     Protocol(rustls::Error),
 }
 
 impl TlsError {
-    /// What an error of a stream of TLS means, said of `peer`.
+    /// Translates an error of a TLS stream with `peer`.
     pub(super) fn of_stream(error: io::Error, peer: TlsPeer) -> Self {
         let inner = error.get_ref().and_then(|inner| inner.downcast_ref::<rustls::Error>());
         match inner {
@@ -156,7 +157,7 @@ impl TlsError {
                 | P::ServerDoesNotSupportTls12Or13
                 | P::ServerTlsVersionIsDisabledByOurConfig
                 | P::SupportedVersionsExtensionRequired
-                // An extension of TLS 1.2, which is looked for before the version.
+                // An extension of TLS 1.2, which rustls checks before the version.
                 | P::SignatureAlgorithmsExtensionRequired,
             ) => Self::OldVersion(peer),
             rustls::Error::PeerIncompatible(lack) => Self::Incompatible(peer, lack),
@@ -176,7 +177,7 @@ impl TlsError {
             | A::CertificateRevoked
             | A::CertificateExpired
             | A::CertificateUnknown
-            // The signature is not that of the CA which the certificate names.
+            // The signature was not made by the CA that the certificate names.
             | A::DecryptError => Self::Distrusted(peer, alert),
             _ => Self::Alert(peer, alert),
         }
@@ -194,10 +195,10 @@ impl From<TlsError> for io::Error {
     }
 }
 
-/// Who is at the other end.
+/// The remote end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum TlsPeer {
-    /// A client of ours.
+    /// A client of our listener.
     Client,
     /// The server that we connected to.
     Server,
@@ -212,47 +213,47 @@ impl fmt::Display for TlsPeer {
     }
 }
 
-/// What is wrong with a certificate. Its text reads on behind "the certificate".
+/// Why a certificate was rejected. The text continues a sentence that begins with the certificate.
 #[derive(Clone, Debug, PartialEq, thiserror::Error)]
 pub enum CertificateError {
-    /// It was good until some time ago.
+    /// The validity period has ended.
     #[error("has expired{}", since(*seconds, "ago"))]
     Expired {
-        /// For how long it has been, in seconds, where that is known.
+        /// The time since its expiry in seconds, if known.
         seconds: Option<u64>,
     },
-    /// It will be good some time.
+    /// The validity period has not begun.
     #[error("is not valid yet{}: is a clock wrong?", since(*seconds, "to go"))]
     NotYetValid {
-        /// How long that will take, in seconds, where that is known.
+        /// The time until it becomes valid in seconds, if known.
         seconds: Option<u64>,
     },
-    /// Nobody who is trusted has signed it.
-    #[error("is signed by no CA that is trusted here")]
+    /// The certificate is not signed by a trusted CA.
+    #[error("is not signed by a trusted CA")]
     UnknownCa,
-    /// The certificate is that of a CA, not one that a CA has signed.
-    #[error("is that of a CA itself (CA:TRUE), and none for a server or client")]
+    /// The certificate is that of a CA, not of a server or client.
+    #[error("is a CA certificate (CA:TRUE), not one for a server or client")]
     IsCa,
-    /// It is somebody else's.
+    /// The certificate is for another name.
     #[error("is not for the name {expected}{}", presented.as_ref().map_or_else(String::new, |names| format!(" but for {names}")))]
     WrongName {
-        /// What it should be for.
+        /// The name that was expected.
         expected: String,
-        /// What it is for, where that is known.
+        /// The names in the certificate, if known.
         presented: Option<String>,
     },
-    /// Anything else.
+    /// Any other reason that rustls reports.
     #[error("is not accepted: {0:?}")]
     Other(rustls::CertificateError),
 }
 
 impl CertificateError {
-    /// The certificate was good until `not_after`, before `now`.
+    /// The error for a certificate that was valid until `not_after`, before `now`.
     pub(super) fn expired(now: UnixTime, not_after: UnixTime) -> Self {
         Self::Expired { seconds: Some(now.as_secs().saturating_sub(not_after.as_secs())) }
     }
 
-    /// The certificate is good from `not_before` on, after `now`.
+    /// The error for a certificate that is valid from `not_before` on, after `now`.
     pub(super) fn not_yet_valid(now: UnixTime, not_before: UnixTime) -> Self {
         Self::NotYetValid { seconds: Some(not_before.as_secs().saturating_sub(now.as_secs())) }
     }
@@ -266,10 +267,11 @@ impl From<rustls::CertificateError> for CertificateError {
             E::ExpiredContext { time, not_after } => Self::expired(time, not_after),
             E::NotValidYet => Self::NotYetValid { seconds: None },
             E::NotValidYetContext { time, not_before } => Self::not_yet_valid(time, not_before),
-            // The latter where somebody has the name of a trusted CA and another key: most often a CA made anew.
+            // The latter occurs if a trusted CA has the same name but another key: usually after the CA was
+            // recreated.
             E::UnknownIssuer | E::BadSignature => Self::UnknownCa,
             E::NotValidForName => {
-                Self::WrongName { expected: "that was asked for".to_owned(), presented: None }
+                Self::WrongName { expected: "that was requested".to_owned(), presented: None }
             }
             E::NotValidForNameContext { expected, presented } => {
                 Self::WrongName { expected: expected.to_str().into_owned(), presented: shown(&presented) }
@@ -284,7 +286,7 @@ fn is_ca(error: &(impl std::ops::Deref<Target = dyn std::error::Error + Send + S
     matches!(error.downcast_ref::<webpki::Error>(), Some(webpki::Error::CaUsedAsEndEntity))
 }
 
-/// The names that a peer's certificate has, fit for a line of a log.
+/// The names in a peer's certificate, escaped for a log line.
 fn shown(names: &[String]) -> Option<String> {
     let one = |name: &String| -> String {
         bare(name).chars().take(NAME_CHARS_MAX).flat_map(char::escape_debug).collect()
@@ -296,7 +298,7 @@ fn shown(names: &[String]) -> Option<String> {
     (!shown.is_empty()).then(|| shown.join(", "))
 }
 
-/// A name without its kind: rustls has `DnsName("a.example")` and `IpAddress(127.0.0.1)`.
+/// Strips the kind from a name: rustls has `DnsName("a.example")` and `IpAddress(127.0.0.1)`.
 fn bare(name: &str) -> &str {
     let of_kind = |kind| name.strip_prefix(kind)?.strip_prefix('(')?.strip_suffix(')');
     of_kind("DnsName").or_else(|| of_kind("IpAddress")).map_or(name, |bare| bare.trim_matches('"'))

@@ -1,8 +1,8 @@
-//! Certificates and keys in files of PEM.
+//! Certificates and keys in PEM files.
 //!
-//! Files are read on the thread that calls, also while connections are served: they are a few kilobytes, mostly in the
-//! system's cache, and are read only when they were changed. What could make that long is refused:
-//! what is no regular file, and what is too large.
+//! Files are read on the calling thread, even while connections are served. They have a few kilobytes, are
+//! usually in the page cache, and are read only after a change. Anything that could take long is refused:
+//! files that are not regular or are too large.
 
 use crate::net::tls::error::{CertificateError, TlsError};
 use rustls::RootCertStore;
@@ -15,20 +15,21 @@ use std::io::Read;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// Most bytes of a file: a bundle of all CAs has a quarter of a megabyte.
+/// The maximum size of a file: a bundle of all public CAs has a quarter of a megabyte.
 const FILE_BYTES_MAX: u64 = 4 << 20;
 
-/// The files of a certificate, with those of the CAs between it and a root, and of its private key.
+/// The files of a certificate with its intermediate CAs, and of its private key.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct CertificateFiles {
-    /// The certificate first.
+    /// The certificate, followed by the intermediate CAs.
     pub cert: PathBuf,
-    /// The private key, not encrypted.
+    /// The private key, which must not be encrypted.
     pub key: PathBuf,
 }
 
 impl CertificateFiles {
-    /// Reads both files. One that is not valid now is logged and used: the clock may be what is wrong.
+    /// Reads both files. A certificate that is not currently valid is logged and used: the clock may be
+    /// wrong.
     pub(super) fn read(&self, provider: &CryptoProvider) -> Result<CertifiedKey, TlsError> {
         let chain = certificates(&self.cert)?;
         if let Some(fault) = chain.first().and_then(|first| outside_of_validity(first, UnixTime::now())) {
@@ -45,7 +46,7 @@ impl CertificateFiles {
     }
 }
 
-/// The certificates of CAs in the file at `path`, as what is trusted.
+/// The trusted CA certificates in the file at `path`.
 pub(super) fn roots(path: &Path) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for certificate in certificates(path)? {
@@ -80,10 +81,10 @@ fn key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
     })
 }
 
-/// What is wrong with the time of `certificate`. Nobody's signature is looked at.
+/// Why `certificate` is not valid at `now`, if so. Signatures are not verified.
 fn outside_of_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Option<CertificateError> {
     let certificate = webpki::EndEntityCert::try_from(certificate).ok()?;
-    // With nobody to trust this always fails, and a wrong time is what it fails of first.
+    // Without trusted roots this always fails, but a wrong time is the first error reported.
     let usage = webpki::KeyUsage::server_auth();
     match certificate.verify_for_usage(&[], &[], &[], now, usage, None, None).err()? {
         webpki::Error::CertExpired { time, not_after } => Some(CertificateError::expired(time, not_after)),
@@ -94,10 +95,10 @@ fn outside_of_validity(certificate: &CertificateDer<'_>, now: UnixTime) -> Optio
     }
 }
 
-/// The content of a file, cleared when it is dropped: it may be a key.
+/// Reads a file that may contain a key; the content is zeroed when it is dropped.
 fn read(path: &Path) -> Result<Zeroizing<Vec<u8>>, TlsError> {
     let unreadable = |source| TlsError::Read { path: path.to_owned(), source };
-    // Looked at before it is opened: the opening of a pipe would wait for somebody to write.
+    // Checked before the file is opened: opening a pipe would block until it has a writer.
     let metadata = std::fs::metadata(path).map_err(unreadable)?;
     if !metadata.is_file() {
         return Err(TlsError::NotAFile { path: path.to_owned() });

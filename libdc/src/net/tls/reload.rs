@@ -1,9 +1,9 @@
-//! What was made of files, made anew when they have changed.
+//! Values derived from files, reloaded after the files have changed.
 //!
-//! Whoever uses it asks for what is current, and the files are looked at then, not oftener than was said. A look is one
-//! system call a file, without reading it, so it is made where it is asked for: to hand it to another thread would cost more.
-//! While files are read, others go on with what there was. Files that are broken leave in service what there was, and
-//! one line in the log; they are read again when they have changed again.
+//! Each access checks the files, at most once per interval. A check takes one system call for each file and
+//! does not read it, so it is made in place: delegating it to another thread would cost more. While one
+//! thread reads the files, the others continue with the old value. If the new files are invalid, the old
+//! value stays in use and the error is logged once. The files are read again after their next change.
 
 use crate::net::tls::error::TlsError;
 use std::fs;
@@ -13,62 +13,62 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 use tracing::{info, warn};
 
-/// What makes a value of the files.
+/// Derives a value from the files.
 type Make<T> = Box<dyn Fn() -> Result<T, TlsError> + Send + Sync>;
 
-/// A value that is made of files.
+/// A value that is derived from files.
 pub(super) struct Reloaded<T> {
     files: Vec<PathBuf>,
     make: Make<T>,
-    /// Shortest time between two looks.
+    /// The minimum time between two checks.
     interval: Duration,
     state: Mutex<ReloadState<T>>,
 }
 
 struct ReloadState<T> {
     value: Arc<T>,
-    looks: Vec<Option<FileStamp>>,
-    looked_at: Instant,
+    stamps: Vec<Option<FileStamp>>,
+    checked_at: Instant,
 }
 
 impl<T> Reloaded<T> {
-    /// Makes the first value.
+    /// Loads the initial value.
     pub(super) fn new(
         files: Vec<PathBuf>,
         interval: Duration,
         now: Instant,
         make: impl Fn() -> Result<T, TlsError> + Send + Sync + 'static,
     ) -> Result<Self, TlsError> {
-        // Looked at first: what changes while it is read is seen by the next look.
-        let looks = looks(&files);
+        // Stamped before reading, so that a concurrent change is noticed by the next check.
+        let stamps = stamps(&files);
         let value = Arc::new(make()?);
-        let state = Mutex::new(ReloadState { value, looks, looked_at: now });
+        let state = Mutex::new(ReloadState { value, stamps, checked_at: now });
         Ok(Self { files, make: Box::new(make), interval, state })
     }
 
-    /// The value, made anew if it is time to look and the files have changed.
+    /// The value, reloaded if a check is due and the files have changed.
     pub(super) fn current(&self, now: Instant) -> Arc<T> {
         let mut state = self.lock();
-        if now.saturating_duration_since(state.looked_at) < self.interval {
+        if now.saturating_duration_since(state.checked_at) < self.interval {
             return Arc::clone(&state.value);
         }
-        state.looked_at = now;
-        let found = looks(&self.files);
-        if found == state.looks {
+        state.checked_at = now;
+        let found = stamps(&self.files);
+        if found == state.stamps {
             return Arc::clone(&state.value);
         }
-        state.looks.clone_from(&found);
+        state.stamps.clone_from(&found);
         drop(state);
         let made = (self.make)();
         let mut state = self.lock();
         match made {
-            // Unless somebody has found a later change in the meantime.
-            Ok(value) if state.looks == found => {
-                info!(files = %self.names(), "the files of TLS have changed, and are in use");
+            // Unless another thread has found a later change in the meantime.
+            Ok(value) if state.stamps == found => {
+                info!(files = %self.names(), "TLS files changed; using the new ones");
                 state.value = Arc::new(value);
             }
             Ok(_) => {}
-            Err(error) => warn!("the files of TLS have changed and are not used: {error}"),
+            Err(error) => warn!("TLS files changed but cannot be loaded; keeping the old ones: {error}"),
         }
         Arc::clone(&state.value)
     }
@@ -79,23 +79,23 @@ impl<T> Reloaded<T> {
     }
 
     fn lock(&self) -> MutexGuard<'_, ReloadState<T>> {
-        // Nothing panics while it is held, and a value once made is whole.
+        // Nothing panics while it is held, and a stored value is always complete.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What shows that a file has changed: which one it is, its size and its times.
+/// Identifies a version of a file: device and inode, size and times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct FileStamp {
     file: (u64, u64),
     bytes: u64,
     modified: (i64, i64),
-    /// Also differs where a tool copies the time of the change along.
+    /// The change time also differs if a tool preserves the modification time.
     changed: (i64, i64),
 }
 
 impl FileStamp {
-    /// `None` if the file can't be looked at.
+    /// `None` if the file does not exist or is not accessible.
     fn at(path: &Path) -> Option<Self> {
         let metadata = fs::metadata(path).ok()?;
         Some(Self {
@@ -107,7 +107,7 @@ impl FileStamp {
     }
 }
 
-fn looks(files: &[PathBuf]) -> Vec<Option<FileStamp>> {
+fn stamps(files: &[PathBuf]) -> Vec<Option<FileStamp>> {
     files.iter().map(|path| FileStamp::at(path)).collect()
 }
 
@@ -118,7 +118,7 @@ mod tests {
 
     const SECOND: Duration = Duration::from_secs(1);
 
-    /// The content of a file, which is broken if it is not a number.
+    /// The number in a file; any other content is an error.
     fn number(path: &Path) -> Result<u32, TlsError> {
         let content =
             fs::read_to_string(path).map_err(|source| TlsError::Read { path: path.to_owned(), source })?;
@@ -150,14 +150,14 @@ mod tests {
             Self { _directory: directory, path, reads, renewed, start }
         }
 
-        /// Puts another file there, as a tool does that renews.
+        /// Replaces the file, as renewal tools do.
         fn replace(&self, content: &str) {
             let new = self.path.with_extension("new");
             fs::write(&new, content).unwrap();
             fs::rename(&new, &self.path).unwrap();
         }
 
-        /// The value some milliseconds after the start, and how often the file was read until then.
+        /// The value at some milliseconds after the start, and the number of loads until then.
         fn at_ms(&self, ms: u64) -> (u32, u32) {
             let value = *self.renewed.current(self.start + Duration::from_millis(ms));
             (value, self.reads.load(Ordering::Relaxed))
@@ -165,7 +165,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_read_when_it_has_changed_and_not_before() {
+    fn file_is_reloaded_only_after_change() {
         let subject = ReloadSubject::new();
         assert_eq!(subject.at_ms(5000), (1, 1));
         subject.replace("2");
@@ -174,7 +174,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_not_looked_at_within_a_second() {
+    fn file_is_not_checked_within_interval() {
         let subject = ReloadSubject::new();
         subject.replace("2");
         assert_eq!(subject.at_ms(999), (1, 1));
@@ -185,7 +185,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_one_leaves_the_old_in_service_and_is_read_once() {
+    fn invalid_file_keeps_old_value_and_is_read_once() {
         let subject = ReloadSubject::new();
         subject.replace("broken");
         assert_eq!(subject.at_ms(1000), (1, 2));
@@ -198,7 +198,7 @@ mod tests {
     }
 
     #[test]
-    fn a_change_of_the_content_alone_is_seen() {
+    fn change_of_content_alone_is_detected() {
         let subject = ReloadSubject::new();
         fs::write(&subject.path, "12").unwrap();
         assert_eq!(subject.at_ms(1000), (12, 2));

@@ -1,4 +1,4 @@
-//! TLS on the server's side.
+//! TLS on the side of the server.
 
 use crate::net::socket::Socket;
 use crate::net::tls::error::{TlsError, TlsPeer};
@@ -18,20 +18,21 @@ use tokio::net::TcpStream;
 use tokio::time::{Instant, timeout};
 use tokio_rustls::TlsAcceptor;
 
-/// Shortest time between two looks at whether the files have changed.
+/// The minimum time between two checks for changed files.
 const LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
-/// The server's certificate, and whose certificates it takes. Files that are renewed are taken up by the next handshake.
+/// The server's certificate, and the CAs of client certificates. Changed files are loaded at the next
+/// handshake.
 pub struct ServerTls {
     config: Reloaded<ServerConfig>,
 }
 
 impl ServerTls {
-    /// Reads the certificate with those above it, its key, and, where clients must have certificates, those
-    /// of the CAs that sign them. A certificate that is not valid now is logged and used.
+    /// Loads the certificate chain, its key and, if clients must present certificates, the CAs that sign
+    /// those. A certificate that is not currently valid is logged and used.
     ///
     /// # Errors
-    /// If a file can't be read or used, or the key is not the certificate's.
+    /// If a file cannot be read or is invalid, or the key does not match the certificate.
     pub fn load(cert: PathBuf, key: PathBuf, client_ca: Option<PathBuf>) -> Result<Self, TlsError> {
         let files = [&cert, &key].into_iter().chain(&client_ca).cloned().collect();
         let identity = CertificateFiles { cert, key };
@@ -39,11 +40,12 @@ impl ServerTls {
         Ok(Self { config: Reloaded::new(files, LOOK_INTERVAL, Instant::now().into_std(), make)? })
     }
 
-    /// Makes the handshake on a connection that was just accepted, without a limit of time. Where it is
-    /// dropped, or fails, the connection is closed.
+    /// Performs the handshake on an accepted connection, without a timeout. If the future fails or is
+    /// dropped, the connection is closed.
     ///
     /// # Errors
-    /// What is wrong with the peer. One that does not begin with a handshake is noticed by its first byte.
+    /// If the client is not acceptable. A client that does not start with a TLS handshake is detected by its
+    /// first byte.
     pub async fn accept(&self, stream: TcpStream) -> Result<TlsSocket, TlsError> {
         let mut first = [0];
         if stream.peek(&mut first).await.map_err(TlsError::Socket)? == 0 {
@@ -65,12 +67,12 @@ impl fmt::Debug for ServerTls {
     }
 }
 
-/// Makes the handshake with a client within the time given; zero is for ever. A socket on this host stays as it is:
-/// there is nobody between. To be called where the connection is served, since a connection of TLS can't be
-/// handed to another thread's runtime.
+/// Performs the handshake with a client within a timeout; zero means no limit. A Unix socket stays as it is,
+/// since no network lies between. Must be called on the thread that serves the connection, because a TLS
+/// connection cannot move to another thread's runtime.
 ///
 /// # Errors
-/// What is wrong with the client, or that it took too long.
+/// If the client is not acceptable or the timeout has passed.
 pub async fn handshake(tls: &ServerTls, socket: Socket, within: Duration) -> Result<Socket, TlsError> {
     let Socket::Tcp(stream) = socket else {
         return Ok(socket);

@@ -1,13 +1,13 @@
-//! A connection of TLS, for drivers that write and never flush.
+//! A TLS connection for drivers that write without flushing.
 //!
-//! rustls takes what is written and makes records of it; what the socket does not take of those, at most 64 KiB and less than the
-//! socket's own buffer, waits here. It goes out before anything else is written, and with each read: the task is woken when
-//! the socket takes more, and whatever it does first sends the rest. So a driver that polls to read while it waits, as
-//! all do, need not know of it.
+//! rustls converts written data to records. Records that the socket does not accept, at most 64 KiB and less
+//! than the socket's own buffer, are kept here. They are sent before further writes and with every read: the
+//! task is woken when the socket becomes writable, and its next call sends the rest. Drivers that poll for
+//! input while they wait, as all do, need no special code.
 //!
-//! A peer that closes without saying so in TLS is taken for one that closed: in all our protocols a message
-//! shows where it ends, so nobody can cut one short unnoticed. Dropped, the connection says that it closes, as far as
-//! the socket takes that at once.
+//! A peer that closes without a TLS `close_notify` is treated as closed. In all our protocols messages are
+//! delimited, so that truncation is always detected. A dropped connection sends `close_notify` if the socket
+//! accepts it immediately.
 
 use crate::net::tls::error::{TlsError, TlsPeer};
 use std::fmt;
@@ -18,7 +18,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::TcpStream;
 use tokio_rustls::TlsStream;
 
-/// A connection of TLS whose handshake is complete.
+/// A TLS connection whose handshake is complete.
 pub struct TlsSocket {
     stream: TlsStream<TcpStream>,
 }
@@ -28,7 +28,7 @@ impl TlsSocket {
         Self { stream: stream.into() }
     }
 
-    /// The connection that it goes over.
+    /// The TCP connection below it.
     #[must_use]
     pub fn tcp(&self) -> &TcpStream {
         self.stream.get_ref().0
@@ -41,12 +41,12 @@ impl TlsSocket {
         }
     }
 
-    /// Says what went wrong in the words of [`TlsError`]: a refused certificate may show only after the handshake.
-    fn explained(&self, error: io::Error) -> io::Error {
+    /// Translates an error to a [`TlsError`]: a rejected certificate may show only after the handshake.
+    fn translate_error(&self, error: io::Error) -> io::Error {
         TlsError::of_stream(error, self.peer()).into()
     }
 
-    /// Sends what the socket did not take before.
+    /// Sends the records that the socket did not accept before.
     fn poll_drain(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         if !self.stream.get_ref().1.wants_write() {
             return Poll::Ready(Ok(()));
@@ -59,11 +59,11 @@ impl AsyncRead for TlsSocket {
     fn poll_read(self: Pin<&mut Self>, cx: &mut Context<'_>, buf: &mut ReadBuf<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
         if let Poll::Ready(Err(error)) = this.poll_drain(cx) {
-            return Poll::Ready(Err(this.explained(error)));
+            return Poll::Ready(Err(this.translate_error(error)));
         }
         match ready!(Pin::new(&mut this.stream).poll_read(cx, buf)) {
             Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Poll::Ready(Ok(())),
-            read => Poll::Ready(read.map_err(|error| this.explained(error))),
+            read => Poll::Ready(read.map_err(|error| this.translate_error(error))),
         }
     }
 }
@@ -71,14 +71,14 @@ impl AsyncRead for TlsSocket {
 impl AsyncWrite for TlsSocket {
     fn poll_write(self: Pin<&mut Self>, cx: &mut Context<'_>, bytes: &[u8]) -> Poll<io::Result<usize>> {
         let this = self.get_mut();
-        // A peer that reads nothing is to show here, and not only when 64 KiB more are waiting.
-        ready!(this.poll_drain(cx)).map_err(|error| this.explained(error))?;
-        Pin::new(&mut this.stream).poll_write(cx, bytes).map_err(|error| this.explained(error))
+        // A peer that does not read must be noticed here, and not only when 64 KiB more are pending.
+        ready!(this.poll_drain(cx)).map_err(|error| this.translate_error(error))?;
+        Pin::new(&mut this.stream).poll_write(cx, bytes).map_err(|error| this.translate_error(error))
     }
 
     fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         let this = self.get_mut();
-        this.poll_drain(cx).map_err(|error| this.explained(error))
+        this.poll_drain(cx).map_err(|error| this.translate_error(error))
     }
 
     fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
@@ -88,20 +88,20 @@ impl AsyncWrite for TlsSocket {
 
 impl Drop for TlsSocket {
     fn drop(&mut self) {
-        fn say<S>(tcp: &TcpStream, session: &mut rustls::ConnectionCommon<S>) {
+        fn send_close_notify<S>(tcp: &TcpStream, session: &mut rustls::ConnectionCommon<S>) {
             session.send_close_notify();
-            let mut at_once = NonblockingWriter(tcp);
-            // Who does not hear of it sees the connection end.
-            while session.wants_write() && session.write_tls(&mut at_once).is_ok_and(|written| written > 0) {}
+            let mut writer = NonblockingWriter(tcp);
+            // If this cannot be sent, the peer sees the end of the connection.
+            while session.wants_write() && session.write_tls(&mut writer).is_ok_and(|written| written > 0) {}
         }
         match &mut self.stream {
             TlsStream::Client(stream) => {
                 let (tcp, session) = stream.get_mut();
-                say(tcp, session);
+                send_close_notify(tcp, session);
             }
             TlsStream::Server(stream) => {
                 let (tcp, session) = stream.get_mut();
-                say(tcp, session);
+                send_close_notify(tcp, session);
             }
         }
     }
@@ -113,7 +113,7 @@ impl fmt::Debug for TlsSocket {
     }
 }
 
-/// Writes what the socket takes now.
+/// Writes as much as the socket accepts immediately.
 struct NonblockingWriter<'a>(&'a TcpStream);
 
 impl io::Write for NonblockingWriter<'_> {

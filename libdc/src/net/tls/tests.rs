@@ -1,4 +1,4 @@
-//! Handshakes over loopback, good ones and those that people get wrong.
+//! Handshakes over loopback: valid ones, and common misconfigurations.
 
 use super::authority::{Authority, Validity, replace};
 use super::client::{CertificateFiles, ClientTls, ClientTlsOptions};
@@ -34,8 +34,8 @@ fn client(ca: &Authority, identity: Option<CertificateFiles>) -> ClientTls {
     ClientTls::load(ClientTlsOptions { ca: Some(ca.ca()), name: None, identity }).unwrap()
 }
 
-/// What comes of the handshake on both sides.
-async fn meet(
+/// Performs the handshake on both sides.
+async fn shake_hands(
     server: &ServerTls,
     client: &ClientTls,
     address: &str,
@@ -48,8 +48,8 @@ async fn meet(
     )
 }
 
-/// What the server says of a client that sends `bytes` and closes.
-async fn told_of(bytes: &[u8]) -> TlsError {
+/// The server's error for a client that sends `bytes` and closes.
+async fn server_error_for(bytes: &[u8]) -> TlsError {
     let ca = Authority::new();
     let tls = server(&ca.issue("localhost"), None);
     let (mut near, far) = pair().await;
@@ -58,8 +58,8 @@ async fn told_of(bytes: &[u8]) -> TlsError {
     handshake(&tls, Socket::Tcp(far), FOR_EVER).await.unwrap_err()
 }
 
-/// What the client says of a server that answers with `bytes` and closes.
-async fn told_of_server(bytes: &[u8]) -> TlsError {
+/// The client's error for a server that answers with `bytes` and closes.
+async fn client_error_for(bytes: &[u8]) -> TlsError {
     let ca = Authority::new();
     let (near, mut far) = pair().await;
     far.write_all(bytes).await.unwrap();
@@ -79,60 +79,62 @@ async fn exchange(one: &mut Socket, other: &mut Socket) {
 }
 
 #[tokio::test]
-async fn both_sides_talk() {
+async fn tls_carries_data_in_both_directions() {
     let ca = Authority::new();
-    let (far, near) = meet(&server(&ca.issue("localhost"), None), &client(&ca, None), "IP:localhost:1").await;
+    let (far, near) =
+        shake_hands(&server(&ca.issue("localhost"), None), &client(&ca, None), "IP:localhost:1").await;
     let (mut far, mut near) = (far.unwrap(), near.unwrap());
     exchange(&mut far, &mut near).await;
     assert!(far.peer().starts_with("127.0.0.1:"));
     assert_eq!(far.try_write(b"x").unwrap_err().kind(), io::ErrorKind::WouldBlock);
     drop(near);
-    assert_eq!(far.read(&mut [0; 9]).await.unwrap(), 0, "the close was said");
+    assert_eq!(far.read(&mut [0; 9]).await.unwrap(), 0, "close_notify was sent");
     assert!(far.detach().is_err());
 }
 
 #[tokio::test]
-async fn an_address_is_a_name_as_well() {
+async fn ip_address_matches_certificate() {
     let ca = Authority::new();
     let tls = server(&ca.issue("127.0.0.1"), None);
     for address in ["IP:127.0.0.1:1", "IP:1"] {
-        meet(&tls, &client(&ca, None), address).await.1.unwrap();
+        shake_hands(&tls, &client(&ca, None), address).await.1.unwrap();
     }
     let tls = server(&ca.issue("::1"), None);
-    meet(&tls, &client(&ca, None), "IP:[::1]:1").await.1.unwrap();
+    shake_hands(&tls, &client(&ca, None), "IP:[::1]:1").await.1.unwrap();
 }
 
 #[tokio::test]
-async fn another_name_may_be_asked_for() {
+async fn tls_name_overrides_host() {
     let ca = Authority::new();
     let tls = server(&ca.issue("cache.example"), None);
     for name in ["cache.example", "cache.example."] {
         let name = Some(name.parse().unwrap());
         let options = ClientTlsOptions { ca: Some(ca.ca()), name, identity: None };
-        meet(&tls, &ClientTls::load(options).unwrap(), "IP:10.0.0.1:1").await.1.unwrap();
+        shake_hands(&tls, &ClientTls::load(options).unwrap(), "IP:10.0.0.1:1").await.1.unwrap();
     }
     assert!("no name".parse::<super::client::TlsName>().is_err());
     assert!("[::1]".parse::<super::client::TlsName>().is_ok());
 }
 
 #[tokio::test]
-async fn a_wrong_name_is_told_with_the_right_one() {
+async fn wrong_name_error_lists_certificate_names() {
     let ca = Authority::new();
-    let (far, near) = meet(&server(&ca.issue("a.example"), None), &client(&ca, None), "IP:b.example:1").await;
+    let (far, near) =
+        shake_hands(&server(&ca.issue("a.example"), None), &client(&ca, None), "IP:b.example:1").await;
     let text = near.unwrap_err().to_string();
     let expected = "the certificate of the server is not for the name b.example but for ";
     let names = text.strip_prefix(expected).unwrap_or_else(|| panic!("{text}"));
     assert!(names.split(", ").any(|name| name == "a.example"), "{text}");
     let text = far.unwrap_err().to_string();
-    assert!(text.starts_with("the client does not trust the certificate of this side"), "{text}");
+    assert!(text.starts_with("the client does not trust our certificate"), "{text}");
 }
 
 #[tokio::test]
-async fn an_unknown_ca_is_told() {
+async fn unknown_ca_is_reported() {
     let ca = Authority::new();
     let tls = server(&ca.issue("localhost"), None);
     for other in [Authority::named("another"), Authority::new()] {
-        let (far, near) = meet(&tls, &client(&other, None), "IP:localhost:1").await;
+        let (far, near) = shake_hands(&tls, &client(&other, None), "IP:localhost:1").await;
         let near = near.unwrap_err();
         assert!(
             matches!(near, TlsError::Certificate(TlsPeer::Server, CertificateError::UnknownCa)),
@@ -143,69 +145,70 @@ async fn an_unknown_ca_is_told() {
 }
 
 #[tokio::test]
-async fn a_certificate_out_of_its_time_is_told_with_the_time() {
+async fn invalid_period_error_states_duration() {
     let ca = Authority::new();
     for (validity, says) in [
         (Validity::Past, "the certificate of the server has expired ("),
         (Validity::Future, "the certificate of the server is not valid yet ("),
     ] {
         let tls = server(&ca.issue_for("localhost", validity), None);
-        let text = meet(&tls, &client(&ca, None), "IP:localhost:1").await.1.unwrap_err().to_string();
+        let text = shake_hands(&tls, &client(&ca, None), "IP:localhost:1").await.1.unwrap_err().to_string();
         assert!(text.starts_with(says) && text.contains(" days "), "{text}");
     }
 }
 
 #[tokio::test]
-async fn the_certificate_of_a_ca_is_none_of_a_server() {
+async fn ca_certificate_is_rejected_as_server_certificate() {
     let ca = Authority::new();
-    let near = meet(&server(&ca.itself(), None), &client(&ca, None), "IP:localhost:1").await.1;
+    let near = shake_hands(&server(&ca.itself(), None), &client(&ca, None), "IP:localhost:1").await.1;
     assert!(matches!(near, Err(TlsError::Certificate(TlsPeer::Server, CertificateError::IsCa))), "{near:?}");
 }
 
 #[tokio::test]
-async fn a_client_may_have_to_have_a_certificate() {
+async fn client_certificate_is_required_and_verified() {
     let (ca, other) = (Authority::new(), Authority::new());
     let tls = server(&ca.issue("localhost"), Some(ca.ca()));
     let with = |identity| client(&ca, identity);
-    let (far, near) = meet(&tls, &with(Some(ca.issue("a client"))), "IP:localhost:1").await;
+    let (far, near) = shake_hands(&tls, &with(Some(ca.issue("a client"))), "IP:localhost:1").await;
     exchange(&mut far.unwrap(), &mut near.unwrap()).await;
 
-    let (far, near) = meet(&tls, &with(None), "IP:localhost:1").await;
+    let (far, near) = shake_hands(&tls, &with(None), "IP:localhost:1").await;
     assert!(matches!(far, Err(TlsError::ClientCertificateMissing)), "{far:?}");
     let text = near.unwrap().read(&mut [0]).await.unwrap_err().to_string();
     assert_eq!(text, TlsError::ClientCertificateRequired.to_string());
 
-    let (far, near) = meet(&tls, &with(Some(other.issue("a client"))), "IP:localhost:1").await;
+    let (far, near) = shake_hands(&tls, &with(Some(other.issue("a client"))), "IP:localhost:1").await;
     let unknown = TlsError::Certificate(TlsPeer::Client, CertificateError::UnknownCa).to_string();
     assert_eq!(far.unwrap_err().to_string(), unknown);
     let text = near.unwrap().read(&mut [0]).await.unwrap_err().to_string();
-    assert!(text.starts_with("the server does not trust the certificate of this side"), "{text}");
+    assert!(text.starts_with("the server does not trust our certificate"), "{text}");
 
-    let far = meet(&tls, &with(Some(ca.issue_for("a client", Validity::Past))), "IP:localhost:1").await.0;
+    let far =
+        shake_hands(&tls, &with(Some(ca.issue_for("a client", Validity::Past))), "IP:localhost:1").await.0;
     let text = far.unwrap_err().to_string();
     assert!(text.starts_with("the certificate of the client has expired ("), "{text}");
 }
 
 #[tokio::test]
-async fn a_plain_connection_is_told_by_its_first_byte() {
+async fn plain_connection_is_detected_by_first_byte() {
     for (bytes, opening, says) in [
-        (&b"l\nkey\n0\n"[..], Protocol::Text, "it began with the text protocol"),
-        (&[0, 0x11, 0, 1], Protocol::Frames, "it began with frames of distcache"),
+        (&b"l\nkey\n0\n"[..], Protocol::Text, "it began with a line-protocol request"),
+        (&[0, 0x11, 0, 1], Protocol::Frames, "it began with distcache frames"),
         (b"GET / HTTP/1.1\r\n\r\n", Protocol::Unknown(b'G'), "it began with byte 0x47"),
     ] {
-        let error = told_of(bytes).await;
+        let error = server_error_for(bytes).await;
         assert!(matches!(error, TlsError::Plain(found) if found == opening), "{error:?}");
-        assert!(error.to_string().starts_with("a plain connection on a TLS port: "), "{error}");
+        assert!(error.to_string().starts_with("plain-text connection on a TLS listener: "), "{error}");
         assert!(error.to_string().contains(says), "{error}");
     }
-    assert!(matches!(told_of(b"").await, TlsError::Closed(TlsPeer::Client)));
-    assert!(matches!(told_of(&[0x16]).await, TlsError::Closed(TlsPeer::Client)));
-    assert!(matches!(told_of(b"\x16 and then no TLS").await, TlsError::NotTls(TlsPeer::Client)));
+    assert!(matches!(server_error_for(b"").await, TlsError::Closed(TlsPeer::Client)));
+    assert!(matches!(server_error_for(&[0x16]).await, TlsError::Closed(TlsPeer::Client)));
+    assert!(matches!(server_error_for(b"\x16 and then no TLS").await, TlsError::NotTls(TlsPeer::Client)));
 }
 
 #[tokio::test]
-async fn a_client_of_tls_1_1_is_told() {
-    // One without extensions, and one that knows that of the algorithms of signatures.
+async fn tls_1_1_client_is_reported() {
+    // One without extensions, and one with that for signature algorithms.
     let extensions: [&[u8]; 2] = [&[], &[0, 8, 0, 13, 0, 4, 0, 2, 4, 3]];
     for extensions in extensions {
         let length = 43 + extensions.len() as u8;
@@ -213,31 +216,31 @@ async fn a_client_of_tls_1_1_is_told() {
         hello.extend([7; 32]);
         hello.extend([0, 0, 4, 0, 0x2f, 0, 0x35, 1, 0]);
         hello.extend(extensions);
-        let error = told_of(&hello).await;
+        let error = server_error_for(&hello).await;
         assert!(matches!(error, TlsError::OldVersion(TlsPeer::Client)), "{error:?}");
     }
 }
 
 #[tokio::test]
-async fn a_server_that_does_not_speak_tls_is_told() {
-    assert!(matches!(told_of_server(b"error\n").await, TlsError::NotTls(TlsPeer::Server)));
-    assert!(matches!(told_of_server(&[0, 0x11, 0, 1, 1]).await, TlsError::NotTls(TlsPeer::Server)));
-    assert!(matches!(told_of_server(b"").await, TlsError::Closed(TlsPeer::Server)));
-    // The alert protocol_version of one that speaks TLS 1.1.
+async fn server_without_tls_is_reported() {
+    assert!(matches!(client_error_for(b"error\n").await, TlsError::NotTls(TlsPeer::Server)));
+    assert!(matches!(client_error_for(&[0, 0x11, 0, 1, 1]).await, TlsError::NotTls(TlsPeer::Server)));
+    assert!(matches!(client_error_for(b"").await, TlsError::Closed(TlsPeer::Server)));
+    // The alert protocol_version of a peer that supports TLS 1.1 only.
     assert!(matches!(
-        told_of_server(&[0x15, 3, 2, 0, 2, 2, 70]).await,
+        client_error_for(&[0x15, 3, 2, 0, 2, 2, 70]).await,
         TlsError::OldVersion(TlsPeer::Server)
     ));
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_handshake_has_a_time() {
+async fn handshake_times_out() {
     let ca = Authority::new();
     let tls = server(&ca.issue("localhost"), None);
     let within = Duration::from_secs(23);
     let (near, far) = pair().await;
     let error = handshake(&tls, Socket::Tcp(far), within).await.unwrap_err();
-    assert_eq!(error.to_string(), "the handshake of TLS was not complete after 23000 ms");
+    assert_eq!(error.to_string(), "TLS handshake not completed within 23000 ms");
     drop(near);
     let (near, far) = pair().await;
     let address: Address = "IP:localhost:1".parse().unwrap();
@@ -247,7 +250,7 @@ async fn a_handshake_has_a_time() {
 }
 
 #[tokio::test]
-async fn a_socket_on_this_host_stays_plain() {
+async fn unix_socket_stays_plain() {
     let ca = Authority::new();
     let (near, far) = UnixStream::pair().unwrap();
     let far = handshake(&server(&ca.issue("localhost"), None), Socket::Unix(far), FOR_EVER).await.unwrap();
@@ -258,45 +261,49 @@ async fn a_socket_on_this_host_stays_plain() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_server_takes_up_a_renewed_certificate() {
+async fn server_reloads_renewed_certificate() {
     let (old, new) = (Authority::named("old"), Authority::named("new"));
     let identity = old.issue("localhost");
     let tls = server(&identity, None);
     let (of_old, of_new) = (client(&old, None), client(&new, None));
-    meet(&tls, &of_old, "IP:localhost:1").await.1.unwrap();
+    shake_hands(&tls, &of_old, "IP:localhost:1").await.1.unwrap();
     replace(&identity, &new.issue("localhost"));
-    meet(&tls, &of_old, "IP:localhost:1").await.1.unwrap();
+    shake_hands(&tls, &of_old, "IP:localhost:1").await.1.unwrap();
     tokio::time::advance(Duration::from_secs(1)).await;
-    meet(&tls, &of_new, "IP:localhost:1").await.1.unwrap();
+    shake_hands(&tls, &of_new, "IP:localhost:1").await.1.unwrap();
     fs::write(&identity.key, "broken").unwrap();
     tokio::time::advance(Duration::from_secs(1)).await;
-    meet(&tls, &of_new, "IP:localhost:1").await.1.unwrap();
+    shake_hands(&tls, &of_new, "IP:localhost:1").await.1.unwrap();
 }
 
 #[tokio::test]
-async fn a_client_takes_up_a_renewed_ca_and_certificate() {
+async fn client_reloads_renewed_ca_and_certificate() {
     let (old, new) = (Authority::new(), Authority::new());
     let identity = old.issue("a client");
     let ca = old.write("bundle", fs::read(old.ca()).unwrap());
     let options = ClientTlsOptions { ca: Some(ca.clone()), name: None, identity: Some(identity.clone()) };
     let client = ClientTls::load(options).unwrap();
     let tls = server(&new.issue("localhost"), Some(new.ca()));
-    assert!(meet(&tls, &client, "IP:localhost:1").await.1.is_err());
+    assert!(shake_hands(&tls, &client, "IP:localhost:1").await.1.is_err());
     fs::copy(new.ca(), &ca).unwrap();
-    assert!(meet(&tls, &client, "IP:localhost:1").await.0.is_err(), "the certificate is still the old");
+    assert!(
+        shake_hands(&tls, &client, "IP:localhost:1").await.0.is_err(),
+        "the server still has the old certificate"
+    );
     replace(&identity, &new.issue("a client"));
-    let (far, near) = meet(&tls, &client, "IP:localhost:1").await;
+    let (far, near) = shake_hands(&tls, &client, "IP:localhost:1").await;
     exchange(&mut far.unwrap(), &mut near.unwrap()).await;
 }
 
-/// A driver that writes all it has and then only reads, as ours do: what rustls kept must go out all the same.
+/// As our drivers do, writes all data and then only reads: records kept by rustls must still be sent.
 #[tokio::test]
-async fn what_the_socket_did_not_take_goes_out_while_reading() {
+async fn buffered_records_are_sent_while_reading() {
     const MESSAGE: usize = 1 << 20;
     let ca = Authority::new();
-    let (far, near) = meet(&server(&ca.issue("localhost"), None), &client(&ca, None), "IP:localhost:1").await;
+    let (far, near) =
+        shake_hands(&server(&ca.issue("localhost"), None), &client(&ca, None), "IP:localhost:1").await;
     let (mut far, mut near) = (far.unwrap(), near.unwrap());
-    // As much as the socket takes, and until rustls has kept something too.
+    // Fill the socket, and then the buffer of rustls as well.
     let mut written = 0;
     poll_fn(|cx| {
         while let Poll::Ready(count) = Pin::new(&mut far).poll_write(cx, &[7; MESSAGE]) {
@@ -306,10 +313,10 @@ async fn what_the_socket_did_not_take_goes_out_while_reading() {
     })
     .await;
     let reader = async {
-        let mut room = vec![0; 1 << 16];
+        let mut buffer = vec![0; 1 << 16];
         let mut read = 0;
         while read < written {
-            read += near.read(&mut room).await.unwrap();
+            read += near.read(&mut buffer).await.unwrap();
         }
         near.write_all(b"!").await.unwrap();
     };
@@ -320,9 +327,10 @@ async fn what_the_socket_did_not_take_goes_out_while_reading() {
 }
 
 #[tokio::test]
-async fn a_peer_that_reads_nothing_stops_the_writer() {
+async fn non_reading_peer_blocks_the_writer() {
     let ca = Authority::new();
-    let (far, near) = meet(&server(&ca.issue("localhost"), None), &client(&ca, None), "IP:localhost:1").await;
+    let (far, near) =
+        shake_hands(&server(&ca.issue("localhost"), None), &client(&ca, None), "IP:localhost:1").await;
     let mut far = far.unwrap();
     let stopped = poll_fn(|cx| {
         for _ in 0..1000 {
@@ -332,7 +340,7 @@ async fn a_peer_that_reads_nothing_stops_the_writer() {
         }
         Poll::Ready(false)
     });
-    assert!(stopped.await, "a gigabyte was taken and sent nowhere");
+    assert!(stopped.await, "a gigabyte was accepted without being sent");
     drop(near);
 }
 
@@ -341,7 +349,7 @@ fn refused(cert: PathBuf, key: PathBuf) -> String {
 }
 
 #[test]
-fn wrong_files_are_named() {
+fn invalid_file_errors_name_paths() {
     let ca = Authority::new();
     let (good, other) = (ca.issue("localhost"), ca.issue("localhost"));
     let (empty, absent) = (ca.write("empty", ""), ca.file("absent"));
@@ -360,28 +368,20 @@ fn wrong_files_are_named() {
     fs::File::create(&large).unwrap().set_len((4 << 20) + 1).unwrap();
     let directory = ca.file(".");
     let cases = [
-        (&absent, &good.key, "can't read CERT: No such file or directory (os error 2)"),
-        (&good.cert, &absent, "can't read KEY: No such file or directory (os error 2)"),
+        (&absent, &good.key, "cannot read CERT: No such file or directory (os error 2)"),
+        (&good.cert, &absent, "cannot read KEY: No such file or directory (os error 2)"),
         (&directory, &good.key, "CERT is not a regular file"),
         (&large, &good.key, "CERT is too large for certificates or a key"),
-        (&empty, &good.key, "there is no certificate in CERT (PEM is expected)"),
-        (&good.key, &good.key, "there is no certificate in CERT (PEM is expected)"),
-        (&cut, &good.key, "CERT is broken: it is not PEM"),
-        (&broken_cert, &good.key, "a certificate in CERT is broken"),
-        (&good.cert, &empty, "there is no private key in KEY (PEM is expected)"),
-        (&good.cert, &good.cert, "there is no private key in KEY (PEM is expected)"),
-        (
-            &good.cert,
-            &encrypted,
-            "the private key in KEY is encrypted with a passphrase, which nobody could enter",
-        ),
-        (
-            &good.cert,
-            &legacy,
-            "the private key in KEY is encrypted with a passphrase, which nobody could enter",
-        ),
-        (&good.cert, &broken_key, "the private key in KEY can't be used: it is broken or of an unknown kind"),
-        (&good.cert, &other.key, "the private key in KEY is not that of the first certificate in CERT"),
+        (&empty, &good.key, "no certificate in CERT (expected PEM)"),
+        (&good.key, &good.key, "no certificate in CERT (expected PEM)"),
+        (&cut, &good.key, "CERT is not valid PEM"),
+        (&broken_cert, &good.key, "malformed certificate in CERT"),
+        (&good.cert, &empty, "no private key in KEY (expected PEM)"),
+        (&good.cert, &good.cert, "no private key in KEY (expected PEM)"),
+        (&good.cert, &encrypted, "the private key in KEY is encrypted; passphrases are not supported"),
+        (&good.cert, &legacy, "the private key in KEY is encrypted; passphrases are not supported"),
+        (&good.cert, &broken_key, "the private key in KEY is malformed or of an unsupported type"),
+        (&good.cert, &other.key, "the private key in KEY does not match the first certificate in CERT"),
     ];
     for (cert, key, expected) in cases {
         let path = |path: &PathBuf| path.display().to_string();
@@ -391,11 +391,11 @@ fn wrong_files_are_named() {
 }
 
 #[test]
-fn wrong_files_of_cas_are_named() {
+fn invalid_ca_file_errors_name_paths() {
     let ca = Authority::new();
     let good = ca.issue("localhost");
     let empty = ca.write("empty", "");
-    let expected = format!("there is no certificate in {} (PEM is expected)", empty.display());
+    let expected = format!("no certificate in {} (expected PEM)", empty.display());
     let error = ServerTls::load(good.cert.clone(), good.key, Some(empty.clone())).unwrap_err();
     assert_eq!(error.to_string(), expected);
     let error =
@@ -407,7 +407,7 @@ fn wrong_files_of_cas_are_named() {
 }
 
 #[test]
-fn an_expired_certificate_of_ones_own_is_used() {
+fn expired_own_certificate_is_used() {
     let ca = Authority::new();
     for validity in [Validity::Past, Validity::Future] {
         let identity = ca.issue_for("localhost", validity);

@@ -1,4 +1,4 @@
-//! The table of one shard: how newcomers get a slot or a place in the queue.
+//! The table of one shard: how a new request gets a slot or a position in the queue.
 
 use super::outcome::LockOutcome;
 use super::record::{Enqueued, LockRecord, NONE, RecordStage};
@@ -9,7 +9,8 @@ use crate::time::Time;
 use rand_chacha::rand_core::Rng;
 
 impl LockTable {
-    /// The key, known from now on, and whether it has a free slot; or why there is nothing to be had or waited for.
+    /// The number of the key, which is inserted if needed, and whether it has a free slot. Otherwise the
+    /// reason why the request can neither be granted nor wait.
     pub(super) fn admit(
         &mut self,
         now: Time,
@@ -49,15 +50,15 @@ impl LockTable {
         Some(number)
     }
 
-    /// Whether there is room for another key, if need be after one is forgotten whose time has come.
+    /// Whether another key fits, if necessary after forgetting a key whose idle time has passed.
     fn make_room(&mut self) -> bool {
-        self.keys.has_room(&self.known) || {
+        self.keys.has_capacity(&self.known) || {
             self.forget_an_idle_key();
-            self.keys.has_room(&self.known)
+            self.keys.has_capacity(&self.known)
         }
     }
 
-    /// Whether there are as many records as can be numbered.
+    /// Whether the maximum number of records is in use.
     fn is_full(&self) -> bool {
         self.records.is_full() || self.enqueued.is_full() || self.holders.is_full()
     }
@@ -66,27 +67,27 @@ impl LockTable {
         if self.settings.waiters_max == 0 { u64::MAX } else { self.settings.waiters_max }
     }
 
-    /// Gives a slot that is free to a newcomer.
-    pub(super) fn grant_new(
+    /// Grants a free slot to a new request.
+    pub(super) fn grant_request(
         &mut self,
         now: Time,
         key: u32,
-        ask: AcquireParams,
+        params: AcquireParams,
         enqueued: Enqueued,
     ) -> (u32, Grant) {
         self.wake(key);
-        let lease_ms = self.settings.lease_ms(ask.lease_ms);
+        let lease_ms = self.settings.lease_ms(params.lease_ms);
         let record = self.records.insert(LockRecord { key, lease_ms, ..LockRecord::default() });
-        self.owners.attach(&mut self.records, ask.owner, record);
+        self.owners.attach(&mut self.records, params.owner, record);
         (record, self.hold(now, record, enqueued))
     }
 
-    /// Gives a newcomer the last place in the queue.
-    pub(super) fn queue_new(&mut self, key: u32, ask: AcquireParams, stage: RecordStage) -> u32 {
+    /// Appends a new request to the queue.
+    pub(super) fn queue_request(&mut self, key: u32, params: AcquireParams, stage: RecordStage) -> u32 {
         self.wake(key);
-        let lease_ms = self.settings.lease_ms(ask.lease_ms);
+        let lease_ms = self.settings.lease_ms(params.lease_ms);
         let record = self.records.insert(LockRecord { stage, key, lease_ms, ..LockRecord::default() });
-        self.owners.attach(&mut self.records, ask.owner, record);
+        self.owners.attach(&mut self.records, params.owner, record);
         let entry = &mut self.keys[key];
         let last = std::mem::replace(&mut entry.last, record);
         if last == NONE {
@@ -100,7 +101,7 @@ impl LockTable {
         record
     }
 
-    /// Makes a record that has no deadline a hold.
+    /// Turns a record without a deadline into a hold.
     pub(super) fn hold(&mut self, now: Time, record: u32, enqueued: Enqueued) -> Grant {
         let token = Token::new(self.fences.next(), self.secrets.next_u64());
         let LockRecord { key, lease_ms, .. } = self.records[record];

@@ -1,21 +1,21 @@
-//! The deadlines of one key: which of its records' leases and waits ends next.
+//! The deadlines of one key: the lease or wait timeout of its records that ends next.
 //!
-//! A pairing heap (M. Fredman, R. Sedgewick, D. Sleator, R. Tarjan, "The pairing heap: a new form of self-adjusting
-//! heap", Algorithmica 1, 1986) through links in the records themselves: no memory of its own, nothing to allocate,
-//! and for a key with a single record no work. A key has its own so that it can be brought up to date by itself,
-//! however much of other keys is due.
+//! A pairing heap (M. Fredman, R. Sedgewick, D. Sleator, R. Tarjan, "The pairing heap: a new form of
+//! self-adjusting heap", Algorithmica 1, 1986), linked through the records themselves. It needs no memory
+//! besides them and no allocation, and no work for a key with a single record. Each key has a separate heap,
+//! so that a key can be brought up to date alone, however many events of other keys are due.
 //!
-//! Inserting takes constant time, removing anything takes logarithmic time in the long run: a removal that merges
-//! many siblings was paid for by their insertion, and there are half as many the next time.
+//! Insertion takes constant time, removal amortised logarithmic time: a removal that merges many siblings was
+//! paid for by their insertions, and leaves half as many for the next one.
 //!
-//! Invariants: no child ranks before its parent; `prev` of the eldest child is the parent, of others the elder
-//! sibling. Nothing recurses, and nothing panics on numbers of records.
+//! Invariants: no child ranks before its parent; `prev` of the eldest child is the parent, `prev` of the
+//! others the elder sibling. Nothing recurses, and nothing panics on numbers of records.
 
 use super::record::{ListLinks, NONE, RecordTable};
 use crate::table::expiry::ExpiryRank;
 
 impl RecordTable {
-    /// Gives a record that has none a deadline, in the heap at `root`.
+    /// Sets the deadline of a record without one, in the heap at `root`.
     pub(super) fn schedule(&mut self, root: &mut u32, number: u32, rank: ExpiryRank) {
         let record = &mut self[number];
         debug_assert_eq!(record.rank, ExpiryRank::NEVER);
@@ -23,7 +23,7 @@ impl RecordTable {
         *root = self.meld(*root, number);
     }
 
-    /// Takes its deadline from a record, if it has one.
+    /// Removes the deadline of a record, if it has one.
     pub(super) fn unschedule(&mut self, root: &mut u32, number: u32) {
         let record = &mut self[number];
         if record.rank == ExpiryRank::NEVER {
@@ -48,7 +48,7 @@ impl RecordTable {
         *root = self.meld(*root, children);
     }
 
-    /// One heap of two: its root. Roots have no siblings.
+    /// Merges two heaps and returns the root. Roots have no siblings.
     fn meld(&mut self, one: u32, other: u32) -> u32 {
         if one == NONE || other == NONE {
             return if one == NONE { other } else { one };
@@ -63,8 +63,7 @@ impl RecordTable {
         parent
     }
 
-    /// One heap of a list of siblings: in pairs from the first to the last, then all of those from the last to the
-    /// first.
+    /// Merges a list of sibling heaps: first in pairs from first to last, then the pairs from last to first.
     fn meld_siblings(&mut self, first: u32) -> u32 {
         let mut pairs = NONE;
         let mut one = first;
@@ -89,7 +88,7 @@ impl RecordTable {
         root
     }
 
-    /// The records of a heap, checked to be one.
+    /// The records of a heap, after a check of its invariants.
     #[cfg(test)]
     pub(super) fn checked_heap(&self, root: u32) -> Vec<u32> {
         let mut seen = Vec::new();
@@ -127,7 +126,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn behaves_as_a_sorted_set(steps in prop::collection::vec((0..5u8, 0..50u64, any::<u32>()), 1..400)) {
+        fn deadline_heap_matches_sorted_set(steps in prop::collection::vec((0..5u8, 0..50u64, any::<u32>()), 1..400)) {
             let mut records = RecordTable::new();
             let mut root = NONE;
             let mut model: BTreeSet<(ExpiryRank, u32)> = BTreeSet::new();
@@ -153,7 +152,7 @@ mod tests {
     }
 
     #[test]
-    fn many_in_order_go_in_order() {
+    fn deadlines_in_order_are_removed_in_order() {
         let mut records = RecordTable::new();
         let mut root = NONE;
         for n in 0..10_000u32 {

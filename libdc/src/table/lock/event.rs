@@ -1,11 +1,12 @@
-//! The table of one shard: what time does, and what follows from an end of anything.
+//! The table of one shard: timed events, and the consequences when a record ends.
 //!
-//! Something of a key is due at the soonest of: the first deadline of its records; the time at which it is forgotten, if
-//! it is idle; the end of the hold-off, if somebody waits for a slot that is free. [`LockTable::reschedule`] is called
-//! after every change of a key and keeps that so.
+//! An event of a key is due at the earliest of: the first deadline of its records; the time at which it is
+//! forgotten, if it is idle; the end of the hold-off, if a request waits for a free slot.
+//! [`LockTable::reschedule`] maintains that and is called after every change of a key.
 //!
-//! Every key has one place in the queue of what is due, at that time or before. For what becomes due later than it was
-//! is not moved until its old time has come: so a key that is taken and released over and over is hardly ever moved.
+//! Every key has one position in the queue of due events, at that time or earlier. An event that moves to a
+//! later time is not moved in the queue until its old time comes. A key that is acquired and released
+//! repeatedly is therefore rarely moved.
 
 use super::outcome::{Completion, LockOutcome};
 use super::record::{Enqueued, ListLinks, LockRecord, NONE, RecordStage};
@@ -15,18 +16,18 @@ use crate::table::expiry::ExpiryRank;
 use crate::time::Time;
 
 impl LockTable {
-    /// Does at most `most` of what is due, in the order of the times.
+    /// Handles at most `most` due events, in the order of their times.
     pub(super) fn advance(&mut self, most: usize, effects: &mut Effects) {
         let mut moves = EXPIRY_BATCH;
         for _ in 0..most {
             let Some(key) = self.first_due(&mut moves) else { break };
-            if self.do_first(self.now, key, effects) {
+            if self.handle_first_due(self.now, key, effects) {
                 self.due.change(key, self.keys[key].soonest);
             }
         }
     }
 
-    /// The key of which something is due before all others; none, if it takes more than so many `moves` to know it.
+    /// The key whose event is due first; `None` if finding it takes more than `moves` moves in the queue.
     fn first_due(&mut self, moves: &mut usize) -> Option<u32> {
         loop {
             let (rank, key) = self.due.first().filter(|(rank, _)| rank.time() <= self.now)?;
@@ -39,19 +40,19 @@ impl LockTable {
         }
     }
 
-    /// Does all that is due of one key. Whether the key is still known.
+    /// Handles all due events of one key. Returns whether the key still exists.
     #[inline]
     pub(super) fn resolve(&mut self, now: Time, key: u32, effects: &mut Effects) -> bool {
         while self.keys[key].soonest.time() <= now {
-            if !self.do_first(now, key, effects) {
+            if !self.handle_first_due(now, key, effects) {
                 return false;
             }
         }
         true
     }
 
-    /// Does what is due first of a key of which something is due. Whether the key is still known.
-    fn do_first(&mut self, now: Time, key: u32, effects: &mut Effects) -> bool {
+    /// Handles the first due event of a key that has one. Returns whether the key still exists.
+    fn handle_first_due(&mut self, now: Time, key: u32, effects: &mut Effects) -> bool {
         let entry = &self.keys[key];
         let (due, root) = (entry.soonest, entry.root);
         if entry.is_idle() {
@@ -59,39 +60,39 @@ impl LockTable {
             return false;
         }
         if root != NONE && self.records[root].rank == due {
-            self.end_record(root, effects);
+            self.handle_deadline(root, effects);
         }
         self.grant_waiters(now, due.time(), key, effects);
         self.reschedule(key, due.time());
         true
     }
 
-    /// A deadline has come.
-    fn end_record(&mut self, record: u32, effects: &mut Effects) {
+    /// Handles the deadline of a record.
+    fn handle_deadline(&mut self, record: u32, effects: &mut Effects) {
         match self.records[record].stage {
             RecordStage::Held { enqueued: Enqueued::FromQueue, .. } => {
                 self.counts.expired += 1;
                 self.unschedule(record);
-                self.let_go(record);
+                self.end_hold(record);
                 self.records[record].stage = RecordStage::Lapsed;
                 self.keys[self.records[record].key].lapsed += 1;
             }
             RecordStage::Held { .. } => {
                 self.counts.expired += 1;
-                self.retire(record);
+                self.remove_record(record);
             }
             RecordStage::Waiting { reply, .. } => {
                 self.counts.timeouts += 1;
                 let ticket = self.records.ticket(self.shard, record);
                 effects.push(Completion { reply, ticket, outcome: LockOutcome::Timeout });
-                self.retire(record);
+                self.remove_record(record);
             }
-            // They have no deadline.
+            // These stages have no deadline.
             RecordStage::Queued | RecordStage::Lapsed | RecordStage::Vacant => self.unschedule(record),
         }
     }
 
-    /// Grants the free slots of a key to those that wait, because of what happened at the time `at`.
+    /// Grants the free slots of a key to its waiters, because of an event at the time `at`.
     fn grant_waiters(&mut self, now: Time, at: Time, key: u32, effects: &mut Effects) {
         while at >= self.hold_off {
             let entry = &self.keys[key];
@@ -115,21 +116,21 @@ impl LockTable {
         }
     }
 
-    /// Takes a record away, and grants the slot to the next if it was a hold.
-    pub(super) fn give_up(&mut self, now: Time, record: u32, effects: &mut Effects) {
+    /// Removes a record, and grants its slot to the next waiter if it was a hold.
+    pub(super) fn end_record_and_grant(&mut self, now: Time, record: u32, effects: &mut Effects) {
         let key = self.records[record].key;
-        self.retire(record);
+        self.remove_record(record);
         self.grant_waiters(now, now, key, effects);
         self.reschedule(key, now);
     }
 
-    /// Takes a record away, whatever it is. Its key is to be rescheduled.
-    pub(super) fn retire(&mut self, record: u32) {
+    /// Removes a record in any stage. The caller must reschedule its key.
+    pub(super) fn remove_record(&mut self, record: u32) {
         let LockRecord { stage, key, .. } = self.records[record];
         self.unschedule(record);
         self.forget_enqueued(record);
         match stage {
-            RecordStage::Held { .. } => self.let_go(record),
+            RecordStage::Held { .. } => self.end_hold(record),
             RecordStage::Waiting { .. } | RecordStage::Queued => self.leave_queue(record),
             RecordStage::Lapsed => self.keys[key].lapsed -= 1,
             RecordStage::Vacant => return,
@@ -138,7 +139,7 @@ impl LockTable {
         self.records.remove(record);
     }
 
-    /// Makes what was enqueued an ordinary hold, if it is one; at all events `wait` does not find it any more.
+    /// Turns an enqueued hold into an ordinary one. In any case `wait` no longer finds the record.
     pub(super) fn forget_enqueued(&mut self, record: u32) {
         if self.records[record].is_two_phase() {
             self.enqueued.remove(self.enqueued_hash(record), record);
@@ -148,8 +149,8 @@ impl LockTable {
         }
     }
 
-    /// Ends a hold; what becomes of the record is the caller's affair.
-    fn let_go(&mut self, record: u32) {
+    /// Ends a hold; the caller decides what happens to the record.
+    fn end_hold(&mut self, record: u32) {
         let LockRecord { stage, key, .. } = self.records[record];
         let RecordStage::Held { token, .. } = stage else { return };
         let entry = &mut self.keys[key];
@@ -169,7 +170,7 @@ impl LockTable {
         }
     }
 
-    /// Takes a record out of the queue of its key.
+    /// Removes a record from the queue of its key.
     fn leave_queue(&mut self, record: u32) {
         let LockRecord { queue, key, .. } = self.records[record];
         let entry = &mut self.keys[key];
@@ -188,7 +189,8 @@ impl LockTable {
         self.counts.waiters -= 1;
     }
 
-    /// Puts a key where it belongs in the queue of what is due; if it became idle, at the time `since`.
+    /// Updates the position of a key in the queue of due events. If the key became idle, it did so at
+    /// `since`.
     pub(super) fn reschedule(&mut self, key: u32, since: Time) {
         let entry = &self.keys[key];
         let soonest = if entry.is_idle() {
@@ -207,10 +209,10 @@ impl LockTable {
         }
     }
 
-    /// A key that is about to be used is not idle any more.
+    /// Marks a key that is about to be used as no longer idle.
     pub(super) fn wake(&mut self, key: u32) {
         let entry = &self.keys[key];
-        // A key that was only just made known never was.
+        // A key that was just inserted has never been idle.
         if entry.is_idle() && entry.soonest != ExpiryRank::NEVER {
             *(if entry.is_lock() {
                 &mut self.counts.idle_locks
@@ -220,14 +222,14 @@ impl LockTable {
         }
     }
 
-    /// Forgets an idle key.
+    /// Forgets a key that is idle.
     fn forget(&mut self, key: u32) {
         self.wake(key);
         self.due.remove(key);
         self.keys.remove(&self.known, key);
     }
 
-    /// Forgets one idle key whose time has come, if it is what is due first.
+    /// Forgets one idle key whose time has passed, if that is the first due event.
     pub(super) fn forget_an_idle_key(&mut self) {
         if let Some(key) = self.first_due(&mut { EXPIRY_BATCH })
             && self.keys[key].is_idle()

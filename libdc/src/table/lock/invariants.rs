@@ -1,4 +1,4 @@
-//! Whether a table is as it should be between two operations.
+//! The invariants of a table between two operations.
 
 use super::record::{ListLinks, NONE, RecordStage};
 use super::shards::ShardedLocks;
@@ -15,10 +15,10 @@ impl ShardedLocks {
 
 impl LockTable {
     fn check(&self) {
-        let records: Vec<u32> = (0..self.records.len_and_places().1 as u32)
+        let records: Vec<u32> = (0..self.records.len_and_peak().1 as u32)
             .filter(|record| self.records[*record].stage != RecordStage::Vacant)
             .collect();
-        assert_eq!(records.len(), self.records.len_and_places().0);
+        assert_eq!(records.len(), self.records.len_and_peak().0);
         self.check_owners(&records);
         let keys: Vec<u32> = (0..self.keys.numbers_end()).filter(|key| self.keys[*key].limit > 0).collect();
         assert_eq!(keys.len(), self.keys.len() as usize);
@@ -82,7 +82,7 @@ impl LockTable {
         }
     }
 
-    /// Whether something of the key waits to be done, so that it need not be as it should.
+    /// Whether an event of the key is due but not handled, so that the invariants need not hold.
     fn has_due(&self, key: u32) -> bool {
         self.keys[key].soonest.time() <= self.now
     }

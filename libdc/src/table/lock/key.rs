@@ -1,11 +1,11 @@
-//! The keys that a table knows: held, waited for, or idle and not forgotten yet.
+//! The keys of a table: held, waited for, or idle and not forgotten yet.
 //!
-//! A key is known by a number, under which its [`KeyEntry`] lies. Names of up to 22 bytes lie in the entry itself, longer
-//! ones in an allocation of their own.
+//! A key is identified by a number, the index of its [`KeyEntry`]. Names of up to 22 bytes are stored in the
+//! entry itself, longer ones in a separate allocation.
 //!
-//! How many keys are known is counted over all shards by one [`KeyCount`], so that the limit is that of the whole.
+//! One [`KeyCount`] counts the keys of all shards, so that the limit applies to their sum.
 //!
-//! Nothing here panics on the number of a key that is known.
+//! Nothing here panics on the number of an existing key.
 
 use super::record::NONE;
 use crate::table::chunked_vec::ChunkedVec;
@@ -14,7 +14,7 @@ use crate::table::hash_index::{ENTRIES_MAX, HashIndex};
 use std::ops::{Index as Indexed, IndexMut};
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Most bytes of a name that lies in the entry.
+/// The longest name stored in the entry, in bytes.
 const SHORT_BYTES_MAX: usize = 22;
 
 /// The bytes of a key.
@@ -43,28 +43,28 @@ impl KeyName {
     }
 }
 
-/// A key and what there is of it, in one cache line.
+/// The state of a key, in one cache line.
 #[repr(align(64))]
 pub(super) struct KeyEntry {
     name: KeyName,
-    /// When something is due: a deadline of a record, the end of a hold-off, or the time to forget the key.
+    /// The next due event: a deadline of a record, the end of a hold-off, or the time to forget the key.
     pub(super) soonest: ExpiryRank,
-    /// Most holders; 0 where the number is vacant.
+    /// The maximum number of holders; 0 marks a vacant number.
     pub(super) limit: u32,
     pub(super) holders: u32,
     pub(super) waiters: u32,
-    /// Missed turns that are still to be told of.
+    /// Missed turns that are not reported yet.
     pub(super) lapsed: u32,
-    /// The record that holds it, if the limit is 1.
+    /// The record of the holder, if the limit is 1.
     pub(super) holder: u32,
-    /// The queue.
+    /// The first record of the queue.
     pub(super) first: u32,
     pub(super) last: u32,
     /// The root of the heap of deadlines.
     pub(super) root: u32,
 }
 
-const _: () = assert!(size_of::<KeyEntry>() == 64, "the memory that a key takes is documented");
+const _: () = assert!(size_of::<KeyEntry>() == 64, "the documentation states the memory of a key");
 
 impl Default for KeyEntry {
     fn default() -> Self {
@@ -88,18 +88,17 @@ impl KeyEntry {
         self.name.as_bytes()
     }
 
-    /// Whether it is a lock.
     pub(super) const fn is_lock(&self) -> bool {
         self.limit == 1
     }
 
-    /// Whether it is known for nothing but its name and limit.
+    /// Whether only its name and limit are stored.
     pub(super) const fn is_idle(&self) -> bool {
         self.limit > 0 && self.holders == 0 && self.waiters == 0 && self.lapsed == 0
     }
 }
 
-/// How many keys are known to all shards together, and how many may be.
+/// The number of keys in all shards together, and its limit.
 #[derive(Debug)]
 pub(super) struct KeyCount {
     known: AtomicU64,
@@ -107,19 +106,19 @@ pub(super) struct KeyCount {
 }
 
 impl KeyCount {
-    /// Nothing is known; `max` may be, 0 being no limit.
+    /// A count of zero; `max` is the limit, and 0 means no limit.
     pub(super) const fn new(max: u64) -> Self {
         Self { known: AtomicU64::new(0), max: if max == 0 { u64::MAX } else { max } }
     }
 
-    // The number is exact by itself, and nothing else is read on the strength of it: relaxed order will do.
+    // The counter is exact by itself, and no other data depends on it: relaxed ordering is enough.
 
-    /// Whether one more may be known.
-    pub(super) fn has_room(&self) -> bool {
+    /// Whether the limit allows one more key.
+    pub(super) fn has_capacity(&self) -> bool {
         self.known.load(Ordering::Relaxed) < self.max
     }
 
-    /// Counts one more, if it may be.
+    /// Counts one more key, if the limit allows it.
     fn acquire(&self) -> bool {
         let more = |known: u64| (known < self.max).then_some(known + 1);
         self.known.fetch_update(Ordering::Relaxed, Ordering::Relaxed, more).is_ok()
@@ -133,7 +132,7 @@ impl KeyCount {
 /// The keys of a table.
 pub(super) struct KeyTable {
     index: HashIndex,
-    /// By the number that the index gave.
+    /// By the number that the index assigned.
     entries: ChunkedVec<KeyEntry>,
 }
 
@@ -142,28 +141,27 @@ impl KeyTable {
         Self { index: HashIndex::new(), entries: ChunkedVec::new() }
     }
 
-    /// The number of keys known.
     pub(super) const fn len(&self) -> u32 {
         self.index.len()
     }
 
-    /// The number after the last one ever given.
+    /// One more than the highest number assigned so far.
     pub(super) const fn numbers_end(&self) -> u32 {
         self.entries.len() as u32
     }
 
-    /// The key of this name.
+    /// The number of the key with this name.
     #[inline]
     pub(super) fn find(&self, hash: u32, name: &[u8]) -> Option<u32> {
         self.index.find(hash, |number| self.entries[number].name() == name)
     }
 
-    /// Whether another key may be made known.
-    pub(super) fn has_room(&self, count: &KeyCount) -> bool {
-        self.len() < ENTRIES_MAX && count.has_room()
+    /// Whether another key can be inserted.
+    pub(super) fn has_capacity(&self, count: &KeyCount) -> bool {
+        self.len() < ENTRIES_MAX && count.has_capacity()
     }
 
-    /// Makes a key known that is not, if it may be.
+    /// Inserts a new key, if the limits allow it.
     pub(super) fn insert(&mut self, count: &KeyCount, hash: u32, name: &[u8], limit: u32) -> Option<u32> {
         if self.len() >= ENTRIES_MAX || !count.acquire() {
             return None;
@@ -173,7 +171,6 @@ impl KeyTable {
         Some(number)
     }
 
-    /// Forgets a key.
     pub(super) fn remove(&mut self, count: &KeyCount, number: u32) {
         self.index.remove(number);
         self.entries[number] = KeyEntry::default();
@@ -202,7 +199,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_of_any_length_are_kept() {
+    fn names_of_any_length_are_stored() {
         for len in [1, 21, 22, 23, 256] {
             let name: Vec<u8> = (0..len).map(|n| n as u8).collect();
             assert_eq!(KeyName::new(&name).as_bytes(), name);
@@ -212,12 +209,12 @@ mod tests {
     }
 
     #[test]
-    fn keys_are_known_as_long_as_they_are_counted() {
+    fn key_count_tracks_inserted_keys() {
         let count = KeyCount::new(2);
         let (mut one, mut other) = (KeyTable::new(), KeyTable::new());
         assert_eq!(one.insert(&count, 5, b"a", 1), Some(0));
         assert_eq!(other.insert(&count, 5, b"b", 1), Some(0));
-        assert!(!one.has_room(&count));
+        assert!(!one.has_capacity(&count));
         assert_eq!(one.insert(&count, 5, b"c", 1), None);
         assert_eq!((one.find(5, b"a"), one.find(5, b"b"), one.find(6, b"a")), (Some(0), None, None));
         other.remove(&count, 0);

@@ -1,4 +1,4 @@
-//! The lock table: who holds what, who waits for it, and until when.
+//! The lock table: holders, waiters and their deadlines.
 
 mod admission;
 mod deadline;

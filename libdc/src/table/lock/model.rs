@@ -1,4 +1,4 @@
-//! What the lock table promises, written down in the simplest way: lists that are searched from end to end.
+//! A naive model of the lock table: lists that are scanned from end to end.
 
 mod departures;
 
@@ -6,7 +6,7 @@ use super::{LockOutcome, LockSettings, LockTotals};
 use crate::id::{ConnectionId, Owner};
 use crate::limits::EXPIRY_BATCH;
 
-/// What an operation on the model answers. Records are named by their number, which no other ever has.
+/// The answer of the model to an operation. Records are identified by a number that is never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ModelAnswer {
     Granted { record: u64, fence: u64, lease_ms: u64 },
@@ -14,7 +14,7 @@ pub(super) enum ModelAnswer {
     Other(LockOutcome),
 }
 
-/// An answer to a blocked request: which, and its grant, or a timeout.
+/// The answer to a blocked request: its uid, and its grant or a timeout.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct ModelEffect {
     pub(super) key: usize,
@@ -37,7 +37,7 @@ struct ModelRecord {
     owner: Owner,
     stage: ModelStage,
     lease_ms: u64,
-    /// The time, and the order of those at the same time.
+    /// The time, and the order among deadlines at the same time.
     deadline: Option<(u64, u64)>,
 }
 
@@ -46,7 +46,7 @@ impl ModelRecord {
         matches!(self.stage, ModelStage::Held { .. })
     }
 
-    fn is_place(&self) -> bool {
+    fn is_waiting(&self) -> bool {
         matches!(self.stage, ModelStage::Queued | ModelStage::Waiting { .. })
     }
 
@@ -62,27 +62,27 @@ impl ModelRecord {
 struct ModelKey {
     key: usize,
     limit: u32,
-    /// When it is forgotten.
+    /// The time and order at which the key is forgotten.
     idle: Option<(u64, u64)>,
 }
 
-/// One shard.
+/// The model of one shard.
 #[derive(Default)]
 struct ModelShard {
     keys: Vec<ModelKey>,
-    /// In the order in which they came.
+    /// All records, in the order of their creation.
     records: Vec<ModelRecord>,
-    /// Those with records, in the order in which they came.
+    /// The owners of records, in the order of their first one.
     owners: Vec<Owner>,
     now: u64,
     order: u64,
 }
 
-/// All shards.
+/// The model of all shards.
 pub(super) struct NaiveLocks {
     settings: LockSettings,
     shards: Vec<ModelShard>,
-    /// By key.
+    /// The shard of each key.
     shard_of: Vec<usize>,
     pub(super) hold_off: u64,
     pub(super) fence: u64,
@@ -90,10 +90,10 @@ pub(super) struct NaiveLocks {
     grants: u64,
     expired: u64,
     timeouts: u64,
-    pub(super) told: Vec<ModelEffect>,
+    pub(super) effects: Vec<ModelEffect>,
 }
 
-/// Whose waiting an operation is about.
+/// The owners whose requests an operation affects.
 #[derive(Clone, Copy)]
 pub(super) enum ModelScope {
     Owner(Owner),
@@ -121,7 +121,7 @@ impl NaiveLocks {
             grants: 0,
             expired: 0,
             timeouts: 0,
-            told: Vec::new(),
+            effects: Vec::new(),
         }
     }
 
@@ -134,12 +134,12 @@ impl NaiveLocks {
         self.shards[self.shard_of[key]].keys.iter().copied().find(|known| known.key == key)
     }
 
-    fn count(&self, key: usize, is_it: impl Fn(&ModelRecord) -> bool) -> usize {
+    fn count(&self, key: usize, matches: impl Fn(&ModelRecord) -> bool) -> usize {
         let records = &self.shards[self.shard_of[key]].records;
-        records.iter().filter(|record| record.key == key && is_it(record)).count()
+        records.iter().filter(|record| record.key == key && matches(record)).count()
     }
 
-    /// The first thing due of one key, or of all of a shard: its time, order, key, and record if it is one's.
+    /// The first due event of one key or of a shard: its time, order, key, and its record if it has one.
     fn first_due(&self, shard: usize, only: Option<usize>) -> Option<(u64, u64, usize, Option<u64>)> {
         let all = &self.shards[shard];
         let is_asked = |key: usize| only.is_none_or(|only| only == key);
@@ -149,7 +149,7 @@ impl NaiveLocks {
         });
         let keys = all.keys.iter().filter(|known| is_asked(known.key));
         let others = keys.filter_map(|known| {
-            let is_held_off = self.count(known.key, ModelRecord::is_place) > 0
+            let is_held_off = self.count(known.key, ModelRecord::is_waiting) > 0
                 && self.count(known.key, ModelRecord::is_hold) < known.limit as usize;
             let due = known.idle.or(is_held_off.then_some((self.hold_off, 0)));
             due.map(|(at, order)| (at, order, known.key, None))
@@ -157,7 +157,7 @@ impl NaiveLocks {
         deadlines.chain(others).filter(|(at, ..)| *at <= all.now).min()
     }
 
-    fn do_due(&mut self, shard: usize, (at, _, key, record): (u64, u64, usize, Option<u64>)) {
+    fn handle_due(&mut self, shard: usize, (at, _, key, record): (u64, u64, usize, Option<u64>)) {
         if let Some(number) = record {
             let record = *self.shards[shard].records.iter().find(|record| record.number == number).unwrap();
             match record.stage {
@@ -172,21 +172,21 @@ impl NaiveLocks {
                 }
                 ModelStage::Waiting { uid, .. } => {
                     self.timeouts += 1;
-                    self.told.push(ModelEffect {
+                    self.effects.push(ModelEffect {
                         key,
                         uid,
                         answer: ModelAnswer::Other(LockOutcome::Timeout),
                     });
                     self.remove(key, number);
                 }
-                ModelStage::Queued | ModelStage::Lapsed => unreachable!("they have no deadline"),
+                ModelStage::Queued | ModelStage::Lapsed => unreachable!("these stages have no deadline"),
             }
         } else if self.known(key).is_some_and(|known| known.idle.is_some()) {
             self.shards[shard].keys.retain(|known| known.key != key);
             return;
         }
         self.grant_waiters(key, at);
-        self.look_whether_idle(key, at);
+        self.update_idle(key, at);
     }
 
     fn begin(&mut self, now: u64, shard: usize) -> u64 {
@@ -198,14 +198,14 @@ impl NaiveLocks {
     fn advance_shard(&mut self, shard: usize) {
         for _ in 0..EXPIRY_BATCH {
             let Some(due) = self.first_due(shard, None) else { break };
-            self.do_due(shard, due);
+            self.handle_due(shard, due);
         }
     }
 
     fn resolve(&mut self, key: usize) {
         let shard = self.shard_of[key];
         while let Some(due) = self.first_due(shard, Some(key)) {
-            self.do_due(shard, due);
+            self.handle_due(shard, due);
         }
     }
 
@@ -257,18 +257,18 @@ impl NaiveLocks {
         let limit = self.known(key).unwrap().limit as usize;
         while at >= self.hold_off && self.count(key, ModelRecord::is_hold) < limit {
             let mut places =
-                self.shards[shard].records.iter().filter(|record| record.key == key && record.is_place());
+                self.shards[shard].records.iter().filter(|record| record.key == key && record.is_waiting());
             let Some(first) = places.next().copied() else { break };
             if let ModelStage::Waiting { uid, .. } = first.stage {
                 let answer = self.hold(key, first.number, false, true);
-                self.told.push(ModelEffect { key, uid, answer });
+                self.effects.push(ModelEffect { key, uid, answer });
             } else {
                 self.hold(key, first.number, true, true);
             }
         }
     }
 
-    fn look_whether_idle(&mut self, key: usize, since: u64) {
+    fn update_idle(&mut self, key: usize, since: u64) {
         if self.count(key, |_| true) > 0 {
             return;
         }
@@ -282,7 +282,7 @@ impl NaiveLocks {
         if lease_ms == 0 { self.settings.default_lease_ms } else { lease_ms }
     }
 
-    /// Whether there is a free slot, if there is anything to be had; what is asked for is known then.
+    /// Whether there is a free slot, if the request can be granted or wait; the key exists then.
     fn admit(&mut self, key: usize, limit: u32, may_wait: bool) -> Result<bool, LockOutcome> {
         let shard = self.shard_of[key];
         self.resolve(key);
@@ -294,13 +294,13 @@ impl NaiveLocks {
             let due = self.first_due(shard, None);
             let is_idle = |key| self.known(key).is_some_and(|known| known.idle.is_some());
             if let Some(due) = due.filter(|(_, _, key, record)| record.is_none() && is_idle(*key)) {
-                self.do_due(shard, due);
+                self.handle_due(shard, due);
             }
             if !self.has_capacity() {
                 return Err(LockOutcome::MaxLocks);
             }
         }
-        let places = self.count(key, ModelRecord::is_place);
+        let places = self.count(key, ModelRecord::is_waiting);
         let is_free = places == 0
             && self.count(key, ModelRecord::is_hold) < limit as usize
             && self.shards[shard].now >= self.hold_off;
@@ -323,7 +323,8 @@ impl NaiveLocks {
             return answer;
         }
         for shard in 0..self.shards.len() {
-            // Its own clock may be behind, and then nothing is done: as if nobody had told it the time.
+            // The shard's own clock may be behind; then nothing is due, as if the new time had not been
+            // passed in.
             let before = self.shards[shard].now;
             self.shards[shard].now = before.max(now);
             if !self.has_capacity() {
@@ -419,7 +420,7 @@ impl NaiveLocks {
             }
             ModelStage::Queued | ModelStage::Lapsed => {
                 self.remove(key, number);
-                self.look_whether_idle(key, now);
+                self.update_idle(key, now);
                 let is_timeout = stage == ModelStage::Queued;
                 self.timeouts += u64::from(is_timeout);
                 ModelAnswer::Other(if is_timeout { LockOutcome::Timeout } else { LockOutcome::LeaseExpired })
@@ -428,15 +429,15 @@ impl NaiveLocks {
         }
     }
 
-    fn give_up(&mut self, key: usize, number: u64) {
+    fn end_record_and_grant(&mut self, key: usize, number: u64) {
         let now = self.shards[self.shard_of[key]].now;
         self.remove(key, number);
         self.grant_waiters(key, now);
-        self.look_whether_idle(key, now);
+        self.update_idle(key, now);
     }
 
-    fn has(&self, key: usize, number: u64, is_it: impl Fn(&ModelRecord) -> bool) -> bool {
-        self.count(key, |record| record.number == number && is_it(record)) > 0
+    fn has(&self, key: usize, number: u64, matches: impl Fn(&ModelRecord) -> bool) -> bool {
+        self.count(key, |record| record.number == number && matches(record)) > 0
     }
 
     pub(super) fn release(&mut self, now: u64, key: usize, number: u64) -> bool {
@@ -444,7 +445,7 @@ impl NaiveLocks {
         self.resolve(key);
         let is_held = self.has(key, number, ModelRecord::is_hold);
         if is_held {
-            self.give_up(key, number);
+            self.end_record_and_grant(key, number);
         }
         is_held
     }
@@ -461,13 +462,13 @@ impl NaiveLocks {
 
     pub(super) fn cancel(&mut self, now: u64, key: usize, number: u64) -> bool {
         self.begin(now, self.shard_of[key]);
-        // What is not there any more has no key to bring up to date.
+        // A record that is gone has no key to bring up to date.
         if self.has(key, number, |_| true) {
             self.resolve(key);
         }
         let is_blocked = self.has(key, number, |record| matches!(record.stage, ModelStage::Waiting { .. }));
         if is_blocked {
-            self.give_up(key, number);
+            self.end_record_and_grant(key, number);
         }
         is_blocked
     }
@@ -491,7 +492,7 @@ impl NaiveLocks {
             deadlines.chain(idle).map(|(at, _)| at).min()
         };
         let held_off = self.shards.iter().flat_map(|shard| &shard.keys).any(|known| {
-            self.count(known.key, ModelRecord::is_place) > 0
+            self.count(known.key, ModelRecord::is_waiting) > 0
                 && self.count(known.key, ModelRecord::is_hold) < known.limit as usize
         });
         self.shards.iter().filter_map(next).chain(held_off.then_some(self.hold_off)).min()
@@ -504,7 +505,7 @@ impl NaiveLocks {
             keys: keys().count() as u64,
             idle: keys().filter(|known| known.idle.is_some()).count() as u64,
             holders: records().filter(|record| record.is_hold()).count() as u64,
-            waiters: records().filter(|record| record.is_place()).count() as u64,
+            waiters: records().filter(|record| record.is_waiting()).count() as u64,
             owners: self.shards.iter().map(|shard| shard.owners.len() as u64).sum(),
             grants: self.grants,
             expired: self.expired,
@@ -512,7 +513,7 @@ impl NaiveLocks {
         }
     }
 
-    /// What is held: key, limit, connections of the holders, when the last lease ends, waiters.
+    /// Held keys: key, limit, connections of the holders, the end of the last lease, the number of waiters.
     pub(super) fn held(&self) -> Vec<(usize, u32, Vec<u64>, u64, u64)> {
         let mut held = Vec::new();
         for known in self.shards.iter().flat_map(|shard| &shard.keys) {
@@ -521,14 +522,14 @@ impl NaiveLocks {
                 records.iter().filter(|record| record.key == known.key && record.is_hold()).collect();
             let connections = holds.iter().map(|record| record.owner.connection.number()).collect();
             let end = holds.iter().filter_map(|record| record.deadline).map(|(at, _)| at).max();
-            let waiters = self.count(known.key, ModelRecord::is_place) as u64;
+            let waiters = self.count(known.key, ModelRecord::is_waiting) as u64;
             held.extend(end.map(|end| (known.key, known.limit, connections, end, waiters)));
         }
         held.sort();
         held
     }
 
-    /// What is idle: key, limit, when it is forgotten.
+    /// Idle keys: key, limit, and when the key is forgotten.
     pub(super) fn idle(&self) -> Vec<(usize, u32, u64)> {
         let keys = self.shards.iter().flat_map(|shard| &shard.keys);
         let mut idle: Vec<_> =

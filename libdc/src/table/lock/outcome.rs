@@ -1,48 +1,48 @@
-//! What goes into the lock table and what comes out: plain values.
+//! The parameters and results of the lock table, as plain values.
 
 use crate::id::{ConnectionId, Grant, LockKey, Owner};
 use crate::limits::LOCK_MS_MAX;
 
-/// How a lock table behaves.
+/// The limits and defaults of a lock table.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct LockSettings {
-    /// The lease of who asks for none, in milliseconds; at least 1.
+    /// The lease of a request that asks for 0, in milliseconds; at least 1.
     pub default_lease_ms: u64,
-    /// Most keys known at once, held, waited for or idle; 0 is no limit.
+    /// The maximum number of keys, whether held, waited for or idle; 0 means no limit.
     pub locks_max: u64,
-    /// Most places in the queue of one key; 0 is no limit.
+    /// The maximum length of the queue of one key; 0 means no limit.
     pub waiters_max: u64,
-    /// How long a key that nobody holds or waits for stays known, in milliseconds.
+    /// How long a key without holders and waiters is kept, in milliseconds.
     pub idle_ms: u64,
 }
 
 impl LockSettings {
-    /// The lease for a request that asks for `lease_ms`, 0 being none in particular.
+    /// The lease for a request that asks for `lease_ms`; 0 means the default.
     pub(super) fn lease_ms(&self, lease_ms: u64) -> u64 {
         if lease_ms == 0 { self.default_lease_ms.clamp(1, LOCK_MS_MAX) } else { lease_ms.min(LOCK_MS_MAX) }
     }
 }
 
-/// Where the answer to a blocked request goes.
+/// The destination of the answer to a blocked request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct ReplyTo {
-    /// The connection over which it was asked.
+    /// The connection on which the request was received.
     pub connection: ConnectionId,
-    /// The number that the asker gave the request.
+    /// The uid that the requester gave to the request.
     pub uid: u32,
 }
 
-/// Who wants what.
+/// The owner and the key of a request.
 #[derive(Clone, Copy, Debug)]
 pub struct OwnerKey<'a> {
-    /// Who.
+    /// The owner that sends the request.
     pub owner: Owner,
-    /// What.
+    /// The key that it asks for.
     pub key: LockKey<'a>,
 }
 
-/// Names a blocked request until it is answered or given up. None other ever has the same name, or only after the
-/// same place was used 16 million times.
+/// Identifies a blocked request until it is answered or cancelled. Values are unique, except that one may
+/// repeat after the same slot was used 16 million times.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct WaiterId(u64);
 
@@ -63,37 +63,37 @@ impl WaiterId {
     }
 }
 
-/// What became of a request.
+/// The outcome of a request.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum LockOutcome {
-    /// The lock is the asker's until the lease ends.
+    /// The lock is held by the requester until the lease ends.
     Granted(Grant),
-    /// The asker has a place in the queue, and is to come back with `wait`.
+    /// The owner has joined the queue and must call `wait`.
     Queued,
-    /// The request is blocked: its answer will be an [`Completion`].
+    /// The request is blocked and will be answered by a [`Completion`].
     Waiting(WaiterId),
-    /// Others held it, for as long as the asker was ready to wait.
+    /// The lock was not available within the wait timeout.
     Timeout,
-    /// The key is not known, and there are as many as there may be.
+    /// The key does not exist, and the maximum number of keys does.
     MaxLocks,
-    /// The asker would have to wait, and as many do as may.
+    /// The request would have to wait, but the queue has its maximum length.
     MaxWaiters,
-    /// The key is in use, or was a moment ago, with another limit.
+    /// The key exists, and is used or was used recently with another limit.
     LimitMismatch,
-    /// The owner has enqueued for this key before, and not waited yet.
+    /// The owner has enqueued for this key before, and has not called `wait` yet.
     AlreadyEnqueued,
-    /// The owner has no enqueued place to wait for.
+    /// The owner has not enqueued for this key.
     NotEnqueued,
-    /// The owner's turn came and its lease ended before it waited.
+    /// The owner's turn came, and its lease ended before the owner called `wait`.
     LeaseExpired,
 }
 
 /// The answer to a request that was blocked.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Completion {
-    /// Where it goes.
+    /// The connection and uid to answer.
     pub reply: ReplyTo,
-    /// Which request it was.
+    /// Identifies the request that was blocked.
     pub ticket: WaiterId,
     /// [`LockOutcome::Granted`] or [`LockOutcome::Timeout`].
     pub outcome: LockOutcome,
@@ -104,18 +104,18 @@ mod tests {
     use super::*;
 
     #[test]
-    fn tickets_keep_their_parts() {
+    fn waiter_id_keeps_its_parts() {
         let ticket = WaiterId::new(255, u32::MAX - 1, 0x0100_0007);
         assert_eq!((ticket.shard(), ticket.record()), (255, u32::MAX - 1));
-        assert_eq!(ticket, WaiterId::new(255, u32::MAX - 1, 7), "24 bits of the generation count");
+        assert_eq!(ticket, WaiterId::new(255, u32::MAX - 1, 7), "24 bits of the generation are significant");
         assert_ne!(ticket, WaiterId::new(255, u32::MAX - 1, 8));
     }
 
     #[test]
-    fn leases_are_within_bounds() {
+    fn lease_is_clamped_to_bounds() {
         let settings = LockSettings { default_lease_ms: 33_000, locks_max: 0, waiters_max: 0, idle_ms: 0 };
         assert_eq!([0, 1, u64::MAX].map(|ms| settings.lease_ms(ms)), [33_000, 1, LOCK_MS_MAX]);
         let settings = LockSettings { default_lease_ms: 0, ..settings };
-        assert_eq!(settings.lease_ms(0), 1, "a lease of nothing would be no grant");
+        assert_eq!(settings.lease_ms(0), 1, "a lease of 0 would expire at once");
     }
 }

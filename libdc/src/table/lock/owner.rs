@@ -1,9 +1,9 @@
-//! Who has what: from an owner to its records, and from a connection to its owners.
+//! The records of each owner, and the owners of each connection.
 //!
-//! So what a connection leaves behind is found in time proportional to that. An owner without records, and a
-//! connection without owners, is not known.
+//! Cleaning up after a connection thus takes time in proportion to its records. Only owners
+//! with records are stored, and only connections with owners.
 //!
-//! Nothing here panics on the number of an owner that is known.
+//! Nothing here panics on the number of an existing owner.
 
 use super::record::{ListLinks, NONE, RecordTable};
 use super::record_index::LockHasher;
@@ -11,17 +11,17 @@ use crate::id::{ConnectionId, Owner};
 use crate::table::chunked_vec::ChunkedVec;
 use crate::table::hash_index::HashIndex;
 
-/// An owner. Where the number is vacant, there are no records.
+/// The records of one owner. A vacant number has none.
 struct OwnerEntry {
     owner: Owner,
     connection: u32,
-    /// The record that came last.
+    /// The most recent record of the owner.
     records: u32,
-    /// In the list of the connection.
+    /// Links in the list of the connection.
     links: ListLinks,
 }
 
-const _: () = assert!(size_of::<OwnerEntry>() <= 32, "the memory that an owner takes is documented");
+const _: () = assert!(size_of::<OwnerEntry>() <= 32, "the documentation states the memory of an owner");
 
 impl Default for OwnerEntry {
     fn default() -> Self {
@@ -30,10 +30,9 @@ impl Default for OwnerEntry {
     }
 }
 
-/// A connection.
 struct OwnerConnection {
     id: ConnectionId,
-    /// The owner that came last.
+    /// The most recent owner of the connection.
     owners: u32,
 }
 
@@ -47,10 +46,10 @@ impl Default for OwnerConnection {
 pub(super) struct OwnerTable {
     hasher: LockHasher,
     index: HashIndex,
-    /// By the number that `index` gave.
+    /// By the number that `index` assigned.
     entries: ChunkedVec<OwnerEntry>,
     connection_index: HashIndex,
-    /// By the number that `connection_index` gave.
+    /// By the number that `connection_index` assigned.
     connections: ChunkedVec<OwnerConnection>,
 }
 
@@ -65,23 +64,21 @@ impl OwnerTable {
         }
     }
 
-    /// How many have something.
     pub(super) const fn len(&self) -> u32 {
         self.index.len()
     }
 
-    /// The owner's number, if it has anything.
+    /// The number of an owner, if it has any records.
     #[inline]
     pub(super) fn find(&self, owner: Owner) -> Option<u32> {
         self.index.find(self.hash(owner), |number| self.entries[number].owner == owner)
     }
 
-    /// The owner with this number.
     pub(super) fn owner(&self, number: u32) -> Owner {
         self.entries[number].owner
     }
 
-    /// Gives a record to an owner.
+    /// Adds a record to an owner, which is inserted if needed.
     pub(super) fn attach(&mut self, records: &mut RecordTable, owner: Owner, record: u32) {
         let number = self.find(owner).unwrap_or_else(|| self.insert(owner));
         let next = std::mem::replace(&mut self.entries[number].records, record);
@@ -92,7 +89,7 @@ impl OwnerTable {
         }
     }
 
-    /// Takes a record from its owner.
+    /// Removes a record from its owner, which is removed with its last record.
     pub(super) fn detach(&mut self, records: &mut RecordTable, record: u32) {
         let number = records[record].owner;
         let ListLinks { prev, next } = records[record].of_owner;
@@ -108,7 +105,7 @@ impl OwnerTable {
         }
     }
 
-    /// The records of an owner, the last first.
+    /// The records of an owner, the most recent first.
     pub(super) fn records_of<'a>(
         &self,
         records: &'a RecordTable,
@@ -119,7 +116,7 @@ impl OwnerTable {
         std::iter::successors(first, move |record| number_or_end(records[*record].of_owner.next))
     }
 
-    /// The owners of a connection, the last first.
+    /// The owners of a connection, the most recent first.
     pub(super) fn owners_of(&self, id: ConnectionId) -> impl Iterator<Item = u32> + use<'_> {
         let number_or_end = |number: u32| (number != NONE).then_some(number);
         let connection = self.find_connection(id);
@@ -172,13 +169,12 @@ impl OwnerTable {
         self.hasher.numbers(id.number(), 0)
     }
 
-    /// How many connections have something.
+    /// The number of connections with owners.
     #[cfg(test)]
     pub(super) const fn connections_len(&self) -> u32 {
         self.connection_index.len()
     }
 
-    /// The numbers of all owners.
     #[cfg(test)]
     pub(super) fn numbers(&self) -> Vec<u32> {
         (0..self.entries.len() as u32).filter(|number| self.entries[*number].records != NONE).collect()
@@ -195,7 +191,7 @@ mod tests {
     }
 
     #[test]
-    fn owners_are_known_while_they_have_something() {
+    fn owner_exists_while_it_has_records() {
         let mut owners = OwnerTable::new(LockHasher::new([1, 2]));
         let mut records = RecordTable::new();
         let give = |owners: &mut OwnerTable, records: &mut RecordTable, to| {
@@ -206,8 +202,8 @@ mod tests {
         let all: Vec<u32> = [(1, 1), (1, 2), (1, 1), (2, 1), (1, 1)]
             .map(|(connection, local)| give(&mut owners, &mut records, owner(connection, local)))
             .to_vec();
-        let has = |owners: &OwnerTable, records: &RecordTable, who| {
-            owners.find(who).map_or(Vec::new(), |number| owners.records_of(records, number).collect())
+        let has = |owners: &OwnerTable, records: &RecordTable, owner| {
+            owners.find(owner).map_or(Vec::new(), |number| owners.records_of(records, number).collect())
         };
         assert_eq!(has(&owners, &records, owner(1, 1)), [all[4], all[2], all[0]]);
         assert_eq!((owners.len(), owners.connections_len()), (3, 2));

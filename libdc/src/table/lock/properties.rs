@@ -1,7 +1,7 @@
-//! Random operations on the lock table and on its model, every answer compared.
+//! Random operations on the lock table and on its model, with a comparison of every answer.
 //!
-//! The model does what is due in the same order, so the fences are compared too, except where a hold-off ends: which
-//! key is then served first is not promised.
+//! The model handles due events in the same order, so fences are compared too. The exception is the end of a
+//! hold-off: which key is served first then is not specified.
 
 use super::model::{ModelAnswer, ModelEffect, ModelScope, NaiveLocks};
 use super::{
@@ -31,28 +31,28 @@ impl OwnerChoice {
 enum LockStep {
     Tick(u64),
     Acquire {
-        who: OwnerChoice,
+        choice: OwnerChoice,
         key: usize,
         limit: Option<u32>,
         lease_ms: u64,
         timeout_ms: u64,
     },
-    /// Many at once, on several keys.
+    /// Many requests at once, on several keys.
     Burst {
-        who: OwnerChoice,
+        choice: OwnerChoice,
         count: usize,
         key: usize,
         lease_ms: u64,
         timeout_ms: u64,
     },
     Enqueue {
-        who: OwnerChoice,
+        choice: OwnerChoice,
         key: usize,
         limit: Option<u32>,
         lease_ms: u64,
     },
     Wait {
-        who: OwnerChoice,
+        choice: OwnerChoice,
         key: usize,
         timeout_ms: u64,
     },
@@ -77,7 +77,7 @@ enum LockStep {
 }
 
 fn step() -> impl Strategy<Value = LockStep> {
-    let who = || (1..4u64, 0..3u64).prop_map(|(connection, local)| OwnerChoice(connection, local));
+    let choice = || (1..4u64, 0..3u64).prop_map(|(connection, local)| OwnerChoice(connection, local));
     let key = || prop_oneof![4 => 0..2usize, 3 => 2..KEYS.len()];
     let limit = || prop_oneof![12 => Just(None), 1 => (1..4u32).prop_map(Some)];
     let lease = || prop_oneof![1 => Just(0), 4 => 1..12u64, 2 => 12..60u64];
@@ -86,25 +86,25 @@ fn step() -> impl Strategy<Value = LockStep> {
     let pick = || any::<u16>().prop_map(usize::from);
     prop_oneof![
         6 => tick.prop_map(LockStep::Tick),
-        12 => (who(), key(), limit(), lease(), timeout()).prop_map(|(who, key, limit, lease_ms, timeout_ms)|
-            LockStep::Acquire { who, key, limit, lease_ms, timeout_ms }),
-        1 => (who(), 1..90usize, key(), lease(), timeout()).prop_map(|(who, count, key, lease_ms, timeout_ms)|
-            LockStep::Burst { who, count, key, lease_ms, timeout_ms }),
-        5 => (who(), key(), limit(), lease()).prop_map(|(who, key, limit, lease_ms)|
-            LockStep::Enqueue { who, key, limit, lease_ms }),
-        6 => (who(), key(), timeout()).prop_map(|(who, key, timeout_ms)| LockStep::Wait { who, key, timeout_ms }),
+        12 => (choice(), key(), limit(), lease(), timeout()).prop_map(|(choice, key, limit, lease_ms, timeout_ms)|
+            LockStep::Acquire { choice, key, limit, lease_ms, timeout_ms }),
+        1 => (choice(), 1..90usize, key(), lease(), timeout()).prop_map(|(choice, count, key, lease_ms, timeout_ms)|
+            LockStep::Burst { choice, count, key, lease_ms, timeout_ms }),
+        5 => (choice(), key(), limit(), lease()).prop_map(|(choice, key, limit, lease_ms)|
+            LockStep::Enqueue { choice, key, limit, lease_ms }),
+        6 => (choice(), key(), timeout()).prop_map(|(choice, key, timeout_ms)| LockStep::Wait { choice, key, timeout_ms }),
         8 => pick().prop_map(LockStep::Release),
         1 => (key(), any::<(u64, u64)>()).prop_map(|(key, token)| LockStep::ReleaseUnknown { key, token }),
         4 => (pick(), lease()).prop_map(|(token, lease_ms)| LockStep::Renew(token, lease_ms)),
         3 => pick().prop_map(LockStep::Cancel),
-        1 => who().prop_map(LockStep::ReleaseOwner),
+        1 => choice().prop_map(LockStep::ReleaseOwner),
         1 => (1..4u64).prop_map(LockStep::ReleaseConnection),
         1 => (1..4u64).prop_map(LockStep::ForgetWaiters),
-        1 => who().prop_map(LockStep::ForgetOwnerWaiters),
+        1 => choice().prop_map(LockStep::ForgetOwnerWaiters),
         1 => (1..4u64).prop_map(LockStep::BeginClaims),
-        3 => (pick(), prop::option::weighted(0.2, who())).prop_map(|(token, who)| LockStep::Claim(token, who)),
+        3 => (pick(), prop::option::weighted(0.2, choice())).prop_map(|(token, choice)| LockStep::Claim(token, choice)),
         1 => (1..4u64).prop_map(LockStep::EndClaims),
-        2 => who().prop_map(LockStep::LatestLease),
+        2 => choice().prop_map(LockStep::LatestLease),
         2 => Just(LockStep::Advance),
         2 => Just(LockStep::Drain),
         1 => (0..40u64).prop_map(LockStep::HoldOff),
@@ -123,7 +123,7 @@ fn settings() -> impl Strategy<Value = LockSettings> {
     })
 }
 
-/// A grant that somebody was told of: what is held, by whom, which record of the model it is, and the proof.
+/// A grant that was answered: the key, the owner, the model's record and the token.
 #[derive(Clone, Copy)]
 struct PropertyProof {
     key: usize,
@@ -150,7 +150,7 @@ struct PropertyDriver {
     effects: Vec<Completion>,
     uid: u32,
     proofs: Vec<PropertyProof>,
-    /// All that ever were, by uid.
+    /// All blocked requests so far, by uid.
     blocked: BTreeMap<u32, BlockedAcquire>,
 }
 
@@ -178,12 +178,12 @@ impl PropertyDriver {
         Time::from_ms(self.now)
     }
 
-    fn reply(&mut self, who: OwnerChoice) -> ReplyTo {
+    fn reply(&mut self, choice: OwnerChoice) -> ReplyTo {
         self.uid += 1;
-        ReplyTo { connection: ConnectionId::new(100 + who.0), uid: self.uid }
+        ReplyTo { connection: ConnectionId::new(100 + choice.0), uid: self.uid }
     }
 
-    /// That a grant is the one that the model made.
+    /// Checks that a grant matches the grant of the model.
     fn same_grant(
         &mut self,
         key: usize,
@@ -192,7 +192,7 @@ impl PropertyDriver {
         answer: ModelAnswer,
     ) -> Result<(), TestCaseError> {
         let ModelAnswer::Granted { record, fence, lease_ms } = answer else {
-            return Err(TestCaseError::fail(format!("{grant:?} where there should be {answer:?}")));
+            return Err(TestCaseError::fail(format!("got {grant:?}, expected {answer:?}")));
         };
         prop_assert_eq!(grant.lease_ms, lease_ms);
         if self.exact {
@@ -207,12 +207,12 @@ impl PropertyDriver {
     fn same(
         &mut self,
         key: usize,
-        who: OwnerChoice,
+        choice: OwnerChoice,
         reply: ReplyTo,
         real: LockOutcome,
         model: ModelAnswer,
     ) -> Result<(), TestCaseError> {
-        let owner = who.owner();
+        let owner = choice.owner();
         match (real, model) {
             (LockOutcome::Granted(grant), _) => self.same_grant(key, owner, grant, model)?,
             (LockOutcome::Waiting(ticket), ModelAnswer::Waiting(record)) => {
@@ -224,25 +224,25 @@ impl PropertyDriver {
         Ok(())
     }
 
-    /// That the answers to blocked requests are those of the model, in its order.
+    /// Checks that blocked requests are answered as by the model, in the same order.
     fn same_effects(&mut self) -> Result<(), TestCaseError> {
         let mut effects = std::mem::take(&mut self.effects);
-        let mut told: Vec<ModelEffect> = std::mem::take(&mut self.model.told);
+        let mut expected: Vec<ModelEffect> = std::mem::take(&mut self.model.effects);
         if !self.exact {
             effects.sort_by_key(|effect| self.blocked[&effect.reply.uid].key);
-            told.sort_by_key(|told| told.key);
+            expected.sort_by_key(|expected| expected.key);
         }
-        prop_assert_eq!(effects.len(), told.len(), "{:?} {:?}", effects.last(), told.last());
-        for (effect, told) in effects.into_iter().zip(told) {
-            prop_assert_eq!(effect.reply.uid, told.uid);
-            let BlockedAcquire { key, owner, ticket, .. } = self.blocked[&told.uid];
+        prop_assert_eq!(effects.len(), expected.len(), "{:?} {:?}", effects.last(), expected.last());
+        for (effect, expected) in effects.into_iter().zip(expected) {
+            prop_assert_eq!(effect.reply.uid, expected.uid);
+            let BlockedAcquire { key, owner, ticket, .. } = self.blocked[&expected.uid];
             prop_assert_eq!(
                 (effect.ticket, effect.reply.connection.number()),
                 (ticket, 100 + owner.connection.number())
             );
             match effect.outcome {
-                LockOutcome::Granted(grant) => self.same_grant(key, owner, grant, told.answer)?,
-                other => prop_assert_eq!(ModelAnswer::Other(other), told.answer),
+                LockOutcome::Granted(grant) => self.same_grant(key, owner, grant, expected.answer)?,
+                other => prop_assert_eq!(ModelAnswer::Other(other), expected.answer),
             }
         }
         Ok(())
@@ -250,22 +250,22 @@ impl PropertyDriver {
 
     fn acquire(
         &mut self,
-        who: OwnerChoice,
+        choice: OwnerChoice,
         number: usize,
         limit: u32,
         lease_ms: u64,
         timeout_ms: u64,
     ) -> Result<(), TestCaseError> {
-        let reply = self.reply(who);
-        let claimant = OwnerKey { owner: who.owner(), key: key(number) };
+        let reply = self.reply(choice);
+        let claimant = OwnerKey { owner: choice.owner(), key: key(number) };
         let (now, effects) = (self.time(), &mut self.effects);
         let real = self.locks.acquire(now, claimant, limit, lease_ms, timeout_ms, reply, effects);
-        let wanted = (who.owner(), number, limit);
+        let wanted = (choice.owner(), number, limit);
         let model = self.model.acquire(self.now, wanted, lease_ms, timeout_ms, reply.uid);
-        self.same(number, who, reply, real, model)
+        self.same(number, choice, reply, real, model)
     }
 
-    /// That the next time is right, or earlier.
+    /// Checks that the next time is correct, or earlier.
     fn same_next(&self, real: Option<Time>, model: Option<u64>) -> Result<(), TestCaseError> {
         prop_assert_eq!(self.locks.soonest(), real);
         let real = real.map_or(u64::MAX, Time::as_ms);
@@ -341,29 +341,35 @@ impl PropertyDriver {
         let now = self.time();
         match *step {
             LockStep::Tick(ms) => self.now += ms,
-            LockStep::Acquire { who, key, limit, lease_ms, timeout_ms } => {
-                self.acquire(who, key, limit.unwrap_or(KEYS[key].1), lease_ms, timeout_ms)?;
+            LockStep::Acquire { choice, key, limit, lease_ms, timeout_ms } => {
+                self.acquire(choice, key, limit.unwrap_or(KEYS[key].1), lease_ms, timeout_ms)?;
             }
-            LockStep::Burst { who, count, key, lease_ms, timeout_ms } => {
+            LockStep::Burst { choice, count, key, lease_ms, timeout_ms } => {
                 for n in 0..count {
                     let key = (key + n % 2) % KEYS.len();
-                    self.acquire(OwnerChoice(who.0, n as u64 % 3), key, KEYS[key].1, lease_ms, timeout_ms)?;
+                    self.acquire(
+                        OwnerChoice(choice.0, n as u64 % 3),
+                        key,
+                        KEYS[key].1,
+                        lease_ms,
+                        timeout_ms,
+                    )?;
                 }
             }
-            LockStep::Enqueue { who, key: number, limit, lease_ms } => {
+            LockStep::Enqueue { choice, key: number, limit, lease_ms } => {
                 let limit = limit.unwrap_or(KEYS[number].1);
-                let reply = self.reply(who);
-                let claimant = OwnerKey { owner: who.owner(), key: key(number) };
+                let reply = self.reply(choice);
+                let claimant = OwnerKey { owner: choice.owner(), key: key(number) };
                 let real = self.locks.enqueue(now, claimant, limit, lease_ms, &mut self.effects);
-                let model = self.model.enqueue(self.now, (who.owner(), number, limit), lease_ms);
-                self.same(number, who, reply, real, model)?;
+                let model = self.model.enqueue(self.now, (choice.owner(), number, limit), lease_ms);
+                self.same(number, choice, reply, real, model)?;
             }
-            LockStep::Wait { who, key: number, timeout_ms } => {
-                let reply = self.reply(who);
-                let claimant = OwnerKey { owner: who.owner(), key: key(number) };
+            LockStep::Wait { choice, key: number, timeout_ms } => {
+                let reply = self.reply(choice);
+                let claimant = OwnerKey { owner: choice.owner(), key: key(number) };
                 let real = self.locks.wait(now, claimant, timeout_ms, reply, &mut self.effects);
-                let model = self.model.wait(self.now, who.owner(), number, timeout_ms, reply.uid);
-                self.same(number, who, reply, real, model)?;
+                let model = self.model.wait(self.now, choice.owner(), number, timeout_ms, reply.uid);
+                self.same(number, choice, reply, real, model)?;
             }
             LockStep::ReleaseUnknown { key: number, token: (fence, secret) } => {
                 let token = Token::new(fence % 50, secret);
@@ -393,7 +399,7 @@ impl PropertyDriver {
 
     fn step_with_token(&mut self, step: &LockStep, pick: usize) -> Result<(), TestCaseError> {
         let now = self.time();
-        // Mostly one of the last, which may still be held.
+        // Usually one of the most recent, which may still be held.
         let recent = self.proofs.len().saturating_sub(if pick.is_multiple_of(4) { usize::MAX } else { 8 });
         let choice = &self.proofs[recent..];
         let Some(PropertyProof { key: number, owner, record, token }) =
@@ -406,8 +412,8 @@ impl PropertyDriver {
                 let real = self.locks.renew(now, key(number), token, lease_ms, &mut self.effects);
                 prop_assert_eq!(real, self.model.renew(self.now, number, record, lease_ms));
             }
-            LockStep::Claim(_, who) => {
-                let owner = who.map_or(owner, OwnerChoice::owner);
+            LockStep::Claim(_, choice) => {
+                let owner = choice.map_or(owner, OwnerChoice::owner);
                 let real = self.locks.claim(now, owner, key(number), token);
                 prop_assert_eq!(real, self.model.claim(self.now, owner, number, record));
             }
@@ -423,9 +429,9 @@ impl PropertyDriver {
         let (now, effects) = (self.time(), &mut self.effects);
         let (locks, model) = (&self.locks, &mut self.model);
         match *step {
-            LockStep::ReleaseOwner(who) => {
-                locks.release_owner(now, who.owner(), effects);
-                model.release_all(self.now, ModelScope::Owner(who.owner()));
+            LockStep::ReleaseOwner(choice) => {
+                locks.release_owner(now, choice.owner(), effects);
+                model.release_all(self.now, ModelScope::Owner(choice.owner()));
             }
             LockStep::ReleaseConnection(id) => {
                 locks.release_connection(now, ConnectionId::new(id), effects);
@@ -435,9 +441,9 @@ impl PropertyDriver {
                 locks.forget_waiters(now, ConnectionId::new(id), effects);
                 model.forget_waiters(self.now, ModelScope::Connection(ConnectionId::new(id)));
             }
-            LockStep::ForgetOwnerWaiters(who) => {
-                locks.forget_owner_waiters(now, who.owner(), effects);
-                model.forget_waiters(self.now, ModelScope::Owner(who.owner()));
+            LockStep::ForgetOwnerWaiters(choice) => {
+                locks.forget_owner_waiters(now, choice.owner(), effects);
+                model.forget_waiters(self.now, ModelScope::Owner(choice.owner()));
             }
             LockStep::BeginClaims(id) => {
                 let id = ConnectionId::new(id);
@@ -447,9 +453,9 @@ impl PropertyDriver {
                 locks.end_claims(now, ConnectionId::new(id), effects);
                 model.end_claims(self.now, ConnectionId::new(id));
             }
-            LockStep::LatestLease(who) => {
-                let real = locks.latest_lease(now, who.owner());
-                prop_assert_eq!(real.map(Time::as_ms), model.latest_lease(self.now, who.owner()));
+            LockStep::LatestLease(choice) => {
+                let real = locks.latest_lease(now, choice.owner());
+                prop_assert_eq!(real.map(Time::as_ms), model.latest_lease(self.now, choice.owner()));
             }
             LockStep::Advance => {
                 let (real, model) = (locks.advance(now, effects), model.advance(self.now));
@@ -465,7 +471,7 @@ impl PropertyDriver {
     }
 }
 
-/// Does all steps, and in the end lets everything run out.
+/// Executes all steps, and finally lets all leases and timeouts expire.
 fn drive(
     settings: LockSettings,
     shards: usize,
@@ -491,7 +497,7 @@ fn drive(
 
 proptest! {
     #[test]
-    fn any_number_of_shards_does_as_the_model(
+    fn sharded_locks_match_model(
         settings in settings(),
         steps in prop::collection::vec(step(), 1..250),
     ) {
@@ -501,11 +507,11 @@ proptest! {
     }
 
     #[test]
-    fn a_hold_off_grants_nothing_and_loses_nothing(
+    fn hold_off_delays_grants_and_loses_none(
         settings in settings(),
         steps in prop::collection::vec(step(), 1..100),
     ) {
-        // So few that all that is due is done at once: the order in which more than that is done is another.
+        // So few that one call handles all due events: beyond that the order differs from the model's.
         let steps: Vec<LockStep> = steps.into_iter().filter(|step| !matches!(step, LockStep::Burst { .. })).collect();
         drive(LockSettings { locks_max: 0, ..settings }, 2, false, &steps)?;
     }

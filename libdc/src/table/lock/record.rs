@@ -1,4 +1,4 @@
-//! Records: one for each hold, each place in a queue, and each turn that was missed.
+//! Records: one for each hold, each position in a queue, and each missed turn.
 //!
 //! ```text
 //!             acquire, wait a turn             granted
@@ -10,11 +10,12 @@
 //!                                               lease ended before `wait`
 //! ```
 //!
-//! A record is in several intrusive lists at once: its owner's, the queue of its key while it waits, and the heap of
-//! its key's deadlines while it has one. All links are numbers of other records.
+//! A record is in several intrusive lists at once: its owner's, the queue of its key while it waits, and the
+//! heap of its key's deadlines while it has one. All links are numbers of other records.
 //!
-//! Invariants: a vacant record is in the chain of vacant ones and nowhere else; a record's generation grows when it
-//! goes, so that a [`WaiterId`] never finds its successor. Nothing here panics on the number of a record in use.
+//! Invariants: a vacant record is only in the chain of vacant ones; the generation of a record increases when
+//! it is removed, so that a [`WaiterId`] never finds a later record with the same number. Nothing here panics
+//! on the number of a record in use.
 
 use super::outcome::{ReplyTo, WaiterId};
 use crate::id::Token;
@@ -22,9 +23,9 @@ use crate::table::chunked_vec::ChunkedVec;
 use crate::table::expiry::ExpiryRank;
 use std::ops::{Index, IndexMut};
 
-/// The end of a list: not the number of anything.
+/// The end of a list: never a valid number.
 pub(super) const NONE: u32 = u32::MAX;
-/// Most records of a table.
+/// The maximum number of records in a table.
 const RECORDS_MAX: usize = (u32::MAX - 1) as usize;
 
 /// The neighbours in a doubly linked list.
@@ -38,48 +39,48 @@ impl ListLinks {
     pub(super) const NONE: Self = Self { prev: NONE, next: NONE };
 }
 
-/// How a hold came about, as far as `wait` is concerned.
+/// The origin of a hold, as far as `wait` is concerned.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Enqueued {
-    /// There is nothing to wait for, any more.
+    /// Not enqueued, or `wait` was called already.
     No,
-    /// `enqueue` was answered with the grant.
+    /// The answer to `enqueue` was the grant.
     AtOnce,
-    /// The turn came after `enqueue` was answered.
+    /// The lock was granted from the queue after `enqueue` was answered.
     FromQueue,
 }
 
-/// What a record stands for.
+/// The stage of a record's life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RecordStage {
-    /// Nothing.
+    /// The number is not in use.
     Vacant,
-    /// A place in the queue that nobody asks about yet.
+    /// A position in the queue for which no `wait` was called yet.
     Queued,
-    /// A place in the queue of a request that is blocked.
+    /// A position in the queue of a blocked request.
     Waiting {
         reply: ReplyTo,
-        /// Whether the place was taken by `enqueue`.
+        /// Whether the position was taken by `enqueue`.
         two_phase: bool,
     },
-    /// A hold.
+    /// A hold of the key.
     Held {
         token: Token,
         enqueued: Enqueued,
-        /// Not to be released at the end of the claims.
+        /// Whether the hold survives the end of the claims.
         claimed: bool,
     },
-    /// A turn that passed before `wait` was called.
+    /// A turn whose lease ended before `wait` was called.
     Lapsed,
 }
 
-/// A hold, a place in a queue, or a missed turn.
+/// A hold, a position in a queue, or a missed turn.
 #[derive(Clone, Copy)]
 pub(super) struct LockRecord {
     pub(super) stage: RecordStage,
-    /// When the lease or the patience ends; [`ExpiryRank::NEVER`] if neither does.
+    /// When the lease or the wait timeout ends; [`ExpiryRank::NEVER`] if neither does.
     pub(super) rank: ExpiryRank,
-    /// The lease, from each moment at which it starts.
+    /// The lease, which starts at the grant and at each renewal.
     pub(super) lease_ms: u64,
     pub(super) owner: u32,
     pub(super) key: u32,
@@ -87,14 +88,14 @@ pub(super) struct LockRecord {
     pub(super) of_owner: ListLinks,
     /// In the queue of the key. `next` also chains vacant records.
     pub(super) queue: ListLinks,
-    /// In the heap of the key's deadlines: `prev` is the elder sibling, or the parent of the eldest.
+    /// In the heap of the key's deadlines: `prev` is the elder sibling, or the parent for the eldest child.
     pub(super) heap: ListLinks,
     pub(super) heap_child: u32,
-    /// How many have been in this place before.
+    /// How many records have had this number before.
     pub(super) generation: u32,
 }
 
-const _: () = assert!(size_of::<LockRecord>() <= 80, "the memory that a hold takes is documented");
+const _: () = assert!(size_of::<LockRecord>() <= 80, "the documentation states the memory of a hold");
 
 impl Default for LockRecord {
     fn default() -> Self {
@@ -114,7 +115,7 @@ impl Default for LockRecord {
 }
 
 impl LockRecord {
-    /// Whether `enqueue` and `wait` know of it.
+    /// Whether `enqueue` and `wait` apply to the record.
     pub(super) const fn is_two_phase(&self) -> bool {
         match self.stage {
             RecordStage::Queued | RecordStage::Lapsed => true,
@@ -124,16 +125,15 @@ impl LockRecord {
         }
     }
 
-    /// What proves the hold, if it is one.
+    /// The token of the hold, if it is one.
     pub(super) const fn token(&self) -> Option<Token> {
         if let RecordStage::Held { token, .. } = self.stage { Some(token) } else { None }
     }
 }
 
-/// All records of a table.
 pub(super) struct RecordTable {
     records: ChunkedVec<LockRecord>,
-    /// The first vacant one.
+    /// The first vacant record.
     vacant: u32,
     len: usize,
 }
@@ -143,12 +143,12 @@ impl RecordTable {
         Self { records: ChunkedVec::new(), vacant: NONE, len: 0 }
     }
 
-    /// Whether there is no number left for another.
+    /// Whether all numbers are in use.
     pub(super) const fn is_full(&self) -> bool {
         self.len >= RECORDS_MAX
     }
 
-    /// Puts a record where there is room, keeping the generation of the place.
+    /// Stores a record under a vacant number, whose generation is kept.
     pub(super) fn insert(&mut self, record: LockRecord) -> u32 {
         self.len += 1;
         if self.vacant == NONE {
@@ -156,29 +156,29 @@ impl RecordTable {
             return (self.records.len() - 1) as u32;
         }
         let number = self.vacant;
-        let place = &mut self.records[number];
-        self.vacant = place.queue.next;
-        *place = LockRecord { generation: place.generation, ..record };
+        let slot = &mut self.records[number];
+        self.vacant = slot.queue.next;
+        *slot = LockRecord { generation: slot.generation, ..record };
         number
     }
 
-    /// Takes a record out that is in no list any more.
+    /// Removes a record that is in no list any more.
     pub(super) fn remove(&mut self, number: u32) {
-        let place = &mut self.records[number];
-        debug_assert_ne!(place.stage, RecordStage::Vacant);
-        let generation = place.generation.wrapping_add(1);
+        let slot = &mut self.records[number];
+        debug_assert_ne!(slot.stage, RecordStage::Vacant);
+        let generation = slot.generation.wrapping_add(1);
         let queue = ListLinks { next: self.vacant, ..ListLinks::NONE };
-        *place = LockRecord { generation, queue, ..LockRecord::default() };
+        *slot = LockRecord { generation, queue, ..LockRecord::default() };
         self.vacant = number;
         self.len -= 1;
     }
 
-    /// The name of a record, in a table of this number.
+    /// The id of a record, in the table with this shard number.
     pub(super) fn ticket(&self, shard: u8, number: u32) -> WaiterId {
         WaiterId::new(shard, number, self.records[number].generation)
     }
 
-    /// The record that a ticket names, if it is still there.
+    /// The record that a ticket identifies, if it still exists.
     pub(super) fn find(&self, ticket: WaiterId) -> Option<u32> {
         let number = ticket.record();
         let known = (number as usize) < self.records.len()
@@ -187,9 +187,9 @@ impl RecordTable {
         known.then_some(number)
     }
 
-    /// How many there are, and the places of all that there were at once.
+    /// The number of records, and the highest number of records so far.
     #[cfg(test)]
-    pub(super) const fn len_and_places(&self) -> (usize, usize) {
+    pub(super) const fn len_and_peak(&self) -> (usize, usize) {
         (self.len, self.records.len())
     }
 }
@@ -215,7 +215,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn places_are_used_again_under_another_name() {
+    fn reused_number_gets_another_waiter_id() {
         let mut records = RecordTable::new();
         let queued = LockRecord { stage: RecordStage::Queued, ..LockRecord::default() };
         let (first, second) = (records.insert(queued), records.insert(queued));
@@ -224,8 +224,8 @@ mod tests {
         records.remove(first);
         assert_eq!(records.find(ticket), None);
         assert_eq!(records.insert(queued), first);
-        assert_eq!(records.find(ticket), None, "another record is in its place");
-        assert_eq!(records.find(WaiterId::new(3, 2, 0)), None, "there never was one");
-        assert_eq!(records.len_and_places(), (2, 2));
+        assert_eq!(records.find(ticket), None, "another record has this number now");
+        assert_eq!(records.find(WaiterId::new(3, 2, 0)), None, "no record ever had this number");
+        assert_eq!(records.len_and_peak(), (2, 2));
     }
 }

@@ -1,9 +1,10 @@
-//! From a hash to records: the few that must be found by something else than their key or owner.
+//! An index from a hash to records, for look-ups by other criteria than key or owner.
 //!
-//! There are two kinds: what an owner has enqueued for a key, and the holder of a semaphore by its fence. A finder grows
-//! in small steps, as the [`HashIndex`] that it is made of, and takes 20 bytes for each.
+//! There are two uses: the record that an owner has enqueued for a key, and the holder of a semaphore by its
+//! fence. The index grows in small steps, like the [`HashIndex`] that it is built on, and takes 20 bytes for
+//! each record.
 //!
-//! A record that is under no hash is not found; one must not be inserted twice under the same. Nothing here panics.
+//! A record must not be inserted twice under the same hash. Nothing here panics.
 
 use super::record::NONE;
 use crate::table::chunked_vec::ChunkedVec;
@@ -12,8 +13,8 @@ use foldhash::SharedSeed;
 use foldhash::quality::FoldHasher;
 use std::hash::Hasher;
 
-/// Hashes what lock tables look for, under a secret seed: see [`IdHasher`](crate::table::index::IdHasher) for what that
-/// is good for.
+/// Hashes the search criteria of lock tables with a secret seed. See
+/// [`IdHasher`](crate::table::hash_index::IdHasher) for the reasons.
 #[derive(Clone)]
 pub(super) struct LockHasher {
     shared: SharedSeed,
@@ -25,7 +26,7 @@ impl LockHasher {
         Self { shared: SharedSeed::from_u64(seed[0]), own: seed[1] }
     }
 
-    /// Of the bytes of a key: 64 bits, of which the lower half is for its index.
+    /// The hash of a key: 64 bits, of which the lower half is for its index.
     #[inline]
     pub(super) fn bytes(&self, bytes: &[u8]) -> u64 {
         let mut hasher = FoldHasher::with_seed(self.own, &self.shared);
@@ -33,7 +34,6 @@ impl LockHasher {
         hasher.finish()
     }
 
-    /// Of two numbers.
     #[inline]
     pub(super) fn numbers(&self, one: u64, other: u64) -> u32 {
         let mut hasher = FoldHasher::with_seed(self.own, &self.shared);
@@ -43,10 +43,9 @@ impl LockHasher {
     }
 }
 
-/// Finds records by a hash.
 pub(super) struct RecordIndex {
     index: HashIndex,
-    /// By the number that the index gave: the record.
+    /// The record, by the number that the index assigned.
     records: ChunkedVec<u32>,
 }
 
@@ -55,24 +54,24 @@ impl RecordIndex {
         Self { index: HashIndex::new(), records: ChunkedVec::new() }
     }
 
-    /// Whether there is no number left for another.
+    /// Whether all numbers are in use.
     pub(super) const fn is_full(&self) -> bool {
         self.index.len() >= ENTRIES_MAX
     }
 
-    /// Makes a record be found under a hash.
+    /// Inserts a record under a hash.
     pub(super) fn insert(&mut self, hash: u32, record: u32) {
         let number = self.index.insert(hash);
         self.records.set_or_push(number, record);
     }
 
-    /// The record under this hash that `is_it` says yes to.
+    /// The record under this hash for which `matches` returns true.
     #[inline]
-    pub(super) fn find(&self, hash: u32, mut is_it: impl FnMut(u32) -> bool) -> Option<u32> {
-        self.index.find(hash, |number| is_it(self.records[number])).map(|number| self.records[number])
+    pub(super) fn find(&self, hash: u32, mut matches: impl FnMut(u32) -> bool) -> Option<u32> {
+        self.index.find(hash, |number| matches(self.records[number])).map(|number| self.records[number])
     }
 
-    /// Forgets a record that is under this hash.
+    /// Removes a record that is under this hash.
     pub(super) fn remove(&mut self, hash: u32, record: u32) {
         if let Some(number) = self.index.find(hash, |number| self.records[number] == record) {
             self.records[number] = NONE;
@@ -91,7 +90,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn records_are_found_until_they_are_removed() {
+    fn record_is_found_until_removed() {
         let mut finder = RecordIndex::new();
         for record in 0..5_000 {
             finder.insert(record % 1_000, record);
@@ -105,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn hashes_depend_on_both_numbers_and_the_seed() {
+    fn hash_depends_on_both_numbers_and_seed() {
         let hasher = LockHasher::new([0x9e37_79b9_7f4a_7c15, 0xd1b5_4a32_d192_ed03]);
         let distinct: std::collections::BTreeSet<u32> =
             (0..10_000).map(|n| hasher.numbers(n / 100, n % 100)).collect();

@@ -14,7 +14,6 @@ const A: Owner = Owner { connection: ConnectionId::new(1), local: 0 };
 const B: Owner = Owner { connection: ConnectionId::new(2), local: 0 };
 const C: Owner = Owner { connection: ConnectionId::new(3), local: 0 };
 
-/// Locks and a clock.
 struct Scene {
     locks: ShardedLocks,
     now: u64,
@@ -63,7 +62,7 @@ impl Scene {
         outcome
     }
 
-    /// A lock with the default lease.
+    /// Acquires a lock with the default lease.
     fn lock(&mut self, owner: Owner, key: &str, timeout_ms: u64) -> LockOutcome {
         self.acquire(owner, key, (1, 0, timeout_ms))
     }
@@ -103,7 +102,7 @@ impl Scene {
         self.locks.advance(self.time(), &mut self.effects).map(Time::as_ms)
     }
 
-    /// Who was answered since this was asked last: the connection, and whether it was granted.
+    /// The answers since the last call: the connection, and whether it was granted.
     fn answered(&mut self) -> Vec<(u64, bool)> {
         self.locks.check();
         let answer = |effect: Completion| {
@@ -136,7 +135,7 @@ fn ticket(outcome: LockOutcome) -> WaiterId {
 }
 
 #[test]
-fn a_lock_is_held_by_one_until_it_is_released() {
+fn lock_is_exclusive_until_released() {
     let mut scene = Scene::new(SETTINGS);
     let grant = granted(scene.lock(A, "k", 5_000));
     assert_eq!(grant.lease_ms, 33_000);
@@ -150,7 +149,7 @@ fn a_lock_is_held_by_one_until_it_is_released() {
 }
 
 #[test]
-fn places_are_granted_in_order() {
+fn waiters_are_granted_in_fifo_order() {
     let mut scene = Scene::new(SETTINGS);
     let mut token = scene.held(A, "k");
     for owner in [B, A, C] {
@@ -166,7 +165,7 @@ fn places_are_granted_in_order() {
 }
 
 #[test]
-fn nobody_overtakes_who_waits() {
+fn new_request_does_not_overtake_waiters() {
     let mut scene = Scene::new(SETTINGS);
     let first = granted(scene.acquire(A, "s", (2, 0, 0))).token;
     scene.acquire(A, "s", (2, 0, 0));
@@ -178,7 +177,7 @@ fn nobody_overtakes_who_waits() {
 }
 
 #[test]
-fn a_lease_ends_to_the_millisecond() {
+fn lease_ends_at_its_exact_millisecond() {
     let mut scene = Scene::new(SETTINGS);
     let token = granted(scene.acquire(A, "k", (1, 1_000, 0))).token;
     assert_eq!(scene.after(999).lock(B, "k", 0), LockOutcome::Timeout);
@@ -191,7 +190,7 @@ fn a_lease_ends_to_the_millisecond() {
 }
 
 #[test]
-fn who_waits_has_it_when_the_lease_ends() {
+fn expired_lease_grants_next_waiter() {
     let mut scene = Scene::new(SETTINGS);
     granted(scene.acquire(A, "k", (1, 1_000, 0)));
     scene.blocked(B, "k", 5_000);
@@ -202,47 +201,47 @@ fn who_waits_has_it_when_the_lease_ends() {
     let LockOutcome::Granted(grant) = scene.effects[0].outcome else { panic!() };
     assert_eq!((grant.lease_ms, scene.answered()), (33_000, vec![(2, true)]));
     let end = Time::from_ms(6_100 + 33_000);
-    assert_eq!(scene.locks.latest_lease(scene.time(), B), Some(end), "it counts from when it was granted");
+    assert_eq!(scene.locks.latest_lease(scene.time(), B), Some(end), "the lease counts from its grant");
 }
 
 #[test]
-fn patience_ends_to_the_millisecond() {
+fn wait_timeout_ends_at_its_exact_millisecond() {
     let mut scene = Scene::new(SETTINGS);
     let token = scene.held(A, "k");
     let waiting = scene.blocked(B, "k", 1_000);
     assert_eq!(scene.after(999).advance(), Some(6_000));
     assert_eq!(scene.answered(), []);
     assert!(scene.after(1).release("k", token));
-    assert_eq!(scene.answered(), [(2, false)], "its time was up before the release");
+    assert_eq!(scene.answered(), [(2, false)], "the wait timeout had passed before the release");
     assert!(!scene.cancel(waiting));
     assert_eq!(scene.totals().timeouts, 1);
 }
 
 #[test]
-fn what_is_due_is_done_in_the_order_of_its_times() {
+fn due_events_are_handled_in_time_order() {
     let mut scene = Scene::new(SETTINGS);
     granted(scene.acquire(A, "k", (1, 1_000, 0)));
     scene.blocked(B, "k", 900);
     scene.blocked(C, "k", 1_100);
     scene.after(60_000).advance();
-    assert_eq!(scene.answered(), [(2, false), (3, true)], "C waited when the lease ended");
+    assert_eq!(scene.answered(), [(2, false), (3, true)], "C was waiting when the lease ended");
 }
 
 #[test]
-fn renewing_moves_the_end() {
+fn renew_moves_end_of_lease() {
     let mut scene = Scene::new(SETTINGS);
     let token = granted(scene.acquire(A, "k", (1, 1_000, 0))).token;
     assert_eq!(scene.after(900).renew("k", token, 2_000), Some(2_000));
     assert_eq!(scene.after(1_999).lock(B, "k", 0), LockOutcome::Timeout);
-    assert_eq!(scene.renew("k", token, 0), Some(33_000), "the default");
+    assert_eq!(scene.renew("k", token, 0), Some(33_000), "0 means the default");
     assert_eq!(scene.renew("k", token, u64::MAX), Some(LOCK_MS_MAX));
     assert_eq!(scene.renew("k", Token::new(token.fence(), 1), 5), None);
-    assert_eq!(scene.renew("k", token, 5), Some(5), "it may be shortened");
+    assert_eq!(scene.renew("k", token, 5), Some(5), "a lease can be shortened");
     granted(scene.after(5).lock(B, "k", 0));
 }
 
 #[test]
-fn semaphores_have_as_many_holders_as_their_limit() {
+fn semaphore_admits_up_to_its_limit() {
     let mut scene = Scene::new(SETTINGS);
     let tokens: Vec<Token> =
         (0..1_000).map(|_| granted(scene.acquire(A, "s", (1_000, 0, 0))).token).collect();
@@ -256,7 +255,7 @@ fn semaphores_have_as_many_holders_as_their_limit() {
 }
 
 #[test]
-fn a_key_has_one_limit_while_it_is_known() {
+fn limit_is_fixed_while_key_exists() {
     let mut scene = Scene::new(SETTINGS);
     let token = scene.held(A, "k");
     for _ in 0..2 {
@@ -266,17 +265,17 @@ fn a_key_has_one_limit_while_it_is_known() {
     assert_eq!(scene.after(59_999).acquire(B, "k", (2, 0, 0)), LockOutcome::LimitMismatch);
     granted(scene.after(1).acquire(B, "k", (2, 0, 0)));
     granted(scene.acquire(B, "l", (0, 0, 0)));
-    assert_eq!(scene.lock(C, "l", 0), LockOutcome::Timeout, "a limit of 0 is one of 1");
+    assert_eq!(scene.lock(C, "l", 0), LockOutcome::Timeout, "a limit of 0 means 1");
 }
 
 #[test]
-fn idle_keys_are_forgotten_in_time() {
+fn idle_keys_are_forgotten_after_idle_time() {
     let mut scene = Scene::new(LockSettings { locks_max: 1, ..SETTINGS });
     let token = scene.held(A, "k");
     assert_eq!(scene.lock(A, "j", 5_000), LockOutcome::MaxLocks);
     assert_eq!(scene.enqueue(A, "j", 0), LockOutcome::MaxLocks);
     scene.release("k", token);
-    assert_eq!(scene.lock(B, "j", 5_000), LockOutcome::MaxLocks, "an idle key makes no room before its time");
+    assert_eq!(scene.lock(B, "j", 5_000), LockOutcome::MaxLocks, "an idle key is not forgotten early");
     scene.after(30_000).held(A, "k");
     scene.after(33_000);
     assert_eq!(scene.after(59_999).lock(B, "j", 5_000), LockOutcome::MaxLocks, "idle since the lease ended");
@@ -285,7 +284,7 @@ fn idle_keys_are_forgotten_in_time() {
 }
 
 #[test]
-fn the_limit_of_keys_is_that_of_all_shards() {
+fn key_limit_applies_to_all_shards_together() {
     let mut scene = Scene::sharded(16, LockSettings { locks_max: 20, ..SETTINGS });
     let keys: Vec<String> = (0..40).map(|n| format!("key{n}")).collect();
     let tokens: Vec<Token> = keys[..20].iter().map(|key| scene.held(A, key)).collect();
@@ -302,7 +301,7 @@ fn the_limit_of_keys_is_that_of_all_shards() {
 }
 
 #[test]
-fn a_request_that_fails_leaves_no_key() {
+fn failed_request_leaves_no_key() {
     let mut scene = Scene::new(SETTINGS);
     scene.locks.hold_off(Time::from_ms(6_000));
     assert_eq!(scene.lock(A, "k", 0), LockOutcome::Timeout);
@@ -312,12 +311,12 @@ fn a_request_that_fails_leaves_no_key() {
 }
 
 #[test]
-fn the_queue_has_as_many_places_as_may_be() {
+fn queue_is_bounded_by_waiters_max() {
     let mut scene = Scene::new(LockSettings { waiters_max: 1, ..SETTINGS });
     let token = scene.held(A, "k");
     scene.blocked(B, "k", 9_000);
     assert_eq!(scene.lock(C, "k", 9_000), LockOutcome::MaxWaiters);
-    assert_eq!(scene.lock(C, "k", 0), LockOutcome::Timeout, "a try needs no place");
+    assert_eq!(scene.lock(C, "k", 0), LockOutcome::Timeout, "a try needs no position in the queue");
     assert_eq!(scene.enqueue(C, "k", 0), LockOutcome::MaxWaiters);
     assert_eq!(scene.acquire(C, "k", (2, 0, 9_000)), LockOutcome::LimitMismatch);
     scene.release("k", token);
@@ -325,13 +324,13 @@ fn the_queue_has_as_many_places_as_may_be() {
 }
 
 #[test]
-fn enqueue_and_wait_are_the_halves_of_acquire() {
+fn enqueue_and_wait_together_acquire() {
     let mut scene = Scene::new(SETTINGS);
     let grant = granted(scene.enqueue(A, "k", 1_000));
     assert_eq!(scene.enqueue(A, "k", 1_000), LockOutcome::AlreadyEnqueued);
     assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::Queued);
     assert_eq!(scene.wait(C, "k", 0), LockOutcome::NotEnqueued);
-    assert_eq!(granted(scene.after(900).wait(A, "k", 0)), grant, "the same token");
+    assert_eq!(granted(scene.after(900).wait(A, "k", 0)), grant, "the token is unchanged");
     assert_eq!(scene.wait(A, "k", 0), LockOutcome::NotEnqueued);
     assert!(scene.after(900).release("k", grant.token), "the lease started again");
     assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::AlreadyEnqueued);
@@ -341,22 +340,22 @@ fn enqueue_and_wait_are_the_halves_of_acquire() {
 }
 
 #[test]
-fn waiting_for_a_turn_is_answered_when_it_comes() {
+fn blocked_wait_is_answered_at_grant() {
     let mut scene = Scene::new(SETTINGS);
     let token = scene.held(A, "k");
     assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::Queued);
     let waiting = ticket(scene.wait(B, "k", 9_000));
-    assert_eq!(scene.wait(B, "k", 9_000), LockOutcome::NotEnqueued, "one waits already");
+    assert_eq!(scene.wait(B, "k", 9_000), LockOutcome::NotEnqueued, "a wait is already pending");
     assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::AlreadyEnqueued);
     scene.release("k", token);
     assert_eq!(scene.effects[0].ticket, waiting);
     assert_eq!(scene.answered(), [(2, true)]);
     assert_eq!(scene.wait(B, "k", 0), LockOutcome::NotEnqueued);
-    assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::Queued, "behind itself");
+    assert_eq!(scene.enqueue(B, "k", 0), LockOutcome::Queued, "the owner queues behind itself");
 }
 
 #[test]
-fn a_wait_that_times_out_loses_the_place() {
+fn timed_out_wait_leaves_the_queue() {
     let mut scene = Scene::new(SETTINGS);
     scene.held(A, "k");
     for timeout_ms in [0, 500] {
@@ -371,7 +370,7 @@ fn a_wait_that_times_out_loses_the_place() {
 }
 
 #[test]
-fn a_turn_that_passed_is_told_once() {
+fn missed_turn_is_reported_once() {
     let mut scene = Scene::new(SETTINGS);
     let token = scene.held(A, "k");
     assert_eq!(scene.enqueue(B, "k", 1_000), LockOutcome::Queued);
@@ -385,17 +384,17 @@ fn a_turn_that_passed_is_told_once() {
 }
 
 #[test]
-fn a_grant_at_once_that_ended_is_no_turn() {
+fn ended_immediate_grant_is_not_a_missed_turn() {
     let mut scene = Scene::new(SETTINGS);
     granted(scene.enqueue(A, "k", 1_000));
     assert_eq!(scene.after(1_000).wait(A, "k", 1_000), LockOutcome::NotEnqueued);
     let token = granted(scene.enqueue(A, "k", 1_000)).token;
     assert!(scene.release("k", token));
-    assert_eq!(scene.wait(A, "k", 1_000), LockOutcome::NotEnqueued, "a release ends it as well");
+    assert_eq!(scene.wait(A, "k", 1_000), LockOutcome::NotEnqueued, "a release ends the hold as well");
 }
 
 #[test]
-fn a_request_can_be_given_up() {
+fn cancel_ends_blocked_request() {
     let mut scene = Scene::new(SETTINGS);
     let token = scene.held(A, "k");
     let (first, second) = (scene.blocked(B, "k", 9_000), scene.blocked(C, "k", 9_000));
@@ -403,12 +402,12 @@ fn a_request_can_be_given_up() {
     assert!(!scene.cancel(first));
     scene.release("k", token);
     assert_eq!(scene.answered(), [(3, true)]);
-    assert!(!scene.cancel(second), "it was granted");
+    assert!(!scene.cancel(second), "the request was granted");
     assert!(!scene.cancel(WaiterId::new(9, 9, 9)));
 }
 
 #[test]
-fn nothing_is_granted_while_it_is_held_off() {
+fn hold_off_delays_all_grants() {
     let mut scene = Scene::new(SETTINGS);
     scene.locks.hold_off(Time::from_ms(6_000));
     scene.locks.hold_off(Time::from_ms(5_500));
@@ -421,13 +420,13 @@ fn nothing_is_granted_while_it_is_held_off() {
     assert_eq!(scene.after(999).advance(), Some(6_000));
     assert_eq!(scene.answered(), [(2, false)]);
     scene.after(1).advance();
-    assert_eq!(scene.answered(), [(1, true)], "as its patience ended when the hold-off did");
+    assert_eq!(scene.answered(), [(1, true)], "the wait timeout ended with the hold-off");
     granted(scene.wait(A, "l", 0));
     granted(scene.lock(B, "m", 0));
 }
 
 #[test]
-fn a_key_is_exact_however_much_else_is_due() {
+fn key_is_exact_with_many_other_events_due() {
     let mut scene = Scene::new(SETTINGS);
     for n in 0..10 * EXPIRY_BATCH {
         granted(scene.acquire(A, &format!("key{n}"), (1, 1_000, 0)));
@@ -439,7 +438,7 @@ fn a_key_is_exact_however_much_else_is_due() {
     scene.after(1_000);
     granted(scene.acquire(A, "s", (2, 0, 0)));
     assert_eq!(scene.answered(), [(2, false), (3, true)]);
-    assert!(scene.totals().expired < 2 * EXPIRY_BATCH as u64 + 3, "one step does not do it all");
+    assert!(scene.totals().expired < 2 * EXPIRY_BATCH as u64 + 3, "one step does not handle all events");
     let mut steps = 0;
     while scene.advance() == Some(6_000) {
         steps += 1;
@@ -449,7 +448,7 @@ fn a_key_is_exact_however_much_else_is_due() {
 }
 
 #[test]
-fn statistics_tell_what_there_is() {
+fn stats_list_held_and_idle_keys() {
     let mut scene = Scene::sharded(4, SETTINGS);
     granted(scene.acquire(B, "k", (1, 2_000, 0)));
     scene.blocked(A, "k", 9_000);
@@ -471,7 +470,7 @@ fn statistics_tell_what_there_is() {
 }
 
 #[test]
-fn statistics_are_cut() {
+fn stats_lists_are_truncated() {
     let scene = Scene::sharded(2, SETTINGS);
     let mut effects = Vec::new();
     let many = STATS_ENTRIES_MAX as u64 + 5_000;
@@ -486,7 +485,7 @@ fn statistics_are_cut() {
 }
 
 #[test]
-fn time_ends_without_a_panic() {
+fn end_of_time_does_not_panic() {
     let mut scene = Scene::new(SETTINGS);
     scene.locks.hold_off(Time::from_ms(5_001));
     scene.blocked(C, "j", u64::MAX);
@@ -495,14 +494,14 @@ fn time_ends_without_a_panic() {
     granted(scene.acquire(A, "k", (1, u64::MAX, u64::MAX)));
     ticket(scene.acquire(B, "k", (1, u64::MAX, u64::MAX)));
     scene.advance();
-    assert_eq!(scene.locks.soonest(), None, "that is never");
+    assert_eq!(scene.locks.soonest(), None, "nothing is ever due");
     scene.locks.release_owner(scene.time(), A, &mut scene.effects);
     scene.effects.clear();
     scene.locks.check();
 }
 
 #[test]
-fn the_clock_of_one_thread_may_be_behind() {
+fn clock_of_one_thread_may_lag() {
     let mut scene = Scene::new(SETTINGS);
     let token = scene.held(A, "k");
     scene.now -= 3;
@@ -529,9 +528,9 @@ fn secrets_differ_by_seed_and_shard() {
     assert_eq!((tokens.len(), distinct.len()), (4, 4));
 }
 
-/// Four threads on a few keys, each counting in a place that only the lock protects from the others.
+/// Four threads use a few keys, each incrementing a counter that only the lock protects.
 #[test]
-fn threads_exclude_each_other() {
+fn lock_excludes_concurrent_threads() {
     use std::sync::atomic::{AtomicU64, Ordering};
     let locks = ShardedLocks::new(2, SETTINGS, FenceSource::starting_at(0), [1; 32]);
     let fences = [const { AtomicU64::new(0) }; 3];

@@ -1,13 +1,14 @@
-//! Locks for several threads.
+//! Locks shared by several threads.
 //!
-//! These are several tables, each behind a mutex, a key being in the one that its hash says; so threads seldom meet.
-//! Each shard shows outside of its lock when something of it is due next.
+//! The table consists of several shards, each behind a mutex. The hash of a key selects its shard, so that
+//! threads rarely contend. Each shard publishes the time of its next due event outside its lock.
 //!
-//! One thread finds any number of shards to behave as one table. With several, what is promised of a key holds as it
-//! does for one: a key is in one shard only. The limit of keys is that of all shards at every moment.
+//! For a single thread, any number of shards behaves as one table. With several threads the guarantees for a
+//! key still hold, because a key is in one shard only. The limit of keys applies to all shards together at
+//! every moment.
 //!
-//! No thread ever holds two of these locks, waits for anything but a lock, or holds one longer than for one operation.
-//! With a single shard there is that lock and nothing else.
+//! No thread holds two of these locks, waits for anything but a lock, or holds one for longer than one
+//! operation. With a single shard there is only that lock.
 
 use super::key::KeyCount;
 use super::outcome::{Completion, LockOutcome, LockSettings, OwnerKey, ReplyTo, WaiterId};
@@ -23,36 +24,37 @@ use rand_chacha::rand_core::{Rng, SeedableRng};
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-/// Most shards.
+/// The maximum number of shards.
 const SHARDS_MAX: usize = 256;
 
 /// Locks and semaphores, for any number of threads.
 ///
-/// A semaphore has a limit of holders; a lock is one with the limit 1. Answers to requests that were blocked, which any
-/// operation may bring about, are added to the `effects` that it is given, in the order in which they came about.
+/// A semaphore limits the number of holders; a lock is a semaphore with the limit 1. Any operation may
+/// complete blocked requests. Their answers are appended to its argument `effects`, in the order of their
+/// completion.
 ///
-/// The operations and their times are described in `table.rs` of this module.
+/// The guarantees and bounds are described in `table.rs` of this module.
 pub struct ShardedLocks {
     hasher: LockHasher,
-    /// A power of two.
+    /// Their number is a power of two.
     shards: Box<[LockShard]>,
     known: Arc<KeyCount>,
 }
 
-/// In cache lines of its own: two, since processors fetch them in pairs.
+/// In separate cache lines: two, since processors fetch them in pairs.
 #[repr(align(128))]
 struct LockShard {
     table: Mutex<LockTable>,
-    /// The bits of the rank of what is due next. Written under the lock; to others a hint.
+    /// The rank bits of the next due event. Written under the lock; a hint to other threads.
     soonest: AtomicU64,
 }
 
 impl ShardedLocks {
-    /// Nothing is known. There are `shards` shards, rounded up to a power of two, at most 256; one is best for one
-    /// thread, some for each where there are several.
+    /// An empty table with `shards` shards, rounded up to a power of two, at most 256. One shard is best for
+    /// a single thread, a few for each thread otherwise.
     ///
-    /// `seed` must be random and secret: tokens come from it, and it keeps clients from choosing keys that all hash
-    /// alike.
+    /// `seed` must be random and secret: tokens are derived from it, and it prevents clients from choosing
+    /// keys with equal hashes.
     #[must_use]
     pub fn new(shards: usize, settings: LockSettings, fences: FenceSource, seed: [u8; 32]) -> Self {
         let shards = shards.clamp(1, SHARDS_MAX).next_power_of_two();
@@ -70,67 +72,75 @@ impl ShardedLocks {
         Self { hasher, shards, known }
     }
 
-    /// Takes a slot of a key with this limit (0 is 1) for this long (0 is the default, more than
-    /// [`LOCK_MS_MAX`](crate::limits::LOCK_MS_MAX) is that), or waits for it, unless `timeout_ms` is 0.
+    /// Acquires a slot of a key, or waits for one unless `timeout_ms` is 0. A `limit` of 0 means 1; a
+    /// `lease_ms` of 0 means the default, and is capped at [`LOCK_MS_MAX`](crate::limits::LOCK_MS_MAX).
     ///
-    /// [`LockOutcome::Granted`], [`LockOutcome::Waiting`], [`LockOutcome::Timeout`], [`LockOutcome::MaxLocks`],
-    /// [`LockOutcome::MaxWaiters`] or [`LockOutcome::LimitMismatch`].
-    #[allow(clippy::too_many_arguments, reason = "a request has these parts, and each has a type of its own")]
+    /// Returns [`LockOutcome::Granted`], [`LockOutcome::Waiting`], [`LockOutcome::Timeout`],
+    /// [`LockOutcome::MaxLocks`], [`LockOutcome::MaxWaiters`] or [`LockOutcome::LimitMismatch`].
+    #[allow(
+        clippy::too_many_arguments,
+        reason = "these are the fields of a request, each with a distinct type"
+    )]
     pub fn acquire(
         &self,
         now: Time,
-        who: OwnerKey<'_>,
+        owner_key: OwnerKey<'_>,
         limit: u32,
         lease_ms: u64,
         timeout_ms: u64,
         reply: ReplyTo,
         effects: &mut Vec<Completion>,
     ) -> LockOutcome {
-        let ask = AcquireParams::new(who, limit, lease_ms);
-        self.with_room(now, who.key, effects, |table, key, effects| {
-            table.acquire(now, key, ask, timeout_ms, reply, effects)
+        let params = AcquireParams::new(owner_key, limit, lease_ms);
+        self.with_room(now, owner_key.key, effects, |table, key, effects| {
+            table.acquire(now, key, params, timeout_ms, reply, effects)
         })
     }
 
-    /// Takes a slot, or else a place in the queue, without waiting: the first half of an acquisition, of which an owner
-    /// can have one for each key.
+    /// Acquires a slot or joins the queue, without waiting: the first half of an acquisition. An owner can
+    /// have one enqueued request for each key.
     ///
-    /// [`LockOutcome::Granted`], [`LockOutcome::Queued`], [`LockOutcome::AlreadyEnqueued`], [`LockOutcome::MaxLocks`],
-    /// [`LockOutcome::MaxWaiters`] or [`LockOutcome::LimitMismatch`].
+    /// Returns [`LockOutcome::Granted`], [`LockOutcome::Queued`], [`LockOutcome::AlreadyEnqueued`],
+    /// [`LockOutcome::MaxLocks`], [`LockOutcome::MaxWaiters`] or [`LockOutcome::LimitMismatch`].
     pub fn enqueue(
         &self,
         now: Time,
-        who: OwnerKey<'_>,
+        owner_key: OwnerKey<'_>,
         limit: u32,
         lease_ms: u64,
         effects: &mut Vec<Completion>,
     ) -> LockOutcome {
-        let ask = AcquireParams::new(who, limit, lease_ms);
-        self.with_room(now, who.key, effects, |table, key, effects| table.enqueue(now, key, ask, effects))
+        let params = AcquireParams::new(owner_key, limit, lease_ms);
+        self.with_room(now, owner_key.key, effects, |table, key, effects| {
+            table.enqueue(now, key, params, effects)
+        })
     }
 
-    /// Waits for what was enqueued: the second half. A lease that runs already starts again; a timeout loses the place.
+    /// Waits for the enqueued request: the second half of an acquisition. A lease that already runs starts
+    /// again; a timeout leaves the queue.
     ///
-    /// [`LockOutcome::Granted`], [`LockOutcome::Waiting`], [`LockOutcome::Timeout`], [`LockOutcome::NotEnqueued`] or
-    /// [`LockOutcome::LeaseExpired`].
+    /// Returns [`LockOutcome::Granted`], [`LockOutcome::Waiting`], [`LockOutcome::Timeout`],
+    /// [`LockOutcome::NotEnqueued`] or [`LockOutcome::LeaseExpired`].
     pub fn wait(
         &self,
         now: Time,
-        who: OwnerKey<'_>,
+        owner_key: OwnerKey<'_>,
         timeout_ms: u64,
         reply: ReplyTo,
         effects: &mut Vec<Completion>,
     ) -> LockOutcome {
-        self.with_key(who.key, |table, key| table.wait(now, key, who.owner, timeout_ms, reply, effects))
+        self.with_key(owner_key.key, |table, key| {
+            table.wait(now, key, owner_key.owner, timeout_ms, reply, effects)
+        })
     }
 
-    /// Gives back the slot that `token` proves: whether there was one. Anybody may.
+    /// Releases the slot of `token`, and returns whether it was held. Any connection may do this.
     pub fn release(&self, now: Time, key: LockKey<'_>, token: Token, effects: &mut Vec<Completion>) -> bool {
         self.with_key(key, |table, key| table.release(now, key, token, effects))
     }
 
-    /// Starts the lease again of the slot that `token` proves, for `lease_ms` (as in [`acquire`](Self::acquire)):
-    /// how long it is now, if there is such a slot. Anybody may.
+    /// Restarts the lease of the slot of `token` with `lease_ms` (as in [`acquire`](Self::acquire)). Returns
+    /// the new lease in milliseconds, or `None` if the slot is not held. Any connection may do this.
     pub fn renew(
         &self,
         now: Time,
@@ -142,59 +152,61 @@ impl ShardedLocks {
         self.with_key(key, |table, key| table.renew(now, key, token, lease_ms, effects))
     }
 
-    /// Gives up a blocked request: whether it was blocked still. It is not answered then.
+    /// Cancels a blocked request, and returns whether it was still blocked. It is not answered then.
     pub fn cancel(&self, now: Time, ticket: WaiterId, effects: &mut Vec<Completion>) -> bool {
         let shard = self.shards.get(ticket.shard());
         shard.is_some_and(|shard| shard.with(|table| table.cancel(now, ticket, effects)))
     }
 
-    /// An owner is gone: takes away all it holds and waits for.
+    /// Releases everything that an owner holds or waits for, after its departure.
     pub fn release_owner(&self, now: Time, owner: Owner, effects: &mut Vec<Completion>) {
         self.each(|table| table.release_all(now, Scope::Owner(owner), effects));
     }
 
-    /// The same for all owners of a connection.
+    /// As [`release_owner`](Self::release_owner), for all owners of a connection.
     pub fn release_connection(&self, now: Time, connection: ConnectionId, effects: &mut Vec<Completion>) {
         self.each(|table| table.release_all(now, Scope::Connection(connection), effects));
     }
 
-    /// The owners of a connection cannot be answered any more: their places in queues, and what they have enqueued,
-    /// are dropped without an answer. What they hold stays, as if it had been acquired without [`enqueue`](Self::enqueue).
+    /// Drops the queue positions and enqueued records of a connection's owners, without an
+    /// answer: they can no longer be answered. Their holds stay, as if acquired without
+    /// [`enqueue`](Self::enqueue).
     pub fn forget_waiters(&self, now: Time, connection: ConnectionId, effects: &mut Vec<Completion>) {
         self.each(|table| table.forget_waiters(now, Scope::Connection(connection), effects));
     }
 
-    /// The same for one owner.
+    /// As [`forget_waiters`](Self::forget_waiters), for one owner.
     pub fn forget_owner_waiters(&self, now: Time, owner: Owner, effects: &mut Vec<Completion>) {
         self.each(|table| table.forget_waiters(now, Scope::Owner(owner), effects));
     }
 
-    /// A link is resumed: all holds of its owners become unclaimed. How many there are.
+    /// Starts the claims of a resumed link: all holds of its owners become unclaimed. Returns their number.
     pub fn begin_claims(&self, connection: ConnectionId) -> u32 {
         let mut count = 0_u32;
         self.each(|table| count = count.saturating_add(table.begin_claims(connection)));
         count
     }
 
-    /// Claims what `token` proves: whether this owner still holds it.
+    /// Claims the slot of `token`, and returns whether this owner still holds it.
     pub fn claim(&self, now: Time, owner: Owner, key: LockKey<'_>, token: Token) -> bool {
         self.with_key(key, |table, key| table.claim(now, key, owner, token))
     }
 
-    /// The claims are complete: what was not claimed since [`begin_claims`](Self::begin_claims), nor granted since, is
+    /// Ends the claims: holds neither claimed nor granted since [`begin_claims`](Self::begin_claims) are
     /// released.
     pub fn end_claims(&self, now: Time, connection: ConnectionId, effects: &mut Vec<Completion>) {
         self.each(|table| table.end_claims(now, connection, effects));
     }
 
-    /// When the last lease of an owner ends that has not ended yet. Takes time in proportion to what it has.
+    /// The end of an owner's last lease that has not ended yet. Takes time in proportion to the owner's
+    /// records.
     #[must_use]
     pub fn latest_lease(&self, now: Time, owner: Owner) -> Option<Time> {
         self.shards.iter().filter_map(|shard| shard.lock().latest_lease(now, owner)).max()
     }
 
-    /// Does what is due, at most 64 events of each shard: when to look again. That may be now, and it may turn out that
-    /// nothing is due then; but nothing is due before.
+    /// Handles due events, at most 64 of each shard, and returns when to call again. That may be at once, and
+    /// possibly nothing is due then, but nothing is due before.
     pub fn advance(&self, now: Time, effects: &mut Vec<Completion>) -> Option<Time> {
         for shard in &self.shards {
             if shard.soonest().time() <= now {
@@ -204,21 +216,21 @@ impl ShardedLocks {
         self.soonest()
     }
 
-    /// When [`advance`](Self::advance) is to be called next; takes no lock.
+    /// When to call [`advance`](Self::advance) next. Takes no lock.
     #[must_use]
     pub fn soonest(&self) -> Option<Time> {
         let soonest = self.shards.iter().map(LockShard::soonest).min();
         soonest.map(ExpiryRank::time).filter(|time| *time < ExpiryRank::LATEST)
     }
 
-    /// Nothing is granted before `until`: whoever holds a lock that was forgotten in a restart has lost its lease by
-    /// then. Requests wait in the queue and are granted in order when it is over. An earlier time than one told before
-    /// changes nothing.
+    /// Grants nothing before `until`, so that the leases of locks forgotten in a restart have ended by then.
+    /// Requests wait in the queue and are granted in FIFO order afterwards. A time earlier than a previous
+    /// one has no effect.
     pub fn hold_off(&self, until: Time) {
         self.each(|table| table.hold_off = table.hold_off.max(until));
     }
 
-    /// What there is, each key at its own moment.
+    /// The state of all keys, each at a slightly different moment.
     #[must_use]
     pub fn stats(&self, now: Time) -> LockStats {
         let mut stats = LockStats::default();
@@ -234,7 +246,7 @@ impl ShardedLocks {
         stats
     }
 
-    /// The counters.
+    /// The counters of all shards, added up.
     #[must_use]
     pub fn totals(&self) -> LockTotals {
         let mut totals = LockTotals::default();
@@ -244,19 +256,18 @@ impl ShardedLocks {
         totals
     }
 
-    /// The shard that a key is in.
+    /// The number of the shard that stores a key.
     #[cfg(test)]
     pub(super) fn shard_of(&self, key: LockKey<'_>) -> usize {
         self.shard_number(self.hasher.bytes(key.as_bytes()))
     }
 
-    /// How long idle keys stay known.
     #[cfg(test)]
     pub(super) fn idle_ms(&self) -> u64 {
         self.shards[0].lock().settings.idle_ms
     }
 
-    /// Looks at every shard.
+    /// Calls `look` for every shard.
     #[cfg(test)]
     pub(super) fn each_shard(&self, look: impl Fn(&LockTable)) {
         for shard in &self.shards {
@@ -281,7 +292,7 @@ impl ShardedLocks {
         self.shards[self.shard_number(hash)].with(|table| change(table, key))
     }
 
-    /// Tries again what failed for the limit of keys, if there are keys in other shards whose time has come.
+    /// Retries a request that failed at the limit of keys, if keys in other shards can be forgotten.
     fn with_room<'a>(
         &self,
         now: Time,
@@ -296,15 +307,15 @@ impl ShardedLocks {
         outcome
     }
 
-    /// Whether what was due left room for another key.
+    /// Handles due events, and returns whether another key fits afterwards.
     #[cold]
     fn make_room(&self, now: Time, effects: &mut Vec<Completion>) -> bool {
         for shard in &self.shards {
-            if !self.known.has_room() && shard.soonest().time() <= now {
+            if !self.known.has_capacity() && shard.soonest().time() <= now {
                 shard.with(|table| table.begin(now, effects));
             }
         }
-        self.known.has_room()
+        self.known.has_capacity()
     }
 
     fn shard_number(&self, hash: u64) -> usize {
@@ -317,20 +328,20 @@ impl LockShard {
         Self { soonest: AtomicU64::new(table.soonest().to_bits()), table: Mutex::new(table) }
     }
 
-    /// Locks the table to look at it.
+    /// Locks the table for reading.
     fn lock(&self) -> MutexGuard<'_, LockTable> {
-        // A thread that panics with the lock held leaves it poisoned. No operation of a table panics, on any input; if
-        // one does by a mistake of ours, serving the other locks is better than serving none.
+        // A thread that panics with the lock held leaves it poisoned. No table operation panics on any input.
+        // If one does because of a bug, serving the other locks is better than serving none.
         self.table.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Locks the table to change it.
+    /// Locks the table for a change.
     fn with<R>(&self, change: impl FnOnce(&mut LockTable) -> R) -> R {
         let mut table = self.lock();
         let result = change(&mut table);
         let soonest = table.soonest();
         if soonest != self.soonest() {
-            // Relaxed: it is a hint as soon as the lock is released, and guards nothing.
+            // Relaxed is enough: after the lock is released the value is a hint, and guards no data.
             self.soonest.store(soonest.to_bits(), Ordering::Relaxed);
         }
         result

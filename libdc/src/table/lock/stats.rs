@@ -1,6 +1,6 @@
-//! What there is in the lock table, for people to look at.
+//! Statistics of the lock table, for operators.
 //!
-//! Only reads: what is due and not done yet is left out, as if it were done.
+//! Reading them changes nothing: due events are treated as if they had been handled.
 
 use super::key::KeyEntry;
 use super::table::LockTable;
@@ -10,84 +10,83 @@ use crate::time::Time;
 /// A lock that is held.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct HeldLockStats {
-    /// Its name.
+    /// The name of the lock.
     pub key: Box<str>,
     /// The number of the holder's connection.
     pub owner_connection: u64,
-    /// Until the lease ends, in milliseconds.
+    /// The remaining lease, in milliseconds.
     pub lease_expires_in_ms: u64,
-    /// Places in the queue.
+    /// The length of the queue.
     pub waiters: u64,
 }
 
-/// A semaphore that somebody holds.
+/// A semaphore with at least one holder.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct SemaphoreStats {
-    /// Its name.
+    /// The name of the semaphore.
     pub key: Box<str>,
-    /// Most holders.
+    /// The maximum number of holders.
     pub limit: u32,
-    /// Holders; some of them may have lost their lease a moment ago.
+    /// The number of holders; the leases of some may just have ended.
     pub holders: u64,
-    /// Places in the queue.
+    /// The length of the queue.
     pub waiters: u64,
 }
 
-/// A lock or semaphore that nobody holds or waits for.
+/// A lock or semaphore without holders and waiters.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct IdleKeyStats {
-    /// Its name.
+    /// The name of the lock or semaphore.
     pub key: Box<str>,
-    /// For how long, in milliseconds.
+    /// How long it has been idle, in milliseconds.
     pub idle_ms: u64,
 }
 
-/// What there is, in no order. Each list ends at [`STATS_ENTRIES_MAX`]; the numbers beside it are of all that there are.
+/// A snapshot of the table, in no order. Each list is truncated at [`STATS_ENTRIES_MAX`]; the totals are not.
 ///
-/// A key that nobody holds and that is not idle is in none of them: one with missed turns, or one whose queue is
-/// held off.
+/// A key without holders that is not idle is in no list: it has missed turns, or its queue is held off.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct LockStats {
-    /// Locks that are held.
+    /// Locks that are held, at most [`STATS_ENTRIES_MAX`].
     pub locks: Vec<HeldLockStats>,
-    /// How many there are.
+    /// The number of held locks.
     pub locks_total: u64,
-    /// Semaphores that somebody holds.
+    /// Semaphores that are held, at most [`STATS_ENTRIES_MAX`].
     pub semaphores: Vec<SemaphoreStats>,
-    /// How many there are.
+    /// The number of held semaphores.
     pub semaphores_total: u64,
-    /// Locks that are known but not used.
+    /// Locks that are idle, at most [`STATS_ENTRIES_MAX`].
     pub idle_locks: Vec<IdleKeyStats>,
-    /// How many there are.
+    /// The number of idle locks.
     pub idle_locks_total: u64,
-    /// Semaphores that are known but not used.
+    /// Semaphores that are idle, at most [`STATS_ENTRIES_MAX`].
     pub idle_semaphores: Vec<IdleKeyStats>,
-    /// How many there are.
+    /// The number of idle semaphores.
     pub idle_semaphores_total: u64,
 }
 
-/// How much there is of what, and how often what happened.
+/// Gauges and counters of the lock table.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LockTotals {
-    /// Keys known, idle ones too.
+    /// Keys in the table, including idle ones.
     pub keys: u64,
-    /// Keys that nobody holds or waits for.
+    /// Keys without holders and waiters.
     pub idle: u64,
-    /// Holds.
+    /// Slots that are held.
     pub holders: u64,
-    /// Places in queues.
+    /// Positions in all queues.
     pub waiters: u64,
-    /// Owners that hold or wait, each counted once for every shard in which it does.
+    /// Owners that hold or wait, counted once for every shard in which they do.
     pub owners: u64,
-    /// Grants ever.
+    /// Grants since the start.
     pub grants: u64,
-    /// Leases that ever ended without a release.
+    /// Leases that ended without a release.
     pub expired: u64,
-    /// Requests ever answered with a timeout, tries too.
+    /// Requests answered with a timeout, including tries.
     pub timeouts: u64,
 }
 
-/// Keys that [`LockTable::add_to`] looks at in one go.
+/// Keys that one call of [`LockTable::add_to`] examines.
 const KEYS_PER_STEP: u32 = 4096;
 
 fn add<T>(list: &mut Vec<T>, entry: impl FnOnce() -> T) {
@@ -97,7 +96,7 @@ fn add<T>(list: &mut Vec<T>, entry: impl FnOnce() -> T) {
 }
 
 impl LockStats {
-    /// Whether nothing more can be added.
+    /// Whether every list is full.
     fn is_complete(&self) -> bool {
         let has_all = |len: usize, total: u64| len as u64 >= total.min(STATS_ENTRIES_MAX as u64);
         has_all(self.locks.len(), self.locks_total)
@@ -108,7 +107,7 @@ impl LockStats {
 }
 
 impl LockTable {
-    /// Adds how many there are of each.
+    /// Adds the totals of each kind.
     pub(super) fn add_totals_to(&self, stats: &mut LockStats) {
         stats.locks_total += self.counts.held_locks;
         stats.semaphores_total += self.counts.held_semaphores;
@@ -116,7 +115,7 @@ impl LockTable {
         stats.idle_semaphores_total += self.counts.idle_semaphores;
     }
 
-    /// Adds some of the keys, from the number `from` on: where to go on, if there are more.
+    /// Adds some of the keys, starting with number `from`. Returns where to continue, if there are more.
     pub(super) fn add_to(&self, now: Time, stats: &mut LockStats, from: u32) -> Option<u32> {
         let now = self.now.max(now);
         let end = self.keys.numbers_end().min(from.saturating_add(KEYS_PER_STEP));
@@ -157,7 +156,6 @@ impl LockTable {
         }
     }
 
-    /// Adds the counters.
     pub(super) fn add_to_totals(&self, totals: &mut LockTotals) {
         let counts = &self.counts;
         totals.keys += u64::from(self.keys.len());

@@ -1,25 +1,26 @@
-//! The table of one shard: what requests do.
+//! The table of one shard: requests.
 //!
-//! # What is promised
-//! - At most `limit` hold a key. Places are granted strictly in the order in which they were taken, and where there is
-//!   a free slot nobody waits, but for a hold-off.
-//! - A lease that ends at `t` is over from `t` on, to the millisecond, whatever was or was not swept: each operation
-//!   first brings its key up to date. So is the patience of who waits, and the time after which an idle key is
-//!   forgotten. What is due is done in the order of its times.
-//! - A lease granted late, because nobody looked, is counted from then: no grant is dead on arrival.
-//! - The fence of a grant is greater than that of every grant before, of any key. The secret half of a token comes from
-//!   `ChaCha12`: whoever sees any number of tokens can foresee none.
+//! # Guarantees
+//! - At most `limit` owners hold a key. Waiters are granted strictly in FIFO order. No request waits while a
+//!   slot is free, except during a hold-off.
+//! - A lease that ends at `t` is over from `t` on, to the millisecond, independent of expiry passes: each
+//!   operation first brings its key up to date. The same holds for wait timeouts and for the time after which
+//!   an idle key is forgotten. Due events are handled in the order of their times.
+//! - A lease that is granted late, because the table was not called in time, counts from the grant: no grant
+//!   is expired on arrival.
+//! - The fence of a grant is greater than that of every earlier grant of any key. The secret half of a token
+//!   comes from `ChaCha12`: knowing any number of tokens does not help to predict another.
 //!
-//! # What bounds a step
-//! A request takes O(log n), whatever the length of the queue, the number of holders and that of keys. Before it at
-//! most [`EXPIRY_BATCH`] due events of any keys are done in passing, and those of its own key, however many: each was
-//! paid for by the request that made it.
+//! # Bounds of a step
+//! A request takes O(log n), independent of the length of the queue and the number of holders and keys.
+//! Before it, at most [`EXPIRY_BATCH`] due events of any keys are handled, and all due events of its key:
+//! each of those was paid for by the request that created it.
 //!
 //! # Memory
-//! A held key takes 64 bytes as a key, which include a name of up to 22 bytes, 16 in the index, 16 in the queue of what
-//! is due, and 80 as a record; an owner takes 48, and its connection 32. All that stays for the next ones when it
-//! goes, but the end of the queue's heap. No request allocates, but where more is known than ever before, and for
-//! names of 23 bytes and more.
+//! A held key takes 64 bytes as a key, which include a name of up to 22 bytes, 16 in the index, 16 in the
+//! queue of due events, and 80 as a record; an owner takes 48, and its connection 32. All of it is kept for
+//! reuse, except for the end of the queue's heap. A request allocates only when a table exceeds its previous
+//! maximum, and for names of 23 bytes and more.
 //!
 //! No operation panics.
 
@@ -37,7 +38,8 @@ use rand_chacha::ChaCha12Rng;
 use rand_chacha::rand_core::SeedableRng;
 use std::sync::Arc;
 
-/// The last moment at which time passes, 557 years from the start of the clock: before that of deadlines that never come.
+/// The last representable time, 557 years from the start of the clock: before the rank of deadlines that
+/// never come.
 const LAST: Time = Time::from_ms(ExpiryRank::LATEST.as_ms() - 1);
 
 /// The name of a key with its hash.
@@ -47,10 +49,10 @@ pub(super) struct HashedKey<'a> {
     pub(super) hash: u32,
 }
 
-/// Where the answers to blocked requests go.
+/// The answers to blocked requests.
 pub(super) type Effects = Vec<Completion>;
 
-/// How many of what there are, besides what the parts of a table know.
+/// Counters that the parts of a table do not keep themselves.
 #[derive(Default)]
 pub(super) struct LockCounts {
     pub(super) held_locks: u64,
@@ -64,16 +66,16 @@ pub(super) struct LockCounts {
     pub(super) timeouts: u64,
 }
 
-/// Locks of one shard.
+/// The locks of one shard.
 pub(super) struct LockTable {
     pub(super) shard: u8,
     pub(super) settings: LockSettings,
     pub(super) keys: KeyTable,
     pub(super) records: RecordTable,
     pub(super) owners: OwnerTable,
-    /// All keys, by when something of them is due, or by an earlier time.
+    /// All keys, by the time of their next due event, or an earlier time.
     pub(super) due: ExpiryQueue,
-    /// What was enqueued and not waited for, by owner and key.
+    /// Records enqueued and not waited for, by owner and key.
     pub(super) enqueued: RecordIndex,
     /// The holders of semaphores, by fence.
     pub(super) holders: RecordIndex,
@@ -81,17 +83,17 @@ pub(super) struct LockTable {
     pub(super) known: Arc<KeyCount>,
     pub(super) fences: FenceSource,
     pub(super) secrets: ChaCha12Rng,
-    /// The latest time that anybody told.
+    /// The latest time passed to any operation.
     pub(super) now: Time,
-    /// Nothing is granted before.
+    /// Nothing is granted before this time.
     pub(super) hold_off: Time,
-    /// Deadlines ever set, modulo 2^32: the order of those at the same time.
+    /// Deadlines set so far, modulo 2^32: the order of those at the same time.
     order: u32,
     pub(super) counts: LockCounts,
 }
 
 impl LockTable {
-    /// An empty table, number `shard` of those that share `known` and `fences`.
+    /// An empty table with the number `shard`; all shards share `known` and `fences`.
     pub(super) fn new(
         shard: u8,
         settings: LockSettings,
@@ -122,30 +124,30 @@ impl LockTable {
         }
     }
 
-    /// When something is due next, or an earlier time.
+    /// The time of the next due event, or an earlier time.
     pub(super) fn soonest(&self) -> ExpiryRank {
         self.due.first().map_or(ExpiryRank::NEVER, |(rank, _)| rank)
     }
 
-    /// See [`ShardedLocks::acquire`](super::ShardedLocks::acquire); `ask` is who, with what limit and lease.
+    /// See [`ShardedLocks::acquire`](super::ShardedLocks::acquire).
     pub(super) fn acquire(
         &mut self,
         now: Time,
         key: HashedKey<'_>,
-        ask: AcquireParams,
+        params: AcquireParams,
         timeout_ms: u64,
         reply: ReplyTo,
         effects: &mut Effects,
     ) -> LockOutcome {
         let now = self.begin(now, effects);
-        let (key, is_free) = match self.admit(now, key, ask.limit, timeout_ms > 0, effects) {
+        let (key, is_free) = match self.admit(now, key, params.limit, timeout_ms > 0, effects) {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
         let outcome = if is_free {
-            LockOutcome::Granted(self.grant_new(now, key, ask, Enqueued::No).1)
+            LockOutcome::Granted(self.grant_request(now, key, params, Enqueued::No).1)
         } else {
-            let record = self.queue_new(key, ask, RecordStage::Waiting { reply, two_phase: false });
+            let record = self.queue_request(key, params, RecordStage::Waiting { reply, two_phase: false });
             self.schedule(record, now.after_ms(timeout_ms.min(LOCK_MS_MAX)));
             LockOutcome::Waiting(self.records.ticket(self.shard, record))
         };
@@ -158,24 +160,24 @@ impl LockTable {
         &mut self,
         now: Time,
         key: HashedKey<'_>,
-        ask: AcquireParams,
+        params: AcquireParams,
         effects: &mut Effects,
     ) -> LockOutcome {
         let now = self.begin(now, effects);
         if let Some(key) = self.find_settled(now, key, effects)
-            && self.find_enqueued(key, ask.owner).is_some()
+            && self.find_enqueued(key, params.owner).is_some()
         {
             return LockOutcome::AlreadyEnqueued;
         }
-        let (key, is_free) = match self.admit(now, key, ask.limit, true, effects) {
+        let (key, is_free) = match self.admit(now, key, params.limit, true, effects) {
             Ok(admitted) => admitted,
             Err(refused) => return refused,
         };
         let (record, outcome) = if is_free {
-            let (record, grant) = self.grant_new(now, key, ask, Enqueued::AtOnce);
+            let (record, grant) = self.grant_request(now, key, params, Enqueued::AtOnce);
             (record, LockOutcome::Granted(grant))
         } else {
-            (self.queue_new(key, ask, RecordStage::Queued), LockOutcome::Queued)
+            (self.queue_request(key, params, RecordStage::Queued), LockOutcome::Queued)
         };
         self.enqueued.insert(self.enqueued_hash(record), record);
         self.reschedule(key, now);
@@ -206,7 +208,7 @@ impl LockTable {
                 LockOutcome::Granted(Grant { token, lease_ms })
             }
             RecordStage::Queued if timeout_ms == 0 => {
-                self.retire(record);
+                self.remove_record(record);
                 self.counts.timeouts += 1;
                 LockOutcome::Timeout
             }
@@ -216,7 +218,7 @@ impl LockTable {
                 LockOutcome::Waiting(self.records.ticket(self.shard, record))
             }
             RecordStage::Lapsed => {
-                self.retire(record);
+                self.remove_record(record);
                 LockOutcome::LeaseExpired
             }
             RecordStage::Waiting { .. } | RecordStage::Vacant => return LockOutcome::NotEnqueued,
@@ -236,7 +238,7 @@ impl LockTable {
         let now = self.begin(now, effects);
         let found = self.find_settled(now, key, effects);
         let Some(record) = found.and_then(|key| self.find_holder(key, token)) else { return false };
-        self.give_up(now, record, effects);
+        self.end_record_and_grant(now, record, effects);
         true
     }
 
@@ -266,17 +268,18 @@ impl LockTable {
         self.resolve(now, self.records[record].key, effects);
         match self.records.find(ticket) {
             Some(record) if matches!(self.records[record].stage, RecordStage::Waiting { .. }) => {
-                self.give_up(now, record, effects);
+                self.end_record_and_grant(now, record, effects);
                 true
             }
             _ => false,
         }
     }
 
-    /// Does some of what is due by `now`: at most as much as a step may. More may be left, also what is due later.
+    /// Handles some events that are due by `now`, up to the limit of a step. More may be left, even for a
+    /// later `now`.
     ///
-    /// Returns the time to reckon with. Threads look at the clock before they wait for the lock, so here `now` can
-    /// be a little earlier than it was.
+    /// Returns the current time. Threads read the clock before they wait for the lock, so `now` can be
+    /// slightly earlier than the time of a previous call.
     pub(super) fn begin(&mut self, now: Time, effects: &mut Effects) -> Time {
         self.now = self.now.max(now.min(LAST));
         if self.soonest().time() <= self.now {
@@ -285,7 +288,7 @@ impl LockTable {
         self.now
     }
 
-    /// The key of this name, up to date.
+    /// The key with this name, brought up to date.
     pub(super) fn find_settled(
         &mut self,
         now: Time,
@@ -299,18 +302,18 @@ impl LockTable {
     /// The record that holds the key with this token.
     pub(super) fn find_holder(&self, key: u32, token: Token) -> Option<u32> {
         let entry = &self.keys[key];
-        let is_it = |record: u32| {
+        let matches = |record: u32| {
             let record = &self.records[record];
             record.key == key && record.token() == Some(token)
         };
         if entry.is_lock() {
-            (entry.holder != NONE && is_it(entry.holder)).then_some(entry.holder)
+            (entry.holder != NONE && matches(entry.holder)).then_some(entry.holder)
         } else {
-            self.holders.find(self.hasher.numbers(token.fence(), 0), is_it)
+            self.holders.find(self.hasher.numbers(token.fence(), 0), matches)
         }
     }
 
-    /// What the owner has enqueued for the key.
+    /// The record that the owner has enqueued for the key.
     fn find_enqueued(&self, key: u32, owner: Owner) -> Option<u32> {
         let owner = self.owners.find(owner)?;
         let hash = self.hasher.numbers(u64::from(owner), u64::from(key));
@@ -325,14 +328,14 @@ impl LockTable {
         self.hasher.numbers(u64::from(owner), u64::from(key))
     }
 
-    /// Sets the deadline of a record that has none. Its key is to be rescheduled.
+    /// Sets the deadline of a record without one. The caller must reschedule its key.
     pub(super) fn schedule(&mut self, record: u32, time: Time) {
         let rank = self.rank(time);
         let root = &mut self.keys[self.records[record].key].root;
         self.records.schedule(root, record, rank);
     }
 
-    /// Takes away the deadline of a record, if it has one.
+    /// Removes the deadline of a record, if it has one.
     pub(super) fn unschedule(&mut self, record: u32) {
         let root = &mut self.keys[self.records[record].key].root;
         self.records.unschedule(root, record);
@@ -344,7 +347,7 @@ impl LockTable {
     }
 }
 
-/// Who asks, and for what.
+/// The parameters of a request for a slot.
 #[derive(Clone, Copy)]
 pub(super) struct AcquireParams {
     pub(super) owner: Owner,
@@ -353,12 +356,12 @@ pub(super) struct AcquireParams {
 }
 
 impl AcquireParams {
-    pub(super) fn new(who: OwnerKey<'_>, limit: u32, lease_ms: u64) -> Self {
-        Self { owner: who.owner, limit: limit.max(1), lease_ms }
+    pub(super) fn new(owner_key: OwnerKey<'_>, limit: u32, lease_ms: u64) -> Self {
+        Self { owner: owner_key.owner, limit: limit.max(1), lease_ms }
     }
 }
 
-/// Whose waiting an operation is about.
+/// The owners whose records an operation affects.
 #[derive(Clone, Copy)]
 pub(super) enum Scope {
     Owner(Owner),

@@ -1,9 +1,9 @@
-//! The rules of owners that go, links that break, and claims.
+//! The rules for departing owners, broken links and claims.
 
 use super::*;
 
 #[test]
-fn an_owner_that_goes_leaves_nothing() {
+fn departing_owner_leaves_nothing() {
     let mut scene = Scene::sharded(4, SETTINGS);
     scene.held(A, "k");
     scene.held(A, "l");
@@ -21,7 +21,7 @@ fn an_owner_that_goes_leaves_nothing() {
 }
 
 #[test]
-fn a_connection_that_goes_takes_its_owners_along() {
+fn departing_connection_releases_all_owners() {
     let mut scene = Scene::new(SETTINGS);
     let other = Owner { local: 1, ..A };
     scene.held(A, "k");
@@ -29,12 +29,12 @@ fn a_connection_that_goes_takes_its_owners_along() {
     scene.held(other, "l");
     scene.blocked(B, "k", 9_000);
     scene.locks.release_connection(scene.time(), A.connection, &mut scene.effects);
-    assert_eq!(scene.answered(), [(2, true)], "no other owner of the connection comes first");
+    assert_eq!(scene.answered(), [(2, true)], "other owners of the connection are removed first");
     assert_eq!(scene.totals().owners, 1);
 }
 
 #[test]
-fn a_broken_link_keeps_what_it_holds() {
+fn broken_link_keeps_its_holds() {
     let mut scene = Scene::new(SETTINGS);
     let token = scene.held(A, "k");
     scene.blocked(A, "k", 9_000);
@@ -51,7 +51,7 @@ fn a_broken_link_keeps_what_it_holds() {
 }
 
 #[test]
-fn what_is_not_claimed_is_released() {
+fn unclaimed_holds_are_released() {
     let mut scene = Scene::new(SETTINGS);
     let other = Owner { local: 1, ..A };
     let (kept, _lost) = (scene.held(A, "k"), scene.held(other, "l"));
@@ -60,13 +60,13 @@ fn what_is_not_claimed_is_released() {
     scene.blocked(B, "l", 9_000);
     assert_eq!(scene.after(10).locks.begin_claims(A.connection), 3);
     let claim = |scene: &Scene, owner, key, token| scene.locks.claim(scene.time(), owner, name(key), token);
-    assert!(!claim(&scene, other, "k", kept), "it is another's");
+    assert!(!claim(&scene, other, "k", kept), "another owner holds it");
     assert!(!claim(&scene, A, "k", ended));
-    assert!(!claim(&scene, A, "m", ended), "the lease ended");
+    assert!(!claim(&scene, A, "m", ended), "the lease has ended");
     assert!(claim(&scene, A, "k", kept));
     let fresh = scene.held(A, "n");
     scene.locks.end_claims(scene.time(), A.connection, &mut scene.effects);
-    assert_eq!(scene.answered(), [(2, true)], "L has gone to who waited");
+    assert_eq!(scene.answered(), [(2, true)], "the waiter holds L now");
     for (key, token) in [("k", kept), ("n", fresh)] {
         assert!(scene.release(key, token));
     }
