@@ -43,12 +43,12 @@ too, -listen as DC_SAMPLE_LISTEN; the command line wins. See dc_sample(1).
 ";
 
 #[test]
-fn the_page_has_a_line_for_each_option() {
+fn help_page_has_a_line_for_each_option() {
     assert_eq!(PROGRAM.usage::<Sample>(), PAGE.replace("VERSION", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
-fn the_list_has_what_a_manual_must_say() {
+fn option_list_has_the_fields_of_the_manual() {
     let options = PROGRAM.options::<Sample>();
     let option = |name: &str| options.iter().find(|option| option.names[0] == name).unwrap().clone();
     let retry = OptionHelp {
