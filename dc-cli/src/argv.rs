@@ -177,7 +177,7 @@ fn shell(name: String, value: &OsStr) -> Result<Shell, UsageError> {
     if value.is_empty() {
         return Err(UsageError::MissingValue { place, takes: Some(Shell::TAKES.to_owned()) });
     }
-    let wrong = || ValueError::new("is not a shell known here", Shell::TAKES);
+    let wrong = || ValueError::new("is not a supported shell", Shell::TAKES);
     Shell::named(value).ok_or_else(|| UsageError::Value {
         place,
         shown: Some(printable(value)),

@@ -42,7 +42,7 @@ fn shown(program: &ProgramInfo, command: &Command) -> Command {
         .args(vocabulary.operands().map(|operand| operand.clone().required(false)))
         .arg(Arg::new("help").long("help").short('h').action(ArgAction::SetTrue).help("Print the usage"))
         .arg(Arg::new("version").long("version").action(ArgAction::SetTrue).help("Print the version"))
-        .arg(shell.help("Print what makes a shell complete the options"))
+        .arg(shell.help("Print a completion script"))
 }
 
 /// The arguments offered for `option`: itself and, for a switch, its negation.

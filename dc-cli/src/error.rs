@@ -24,7 +24,7 @@ pub enum UsageError {
         nearest: Option<String>,
     },
     /// A word is not an option, and no (further) operand is expected.
-    #[error("\"{word}\" is not an option, and nothing else is taken there")]
+    #[error("\"{word}\" is not an option, and no operand is expected there")]
     StrayWord {
         /// The word, quoted for display.
         word: String,
@@ -44,7 +44,7 @@ pub enum UsageError {
         option: String,
     },
     /// An option that is not repeatable was given twice.
-    #[error("{place} was already given{}, and is taken once", before.as_ref().map_or_else(String::new, |before| format!(" as {before}")))]
+    #[error("{place} was already given{}, and is not repeatable", before.as_ref().map_or_else(String::new, |before| format!(" as {before}")))]
     GivenTwice {
         /// The second occurrence of the option.
         place: ArgSource,
@@ -80,7 +80,7 @@ pub enum UsageError {
         takes: Option<String>,
     },
     /// An option required by another one is missing.
-    #[error("{option} is needed with {}", with.as_ref().map_or_else(|| "what else is given".to_owned(), ArgSource::to_string))]
+    #[error("{option} is required by {}", with.as_ref().map_or_else(|| "another option".to_owned(), ArgSource::to_string))]
     MissingCompanion {
         /// All names of the missing option, with dashes.
         option: String,

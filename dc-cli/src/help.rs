@@ -103,7 +103,7 @@ pub(crate) fn page(program: &ProgramInfo, command: &Command) -> String {
     page.extend(options.iter().map(|option| row(&option.heading(), &option.line())));
     page.push_str(&row("-h, -help, -?", "Print this page"));
     page.push_str(&row("-version", "Print the version"));
-    page.push_str(&row("-completions SHELL", "Print what makes bash, zsh or fish complete the options"));
+    page.push_str(&row("-completions SHELL", "Print a completion script for bash, zsh or fish"));
     page.push_str("\nAn option may have two dashes, and its value may follow an =.");
     if let Some(OptionHelp { names, variable, .. }) = options.first() {
         page.push_str(" Each can be set in the environment\ntoo, ");

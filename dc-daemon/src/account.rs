@@ -85,19 +85,19 @@ fn number(name: &str) -> Option<u32> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum AccountError {
     /// There is no such user.
-    #[error("there is no user {name:?}")]
+    #[error("user {name:?} does not exist")]
     NoUser {
         /// The name, as given.
         name: String,
     },
     /// There is no such group.
-    #[error("there is no group {name:?}")]
+    #[error("group {name:?} does not exist")]
     NoGroup {
         /// The name, as given.
         name: String,
     },
     /// The groups of the user cannot be looked up.
-    #[error("can't look up the groups of user {name:?}: {source}")]
+    #[error("cannot look up the groups of user {name:?}: {source}")]
     Groups {
         /// The name, as given.
         name: String,
@@ -140,6 +140,6 @@ mod tests {
             assert_eq!(user_id(name), Err(AccountError::NoUser { name: name.to_owned() }));
             assert_eq!(group_id(name), Err(AccountError::NoGroup { name: name.to_owned() }));
         }
-        assert_eq!(group_id("nil").unwrap_err().to_string(), "there is no group \"nil\"");
+        assert_eq!(group_id("nil").unwrap_err().to_string(), "group \"nil\" does not exist");
     }
 }

@@ -223,7 +223,7 @@ fn digits(text: &str) -> Option<&str> {
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ActivationError {
     /// A variable is not UTF-8.
-    #[error("{variable}={}: not a text", value.display())]
+    #[error("{variable}={}: not UTF-8", value.display())]
     NotText {
         /// The name of the variable.
         variable: String,
@@ -239,7 +239,7 @@ pub enum ActivationError {
         value: String,
     },
     /// A variable names a descriptor that cannot be a passed one.
-    #[error("{variable}: {value:?} is no descriptor; one that is passed is a number from {PASSED_FIRST} on")]
+    #[error("{variable}: {value:?} is not a passed descriptor (a number from {PASSED_FIRST} on)")]
     NotADescriptor {
         /// The name of the variable.
         variable: String,
@@ -253,7 +253,7 @@ pub enum ActivationError {
         variable: String,
     },
     /// `EINHORN_FD_COUNT` includes a variable that is not set.
-    #[error("{variable} is not set, and EINHORN_FD_COUNT counts it")]
+    #[error("{variable} is not set, but EINHORN_FD_COUNT includes it")]
     Missing {
         /// The name of the missing variable.
         variable: String,
@@ -344,22 +344,22 @@ mod tests {
             ),
             (
                 vec![("EINHORN_FDS", "3 x")],
-                "EINHORN_FDS: \"x\" is no descriptor; one that is passed is a number from 3 on",
+                "EINHORN_FDS: \"x\" is not a passed descriptor (a number from 3 on)",
             ),
             (
                 vec![("EINHORN_FDS", "2")],
-                "EINHORN_FDS: \"2\" is no descriptor; one that is passed is a number from 3 on",
+                "EINHORN_FDS: \"2\" is not a passed descriptor (a number from 3 on)",
             ),
             (
                 vec![("EINHORN_FDS", "99999999999")],
-                "EINHORN_FDS: \"99999999999\" is no descriptor; one that is passed is a number from 3 on",
+                "EINHORN_FDS: \"99999999999\" is not a passed descriptor (a number from 3 on)",
             ),
             (vec![("EINHORN_FDS", "3 4 3")], "descriptor 3 is passed twice"),
             (vec![("EINHORN_FD_COUNT", "many")], "EINHORN_FD_COUNT=many: not a number"),
             (vec![("EINHORN_FD_COUNT", "5000")], "EINHORN_FD_COUNT: more than 4096 descriptors"),
             (
                 vec![("EINHORN_FD_COUNT", "2"), ("EINHORN_FD_0", "3")],
-                "EINHORN_FD_1 is not set, and EINHORN_FD_COUNT counts it",
+                "EINHORN_FD_1 is not set, but EINHORN_FD_COUNT includes it",
             ),
             (vec![("EINHORN_MASTER_PID", "x"), ("EINHORN_FDS", "3")], "EINHORN_MASTER_PID=x: not a number"),
         ] {

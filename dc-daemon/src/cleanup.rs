@@ -133,18 +133,18 @@ fn name_process() {}
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
     /// The helper cannot be forked.
-    #[error("can't start the process that removes socket and pidfile at the end: {0}")]
+    #[error("cannot start the cleanup helper for socket and pidfile: {0}")]
     Fork(DetachError),
     /// The channel to the helper cannot be created.
-    #[error("can't start the process that removes socket and pidfile at the end: {0}")]
+    #[error("cannot start the cleanup helper for socket and pidfile: {0}")]
     Channel(io::Error),
     /// The helper exited before it was ready.
-    #[error("the process that removes socket and pidfile at the end did not start")]
+    #[error("the cleanup helper for socket and pidfile did not start")]
     Unwatched,
     /// The helper has exited since.
-    #[error("the process that removes socket and pidfile at the end is gone: {0}")]
+    #[error("the cleanup helper for socket and pidfile has exited: {0}")]
     Gone(io::Error),
     /// The helper failed to remove a file.
-    #[error("socket or pidfile could not be removed")]
+    #[error("cannot remove socket or pidfile")]
     Left,
 }

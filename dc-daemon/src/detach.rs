@@ -170,15 +170,15 @@ impl DaemonExit {
 #[derive(Debug, thiserror::Error)]
 pub enum DetachError {
     /// The process has several threads, which would not survive the fork. A bug in the program.
-    #[error("can't detach: the process has {count} threads")]
+    #[error("cannot detach: the process has {count} threads")]
     Threads {
         /// The number of threads.
         count: usize,
     },
     /// The pipe to the parent process cannot be created, or is broken.
-    #[error("can't detach: no pipe to the daemon: {0}")]
+    #[error("cannot detach: no pipe to the daemon: {0}")]
     Pipe(io::Error),
     /// The system cannot fork or create a session.
-    #[error("can't detach: {0}")]
+    #[error("cannot detach: {0}")]
     Fork(daemonize::Error),
 }

@@ -216,17 +216,17 @@ fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> 
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
     /// No message is available, and the socket is non-blocking.
-    #[error("there is no message yet")]
+    #[error("no message is available")]
     NothingYet,
     /// Some descriptors of the message cannot be received: there are more than a message may carry, or than
     /// this process may open. The message is lost, and the received descriptors are closed.
-    #[error("not all descriptors of a message could be received")]
+    #[error("cannot receive all descriptors of a message")]
     DescriptorsLost,
     /// The message exceeds the buffer. It is lost, and its descriptors are closed.
-    #[error("a message is longer than what is taken")]
+    #[error("a message exceeds the receive buffer")]
     TooLong,
     /// Another error of the system.
-    #[error("can't receive: {0}")]
+    #[error("cannot receive: {0}")]
     System(io::Error),
 }
 

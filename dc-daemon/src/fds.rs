@@ -74,7 +74,7 @@ pub enum InheritedFdError {
     #[error("no such descriptor was inherited")]
     NotInherited,
     /// Another error of the system.
-    #[error("can't take over the descriptor: {0}")]
+    #[error("cannot take over the descriptor: {0}")]
     System(Errno),
 }
 

@@ -117,7 +117,7 @@ impl OwnedFile {
 
     fn log_failure(&self, removed: io::Result<bool>) {
         if let Err(error) = removed {
-            tracing::warn!(path = %self.path.display(), %error, "can't remove a file of ours");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a file of this process");
         }
     }
 }

@@ -195,10 +195,10 @@ pub enum LifecycleError {
     #[error(transparent)]
     Custodian(#[from] CleanupError),
     /// The daemon serves, but cannot release terminal and directory.
-    #[error("can't detach: {0}")]
+    #[error("cannot detach: {0}")]
     Ready(io::Error),
     /// A file cannot be removed.
-    #[error("can't remove {}: {source}", path.display())]
+    #[error("cannot remove {}: {source}", path.display())]
     Remove {
         /// The path of the file.
         path: PathBuf,

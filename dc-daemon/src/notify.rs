@@ -99,7 +99,7 @@ impl Notifier {
                 let usec = Duration::from(now).as_micros();
                 self.send("RELOADING", &format!("1\nMONOTONIC_USEC={usec}"));
             }
-            Err(error) => warn!(%error, "the supervisor is not told of the reload: no clock"),
+            Err(error) => warn!(%error, "cannot notify the service manager of the reload"),
         }
     }
 
@@ -194,13 +194,15 @@ fn watchdog(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Opt
 #[derive(Debug, thiserror::Error)]
 pub enum FdStoreError {
     /// The name is not valid for stored descriptors.
-    #[error("{name:?} is no name of a stored descriptor: 1 to 255 printable characters of ASCII, no colon")]
+    #[error(
+        "{name:?} is not a name for stored descriptors: 1 to 255 printable ASCII characters except colon"
+    )]
     Name {
         /// The name, as given.
         name: String,
     },
     /// The message cannot be sent to the service manager.
-    #[error("the supervisor can't be notified: {0}")]
+    #[error("cannot notify the service manager: {0}")]
     Send(io::Error),
 }
 

@@ -179,13 +179,13 @@ pub enum PidfileError {
     },
     /// Another instance holds the lock, and for a second has neither written its process id nor released the
     /// lock.
-    #[error("pidfile {}: another instance is starting or ending", path.display())]
+    #[error("pidfile {}: another instance is starting or stopping", path.display())]
     Held {
         /// The path of the pidfile.
         path: PathBuf,
     },
     /// The file cannot be opened or created.
-    #[error("pidfile {}: can't open it: {source}", path.display())]
+    #[error("pidfile {}: cannot open it: {source}", path.display())]
     Open {
         /// The path of the pidfile.
         path: PathBuf,
@@ -199,7 +199,7 @@ pub enum PidfileError {
         path: PathBuf,
     },
     /// The file system has no locks.
-    #[error("pidfile {}: can't lock it: {source}", path.display())]
+    #[error("pidfile {}: cannot lock it: {source}", path.display())]
     Lock {
         /// The path of the pidfile.
         path: PathBuf,
@@ -207,7 +207,7 @@ pub enum PidfileError {
         source: io::Error,
     },
     /// The file cannot be written.
-    #[error("pidfile {}: can't write it: {source}", path.display())]
+    #[error("pidfile {}: cannot write it: {source}", path.display())]
     Write {
         /// The path of the pidfile.
         path: PathBuf,
@@ -324,6 +324,6 @@ mod tests {
         assert!(matches!(Pidfile::lock(directory.path()), Err(PidfileError::Open { .. })));
         let nowhere = directory.path().join("no/pid");
         let error = Pidfile::lock(&nowhere).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("pidfile {}: can't open it: No such file", nowhere.display())));
+        assert!(error.starts_with(&format!("pidfile {}: cannot open it: No such file", nowhere.display())));
     }
 }

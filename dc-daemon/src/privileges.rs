@@ -53,18 +53,18 @@ fn verify(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), PrivilegeError> {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrivilegeError {
     /// Only root can become another user.
-    #[error("can't become another user: only root can")]
+    #[error("cannot change the user: only root can")]
     NotRoot,
     /// The supplementary groups cannot be set.
-    #[error("can't set the supplementary groups of the user: {0}")]
+    #[error("cannot set the supplementary groups of the user: {0}")]
     Groups(Errno),
     /// The group cannot be set.
-    #[error("can't set the group of the user: {0}")]
+    #[error("cannot set the group of the user: {0}")]
     Group(Errno),
     /// The user cannot be set.
-    #[error("can't become the user: {0}")]
+    #[error("cannot set the user: {0}")]
     User(Errno),
     /// All steps succeeded, but the process can still become root.
-    #[error("the process could become root again after giving it up")]
+    #[error("the process can still become root after dropping privileges")]
     Kept,
 }

@@ -36,7 +36,7 @@ impl ServiceManager {
     /// The daemon is shutting down.
     pub fn stopping(&self) {
         self.notifier.stopping();
-        self.notifier.status("finishing what is in flight");
+        self.notifier.status("finishing requests in flight");
     }
 
     /// Runs `work`, and sends the watchdog message twice per watchdog interval meanwhile. The calling task

@@ -31,7 +31,7 @@ impl SocketOptions {
         let accounts = [("sockowner", &self.sockowner), ("sockgroup", &self.sockgroup)];
         for (option, account) in accounts {
             if *account == Some(SocketOwner::OfUser) && user.is_none() {
-                let wrong = "stands for the user of -user, which is not given; give it a name, or -user one";
+                let wrong = "without a name stands for the user of -user, which is not given";
                 return Err(UsageError::inconsistent(option, wrong));
             }
         }

@@ -90,7 +90,7 @@ impl BoundDaemon {
         // Before the user changes: the new user may lack permission to reopen the standard streams.
         log::start(&options.log, program.name, options.daemon)?;
         let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
-        debug!(files_max, "descriptors that may be open");
+        debug!(files_max, "limit of open descriptors");
         let places = Arc::new(ConnectionLimiter::new(ConnectionLimits {
             max_connections: options.max_connections,
             throttle: options.throttle,
@@ -200,7 +200,7 @@ pub fn further(
 #[derive(Debug, Error)]
 pub enum StartError {
     /// No address to listen on is configured.
-    #[error("-listen is required, or a socket passed by a supervisor, in LISTEN_FDS or EINHORN_FDS")]
+    #[error("-listen is required unless a service manager passes sockets (LISTEN_FDS or EINHORN_FDS)")]
     NoAddress,
     /// An address is listed twice.
     #[error("-listen \"{address}\" is given twice")]
@@ -212,7 +212,7 @@ pub enum StartError {
     #[error(transparent)]
     Passed(#[from] ActivationError),
     /// A passed descriptor cannot be listened on.
-    #[error("passed by a supervisor, {0}")]
+    #[error("passed by the service manager, {0}")]
     PassedListener(ListenError),
     /// The value of `NOTIFY_SOCKET` is invalid.
     #[error(transparent)]
@@ -239,7 +239,7 @@ pub enum StartError {
     #[error(transparent)]
     Log(#[from] log::LogError),
     /// A resource of the system is not available.
-    #[error("can't start: {0}")]
+    #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 

@@ -213,7 +213,7 @@ fn read(path: &Path) -> Result<Option<StateRecord>, StateError> {
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
     /// The directory cannot be opened.
-    #[error("the state directory {} can't be used: {source}", path.display())]
+    #[error("cannot use the state directory {}: {source}", path.display())]
     Directory {
         /// The path of the directory.
         path: PathBuf,
@@ -227,7 +227,7 @@ pub enum StateError {
         directory: PathBuf,
     },
     /// The lock file cannot be locked.
-    #[error("{} can't be locked: {source}", path.display())]
+    #[error("cannot lock {}: {source}", path.display())]
     Lock {
         /// The path of the lock file.
         path: PathBuf,
@@ -235,7 +235,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// The record cannot be read.
-    #[error("{} can't be read: {source}", path.display())]
+    #[error("cannot read {}: {source}", path.display())]
     Read {
         /// The path of the record.
         path: PathBuf,
@@ -243,7 +243,7 @@ pub enum StateError {
         source: io::Error,
     },
     /// The record is not a state file, or has been overwritten.
-    #[error("{} is not a file of dc_server's state: name another directory, or restore it, or remove it and let fences begin at the time of day", path.display())]
+    #[error("{} is not a dc_server state file: use another directory, restore it, or remove it to restart fences from the time of day", path.display())]
     Foreign {
         /// The path of the record.
         path: PathBuf,
@@ -255,7 +255,7 @@ pub enum StateError {
         path: PathBuf,
     },
     /// The record was changed or truncated.
-    #[error("{} is broken: restore it, or remove it and let fences begin at the time of day", path.display())]
+    #[error("{} is corrupt: restore it, or remove it to restart fences from the time of day", path.display())]
     Broken {
         /// The path of the record.
         path: PathBuf,
@@ -267,7 +267,7 @@ pub enum StateError {
         path: PathBuf,
     },
     /// The record cannot be written, for example on a full disk or without permission.
-    #[error("{} can't be written: {source}", path.display())]
+    #[error("cannot write {}: {source}", path.display())]
     Write {
         /// The path of the record.
         path: PathBuf,
@@ -406,17 +406,17 @@ mod tests {
         let path = directory.path().join(RECORD);
         let good = fs::read(&path).unwrap();
         for (content, says) in [
-            (&good[..good.len() - 1], "is broken"),
-            (b"distcache fence", "is not a file of dc_server's state"),
-            (b"", "is broken"),
-            (b"\0\0", "is broken"),
-            (b"[server]\nname = x\n", "is not a file of dc_server's state"),
+            (&good[..good.len() - 1], "is corrupt"),
+            (b"distcache fence", "is not a dc_server state file"),
+            (b"", "is corrupt"),
+            (b"\0\0", "is corrupt"),
+            (b"[server]\nname = x\n", "is not a dc_server state file"),
         ] {
             fs::write(&path, content).unwrap();
             let text = error(&directory).to_string();
             assert!(text.starts_with(&format!("{} {says}", path.display())), "{text}");
             assert!(
-                text.ends_with("restore it, or remove it and let fences begin at the time of day"),
+                text.ends_with("restore it, or remove it to restart fences from the time of day"),
                 "{text}"
             );
             assert_eq!(fs::read(&path).unwrap(), content);
@@ -443,7 +443,7 @@ mod tests {
         fs::create_dir(&next).unwrap();
         let text = error(&directory).to_string();
         let path = directory.path().join(RECORD);
-        assert!(text.starts_with(&format!("{} can't be written: ", path.display())), "{text}");
+        assert!(text.starts_with(&format!("cannot write {}: ", path.display())), "{text}");
         fs::remove_dir(&next).unwrap();
         assert_eq!(open(&directory, NOW_MS).fence_start(), ceiling);
     }
@@ -466,7 +466,7 @@ mod tests {
         let directory = directory();
         let absent = directory.path().join("absent");
         let text = StateDir::open(&absent).unwrap_err().to_string();
-        let expected = format!("the state directory {} can't be used: No such file", absent.display());
+        let expected = format!("cannot use the state directory {}: No such file", absent.display());
         assert!(text.starts_with(&expected), "{text}");
     }
 

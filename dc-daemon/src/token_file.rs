@@ -34,10 +34,10 @@ pub fn read_token(path: &Path) -> Result<(AuthToken, Option<TokenExposure>), Tok
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenExposure {
     /// The token is on a command line.
-    #[error("the token of -auth-token is visible in the list of processes; use -auth-token-file")]
+    #[error("the token of -auth-token is visible in the process list; use -auth-token-file")]
     Argument,
     /// The token file is world-readable.
-    #[error("the file of the token, {}, can be read by everybody: its mode is {mode:o}", path.display())]
+    #[error("the auth token file {} is world-readable (mode {mode:o})", path.display())]
     File {
         /// The path of the file.
         path: PathBuf,
@@ -50,7 +50,7 @@ pub enum TokenExposure {
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
     /// The file cannot be read.
-    #[error("can't read the file of the token, {}: {source}", path.display())]
+    #[error("cannot read the auth token file {}: {source}", path.display())]
     Read {
         /// The path of the file.
         path: PathBuf,
@@ -58,7 +58,7 @@ pub enum TokenFileError {
         source: io::Error,
     },
     /// The content of the file is not a valid token.
-    #[error("the token in the file {} {source}", path.display())]
+    #[error("the auth token in {} {source}", path.display())]
     Content {
         /// The path of the file.
         path: PathBuf,
@@ -103,12 +103,12 @@ mod tests {
         ] {
             let (_directory, path) = written(content, 0o600);
             let error = read_token(&path).unwrap_err().to_string();
-            assert_eq!(error, format!("the token in the file {} {wrong}", path.display()));
+            assert_eq!(error, format!("the auth token in {} {wrong}", path.display()));
         }
         let (directory, _) = written(b"", 0o600);
         let absent = directory.path().join("absent");
         let error = read_token(&absent).unwrap_err().to_string();
-        let expected = format!("can't read the file of the token, {}: No such file", absent.display());
+        let expected = format!("cannot read the auth token file {}: No such file", absent.display());
         assert!(error.starts_with(&expected), "{error}");
     }
 
@@ -117,8 +117,7 @@ mod tests {
         let (_directory, path) = written(b"secret", 0o604);
         let (_, exposure) = read_token(&path).unwrap();
         let text = exposure.unwrap().to_string();
-        let expected =
-            format!("the file of the token, {}, can be read by everybody: its mode is 604", path.display());
+        let expected = format!("the auth token file {} is world-readable (mode 604)", path.display());
         assert_eq!(text, expected);
     }
 }

@@ -23,10 +23,10 @@ pub fn address(text: &str) -> Result<Address, ValueError> {
 pub fn peer_address(text: &str) -> Result<Address, ValueError> {
     match text.parse() {
         Ok(Address::Descriptor(_)) => {
-            Err(ValueError::new("is a descriptor, to which nobody can connect", TAKES_OF_PEER))
+            Err(ValueError::new("is a descriptor, which is only for listening", TAKES_OF_PEER))
         }
         Ok(address) if address.port() == Some(0) => {
-            Err(ValueError::new("has port 0, on which nobody listens", TAKES_OF_PEER))
+            Err(ValueError::new("has port 0, which is only for listening", TAKES_OF_PEER))
         }
         Ok(address) => Ok(address),
         Err(error) => Err(ValueError::new(format!("is not an address: {error}"), TAKES_OF_PEER)),

@@ -9,7 +9,7 @@ use std::path::PathBuf;
 pub fn path() -> impl TypedValueParser<Value = PathBuf> {
     PathBufValueParser::new().try_map(|path| {
         std::path::absolute(path).map_err(|error| ValueError {
-            wrong: format!("can't be made absolute: {error}").into(),
+            wrong: format!("cannot be made absolute: {error}").into(),
             takes: None,
         })
     })

@@ -184,7 +184,7 @@ fn missing_or_extra_operands_are_refused() {
     assert_eq!(message(lock(&["--", "make"])), "KEY is required");
     assert_eq!(
         message(lock(&["nightly", "make", "--", "x"])),
-        "\"make\" is not an option, and nothing else is taken there"
+        "\"make\" is not an option, and no operand is expected there"
     );
     assert_eq!(
         message(lock(&["nightly", "-l", "0", "--", "x"])),
@@ -198,7 +198,7 @@ fn double_dash_ends_the_options() {
     assert!(with_server(&["--"], &[]).is_ok());
     assert_eq!(
         mistake(&["--", "-daemon"], &[]),
-        "\"-daemon\" is not an option, and nothing else is taken there"
+        "\"-daemon\" is not an option, and no operand is expected there"
     );
 }
 

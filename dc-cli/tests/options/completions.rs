@@ -146,7 +146,7 @@ fn unsupported_shell_is_a_usage_error() {
     let takes = "it takes bash, zsh or fish";
     assert_eq!(
         of(&["-completions", "ksh"]),
-        format!("-completions \"ksh\" is not a shell known here; {takes}")
+        format!("-completions \"ksh\" is not a supported shell; {takes}")
     );
     assert_eq!(of(&["-completions"]), format!("-completions needs a value; {takes}"));
     assert_eq!(of(&["-completion", "bash"]), "-completion is not an option; did you mean -completions?");

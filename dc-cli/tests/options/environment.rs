@@ -27,7 +27,7 @@ fn required_option_may_come_from_any_of_its_variables() {
     );
     assert_eq!(
         message(parse(&[], &[("DC_SAMPLE_SERVER", "IP:1"), ("DC_SAMPLE_CONNECT", "IP:2")])),
-        "-server (from DC_SAMPLE_CONNECT) was already given as DC_SAMPLE_SERVER, and is taken once"
+        "-server (from DC_SAMPLE_CONNECT) was already given as DC_SAMPLE_SERVER, and is not repeatable"
     );
 }
 

@@ -25,7 +25,7 @@ fn unknown_option_suggests_the_nearest() {
 
 #[test]
 fn unexpected_operand_is_refused() {
-    assert_eq!(mistake(&["IP:9001"], &[]), "\"IP:9001\" is not an option, and nothing else is taken there");
+    assert_eq!(mistake(&["IP:9001"], &[]), "\"IP:9001\" is not an option, and no operand is expected there");
 }
 
 #[test]
@@ -106,23 +106,26 @@ fn secret_value_is_not_shown() {
 #[test]
 fn missing_required_option_is_named() {
     assert_eq!(message(parse(&[], &[])), format!("-server or -connect is required; {ADDRESS}"));
-    assert_eq!(mistake(&["-tls-cert", "c"], &[]), "-tls-key is needed with -tls-cert");
+    assert_eq!(mistake(&["-tls-cert", "c"], &[]), "-tls-key is required by -tls-cert");
     assert_eq!(
         mistake(&["-retry", "5"], &[("DC_SAMPLE_TLS_CERT", "c")]),
-        "-tls-key is needed with -tls-cert (from DC_SAMPLE_TLS_CERT)"
+        "-tls-key is required by -tls-cert (from DC_SAMPLE_TLS_CERT)"
     );
 }
 
 #[test]
 fn option_given_twice_is_refused() {
-    assert_eq!(mistake(&["-retry", "1", "--retry=1"], &[]), "-retry was already given, and is taken once");
+    assert_eq!(
+        mistake(&["-retry", "1", "--retry=1"], &[]),
+        "-retry was already given, and is not repeatable"
+    );
     assert_eq!(
         mistake(&["-connect", "IP:2"], &[]),
-        "-connect was already given as -server, and is taken once"
+        "-connect was already given as -server, and is not repeatable"
     );
     assert_eq!(
         mistake(&["-user", "x", "-sockowner", "-sockowner", "y"], &[]),
-        "-sockowner was already given, and is taken once"
+        "-sockowner was already given, and is not repeatable"
     );
 }
 
@@ -139,9 +142,7 @@ fn inconsistent_options_are_refused() {
     for option in ["-sockowner", "-sockgroup"] {
         assert_eq!(
             mistake(&[option], &[]),
-            format!(
-                "{option} stands for the user of -user, which is not given; give it a name, or -user one"
-            )
+            format!("{option} without a name stands for the user of -user, which is not given")
         );
     }
 }

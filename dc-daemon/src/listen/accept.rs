@@ -85,7 +85,7 @@ impl ThrottledListener {
         loop {
             self.places.room().await;
             if self.places.is_exhausted() {
-                self.shortage().log(&self.name, &"all the descriptors for connections are in use");
+                self.shortage().log(&self.name, &"all descriptors for connections are in use");
                 self.pause().await;
                 continue;
             }
@@ -105,7 +105,7 @@ impl ThrottledListener {
             };
             match accepted {
                 Ok(_) if self.places.is_over() => {
-                    debug!("a connection beyond -max-connections was closed");
+                    debug!("closed a connection beyond -max-connections");
                 }
                 Ok(socket) => return (socket, self.places.acquire()),
                 Err(error) if is_exhaustion(&error) => {
@@ -113,7 +113,7 @@ impl ThrottledListener {
                     self.pause().await;
                 }
                 // The peer disconnected before the accept, or the network failed: not a local error.
-                Err(error) => debug!(listener = self.name, %error, "a connection was not made"),
+                Err(error) => debug!(listener = self.name, %error, "cannot accept a connection"),
             }
         }
     }
@@ -186,7 +186,7 @@ impl AcceptPause {
         if self.told || self.quiet_until.is_some_and(|until| now < until) {
             return;
         }
-        warn!(listener, %reason, "can't accept; new connections wait");
+        warn!(listener, %reason, "cannot accept; new connections wait");
         *self = Self { told: true, quiet_until: Some(now + QUIET) };
     }
 

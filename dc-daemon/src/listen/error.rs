@@ -8,7 +8,7 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
     /// A step of the creation failed.
-    #[error("{address}: can't {step}: {source}")]
+    #[error("{address}: cannot {step}: {source}")]
     Failed {
         /// The address as configured.
         address: Address,
@@ -24,13 +24,13 @@ pub enum ListenError {
         address: Address,
     },
     /// The path leads to something other than a socket, which is kept.
-    #[error("{address}: there is a file that is not a socket")]
+    #[error("{address}: the path is a file that is not a socket")]
     NotASocket {
         /// The address as configured.
         address: Address,
     },
     /// Another process replaced the socket during its creation.
-    #[error("{address}: another process took the path at the same moment")]
+    #[error("{address}: another process replaced the socket concurrently")]
     Lost {
         /// The address as configured.
         address: Address,
@@ -84,10 +84,10 @@ impl fmt::Display for ListenStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Lookup => "look up the host",
-            Self::Create => "make a socket",
+            Self::Create => "create a socket",
             Self::Bind => "bind",
             Self::Inspect => "inspect the path",
-            Self::Probe => "find out whether a process is listening there",
+            Self::Probe => "check whether a process is listening there",
             Self::Replace => "remove the socket of a dead process",
             Self::Own => "set owner and group of the socket",
             Self::Mode => "set the mode of the socket",

@@ -253,9 +253,9 @@ mod tests {
         let text = format!("IP:{}", listener.local_address().unwrap());
         let error = bind(&text).unwrap_err();
         assert!(matches!(&error, ListenError::Failed { step: ListenStep::Bind, .. }));
-        assert!(error.to_string().starts_with(&format!("{text}: can't bind: Address already in use")));
+        assert!(error.to_string().starts_with(&format!("{text}: cannot bind: Address already in use")));
         let error = bind("IP:192.0.2.1:0").unwrap_err().to_string();
-        assert!(error.starts_with("IP:192.0.2.1:0: can't bind: "), "{error}");
+        assert!(error.starts_with("IP:192.0.2.1:0: cannot bind: "), "{error}");
     }
 
     #[test]

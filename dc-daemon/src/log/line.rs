@@ -58,7 +58,7 @@ impl DroppedLines {
 
     /// The message that reports `lines` dropped lines.
     pub(super) fn message(lines: u64) -> String {
-        format!("{lines} lines of the log were lost here: they could not be written")
+        format!("{lines} log lines were dropped here: cannot write them")
     }
 }
 
@@ -113,7 +113,7 @@ mod tests {
         assert_eq!(lost.reset(), 0);
         assert!(
             DroppedLines::line(3, LogFormat::Text)
-                .ends_with("Z  WARN 3 lines of the log were lost here: they could not be written\n")
+                .ends_with("Z  WARN 3 log lines were dropped here: cannot write them\n")
         );
         let json: serde_json::Value = serde_json::from_str(&DroppedLines::line(3, LogFormat::Json)).unwrap();
         assert_eq!(json["lines"], 3);

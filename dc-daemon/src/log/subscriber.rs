@@ -18,7 +18,7 @@ use tracing_subscriber::layer::SubscriberExt;
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum LogError {
     /// The process already has a log.
-    #[error("the log has been started already")]
+    #[error("the log is already started")]
     Started,
 }
 
@@ -48,7 +48,7 @@ pub fn start(options: &LogOptions, program: &'static str, detaches: bool) -> Res
         let writer = Syslog::new(SYSLOG_PATH, program);
         if let Err(error) = writer.look() {
             let text =
-                format!("{program}: there is no log until a syslog listens at {SYSLOG_PATH}: {error}\n");
+                format!("{program}: cannot log until a syslog daemon listens at {SYSLOG_PATH}: {error}\n");
             // There is no other place to report it.
             streams.write(StdStream::Errors, text.as_bytes()).ok();
         }

@@ -43,7 +43,7 @@ impl NotifyChannel {
         socket.set_write_timeout(Some(PATIENCE)).map_err(unusable)?;
         match socket.connect_addr(&supervisor) {
             Ok(()) => {}
-            Err(error) if is_absence(&error) => debug!(%error, "the supervisor is not there"),
+            Err(error) if is_absence(&error) => debug!(%error, "the service manager is not available"),
             Err(error) => return Err(unusable(error)),
         }
         Ok(Self { socket, supervisor })

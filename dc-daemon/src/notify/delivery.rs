@@ -69,9 +69,9 @@ impl Delivery {
             let Word { name, message } = word;
             // The next status follows soon; the service manager acts on the other messages.
             if first || name != "STATUS" {
-                warn!(notification = message, %error, "the supervisor can't be notified; it is tried again");
+                warn!(notification = message, %error, "cannot notify the service manager; retrying");
             } else {
-                debug!(notification = message, %error, "the supervisor still can't be notified; it is tried again");
+                debug!(notification = message, %error, "still cannot notify the service manager; retrying");
             }
             self.shared.send_courier(&mut state);
         }
@@ -84,9 +84,9 @@ impl Delivery {
         match sent.and_then(|()| self.shared.channel.send(message, &[], Haste::Lose)) {
             Ok(()) => state.recovered(),
             Err(error) if std::mem::replace(&mut state.failing, true) => {
-                debug!(notification = message, %error, "the supervisor still can't be notified");
+                debug!(notification = message, %error, "still cannot notify the service manager");
             }
-            Err(error) => warn!(notification = message, %error, "the supervisor can't be notified"),
+            Err(error) => warn!(notification = message, %error, "cannot notify the service manager"),
         }
     }
 }
@@ -101,12 +101,12 @@ impl Drop for Delivery {
             state.courier.take()
         };
         if courier.is_some_and(|courier| courier.join().is_err()) {
-            debug!("what notifies the supervisor has panicked");
+            debug!("the notification thread has panicked");
         }
         let mut state = self.shared.lock();
         if let Err(error) = self.shared.send_kept(&mut state) {
             let messages: Vec<_> = state.kept.iter().map(|word| word.message.as_str()).collect();
-            warn!(notifications = messages.join(" "), %error, "the supervisor was never notified");
+            warn!(notifications = messages.join(" "), %error, "notifications to the service manager were not delivered");
         }
     }
 }
@@ -128,7 +128,9 @@ impl Shared {
         let shared = Arc::clone(self);
         match thread::Builder::new().name("notify".to_owned()).spawn(move || shared.deliver()) {
             Ok(courier) => state.courier = Some(courier),
-            Err(error) => debug!(%error, "the supervisor is tried again with the next notification"),
+            Err(error) => {
+                debug!(%error, "cannot start the notification thread; retrying with the next notification")
+            }
         }
     }
 
@@ -153,7 +155,7 @@ impl Shared {
 impl State {
     fn recovered(&mut self) {
         if std::mem::replace(&mut self.failing, false) {
-            info!("the supervisor takes notifications again");
+            info!("the service manager takes notifications again");
         }
     }
 }

@@ -13,7 +13,7 @@ pub enum NotifyError {
         name: OsString,
     },
     /// Messages cannot be sent to the address.
-    #[error("NOTIFY_SOCKET={}: can't be used: {source}", name.display())]
+    #[error("NOTIFY_SOCKET={}: cannot connect: {source}", name.display())]
     Unusable {
         /// The value of the variable.
         name: OsString,

@@ -135,7 +135,7 @@ fn pidfile_that_cannot_be_created_is_an_error() {
     for options in [&["pidfile=no/such/pid"][..], &["pidfile=no/such/pid", "daemon"]] {
         let output = place.bare_probe(options).output().unwrap();
         let path = place.path().join("no/such/pid");
-        let message = format!("probe: pidfile {}: can't open it: No such file", path.display());
+        let message = format!("probe: pidfile {}: cannot open it: No such file", path.display());
         assert!(text(&output).starts_with(&message), "{}", text(&output));
         assert_eq!((text(&output).lines().count(), output.status.code()), (1, Some(1)));
     }
@@ -157,11 +157,11 @@ fn unknown_user_is_an_error() {
     let place = DaemonDir::new();
     for option in ["user=no-such-user", "sockowner=no-such-user"] {
         let output = place.probe(&[option, "daemon"]).output().unwrap();
-        assert_eq!(text(&output), "probe: there is no user \"no-such-user\"\n");
+        assert_eq!(text(&output), "probe: user \"no-such-user\" does not exist\n");
         assert_eq!(output.status.code(), Some(1));
     }
     let output = place.probe(&["sockgroup=no-such-group"]).output().unwrap();
-    assert_eq!(text(&output), "probe: there is no group \"no-such-group\"\n");
+    assert_eq!(text(&output), "probe: group \"no-such-group\" does not exist\n");
     place.assert_empty();
 }
 
@@ -172,7 +172,7 @@ fn user_change_needs_root() {
         probe.uid(65534);
     }
     let output = probe.output().unwrap();
-    assert_eq!(text(&output), "probe: can't become another user: only root can\n");
+    assert_eq!(text(&output), "probe: cannot change the user: only root can\n");
     assert_eq!(output.status.code(), Some(1));
     place.assert_empty();
 }

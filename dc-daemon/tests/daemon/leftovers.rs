@@ -220,7 +220,7 @@ fn missing_cleanup_helper_is_reported() {
     terminate(place.custodian(), Signal::SIGKILL);
     kill(place.pid_in_file(), Signal::SIGTERM).unwrap();
     let output = child.wait_with_output().unwrap();
-    let message = "probe: the process that removes socket and pidfile at the end is gone: ";
+    let message = "probe: the cleanup helper for socket and pidfile has exited: ";
     assert!(text(&output).starts_with(message), "{}", text(&output));
     assert_eq!(output.status.code(), Some(1));
     // The remaining files do not prevent the next start.

@@ -139,7 +139,7 @@ fn a_supervisor_that_has_gone_is_no_obstacle() {
     let socket = PassedTestSocket::new();
     let nobody = socket.place.file("notify");
     let mut server = socket.to("dc_server").with_variable("NOTIFY_SOCKET", nobody).start();
-    server.log.expect("the supervisor can't be notified");
+    server.log.expect("cannot notify the service manager");
     assert_eq!(TestConnection::unix(&socket.path()).have(b"id"), NOTOK);
     server.stop();
 }
@@ -149,13 +149,13 @@ fn a_supervisor_that_has_no_time_is_told_when_it_has() {
     let (socket, supervisor) = (PassedTestSocket::new(), NotifyReceiver::start());
     supervisor.overwhelm();
     let mut server = socket.to("dc_server").with_variable("NOTIFY_SOCKET", supervisor.path()).start();
-    server.log.expect("the supervisor can't be notified");
+    server.log.expect("cannot notify the service manager");
     assert_eq!(TestConnection::unix(&socket.path()).have(b"id"), NOTOK);
     supervisor.expect("READY=1");
     assert_eq!(supervisor.hears(), "STATUS=serving");
     supervisor.overwhelm();
     server.stop();
-    server.log.expect("the supervisor was never notified notifications=\"STOPPING=1 ");
+    server.log.expect("notifications to the service manager were not delivered notifications=\"STOPPING=1 ");
 }
 
 #[test]
