@@ -16,7 +16,7 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 
 impl ProgramInfo {
-    /// The options of the process. If there are none to run with (help was requested, or there is a usage
+    /// The options of the process. If the program should not run (help was requested, or there is a usage
     /// error), prints the text and exits: see [`Exit::exit`].
     #[must_use]
     pub fn parse<T: CommandOptions>(&self) -> T {

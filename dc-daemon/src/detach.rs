@@ -36,7 +36,7 @@ const SERVING: u8 = b'+';
 /// The daemon's end of the pipe to the parent process. If it is dropped before [`ReadyPipe::serving`], the
 /// parent process waits for the daemon's exit and passes on its status.
 #[derive(Debug)]
-#[must_use = "the starter waits"]
+#[must_use = "the parent process waits"]
 pub struct ReadyPipe {
     starter: PipeWriter,
 }

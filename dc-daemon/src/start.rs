@@ -123,7 +123,7 @@ impl BoundDaemon {
 
 /// A daemon that is about to serve.
 #[derive(Debug)]
-#[must_use = "who started the daemon waits"]
+#[must_use = "the parent process waits"]
 pub struct PendingReady {
     confined: Unprivileged,
     addresses: Vec<Address>,

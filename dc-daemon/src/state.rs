@@ -142,7 +142,6 @@ impl StateDir {
     ///
     /// # Errors
     /// Writing the record fails.
-    /// Those of writing.
     pub fn note_links(&mut self) -> io::Result<()> {
         if self.record.run == RunState::Links {
             return Ok(());

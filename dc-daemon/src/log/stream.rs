@@ -341,7 +341,7 @@ mod tests {
                 }
                 done.send(()).unwrap();
             });
-            ended.recv_timeout(Duration::from_secs(60)).expect("who does not wait to have gone on");
+            ended.recv_timeout(Duration::from_secs(60)).expect("the other writer to continue");
             let mut all = Vec::new();
             rest.read_to_end(&mut all).unwrap();
             waits.join().unwrap().unwrap();

@@ -101,7 +101,7 @@ fn a_syslog_that_is_missing_is_told_of_before_the_daemon_lets_go_of_its_streams(
     let output = launch.output();
     let said = stderr(&output);
     assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{said}");
-    assert!(said.starts_with("dc_master: there is no log until a syslog listens at /dev/log: "), "{said}");
+    assert!(said.starts_with("dc_master: cannot log until a syslog daemon listens at /dev/log: "), "{said}");
     let daemon = DaemonProcess::of_pidfile(&pidfile);
     // It is found when it comes.
     let syslog = syslog(&place);

@@ -199,11 +199,11 @@ fn variables_that_make_no_sense_prevent_the_start() {
     let far = "LISTEN_FDNAMES has 1 names for 2 descriptors";
     for (variables, status, why) in [
         (vec![("LISTEN_FDS", "abc")], 1, "LISTEN_FDS=abc: not a number"),
-        (vec![("LISTEN_FDS", "2")], 1, "passed by a supervisor, FD:4: "),
+        (vec![("LISTEN_FDS", "2")], 1, "passed by the service manager, FD:4: "),
         (vec![("LISTEN_FDS", "2"), ("LISTEN_FDNAMES", "one")], 1, far),
         (vec![("LISTEN_FDS", "1"), ("NOTIFY_SOCKET", "somewhere")], 1, "NOTIFY_SOCKET=somewhere: "),
         // Meant for nobody.
-        (vec![], 64, "-listen is required, or a socket passed by a supervisor"),
+        (vec![], 64, "-listen is required unless a service manager passes sockets"),
     ] {
         let mut launch = socket.silently("dc_server").with_variable("LISTEN_PID", "own");
         for (name, value) in variables {
