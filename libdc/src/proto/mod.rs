@@ -4,7 +4,10 @@
 
 pub mod agent;
 pub mod handshake;
+pub(crate) mod input;
+pub(crate) mod keepalive;
 pub mod link;
+pub mod machine;
 pub mod observe;
 pub mod outbox;
 pub mod pending;

@@ -9,6 +9,8 @@
 
 use crate::id::{LockKey, Token};
 use crate::limits::EXPIRY_BATCH;
+use crate::proto::handshake::ClaimSource;
+use crate::proto::link::Link;
 use crate::time::Time;
 use crate::wire::link::Claim;
 use std::collections::{BTreeMap, BTreeSet};
@@ -112,6 +114,34 @@ impl HeldLocks {
         self.by_owner.remove(&(holding.owner, holding.until, bits));
         self.by_end.remove(&(holding.until, bits));
         Some(holding)
+    }
+}
+
+impl ClaimSource for HeldLocks {
+    type Id = TokenBits;
+
+    fn claims_after(
+        &self,
+        now: Time,
+        last: Option<TokenBits>,
+    ) -> impl Iterator<Item = (TokenBits, Claim<'_>)> {
+        self.claims(now, last.map(Token::from_bytes)).map(|claim| (claim.token.to_bytes(), claim))
+    }
+
+    fn claim_answered(&mut self, _now: Time, bits: TokenBits, is_held: bool) {
+        if !is_held {
+            self.unlink(bits);
+        }
+    }
+}
+
+impl<P> Link<HeldLocks, P> {
+    /// An owner is gone: its locks are claimed no more, and a server that knows it releases them.
+    pub(crate) fn detach(&mut self, now: Time, owner: u64) {
+        self.held.remove_owner(owner);
+        if self.owner_gone(owner) {
+            self.send_detach(now, owner);
+        }
     }
 }
 
