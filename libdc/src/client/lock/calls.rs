@@ -16,7 +16,7 @@ use crate::id::{OwnedLockKey, Token};
 use crate::limits::{LOCAL_IN_FLIGHT_MAX, LOCK_MS_MAX};
 use crate::time::Time;
 use crate::wire::lock::LockAction;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// Most requests that may block at the server at once. An agent reads no more from a connection with
 /// [`LOCAL_IN_FLIGHT_MAX`] requests under way.
@@ -154,7 +154,7 @@ impl PendingCall {
 #[derive(Debug, Default)]
 pub(super) struct CallTable {
     timeout_ms: u64,
-    all: HashMap<CallId, PendingCall>,
+    all: BTreeMap<CallId, PendingCall>,
     agenda: BTreeSet<(Time, CallId)>,
     prompt: BTreeSet<CallId>,
     blocking: BTreeSet<CallId>,
@@ -213,9 +213,7 @@ impl CallTable {
 
     /// All of them, in the order in which they were made.
     pub(super) fn ids(&self) -> Vec<CallId> {
-        let mut ids: Vec<CallId> = self.all.keys().copied().collect();
-        ids.sort_unstable();
-        ids
+        self.all.keys().copied().collect()
     }
 
     /// When [`next_due`](Self::next_due) will have something.

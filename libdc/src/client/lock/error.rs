@@ -3,7 +3,7 @@
 //! That a lock is held by somebody else, or that the time to wait was over, is an answer and no error.
 
 use crate::net::address::Address;
-use crate::wire::decode_error::DecodeError;
+use crate::proto::link::state::LinkError;
 use crate::wire::lock::LockStatus;
 use std::io;
 use std::sync::Arc;
@@ -114,30 +114,9 @@ pub enum LockLinkError {
     /// It broke, or could not be opened.
     #[error("{0}")]
     Io(io::ErrorKind),
-    /// What the peer sent can't be read.
-    #[error("malformed answer: {0}")]
-    Corruption(#[from] DecodeError),
-    /// An answer came that nobody had asked for.
-    #[error("an answer came that nobody had asked for")]
-    Unasked,
-    /// An answer names another operation than its request.
-    #[error("an answer came to another operation than was asked")]
-    OtherOperation,
-    /// The peer has said nothing although something was asked.
-    #[error("the peer has been silent for {silent_ms} ms")]
-    Silent {
-        /// For how long.
-        silent_ms: u64,
-    },
-    /// The server is being restarted and asks to connect anew.
-    #[error("the server asks to reconnect")]
-    GoAway,
-    /// The server does not open the link.
-    #[error("the server answered {}", .0.name())]
-    Refused(LockStatus),
-    /// The server is one of distcache 1.x.
-    #[error("the server knows no locks")]
-    Unsupported,
+    /// The peer broke the protocol, was silent, sent GOAWAY, or refused the link.
+    #[error(transparent)]
+    Link(#[from] LinkError),
 }
 
 impl LockError {
@@ -164,12 +143,12 @@ impl LockError {
     /// The error of requests that were under way over a connection that ended so.
     pub(super) const fn from_fault(fault: LockLinkError) -> Self {
         match fault {
-            LockLinkError::Refused(status @ (LockStatus::ErrorAuth | LockStatus::ErrorDisconnected)) => {
-                Self::from_status(status)
-            }
-            LockLinkError::Refused(LockStatus::ErrorUnsupported) | LockLinkError::Unsupported => {
-                Self::Unsupported
-            }
+            LockLinkError::Link(LinkError::Refused {
+                status: status @ (LockStatus::ErrorAuth | LockStatus::ErrorDisconnected),
+            }) => Self::from_status(status),
+            LockLinkError::Link(
+                LinkError::Refused { status: LockStatus::ErrorUnsupported } | LinkError::Unsupported,
+            ) => Self::Unsupported,
             fault => Self::Disconnected(fault),
         }
     }

@@ -16,8 +16,11 @@
 
 use crate::client::lock::error::Loss;
 use crate::id::{Grant, OwnedLockKey, Token};
+use crate::proto::handshake::ClaimSource;
 use crate::time::Time;
-use std::collections::{BTreeSet, HashMap};
+use crate::wire::link::Claim;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
 /// The longest time between the loss of a lock and the end of its validity, in milliseconds.
 pub(super) const NOTICE_MS_MAX: u64 = 2_500;
@@ -115,9 +118,11 @@ impl Lease {
 /// All holds of a client.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
-    all: HashMap<LeaseId, Lease>,
+    all: BTreeMap<LeaseId, Lease>,
     agenda: BTreeSet<(Time, LeaseId)>,
     count: u64,
+    /// Leases whose claim was refused, and that were not lost before.
+    refused: Vec<LeaseId>,
 }
 
 impl Leases {
@@ -209,14 +214,6 @@ impl Leases {
         }
     }
 
-    /// The holds to be claimed over a new connection, in the order of their grants.
-    pub(super) fn claims(&self, now: Time) -> Vec<(LeaseId, &Lease)> {
-        let held = self.all.iter().filter(|(_, hold)| hold.is_worth_a_claim(now));
-        let mut claims: Vec<_> = held.map(|(id, hold)| (*id, hold)).collect();
-        claims.sort_unstable_by_key(|(id, _)| *id);
-        claims
-    }
-
     /// The server says that it is still held. For how long, the renewal will tell that follows at once.
     pub(super) fn claimed(&mut self, id: LeaseId, now: Time) {
         self.update(id, |hold| {
@@ -252,6 +249,11 @@ impl Leases {
         Some(if is_lost { LeaseAction::Lost(id) } else { LeaseAction::Renew(id) })
     }
 
+    /// The leases lost by refused claims since the last call.
+    pub(super) fn take_refused(&mut self) -> Vec<LeaseId> {
+        std::mem::take(&mut self.refused)
+    }
+
     fn ids(&self) -> Vec<LeaseId> {
         self.all.keys().copied().collect()
     }
@@ -268,6 +270,25 @@ impl Leases {
             }
             self.agenda.extend(due.map(|due| (due, id)));
             hold.due = due;
+        }
+    }
+}
+
+impl ClaimSource for Leases {
+    type Id = LeaseId;
+
+    /// In the order of the grants.
+    fn claims_after(&self, now: Time, last: Option<LeaseId>) -> impl Iterator<Item = (LeaseId, Claim<'_>)> {
+        let after = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let held = self.all.range(after).filter(move |(_, hold)| hold.is_worth_a_claim(now));
+        held.map(|(id, hold)| (*id, Claim { owner: 0, token: hold.token, key: hold.key.as_key() }))
+    }
+
+    fn claim_answered(&mut self, now: Time, id: LeaseId, is_held: bool) {
+        if is_held {
+            self.claimed(id, now);
+        } else if self.lose(id, Loss::Refused) {
+            self.refused.push(id);
         }
     }
 }
@@ -381,7 +402,8 @@ mod tests {
     #[test]
     fn claims_are_for_what_the_server_may_know() {
         let (mut holds, id) = held(9_000, 3_000);
-        let ids = |holds: &Leases, now| holds.claims(at(now)).iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let ids =
+            |holds: &Leases, now| holds.claims_after(at(now), None).map(|(id, _)| id).collect::<Vec<_>>();
         assert_eq!(ids(&holds, 50_000), [id]);
         holds.lose(id, Loss::Unrenewed);
         assert_eq!(ids(&holds, 9_999), [id], "until its lease has passed");

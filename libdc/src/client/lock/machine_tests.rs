@@ -1,4 +1,4 @@
-//! The link against a peer that a test plays, message by message, on a clock of the test's own.
+//! The machine against a peer scripted by the test, message by message, on the clock of the test.
 
 mod silence;
 
@@ -8,6 +8,8 @@ use crate::client::lock::lease::LeaseId;
 use crate::client::lock::machine::{CallReply, LockEvent, LockLinkSettings, LockMachine};
 use crate::id::{Grant, LinkId, LockKey, OwnedLockKey, Token};
 use crate::limits::PING_INTERVAL_MS;
+use crate::proto::link::LinkError;
+use crate::proto::machine::MachineState;
 use crate::secret::AuthToken;
 use crate::time::Time;
 use crate::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation};
@@ -33,7 +35,7 @@ fn token(fence: u64) -> Token {
 
 /// The link, the bytes it has sent, and the clock.
 struct Bench {
-    link: LockMachine,
+    machine: LockMachine,
     now: Time,
     reader: MessageReader,
     /// What the link asked and was not looked at.
@@ -49,7 +51,7 @@ impl Bench {
     fn with(settings: LockLinkSettings) -> Self {
         let reader = MessageReader::link(Direction::Request);
         Self {
-            link: LockMachine::new(settings),
+            machine: LockMachine::new(settings),
             now: Time::from_ms(1_000),
             reader,
             asked: Vec::new(),
@@ -68,7 +70,7 @@ impl Bench {
     fn connect(&mut self) {
         self.reader = MessageReader::link(Direction::Request);
         self.asked.clear();
-        self.link.connected(self.now, LinkId::new([7; 16]), &[9; 32]);
+        self.machine.connected(self.now, LinkId::new([7; 16]), &[9; 32]);
     }
 
     fn answer_opening(&mut self) {
@@ -80,7 +82,7 @@ impl Bench {
         self.welcome(hello.head, LockStatus::Ok);
         let open = self.expect("OPEN");
         self.answer(open.head, &[0]);
-        assert!(self.link.is_up());
+        assert!(self.machine.is_up());
     }
 
     fn welcome(&mut self, hello: MessageHead, status: LockStatus) {
@@ -91,11 +93,21 @@ impl Bench {
 
     fn pass_ms(&mut self, ms: u64) {
         self.now = self.now.after_ms(ms);
-        self.link.tick(self.now).unwrap();
+        self.machine.handle_timeout(self.now);
+        self.end().unwrap();
     }
 
     fn receive(&mut self, bytes: &[u8]) -> Result<(), LockLinkError> {
-        self.link.receive(self.now, bytes)
+        self.machine.handle_input(self.now, bytes);
+        self.end()
+    }
+
+    /// Whether the machine keeps the connection.
+    fn end(&self) -> Result<(), LockLinkError> {
+        match self.machine.state() {
+            MachineState::Closed(reason) => Err(reason),
+            MachineState::Open { .. } | MachineState::Closing => Ok(()),
+        }
     }
 
     fn answer(&mut self, request: MessageHead, data: &[u8]) {
@@ -129,8 +141,12 @@ impl Bench {
     }
 
     fn look(&mut self) {
-        let bytes = self.link.outbox().pending().to_vec();
-        self.link.outbox().advance(bytes.len());
+        let mut bytes = Vec::new();
+        while !self.machine.poll_output().is_empty() {
+            let output = self.machine.poll_output().to_vec();
+            self.machine.wrote(self.now, output.len());
+            bytes.extend(output);
+        }
         let mut input = bytes.as_slice();
         while let Some(message) = self.reader.next(&mut input).unwrap() {
             self.asked.push(message.into());
@@ -152,15 +168,15 @@ impl Bench {
     }
 
     fn ask(&mut self, ask: LockCall) -> CallId {
-        self.link.ask(self.now, ask)
+        self.machine.ask(self.now, ask)
     }
 
     fn disconnect(&mut self) {
-        self.link.disconnected(self.now, &LockError::Disconnected(LockLinkError::Closed));
+        self.machine.close(self.now, &LockError::Disconnected(LockLinkError::Closed));
     }
 
     fn event(&mut self) -> Option<LockEvent> {
-        self.link.poll_event()
+        self.machine.poll_event()
     }
 
     fn granted(&mut self) -> LeaseId {
@@ -192,7 +208,7 @@ impl Bench {
     }
 
     fn is_valid(&self, hold: LeaseId) -> bool {
-        self.link.hold(hold).is_some_and(|hold| hold.is_valid_for(self.now, 1))
+        self.machine.hold(hold).is_some_and(|hold| hold.is_valid_for(self.now, 1))
     }
 }
 
@@ -200,7 +216,7 @@ impl Bench {
 fn a_link_is_probed_greeted_and_opened_before_anything_else() {
     let mut bench = Bench::new(true);
     bench.ask(acquire("k", WaitLimit::Forever));
-    assert!(bench.link.wants_connection() && !bench.link.fails_fast());
+    assert!(bench.machine.wants_connection() && !bench.machine.fails_fast());
     bench.connect();
     assert_eq!(bench.asked(), ["HAVE"]);
     let probe = bench.expect("HAVE");
@@ -233,8 +249,8 @@ fn with_a_token_there_is_no_probe() {
     let mut out = Vec::new();
     Welcome { status: LockStatus::ErrorAuth, grace_ms: 0, remembered: 0 }.write(hello.head, &mut out);
     let fault = bench.receive(&out).unwrap_err();
-    assert_eq!(fault, LockLinkError::Refused(LockStatus::ErrorAuth));
-    bench.link.disconnected(bench.now, &LockError::from_fault(fault));
+    assert_eq!(fault, LinkError::Refused { status: LockStatus::ErrorAuth }.into());
+    bench.machine.close(bench.now, &LockError::from_fault(fault));
     assert!(matches!(bench.error(), LockError::Auth), "nobody waits for another token");
 }
 
@@ -247,7 +263,7 @@ fn a_server_of_patch_level_0_sees_no_hello() {
     let mut out = Vec::new();
     write_message(&mut out, head, &[1]);
     let fault = bench.receive(&out).unwrap_err();
-    assert_eq!(fault, LockLinkError::Unsupported);
+    assert_eq!(fault, LinkError::Unsupported.into());
     assert!(bench.asked().is_empty());
     assert!(matches!(LockError::from_fault(fault), LockError::Unsupported));
 }
@@ -257,7 +273,7 @@ fn a_lock_is_granted_renewed_and_released() {
     let mut bench = Bench::up(true);
     let hold = bench.hold("k");
     assert!(bench.is_valid(hold));
-    assert_eq!(bench.link.deadline(), Some(Time::from_ms(1_000 + 3_333)), "a third of the grace");
+    assert_eq!(bench.machine.deadline(), Some(Time::from_ms(1_000 + 3_333)), "a third of the grace");
     bench.pass_ms(3_333);
     let renewal = bench.expect("RENEW");
     let key = LockKey::new("k").unwrap();
@@ -268,8 +284,8 @@ fn a_lock_is_granted_renewed_and_released() {
     );
     bench.asked.push(renewal);
     bench.renew();
-    assert!(bench.link.hold(hold).unwrap().is_valid_for(bench.now, 10_000));
-    bench.link.release(bench.now, hold).unwrap();
+    assert!(bench.machine.hold(hold).unwrap().is_valid_for(bench.now, 10_000));
+    bench.machine.release(bench.now, hold).unwrap();
     bench.status("RELEASE", LockStatus::Ok);
     assert!(matches!(bench.event(), Some(LockEvent::Answered(_, Ok(CallReply::Done)))));
     assert!(bench.event().is_none());
@@ -287,10 +303,10 @@ fn what_is_not_renewed_in_time_is_lost_before_its_end() {
     bench.pass_ms(1);
     assert_eq!(bench.loss(hold), Loss::Unrenewed);
     assert!(!bench.is_valid(hold));
-    assert_eq!(bench.link.hold(hold).unwrap().remaining_ms(bench.now), 2_500);
+    assert_eq!(bench.machine.hold(hold).unwrap().remaining_ms(bench.now), 2_500);
     bench.renew();
     assert!(!bench.is_valid(hold), "late");
-    bench.link.drop_hold(bench.now, hold);
+    bench.machine.drop_hold(bench.now, hold);
     assert_eq!(bench.asked(), ["RELEASE"], "the server may still think that it is held");
 }
 
@@ -301,7 +317,7 @@ fn the_server_s_word_is_heard_at_once() {
     bench.pass_ms(3_333);
     bench.status("RENEW", LockStatus::Error);
     assert_eq!(bench.loss(hold), Loss::Refused);
-    bench.link.release(bench.now, hold);
+    bench.machine.release(bench.now, hold);
     assert!(matches!(bench.error(), LockError::NotHeld));
     assert!(bench.asked().is_empty());
 }
@@ -316,7 +332,7 @@ fn an_old_grant_is_renewed_before_anybody_is_told() {
     bench.pass_ms(100);
     bench.renew();
     let hold = bench.granted();
-    let held = bench.link.hold(hold).unwrap();
+    let held = bench.machine.hold(hold).unwrap();
     assert_eq!(held.token, granted);
     assert_eq!(held.remaining_ms(bench.now), 9_900, "from before the renewal was sent");
 }
@@ -338,7 +354,7 @@ fn claims_bring_holds_over_a_broken_connection() {
     let mut bench = Bench::up(true);
     let (kept, lost) = (bench.hold("kept"), bench.hold("lost"));
     bench.disconnect();
-    assert!(!bench.is_valid(kept) && bench.link.wants_connection());
+    assert!(!bench.is_valid(kept) && bench.machine.wants_connection());
     bench.pass_ms(1_000);
     bench.connect();
     let probe = bench.expect("HAVE").head;
@@ -356,7 +372,7 @@ fn claims_bring_holds_over_a_broken_connection() {
     bench.pass_ms(0);
     bench.status("OPEN", LockStatus::Ok);
     bench.renew();
-    assert!(bench.link.hold(kept).unwrap().is_valid_for(bench.now, 10_000));
+    assert!(bench.machine.hold(kept).unwrap().is_valid_for(bench.now, 10_000));
     assert!(bench.event().is_none());
 }
 
@@ -375,7 +391,7 @@ fn nothing_but_hello_is_sent_before_it_is_answered() {
             bench.answer(probe, &[1]);
         }
         bench.ask(acquire("k", WaitLimit::Forever));
-        bench.link.release(bench.now, returned);
+        bench.machine.release(bench.now, returned);
         assert!(matches!(bench.error(), LockError::Disconnected(_)), "it is not claimed any more");
         bench.pass_ms(PING_INTERVAL_MS);
         assert_eq!(bench.asked(), ["HELLO"]);
@@ -401,7 +417,7 @@ fn over_an_agent_a_broken_connection_is_a_loss() {
     let hold = bench.hold("k");
     bench.disconnect();
     assert_eq!(bench.loss(hold), Loss::Disconnected);
-    assert!(!bench.link.wants_connection());
+    assert!(!bench.machine.wants_connection());
     bench.connect();
     bench.answer_opening();
     assert!(bench.asked().is_empty(), "nothing is claimed, nothing released");
@@ -417,7 +433,7 @@ fn an_agent_without_a_server_is_asked_again() {
     bench.pass_ms(1_000);
     bench.renew();
     assert!(bench.is_valid(hold));
-    bench.link.release(bench.now, hold);
+    bench.machine.release(bench.now, hold);
     bench.status("RELEASE", LockStatus::ErrorDisconnected);
     assert!(matches!(bench.error(), LockError::AgentDisconnected));
     assert!(bench.asked().is_empty());
@@ -436,7 +452,7 @@ fn the_patient_ask_again_and_the_others_are_told() {
     assert!(matches!(bench.error(), LockError::Disconnected(LockLinkError::Closed)));
     assert!(bench.event().is_none());
     bench.ask(LockCall::Stats);
-    assert!(bench.link.fails_fast());
+    assert!(bench.machine.fails_fast());
     bench.disconnect();
     assert!(matches!(bench.error(), LockError::Disconnected(_)), "the attempt failed too");
     bench.connect();
@@ -454,7 +470,7 @@ fn the_time_to_wait_runs_without_a_connection() {
     assert!(bench.event().is_none());
     bench.pass_ms(500);
     assert!(matches!(bench.event(), Some(LockEvent::Answered(_, Ok(CallReply::TimedOut)))));
-    assert!(!bench.link.wants_connection());
+    assert!(!bench.machine.wants_connection());
 }
 
 #[test]
@@ -462,7 +478,7 @@ fn a_request_that_is_given_up_is_cancelled_and_a_late_grant_released() {
     let mut bench = Bench::up(true);
     let id = bench.ask(acquire("k", WaitLimit::Forever));
     let head = bench.expect("ACQUIRE");
-    bench.link.abandon(bench.now, id);
+    bench.machine.abandon(bench.now, id);
     let cancel = bench.expect("CANCEL");
     let action = LockAction::Cancel { uid: head.head.uid };
     assert_eq!(
@@ -474,15 +490,15 @@ fn a_request_that_is_given_up_is_cancelled_and_a_late_grant_released() {
     bench.answer(cancel.head, &[LockStatus::Error as u8]);
     assert_eq!(bench.asked(), ["RELEASE"]);
     bench.status("RELEASE", LockStatus::Ok);
-    assert!(bench.event().is_none() && !bench.link.is_holding());
+    assert!(bench.event().is_none() && !bench.machine.is_holding());
 }
 
 #[test]
 fn a_request_that_is_given_up_before_it_is_sent_is_none() {
     let mut bench = Bench::new(true);
     let id = bench.ask(acquire("k", WaitLimit::Forever));
-    bench.link.abandon(bench.now, id);
-    assert!(!bench.link.wants_connection());
+    bench.machine.abandon(bench.now, id);
+    assert!(!bench.machine.wants_connection());
     bench.connect();
     bench.answer_opening();
     assert!(bench.asked().is_empty());
@@ -501,9 +517,9 @@ fn a_place_in_a_queue_becomes_a_lock_or_is_given_up() {
     bench.ask(wait.clone());
     bench.grant("WAIT");
     let hold = bench.granted();
-    bench.link.drop_hold(bench.now, hold);
+    bench.machine.drop_hold(bench.now, hold);
     bench.status("RELEASE", LockStatus::Ok);
-    bench.link.leave_queue(bench.now, key("k"), connection);
+    bench.machine.leave_queue(bench.now, key("k"), connection);
     bench.grant("WAIT");
     assert_eq!(bench.asked(), ["RELEASE"], "nobody wants it");
     bench.disconnect();
@@ -511,11 +527,11 @@ fn a_place_in_a_queue_becomes_a_lock_or_is_given_up() {
     assert!(matches!(bench.error(), LockError::NotEnqueued));
     bench.connect();
     bench.answer_opening();
-    bench.link.leave_queue(bench.now, key("k"), connection);
+    bench.machine.leave_queue(bench.now, key("k"), connection);
     bench.ask(wait);
     assert!(matches!(bench.error(), LockError::NotEnqueued));
     let id = bench.ask(enqueue());
-    bench.link.abandon(bench.now, id);
+    bench.machine.abandon(bench.now, id);
     bench.status("ENQUEUE", LockStatus::Queued);
     assert_eq!(bench.asked(), ["WAIT"], "given up");
 }
@@ -528,7 +544,7 @@ fn there_is_always_room_for_renewals() {
         bench.ask(acquire(&format!("k{number}"), WaitLimit::Forever));
     }
     assert_eq!(bench.asked().len(), BLOCKED_MAX);
-    bench.link.drop_hold(bench.now, hold);
+    bench.machine.drop_hold(bench.now, hold);
     assert_eq!(bench.asked().len(), BLOCKED_MAX + 1);
     bench.grant("ACQUIRE");
     assert_eq!(bench.asked().len(), BLOCKED_MAX + 1, "one answered, one more asked");
@@ -586,6 +602,6 @@ proptest! {
         }
         bench.receive(&answer).ok();
         bench.disconnect();
-        bench.link.close(bench.now);
+        bench.machine.shut_down(bench.now);
     }
 }

@@ -32,7 +32,7 @@ pub(super) struct SharedState {
 /// The part of it that changes.
 #[derive(Debug)]
 pub(super) struct ClientState {
-    pub(super) link: LockMachine,
+    pub(super) machine: LockMachine,
     pub(super) driver: Option<Waker>,
     askers: HashMap<CallId, CallWaiter>,
     holders: HashMap<LeaseId, watch::Sender<Option<Loss>>>,
@@ -48,7 +48,7 @@ enum CallWaiter {
 impl SharedState {
     pub(super) fn new(clock: BootClock, settings: LockLinkSettings) -> Self {
         let state = ClientState {
-            link: LockMachine::new(settings),
+            machine: LockMachine::new(settings),
             driver: None,
             askers: HashMap::new(),
             holders: HashMap::new(),
@@ -70,7 +70,7 @@ impl SharedState {
         if !self.is_own() {
             return Err(LockError::Forked);
         }
-        Ok(look(&self.lock().link, self.clock.now()))
+        Ok(look(&self.lock().machine, self.clock.now()))
     }
 
     /// Changes something; the driver and whoever is answered by that are woken.
@@ -122,7 +122,7 @@ impl ClientState {
     /// Hands on what has happened. Returns who is to be woken, once the lock is free.
     pub(super) fn deliver(&mut self, now: Time) -> Vec<Waker> {
         let mut wake = Vec::new();
-        while let Some(event) = self.link.poll_event() {
+        while let Some(event) = self.machine.poll_event() {
             match event {
                 LockEvent::Lost(hold, loss) => {
                     if let Some(holder) = self.holders.get(&hold) {
@@ -155,7 +155,7 @@ impl ClientState {
     fn give_back(&mut self, now: Time, answer: &Result<CallReply, LockError>) {
         if let Ok(CallReply::Granted(hold)) = answer {
             self.forget(*hold);
-            self.link.drop_hold(now, *hold);
+            self.machine.drop_hold(now, *hold);
         }
     }
 }
@@ -188,7 +188,7 @@ impl CallFuture {
         ask: impl FnOnce(&mut LockMachine, Time) -> Option<CallId>,
     ) -> Result<Self, LockError> {
         let id = shared.change(|state, now| {
-            let id = ask(&mut state.link, now)?;
+            let id = ask(&mut state.machine, now)?;
             state.askers.insert(id, CallWaiter::Waiting(None));
             Some(id)
         })?;
@@ -226,7 +226,7 @@ impl Drop for CallFuture {
         // In a forked child there is nothing to give up.
         let given_up = self.shared.change(|state, now| match state.askers.remove(&id) {
             Some(CallWaiter::Answered(answer)) => state.give_back(now, &answer),
-            Some(CallWaiter::Waiting(_)) | None => state.link.abandon(now, id),
+            Some(CallWaiter::Waiting(_)) | None => state.machine.abandon(now, id),
         });
         drop(given_up);
     }
