@@ -7,7 +7,7 @@ use crate::client::lock::error::{LockError, LockLinkError, Loss};
 use crate::client::lock::lease::LeaseId;
 use crate::client::lock::machine::{CallReply, LockEvent, LockLinkSettings, LockMachine};
 use crate::id::{Grant, LinkId, LockKey, OwnedLockKey, Token};
-use crate::limits::PING_INTERVAL_MS;
+use crate::limits::{CLAIM_BYTES_MAX, PING_INTERVAL_MS};
 use crate::proto::link::LinkError;
 use crate::proto::machine::MachineState;
 use crate::secret::AuthToken;
@@ -33,12 +33,12 @@ fn token(fence: u64) -> Token {
     Token::new(fence, 0xabcd)
 }
 
-/// The link, the bytes it has sent, and the clock.
+/// The machine, the bytes it has sent, and the clock.
 struct Bench {
     machine: LockMachine,
     now: Time,
     reader: MessageReader,
-    /// What the link asked and was not looked at.
+    /// Requests of the machine that the test has not taken.
     asked: Vec<Message>,
     fence: u64,
 }
@@ -59,7 +59,7 @@ impl Bench {
         }
     }
 
-    /// One that is up.
+    /// A bench whose link is up.
     fn up(resumes: bool) -> Self {
         let mut bench = Self::new(resumes);
         bench.connect();
@@ -82,7 +82,7 @@ impl Bench {
         self.welcome(hello.head, LockStatus::Ok);
         let open = self.expect("OPEN");
         self.answer(open.head, &[0]);
-        assert!(self.machine.is_up());
+        assert!(self.machine.is_up() || self.asked() == ["BYE"]);
     }
 
     fn welcome(&mut self, hello: MessageHead, status: LockStatus) {
@@ -154,7 +154,7 @@ impl Bench {
         assert!(input.is_empty());
     }
 
-    /// What the link has asked and was not answered, by name.
+    /// The operations of the requests that the test has not taken.
     fn asked(&mut self) -> Vec<&'static str> {
         self.look();
         self.asked.iter().map(|message| message.head.operation.name()).collect()
@@ -213,7 +213,7 @@ impl Bench {
 }
 
 #[test]
-fn a_link_is_probed_greeted_and_opened_before_anything_else() {
+fn link_is_probed_and_opened_before_any_request() {
     let mut bench = Bench::new(true);
     bench.ask(acquire("k", WaitLimit::Forever));
     assert!(bench.machine.wants_connection() && !bench.machine.fails_fast());
@@ -239,7 +239,7 @@ fn a_link_is_probed_greeted_and_opened_before_anything_else() {
 }
 
 #[test]
-fn with_a_token_there_is_no_probe() {
+fn auth_token_is_sent_without_probe() {
     let auth_token = Some(AuthToken::new(b"secret").unwrap());
     let mut bench = Bench::with(LockLinkSettings { auth_token, timeout_ms: 6_000, resumes: true });
     bench.ask(acquire("k", WaitLimit::Forever));
@@ -251,11 +251,11 @@ fn with_a_token_there_is_no_probe() {
     let fault = bench.receive(&out).unwrap_err();
     assert_eq!(fault, LinkError::Refused { status: LockStatus::ErrorAuth }.into());
     bench.machine.close(bench.now, &LockError::from_fault(fault));
-    assert!(matches!(bench.error(), LockError::Auth), "nobody waits for another token");
+    assert!(matches!(bench.error(), LockError::Auth), "waiting does not change the token");
 }
 
 #[test]
-fn a_server_of_patch_level_0_sees_no_hello() {
+fn server_of_patch_level_0_gets_no_hello() {
     let mut bench = Bench::new(true);
     bench.connect();
     let mut head = bench.expect("HAVE").head.response();
@@ -269,7 +269,7 @@ fn a_server_of_patch_level_0_sees_no_hello() {
 }
 
 #[test]
-fn a_lock_is_granted_renewed_and_released() {
+fn lock_is_granted_renewed_and_released() {
     let mut bench = Bench::up(true);
     let hold = bench.hold("k");
     assert!(bench.is_valid(hold));
@@ -292,7 +292,7 @@ fn a_lock_is_granted_renewed_and_released() {
 }
 
 #[test]
-fn what_is_not_renewed_in_time_is_lost_before_its_end() {
+fn unrenewed_lease_is_lost_before_its_end() {
     let mut bench = Bench::up(true);
     let hold = bench.hold("k");
     bench.pass_ms(5_000);
@@ -307,11 +307,11 @@ fn what_is_not_renewed_in_time_is_lost_before_its_end() {
     bench.renew();
     assert!(!bench.is_valid(hold), "late");
     bench.machine.drop_hold(bench.now, hold);
-    assert_eq!(bench.asked(), ["RELEASE"], "the server may still think that it is held");
+    assert_eq!(bench.asked(), ["RELEASE"], "the lock may still be held at the server");
 }
 
 #[test]
-fn the_server_s_word_is_heard_at_once() {
+fn refused_renewal_is_a_loss_at_once() {
     let mut bench = Bench::up(true);
     let hold = bench.hold("k");
     bench.pass_ms(3_333);
@@ -323,7 +323,7 @@ fn the_server_s_word_is_heard_at_once() {
 }
 
 #[test]
-fn an_old_grant_is_renewed_before_anybody_is_told() {
+fn old_grant_is_renewed_before_it_is_reported() {
     let mut bench = Bench::up(true);
     bench.ask(acquire("k", WaitLimit::Forever));
     bench.pass_ms(4_000);
@@ -338,7 +338,7 @@ fn an_old_grant_is_renewed_before_anybody_is_told() {
 }
 
 #[test]
-fn an_old_grant_that_has_passed_is_asked_for_again() {
+fn expired_old_grant_is_acquired_again() {
     let mut bench = Bench::up(true);
     bench.ask(acquire("k", WaitLimit::Forever));
     bench.pass_ms(4_000);
@@ -350,7 +350,7 @@ fn an_old_grant_that_has_passed_is_asked_for_again() {
 }
 
 #[test]
-fn claims_bring_holds_over_a_broken_connection() {
+fn claims_keep_leases_over_a_lost_connection() {
     let mut bench = Bench::up(true);
     let (kept, lost) = (bench.hold("kept"), bench.hold("lost"));
     bench.disconnect();
@@ -377,7 +377,108 @@ fn claims_bring_holds_over_a_broken_connection() {
 }
 
 #[test]
-fn nothing_but_hello_is_sent_before_it_is_answered() {
+fn claims_are_split_into_bounded_messages() {
+    let mut bench = Bench::up(true);
+    let holds: Vec<_> = (0..300).map(|number| bench.hold(&format!("{number:0256}"))).collect();
+    bench.disconnect();
+    bench.connect();
+    let probe = bench.expect("HAVE").head;
+    bench.answer(probe, &[1]);
+    bench.machine.release(bench.now, holds[0]);
+    assert!(matches!(bench.error(), LockError::Disconnected(_)), "OPEN releases it");
+    let hello = bench.expect("HELLO").head;
+    bench.welcome(hello, LockStatus::Ok);
+    assert_eq!(bench.asked(), ["CLAIM", "CLAIM", "OPEN"]);
+    bench.machine.release(bench.now, holds[1]);
+    assert!(bench.event().is_none(), "it is claimed, so it has to be released");
+    let mut count = 0;
+    for _ in 0..2 {
+        let claim = bench.expect("CLAIM");
+        assert!(claim.data.len() <= CLAIM_BYTES_MAX);
+        let claims = Claim::parse_all(&claim.data).count();
+        bench.answer(claim.head, &vec![0; claims]);
+        count += claims;
+    }
+    assert_eq!(count, 299);
+    assert!(!bench.machine.is_up() && bench.asked() == ["OPEN"]);
+    bench.status("OPEN", LockStatus::Ok);
+    bench.status("RELEASE", LockStatus::Ok);
+    assert!(matches!(bench.event(), Some(LockEvent::Answered(_, Ok(CallReply::Done)))));
+    assert!(holds[2..].iter().all(|hold| bench.is_valid(*hold)));
+}
+
+#[test]
+fn answer_to_other_claims_than_were_made_closes_the_link() {
+    let mut bench = Bench::up(true);
+    bench.hold("k");
+    bench.disconnect();
+    bench.connect();
+    let probe = bench.expect("HAVE").head;
+    bench.answer(probe, &[1]);
+    let hello = bench.expect("HELLO").head;
+    bench.welcome(hello, LockStatus::Ok);
+    let mut out = Vec::new();
+    write_message(&mut out, bench.expect("CLAIM").head.response(), &[0, 0]);
+    let problem = "an answer to other claims than were made";
+    assert_eq!(bench.receive(&out), Err(LinkError::Handshake { problem }.into()));
+}
+
+#[test]
+fn server_without_locks_is_refused() {
+    let mut bench = Bench::new(true);
+    bench.ask(acquire("k", WaitLimit::Now));
+    bench.connect();
+    let probe = bench.expect("HAVE").head;
+    bench.answer(probe, &[1]);
+    let hello = bench.expect("HELLO").head;
+    let mut out = Vec::new();
+    Welcome { status: LockStatus::ErrorUnsupported, grace_ms: 0, remembered: 0 }.write(hello, &mut out);
+    let reason = bench.receive(&out).unwrap_err();
+    assert_eq!(reason, LinkError::Refused { status: LockStatus::ErrorUnsupported }.into());
+    bench.machine.close(bench.now, &LockError::from_fault(reason));
+    assert!(matches!(bench.error(), LockError::Unsupported));
+}
+
+#[test]
+fn uid_of_answered_call_is_not_reused_at_once() {
+    let mut bench = Bench::up(true);
+    bench.ask(acquire("a", WaitLimit::Now));
+    let first = bench.expect("ACQUIRE").head;
+    bench.answer(first, &[LockStatus::Timeout as u8]);
+    bench.event();
+    bench.ask(acquire("b", WaitLimit::Now));
+    let second = bench.expect("ACQUIRE").head;
+    assert_ne!(first.uid, second.uid);
+    let mut out = Vec::new();
+    write_message(&mut out, first.response(), &[LockStatus::Timeout as u8]);
+    assert_eq!(bench.receive(&out), Err(LinkError::Unasked.into()), "a second answer to the first call");
+}
+
+#[test]
+fn shutdown_while_opening_sends_bye_behind_open() {
+    let mut bench = Bench::new(true);
+    bench.connect();
+    bench.machine.shut_down(bench.now);
+    assert!(!bench.machine.is_closed() && bench.asked() == ["HAVE"], "HELLO comes first");
+    bench.answer_opening();
+    bench.status("BYE", LockStatus::Ok);
+    assert!(bench.machine.is_closed());
+    let mut bench = Bench::new(true);
+    bench.connect();
+    let probe = bench.expect("HAVE").head;
+    bench.answer(probe, &[1]);
+    let hello = bench.expect("HELLO").head;
+    bench.welcome(hello, LockStatus::Ok);
+    bench.machine.shut_down(bench.now);
+    assert_eq!(bench.asked(), ["OPEN", "BYE"]);
+    bench.status("OPEN", LockStatus::Ok);
+    assert!(!bench.machine.is_closed());
+    bench.status("BYE", LockStatus::Ok);
+    assert!(bench.machine.is_closed());
+}
+
+#[test]
+fn hello_is_sent_alone_until_answered() {
     for auth_token in [None, Some(AuthToken::new(b"secret").unwrap())] {
         let is_probed = auth_token.is_none();
         let mut bench = Bench::with(LockLinkSettings { auth_token, timeout_ms: 6_000, resumes: true });
@@ -412,7 +513,7 @@ fn nothing_but_hello_is_sent_before_it_is_answered() {
 }
 
 #[test]
-fn over_an_agent_a_broken_connection_is_a_loss() {
+fn lost_connection_to_agent_loses_its_locks() {
     let mut bench = Bench::up(false);
     let hold = bench.hold("k");
     bench.disconnect();
@@ -424,7 +525,7 @@ fn over_an_agent_a_broken_connection_is_a_loss() {
 }
 
 #[test]
-fn an_agent_without_a_server_is_asked_again() {
+fn calls_to_agent_without_server_are_repeated() {
     let mut bench = Bench::up(false);
     let hold = bench.hold("k");
     bench.pass_ms(3_333);
@@ -443,7 +544,7 @@ fn an_agent_without_a_server_is_asked_again() {
 }
 
 #[test]
-fn the_patient_ask_again_and_the_others_are_told() {
+fn link_loss_resends_retrying_calls_and_fails_others() {
     let mut bench = Bench::up(true);
     bench.ask(acquire("patient", WaitLimit::Forever));
     bench.ask(acquire("hasty", WaitLimit::Now));
@@ -463,7 +564,7 @@ fn the_patient_ask_again_and_the_others_are_told() {
 }
 
 #[test]
-fn the_time_to_wait_runs_without_a_connection() {
+fn wait_timeout_runs_without_connection() {
     let mut bench = Bench::new(true);
     bench.ask(acquire("k", WaitLimit::Time(bench.now.after_ms(500))));
     bench.disconnect();
@@ -474,7 +575,7 @@ fn the_time_to_wait_runs_without_a_connection() {
 }
 
 #[test]
-fn a_request_that_is_given_up_is_cancelled_and_a_late_grant_released() {
+fn abandoned_call_is_cancelled_and_its_late_grant_released() {
     let mut bench = Bench::up(true);
     let id = bench.ask(acquire("k", WaitLimit::Forever));
     let head = bench.expect("ACQUIRE");
@@ -494,7 +595,7 @@ fn a_request_that_is_given_up_is_cancelled_and_a_late_grant_released() {
 }
 
 #[test]
-fn a_request_that_is_given_up_before_it_is_sent_is_none() {
+fn call_abandoned_before_sending_is_never_sent() {
     let mut bench = Bench::new(true);
     let id = bench.ask(acquire("k", WaitLimit::Forever));
     bench.machine.abandon(bench.now, id);
@@ -505,7 +606,7 @@ fn a_request_that_is_given_up_before_it_is_sent_is_none() {
 }
 
 #[test]
-fn a_place_in_a_queue_becomes_a_lock_or_is_given_up() {
+fn queue_position_becomes_a_lock_or_is_given_up() {
     let mut bench = Bench::up(true);
     let enqueue = || LockCall::Enqueue { key: key("k"), limit: 1, lease_ms: 0 };
     bench.ask(enqueue());
@@ -521,7 +622,7 @@ fn a_place_in_a_queue_becomes_a_lock_or_is_given_up() {
     bench.status("RELEASE", LockStatus::Ok);
     bench.machine.leave_queue(bench.now, key("k"), connection);
     bench.grant("WAIT");
-    assert_eq!(bench.asked(), ["RELEASE"], "nobody wants it");
+    assert_eq!(bench.asked(), ["RELEASE"], "the application does not wait for it");
     bench.disconnect();
     bench.ask(wait.clone());
     assert!(matches!(bench.error(), LockError::NotEnqueued));
@@ -537,7 +638,7 @@ fn a_place_in_a_queue_becomes_a_lock_or_is_given_up() {
 }
 
 #[test]
-fn there_is_always_room_for_renewals() {
+fn blocked_calls_leave_capacity_for_renewals() {
     let mut bench = Bench::up(false);
     let hold = bench.hold("held");
     for number in 0..BLOCKED_MAX + 5 {
@@ -551,9 +652,9 @@ fn there_is_always_room_for_renewals() {
 }
 
 proptest! {
-    /// However the bytes of the peer are cut, the same happens.
+    /// The events do not depend on how the input is cut.
     #[test]
-    fn cuts_change_nothing(cuts in proptest::collection::vec(1_usize..40, 1..40)) {
+    fn input_cut_anywhere_gives_the_same_events(cuts in proptest::collection::vec(1_usize..40, 1..40)) {
         let mut bench = Bench::up(true);
         bench.ask(acquire("a", WaitLimit::Forever));
         bench.ask(acquire("b", WaitLimit::Now));
@@ -580,14 +681,14 @@ proptest! {
         prop_assert!(matches!(bench.event(), Some(LockEvent::Answered(_, Ok(CallReply::TimedOut)))));
     }
 
-    /// Nothing that a peer sends makes the link panic.
+    /// No input from a peer makes the machine panic.
     #[test]
-    fn no_bytes_panic(
+    fn arbitrary_input_never_panics(
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
         flips in proptest::collection::vec((0_usize..60, any::<u8>()), 0..4),
     ) {
         let mut bench = Bench::up(true);
-        // An error is as good as none here.
+        // Both results are fine here.
         bench.receive(&bytes).ok();
         let mut bench = Bench::up(true);
         bench.ask(acquire("a", WaitLimit::Forever));

@@ -3,7 +3,7 @@
 use super::*;
 
 #[test]
-fn an_idle_link_is_pinged_and_a_silent_one_broken() {
+fn idle_link_is_pinged_and_silent_link_closed() {
     let mut bench = Bench::up(true);
     assert_eq!(bench.machine.deadline(), Some(Time::from_ms(1_000 + PING_INTERVAL_MS)));
     bench.pass_ms(PING_INTERVAL_MS);
@@ -18,7 +18,7 @@ fn an_idle_link_is_pinged_and_a_silent_one_broken() {
 }
 
 #[test]
-fn a_blocked_request_is_no_silence() {
+fn blocked_call_is_no_silence() {
     let mut bench = Bench::up(true);
     bench.ask(acquire("k", WaitLimit::Forever));
     for _ in 0..10 {
@@ -30,7 +30,7 @@ fn a_blocked_request_is_no_silence() {
 }
 
 #[test]
-fn an_answer_that_does_not_come_is_missed() {
+fn call_without_answer_fails_after_its_timeout() {
     let mut bench = Bench::up(true);
     bench.ask(acquire("k", WaitLimit::Now));
     bench.pass_ms(5_000);
@@ -43,7 +43,7 @@ fn an_answer_that_does_not_come_is_missed() {
 }
 
 #[test]
-fn the_peer_is_answered_and_obeyed() {
+fn ping_is_answered_and_goaway_closes_the_link() {
     let mut bench = Bench::up(true);
     let mut out = Vec::new();
     Ping { uid: 99 }.write_request(&mut out);
@@ -58,7 +58,7 @@ fn the_peer_is_answered_and_obeyed() {
 }
 
 #[test]
-fn what_was_not_asked_is_a_fault() {
+fn unasked_answer_closes_the_link() {
     let mut bench = Bench::up(true);
     let mut out = Vec::new();
     Ping { uid: 99 }.write_response(&mut out);
@@ -72,7 +72,7 @@ fn what_was_not_asked_is_a_fault() {
 }
 
 #[test]
-fn closing_tells_everybody_and_says_bye() {
+fn shutdown_fails_calls_loses_locks_and_sends_bye() {
     let mut bench = Bench::up(true);
     let hold = bench.hold("k");
     bench.ask(acquire("other", WaitLimit::Forever));
@@ -87,7 +87,7 @@ fn closing_tells_everybody_and_says_bye() {
 }
 
 #[test]
-fn each_status_has_its_error() {
+fn error_status_maps_to_its_error() {
     for (status, text) in [
         (LockStatus::ErrorMaxLocks, "MaxLocks"),
         (LockStatus::ErrorMaxWaiters, "MaxWaiters"),
