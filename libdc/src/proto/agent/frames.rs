@@ -8,9 +8,8 @@
 use crate::id::SessionId;
 use crate::proto::agent::local::{LocalConnection, LocalId};
 use crate::proto::agent::multiplexer::MultiplexerSettings;
-use crate::proto::agent::pending_locks::RequestForm;
-use crate::proto::link::Link;
-use crate::proto::pending::{AgentOrigin, PendingRequest};
+use crate::proto::agent::origin::{AgentLink, AgentOrigin, RequestForm};
+use crate::proto::pending::PendingRequest;
 use crate::time::Time;
 use crate::wire::frame::{DecodeError, LinkOperation, LockOperation, Operation, SessionOperation};
 use crate::wire::link::{Claim, Hello, Welcome};
@@ -24,7 +23,7 @@ pub(crate) fn take_frames(
     id: LocalId,
     local: &mut LocalConnection,
     input: &mut &[u8],
-    link: &mut Link,
+    link: &mut AgentLink,
     settings: &MultiplexerSettings,
     took: &mut bool,
 ) -> Result<(), DecodeError> {
@@ -56,7 +55,7 @@ fn take_request(
     id: LocalId,
     local: &mut LocalConnection,
     request: MessageRef<'_>,
-    link: &mut Link,
+    link: &mut AgentLink,
     settings: &MultiplexerSettings,
 ) -> Result<(), DecodeError> {
     let refused = match request.head.operation {
@@ -70,9 +69,10 @@ fn take_request(
     } else if let Some(status) = refused {
         local.answer(now, request.head, &[status as u8]);
     } else {
-        let asker = AgentOrigin::Local { id, uid: request.head.uid };
+        let origin = AgentOrigin::Session { id, uid: request.head.uid };
         let deadline = (settings.timeout_ms > 0).then(|| now.after_ms(settings.timeout_ms));
-        link.send(now, PendingRequest::prompt(asker, request.head.operation), request.data, deadline);
+        let pending = PendingRequest::prompt(Some(origin), request.head.operation);
+        link.send(now, pending, request.data, deadline);
         local.in_flight += 1;
     }
     Ok(())
@@ -84,7 +84,7 @@ fn take_lock(
     local: &mut LocalConnection,
     operation: LockOperation,
     request: MessageRef<'_>,
-    link: &mut Link,
+    link: &mut AgentLink,
 ) -> Result<(), DecodeError> {
     let form = RequestForm::Frame { uid: request.head.uid };
     match LockRequest::parse(operation, request.data)? {
@@ -101,7 +101,7 @@ fn take_link(
     local: &mut LocalConnection,
     operation: LinkOperation,
     request: MessageRef<'_>,
-    link: &mut Link,
+    link: &mut AgentLink,
 ) -> Result<(), DecodeError> {
     const OK: &[u8] = &[LockStatus::Ok as u8];
     match operation {

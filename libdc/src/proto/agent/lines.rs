@@ -4,8 +4,7 @@
 //! request that is not whole in time, `error` is the last answer. Every answer is given in its turn.
 
 use crate::proto::agent::local::{LocalCloseReason, LocalConnection, LocalId};
-use crate::proto::agent::pending_locks::RequestForm;
-use crate::proto::link::Link;
+use crate::proto::agent::origin::{AgentLink, RequestForm};
 use crate::time::Time;
 use crate::wire::line::{LineRequest, RequestLines};
 use crate::wire::lock::{LockAnswer, LockStatus};
@@ -16,7 +15,7 @@ pub(crate) fn take_lines(
     id: LocalId,
     local: &mut LocalConnection,
     input: &mut &[u8],
-    link: &mut Link,
+    link: &mut AgentLink,
 ) -> bool {
     let mut took = false;
     loop {
@@ -45,7 +44,7 @@ fn take_request(
     id: LocalId,
     local: &mut LocalConnection,
     lines: &RequestLines<'_>,
-    link: &mut Link,
+    link: &mut AgentLink,
 ) {
     let status = match LineRequest::parse(lines) {
         Some(LineRequest::Lock(action)) => {

@@ -6,10 +6,9 @@
 
 use crate::limits::{LOCAL_BLOCKED_MAX, LOCAL_HELD_BACK_BYTES_MAX, LOCAL_IN_FLIGHT_MAX};
 use crate::proto::agent::local::{LocalConnection, LocalId};
-use crate::proto::agent::pending_locks::{PendingLockRequest, RequestForm};
-use crate::proto::link::Link;
+use crate::proto::agent::origin::{AgentLink, AgentOrigin, PendingLockRequest, RequestForm};
 use crate::proto::outbox::Outbox;
-use crate::proto::pending::{AgentOrigin, PendingRequest};
+use crate::proto::pending::PendingRequest;
 use crate::time::Time;
 use crate::wire::frame::{LockOperation, MessageHead, Operation};
 use crate::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
@@ -75,7 +74,7 @@ impl LocalConnection {
         &mut self,
         now: Time,
         id: LocalId,
-        link: &mut Link,
+        link: &mut AgentLink,
         form: RequestForm,
         action: LockAction<'_>,
     ) {
@@ -88,7 +87,7 @@ impl LocalConnection {
         &mut self,
         now: Time,
         id: LocalId,
-        link: &mut Link,
+        link: &mut AgentLink,
         form: RequestForm,
         action: LockAction<'_>,
     ) -> Result<(), LockStatus> {
@@ -107,9 +106,8 @@ impl LocalConnection {
         }
         let owner = self.locks.owner;
         let operation = Operation::Lock(action.operation());
-        let uid = link.enter(now, PendingRequest { asker: AgentOrigin::Lock, operation, may_block }, None);
-        let request = PendingLockRequest::new(id, owner, form, &action, &link.holdings);
-        link.lock_flight.insert(uid, request);
+        let origin = AgentOrigin::Lock(PendingLockRequest::new(id, owner, form, &action, &link.held));
+        let uid = link.enter(now, PendingRequest { payload: Some(origin), operation, may_block }, None);
         link.owner_sent(owner);
         LockRequest { owner, action }.write(uid, link.outbox.buffer());
         if may_block {
@@ -170,10 +168,10 @@ impl LocalConnection {
     }
 
     /// The peer asks nothing more, and may have left: it gives its place in the queues up.
-    pub(crate) fn cancel_blocked(&self, now: Time, link: &mut Link) {
+    pub(crate) fn cancel_blocked(&self, now: Time, link: &mut AgentLink) {
         let operation = Operation::Lock(LockOperation::Cancel);
         for blocked in &self.locks.blocked {
-            let uid = link.enter(now, PendingRequest::prompt(AgentOrigin::Agent, operation), None);
+            let uid = link.enter(now, PendingRequest::prompt(None, operation), None);
             let action = LockAction::Cancel { uid: blocked.sent };
             LockRequest { owner: self.locks.owner, action }.write(uid, link.outbox.buffer());
         }

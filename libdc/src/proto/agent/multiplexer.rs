@@ -16,16 +16,19 @@
 //! Everything is bounded: requests under way for each connection and in all, answers not yet read, bytes
 //! not yet written to the server. Whoever is at a bound is not read until there is room again.
 
+use crate::id::LinkId;
+use crate::proto::agent::held::HeldLocks;
 use crate::proto::agent::local::{LocalCloseReason, LocalConnection, LocalId};
 use crate::proto::agent::local_table::LocalTable;
+use crate::proto::agent::origin::{AgentLink, AgentOrigin, PendingLockRequest};
 use crate::proto::agent::protocol::handle_requests;
 use crate::proto::handshake::LinkIdentity;
+use crate::proto::link::state::LinkSettings;
 use crate::proto::link::{Link, LinkError, LinkState};
-use crate::proto::pending::{AgentOrigin, PendingRequest};
 use crate::time::Time;
-use crate::wire::frame::{Direction, MessageHead, Operation};
+use crate::wire::frame::{MessageHead, Operation};
 use crate::wire::lock::{LockAnswer, LockStatus};
-use crate::wire::message::{MessageReader, MessageRef};
+use crate::wire::message::MessageRef;
 use std::collections::VecDeque;
 
 /// What an operator chooses of the multiplexer's behaviour. Times are in milliseconds; 0 is never.
@@ -42,7 +45,8 @@ pub struct MultiplexerSettings {
 pub struct Multiplexer {
     settings: MultiplexerSettings,
     locals: LocalTable,
-    link: Link,
+    link: AgentLink,
+    link_id: LinkId,
     /// Connections that stalled because the link had no room.
     waiting_for_link: VecDeque<LocalId>,
 }
@@ -51,10 +55,13 @@ impl Multiplexer {
     /// A multiplexer without connections.
     #[must_use]
     pub fn new(settings: MultiplexerSettings, introduction: LinkIdentity) -> Self {
+        let LinkIdentity { link_id, auth_token } = introduction;
+        let link = LinkSettings { timeout_ms: settings.timeout_ms, auth_token, needs_locks: false };
         Self {
             settings,
             locals: LocalTable::default(),
-            link: Link::new(settings.timeout_ms, introduction),
+            link: Link::new(link, HeldLocks::default()),
+            link_id,
             waiting_for_link: VecDeque::new(),
         }
     }
@@ -198,13 +205,13 @@ impl Multiplexer {
 
     /// The link is connected. `probe_id` may be asked for to learn who the server is: 32 random bytes.
     pub fn link_connected(&mut self, now: Time, probe_id: &[u8; 32]) {
-        self.link.connect(now, probe_id);
+        self.link.connect(now, self.link_id, probe_id);
     }
 
     /// The link is gone, or given up. Every request under way is answered DISCONNECTED.
     pub fn link_lost(&mut self, now: Time) {
-        for (uid, request) in self.link.close() {
-            self.answer_disconnected(now, uid, request);
+        for (uid, operation, origin) in self.link.close() {
+            self.answer_disconnected(now, uid, operation, origin);
         }
         self.wake_stalled();
     }
@@ -218,7 +225,7 @@ impl Multiplexer {
     /// Requests that have not been answered.
     #[must_use]
     pub const fn in_flight(&self) -> usize {
-        self.link.flight.len()
+        self.link.in_flight()
     }
 
     /// Takes bytes from the server.
@@ -226,25 +233,10 @@ impl Multiplexer {
     /// # Errors
     /// The [`LinkError`] for which the link must be closed ([`link_lost`](Self::link_lost)).
     pub fn handle_link(&mut self, now: Time, bytes: &[u8]) -> Result<(), LinkError> {
-        let mut reader = std::mem::take(&mut self.link.reader);
-        let mut unread = std::mem::take(&mut self.link.unread);
-        let result = if unread.is_empty() {
-            let mut input = bytes;
-            let result = self.handle_answers(now, &mut reader, &mut input);
-            unread.extend_from_slice(input);
-            result
-        } else {
-            unread.extend_from_slice(bytes);
-            let mut input = unread.as_slice();
-            let result = self.handle_answers(now, &mut reader, &mut input);
-            let used = unread.len() - input.len();
-            unread.drain(..used);
-            result
-        };
-        reader.reclaim();
-        self.link.reader = reader;
-        self.link.unread = unread;
-        self.link.handle_message(now);
+        let mut input = std::mem::take(&mut self.link.input);
+        let result = input.read(bytes, |message| self.handle_message(now, &message));
+        self.link.input = input;
+        self.link.received(now);
         self.wake_stalled();
         result
     }
@@ -279,87 +271,70 @@ impl Multiplexer {
     /// # Errors
     /// [`LinkError::Silent`]: the link must be closed ([`link_lost`](Self::link_lost)).
     pub fn handle_timeout(&mut self, now: Time) -> Result<(), LinkError> {
-        while let Some(request) = self.link.flight.expire(now) {
-            // It keeps its uid, which is not looked at: only requests about sessions expire.
-            self.answer_disconnected(now, 0, request);
+        while let Some((uid, operation, origin)) = self.link.expire(now) {
+            self.answer_disconnected(now, uid, operation, origin);
         }
+        self.link.held.purge(now);
         self.link.check(now)
     }
 
-    fn handle_answers(
+    fn handle_message(&mut self, now: Time, message: &MessageRef<'_>) -> Result<(), LinkError> {
+        match self.link.receive(now, message)? {
+            Some(AgentOrigin::Session { id, uid }) => {
+                if let Some(local) = self.locals.at_mut(id) {
+                    local.answer(now, MessageHead { uid, ..message.head }, message.data);
+                    self.complete(id);
+                }
+                Ok(())
+            }
+            Some(AgentOrigin::Lock(request)) => self.answer_lock(now, message, request),
+            None => Ok(()),
+        }
+    }
+
+    /// A lock request is answered.
+    fn answer_lock(
         &mut self,
         now: Time,
-        reader: &mut MessageReader,
-        input: &mut &[u8],
+        message: &MessageRef<'_>,
+        request: PendingLockRequest,
     ) -> Result<(), LinkError> {
-        while let Some(answer) = reader.next(input)? {
-            if answer.head.direction == Direction::Request {
-                self.link.handle_request(now, answer.head)?;
-                continue;
-            }
-            let request = self.link.flight.remove(answer.head.uid).ok_or(LinkError::Unasked)?;
-            if request.operation != answer.head.operation {
-                return Err(LinkError::OtherOperation);
-            }
-            match request.asker {
-                AgentOrigin::Local { id, uid } => {
-                    if let Some(local) = self.locals.at_mut(id) {
-                        local.answer(now, MessageHead { uid, ..answer.head }, answer.data);
-                        self.complete(id);
-                    }
-                }
-                AgentOrigin::Lock => self.answer_lock(now, &answer)?,
-                AgentOrigin::Agent => self.link.handle_own_answer(now, &answer)?,
-                AgentOrigin::Nobody => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The server answered a request about a lock.
-    fn answer_lock(&mut self, now: Time, message: &MessageRef<'_>) -> Result<(), LinkError> {
-        let uid = message.head.uid;
-        let (Operation::Lock(operation), Some(request)) =
-            (message.head.operation, self.link.lock_flight.remove(uid))
-        else {
-            return Err(LinkError::Unasked);
-        };
+        let Operation::Lock(operation) = message.head.operation else { return Err(LinkError::Unasked) };
         let answer = LockAnswer::parse(operation, message.data)?;
-        let mut is_there = false;
+        let mut owner_exists = false;
         if let Some(local) = self.locals.at_mut(request.id) {
-            is_there = local.locks.owner == request.owner;
-            local.lock_answered(now, uid, request.form, operation, &answer);
+            owner_exists = local.locks.owner == request.owner;
+            local.lock_answered(now, message.head.uid, request.form, operation, &answer);
             self.locals.mark_ready(request.id);
         }
-        request.apply_answer(now, &answer, is_there, &mut self.link.holdings);
+        request.apply_answer(now, &answer, owner_exists, &mut self.link.held);
         Ok(())
     }
 
-    /// Nobody will answer this request but us. `uid` is that on the link.
-    fn answer_disconnected(&mut self, now: Time, uid: u32, request: PendingRequest) {
-        match (request.asker, request.operation) {
-            (AgentOrigin::Local { id, uid }, operation) => {
+    /// Answers a request that the server will not answer. `uid` is that on the link.
+    fn answer_disconnected(&mut self, now: Time, uid: u32, operation: Operation, origin: AgentOrigin) {
+        match (origin, operation) {
+            (AgentOrigin::Session { id, uid }, operation) => {
                 if let Some(local) = self.locals.at_mut(id) {
                     local.answer_disconnected(now, MessageHead::request(uid, operation));
                     self.complete(id);
                 }
             }
-            (AgentOrigin::Lock, Operation::Lock(operation)) => {
-                let Some(request) = self.link.lock_flight.remove(uid) else { return };
-                request.give_up(&mut self.link.holdings);
+            (AgentOrigin::Lock(request), Operation::Lock(operation)) => {
+                request.give_up(&mut self.link.held);
                 if let Some(local) = self.locals.at_mut(request.id) {
                     let answer = LockAnswer::Status(LockStatus::ErrorDisconnected);
                     local.lock_answered(now, uid, request.form, operation, &answer);
                     self.locals.mark_ready(request.id);
                 }
             }
-            _ => {}
+            (AgentOrigin::Lock(_), _) => {}
         }
     }
 
     /// Until when a connection holds locks; looked up only if it matters.
     fn held_until(&self, local: &LocalConnection) -> Option<Time> {
-        if self.settings.idle_ms == 0 { None } else { self.link.holdings.held_until(local.locks.owner) }
+        if self.settings.idle_ms == 0 { None } else { self.link.held.held_until(local.locks.owner) }
     }
 
     /// A request of this connection has its answer.

@@ -4,7 +4,7 @@ use crate::proto::agent::frames::take_frames;
 use crate::proto::agent::lines::take_lines;
 use crate::proto::agent::local::{LocalCloseReason, LocalConnection, LocalId};
 use crate::proto::agent::multiplexer::MultiplexerSettings;
-use crate::proto::link::Link;
+use crate::proto::agent::origin::AgentLink;
 use crate::time::Time;
 use crate::wire::detect::Protocol;
 
@@ -34,7 +34,7 @@ pub(crate) fn handle_requests(
     id: LocalId,
     local: &mut LocalConnection,
     input: &mut &[u8],
-    link: &mut Link,
+    link: &mut AgentLink,
     settings: &MultiplexerSettings,
     took: &mut bool,
 ) -> Result<(), LocalCloseReason> {
