@@ -8,4 +8,5 @@ pub mod link;
 pub mod observe;
 pub mod outbox;
 pub mod pending;
+pub mod reconnect;
 pub mod server;
