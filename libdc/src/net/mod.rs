@@ -26,8 +26,6 @@ pub mod server;
 #[cfg(feature = "tokio")]
 pub mod socket;
 #[cfg(feature = "tokio")]
-mod switchboard;
-#[cfg(feature = "tokio")]
 mod timer;
 #[cfg(feature = "tokio")]
 pub mod tls;
