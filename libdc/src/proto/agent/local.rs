@@ -238,7 +238,7 @@ impl LocalConnection {
         if is_due(self.write_end()) {
             self.phase = LocalPhase::Closed(LocalCloseReason::WriteTimeout);
         }
-        if self.phase != LocalPhase::Open {
+        if self.is_closing() || !matches!(self.state(), MachineState::Open { .. }) {
             return;
         }
         let drain = cx.draining_since.and_then(|since| self.drain_end(since));
