@@ -4,30 +4,25 @@
 //! thread it is never contended. All decisions are those of the multiplexer and the [`ReconnectPolicy`].
 
 mod attempt;
+mod core;
 mod link;
-mod locals;
+mod local;
 
-use self::locals::AgentCore;
-use crate::id::{ConnectionId, LinkId};
+use self::core::AgentCore;
+use crate::id::LinkId;
 use crate::net::address::Address;
 use crate::net::clock::DriverClock;
-use crate::net::limiter::ConnectionPermit;
-use crate::net::socket::Socket;
-use crate::net::timer::Timer;
 use crate::net::tls::client::ClientTls;
-use crate::proto::agent::local::{LocalCloseReason, LocalId};
 use crate::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
 use crate::proto::handshake::LinkIdentity;
 use crate::proto::link::LinkState;
 use crate::proto::reconnect::{ReconnectPolicy, ReconnectSettings};
 use crate::secret::AuthToken;
-use std::future::poll_fn;
 use std::io;
-use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::atomic::AtomicU64;
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 use tokio::sync::{Notify, watch};
-use tracing::{debug, warn};
 
 /// Options of the agent.
 #[derive(Clone, Copy, Debug)]
@@ -112,18 +107,6 @@ impl AgentDriver {
         self.attempted.notified().await;
     }
 
-    /// Serves a local connection until it ends.
-    pub async fn serve_local(self: Arc<Self>, socket: Socket, permit: ConnectionPermit) {
-        let number = ConnectionId::new(self.connections.fetch_add(1, Ordering::Relaxed) + 1);
-        debug!(connection = %number, "connected");
-        let id = self.lock().open_local(self.clock.now(), socket);
-        let connection = OpenLocal { agent: &self, id };
-        let mut timer = Timer::default();
-        let end = poll_fn(|cx| self.lock().poll_local(cx, &self.clock, id, &mut timer)).await;
-        self.log_end(number, id, &end);
-        drop((connection, permit));
-    }
-
     /// The agent ends: asks the server to release everything that is held, and waits until it has done so, or the link
     /// is lost. No further attempt is made to reach the server. For one caller. Cancel-safe.
     pub async fn shut_down(&self) {
@@ -147,32 +130,8 @@ impl AgentDriver {
         self.left.notify_one();
     }
 
-    fn log_end(&self, connection: ConnectionId, id: LocalId, end: &io::Result<LocalCloseReason>) {
-        match end {
-            Ok(LocalCloseReason::Idle) => debug!(%connection, "closed: idle"),
-            // The peer's name costs a system call, which only a violation is worth.
-            Ok(reason) if reason.is_violation() => {
-                warn!(%connection, peer = self.lock().peer(id), "closed: {reason}");
-            }
-            Ok(_) => debug!(%connection, "closed"),
-            Err(error) => debug!(%connection, %error, "lost"),
-        }
-    }
-
     fn lock(&self) -> MutexGuard<'_, AgentCore> {
         // A task that panicked in its turn left its own connection half served at worst.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-/// A local connection that is open; closed when dropped, also when its task is cancelled.
-struct OpenLocal<'a> {
-    agent: &'a AgentDriver,
-    id: LocalId,
-}
-
-impl Drop for OpenLocal<'_> {
-    fn drop(&mut self) {
-        self.agent.lock().close_local(self.agent.clock.now(), self.id);
     }
 }

@@ -7,6 +7,8 @@ mod attempts;
 mod link;
 mod local;
 mod monitor;
+mod observed;
+mod reconnect;
 
 use self::attempts::AttemptMonitor;
 use self::link::SimLinkSocket;
@@ -19,12 +21,10 @@ use super::trace::TraceEvent;
 use super::violation::{Remnant, Violation};
 use libdc::id::LinkId;
 use libdc::limits::DRAIN_GRACE_MS;
-use libdc::proto::agent::local::LocalCloseReason;
 use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
 use libdc::proto::handshake::LinkIdentity;
 use libdc::proto::link::LinkState;
-use libdc::proto::reconnect::{LinkLoss, ReconnectPolicy, ReconnectSettings};
-use libdc::time::Time;
+use libdc::proto::reconnect::{ReconnectPolicy, ReconnectSettings};
 
 /// How long a process that ends waits for its connections, and then for the server.
 const SHUTDOWN_MS: u64 = DRAIN_GRACE_MS + 1_000;
@@ -217,70 +217,6 @@ impl SimAgent {
     pub(crate) fn start(&mut self, net: &mut Network) {
         self.phase = AgentPhase::Running;
         net.agenda.after_ms(0, SimEvent::Attempt(self.number, self.generation));
-    }
-
-    // ---- reconnecting
-
-    /// An attempt to connect begins.
-    pub(crate) fn note_attempt(&mut self, net: &mut Network) {
-        if let Err(violation) = self.attempts.attempt(net.now(), net.agenda.leapt_ms()) {
-            net.fail(violation);
-        }
-    }
-
-    /// An attempt to connect failed.
-    pub(crate) fn attempt_failed(&mut self, net: &mut Network) {
-        let now = net.now();
-        let held_grace_ms = self.multiplexer.held_grace_ms(now);
-        self.attempts.ended(now, held_grace_ms, LinkLoss::Lost, &mut net.trace);
-        self.reconnect.set_held_grace_ms(held_grace_ms);
-        let random = self.draw(net);
-        let next = self.reconnect.attempt_failed(now, random);
-        self.plan_attempt(net, next);
-    }
-
-    /// The next links break as soon as they are up.
-    pub(crate) fn flap(&mut self, net: &mut Network, links: u64) {
-        self.flaps = links;
-        if let Some(link) = &self.link {
-            net.cut(link.end.connection);
-        }
-    }
-
-    fn plan_attempt(&mut self, net: &mut Network, next: Option<Time>) {
-        let Some(next) = next else { return };
-        self.attempts.set_leapt_ms(net.agenda.leapt_ms());
-        let next = if self.bug == PlantedBug::NoRetryPause { net.now() } else { next };
-        net.agenda.at(next, SimEvent::Attempt(self.number, self.generation));
-    }
-
-    fn draw(&self, net: &mut Network) -> u64 {
-        if self.bug == PlantedBug::AgentsInStep { u64::MAX / 2 } else { net.random.next() }
-    }
-
-    // ---- judgement
-
-    /// Judges why and when the agent closes a connection.
-    fn judge_end(&self, net: &mut Network, local: &SimLocalSocket, reason: LocalCloseReason) {
-        let connection = local.end.connection;
-        net.note(TraceEvent::LocalFault { connection, fault: reason });
-        net.witness(connection).fault = Some(reason);
-        let unread = net.arrived_total(local.end) - local.received;
-        let age_ms = net.now().ms_since(local.opened_at);
-        let is_in_grace = local.received == 0 && age_ms < DRAIN_GRACE_MS;
-        if reason == LocalCloseReason::Drained && (unread > 0 || is_in_grace) {
-            net.fail(Violation::DrainedTooSoon { agent: self.number, age_ms, unread });
-        }
-    }
-
-    /// Judges that the agent has not closed a connection until its time to end was up.
-    fn judge_cut(&self, net: &mut Network, local: &SimLocalSocket) {
-        let age_ms = net.now().ms_since(local.opened_at);
-        let has_asked = net.arrived_total(local.end) > 0;
-        let leapt_ms = net.agenda.leapt_ms() - self.drain_leapt_ms;
-        if !has_asked && age_ms.saturating_sub(leapt_ms) > DRAIN_GRACE_MS {
-            net.fail(Violation::KeptBeyondGrace { agent: self.number, age_ms });
-        }
     }
 
     /// Whether everything is as if nothing had happened.

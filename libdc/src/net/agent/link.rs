@@ -2,7 +2,7 @@
 //!
 //! [`Multiplexer`]: crate::proto::agent::multiplexer::Multiplexer
 
-use super::locals::AgentCore;
+use super::core::AgentCore;
 use crate::net::buffers::ThreadBuffers;
 use crate::net::clock::DriverClock;
 use crate::net::socket::Socket;

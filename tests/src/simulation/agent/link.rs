@@ -1,29 +1,27 @@
 //! The link of a simulated agent: the driver that moves bytes between the network and the machine, in the order of
 //! [`libdc::proto::machine`].
 
+use super::SimAgent;
 use super::monitor::{LinkMonitor, goaway, welcome};
-use super::{AgentPhase, SimAgent};
 use crate::simulation::event_queue::SimEvent;
 use crate::simulation::network::{Network, NetworkEnd};
 use crate::simulation::pipe::{Incoming, PipeBroken};
 use crate::simulation::planted_bug::PlantedBug;
-use crate::simulation::trace::TraceEvent;
 use crate::simulation::violation::Violation;
 use libdc::limits::LINK_OUTBOX_BYTES_MAX;
 use libdc::proto::agent::multiplexer::LinkCloseReason;
-use libdc::proto::link::{LinkError, LinkState};
+use libdc::proto::link::LinkState;
 use libdc::proto::machine::MachineState;
-use libdc::proto::reconnect::LinkLoss;
 use libdc::time::Time;
 
 /// The socket of the link.
 pub(super) struct SimLinkSocket {
     pub(super) end: NetworkEnd,
     /// When something came last.
-    heard_at: Time,
+    pub(super) heard_at: Time,
     pub(super) monitor: LinkMonitor,
     /// The server has sent GOAWAY.
-    goaway: bool,
+    pub(super) goaway: bool,
 }
 
 impl SimAgent {
@@ -123,67 +121,6 @@ impl SimAgent {
             net.trace.count("GOAWAY sent", 1);
             link.goaway = true;
             net.call(link.end);
-        }
-    }
-
-    fn lose_link(&mut self, net: &mut Network, reason: Option<LinkCloseReason>) {
-        let Some(link) = self.link.take() else { return };
-        let now = net.now();
-        let silent_for_ms = now.ms_since(link.heard_at);
-        let mut loss = LinkLoss::Lost;
-        match reason {
-            None | Some(LinkCloseReason::PeerClosed) => {}
-            Some(LinkCloseReason::Left) => net.trace.count("agents that said goodbye", 1),
-            Some(LinkCloseReason::Error(LinkError::GoAway)) if link.goaway => {
-                loss = LinkLoss::GoAway;
-                net.trace.count("links left for GOAWAY", 1);
-            }
-            Some(LinkCloseReason::Error(fault @ LinkError::Silent { silent_ms }))
-                if silent_ms <= silent_for_ms =>
-            {
-                net.note(TraceEvent::LinkFault { agent: self.number, fault });
-                let is_up = matches!(self.state, LinkState::Up { .. });
-                net.trace.count("attempts hung", u64::from(!is_up));
-            }
-            Some(LinkCloseReason::Error(fault)) => {
-                net.fail(Violation::BadLink { agent: self.number, fault });
-            }
-        }
-        self.losses += 1;
-        self.multiplexer.link_close(now);
-        self.note_state(net);
-        self.deliver(net);
-        net.close(link.end);
-        if self.phase == AgentPhase::Leaving {
-            self.stop(net);
-            return;
-        }
-        self.attempts.ended(now, self.multiplexer.held_grace_ms(now), loss, &mut net.trace);
-        self.reconnect.set_held_grace_ms(self.multiplexer.held_grace_ms(now));
-        let loss = if self.bug == PlantedBug::GoAwayAsLoss { LinkLoss::Lost } else { loss };
-        let random = self.draw(net);
-        let next = self.reconnect.link_lost(now, loss, random);
-        self.plan_attempt(net, next);
-    }
-
-    pub(super) fn note_state(&mut self, net: &mut Network) {
-        let state = self.multiplexer.link_phase();
-        if std::mem::replace(&mut self.state, state) == state {
-            return;
-        }
-        net.note(TraceEvent::Link { agent: self.number, state });
-        if matches!(state, LinkState::Up { .. }) {
-            self.attempts.is_up(net.now());
-            if self.bug != PlantedBug::PauseNeverReset {
-                self.reconnect.link_up(net.now());
-            }
-            if let Some(link) = &self.link
-                && self.flaps > 0
-            {
-                self.flaps -= 1;
-                net.trace.count("links broken as soon as they are up", 1);
-                net.cut(link.end.connection);
-            }
         }
     }
 

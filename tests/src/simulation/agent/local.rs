@@ -5,10 +5,7 @@ use super::{AgentPhase, SimAgent};
 use crate::simulation::network::{Network, NetworkEnd, Party};
 use crate::simulation::pipe::{Incoming, PipeBroken, PipeQuality};
 use crate::simulation::planted_bug::PlantedBug;
-use crate::simulation::timeline::Mark;
-use libdc::limits::LINK_OUTBOX_BYTES_MAX;
 use libdc::proto::agent::local::{LocalCloseReason, LocalId};
-use libdc::proto::link::LinkState;
 use libdc::proto::machine::MachineState;
 use libdc::time::Time;
 
@@ -19,7 +16,7 @@ pub(super) struct SimLocalSocket {
     pub(super) end: NetworkEnd,
     pub(super) opened_at: Time,
     pub(super) received: u64,
-    written: u64,
+    pub(super) written: u64,
     finished: bool,
 }
 
@@ -112,22 +109,6 @@ impl SimAgent {
         Ok(state)
     }
 
-    /// Whether a planted bug closes this connection at the beginning of the shutdown.
-    fn drains_wrongly(&self, local: &SimLocalSocket) -> bool {
-        let is_newcomer = local.received == 0;
-        self.phase == AgentPhase::Draining
-            && match self.bug {
-                PlantedBug::NoDrainGrace => is_newcomer,
-                PlantedBug::DrainUnread => !is_newcomer && self.multiplexer.in_flight() == 0,
-                _ => false,
-            }
-    }
-
-    /// Whether a planted bug keeps this connection open while the agent ends.
-    fn keeps_wrongly(&self, local: &SimLocalSocket) -> bool {
-        self.bug == PlantedBug::EndlessDrainGrace && self.phase == AgentPhase::Draining && local.received == 0
-    }
-
     pub(super) fn close_local(
         &mut self,
         net: &mut Network,
@@ -159,30 +140,6 @@ impl SimAgent {
                 return Ok(());
             }
         }
-    }
-
-    /// Notes how far the connection has come.
-    fn observe(&self, net: &mut Network, local: &SimLocalSocket, unwritten: usize) {
-        let mark = Mark {
-            offset: local.received,
-            at: net.now(),
-            leapt_ms: net.agenda.leapt_ms(),
-            link_up: matches!(self.state, LinkState::Up { .. }),
-            link_losses: self.losses,
-        };
-        let ready = local.written + unwritten as u64;
-        let state = self.multiplexer.local_state(local.id);
-        let takes_more = matches!(state, MachineState::Open { wants_input: true, .. });
-        let link_bytes = self.multiplexer.link_poll_output().len();
-        if !takes_more && ready == 0 && link_bytes >= LINK_OUTBOX_BYTES_MAX {
-            net.trace.count("applications held back by a full link", 1);
-        }
-        let witness = net.witness(local.end.connection);
-        witness.handed.push(mark);
-        if takes_more {
-            witness.taken.push(mark);
-        }
-        witness.answered.push(Mark { offset: ready, ..mark });
     }
 
     /// Writes to each local connection what there is for it.

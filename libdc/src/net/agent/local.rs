@@ -1,69 +1,65 @@
-//! The tasks of the local connections: they move bytes between sockets and the [`Multiplexer`].
-//!
-//! Answers take a short way: the link's task writes them to the local sockets and wakes the task of a connection only
-//! if something is left for it. Requests are queued, and written to the server with one call when the link's task has
-//! its turn, after all tasks that were ready before it.
+//! The task of a local connection: it moves bytes between its socket and the [`Multiplexer`].
 
+use super::AgentDriver;
+use super::core::{AgentCore, LocalSocket};
+use crate::id::ConnectionId;
 use crate::net::buffers::ThreadBuffers;
 use crate::net::clock::DriverClock;
+use crate::net::limiter::ConnectionPermit;
 use crate::net::socket::Socket;
 use crate::net::timer::Timer;
 use crate::proto::agent::local::{LocalCloseReason, LocalId};
 use crate::proto::agent::multiplexer::Multiplexer;
 use crate::proto::machine::MachineState;
-use crate::proto::reconnect::ReconnectPolicy;
 use crate::time::Time;
+use std::future::poll_fn;
 use std::io;
 use std::pin::Pin;
-use std::task::{Context, Poll, Waker, ready};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::task::{Context, Poll, ready};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+use tracing::{debug, warn};
 
-/// The multiplexer with the sockets of its local connections, and the wakers of all tasks.
-#[derive(Debug)]
-pub(super) struct AgentCore {
-    pub(super) multiplexer: Multiplexer,
-    pub(super) reconnect: ReconnectPolicy,
-    /// By [`LocalId::slot`].
-    sockets: Vec<Option<LocalSocket>>,
-    /// Taken to wake the task, which sets it again in its turn.
-    pub(super) link_task: Option<Waker>,
+impl AgentDriver {
+    /// Serves a local connection until it ends.
+    pub async fn serve_local(self: Arc<Self>, socket: Socket, permit: ConnectionPermit) {
+        let number = ConnectionId::new(self.connections.fetch_add(1, Ordering::Relaxed) + 1);
+        debug!(connection = %number, "connected");
+        let id = self.lock().open_local(self.clock.now(), socket);
+        let connection = OpenLocal { agent: &self, id };
+        let mut timer = Timer::default();
+        let end = poll_fn(|cx| self.lock().poll_local(cx, &self.clock, id, &mut timer)).await;
+        self.log_end(number, id, &end);
+        drop((connection, permit));
+    }
+
+    fn log_end(&self, connection: ConnectionId, id: LocalId, end: &io::Result<LocalCloseReason>) {
+        match end {
+            Ok(LocalCloseReason::Idle) => debug!(%connection, "closed: idle"),
+            // The peer's name costs a system call, which only a violation is worth.
+            Ok(reason) if reason.is_violation() => {
+                warn!(%connection, peer = self.lock().peer(id), "closed: {reason}");
+            }
+            Ok(_) => debug!(%connection, "closed"),
+            Err(error) => debug!(%connection, %error, "lost"),
+        }
+    }
 }
 
-#[derive(Debug)]
-struct LocalSocket {
+/// A local connection that is open; closed when dropped, also when its task is cancelled.
+struct OpenLocal<'a> {
+    agent: &'a AgentDriver,
     id: LocalId,
-    socket: Socket,
-    task: Option<Waker>,
+}
+
+impl Drop for OpenLocal<'_> {
+    fn drop(&mut self) {
+        self.agent.lock().close_local(self.agent.clock.now(), self.id);
+    }
 }
 
 impl AgentCore {
-    pub(super) const fn new(multiplexer: Multiplexer, reconnect: ReconnectPolicy) -> Self {
-        Self { multiplexer, reconnect, sockets: Vec::new(), link_task: None }
-    }
-
-    pub(super) fn open_local(&mut self, now: Time, socket: Socket) -> LocalId {
-        let id = self.multiplexer.local_open(now);
-        if self.sockets.len() <= id.slot() {
-            self.sockets.resize_with(id.slot() + 1, || None);
-        }
-        self.sockets[id.slot()] = Some(LocalSocket { id, socket, task: None });
-        id
-    }
-
-    pub(super) fn close_local(&mut self, now: Time, id: LocalId) {
-        self.multiplexer.local_close(now, id);
-        self.wake_link();
-        if let Some(slot) = self.sockets.get_mut(id.slot()) {
-            slot.take_if(|local| local.id == id);
-        }
-    }
-
-    /// The peer of a local connection, for the log.
-    pub(super) fn peer(&self, id: LocalId) -> String {
-        let local = self.sockets.get(id.slot()).and_then(Option::as_ref);
-        local.map_or_else(String::new, |local| local.socket.peer())
-    }
-
     /// The turn of a local connection's task. Ready when the connection ends.
     pub(super) fn poll_local(
         &mut self,
@@ -91,30 +87,6 @@ impl AgentCore {
             }
         }
         Poll::Pending
-    }
-
-    /// Writes to each local connection what there is for it.
-    pub(super) fn deliver(&mut self, now: Time) {
-        while let Some(id) = self.multiplexer.poll_ready() {
-            let Some(local) = self.sockets.get(id.slot()).and_then(Option::as_ref) else {
-                continue;
-            };
-            local.write_now(now, &mut self.multiplexer);
-            if self.multiplexer.local_needs_turn(id)
-                && let Some(task) = &local.task
-            {
-                task.wake_by_ref();
-            }
-        }
-    }
-
-    /// Wakes the link's task if there is something to write to the server.
-    pub(super) fn wake_link(&mut self) {
-        if !self.multiplexer.link_poll_output().is_empty()
-            && let Some(task) = self.link_task.take()
-        {
-            task.wake();
-        }
     }
 }
 
@@ -172,22 +144,6 @@ impl LocalSocket {
                     multiplexer.local_wrote(now, self.id, 0);
                     return Ok(());
                 }
-            }
-        }
-    }
-
-    /// Writes what the socket takes at once. The connection's own task finds an error again, and acts upon it.
-    fn write_now(&self, now: Time, multiplexer: &mut Multiplexer) {
-        loop {
-            let output = multiplexer.local_poll_output(now, self.id);
-            if output.is_empty() {
-                return;
-            }
-            let offered = output.len();
-            let count = self.socket.try_write(output).unwrap_or(0);
-            multiplexer.local_wrote(now, self.id, count);
-            if count < offered {
-                return;
             }
         }
     }
