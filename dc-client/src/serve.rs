@@ -9,6 +9,7 @@ use dc_daemon::start::{BoundDaemon, DaemonParts, StartError, time_to_finish};
 use libdc::net::clock::DriverClock;
 use libdc::net::runtime::runtime;
 use libdc::proto::agent::multiplexer::MultiplexerSettings;
+use libdc::proto::reconnect::ReconnectSettings;
 use libdc::secret::AuthToken;
 use std::future::pending;
 use std::sync::Arc;
@@ -132,7 +133,10 @@ fn settings(options: &AgentOptions) -> AgentSettings {
             timeout_ms: options.timeout.as_millis() as u64,
             idle_ms: options.idle.as_millis() as u64,
         },
-        retry: options.retry,
+        reconnect: ReconnectSettings::agent(
+            options.retry.as_millis() as u64,
+            matches!(options.server, Address::Unix(_)),
+        ),
         connect_timeout: if options.timeout.is_zero() { CONNECT_TIMEOUT } else { options.timeout },
     }
 }

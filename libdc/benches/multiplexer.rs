@@ -98,29 +98,31 @@ fn agent(c: &mut Criterion) {
         );
         let mut answers = Vec::new();
         multiplexer.link_connected(NOW, &[9; 32]);
-        let ids: Vec<_> = (0..locals).map(|_| multiplexer.open_local(NOW)).collect();
+        let ids: Vec<_> = (0..locals).map(|_| multiplexer.local_open(NOW)).collect();
         let request = gets(1);
         let mut exchange = |multiplexer: &mut Multiplexer| {
             answers.clear();
-            let input = multiplexer.link_output();
-            answer(&mut connection, &service, input, &mut answers);
-            multiplexer.link_written(NOW, multiplexer.link_output().len());
-            multiplexer.handle_link(NOW, &answers).expect("valid answers");
+            let asked = multiplexer.link_poll_output();
+            answer(&mut connection, &service, asked, &mut answers);
+            multiplexer.link_wrote(NOW, multiplexer.link_poll_output().len());
+            multiplexer.link_handle_input(NOW, &answers);
         };
         // The probe, and then the messages that open the link.
         exchange(&mut multiplexer);
         exchange(&mut multiplexer);
-        assert!(matches!(multiplexer.link_state(), LinkState::Up { .. }));
+        exchange(&mut multiplexer);
+        assert!(matches!(multiplexer.link_phase(), LinkState::Up { .. }));
         group.throughput(Throughput::Elements(locals as u64));
         group.bench_function(BenchmarkId::new("local connections", locals), |b| {
             b.iter(|| {
                 for id in &ids {
-                    multiplexer.handle_local(NOW, *id, black_box(&request)).expect("a valid request");
+                    multiplexer.local_handle_input(NOW, *id, black_box(&request));
                 }
                 exchange(&mut multiplexer);
                 while let Some(id) = multiplexer.poll_ready() {
-                    let len = multiplexer.local_output(id).len();
-                    multiplexer.local_written(NOW, id, len, false).expect("valid requests");
+                    let len = multiplexer.local_poll_output(NOW, id).len();
+                    multiplexer.local_wrote(NOW, id, len);
+                    assert!(!multiplexer.local_needs_turn(id), "good requests");
                 }
             });
         });

@@ -48,7 +48,20 @@ fn every_answer_can_be_true() {
 }
 
 /// What is to be found somewhere among the seeds, or they do not test what they should.
-const RARE: [&str; 26] = [
+const RARE: [&str; 39] = [
+    "GOAWAY sent",
+    "agents drained",
+    "applications drained",
+    "attempts failed",
+    "attempts planned while locks are held",
+    "first requests after the drain began",
+    "lasting links lost",
+    "links broken as soon as they are up",
+    "links left for GOAWAY",
+    "links lost soon",
+    "connections without a request drained",
+    "local budgets spent",
+    "attempts hung",
     "agents killed",
     "agents that said goodbye",
     "grants held off",
@@ -155,4 +168,13 @@ finds! {
     ),
     finds_panics: Panic => Violation::Panicked,
     finds_limits_exceeded: IgnoreLimits => Violation::LimitExceeded { .. },
+    finds_attempts_without_a_pause: NoRetryPause => Violation::RetriedTooSoon { .. },
+    finds_a_pause_that_is_never_reset: PauseNeverReset => Violation::RetriedTooLate { .. },
+    finds_agents_in_step: AgentsInStep => Violation::RetriedInStep { .. },
+    finds_an_end_without_bye: NoBye => Violation::EndedWithoutBye { .. },
+    finds_claims_before_the_welcome: ClaimBeforeWelcome => Violation::DidNotAwaitWelcome { .. },
+    finds_goaway_taken_for_a_loss: GoAwayAsLoss => Violation::RetriedTooLate { .. },
+    finds_drained_agent_input_unread: DrainUnread => Violation::DrainedTooSoon { .. },
+    finds_a_missing_drain_grace_of_the_agent: NoDrainGrace => Violation::DrainedTooSoon { .. },
+    finds_an_endless_drain_grace_of_the_agent: EndlessDrainGrace => Violation::KeptBeyondGrace { .. },
 }

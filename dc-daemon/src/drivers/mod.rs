@@ -4,5 +4,4 @@ pub mod agent;
 mod buffers;
 mod mailbox;
 pub mod server;
-mod switchboard;
 pub mod workers;

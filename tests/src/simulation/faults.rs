@@ -27,11 +27,15 @@ pub(crate) enum FaultKind {
     KillAgent,
     /// An agent ends in good order, and is started again later.
     EndAgent,
+    /// The server sends GOAWAY to an agent.
+    GoAway,
+    /// The next links of an agent break as soon as they are up.
+    Flap,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 11] = [
         Self::CutLink,
         Self::CutLocal,
         Self::StallLink,
@@ -41,6 +45,8 @@ impl FaultKind {
         Self::Leap,
         Self::KillAgent,
         Self::EndAgent,
+        Self::GoAway,
+        Self::Flap,
     ];
 }
 
@@ -98,7 +104,19 @@ impl World {
             }
             FaultKind::EndAgent => {
                 let agent = self.net.random.below(self.agents.len() as u64) as usize;
+                if self.net.random.chance(300) {
+                    self.connect_idle(agent);
+                }
                 self.agents[agent].finish(&mut self.net);
+            }
+            FaultKind::GoAway => {
+                let agent = self.net.random.below(self.agents.len() as u64) as usize;
+                self.agents[agent].send_goaway(&mut self.net);
+            }
+            FaultKind::Flap => {
+                let agent = self.net.random.below(self.agents.len() as u64) as usize;
+                let links = self.net.random.between(1..=12);
+                self.agents[agent].flap(&mut self.net, links);
             }
         }
     }

@@ -53,6 +53,8 @@ pub(crate) struct AgentPlan {
     pub(crate) timeout_ms: u64,
     pub(crate) idle_ms: u64,
     pub(crate) retry_ms: u64,
+    /// Its server's address is one of those that are tried again at once.
+    pub(crate) at_once: bool,
 }
 
 /// How an application behaves.
@@ -162,12 +164,18 @@ impl AgentPlan {
     fn draw(heavy: bool, random: &mut SeededRng) -> Self {
         if heavy {
             // Nothing but the answer to what it has done moves anyone on.
-            return Self { timeout_ms: random.pick(&[0, 5_000, 30_000]), idle_ms: 0, retry_ms: 200 };
+            return Self {
+                timeout_ms: random.pick(&[0, 5_000, 30_000]),
+                idle_ms: 0,
+                retry_ms: 200,
+                at_once: false,
+            };
         }
         Self {
             timeout_ms: random.pick(&[0, 0, 40, 400, 2_000, 5_000, 5_000, 5_000, 30_000]),
             idle_ms: random.pick(&[0, 0, 0, 10, 300, 2_000, 10_000]),
             retry_ms: random.pick(&[5, 50, 200, 200, 1_000, 5_000]),
+            at_once: random.chance(200),
         }
     }
 }

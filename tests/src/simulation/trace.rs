@@ -77,6 +77,8 @@ impl TraceEvent {
             Self::LocalFault { fault: LocalCloseReason::Idle, .. } => "idle applications closed",
             Self::LocalFault { fault: LocalCloseReason::ReadTimeout, .. } => "half messages given up",
             Self::LocalFault { fault: LocalCloseReason::WriteTimeout, .. } => "deaf applications closed",
+            Self::LocalFault { fault: LocalCloseReason::Drained, .. } => "applications drained",
+            Self::LocalFault { fault: LocalCloseReason::PeerFinished, .. } => return None,
             Self::Misbehaves { how, .. } => how,
             Self::AgentKilled { .. } => "agents killed",
             Self::AgentEnds { .. } => "agents ended",

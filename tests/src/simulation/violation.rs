@@ -158,6 +158,66 @@ pub enum Violation {
         /// What it found.
         fault: libdc::proto::server::ServerCloseReason,
     },
+    /// An agent tried to reach its server too soon after a failure.
+    #[error("agent {agent} tried again after {after_ms} ms instead of at least {least_ms} ms")]
+    RetriedTooSoon {
+        /// The agent.
+        agent: usize,
+        /// Time since the failure.
+        after_ms: u64,
+        /// Least pause after this failure.
+        least_ms: u64,
+    },
+    /// An agent tried to reach its server too late after a failure.
+    #[error("agent {agent} tried again after {after_ms} ms instead of at most {most_ms} ms")]
+    RetriedTooLate {
+        /// The agent.
+        agent: usize,
+        /// Time since the failure.
+        after_ms: u64,
+        /// Greatest pause after this failure.
+        most_ms: u64,
+    },
+    /// The pauses of an agent do not vary, so that all agents would come at the same time.
+    #[error("agent {agent} made {pauses} pauses of {pause_ms} ms in a row")]
+    RetriedInStep {
+        /// The agent.
+        agent: usize,
+        /// How many were equal.
+        pauses: usize,
+        /// Their length.
+        pause_ms: u64,
+    },
+    /// An agent ended gracefully, and had a link, but did not say BYE.
+    #[error("agent {agent} ended without BYE")]
+    EndedWithoutBye {
+        /// The agent.
+        agent: usize,
+    },
+    /// An agent sent what belongs behind the answer to HELLO before it had come.
+    #[error("agent {agent} did not wait for the answer to HELLO")]
+    DidNotAwaitWelcome {
+        /// The agent.
+        agent: usize,
+    },
+    /// An agent that ends closed a connection whose request had arrived, or that was still in its drain grace.
+    #[error("agent {agent} drained a connection {age_ms} ms old, with {unread} bytes unread")]
+    DrainedTooSoon {
+        /// The agent.
+        agent: usize,
+        /// Age of the connection.
+        age_ms: u64,
+        /// Bytes that had arrived and were not read.
+        unread: u64,
+    },
+    /// An agent that ends kept a connection without a request beyond its drain grace.
+    #[error("agent {agent} keeps a connection {age_ms} ms old that has asked nothing, though it ends")]
+    KeptBeyondGrace {
+        /// The agent.
+        agent: usize,
+        /// Age of the connection.
+        age_ms: u64,
+    },
     /// About locks.
     #[error("{0}")]
     Locking(LockViolation),

@@ -212,12 +212,22 @@ impl World {
             Some(Party::Local { agent, id }) => self.agents[agent].turn_local(&mut self.net, id),
             Some(Party::Link(agent)) => self.agents[agent].turn_link(&mut self.net),
             Some(Party::Server { .. }) => self.server.turn(&mut self.net, end),
-            None => {}
+            Some(Party::Idle) | None => {}
+        }
+    }
+
+    /// An application connects to an agent that is about to end, and asks nothing.
+    pub(crate) fn connect_idle(&mut self, agent: usize) {
+        if self.agents[agent].is_there() {
+            self.net.trace.count("connections without a request drained", 1);
+            let quality = self.scenario.network.local(&mut self.net.random);
+            self.agents[agent].accept(&mut self.net, Party::Idle, quality);
         }
     }
 
     /// An agent tries to reach the server.
     fn attempt(&mut self, agent: usize, generation: u32) {
+        self.agents[agent].note_attempt(&mut self.net);
         let plan = self.scenario.network;
         let takes_ms = self.net.random.between(0..=plan.connect_ms);
         self.net.agenda.after_ms(takes_ms, SimEvent::Connected(agent, generation));
