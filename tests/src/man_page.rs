@@ -348,7 +348,7 @@ As
             (".Op Fl retry Ar MS\n", "", "SYNOPSIS does not show -retry"),
             (".Fl server Ar SERVER\n.Op", ".Op Fl server Ar SERVER\n.Op", "SYNOPSIS does not show -server"),
             (".It Ev DC_IT_ Ns", ".It Ev DC_ Ns", "the prefix DC_IT_"),
-            ("DC_IT_RETRY", "DC_IT_RETRIES", "DC_IT_RETRIES is no variable"),
+            ("DC_IT_RETRY", "DC_IT_RETRIES", "DC_IT_RETRIES is not the variable"),
             (" , RUST_LOG", "", "RUST_LOG is not among the variables"),
             (".Sh FILES\n", "", "section FILES is missing"),
             (".It 64\n", "", "\".It 64\""),

@@ -60,11 +60,11 @@ fn show() {
     print_step("", &format!("now in {}", directory().display()));
     let mut fleet = DemoFleet::start();
     fleet.resume();
-    fleet.watch("← REMOVE", "what dc_snoop saw of host B; each session is shown by length and digest");
+    fleet.watch("← REMOVE", "the output of dc_snoop for host B; each session is shown by length and digest");
     fleet.lock();
     fleet.watch(
         "← RELEASE",
-        "what dc_snoop saw of that; only the fence of a token is shown, as it is not secret",
+        "the same operations in dc_snoop; only the fence of a token is shown, as it is not secret",
     );
     fleet.lose_server();
     fleet.find_server();

@@ -61,7 +61,7 @@ pub fn simulate(seed: u64, sabotage: PlantedBug, lines: bool) -> SeedRun {
     SeedRun { seed, result, digest, lines: world.net.trace.into_lines(), operations, events, counts }
 }
 
-/// Runs this many seeds from `first` on; stops after [`FAILURES_MAX`] failures.
+/// Runs this many seeds from `first` on; stops after `FAILURES_MAX` failures.
 #[must_use]
 pub fn simulate_all(first: u64, seeds: u64, sabotage: PlantedBug) -> Summary {
     let threads = thread::available_parallelism().map_or(1, usize::from);
