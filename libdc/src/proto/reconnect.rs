@@ -215,7 +215,7 @@ mod tests {
         ReconnectPolicy::new(ReconnectSettings::agent(RETRY_MS, false))
     }
 
-    /// Random numbers for tests, from a seed (SplitMix64).
+    /// The next random number of a seed, by `SplitMix64`.
     fn random(seed: &mut u64) -> u64 {
         *seed = seed.wrapping_add(0x9E37_79B9_7F4A_7C15);
         let mut mixed = *seed;
