@@ -41,6 +41,8 @@ impl<'s> Imports<'s> {
                 while parts.next_if(|part| *part == "super").is_some() {
                     base.pop();
                 }
+                // The word of `pub(super)` alone names nothing.
+                parts.peek()?;
                 base
             }
             first => {
@@ -122,6 +124,8 @@ fn circle_of_imports_is_a_violation() {
         Source::new("a/src/one.rs", "use crate::two::B;"),
         Source::new("a/src/two.rs", "use super::three;"),
         Source::new("a/src/three/mod.rs", "mod four; pub use four::D;"),
+        Source::new("a/src/five.rs", "mod six; use self::six::E;"),
+        Source::new("a/src/five/six.rs", "pub(super) struct E;"),
         Source::new("a/src/three/four.rs", "fn f() { crate::one::g() }"),
         Source::new("b/src/one.rs", "use crate::two::B;"),
         Source::new("b/src/two.rs", "fn f() {}\n#[cfg(test)]\nmod tests {\n    use crate::one;\n}"),

@@ -187,7 +187,9 @@ pub(crate) fn purity_violations(source: &Source, crates: &[String]) -> Vec<Strin
             || path.ends_with("Instant::now")
             || path.ends_with("hash_map::RandomState")
             || path.ends_with("::RandomState")
-            || (crates.iter().any(|name| name == first) && !PURE_CRATES.contains(&first))
+            || (path.contains("::")
+                && crates.iter().any(|name| name == first)
+                && !PURE_CRATES.contains(&first))
             || (is_of_a_program
                 && first == "libdc"
                 && !path.split("::").nth(1).is_some_and(|it| LIBDC_PURE.contains(&it)))
@@ -211,6 +213,8 @@ fn is_error_of_io(path: &str) -> bool {
     ["std::io", "std::io::Error", "std::io::ErrorKind", "std::io::self"].iter().any(|it| path == *it)
         || path.starts_with("std::io::Error::")
         || path.starts_with("std::io::ErrorKind::")
+        // Formatting into a vector.
+        || path == "std::io::Write"
 }
 
 /// How many parameters each `name` in `code` has: `HashMap<K, V>` has two.
