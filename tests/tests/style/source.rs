@@ -67,12 +67,6 @@ impl Source {
         }
     }
 
-    /// The module of libdc that the file belongs to; `None` outside libdc.
-    pub(crate) fn layer(&self) -> Option<&str> {
-        let inside = self.path.strip_prefix("libdc/src/")?;
-        Some(inside.split_once('/').map_or(inside.trim_end_matches(".rs"), |(folder, _)| folder))
-    }
-
     /// Every path in the code outside tests. Imports are expanded: `use a::{b, c::d}` is `a::b` and
     /// `a::c::d`.
     pub(crate) fn paths(&self) -> BTreeSet<String> {
