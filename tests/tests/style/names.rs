@@ -6,8 +6,9 @@ use std::collections::BTreeMap;
 /// Names that say how a thing is built instead of what it is.
 const FORBIDDEN: [&str; 7] = ["utils", "util", "common", "types", "helpers", "helper", "manager"];
 
-/// Types that share a name because they are one concept: the asynchronous and the blocking client.
-const SHARED: [&str; 4] = ["Client", "LockClient", "Guard", "QueuedLock"];
+/// Types that share a name because they are one concept: the asynchronous and the blocking client, and the TLS
+/// socket with its stand-in in a build without TLS.
+const SHARED: [&str; 5] = ["Client", "LockClient", "Guard", "QueuedLock", "TlsSocket"];
 
 /// Words that no test's name begins with.
 const FORBIDDEN_STARTS: [&str; 7] = ["who_", "what_", "nobody_", "it_", "one_", "all_", "there_"];
