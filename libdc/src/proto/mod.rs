@@ -5,6 +5,7 @@
 pub mod agent;
 pub mod handshake;
 pub mod link;
+pub mod machine;
 pub mod observe;
 pub mod outbox;
 pub mod pending;
