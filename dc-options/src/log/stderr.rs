@@ -39,9 +39,9 @@ impl Stderr {
 }
 
 impl<'a> MakeWriter<'a> for Stderr {
-    type SyslogWriter = StderrLine<'a>;
+    type Writer = StderrLine<'a>;
 
-    fn make_writer(&'a self) -> Self::SyslogWriter {
+    fn make_writer(&'a self) -> Self::Writer {
         StderrLine(self)
     }
 }

@@ -158,13 +158,13 @@ const fn severity(level: Level) -> u8 {
 }
 
 impl<'a> MakeWriter<'a> for Syslog {
-    type SyslogWriter = SyslogMessage<'a>;
+    type Writer = SyslogMessage<'a>;
 
-    fn make_writer(&'a self) -> Self::SyslogWriter {
+    fn make_writer(&'a self) -> Self::Writer {
         SyslogMessage { syslog: self, level: Level::INFO }
     }
 
-    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::SyslogWriter {
+    fn make_writer_for(&'a self, meta: &Metadata<'_>) -> Self::Writer {
         SyslogMessage { syslog: self, level: *meta.level() }
     }
 }
