@@ -34,28 +34,30 @@ pub struct Service {
     totals: [AtomicU64; RequestCounters::KINDS],
 }
 
-/// What follows from a step for connections other than the one that it was made for.
+/// Effects of a step on other connections, and on the program.
 #[derive(Debug, Default)]
 pub struct Effects {
     /// Blocked requests that have their answers now.
-    pub answers: Vec<Completion>,
+    pub completions: Vec<Completion>,
     /// Connections whose link another connection has taken over, to be closed.
     pub taken_over: Vec<ConnectionId>,
-    /// A link was opened or resumed, and what it is granted may be believed in beyond the server's end.
-    pub greeted: bool,
+    /// A link was opened or resumed. Its client may rely on a grant beyond the end of the server.
+    pub link_opened: bool,
+    /// The time of the next [`advance_locks`](Service::advance_locks) may have changed, without a request about locks.
+    pub expiry_changed: bool,
 }
 
 impl Effects {
-    /// Nothing follows.
+    /// No effects.
     #[must_use]
     pub const fn new() -> Self {
-        Self { answers: Vec::new(), taken_over: Vec::new(), greeted: false }
+        Self { completions: Vec::new(), taken_over: Vec::new(), link_opened: false, expiry_changed: false }
     }
 
-    /// Whether nothing follows.
+    /// Whether there are none.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.answers.is_empty() && self.taken_over.is_empty() && !self.greeted
+        self.completions.is_empty() && self.taken_over.is_empty() && !self.link_opened && !self.expiry_changed
     }
 }
 
@@ -79,12 +81,12 @@ impl Service {
         }
     }
 
-    /// The server is about to end: from now on nothing is granted, since it would be lost with the server at once. Who asks for
-    /// a lock is answered `error_disconnected`. Requests that wait stay where they are, until their connections
-    /// [give them up](crate::proto::server::ServerConnection::give_up_waiting).
+    /// The server is about to end: from now on nothing is granted, since the grant would be lost with the server at once.
+    /// Requests for a lock are answered `error_disconnected`. Blocked requests stay in their queues until their
+    /// connections cancel them on [`Notification::Drain`](crate::proto::server::Notification::Drain).
     pub fn shut_down(&self) {
         self.ends.store(true, Ordering::SeqCst);
-        // For those who have asked before that: they wait, and find out when they are looked at again.
+        // Requests that were blocked before stay blocked until they are cancelled.
         self.locks.hold_off(Time::from_ms(u64::MAX));
     }
 
@@ -109,26 +111,26 @@ impl Service {
     /// Does what the time brings for locks and links: leases and waits end, broken links are forgotten. Returns
     /// when to call again; not later than `now` if there is more to do, after serving others.
     pub fn advance_locks(&self, now: Time, effects: &mut Effects) -> Option<Time> {
-        let link = self.links.expire(now, &self.locks, &mut effects.answers);
-        let lock = self.locks.advance(now, &mut effects.answers);
+        let link = self.links.expire(now, &self.locks, &mut effects.completions);
+        let lock = self.locks.advance(now, &mut effects.completions);
         [link, lock].into_iter().flatten().min()
     }
 
     /// A connection that is no link ended: gives up what it waited for, and what it held.
     pub fn end_connection(&self, now: Time, connection: ConnectionId, effects: &mut Effects) {
         if self.links.settings().auto_release {
-            self.locks.release_connection(now, connection, &mut effects.answers);
+            self.locks.release_connection(now, connection, &mut effects.completions);
         } else {
-            self.locks.forget_waiters(now, connection, &mut effects.answers);
+            self.locks.forget_waiters(now, connection, &mut effects.completions);
         }
     }
 
     /// One owner of a link is gone.
     pub fn end_owner(&self, now: Time, owner: Owner, effects: &mut Effects) {
         if self.links.settings().auto_release {
-            self.locks.release_owner(now, owner, &mut effects.answers);
+            self.locks.release_owner(now, owner, &mut effects.completions);
         } else {
-            self.locks.forget_owner_waiters(now, owner, &mut effects.answers);
+            self.locks.forget_owner_waiters(now, owner, &mut effects.completions);
         }
     }
 
@@ -253,6 +255,12 @@ impl RequestCounters {
     /// Counts a wrong token of authentication.
     pub fn count_wrong_token(&mut self) {
         self.counts[Self::WRONG_TOKENS] += 1;
+    }
+
+    /// Whether nothing was counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.counts == [0; Self::KINDS]
     }
 
     /// Wrong tokens of authentication.

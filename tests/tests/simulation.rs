@@ -42,9 +42,11 @@ fn every_answer_can_be_true() {
 }
 
 /// What is to be found somewhere among the seeds, or they do not test what they should.
-const RARE: [&str; 26] = [
+const RARE: [&str; 32] = [
     "agents killed",
     "agents that said goodbye",
+    "connections closed in their drain grace",
+    "connections drained",
     "grants held off",
     "leases expired before the wait",
     "links taken over",
@@ -64,11 +66,15 @@ const RARE: [&str; 26] = [
     "link up",
     "link up to an original",
     "links full",
+    "server connections with more to do",
     "server found silent",
+    "server shut down gracefully",
     "server stopped",
+    "shutdowns that timed out",
     "sessions evicted",
     "sessions matched",
     "streams stalled",
+    "turns that wait for the worker",
 ];
 
 #[test]
@@ -149,4 +155,16 @@ finds! {
     ),
     finds_panics: Panic => Violation::Panicked,
     finds_limits_exceeded: IgnoreLimits => Violation::LimitExceeded { .. },
+    finds_waiters_kept_by_a_shutdown: KeepWaiters
+        => Violation::ShutdownOverdue { .. } | Violation::Locking(LockViolation::Overdue { .. }),
+    finds_grants_during_a_shutdown: GrantWhileDraining
+        => Violation::Locking(LockViolation::GrantedWhileDraining { .. }),
+    finds_answers_lost_by_a_shutdown: LoseAnswersAtEnd
+        => Violation::Unserved { .. } | Violation::Locking(LockViolation::Abandoned { .. }),
+    finds_input_ignored_by_a_shutdown: IgnoreKernelInput
+        => Violation::Unserved { .. } | Violation::Locking(LockViolation::Abandoned { .. }),
+    finds_drain_grace_exceeded: KeepNewcomers
+        => Violation::ShutdownOverdue { .. } | Violation::DrainGraceExceeded { .. },
+    finds_an_ignored_budget: IgnoreBudget => Violation::Starved { .. },
+    finds_a_spent_budget_forgotten: ForgetMore => Violation::Starved { .. } | Violation::DirectUnanswered { .. },
 }

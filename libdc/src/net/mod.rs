@@ -13,6 +13,8 @@ pub mod clock;
 pub mod codec;
 #[cfg(feature = "tokio")]
 pub mod connect;
+#[cfg(feature = "tokio")]
+mod expiry_timer;
 #[cfg(any(feature = "tokio", feature = "daemon"))]
 pub mod fds;
 #[cfg(feature = "tokio")]
@@ -22,7 +24,15 @@ pub mod listen;
 #[cfg(feature = "tokio")]
 mod mailbox;
 #[cfg(feature = "tokio")]
+mod progress;
+#[cfg(feature = "tokio")]
+pub mod registry;
+#[cfg(feature = "tokio")]
 pub mod server;
+#[cfg(feature = "tokio")]
+mod server_task;
+#[cfg(feature = "tokio")]
+mod server_turn;
 #[cfg(feature = "tokio")]
 pub mod socket;
 #[cfg(feature = "tokio")]

@@ -100,6 +100,8 @@ pub(crate) struct LockHistory {
     pub(crate) kills: Vec<EventTime>,
     /// Times in which nothing is granted, after a restart.
     pub(crate) held_off: Vec<(EventTime, Time)>,
+    /// Shutdowns: when each began and, once it is over, when the process ended.
+    pub(crate) drains: Vec<(EventTime, EventTime)>,
     /// Whether the server remembers across restarts that there may be holders.
     pub(crate) keeps_state: bool,
     pub(crate) grace_ms: u64,
@@ -115,6 +117,7 @@ impl LockHistory {
             routes: BTreeMap::new(),
             kills: Vec::new(),
             held_off: Vec::new(),
+            drains: Vec::new(),
             keeps_state,
             grace_ms: grace_ms.into(),
             unresolved: Vec::new(),
@@ -176,6 +179,20 @@ impl LockHistory {
     /// The server was started again, and grants nothing while the grace runs.
     pub(crate) fn held_off(&mut self, started: EventTime) {
         self.held_off.push((started, started.at.after_ms(self.grace_ms)));
+    }
+
+    /// The server begins to shut down: nothing is granted until the process ends.
+    pub(crate) fn drained(&mut self, began: EventTime, until: Time) {
+        self.drains.push((began, EventTime::NEVER));
+        self.held_off.push((began, until));
+    }
+
+    /// The process ended, gracefully or not.
+    pub(crate) fn process_ended(&mut self, moment: EventTime) {
+        self.kills.push(moment);
+        if let Some((_, ended)) = self.drains.last_mut() {
+            *ended = (*ended).min(moment);
+        }
     }
 
     /// Whether [`settle`](Self::settle) would settle anything of this agent.

@@ -35,6 +35,7 @@ impl LockHistory {
     /// # Errors
     /// The first one found.
     pub(crate) fn verify(&self) -> Result<(), LockViolation> {
+        self.check_drains()?;
         let mut holds = self.holds()?;
         check_fences(&holds)?;
         for hold in &mut holds {
@@ -47,6 +48,17 @@ impl LockHistory {
             self.check_timeouts(key, &of_key)?;
         }
         self.check_places()
+    }
+
+    /// Whether nothing was asked for and granted while the server was shutting down.
+    fn check_drains(&self) -> Result<(), LockViolation> {
+        for (operation, it) in self.operations.iter().enumerate() {
+            let within = |(began, ended): &(EventTime, EventTime)| it.begun > *began && it.ended < *ended;
+            if matches!(it.reply, ObservedLockReply::Granted(_)) && self.drains.iter().any(within) {
+                return Err(LockViolation::GrantedWhileDraining { operation });
+            }
+        }
+        Ok(())
     }
 
     /// All grants, in the order of their fences.
