@@ -113,6 +113,14 @@ impl LockHistory {
     fn follow(&self, hold: &mut GrantHistory) -> Result<(), LockViolation> {
         let mut at = Reliance::new();
         for (number, it) in self.operations.iter().enumerate() {
+            // A WAIT whose answer was lost may have started the lease again.
+            if let (LockOpKind::Wait { .. }, LockOpKind::Enqueue { lease_ms }) =
+                (it.locking, self.operations[hold.asked].locking)
+                && it.reply.is_unknown()
+                && self.enqueued_by(number) == Some(hold.asked)
+            {
+                hold.over_at = hold.over_at.max(self.settled(it).after_ms(lease_ms));
+            }
             if !it.concerns(hold) {
                 continue;
             }
