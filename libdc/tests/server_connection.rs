@@ -1,6 +1,6 @@
 //! The server's side of a connection, driven by hand: bytes in, bytes out, the time an argument.
 
-use libdc::id::{ConnectionId, SessionId};
+use libdc::id::{ConnectionId, LockKey, SessionId};
 use libdc::limits::{DRAIN_GRACE_MS, OUTBOX_BYTES_MAX, SESSION_ADD_BYTES_MAX};
 use libdc::proto::machine::MachineState;
 use libdc::proto::server::{
@@ -10,6 +10,7 @@ use libdc::service::{Effects, LinkPolicy, RequestCounters, Service};
 use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};
 use libdc::time::Time;
 use libdc::wire::frame::{DecodeError, Direction, LinkOperation, MessageHead, Operation, SessionOperation};
+use libdc::wire::lock::{LockAction, LockRequest};
 use libdc::wire::message::{MessageReader, write_message};
 use libdc::wire::session::AddRequest;
 use std::sync::Arc;
@@ -366,4 +367,27 @@ fn connection_opened_after_the_shutdown_began_drains() {
     let timeouts = ServerTimeouts { read_ms: READ_TIMEOUT_MS, write_ms: WRITE_TIMEOUT_MS };
     let late = ServerConnection::new(NOW, ConnectionId::new(2), &server.service, timeouts);
     assert_eq!(late.deadline(), Some(after(DRAIN_GRACE_MS)));
+}
+
+#[test]
+fn completion_goes_behind_unwritten_answers() {
+    let mut server = with_session();
+    let lock = |uid: u32| {
+        let mut bytes = Vec::new();
+        let key = LockKey::new("k").expect("a key");
+        let action = LockAction::Acquire { key, limit: 1, timeout_ms: 60_000, lease_ms: 0 };
+        LockRequest { owner: u64::from(uid), action }.write(uid, &mut bytes);
+        bytes
+    };
+    let mut out = Vec::new();
+    server.handle(NOW, &[lock(2), lock(3)].concat(), &mut out);
+    assert_eq!(decode(&out).iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [2], "3 is blocked");
+    server.capacity = 700;
+    out.clear();
+    server.handle(NOW, &request(4, GET, b"id"), &mut out);
+    server.turn(NOW, &mut out, |connection, cx| connection.handle_mail(cx, Notification::Drain));
+    server.capacity = usize::MAX;
+    server.turn(NOW, &mut out, |_, _| {});
+    assert_eq!(decode(&out).iter().map(|(uid, _)| *uid).collect::<Vec<_>>(), [4, 3]);
+    assert!(server.connection.is_idle());
 }

@@ -23,6 +23,8 @@ use std::collections::VecDeque;
 const RETRY_MS_MAX: u64 = 2_000;
 /// How long it waits for answers over a connection that carries nothing, in milliseconds.
 const PATIENCE_MS: u64 = 20_000;
+/// How long it reads nothing, in milliseconds: longer than a server that shuts down may wait.
+const DEAF_MS: u64 = 40_000;
 /// By how much a connection may outlive its drain grace: the time of a turn.
 const LATE_MS_MAX: u64 = 200;
 
@@ -43,6 +45,12 @@ pub(crate) struct DirectPlan {
     pub(crate) leaves: u64,
     /// Most time that an answer may take, in milliseconds. `None` where something may delay it.
     pub(crate) latency_ms_max: Option<u64>,
+    /// Out of a thousand times that it sends requests, how often it reads no answers for a while.
+    pub(crate) deaf: u64,
+    /// Out of a thousand times that it sends requests, how often a malformed frame follows.
+    pub(crate) spoils: u64,
+    /// Bytes that each direction of its connections holds. `None` is what the network has.
+    pub(crate) capacity: Option<usize>,
 }
 
 /// A client of the server.
@@ -67,6 +75,11 @@ struct DirectConnection {
     /// Bytes of requests made.
     asked: u64,
     patience: Time,
+    /// Reads nothing until then.
+    deaf_until: Time,
+    was_deaf: bool,
+    /// A malformed frame was sent: nothing more can follow.
+    spoiled: bool,
 }
 
 struct OpenRequest {
@@ -114,7 +127,7 @@ impl DirectClient {
                 false
             });
             connection.write(net);
-            let is_content = self.left == 0 && connection.open.is_empty();
+            let is_content = self.left == 0 && connection.open.is_empty() && !connection.spoiled;
             if goes_on && !is_content && connection.keeps_waiting(net) {
                 self.connection = Some(connection);
             } else {
@@ -130,9 +143,8 @@ impl DirectClient {
             return self.random.between(1..=RETRY_MS_MAX);
         }
         let mut quality = scenario.network.link(&mut net.random);
-        if self.plan.depth > 1 && self.plan.latency_ms_max.is_some() {
-            // Everything it has to say is in the kernel at once.
-            quality = quality.map(|quality| PipeQuality { capacity: 16 << 20, ..quality });
+        if let Some(capacity) = self.plan.capacity {
+            quality = quality.map(|quality| PipeQuality { capacity, ..quality });
         }
         let connection = net.connect(Party::Direct(self.number), Party::Server { agent: None }, quality);
         server.accept(net, NetworkEnd { connection, side: 1 }, None);
@@ -142,6 +154,9 @@ impl DirectClient {
 
     fn ask(&mut self, net: &mut Network) {
         let Some(connection) = &mut self.connection else { return };
+        if connection.spoiled {
+            return;
+        }
         let room = self.plan.depth.saturating_sub(connection.open.len()).min(self.left);
         let may_leave = connection.open.is_empty() && connection.asked > 0;
         if may_leave && self.random.chance(self.plan.leaves) {
@@ -164,10 +179,22 @@ impl DirectClient {
             let (uid, asked_at, end) = (self.uid, net.now(), connection.asked);
             connection.open.push_back(OpenRequest { uid, asked_at, end });
         }
+        if self.random.chance(self.plan.deaf) {
+            net.trace.count("direct clients that read nothing", 1);
+            connection.was_deaf = true;
+            connection.deaf_until = net.now().after_ms(DEAF_MS);
+            net.set_timer(connection.end, Some(connection.deaf_until));
+        }
+        if self.random.chance(self.plan.spoils) {
+            net.trace.count("direct clients that send a malformed frame", 1);
+            connection.spoiled = true;
+            connection.outgoing.buffer().extend_from_slice(&[0, 0x11, 0, 0, 7]);
+        }
     }
 
     fn call_again(&mut self, net: &mut Network) {
-        let may_ask = self.connection.as_ref().is_none_or(|it| it.open.len() < self.plan.depth);
+        let has_room = |it: &DirectConnection| !it.spoiled && it.open.len() < self.plan.depth;
+        let may_ask = self.connection.as_ref().is_none_or(has_room);
         if self.left > 0 && may_ask {
             let most_ms = if self.connection.is_some() { self.plan.think_ms } else { RETRY_MS_MAX };
             let pause_ms = self.random.between(0..=most_ms);
@@ -189,6 +216,10 @@ impl DirectClient {
         server: &SimServer,
         connection: &mut DirectConnection,
     ) -> Result<bool, Violation> {
+        if connection.deaf_until > net.now() {
+            net.set_timer(connection.end, Some(connection.deaf_until));
+            return Ok(true);
+        }
         let incoming = loop {
             match net.read(connection.end, &mut connection.unread) {
                 Incoming::Bytes(_) => {}
@@ -225,7 +256,7 @@ impl DirectClient {
         connection: &DirectConnection,
     ) -> Result<(), Violation> {
         let number = connection.end.connection;
-        if net.was_cut(number) || net.was_held(number) {
+        if net.was_cut(number) || net.was_held(number) || connection.was_deaf {
             return Ok(());
         }
         let far = connection.end.peer();
@@ -260,6 +291,9 @@ impl DirectConnection {
             open: VecDeque::new(),
             asked: 0,
             patience: now.after_ms(PATIENCE_MS),
+            deaf_until: now,
+            was_deaf: false,
+            spoiled: false,
         }
     }
 
@@ -275,7 +309,7 @@ impl DirectConnection {
 
     /// Whether it waits on. Over a connection that carries nothing, and may never again, it does not for ever.
     fn keeps_waiting(&mut self, net: &mut Network) -> bool {
-        if self.open.is_empty() {
+        if self.open.is_empty() && !self.spoiled {
             return true;
         }
         if self.patience <= net.now() {

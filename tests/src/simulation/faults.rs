@@ -119,7 +119,8 @@ impl World {
     /// The server shuts down. It has done nothing since `idle_since`.
     pub(crate) fn drain_server(&mut self, idle_since: EventTime) {
         self.server.drain(&mut self.net);
-        self.locking.drained(idle_since, self.net.now().after_ms(SHUTDOWN_TIMEOUT_MS));
+        let began = self.net.now();
+        self.locking.drained(idle_since, began, began.after_ms(SHUTDOWN_TIMEOUT_MS));
         self.drains += 1;
         self.net.agenda.after_ms(SHUTDOWN_TIMEOUT_MS, SimEvent::ShutdownTimeout(self.drains));
     }

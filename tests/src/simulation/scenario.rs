@@ -184,6 +184,9 @@ impl Scenario {
             silent_ms: 0,
             leaves: 100,
             latency_ms_max: Some(CROWD_LATENCY_MS_MAX),
+            deaf: 0,
+            spoils: 0,
+            capacity: None,
         };
         // A turn's budget of these takes a sixteenth of a second, all of them several seconds.
         let pipelining = DirectPlan {
@@ -191,6 +194,8 @@ impl Scenario {
             depth: 4_000,
             data_bytes: 4_000,
             latency_ms_max: Some(PIPELINE_LATENCY_MS_MAX),
+            // Everything it has to say is in the kernel at once.
+            capacity: Some(16 << 20),
             ..small
         };
         let mut direct = vec![small; 100];
@@ -400,7 +405,7 @@ fn draw_direct(random: &mut SeededRng) -> Vec<DirectPlan> {
 
 impl DirectPlan {
     fn draw(random: &mut SeededRng) -> Self {
-        Self {
+        let plan = Self {
             operations: random.between(10..=60) as usize,
             depth: random.pick(&[1, 1, 4, 30]),
             data_bytes: random.pick(&[32, 32, 3_000]),
@@ -408,7 +413,13 @@ impl DirectPlan {
             silent_ms: random.pick(&[0, 500, 2 * DRAIN_GRACE_MS, 90_000]),
             leaves: random.pick(&[20, 500, 1_000]),
             latency_ms_max: None,
-        }
+            deaf: 0,
+            spoils: random.pick(&[0, 0, 100]),
+            capacity: random.pick(&[None, None, Some(200)]),
+        };
+        // More answers than the network holds.
+        let deaf = Self { depth: 30, data_bytes: 32, deaf: 200, capacity: Some(200), ..plan };
+        if random.chance(250) { deaf } else { plan }
     }
 }
 

@@ -10,7 +10,7 @@
 //! Its connections share one worker. If requests cost time, a turn that comes while the worker is busy waits in its queue.
 
 use super::event_queue::SimEvent;
-use super::network::{Network, NetworkEnd};
+use super::network::{Network, NetworkEnd, Party};
 use super::planted_bug::{FaultyStore, PlantedBug};
 use super::scenario::ServerPlan;
 use super::server_connection::SimConnection;
@@ -220,7 +220,9 @@ impl SimServer {
         let id = ConnectionId::new(u64::from(end.connection));
         self.service.connection_opened();
         let machine = ServerConnection::new(net.now(), id, &self.service, TIMEOUTS);
-        self.connections.insert(end.connection, SimConnection::new(end, agent, machine, self.planted));
+        let is_direct = matches!(net.owner(end.peer()), Some(Party::Direct(_)));
+        let connection = SimConnection::new(end, (agent, is_direct), machine, self.planted);
+        self.connections.insert(end.connection, connection);
         net.call(end);
     }
 

@@ -17,6 +17,8 @@ pub(crate) struct SimConnection {
     pub(crate) end: NetworkEnd,
     /// The agent whose link it is; `None` for a peer that connects to the server directly.
     pub(crate) agent: Option<usize>,
+    /// Whether the peer is a direct client, which may send malformed frames.
+    is_direct: bool,
     pub(crate) mail: VecDeque<Notification>,
     pub(crate) machine: ServerConnection,
     sniffer: ExtensionSniffer,
@@ -31,12 +33,21 @@ impl SimConnection {
     /// A connection on which nothing has happened.
     pub(crate) fn new(
         end: NetworkEnd,
-        agent: Option<usize>,
+        (agent, is_direct): (Option<usize>, bool),
         machine: ServerConnection,
         planted: PlantedBug,
     ) -> Self {
         let (mail, sniffer) = (VecDeque::new(), ExtensionSniffer::default());
-        Self { end, agent, mail, machine, sniffer, planted, tamperer: StreamTamperer::new(planted) }
+        Self {
+            end,
+            agent,
+            is_direct,
+            mail,
+            machine,
+            sniffer,
+            planted,
+            tamperer: StreamTamperer::new(planted),
+        }
     }
 
     /// Whether nothing is in flight.
@@ -51,7 +62,7 @@ impl SimConnection {
         }
         match self.machine.state() {
             MachineState::Closed(reason) => {
-                note_end(net, self.agent, reason);
+                note_end(net, self.agent, self.is_direct, reason);
                 return false;
             }
             MachineState::Open { more: true, .. } if self.planted != PlantedBug::ForgetMore => {

@@ -57,9 +57,10 @@ impl TurnEnv<'_> {
     }
 }
 
-/// Counts why a connection ended. That a peer of the simulation violates the protocol is a violation of the run.
-pub(crate) fn note_end(net: &mut Network, agent: Option<usize>, reason: ServerCloseReason) {
+/// Counts why a connection ended. That an agent or a locker violates the protocol is a violation of the run.
+pub(crate) fn note_end(net: &mut Network, agent: Option<usize>, is_direct: bool, reason: ServerCloseReason) {
     match reason {
+        ServerCloseReason::Corruption(_) if is_direct => net.trace.count("malformed frames refused", 1),
         ServerCloseReason::TakenOver => net.trace.count("links taken over", 1),
         ServerCloseReason::Bye => net.trace.count("links that said goodbye", 1),
         ServerCloseReason::Silent => net.trace.count("silent links closed by the server", 1),

@@ -415,8 +415,9 @@ impl Locker {
         let is_plain = self.plan.agent.is_none() && self.plan.speech != LockerProtocol::Link;
         let end = conversation.end;
         let had_arrived = net.arrived_total(end.peer()) == conversation.asked;
-        let was_drained = history.drains.last().is_some_and(|(began, ended)| {
-            net.closed(end.peer()).is_some_and(|closed| *began < closed && closed <= *ended)
+        let was_drained = history.shutdowns.last().is_some_and(|shutdown| {
+            let closed = net.closed(end.peer());
+            closed.is_some_and(|closed| shutdown.idle_since < closed && closed <= shutdown.ended)
         });
         if let Some(request) = conversation.open.front()
             && is_plain
@@ -436,6 +437,15 @@ const ANSWER_MS_MAX: u64 = 3_000;
 /// Whether the server answered in time what was asked of it alone, when nothing held anything up.
 fn check_in_time(net: &Network, history: &LockHistory, operation: usize) -> Result<(), LockViolation> {
     let it = &history.operations[operation];
+    if let Some(shutdown) = history.shutdowns.last()
+        && it.begun < shutdown.idle_since
+        && it.ended < shutdown.ended
+        && net.disturbed_until() <= shutdown.began
+        && it.ended.at > shutdown.began.after_ms(ANSWER_MS_MAX)
+    {
+        let after_ms = it.ended.at.ms_since(shutdown.began);
+        return Err(LockViolation::KeptWaiting { operation, after_ms });
+    }
     let (LockOpKind::Acquire { timeout_ms, .. } | LockOpKind::Wait { timeout_ms }) = it.locking else {
         return Ok(());
     };

@@ -21,7 +21,7 @@
 //!    held by the dead can't ([`LockViolation::Revived`]).
 
 use super::conversation::{KEYS, limit_of};
-use super::history::{LockHistory, LockOpKind, ObservedLockReply, RecordedLockOp};
+use super::history::{LockHistory, LockOpKind, ObservedLockReply, RecordedLockOp, Shutdown};
 use super::violation::{Ended, LockViolation};
 use crate::simulation::event_queue::EventTime;
 use libdc::id::Token;
@@ -53,8 +53,8 @@ impl LockHistory {
     /// Whether nothing was asked for and granted while the server was shutting down.
     fn check_drains(&self) -> Result<(), LockViolation> {
         for (operation, it) in self.operations.iter().enumerate() {
-            let within = |(began, ended): &(EventTime, EventTime)| it.begun > *began && it.ended < *ended;
-            if matches!(it.reply, ObservedLockReply::Granted(_)) && self.drains.iter().any(within) {
+            let within = |shutdown: &Shutdown| it.begun > shutdown.idle_since && it.ended < shutdown.ended;
+            if matches!(it.reply, ObservedLockReply::Granted(_)) && self.shutdowns.iter().any(within) {
                 return Err(LockViolation::GrantedWhileDraining { operation });
             }
         }
