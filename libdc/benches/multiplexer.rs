@@ -6,7 +6,7 @@ use libdc::id::{ConnectionId, LinkId, SessionId};
 use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
 use libdc::proto::handshake::LinkIdentity;
 use libdc::proto::link::LinkState;
-use libdc::proto::server::{ServerConnection, ServerContext};
+use libdc::proto::server::{ServerConnection, ServerContext, ServerTimeouts};
 use libdc::service::{Effects, LinkPolicy, RequestCounters, Service};
 use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};
 use libdc::time::Time;
@@ -29,16 +29,19 @@ fn service() -> Arc<Service> {
     Arc::new(Service::new(Arc::new(sessions), locks, links, None))
 }
 
-/// A step of the server's side, including the work of its driver.
-fn answer(connection: &mut ServerConnection, service: &Service, input: &[u8], out: &mut Vec<u8>) {
+/// A step of the server's side, with what its driver does around it.
+fn answer(connection: &mut ServerConnection, service: &Service, asked: &[u8], out: &mut Vec<u8>) {
     let (mut effects, mut counters) = (Effects::new(), RequestCounters::default());
-    let mut turn = ServerContext { now: NOW, service, out, effects: &mut effects, tally: &mut counters };
-    connection.handle_input(&mut turn, input).expect("valid requests");
-    service.record(&counters);
+    let (effects, counters) = (&mut effects, &mut counters);
+    let mut cx = ServerContext { now: NOW, service, output: out, effects, counters };
+    connection.begin_turn(&mut cx);
+    connection.handle_input(&mut cx, asked);
+    service.record(counters);
 }
 
 fn stored(service: &Service) -> ServerConnection {
-    let mut connection = ServerConnection::new(NOW, ConnectionId::new(1), service);
+    let mut connection =
+        ServerConnection::new(NOW, ConnectionId::new(1), service, ServerTimeouts { read_ms: 0, write_ms: 0 });
     let mut data = Vec::new();
     for number in 0..1_000_u32 {
         let id = id(number);

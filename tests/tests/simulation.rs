@@ -48,7 +48,7 @@ fn every_answer_can_be_true() {
 }
 
 /// What is to be found somewhere among the seeds, or they do not test what they should.
-const RARE: [&str; 39] = [
+const RARE: [&str; 47] = [
     "GOAWAY sent",
     "agents drained",
     "applications drained",
@@ -64,6 +64,8 @@ const RARE: [&str; 39] = [
     "attempts hung",
     "agents killed",
     "agents that said goodbye",
+    "connections closed in their drain grace",
+    "connections drained",
     "grants held off",
     "leases expired before the wait",
     "links taken over",
@@ -83,11 +85,17 @@ const RARE: [&str; 39] = [
     "link up",
     "link up to an original",
     "links full",
+    "malformed frames refused",
+    "peers that read nothing closed by the server",
+    "server connections with more to do",
     "server found silent",
+    "server shut down gracefully",
     "server stopped",
+    "shutdowns that timed out",
     "sessions evicted",
     "sessions matched",
     "streams stalled",
+    "turns that wait for the worker",
 ];
 
 #[test]
@@ -177,4 +185,16 @@ finds! {
     finds_drained_agent_input_unread: DrainUnread => Violation::DrainedTooSoon { .. },
     finds_a_missing_drain_grace_of_the_agent: NoDrainGrace => Violation::DrainedTooSoon { .. },
     finds_an_endless_drain_grace_of_the_agent: EndlessDrainGrace => Violation::KeptBeyondGrace { .. },
+    finds_waiters_kept_by_a_shutdown: KeepWaiters
+        => Violation::ShutdownOverdue { .. } | Violation::Locking(LockViolation::KeptWaiting { .. }),
+    finds_grants_during_a_shutdown: GrantWhileDraining
+        => Violation::Locking(LockViolation::GrantedWhileDraining { .. }),
+    finds_answers_lost_by_a_shutdown: LoseAnswersAtEnd
+        => Violation::Unserved { .. } | Violation::Locking(LockViolation::Abandoned { .. }),
+    finds_input_ignored_by_a_shutdown: IgnoreKernelInput
+        => Violation::Unserved { .. } | Violation::Locking(LockViolation::Abandoned { .. }),
+    finds_drain_grace_exceeded: KeepNewcomers
+        => Violation::ShutdownOverdue { .. } | Violation::DrainGraceExceeded { .. },
+    finds_an_ignored_budget: IgnoreBudget => Violation::Starved { .. },
+    finds_a_spent_budget_forgotten: ForgetMore => Violation::Starved { .. } | Violation::DirectUnanswered { .. },
 }

@@ -3,5 +3,6 @@
 pub mod agent;
 mod buffers;
 mod mailbox;
+pub mod registry;
 pub mod server;
 pub mod workers;

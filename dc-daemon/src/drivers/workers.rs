@@ -1,8 +1,9 @@
-//! The server's threads: each runs the connections that it was given, to their end.
+//! The server's threads: each runs its connections to their end.
 //!
-//! A connection stays on its thread, so serving it takes no lock but the tables'. The thread that accepts
-//! is a worker too; with one thread nothing is ever handed over.
+//! A connection stays on its thread, so serving it takes no lock but those of the tables. The accepting thread is a
+//! worker too; with one thread nothing is ever handed over.
 
+use crate::drivers::registry::Registry;
 use libdc::net::runtime::runtime;
 use libdc::net::socket::Socket;
 use std::future::Future;
@@ -34,7 +35,7 @@ impl Workers {
     /// Starts `threads - 1` threads beside the calling one, whose runtime is `own`.
     ///
     /// # Errors
-    /// If the system refuses a thread or what a runtime needs.
+    /// If the system refuses a thread or a runtime.
     pub fn start(own: &Handle, threads: usize) -> io::Result<Self> {
         let mut started = Self {
             workers: vec![WorkerThread { handle: own.clone(), load: Arc::default() }],
@@ -75,13 +76,42 @@ impl Workers {
                 let connection = async move {
                     match socket.register() {
                         Ok(socket) => serve(socket).await,
-                        Err(error) => warn!(%error, "a connection can't be served"),
+                        Err(error) => warn!(%error, "cannot serve a connection"),
                     }
                 };
                 self.tasks.spawn_on(load.until(connection), &worker.handle);
             }
-            Err(error) => warn!(%error, "a connection can't be handed to its thread"),
+            Err(error) => warn!(%error, "cannot hand a connection to its thread"),
         }
+    }
+
+    /// Calls `visit` with the connections of each worker, on its thread. It is one message to each, and wakes no task of a
+    /// connection. Returns the results in the order of the workers.
+    pub async fn visit<R: Send + 'static>(
+        &self,
+        visit: impl Fn(&mut Registry) -> R + Clone + Send + 'static,
+    ) -> Vec<R> {
+        let mut visits = Vec::new();
+        for worker in &self.workers {
+            let visit = visit.clone();
+            visits.push(worker.handle.spawn(async move { Registry::with(visit) }));
+        }
+        let mut results = Vec::new();
+        for visit in visits {
+            results.extend(visit.await.ok().flatten());
+        }
+        results
+    }
+
+    /// Freezes all connections: when this returns no task of a connection works any more, until they are
+    /// [thawed](Self::thaw).
+    pub async fn freeze(&self) {
+        self.visit(Registry::freeze).await;
+    }
+
+    /// Lets all connections work again.
+    pub async fn thaw(&self) {
+        self.visit(Registry::thaw).await;
     }
 
     /// Waits until all connections have ended. Cancel-safe.
@@ -90,12 +120,12 @@ impl Workers {
         self.tasks.wait().await;
     }
 
-    /// Ends the threads; connections that are left are dropped.
+    /// Ends the threads; remaining connections are dropped.
     pub fn stop(self) {
         self.stop.cancel();
         for thread in self.threads {
             if thread.join().is_err() {
-                error!("a worker thread had panicked");
+                error!("a worker thread panicked");
             }
         }
     }

@@ -54,6 +54,8 @@ pub(crate) enum Party {
     },
     /// An agent's, towards the server.
     Link(usize),
+    /// That of a client that speaks to the server directly.
+    Direct(usize),
     /// The server's.
     Server {
         /// The agent at the other end; none if it is an application.
@@ -69,6 +71,7 @@ impl Party {
             Self::Locker { .. } => "locker",
             Self::Local { .. } => "agent (local)",
             Self::Link(_) => "agent (link)",
+            Self::Direct(_) => "direct client",
             Self::Server { .. } => "server",
         }
     }
@@ -287,6 +290,11 @@ impl Network {
     pub(crate) fn was_held(&self, connection: u32) -> bool {
         let connection = &self.connections[connection as usize];
         connection.held || connection.leapt_ms < self.agenda.leapt_ms()
+    }
+
+    /// How many bytes were ever written at this end.
+    pub(crate) fn written_total(&self, end: NetworkEnd) -> u64 {
+        self.at(end).pipes[end.side].written_total
     }
 
     /// How many bytes have arrived at this end, until it was closed.

@@ -94,6 +94,20 @@ pub enum PlantedBug {
     EndlessDrainGrace,
     /// A local connection that has spent its budget is not served again.
     ForgetMoreLocal,
+    /// Waiters are not cancelled when the server shuts down.
+    KeepWaiters,
+    /// Locks are granted while the server shuts down.
+    GrantWhileDraining,
+    /// The server closes connections at the beginning of its shutdown, whatever is still to be written.
+    LoseAnswersAtEnd,
+    /// The server closes idle connections at the beginning of its shutdown without reading once more.
+    IgnoreKernelInput,
+    /// Connections that have received nothing stay open while the server shuts down.
+    KeepNewcomers,
+    /// A connection is served as long as it has input.
+    IgnoreBudget,
+    /// A connection that has spent its budget is not woken again.
+    ForgetMore,
 }
 
 impl PlantedBug {

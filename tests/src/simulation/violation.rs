@@ -218,6 +218,62 @@ pub enum Violation {
         /// Age of the connection.
         age_ms: u64,
     },
+    /// The server closed a connection gracefully though a whole request had arrived and was not answered.
+    #[error(
+        "direct client {client} was not answered: uid {uid}, which had reached the server before it closed #{connection}"
+    )]
+    Unserved {
+        /// The client.
+        client: usize,
+        /// Its connection.
+        connection: u32,
+        /// The request.
+        uid: u32,
+    },
+    /// A direct client received an answer to nothing that it has in flight.
+    #[error("direct client {client} was answered uid {uid}, for which it has no open request")]
+    DirectNotAsked {
+        /// The client.
+        client: usize,
+        /// The uid of the answer.
+        uid: u32,
+    },
+    /// A small request waited too long behind others.
+    #[error("direct client {client} was answered after {after_ms} ms: others had more than their share")]
+    Starved {
+        /// The client.
+        client: usize,
+        /// How long it took.
+        after_ms: u64,
+    },
+    /// A direct client was never answered, and its connection did not end.
+    #[error("direct client {client} is still waiting")]
+    DirectUnanswered {
+        /// The client.
+        client: usize,
+    },
+    /// A connection that had received nothing was closed before its drain grace was over.
+    #[error("#{connection} was closed {after_ms} ms after it was accepted, before its drain grace was over")]
+    DrainGraceCut {
+        /// The connection.
+        connection: u32,
+        /// Its age.
+        after_ms: u64,
+    },
+    /// A connection that had received nothing was kept beyond its drain grace.
+    #[error("#{connection} was closed {after_ms} ms after its drain grace was over")]
+    DrainGraceExceeded {
+        /// The connection.
+        connection: u32,
+        /// How much too late.
+        after_ms: u64,
+    },
+    /// A shutdown had not come to its end when its time was over, and nothing kept it from that.
+    #[error("the server has not shut down in time: #{connection} is still open")]
+    ShutdownOverdue {
+        /// A connection.
+        connection: u32,
+    },
     /// About locks.
     #[error("{0}")]
     Locking(LockViolation),

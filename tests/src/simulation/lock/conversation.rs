@@ -24,6 +24,8 @@ pub(crate) struct LockConversation {
     unread: Vec<u8>,
     outgoing: Outbox,
     uid: u32,
+    /// Bytes of requests made.
+    pub(crate) asked: u64,
     /// Unanswered requests, in order.
     pub(crate) open: VecDeque<SentLock>,
     /// Outstanding answers to HELLO and OPEN.
@@ -72,6 +74,7 @@ impl LockConversation {
             unread: Vec::new(),
             outgoing: Outbox::new(),
             uid: 0,
+            asked: 0,
             open: VecDeque::new(),
             opening: 0,
             claims: Vec::new(),
@@ -118,6 +121,7 @@ impl LockConversation {
     /// Sends a request.
     pub(crate) fn ask(&mut self, operation: usize, key: usize, locking: LockOpKind) {
         self.uid += 1;
+        let before = self.outgoing.len();
         if self.text {
             let line = line_of(key, locking);
             self.outgoing.buffer().extend_from_slice(line.as_bytes());
@@ -140,6 +144,7 @@ impl LockConversation {
             };
             LockRequest { owner: 0, action }.write(self.uid, self.outgoing.buffer());
         }
+        self.asked += (self.outgoing.len() - before) as u64;
         self.open.push_back(SentLock { operation, locking, key, uid: self.uid });
     }
 
