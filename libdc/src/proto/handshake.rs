@@ -14,12 +14,12 @@
 //!     │◀────────────────────────────────────────────┤
 //! ```
 //!
-//! Nothing follows HELLO before its answer. A HELLO delayed on an abandoned connection may take the link over from the
-//! present connection: the client then reconnects and claims again, and loses nothing. An OPEN behind it would release
-//! the locks granted meanwhile.
+//! Nothing follows HELLO before its answer. A HELLO delayed on an abandoned connection may take the link over
+//! from the present connection: the client then reconnects and claims again, and loses nothing. An OPEN
+//! behind it would release the locks granted meanwhile.
 //!
-//! There may be many claims. They are made piece by piece while there is capacity to write them, each CLAIM with at
-//! most [`CLAIM_BYTES_MAX`] bytes. Nothing here panics.
+//! There may be many claims. They are made piece by piece while there is capacity to write them, each CLAIM
+//! with at most [`CLAIM_BYTES_MAX`] bytes. Nothing here panics.
 
 pub use crate::proto::link::state::LinkIdentity;
 

@@ -1,7 +1,7 @@
 //! The input of a link: bytes that were read become whole messages.
 //!
-//! While no message is cut, the bytes are parsed where they are. Only the rest behind the last whole message is copied.
-//! Nothing here panics.
+//! While no message is cut, the bytes are parsed where they are. Only the rest behind the last whole message
+//! is copied. Nothing here panics.
 
 use crate::wire::decode_error::DecodeError;
 use crate::wire::frame::Direction;

@@ -7,12 +7,13 @@
 //!     └────────────── any message ◀──────────┘
 //! ```
 //!
-//! A peer is silent if something that is answered at once was sent, and for the whole timeout no message came at all. A
-//! request that may block does not count. So a busy connection needs no ping, and a blocked one is not broken.
+//! A peer is silent if something that is answered at once was sent, and for the whole timeout no message came
+//! at all. A request that may block does not count. So a busy connection needs no ping, and a blocked one is
+//! not broken.
 //!
 //! At most one ping is in flight. A side for which only incoming messages count never calls
-//! [`sent`](Keepalive::sent): the server pings a link that it has not heard for an interval. The other side pings also
-//! when it has sent nothing, so that its peer hears from it.
+//! [`sent`](Keepalive::sent): the server pings a link that it has not heard for an interval. The other side
+//! pings also when it has sent nothing, so that its peer hears from it.
 
 use crate::time::Time;
 

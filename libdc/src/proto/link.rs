@@ -10,15 +10,15 @@
 //!                                                                      BYE answered
 //! ```
 //!
-//! - The probe is a HAVE of a random id, an ordinary miss to any server; its answer carries the patch level of the
-//!   server. A server at patch level 0 gets session requests only, or nothing if the link needs locks. Any other gets
-//!   the [handshake](crate::proto::handshake) before anything else. With an auth token there is no probe, since HELLO
-//!   must come first then.
-//! - The owner of the link sends its requests with [`Link::send`] or [`Link::enter`]. Their payload lies in the
-//!   [table](crate::proto::pending) and comes back from [`Link::receive`] with the answer, or from [`Link::close`] and
-//!   [`Link::expire`] without.
-//! - The link survives its connections: there is one in the life of an agent or lock client. `H` is what is held over
-//!   it. It is claimed when the link is resumed.
+//! - The probe is a HAVE of a random id, an ordinary miss to any server; its answer carries the patch level
+//!   of the server. A server at patch level 0 gets session requests only, or nothing if the link needs locks.
+//!   Any other gets the [handshake](crate::proto::handshake) before anything else. With an auth token there
+//!   is no probe, since HELLO must come first then.
+//! - The owner of the link sends its requests with [`Link::send`] or [`Link::enter`]. Their payload lies in
+//!   the [table](crate::proto::pending) and comes back from [`Link::receive`] with the answer, or from
+//!   [`Link::close`] and [`Link::expire`] without.
+//! - The link survives its connections: there is one in the life of an agent or lock client. `H` is what is
+//!   held over it. It is claimed when the link is resumed.
 //! - A quiet link is pinged, and a silent one is an error ([keepalive](crate::proto::keepalive)).
 //! - BYE asks the server to release everything.
 //!
@@ -239,7 +239,8 @@ impl<H: ClaimSource, P> Link<H, P> {
 
     // ---- input
 
-    /// A message came from the server. Returns the payload of the request that it answers, if that was the owner's.
+    /// A message came from the server. Returns the payload of the request that it answers, if that was the
+    /// owner's.
     ///
     /// # Errors
     /// [`LinkError`]: the connection has to be closed.

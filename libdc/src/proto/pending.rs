@@ -1,10 +1,11 @@
 //! The requests in flight on a link.
 //!
-//! A request gets a uid of the link: the upper 24 bits are its slot in the table, the lower 8 count how often the slot
-//! was used. A slot is free again only when the answer came or the link ended; an abandoned request keeps its slot
-//! until then. So no late answer can reach another request.
+//! A request gets a uid of the link: the upper 24 bits are its slot in the table, the lower 8 count how often
+//! the slot was used. A slot is free again only when the answer came or the link ended; an abandoned request
+//! keeps its slot until then. So no late answer can reach another request.
 //!
-//! The payload says for whom the answer is, and lies in the slot: there is no second table beside. Nothing here panics.
+//! The payload says for whom the answer is, and lies in the slot: there is no second table beside. Nothing
+//! here panics.
 
 use crate::limits::LINK_IN_FLIGHT_MAX;
 use crate::time::Time;
@@ -99,7 +100,8 @@ impl<P> PendingTable<P> {
         self.count >= LINK_IN_FLIGHT_MAX
     }
 
-    /// Enters a request. Returns the uid to send it with. A deadline must not be before those of earlier requests.
+    /// Enters a request. Returns the uid to send it with. A deadline must not be before those of earlier
+    /// requests.
     #[inline]
     pub fn insert(&mut self, request: PendingRequest<P>, deadline: Option<Time>) -> u32 {
         self.count += 1;
@@ -143,8 +145,8 @@ impl<P> PendingTable<P> {
         self.slots.get(self.soonest as usize).and_then(|slot| slot.deadline)
     }
 
-    /// Takes the payload of the next request whose deadline has passed. The slot stays in use until the answer comes,
-    /// which is then ignored.
+    /// Takes the payload of the next request whose deadline has passed. The slot stays in use until the
+    /// answer comes, which is then ignored.
     pub fn expire(&mut self, now: Time) -> Option<(u32, PendingRequest<P>)> {
         self.next_deadline().filter(|deadline| *deadline <= now)?;
         let slot = self.soonest;

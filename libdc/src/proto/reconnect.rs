@@ -10,21 +10,23 @@
 //!   └─ shut down ──▶ no further attempt
 //! ```
 //!
-//! - The pause between failed attempts starts at [`failed_ms_min`](ReconnectSettings::failed_ms_min) and doubles up
-//!   to [`retry_ms`](ReconnectSettings::retry_ms). The pause after brief links starts at
-//!   [`brief_ms_min`](ReconnectSettings::brief_ms_min) and doubles up to the same limit. Each pause is multiplied by
-//!   a random factor from 0.5 to 1.5, so a fleet does not reconnect in step.
+//! - The pause between failed attempts starts at [`failed_ms_min`](ReconnectSettings::failed_ms_min) and
+//!   doubles up to [`retry_ms`](ReconnectSettings::retry_ms). The pause after brief links starts at
+//!   [`brief_ms_min`](ReconnectSettings::brief_ms_min) and doubles up to the same limit. Each pause is
+//!   multiplied by a random factor from 0.5 to 1.5, so a fleet does not reconnect in step.
 //! - A lasting link resets both pauses. The first attempt after it follows at a random time within
 //!   `max(min(retry, 1 s), retry / 5)`, or at once where all clients are on the server's host.
 //! - GOAWAY on a lasting link is no failure of the server: the next attempt follows at once.
-//! - While locks are held, the server's grace period bounds the pauses, whatever `retry_ms` says: the first attempt
-//!   follows within a tenth of it, and further pauses are an eighth of it, times the same factor.
+//! - While locks are held, the server's grace period bounds the pauses, whatever `retry_ms` says: the first
+//!   attempt follows within a tenth of it, and further pauses are an eighth of it, times the same factor.
 //!
-//! The policy knows neither clock nor random numbers: both are arguments. It keeps no connection and never panics.
+//! The policy knows neither clock nor random numbers: both are arguments. It keeps no connection and never
+//! panics.
 
 use crate::time::Time;
 
-/// Upper bound of the window for the first attempt after a lasting link, in milliseconds, unless `retry_ms` is long.
+/// Upper bound of the window for the first attempt after a lasting link, in milliseconds, unless `retry_ms`
+/// is long.
 const FIRST_SPAN_MS: u64 = 1_000;
 /// The first attempt after a lasting link follows within this fraction of a long `retry_ms`.
 const FIRST_SPAN_FRACTION: u64 = 5;
@@ -115,8 +117,8 @@ impl ReconnectPolicy {
         self.next_attempt(now, self.jittered(pause_ms, random))
     }
 
-    /// The link is up: requests are passed on. Returns how long there was none, in milliseconds; 0 for the first
-    /// link, unless an attempt failed before it.
+    /// The link is up: requests are passed on. Returns how long there was none, in milliseconds; 0 for the
+    /// first link, unless an attempt failed before it.
     pub fn link_up(&mut self, now: Time) -> u64 {
         self.up_since = Some(now);
         self.last_error.clear();
@@ -141,8 +143,8 @@ impl ReconnectPolicy {
         self.next_attempt(now, pause_ms)
     }
 
-    /// The grace period of the server in milliseconds while locks are held over the link, else `None`. It applies
-    /// to the attempts that are decided from now on.
+    /// The grace period of the server in milliseconds while locks are held over the link, else `None`. It
+    /// applies to the attempts that are decided from now on.
     pub const fn set_held_grace_ms(&mut self, grace_ms: Option<u64>) {
         self.held_grace_ms = grace_ms;
     }
@@ -152,8 +154,8 @@ impl ReconnectPolicy {
         self.is_shut_down = true;
     }
 
-    /// Whether the message of a failed attempt differs from that of the attempt before it. The first failure since
-    /// the link was up is new. Logs need not repeat the others.
+    /// Whether the message of a failed attempt differs from that of the attempt before it. The first failure
+    /// since the link was up is new. Logs need not repeat the others.
     pub fn is_new_error(&mut self, error: &str) -> bool {
         if self.last_error == error {
             return false;
@@ -345,7 +347,8 @@ mod tests {
         assert!(policy.is_new_error("timed out"));
     }
 
-    /// Attempts of a policy in the order of time, from the loss of its lasting link to the first after `until`.
+    /// Attempts of a policy in the order of time, from the loss of its lasting link to the first after
+    /// `until`.
     fn attempts_after_loss(settings: ReconnectSettings, seed: u64, until: Time) -> Vec<Time> {
         let (mut policy, mut seed) = (ReconnectPolicy::new(settings), seed);
         policy.link_up(at(0));

@@ -8,8 +8,8 @@
 //!            └──────── link lost, the call retries ──────┘ └──────────────▶ answered ◀──────────────────┘
 //! ```
 //!
-//! At most [`BLOCKED_MAX`] blocking calls are sent at a time; the others wait here. So the connection always has capacity
-//! for renewals and releases. Nothing here panics.
+//! At most [`BLOCKED_MAX`] blocking calls are sent at a time; the others wait here. So the connection always
+//! has capacity for renewals and releases. Nothing here panics.
 
 use crate::client::lock::lease::LeaseId;
 use crate::id::{OwnedLockKey, Token};
@@ -18,8 +18,8 @@ use crate::time::Time;
 use crate::wire::lock::LockAction;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Limit of calls blocked at the server. An agent stops reading a connection with [`LOCAL_IN_FLIGHT_MAX`] requests in
-/// flight.
+/// Limit of calls blocked at the server. An agent stops reading a connection with [`LOCAL_IN_FLIGHT_MAX`]
+/// requests in flight.
 pub(super) const BLOCKED_MAX: usize = LOCAL_IN_FLIGHT_MAX / 2;
 
 /// Names a call of a client, in the order of the calls. Never reused.

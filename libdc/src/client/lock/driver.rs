@@ -1,5 +1,5 @@
-//! The task of a lock client: it moves bytes between its socket and its machine, and connects when the machine needs a
-//! connection.
+//! The task of a lock client: it moves bytes between its socket and its machine, and connects when the
+//! machine needs a connection.
 //!
 //! ```text
 //!            needed                       connected
@@ -9,10 +9,11 @@
 //!     └───────────────────────────── Pausing ◀───────────┘
 //! ```
 //!
-//! The [`ReconnectPolicy`] decides the time of the next attempt. A call that is to fail rather than wait ends a pause.
+//! The [`ReconnectPolicy`] decides the time of the next attempt. A call that is to fail rather than wait ends
+//! a pause.
 //!
-//! Timers of the runtime stand still while the system is suspended, so while a lock is held they are set for at most a
-//! second.
+//! Timers of the runtime stand still while the system is suspended, so while a lock is held they are set for
+//! at most a second.
 
 use crate::client::lock::error::{LockError, LockLinkError};
 use crate::client::lock::machine::LockMachine;

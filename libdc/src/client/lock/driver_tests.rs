@@ -1,5 +1,5 @@
-//! The client against a server scripted by the test over a Unix socket, in one thread and on a clock that jumps to the
-//! next timer.
+//! The client against a server scripted by the test over a Unix socket, in one thread and on a clock that
+//! jumps to the next timer.
 
 use crate::client::lock::boot_clock::BootClock;
 use crate::client::lock::{AcquireOptions, Guard, LockClient, LockError, LockOptions, Loss, PeerKind};

@@ -30,7 +30,8 @@ pub enum LockError {
         /// The error of the attempt.
         source: Arc<io::Error>,
     },
-    /// The connection was lost before the answer came. A lock that may have been granted is released by the server.
+    /// The connection was lost before the answer came. A lock that may have been granted is released by the
+    /// server.
     #[error("the connection was lost: {0}")]
     Disconnected(LockLinkError),
     /// The agent has no link to the server.
@@ -83,8 +84,8 @@ pub enum LockError {
 /// Why a lock is lost.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq, Hash)]
 pub enum Loss {
-    /// The lease was not renewed in time. It has not ended yet: [`Guard::remaining`](super::Guard::remaining) returns the
-    /// rest.
+    /// The lease was not renewed in time. It has not ended yet: [`Guard::remaining`](super::Guard::remaining)
+    /// returns the rest.
     #[error("it could not be renewed in time")]
     Unrenewed,
     /// The server answered that the lock is not held.
@@ -108,7 +109,8 @@ pub enum LockLinkError {
     /// The peer closed it.
     #[error("closed by the peer")]
     Closed,
-    /// The peer closed it without an answer: a server that requires an auth token does so to a client without one.
+    /// The peer closed it without an answer: a server that requires an auth token does so to a client without
+    /// one.
     #[error("closed by the peer without an answer; does the server ask for a token?")]
     Unanswered,
     /// An error of the socket.

@@ -1,10 +1,10 @@
 //! The locks that a client holds: until when each is certainly held, and when it has to be renewed.
 //!
-//! A lock granted or renewed by a request sent at `t0` is held until `t0 + min(lease, grace)`. The server grants it no
-//! earlier than `t0`. When the connection is lost, which is no earlier either, the server keeps it for the grace period.
-//! That span is the validity of the lease. The lease is renewed after a third of it. A quarter before the end of the
-//! validity, but at most [`NOTICE_MS_MAX`] before it, the lock counts as lost, whatever is answered later. Its holder
-//! has that time to stop.
+//! A lock granted or renewed by a request sent at `t0` is held until `t0 + min(lease, grace)`. The server
+//! grants it no earlier than `t0`. When the connection is lost, which is no earlier either, the server keeps
+//! it for the grace period. That span is the validity of the lease. The lease is renewed after a third of it.
+//! A quarter before the end of the validity, but at most [`NOTICE_MS_MAX`] before it, the lock counts as
+//! lost, whatever is answered later. Its holder has that time to stop.
 //!
 //! ```text
 //!  t0         renewed      again          lost             certainly held until

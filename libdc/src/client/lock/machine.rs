@@ -6,11 +6,12 @@
 //!   application ◀─ event ◀─ CallTable, Leases ◀───── Link ◀─ handle_input ◀─ (server or agent)
 //! ```
 //!
-//! The [link](crate::proto::link) is that of the agents: it opens, claims, pings and ends the connection. Here are the
-//! calls of the application, and the leases of its locks:
+//! The [link](crate::proto::link) is that of the agents: it opens, claims, pings and ends the connection.
+//! Here are the calls of the application, and the leases of its locks:
 //!
-//! - When the connection is lost, calls fail, but for retrying ones, which are sent again over the next connection. Held
-//!   locks are claimed then. An agent has released them already: over an agent they are lost at once.
+//! - When the connection is lost, calls fail, but for retrying ones, which are sent again over the next
+//!   connection. Held locks are claimed then. An agent has released them already: over an agent they are lost
+//!   at once.
 //! - A grant that arrives long after its request may be old: it is renewed before it is reported.
 //! - A grant for an abandoned call is released at once.
 //!

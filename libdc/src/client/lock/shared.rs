@@ -1,10 +1,11 @@
-//! The state shared by the client, its guards and its driver: the machine, behind a mutex never held across an await.
+//! The state shared by the client, its guards and its driver: the machine, behind a mutex never held across
+//! an await.
 //!
-//! A change wakes the driver. The driver takes its turn and wakes the tasks whose calls were answered. Dropping a guard
-//! or a call only changes the state, so it never waits.
+//! A change wakes the driver. The driver takes its turn and wakes the tasks whose calls were answered.
+//! Dropping a guard or a call only changes the state, so it never waits.
 //!
-//! A forked child has a copy of the state, whose mutex may stay locked by a thread that the child does not have. So each
-//! access checks first that it is made by the process of the client.
+//! A forked child has a copy of the state, whose mutex may stay locked by a thread that the child does not
+//! have. So each access checks first that it is made by the process of the client.
 
 use crate::client::lock::boot_clock::BootClock;
 use crate::client::lock::calls::{CallId, LockCall};

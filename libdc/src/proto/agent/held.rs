@@ -1,11 +1,11 @@
-//! The locks held by the local connections of the agent: learned from the answers of the server, forgotten when they are
-//! released, lost or expired.
+//! The locks held by the local connections of the agent: learned from the answers of the server, forgotten
+//! when they are released, lost or expired.
 //!
-//! A lease counts here from its answer, so it never ends before it does at the server. The locks are claimed when the
-//! link is resumed. They keep their connection from being closed for being idle.
+//! A lease counts here from its answer, so it never ends before it does at the server. The locks are claimed
+//! when the link is resumed. They keep their connection from being closed for being idle.
 //!
-//! Every operation takes time logarithmic in the number of held locks. Expired locks are removed in batches, by each
-//! grant and by the timeouts of the link.
+//! Every operation takes time logarithmic in the number of held locks. Expired locks are removed in batches,
+//! by each grant and by the timeouts of the link.
 
 use crate::id::{LockKey, Token};
 use crate::limits::EXPIRY_BATCH;
@@ -96,7 +96,8 @@ impl HeldLocks {
         self.held.len()
     }
 
-    /// The locks held at `now` whose tokens follow `last`, in the order of tokens; all of them if it is `None`.
+    /// The locks held at `now` whose tokens follow `last`, in the order of tokens; all of them if it is
+    /// `None`.
     pub(crate) fn claims(&self, now: Time, last: Option<Token>) -> impl Iterator<Item = Claim<'_>> {
         // No token has a fence of 0.
         let last = last.map_or([0; Token::BYTES], Token::to_bytes);

@@ -1,5 +1,5 @@
-//! The payload of an agent's requests on the link: which local connection gets the answer, and what it means for the
-//! locks that are held.
+//! The payload of an agent's requests on the link: which local connection gets the answer, and what it means
+//! for the locks that are held.
 
 use crate::id::Token;
 use crate::proto::agent::held::HeldLocks;

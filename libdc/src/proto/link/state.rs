@@ -85,7 +85,7 @@ pub(crate) struct LinkSettings {
     pub(crate) timeout_ms: u64,
     /// The auth token, if the server asks for one. With it there is no probe.
     pub(crate) auth_token: Option<AuthToken>,
-    /// Whether the link is of no use without locks: patch level 0, and HELLO answered `error_unsupported`, are errors.
-    /// Otherwise such a server gets session requests only.
+    /// Whether the link is of no use without locks: patch level 0, and HELLO answered `error_unsupported`,
+    /// are errors. Otherwise such a server gets session requests only.
     pub(crate) needs_locks: bool,
 }
