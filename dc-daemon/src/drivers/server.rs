@@ -147,7 +147,7 @@ impl ServerDriver {
         self: Arc<Self>,
         socket: Socket,
         permit: ConnectionPermit,
-    ) -> impl Future<Output = ()> + Send {
+    ) -> impl Future<Output = ()> + Send + Unpin {
         let id = ConnectionId::new(self.connections.fetch_add(1, Ordering::Relaxed) + 1);
         debug!(connection = %id, "connected");
         ServerTask::new(self, id, socket, permit)

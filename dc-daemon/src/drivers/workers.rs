@@ -8,8 +8,10 @@ use libdc::net::runtime::runtime;
 use libdc::net::socket::Socket;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -56,9 +58,9 @@ impl Workers {
     }
 
     /// Serves a connection on the thread that has the fewest.
-    pub fn spawn<F>(&self, socket: Socket, serve: impl FnOnce(Socket) -> F + Send + 'static)
+    pub fn spawn<F>(&self, socket: Socket, serve: impl FnOnce(Socket) -> F + Send + Unpin + 'static)
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output = ()> + Send + Unpin + 'static,
     {
         let workers = self.workers.iter().enumerate();
         let Some((number, worker)) = workers.min_by_key(|(_, worker)| worker.load.load(Ordering::Relaxed))
@@ -67,19 +69,19 @@ impl Workers {
         };
         let load = LoadCount::add(&worker.load);
         if number == 0 {
-            let connection = serve(socket);
-            self.tasks.spawn_on(load.until(connection), &worker.handle);
+            let task = LocalTask { connection: serve(socket), _load: load };
+            self.tasks.spawn_on(task, &worker.handle);
             return;
         }
         match socket.detach() {
             Ok(socket) => {
                 let connection = async move {
                     match socket.register() {
-                        Ok(socket) => serve(socket).await,
+                        Ok(socket) => LocalTask { connection: serve(socket), _load: load }.await,
                         Err(error) => warn!(%error, "cannot serve a connection"),
                     }
                 };
-                self.tasks.spawn_on(load.until(connection), &worker.handle);
+                self.tasks.spawn_on(connection, &worker.handle);
             }
             Err(error) => warn!(%error, "cannot hand a connection to its thread"),
         }
@@ -138,9 +140,19 @@ impl LoadCount {
         load.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(load))
     }
+}
 
-    async fn until(self, connection: impl Future<Output = ()>) {
-        connection.await;
+/// A connection on its thread. An `async` block in its place would hold the connection twice.
+struct LocalTask<F> {
+    connection: F,
+    _load: LoadCount,
+}
+
+impl<F: Future<Output = ()> + Unpin> Future for LocalTask<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.connection).poll(cx)
     }
 }
 

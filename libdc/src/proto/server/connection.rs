@@ -41,7 +41,8 @@ pub struct ServerConnection {
     protocol: ServerProtocol,
     /// Bytes that were read and are not handled yet.
     unread: Vec<u8>,
-    outbox: Outbox,
+    /// There while it has something: an idle connection owns none.
+    outbox: Option<Box<Outbox>>,
     phase: Phase,
     timeouts: ServerTimeouts,
     /// Requests in `unread` wait until the answers to earlier ones have been written.
@@ -128,7 +129,7 @@ impl ServerConnection {
             peer: PeerState { id, admitted: service.auth().is_none(), has_asked: false },
             protocol: ServerProtocol::Unknown,
             unread: Vec::new(),
-            outbox: Outbox::new(),
+            outbox: None,
             phase: Phase::Open,
             timeouts,
             stalled: false,
@@ -149,22 +150,35 @@ impl ServerConnection {
     /// The bytes to write next.
     #[must_use]
     pub fn poll_output<'a>(&'a self, cx: &'a ServerContext<'_>) -> &'a [u8] {
-        if self.outbox.is_empty() { &cx.output[..] } else { self.outbox.pending() }
+        self.outbox.as_ref().map_or(&cx.output[..], |outbox| outbox.pending())
     }
 
     /// The socket took `count` bytes of [`poll_output`](Self::poll_output); 0 if it would block. Fewer than offered start the
     /// write timeout.
     pub fn wrote(&mut self, cx: &mut ServerContext<'_>, count: usize) {
-        let offered = self.poll_output(cx).len();
-        if self.outbox.is_empty() {
-            self.outbox.buffer().extend_from_slice(&cx.output[count..]);
-            cx.output.clear();
-        } else if count > 0 {
-            self.outbox.advance(count);
+        match &mut self.outbox {
+            None if count < cx.output.len() => {
+                let mut outbox = Box::new(Outbox::new());
+                outbox.buffer().extend_from_slice(&cx.output[count..]);
+                outbox.block(cx.now);
+                self.outbox = Some(outbox);
+                cx.output.clear();
+            }
+            None => cx.output.clear(),
+            Some(outbox) => {
+                let is_partial = count < outbox.pending().len();
+                if count > 0 {
+                    outbox.advance(count);
+                }
+                if is_partial {
+                    outbox.block(cx.now);
+                }
+                if outbox.is_empty() {
+                    self.outbox = None;
+                }
+            }
         }
-        if count < offered {
-            self.outbox.block(cx.now);
-        } else if self.outbox.is_empty() {
+        if self.outbox.is_none() {
             self.resume(cx);
             self.finish_closing(cx);
         }
@@ -217,7 +231,7 @@ impl ServerConnection {
     pub fn deadline(&self) -> Option<Time> {
         let connection = match self.phase {
             Phase::Open => [self.drain_deadline(), self.read_deadline()].into_iter().flatten().min(),
-            Phase::Closing { until, .. } => self.outbox.is_empty().then_some(until),
+            Phase::Closing { until, .. } => self.outbox.is_none().then_some(until),
             Phase::Closed(_) => return None,
         };
         [connection, self.write_deadline()].into_iter().flatten().min()
@@ -245,8 +259,8 @@ impl ServerConnection {
     pub fn state(&self) -> MachineState<ServerCloseReason> {
         match self.phase {
             Phase::Open => {
-                let may_read = self.outbox.is_empty() && self.unread.len() < READ_AHEAD_BYTES_MAX;
-                let has_work = self.outbox.is_empty() && (self.stalled || may_read);
+                let may_read = self.outbox.is_none() && self.unread.len() < READ_AHEAD_BYTES_MAX;
+                let has_work = self.outbox.is_none() && (self.stalled || may_read);
                 MachineState::Open {
                     wants_input: may_read && !self.stalled,
                     more: has_work && self.spent >= READ_BUDGET_BYTES,
@@ -272,7 +286,7 @@ impl ServerConnection {
         };
         cx.effects.expiry_changed |= had_locks;
         self.unread = Vec::new();
-        self.outbox.clear();
+        self.outbox = None;
         cx.output.clear();
     }
 
@@ -280,7 +294,7 @@ impl ServerConnection {
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.unread.is_empty()
-            && self.outbox.is_empty()
+            && self.outbox.is_none()
             && match &self.protocol {
                 ServerProtocol::Unknown => true,
                 ServerProtocol::Frames(frames) => frames.is_idle(),
@@ -295,7 +309,8 @@ impl ServerConnection {
     }
 
     fn write_deadline(&self) -> Option<Time> {
-        let blocked_since = self.outbox.blocked_since().filter(|_| self.timeouts.write_ms > 0);
+        let blocked_since = self.outbox.as_ref().and_then(|outbox| outbox.blocked_since());
+        let blocked_since = blocked_since.filter(|_| self.timeouts.write_ms > 0);
         blocked_since.map(|since| since.after_ms(self.timeouts.write_ms))
     }
 
@@ -366,16 +381,15 @@ impl ServerConnection {
 
     /// Output that must not overtake what is in the outbox is put behind it.
     fn keep_order(&mut self, cx: &mut ServerContext<'_>) {
-        if !self.outbox.is_empty() && !cx.output.is_empty() {
-            self.outbox.buffer().extend_from_slice(cx.output);
-            cx.output.clear();
+        if let Some(outbox) = &mut self.outbox {
+            outbox.buffer().append(cx.output);
         }
     }
 
     /// Handles requests that waited, if the outbox is empty and the budget is not spent.
     fn resume(&mut self, cx: &mut ServerContext<'_>) {
         if self.stalled
-            && self.outbox.is_empty()
+            && self.outbox.is_none()
             && cx.output.len() < OUTBOX_BYTES_MAX
             && self.spent < READ_BUDGET_BYTES
         {
@@ -445,4 +459,4 @@ const _: () = assert!(
     READ_AHEAD_BYTES_MAX > 4 * LINE_BYTES_MAX,
     "bytes behind a blocked request do not keep the connection from reading whole requests"
 );
-const _: () = assert!(size_of::<ServerConnection>() <= 360, "an idle connection stays small");
+const _: () = assert!(size_of::<ServerConnection>() <= 272, "an idle connection stays small");
