@@ -86,7 +86,7 @@ impl SimAgent {
         let connection = local.end.connection;
         net.note(TraceEvent::LocalFault { connection, fault: reason });
         net.witness(connection).fault = Some(reason);
-        let unread = net.arrived_total(local.end) - local.received;
+        let unread = net.arrived_total(local.end).saturating_sub(local.received);
         let age_ms = net.now().ms_since(local.opened_at);
         let is_in_grace = local.received == 0 && age_ms < DRAIN_GRACE_MS;
         if reason == LocalCloseReason::Drained && (unread > 0 || is_in_grace) {
