@@ -184,6 +184,9 @@ finds! {
     finds_goaway_taken_for_a_loss: GoAwayAsLoss => Violation::RetriedTooLate { .. },
     finds_drained_agent_input_unread: DrainUnread => Violation::DrainedTooSoon { .. },
     finds_a_missing_drain_grace_of_the_agent: NoDrainGrace => Violation::DrainedTooSoon { .. },
+    finds_a_missing_write_timeout_of_the_agent: NoWriteTimeout => Violation::WaitedForDeaf { .. },
+    finds_forgotten_budgets_of_local_connections: ForgetMoreLocal
+        => Violation::Unanswered { .. } | Violation::Abandoned { .. } | Violation::NotIdle(_),
     finds_an_endless_drain_grace_of_the_agent: EndlessDrainGrace => Violation::KeptBeyondGrace { .. },
     finds_waiters_kept_by_a_shutdown: KeepWaiters
         => Violation::ShutdownOverdue { .. } | Violation::Locking(LockViolation::KeptWaiting { .. }),

@@ -92,6 +92,8 @@ pub enum PlantedBug {
     NoDrainGrace,
     /// An agent that ends keeps connections without a request for as long as it can.
     EndlessDrainGrace,
+    /// An agent waits for applications that do not read for as long as they like.
+    NoWriteTimeout,
     /// A local connection that has spent its budget is not served again.
     ForgetMoreLocal,
     /// Waiters are not cancelled when the server shuts down.

@@ -210,6 +210,14 @@ pub enum Violation {
         /// Bytes that had arrived and were not read.
         unread: u64,
     },
+    /// An agent wrote on a connection that had taken nothing for longer than the write timeout.
+    #[error("agent {agent} waited {blocked_ms} ms for an application that does not read")]
+    WaitedForDeaf {
+        /// The agent.
+        agent: usize,
+        /// How long the application took nothing.
+        blocked_ms: u64,
+    },
     /// An agent that ends kept a connection without a request beyond its drain grace.
     #[error("agent {agent} keeps a connection {age_ms} ms old that has asked nothing, though it ends")]
     KeptBeyondGrace {

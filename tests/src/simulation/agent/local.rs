@@ -18,6 +18,8 @@ pub(super) struct SimLocalSocket {
     pub(super) received: u64,
     pub(super) written: u64,
     finished: bool,
+    /// Since when the application takes nothing, and how much of the time had been leapt over then.
+    pub(super) blocked_since: Option<(Time, u64)>,
 }
 
 impl SimAgent {
@@ -32,7 +34,15 @@ impl SimAgent {
         let connection = net.connect(application, Party::Local { agent: self.number, id }, quality);
         let end = NetworkEnd { connection, side: 1 };
         let opened_at = net.now();
-        let socket = SimLocalSocket { id, end, opened_at, received: 0, written: 0, finished: false };
+        let socket = SimLocalSocket {
+            id,
+            end,
+            opened_at,
+            received: 0,
+            written: 0,
+            finished: false,
+            blocked_since: None,
+        };
         if self.locals.len() <= id.slot() {
             self.locals.resize(id.slot() + 1, None);
         }
@@ -133,6 +143,7 @@ impl SimAgent {
             }
             let written = net.write(local.end, &output);
             let count = written.unwrap_or(0);
+            self.judge_patience(net, local, count, output.len());
             local.written += count as u64;
             self.multiplexer.local_wrote(net.now(), local.id, count);
             written?;

@@ -7,7 +7,7 @@ use crate::simulation::planted_bug::PlantedBug;
 use crate::simulation::timeline::Mark;
 use crate::simulation::trace::TraceEvent;
 use crate::simulation::violation::Violation;
-use libdc::limits::{DRAIN_GRACE_MS, LINK_OUTBOX_BYTES_MAX};
+use libdc::limits::{DRAIN_GRACE_MS, LINK_OUTBOX_BYTES_MAX, LOCAL_WRITE_TIMEOUT_MS};
 use libdc::proto::agent::local::LocalCloseReason;
 use libdc::proto::link::LinkState;
 use libdc::proto::machine::MachineState;
@@ -48,9 +48,37 @@ impl SimAgent {
             }
     }
 
-    /// Whether a planted bug keeps this connection open while the agent ends.
+    /// Whether a planted bug keeps this connection open when its deadline has passed.
     pub(super) fn keeps_wrongly(&self, local: &SimLocalSocket) -> bool {
-        self.bug == PlantedBug::EndlessDrainGrace && self.phase == AgentPhase::Draining && local.received == 0
+        match self.bug {
+            PlantedBug::EndlessDrainGrace => self.phase == AgentPhase::Draining && local.received == 0,
+            PlantedBug::NoWriteTimeout => local.blocked_since.is_some(),
+            _ => false,
+        }
+    }
+
+    /// Judges whether the agent has written to an application that took nothing for too long. The application's
+    /// connection ends at the write timeout, so a byte taken later than that shows that the agent waited on.
+    pub(super) fn judge_patience(
+        &self,
+        net: &mut Network,
+        local: &mut SimLocalSocket,
+        count: usize,
+        offered: usize,
+    ) {
+        let (now, leapt_ms) = (net.now(), net.agenda.leapt_ms());
+        if let Some((since, leapt_before_ms)) = local.blocked_since
+            && count > 0
+        {
+            let blocked_ms = now.ms_since(since).saturating_sub(leapt_ms - leapt_before_ms);
+            if blocked_ms > LOCAL_WRITE_TIMEOUT_MS {
+                net.fail(Violation::WaitedForDeaf { agent: self.number, blocked_ms });
+            }
+            local.blocked_since = None;
+        }
+        if count < offered {
+            local.blocked_since.get_or_insert((now, leapt_ms));
+        }
     }
 
     /// Judges why and when the agent closes a connection.
@@ -58,7 +86,7 @@ impl SimAgent {
         let connection = local.end.connection;
         net.note(TraceEvent::LocalFault { connection, fault: reason });
         net.witness(connection).fault = Some(reason);
-        let unread = net.arrived_total(local.end) - local.received;
+        let unread = net.arrived_total(local.end).saturating_sub(local.received);
         let age_ms = net.now().ms_since(local.opened_at);
         let is_in_grace = local.received == 0 && age_ms < DRAIN_GRACE_MS;
         if reason == LocalCloseReason::Drained && (unread > 0 || is_in_grace) {
