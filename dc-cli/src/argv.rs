@@ -1,10 +1,10 @@
-//! The command line: words to options, before clap sees them.
+//! Parsing of the command line: words are sorted into options and operands before clap sees them.
 //!
-//! An option is written with one dash or two, its value behind `=` or as the next word. The word behind
-//! an option that takes a value is its value, whatever it looks like; only an option that may stand
-//! alone leaves a word with a dash to be the next option. A switch takes no word behind it, but may have 1, yes, true or on,
-//! or 0, no, false or off behind `=`. `--` ends the options. A request for help
-//! counts wherever it stands, even behind a mistake; one for completions where nothing else is wrong. Nothing here panics.
+//! An option has one dash or two, and its value after `=` or as the next word. The word after an option that
+//! needs a value is its value, whatever it looks like; only after an option with an optional value is a word
+//! with a dash the next option. A switch takes no further word, but may have 1, yes, true or on, or 0, no,
+//! false or off after `=`. `--` ends the options. A request for help counts anywhere, even after an error; a
+//! request for completions only without errors. Nothing here panics.
 
 use crate::error::{ArgSource, UsageError, ValueError, printable};
 use crate::shell::Shell;
@@ -14,52 +14,50 @@ use clap::Arg;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 
-/// What a command line says.
+/// The result of parsing a command line.
 #[derive(Debug)]
 pub(crate) enum ParsedLine<'c> {
-    /// Show the usage.
+    /// Print the page of `-help`.
     Help,
-    /// Show the version.
+    /// Print the version of the program.
     Version,
-    /// Show the completions for this shell.
+    /// Print the completion script for this shell.
     Completions(Shell),
-    /// Run.
+    /// Run with these options and operands.
     Run(ArgWords<'c>),
 }
 
 /// The words of a command line, sorted.
 #[derive(Debug, Default)]
 pub(crate) struct ArgWords<'c> {
-    /// The options in their order.
+    /// The options in the order of the command line.
     pub(crate) given: Vec<GivenArg<'c>>,
     /// The words that are not options.
     pub(crate) operands: Vec<OsString>,
-    /// The words behind `--`, if it was there.
+    /// The words after `--`; `None` without it.
     pub(crate) rest: Option<Vec<OsString>>,
 }
 
-/// One option, as it was given.
+/// One option as it was given.
 #[derive(Clone, Debug)]
 pub(crate) struct GivenArg<'c> {
-    /// Which.
     pub(crate) option: &'c Arg,
-    /// Its value; empty for a flag, and for an option that stands alone where it may.
+    /// Empty for a flag, and for an option without its optional value.
     pub(crate) value: OsString,
-    /// Where it was given.
     pub(crate) source: WordSource,
 }
 
-/// Where an option was given.
+/// The source of an option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum WordSource {
-    /// On the command line, under this name.
+    /// The command line, with this name.
     Line(String),
-    /// In this environment variable.
+    /// The environment variable with this name.
     Variable(String),
 }
 
 impl GivenArg<'_> {
-    /// Where the argument was given.
+    /// The source for messages.
     pub(crate) fn source(&self) -> ArgSource {
         match &self.source {
             WordSource::Line(name) => ArgSource { option: name.clone(), variable: None },
@@ -70,11 +68,11 @@ impl GivenArg<'_> {
     }
 }
 
-/// Reads `args`, the words behind the program's own name.
+/// Parses `args`, the words after the program's own name.
 ///
 /// # Errors
 ///
-/// The first mistake, unless help or the version is asked for.
+/// The first error, unless help or the version is requested.
 pub(crate) fn read<'c>(
     vocabulary: CommandSpec<'c>,
     args: impl IntoIterator<Item = OsString>,
@@ -159,7 +157,7 @@ impl<'c> ArgReader<'c> {
     }
 }
 
-/// Whether the switch that was written as `name` and `value` is on, as its value.
+/// The value of a switch written as `name` and `value`: `true` or `false`.
 fn switched(known: KnownArg<'_>, name: &str, value: &OsStr) -> Result<OsString, UsageError> {
     let place = || ArgSource { option: name.to_owned(), variable: None };
     if value.is_empty() {
@@ -173,13 +171,13 @@ fn switched(known: KnownArg<'_>, name: &str, value: &OsStr) -> Result<OsString, 
     Ok(OsString::from(if on != known.negated { "true" } else { "false" }))
 }
 
-/// The shell that `value`, given to the option `name`, is called.
+/// The shell named by `value`, the value of the option `name`.
 fn shell(name: String, value: &OsStr) -> Result<Shell, UsageError> {
     let place = ArgSource { option: name, variable: None };
     if value.is_empty() {
         return Err(UsageError::MissingValue { place, takes: Some(Shell::TAKES.to_owned()) });
     }
-    let wrong = || ValueError::new("is not a shell known here", Shell::TAKES);
+    let wrong = || ValueError::new("is not a supported shell", Shell::TAKES);
     Shell::named(value).ok_or_else(|| UsageError::Value {
         place,
         shown: Some(printable(value)),
@@ -187,7 +185,7 @@ fn shell(name: String, value: &OsStr) -> Result<Shell, UsageError> {
     })
 }
 
-/// The name of the option that `word` is and the value behind `=`; `None` if it is no option.
+/// Splits `word` into the name of an option and the value after `=`; `None` if it is not an option.
 fn split(word: &OsStr) -> Option<(String, Option<OsString>)> {
     let bytes = word.as_bytes().strip_prefix(b"-")?;
     let bytes = bytes.strip_prefix(b"-").unwrap_or(bytes);

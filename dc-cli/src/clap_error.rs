@@ -1,7 +1,8 @@
-//! What clap refuses, as a [`UsageError`] of ours.
+//! Conversion of clap's errors to [`UsageError`].
 //!
-//! clap sees only words that have been sorted, so what is left to it are values, required options and
-//! exclusions. Its error names an option by how it would print it, and carries the error of the value's parser.
+//! clap parses only words that have been sorted, so its errors concern values, required options and
+//! conflicts. Such an error names an option in clap's own notation, and carries the error of the value
+//! parser.
 
 use crate::argv::GivenArg;
 use crate::error::{ArgSource, UsageError, ValueError, printable};
@@ -13,7 +14,7 @@ use std::error::Error as _;
 use std::ffi::{OsStr, OsString};
 use std::path::PathBuf;
 
-/// What `error` says about what was `given`.
+/// Converts `error`, which clap returned for `given`.
 pub(crate) fn mistake(error: &clap::Error, command: &Command, given: &[GivenArg<'_>]) -> UsageError {
     let vocabulary = CommandSpec::new(command);
     let refused = || UsageError::Refused(one_line(error));
@@ -60,7 +61,7 @@ pub(crate) fn mistake(error: &clap::Error, command: &Command, given: &[GivenArg<
     }
 }
 
-/// Whether `given` takes `option` to be there, too: what clap says when it is given alone.
+/// Whether `given` requires `option`, according to clap's error for `given` alone.
 fn calls_for(command: &Command, given: &GivenArg<'_>, option: &Arg) -> bool {
     let words = [OsString::from(command.get_name()), spec::for_clap(given.option, &given.value)];
     command.clone().try_get_matches_from(words).is_err_and(|error| {
@@ -69,13 +70,13 @@ fn calls_for(command: &Command, given: &GivenArg<'_>, option: &Arg) -> bool {
     })
 }
 
-/// What `option` takes, from the parser of its values or, if that takes anything, its metavariable;
-/// nothing for a word that is no option.
+/// The values that `option` takes, from its value parser or, if that accepts any value, its metavariable;
+/// `None` for an operand.
 pub(crate) fn takes(command: &Command, option: &Arg) -> Option<String> {
     if option.is_positional() {
         return None;
     }
-    // The parsers of this crate say what they take when they are given nothing.
+    // The parsers of this crate describe their values in the error for an empty value.
     let words = [OsString::from(command.get_name()), spec::for_clap(option, &OsString::new())];
     let error = command.clone().try_get_matches_from(words).err();
     let known = error.filter(|error| {
@@ -88,11 +89,12 @@ pub(crate) fn takes(command: &Command, option: &Arg) -> Option<String> {
         .or_else(|| spec::metavariable(option).map(|name| format!("a {name}")))
 }
 
-/// Refuses a value that is not UTF-8, unless the option takes any bytes: clap would not say which option it is.
+/// Refuses a value that is not UTF-8, unless the option takes any bytes: clap's error would not name the
+/// option.
 ///
 /// # Errors
 ///
-/// The value that is not UTF-8.
+/// The value is not UTF-8.
 pub(crate) fn is_text(given: &GivenArg<'_>) -> Result<(), UsageError> {
     if spec::shape(given.option) == ArgKind::Flag || may_be(given.option, &given.value) {
         return Ok(());
@@ -101,11 +103,11 @@ pub(crate) fn is_text(given: &GivenArg<'_>) -> Result<(), UsageError> {
     Err(UsageError::Value { place: given.source(), shown, value: not_text() })
 }
 
-/// The same of a word that is no option.
+/// As [`is_text`], for an operand.
 ///
 /// # Errors
 ///
-/// The word that is not UTF-8.
+/// The word is not UTF-8.
 pub(crate) fn is_text_operand(operand: &Arg, word: &OsStr) -> Result<(), UsageError> {
     if may_be(operand, word) {
         return Ok(());
@@ -113,7 +115,7 @@ pub(crate) fn is_text_operand(operand: &Arg, word: &OsStr) -> Result<(), UsageEr
     Err(UsageError::Operand { name: all_names(operand), shown: printable(word), value: not_text() })
 }
 
-/// Whether `value` is UTF-8, or need not be.
+/// Whether `value` is UTF-8, or `option` takes any bytes.
 fn may_be(option: &Arg, value: &OsStr) -> bool {
     let takes = option.get_value_parser().type_id();
     takes == TypeId::of::<PathBuf>() || takes == TypeId::of::<OsString>() || value.to_str().is_some()
@@ -138,7 +140,7 @@ fn reason(error: &clap::Error) -> ValueError {
     }
 }
 
-/// Where `option` was given, with this value if it was given several times.
+/// The source of `option`; if it was given several times, of the occurrence with this value.
 fn place_of(option: &Arg, value: Option<&str>, given: &[GivenArg<'_>]) -> ArgSource {
     let mut of_option = given.iter().filter(|given| given.option.get_id() == option.get_id());
     let same = of_option.clone().find(|given| value.is_some_and(|value| given.value == value));
@@ -168,7 +170,7 @@ fn string(context: Option<&ContextValue>) -> Option<&str> {
     shown(context).first().copied()
 }
 
-/// The first line of what clap says, without its `error: `.
+/// The first line of clap's message, without the `error: ` prefix.
 fn one_line(error: &clap::Error) -> String {
     let text = error.to_string();
     let first = text.lines().next().unwrap_or_default();

@@ -1,10 +1,9 @@
-//! What makes a shell complete a program's options: `-completions SHELL`.
+//! Shell completion scripts: `-completions SHELL`.
 //!
-//! The text is that of `clap_complete`, made to offer names with one dash, as the manual writes them: a generator of clap
-//! knows a long name only behind two. What it is given is not the command that reads the options but one
-//! made from the vocabulary for this alone, in which each option is what it is to a user: a switch takes no word, and has the
-//! name that turns it off. The same program and shell always make the same text. Nothing here panics but on a program that
-//! contradicts itself.
+//! The script comes from `clap_complete`, edited to offer names with one dash, as the manual writes them:
+//! clap's generators support long names only with two. The generator gets a command built for this purpose,
+//! in which each option has the form that users see: a switch takes no word, and has the name that turns it
+//! off. The output is deterministic. Nothing here panics, except for a program with contradictory options.
 
 use crate::program::ProgramInfo;
 use crate::shell::Shell;
@@ -13,7 +12,7 @@ use clap::builder::PossibleValuesParser;
 use clap::{Arg, ArgAction, Command, ValueHint};
 use clap_complete::aot;
 
-/// What `shell` is to read so that it completes the options of `program`, which are those of `command`.
+/// The completion script of `program` for `shell`. `command` has the options of the program.
 pub(crate) fn script(program: &ProgramInfo, command: &Command, shell: Shell) -> String {
     let mut shown = shown(program, command);
     let mut text = Vec::new();
@@ -31,7 +30,7 @@ pub(crate) fn script(program: &ProgramInfo, command: &Command, shell: Shell) -> 
     text.lines().map(|line| with_one_dash(line) + "\n").collect()
 }
 
-/// The options as a user is to see them.
+/// The options in the form that users see.
 fn shown(program: &ProgramInfo, command: &Command) -> Command {
     let vocabulary = CommandSpec::new(command);
     let options = vocabulary.options().filter(|option| !option.is_hide_set()).flat_map(offered);
@@ -43,10 +42,10 @@ fn shown(program: &ProgramInfo, command: &Command) -> Command {
         .args(vocabulary.operands().map(|operand| operand.clone().required(false)))
         .arg(Arg::new("help").long("help").short('h').action(ArgAction::SetTrue).help("Print the usage"))
         .arg(Arg::new("version").long("version").action(ArgAction::SetTrue).help("Print the version"))
-        .arg(shell.help("Print what makes a shell complete the options"))
+        .arg(shell.help("Print a completion script"))
 }
 
-/// What is offered for `option`: itself, and for a switch what turns it off.
+/// The arguments offered for `option`: itself and, for a switch, its negation.
 fn offered(option: &Arg) -> Vec<Arg> {
     let id = option.get_id().to_string();
     let mut shown = taking(option, Arg::new(id.clone()));
@@ -93,8 +92,8 @@ fn taking(option: &Arg, shown: Arg) -> Arg {
     shown.value_hint(hint)
 }
 
-/// The names stand in one list, and before a parenthesis where their values are completed. Who began with two dashes gets
-/// names with two.
+/// The names are in one list, and in front of a parenthesis where their values are completed. A word that
+/// starts with two dashes gets names with two.
 fn bash_line(line: &str) -> String {
     let at = line.len() - line.trim_start().len();
     let (indent, code) = line.split_at(at);
@@ -110,8 +109,8 @@ fn bash_line(line: &str) -> String {
     }
 }
 
-/// A name begins a line, behind a quote, and a star if it may be repeated. Letters can't be put together behind one
-/// dash (`-s`), and their values stand by themselves.
+/// A name starts a line, after a quote, with a star if it is repeatable. The flag `-s` of `_arguments` is removed, since
+/// it would allow combined letters after one dash; values are separate words.
 fn zsh_line(line: &str) -> String {
     for begin in ["'", "'*"] {
         let Some(rest) = line.strip_prefix(begin).and_then(|rest| rest.strip_prefix('-')) else { continue };
@@ -121,7 +120,7 @@ fn zsh_line(line: &str) -> String {
     line.replace("_arguments_options=(-s ", "_arguments_options=(")
 }
 
-/// The names stand before the help.
+/// The names are in front of the help text.
 fn fish_line(line: &str) -> String {
     match line.split_once(" -d ") {
         Some((names, help)) if names.starts_with("complete ") => {

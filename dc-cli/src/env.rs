@@ -1,18 +1,18 @@
-//! The environment: every option has a variable, and the command line wins.
+//! Environment variables: every option has one, and the command line takes precedence.
 //!
-//! The variable of an option is the program's prefix and the option's name in capitals, with `_` for `-`:
-//! `DC_CLIENT_RETRY`. Each of an option's names has one. What a variable says:
+//! The variable of an option is the prefix of the program and the name of the option in capitals, with `_`
+//! for `-`: `DC_CLIENT_RETRY`. Each name of an option has a variable. The meaning of a value:
 //!
-//! - a flag or a switch: 1, yes, true or on (in any case) turn it on; 0, no, false, off and an empty
-//!   variable turn it off, that of `no-x` the other way round;
-//! - an option that may be repeated: its values, separated by white space;
-//! - an option that may stand without a value: an empty variable is the option alone;
-//! - any other option: its value; an empty variable is as good as none.
+//! - a flag or switch: 1, yes, true or on (in any case) turn it on; 0, no, false, off and an empty value turn
+//!   it off, with the opposite meaning in the variable of `no-x`;
+//! - a repeatable option: its values, separated by white space;
+//! - an option with an optional value: an empty variable is the option alone;
+//! - any other option: its value; an empty variable counts as unset.
 //!
-//! A variable of an option that excludes one given on the command line is not looked at, nor is one that says the
-//! same in another way: the token of authentication itself, or a file of it. Unknown
-//! variables with the prefix are left alone: a container platform sets such (`DC_SERVER_PORT`) by itself.
-//! Nothing here panics, and nothing here reads the process's own environment.
+//! A variable is ignored if its option conflicts with one on the command line, or is an alternative to it:
+//! the auth token itself, or a file with it. Unknown variables with the prefix are ignored, since container
+//! platforms set some (`DC_SERVER_PORT`). Nothing here panics, and nothing here reads the environment of the
+//! process itself.
 
 use crate::argv::{GivenArg, WordSource};
 use crate::error::{ArgSource, UsageError, printable};
@@ -23,22 +23,22 @@ use clap::Arg;
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// Where options are looked up: the prefix of the variables, further variables, and the values.
+/// The source of variables: the prefix, additional variables, and a lookup function.
 pub(crate) struct Environment<'e> {
-    /// The prefix of the options' own variables.
+    /// The prefix of the variables of the options.
     pub(crate) prefix: &'e str,
-    /// The further variables.
+    /// Variables without the prefix.
     pub(crate) further: &'e [EnvVar],
-    /// The value of the variable with this name.
+    /// Returns the value of the variable with this name.
     pub(crate) lookup: &'e dyn Fn(&str) -> Option<OsString>,
 }
 
 impl Environment<'_> {
-    /// What is given by `line`, the command line, and the environment together; in front what comes from the environment.
+    /// The options of the command line `line` and of the environment; those of the environment come first.
     ///
     /// # Errors
     ///
-    /// The first variable that does not say what its option takes.
+    /// The first variable with an invalid value.
     pub(crate) fn complete<'c>(
         &self,
         vocabulary: CommandSpec<'c>,
@@ -72,7 +72,7 @@ impl Environment<'_> {
         Ok(all)
     }
 
-    /// What the option's own variables say; `None` if there are none.
+    /// The options from the variables of `option`; `None` if they are unset.
     fn own<'c>(&self, option: &'c Arg) -> Result<Option<Vec<GivenArg<'c>>>, UsageError> {
         let mut found: Option<(String, Vec<GivenArg<'c>>)> = None;
         for name in spec::names(option) {
@@ -88,7 +88,8 @@ impl Environment<'_> {
         Ok(found.map(|(_, said)| said))
     }
 
-    /// What the further variables of this rank say; `None` if there are none. The first one set counts.
+    /// The options from the additional variables of this precedence; `None` if they are unset. The first one
+    /// set is used.
     fn further<'c>(
         &self,
         option: &'c Arg,
@@ -136,7 +137,7 @@ impl Environment<'_> {
     }
 }
 
-/// The words of `value`, which white space separates.
+/// The words of `value`, separated by white space.
 fn words(value: &OsStr) -> impl Iterator<Item = &OsStr> {
     value.as_bytes().split(u8::is_ascii_whitespace).filter(|word| !word.is_empty()).map(OsStr::from_bytes)
 }

@@ -1,127 +1,129 @@
-//! Mistakes on the command line and in the environment, each told in one line.
+//! Usage errors of the command line and the environment, one line each.
 //!
-//! A line names the option, says what is wrong with its value and what it takes. What the user wrote is
-//! quoted with its control characters escaped and cut to [`QUOTED_CHARS_MAX`], so that a mistake stays one line
-//! whatever was written. The value of an option that is a secret is not shown.
+//! A line names the option, the error in its value and the values that it takes. User input is quoted, with
+//! control characters escaped, and truncated to [`QUOTED_CHARS_MAX`], so that every message stays one line.
+//! The value of a secret option is not shown.
 
 use std::borrow::Cow;
 use std::ffi::OsStr;
 use std::fmt;
 use thiserror::Error;
 
-/// Most characters of a user's word that a message repeats.
+/// The maximum number of characters of a word quoted in a message.
 pub const QUOTED_CHARS_MAX: usize = 80;
 
-/// What is wrong with what a program was given. Its text is one line, without the program's name.
+/// A usage error. Displayed as one line, without the name of the program.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum UsageError {
-    /// There is no such option.
+    /// The option does not exist.
     #[error("-{option} is not an option{}", also(nearest.as_ref().map(|name| format!("did you mean -{name}?"))))]
     UnknownOption {
-        /// What was written, without dashes.
+        /// The option as written, without dashes.
         option: String,
-        /// The option that may have been meant.
+        /// The most similar option, if there is one.
         nearest: Option<String>,
     },
-    /// A word that is no option, where the program takes nothing else, or no more.
-    #[error("\"{word}\" is not an option, and nothing else is taken there")]
+    /// A word is not an option, and no (further) operand is expected.
+    #[error("\"{word}\" is not an option, and no operand is expected there")]
     StrayWord {
-        /// The word.
+        /// The word, quoted for display.
         word: String,
     },
-    /// An option that takes a value has none.
+    /// An option that needs a value has none.
     #[error("{place} needs a value{}", also(takes.as_ref().map(|takes| format!("it takes {takes}"))))]
     MissingValue {
-        /// The option.
+        /// The option and its source.
         place: ArgSource,
-        /// What it takes.
+        /// A description of the values it takes.
         takes: Option<String>,
     },
-    /// An option that takes no value has one.
+    /// A flag was given a value.
     #[error("-{option} takes no value")]
     UnexpectedValue {
-        /// The option, without dashes.
+        /// The name of the option, without dashes.
         option: String,
     },
-    /// An option that may be given once was given again.
-    #[error("{place} was already given{}, and is taken once", before.as_ref().map_or_else(String::new, |before| format!(" as {before}")))]
+    /// An option that is not repeatable was given twice.
+    #[error("{place} was already given{}, and is not repeatable", before.as_ref().map_or_else(String::new, |before| format!(" as {before}")))]
     GivenTwice {
-        /// The second time.
+        /// The second occurrence of the option.
         place: ArgSource,
-        /// The first time, if it looked different.
+        /// The first occurrence, if it has another name or source.
         before: Option<String>,
     },
-    /// The value of an option is not what it takes.
+    /// An option does not take this value.
     #[error("{place}{} {value}", shown.as_ref().map_or_else(String::new, |shown| format!(" \"{shown}\"")))]
     Value {
-        /// The option.
+        /// The option and its source.
         place: ArgSource,
-        /// Its value, unless it is a secret.
+        /// The value; `None` for a secret option.
         shown: Option<String>,
-        /// What is wrong with it.
+        /// The reason, as a predicate.
         value: ValueError,
     },
-    /// A word that is no option is not what is taken there.
+    /// An operand is invalid.
     #[error("{name} \"{shown}\" {value}")]
     Operand {
-        /// What stands for it in the usage.
+        /// The name of the operand in the usage line.
         name: String,
-        /// The word.
+        /// The operand, quoted for display.
         shown: String,
-        /// What is wrong with it.
+        /// The reason, as a predicate.
         value: ValueError,
     },
-    /// An option that must be given is not there.
+    /// A required option is missing.
     #[error("{option} is required{}", also(takes.as_ref().map(|takes| format!("it takes {takes}"))))]
     MissingOption {
-        /// The option with all its names.
+        /// All names of the option, with dashes.
         option: String,
-        /// What it takes.
+        /// A description of the values it takes.
         takes: Option<String>,
     },
-    /// An option that another one calls for is not there.
-    #[error("{option} is needed with {}", with.as_ref().map_or_else(|| "what else is given".to_owned(), ArgSource::to_string))]
+    /// An option required by another one is missing.
+    #[error("{option} is required by {}", with.as_ref().map_or_else(|| "another option".to_owned(), ArgSource::to_string))]
     MissingCompanion {
-        /// The option.
+        /// All names of the missing option, with dashes.
         option: String,
-        /// The one that calls for it, where that is known.
+        /// The option that requires it, if known.
         with: Option<ArgSource>,
     },
-    /// Two options may not be given together.
+    /// Two options conflict.
     #[error("{place} and {other} exclude each other")]
     Excluded {
-        /// The one.
+        /// One of the options.
         place: ArgSource,
-        /// The other.
+        /// The conflicting option.
         other: ArgSource,
     },
-    /// Each option is right alone, but not with the others: found by [`CommandOptions::check`](crate::CommandOptions::check).
+    /// Each option is valid alone, but not in combination: found by
+    /// [`CommandOptions::check`](crate::CommandOptions::check).
     #[error("-{option} {wrong}")]
     Inconsistent {
-        /// The option, without dashes.
+        /// The name of the option, without dashes.
         option: &'static str,
-        /// What is wrong with it, as a predicate.
+        /// The reason, as a predicate.
         wrong: Cow<'static, str>,
     },
-    /// Anything else that clap refuses.
+    /// Any other error of clap, in one line.
     #[error("{0}")]
     Refused(String),
 }
 
 impl UsageError {
-    /// The option `option` (without dashes) does not go with the others. `wrong` is a predicate: "is below -datamin".
+    /// The option `option` (without dashes) is invalid in combination with the others. `wrong` is a
+    /// predicate: "is below -datamin".
     #[must_use]
     pub fn inconsistent(option: &'static str, wrong: impl Into<Cow<'static, str>>) -> Self {
         Self::Inconsistent { option, wrong: wrong.into() }
     }
 }
 
-/// An option where it was given: on the command line or in an environment variable.
+/// An option and its source: the command line or an environment variable.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ArgSource {
-    /// The option's name without dashes.
+    /// The name of the option, without dashes.
     pub option: String,
-    /// The variable, if it was not the command line.
+    /// The environment variable; `None` for the command line.
     pub variable: Option<String>,
 }
 
@@ -135,27 +137,29 @@ impl fmt::Display for ArgSource {
     }
 }
 
-/// A value that an option does not take. A parser of values returns it, and the message names the option.
+/// A value that an option does not take. Value parsers return it, and the message adds the name of the
+/// option.
 ///
-/// Its text reads on behind the value: `is not a duration; it takes 1 to 3600000 milliseconds`.
+/// The text continues the sentence after the value: `is not a duration; it takes 1 to 3600000 milliseconds`.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 #[error("{wrong}{}", also(takes.as_ref().map(|takes| format!("it takes {takes}"))))]
 pub struct ValueError {
-    /// What is wrong with the value, as a predicate: `is too large`.
+    /// The reason, as a predicate: `is too large`.
     pub wrong: Cow<'static, str>,
-    /// What the option takes: `1 to 3600000 milliseconds`. `None` where `wrong` says it all.
+    /// The values that the option takes: `1 to 3600000 milliseconds`. `None` if `wrong` is sufficient.
     pub takes: Option<Cow<'static, str>>,
 }
 
 impl ValueError {
-    /// The value `wrong` ("is too large"), where the option takes `takes` ("a number from 1 to 9").
+    /// A value with the error `wrong` ("is too large"), of an option that takes `takes` ("a number from 1 to
+    /// 9").
     #[must_use]
     pub fn new(wrong: impl Into<Cow<'static, str>>, takes: impl Into<Cow<'static, str>>) -> Self {
         Self { wrong: wrong.into(), takes: Some(takes.into()) }
     }
 }
 
-/// What the user wrote, fit for a line of a terminal or a log.
+/// Escapes and truncates user input for a line of a terminal or log.
 pub(crate) fn printable(text: &OsStr) -> String {
     let text = text.to_string_lossy();
     let mut out: String = text.chars().take(QUOTED_CHARS_MAX).flat_map(char::escape_debug).collect();

@@ -1,19 +1,19 @@
-//! What a program does instead of running.
+//! The output and exit status of a program that does not run.
 
 use std::io::Write;
 
-/// Exit status of a mistake on the command line: `EX_USAGE` of `sysexits.h`.
+/// The exit status of a usage error: `EX_USAGE` of `sysexits.h`.
 pub const STATUS_MISTAKE: i32 = 64;
-/// Exit status of a program that could not print what it was asked for.
+/// The exit status if an answer cannot be printed.
 const STATUS_UNPRINTED: i32 = 1;
 
-/// What a program prints, and with which status it exits, instead of running.
+/// Text to print, and the exit status, in place of running the program.
 #[derive(Clone, Debug, PartialEq, Eq)]
 #[must_use]
 pub enum Exit {
     /// The answer to `-help`, `-version` or `-completions`, for stdout; status 0.
     Answer(String),
-    /// A mistake, one line for stderr; status 64.
+    /// A usage error, one line for stderr; status 64.
     Mistake(String),
 }
 
@@ -26,7 +26,7 @@ impl Exit {
         }
     }
 
-    /// The exit status.
+    /// 0 for an answer, 64 for a usage error.
     #[must_use]
     pub const fn status(&self) -> i32 {
         match self {
@@ -35,13 +35,13 @@ impl Exit {
         }
     }
 
-    /// Prints the text and ends the process. An answer that stdout does not take ends it with status 1;
-    /// a mistake that stderr does not take still ends it with 64.
+    /// Prints the text and exits. The status is 1 if an answer cannot be written to stdout; a usage error
+    /// that cannot be written to stderr still has status 64.
     pub fn exit(&self) -> ! {
         std::process::exit(self.print(std::io::stdout(), std::io::stderr()))
     }
 
-    /// Prints the text to where it belongs and says with which status to exit.
+    /// Prints the text and returns the exit status.
     fn print(&self, stdout: impl Write, stderr: impl Write) -> i32 {
         let printed = match self {
             Self::Answer(text) => write(stdout, text),
@@ -65,7 +65,7 @@ mod tests {
     use std::io::empty;
 
     #[test]
-    fn an_answer_goes_to_stdout_and_a_mistake_to_stderr() {
+    fn answer_goes_to_stdout_and_usage_error_to_stderr() {
         let mut out = Vec::new();
         assert_eq!(Exit::Answer("page\n".to_owned()).print(&mut out, empty()), 0);
         assert_eq!(out, b"page\n");
@@ -75,7 +75,7 @@ mod tests {
     }
 
     #[test]
-    fn what_cannot_be_printed_still_has_a_status() {
+    fn unprintable_text_still_has_an_exit_status() {
         let full: &mut [u8] = &mut [];
         assert_eq!(Exit::Answer("page\n".to_owned()).print(full, empty()), 1);
         let full: &mut [u8] = &mut [];

@@ -1,6 +1,6 @@
-//! The page of `-help`, and the same as a list for a test to compare with the manual.
+//! The page of `-help`, and the same as a list that a test compares with the manual.
 //!
-//! One line an option, in the program's order, with one dash as the manual writes them.
+//! One line per option, in the order of the program, with one dash as in the manual.
 
 use crate::clap_error;
 use crate::program::{ProgramInfo, VERSION};
@@ -8,31 +8,33 @@ use crate::spec::{self, ArgKind, CommandSpec};
 use clap::{Arg, Command};
 use std::fmt::Write as _;
 
-/// The widest column of names and metavariables; a longer one pushes its own help to the right.
+/// The maximum width of the column of names and metavariables; a longer one moves its help to the right.
 const HEADING_CHARS_MAX: usize = 26;
 
-/// One option of a program.
+/// The help of one option.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct OptionHelp {
-    /// Its names without dashes, the main one first. A switch also has the name that turns it off, `no-x`.
+    /// The names without dashes, main name first. A switch also has `no-x`, which turns it off.
     pub names: Vec<String>,
-    /// What its value is called; `None` if it takes none.
+    /// The name of the value in the help; `None` if the option takes none.
     pub metavariable: Option<String>,
-    /// Whether it may stand without its value.
+    /// Whether the value may be omitted.
     pub value_optional: bool,
-    /// Its default as it would be written; `on` or `off` for a switch; `None` if there is none, and for a flag.
+    /// The default as a user would write it; `on` or `off` for a switch; `None` without a default, and for a
+    /// flag.
     pub default: Option<String>,
     /// The environment variable of the main name.
     pub variable: String,
-    /// Whether it must be given.
+    /// Whether the option must be given.
     pub required: bool,
-    /// Whether it may be given several times.
+    /// Whether the option may be given several times.
     pub repeatable: bool,
-    /// Whether it is accepted without being in the usage.
+    /// Whether the option is accepted but not shown in the help.
     pub hidden: bool,
-    /// What it takes, in words: `1 to 3600000 milliseconds, or a number with a unit`; `None` if it takes no value.
+    /// A description of its values: `1 to 3600000 milliseconds, or a number with a unit`; `None` if it takes
+    /// no value.
     pub takes: Option<String>,
-    /// What it does, in one line without a full stop.
+    /// The effect, in one line without a full stop.
     pub help: String,
 }
 
@@ -54,14 +56,14 @@ impl OptionHelp {
         }
     }
 
-    /// The names with their dashes and the metavariable: `-server, -connect ADDR`.
+    /// The names with dashes and the metavariable: `-server, -connect ADDR`.
     fn heading(&self) -> String {
         let mut heading = self.names.iter().map(|name| format!("-{name}")).collect::<Vec<_>>().join(", ");
         heading.push_str(&self.value());
         heading
     }
 
-    /// The metavariable as it stands behind the name, in brackets if it may be left out.
+    /// The metavariable after the name, in brackets if it may be omitted.
     fn value(&self) -> String {
         match &self.metavariable {
             Some(name) if self.value_optional => format!(" [{name}]"),
@@ -70,7 +72,7 @@ impl OptionHelp {
         }
     }
 
-    /// The help with what else is to be known.
+    /// The help, with the default and whether it is required or repeatable.
     fn line(&self) -> String {
         let mut line = self.help.clone();
         if self.repeatable {
@@ -101,7 +103,7 @@ pub(crate) fn page(program: &ProgramInfo, command: &Command) -> String {
     page.extend(options.iter().map(|option| row(&option.heading(), &option.line())));
     page.push_str(&row("-h, -help, -?", "Print this page"));
     page.push_str(&row("-version", "Print the version"));
-    page.push_str(&row("-completions SHELL", "Print what makes bash, zsh or fish complete the options"));
+    page.push_str(&row("-completions SHELL", "Print a completion script for bash, zsh or fish"));
     page.push_str("\nAn option may have two dashes, and its value may follow an =.");
     if let Some(OptionHelp { names, variable, .. }) = options.first() {
         page.push_str(" Each can be set in the environment\ntoo, ");

@@ -1,13 +1,16 @@
 //! Command lines of the distcache programs.
 //!
-//! A program declares its options as a struct that derives [`clap::Args`] and implements [`CommandOptions`], says who it
-//! is in a [`ProgramInfo`], and calls [`ProgramInfo::parse`]:
+//! A program declares its options as a struct that derives [`clap::Args`] and implements [`CommandOptions`],
+//! describes itself in a [`ProgramInfo`], and calls [`ProgramInfo::parse`]:
 //!
 //! ```
-//! use dc_cli::{DaemonOptions, Mistake, Options, Program, address::{Address, address}, duration::milliseconds};
+//! use dc_cli::address::{Address, address};
+//! use dc_cli::duration::milliseconds;
+//! use dc_cli::{CommandOptions, ProgramInfo, UsageError};
+//! use dc_daemon::DaemonOptions;
 //! use std::time::Duration;
 //!
-//! const PROGRAM: Program = Program {
+//! const PROGRAM: ProgramInfo = ProgramInfo {
 //!     name: "dc_client",
 //!     env_prefix: "DC_CLIENT_",
 //!     about: "the agent of distcache",
@@ -29,8 +32,8 @@
 //!     daemon: DaemonOptions,
 //! }
 //!
-//! impl Options for ClientOptions {
-//!     fn check(&self) -> Result<(), Mistake> {
+//! impl CommandOptions for ClientOptions {
+//!     fn check(&self) -> Result<(), UsageError> {
 //!         self.daemon.check()
 //!     }
 //! }
@@ -40,21 +43,24 @@
 //! assert_eq!(options.retry, Duration::from_millis(1500));
 //! ```
 //!
-//! What follows for every program, from `arguments` (the command line) and `environment`:
+//! Every program then follows these rules, implemented in `argv` (the command line) and `env` (the
+//! environment):
 //!
-//! - an option has one dash or two, its value behind `=` or as the next word;
-//! - it has an environment variable, and the command line wins;
-//! - `-h`, `-help`, `-?` print one page of usage, `-version` the version, whatever else is there;
-//! - `-completions SHELL` prints what makes bash, zsh or fish complete the options (`completions`);
-//! - a mistake is one line on stderr and exit status 64.
+//! - an option has one dash or two, and its value after `=` or as the next word;
+//! - it has an environment variable, and the command line takes precedence;
+//! - `-h`, `-help`, `-?` print the help page and `-version` the version, whatever else is given;
+//! - `-completions SHELL` prints a completion script for bash, zsh or fish (`completions`);
+//! - a usage error is one line on stderr and exit status 64.
 //!
-//! How an option is declared: the doc comment's first paragraph is its help, `value_name` its metavariable. One
-//! that may be repeated is a `Vec`, one that may stand without its value has `num_args = 0..=1` and is
-//! given the empty value then, and a switch that is on unless `-no-x` turns it off is a `bool` with
-//! `alias = "no-x", action = ArgAction::Set, default_value = "true"`; `-x=false` turns it off too. An option whose value clap shows in a message
-//! must have a parser that returns a [`ValueError`]; the ones of this crate do. The value of `-auth-token` is never shown.
+//! Declaration of options: the first paragraph of the doc comment is the help, `value_name` the metavariable.
+//! A repeatable option is a `Vec`. An option with an optional value has `num_args = 0..=1`, and gets an empty
+//! value if it is omitted. A switch that is on unless turned off by `-no-x` is a `bool` with `alias = "no-x",
+//! action = ArgAction::Set, default_value = "true"`; `-x=false` turns it off too. An option whose value may
+//! appear in clap's messages must have a parser that returns a [`ValueError`], like those of this crate. The
+//! value of `-auth-token` is never shown.
 //!
-//! Nothing here panics on what a user writes. [`ProgramInfo`] itself is as the program was written: clap's debug
+//! User input causes no panics. A [`ProgramInfo`] with contradictory options fails the debug assertions of
+//! clap.
 //! builds refuse one that contradicts itself.
 #![forbid(unsafe_code)]
 

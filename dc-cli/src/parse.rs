@@ -1,8 +1,8 @@
 //! Parsing of a program's options.
 //!
-//! [`ProgramInfo::try_parse`] is pure: the command line and the environment come in as values, the options or an
-//! [`Exit`] come out. [`ProgramInfo::parse`] takes those of the process and does what the `Exit` says. The words
-//! are sorted by `argv` and `env`; clap turns them into the program's struct.
+//! [`ProgramInfo::try_parse`] is pure: it gets the command line and the environment as values, and returns
+//! the options or an [`Exit`]. [`ProgramInfo::parse`] uses those of the process and acts on the `Exit`.
+//! `argv` and `env` sort the words; clap converts them to the struct of the program.
 
 use crate::argv::{self, ArgWords, GivenArg, ParsedLine, WordSource};
 use crate::env::Environment;
@@ -16,20 +16,20 @@ use std::collections::HashMap;
 use std::ffi::OsString;
 
 impl ProgramInfo {
-    /// The options that the process was started with. If there are none to run with (help was asked for, or there is a
-    /// mistake), it says so and ends the process: see [`Exit::exit`].
+    /// The options of the process. If there are none to run with (help was requested, or there is a usage
+    /// error), prints the text and exits: see [`Exit::exit`].
     #[must_use]
     pub fn parse<T: CommandOptions>(&self) -> T {
         let args = std::env::args_os().skip(1);
         self.try_parse(args, |name| std::env::var_os(name)).unwrap_or_else(|stop| stop.exit())
     }
 
-    /// The options that `args` (the words behind the program's name) and the environment say. `variable` is
-    /// asked for the value of a variable by its name.
+    /// Parses `args` (the words after the program name) and the environment. `variable` returns the value of
+    /// a variable.
     ///
     /// # Errors
     ///
-    /// What to print and with which status to exit, where the program is not to run.
+    /// The text to print and the exit status, if the program should not run.
     pub fn try_parse<T: CommandOptions>(
         &self,
         args: impl IntoIterator<Item = OsString>,
@@ -50,7 +50,7 @@ impl ProgramInfo {
             .map_err(|mistake| Exit::Mistake(format!("{}: {mistake}\n", self.name)))
     }
 
-    /// The options of this program, in its order: what a test compares with the manual.
+    /// The options of this program, in its order; a test compares them with the manual.
     #[must_use]
     pub fn options<T: CommandOptions>(&self) -> Vec<OptionHelp> {
         let command = self.command::<T>();
@@ -65,7 +65,7 @@ impl ProgramInfo {
 
     fn command<T: CommandOptions>(&self) -> Command {
         let bare = Command::new(self.name).disable_help_flag(true).disable_version_flag(true);
-        // Sorting and repetition are this crate's affair; clap is to see help and version as any other word.
+        // This crate handles order and repetition; clap treats help and version as ordinary words.
         let mut command = T::augment_args(bare).disable_help_subcommand(true).args_override_self(true);
         command.build();
         command
@@ -110,8 +110,8 @@ impl ProgramInfo {
     }
 }
 
-/// An option with a value is given once, unless it may be repeated. To give a flag again changes nothing, and of a
-/// switch the last word counts.
+/// An option with a value is given once, unless it is repeatable. A repeated flag has no effect, and the last
+/// value of a switch is used.
 fn once_each(line: &[GivenArg<'_>]) -> Result<(), UsageError> {
     let mut seen = HashMap::new();
     for given in line {
@@ -128,7 +128,7 @@ fn once_each(line: &[GivenArg<'_>]) -> Result<(), UsageError> {
     Ok(())
 }
 
-/// An option that needs a value has one, and one that is text where it must be.
+/// Checks that an option has the value it needs, and that the value is UTF-8 if required.
 fn has_value(command: &Command, given: &GivenArg<'_>) -> Result<(), UsageError> {
     if spec::shape(given.option) == ArgKind::Value && given.value.is_empty() {
         return Err(UsageError::MissingValue {

@@ -1,73 +1,74 @@
-//! A program, as its options need to know it.
+//! The description of a program that option parsing needs.
 
 use crate::error::UsageError;
 use std::ffi::OsString;
 
-/// The version of all programs: that of the workspace.
+/// The version of all programs: the workspace version.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");
 
-/// The variables that are read for every program that has the option.
+/// The variables read for every program with the option.
 pub const FURTHER: &[EnvVar] = &[EnvVar { name: "RUST_LOG", option: "log", rank: EnvPrecedence::Fallback }];
 
-/// A program, as its options need to know it.
+/// The description of a program.
 #[derive(Clone, Copy, Debug)]
 pub struct ProgramInfo {
-    /// Its name: `dc_client`.
+    /// The name of the program: `dc_client`.
     pub name: &'static str,
-    /// What its environment variables begin with: `DC_CLIENT_`.
+    /// The prefix of its environment variables: `DC_CLIENT_`.
     pub env_prefix: &'static str,
-    /// What it is, in one line for the usage.
+    /// One line for the help page.
     pub about: &'static str,
-    /// Variables that its options are read from besides their own (`RUST_LOG` need not be named).
+    /// Additional variables of its options (`RUST_LOG` is implied).
     pub variables: &'static [EnvVar],
 }
 
 /// The options of a program: a struct that derives [`clap::Args`].
 pub trait CommandOptions: clap::Args {
-    /// Checks what only shows in several options together. The options' values have been checked already.
+    /// Checks combinations of options. The individual values have been checked already.
     ///
     /// # Errors
     ///
-    /// What is wrong, most often a [`UsageError::inconsistent`].
+    /// Usually a [`UsageError::inconsistent`].
     fn check(&self) -> Result<(), UsageError> {
         Ok(())
     }
 
-    /// What variables that are no option's own add to options that may be repeated. `variable` is asked for the
-    /// value of a variable by its name.
+    /// Values of repeatable options that come from variables of other options. `variable` returns the value
+    /// of a variable.
     #[must_use]
     fn additions(_variable: &dyn Fn(&str) -> Option<OsString>) -> Vec<EnvExtra> {
         Vec::new()
     }
 }
 
-/// A value that variables give to an option besides what else it has.
+/// A value of an option that comes from other variables, in addition to its values.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct EnvExtra {
-    /// The option, by its main name without dashes.
+    /// The main name of the option, without dashes.
     pub option: &'static str,
-    /// The variables that it comes from, for messages.
+    /// The names of the variables, for messages.
     pub variables: String,
-    /// The value.
+    /// The additional value.
     pub value: OsString,
 }
 
-/// A variable that an option is read from besides its own.
+/// An additional environment variable of an option.
 #[derive(Clone, Copy, Debug)]
 pub struct EnvVar {
-    /// The variable's full name.
+    /// The full name of the variable.
     pub name: &'static str,
-    /// The option, by its main name without dashes.
+    /// The main name of the option, without dashes.
     pub option: &'static str,
-    /// What it counts.
+    /// Its precedence over the command line.
     pub rank: EnvPrecedence,
 }
 
-/// What a further variable of an option counts, beside the command line and the option's own variable.
+/// The precedence of an additional variable over the command line and the variable of the option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum EnvPrecedence {
-    /// Less than both: it is read when neither says anything.
+    /// Below both: it is read if neither is given.
     Fallback,
-    /// More than both, as the variables of dflockd. For a flag, every word but 1, yes and true turns it off, as there.
+    /// Above both, as with the variables of dflockd. For a flag, every value except 1, yes and true turns it
+    /// off, as in dflockd.
     Override,
 }

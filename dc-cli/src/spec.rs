@@ -1,7 +1,7 @@
-//! The options a program knows, by each of their names.
+//! The options of a program, looked up by any of their names.
 //!
-//! What clap knows of an option is read here and nowhere else: its names, whether it takes a value,
-//! the name of its environment variable. Nothing here panics.
+//! Only this file reads clap's description of an option: its names, its kind, its environment variable.
+//! Nothing here panics.
 
 use clap::builder::Str;
 use clap::{Arg, ArgAction, Command};
@@ -16,42 +16,40 @@ pub(crate) struct CommandSpec<'c> {
 /// An option found by one of its names.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct KnownArg<'c> {
-    /// The option.
     pub(crate) option: &'c Arg,
-    /// Whether the name was the one that turns a switch off.
+    /// Whether the name was `no-x`, which turns a switch off.
     pub(crate) negated: bool,
 }
 
-/// What follows an option's name.
+/// The kind of an option: what may follow its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ArgKind {
-    /// Nothing: being given is all it says.
+    /// No value: its presence is the value.
     Flag,
-    /// Nothing: `-x` turns it on and `-no-x` off. It is an option with the alias `no-x`.
+    /// No value: `-x` turns it on and `-no-x` off. Declared as an option with the alias `no-x`.
     Switch,
-    /// A value.
+    /// A required value.
     Value,
-    /// A value, or nothing.
+    /// An optional value.
     OptionalValue,
 }
 
 impl<'c> CommandSpec<'c> {
-    /// The options of `command`.
     pub(crate) const fn new(command: &'c Command) -> Self {
         Self { command }
     }
 
-    /// The options in the order in which the program declares them.
+    /// The options in the order of declaration.
     pub(crate) fn options(self) -> impl Iterator<Item = &'c Arg> {
         self.command.get_arguments().filter(|arg| !arg.is_positional())
     }
 
-    /// The words that are not options, in their order.
+    /// The operands in order.
     pub(crate) fn operands(self) -> impl Iterator<Item = &'c Arg> {
         self.command.get_positionals()
     }
 
-    /// The option called `name`, which is written without dashes.
+    /// The option with this name, without dashes.
     pub(crate) fn find(self, name: &str) -> Option<KnownArg<'c>> {
         self.options().find_map(|option| {
             names(option)
@@ -60,18 +58,18 @@ impl<'c> CommandSpec<'c> {
         })
     }
 
-    /// The option that clap calls `shown` in an error, such as `--retry <MS>`.
+    /// The option that clap displays as `shown` in an error, such as `--retry <MS>`.
     pub(crate) fn find_shown(self, shown: &str) -> Option<&'c Arg> {
         self.command.get_arguments().find(|arg| arg.to_string() == shown)
     }
 
-    /// The option whose name is the most like `name`, if one is near enough to have been meant.
+    /// The name most similar to `name`, if it is similar enough to suggest.
     pub(crate) fn nearest(self, name: &str) -> Option<String> {
         let all = self.options().flat_map(|option| names(option).collect::<Vec<_>>());
         nearest(name, all.chain(["help", "version", "completions"].map(str::to_owned)))
     }
 
-    /// Whether the program has declared that `a` and `b` may not be given together.
+    /// Whether the program declares a conflict between `a` and `b`.
     pub(crate) fn exclude_each_other(self, a: &Arg, b: &Arg) -> bool {
         let lists = |one: &Arg, other: &Arg| {
             self.command.get_arg_conflicts_with(one).iter().any(|arg| arg.get_id() == other.get_id())
@@ -80,7 +78,6 @@ impl<'c> CommandSpec<'c> {
     }
 }
 
-/// What follows the name of `option`.
 pub(crate) fn shape(option: &Arg) -> ArgKind {
     if option.get_long().is_some_and(|name| has_alias(option, &format!("no-{name}"))) {
         return ArgKind::Switch;
@@ -98,25 +95,25 @@ pub(crate) fn is_repeatable(option: &Arg) -> bool {
     matches!(option.get_action(), ArgAction::Append | ArgAction::Count)
 }
 
-/// Whether what is given to `option` is to be kept from logs and terminals.
+/// Whether the value of `option` must not appear in logs and terminals.
 pub(crate) fn is_secret(option: &Arg) -> bool {
     name(option) == "auth-token"
 }
 
-/// Whether `a` and `b` are two ways to say one thing, so that who says the one overrules the other elsewhere. Said in one
-/// place, both reach the program.
+/// Whether `a` and `b` are alternatives, so that one on the command line overrides the other in the
+/// environment. If both come from the same source, both reach the program.
 pub(crate) fn is_same_switch(a: &Arg, b: &Arg) -> bool {
     let pair = ["auth-token", "auth-token-file"];
     let (a, b) = (name(a), name(b));
     a != b && pair.contains(&a.as_str()) && pair.contains(&b.as_str())
 }
 
-/// The name that stands for `option` in messages, without a dash.
+/// The name of `option` in messages, without a dash.
 pub(crate) fn name(option: &Arg) -> String {
     names(option).next().unwrap_or_else(|| option.get_id().to_string())
 }
 
-/// All names of `option` without their dashes, the main one first.
+/// All names of `option` without dashes, main name first.
 pub(crate) fn names(option: &Arg) -> impl Iterator<Item = String> {
     let long = option.get_long().map(str::to_owned);
     let aliases = option.get_all_aliases().unwrap_or_default();
@@ -128,17 +125,17 @@ pub(crate) fn names(option: &Arg) -> impl Iterator<Item = String> {
         .chain(short_aliases.into_iter().map(String::from))
 }
 
-/// Whether `name` is the one that turns the switch `option` off.
+/// Whether `name` turns the switch `option` off.
 pub(crate) fn is_negation(option: &Arg, name: &str) -> bool {
     name.strip_prefix("no-").is_some_and(|rest| option.get_long() == Some(rest))
 }
 
-/// The environment variable of the option that is called `name`.
+/// The environment variable of the option called `name`.
 pub(crate) fn variable(prefix: &str, name: &str) -> String {
     format!("{prefix}{}", name.replace('-', "_").to_uppercase())
 }
 
-/// The metavariable of `option`: what its value is called in the usage.
+/// The name of the value of `option` in the help.
 pub(crate) fn metavariable(option: &Arg) -> Option<String> {
     matches!(shape(option), ArgKind::Value | ArgKind::OptionalValue).then(|| {
         let names = option.get_value_names().unwrap_or_default();
@@ -146,7 +143,8 @@ pub(crate) fn metavariable(option: &Arg) -> Option<String> {
     })
 }
 
-/// `option` with `value` as clap is to see it. A value stands behind `=`, so that clap takes it for nothing else.
+/// `option` with `value` in clap's notation. The value is after `=`, so that clap cannot take it for another
+/// word.
 pub(crate) fn for_clap(option: &Arg, value: &OsString) -> OsString {
     let mut word = match (option.get_long(), option.get_short()) {
         (Some(long), _) => OsString::from(format!("--{long}")),
@@ -160,7 +158,7 @@ pub(crate) fn for_clap(option: &Arg, value: &OsString) -> OsString {
     word
 }
 
-/// The one of `words` that is the most like `word`, if it is near enough to have been meant.
+/// The word most similar to `word`, if it is similar enough to suggest.
 pub fn nearest(word: &str, words: impl IntoIterator<Item = String>) -> Option<String> {
     let tolerated = (word.chars().count() / 3).clamp(1, 3);
     let near = words.into_iter().filter(|known| known.chars().count() > 1).filter_map(|known| {

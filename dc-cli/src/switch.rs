@@ -3,10 +3,10 @@
 use crate::error::ValueError;
 use std::ffi::OsStr;
 
-/// What a flag's variable takes.
+/// A description of the values of a switch.
 pub(crate) const SWITCH_TAKES: &str = "1, yes, true or on, or 0, no, false or off";
 
-/// Whether `value` turns a flag on. A lenient reader takes for off what it does not know.
+/// Whether `value` turns a flag on. A lenient reader takes unknown values as off.
 pub(crate) fn is_on(value: &OsStr, lenient: bool) -> Result<bool, ValueError> {
     let word = value.to_str().map(str::to_ascii_lowercase);
     match word.as_deref() {

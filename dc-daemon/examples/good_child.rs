@@ -1,16 +1,16 @@
-//! A server that is a good child of `dc_master`, systemd, einhorn or socketmaster: it is replaced without a connection that is refused,
-//! reset or left without its answer.
+//! A server that cooperates with `dc_master`, systemd, einhorn or socketmaster: it can be replaced without
+//! refusing or resetting a connection, and without losing an answer.
 //!
 //! ```text
-//! cargo build -p libdc --example good_child
+//! cargo build -p dc-daemon --example good_child
 //! dc_master -listen tcp://127.0.0.1:8080 -command target/debug/examples/good_child
 //! curl http://127.0.0.1:8080/
 //! ```
 //!
-//! - It takes its sockets from the supervisor, and says when it serves.
-//! - At `SIGHUP` or `SIGTERM` it stops to accept. Who connects from then on waits in the queue of the socket, which the next child has
-//!   too; the socket is closed here, and never shut down.
-//! - What it has accepted it answers, and then ends with status 0.
+//! - It takes its sockets from the service manager, and notifies it once it is ready.
+//! - On `SIGHUP` or `SIGTERM` it stops accepting. New connections wait in the queue of the socket, which the
+//!   next child process shares; the socket is closed here, and never shut down.
+//! - It answers the accepted connections, and then exits with status 0.
 
 use dc_daemon::activation::SocketActivation;
 use dc_daemon::listen::Listener;
@@ -29,7 +29,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::task::TaskTracker;
 
-/// Longest wait for a peer to read its answer and close.
+/// The maximum time for a peer to read its answer and close.
 const LINGER_MAX: Duration = Duration::from_secs(5);
 
 // docs: begin
@@ -65,7 +65,7 @@ async fn serve(listeners: Vec<Listener>, supervisor: &Notifier) -> io::Result<()
 }
 // docs: end
 
-/// Can be stopped at any time: a connection is in the socket's queue, or it has its task.
+/// Can be cancelled at any time: a connection is in the queue of the socket, or has a task.
 async fn accept(listener: ThrottledListener, connections: TaskTracker) {
     loop {
         let (socket, place) = listener.accept().await;
@@ -77,12 +77,12 @@ async fn accept(listener: ThrottledListener, connections: TaskTracker) {
     }
 }
 
-/// Says who answers, to whatever is asked.
+/// Answers every request with the id of this process.
 async fn answer(mut socket: Socket, _place: ConnectionPermit) -> io::Result<()> {
     let line = format!("HTTP/1.0 200 OK\r\n\r\nanswered by process {}\n", std::process::id());
     socket.write_all(line.as_bytes()).await?;
     socket.shutdown().await?;
-    // To close while there is something unread would take the answer back.
+    // Closing with unread input would reset the connection and discard the answer.
     match timeout(LINGER_MAX, copy(&mut socket, &mut sink())).await {
         Ok(read) => read.map(drop),
         Err(_) => Ok(()),

@@ -1,26 +1,28 @@
-//! Sockets and other descriptors that a supervisor has opened and passes to the process at its start.
+//! Socket activation: sockets and other descriptors that a service manager opens and passes to the process at
+//! its start.
 //!
-//! | variables | from | means |
+//! | variables | from | meaning |
 //! |---|---|---|
-//! | `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES` | systemd, `dc_master` | so many from 3 on, for this process alone; their names |
-//! | `EINHORN_FD_COUNT`, `EINHORN_FD_0` ... | einhorn, `dc_master` | these |
-//! | `EINHORN_FDS` | einhorn, socketmaster | these, separated by white space |
+//! | `LISTEN_FDS`, `LISTEN_PID`, `LISTEN_FDNAMES` | systemd, `dc_master` | number of descriptors from 3 on, for this process only; their names |
+//! | `EINHORN_FD_COUNT`, `EINHORN_FD_0` ... | einhorn, `dc_master` | one descriptor in each variable |
+//! | `EINHORN_FDS` | einhorn, socketmaster | a list of descriptors, separated by white space |
 //!
-//! The first row that is there and meant for this process counts, the others then don't: `dc_master` passes the same sockets in all
-//! three ways. Variables stay in the environment of a process's children, so they are believed only if `LISTEN_PID` is this
-//! process, or `EINHORN_MASTER_PID`, where there is one, its parent. They are read before a process forks, as a daemon does.
+//! The first row that is set and meant for this process is used and the others are ignored: `dc_master`
+//! passes the same sockets in all three ways. Child processes inherit the variables, so they are honoured
+//! only if `LISTEN_PID` is this process, or `EINHORN_MASTER_PID`, if set, is its parent. They are read before
+//! a daemon forks.
 //!
-//! A descriptor that is taken over is close-on-exec, and its number is free. The path of a Unix socket is neither changed nor removed.
-//! A socket that others have too is non-blocking for all of them, once it is listened on here. A service of any
-//! supervisor begins like this:
+//! A claimed descriptor is close-on-exec, and its original number is closed. The path of a Unix socket is
+//! neither changed nor removed. Listening on a socket that other processes share makes it non-blocking for
+//! all of them. A service of any service manager begins like this:
 //!
 //! ```no_run
-//! # use crate::{notify::Notifier, passed::Passed};
-//! let supervisor = Notifier::from_environment()?;
-//! let listeners = Passed::from_environment()?.listeners()?;
-//! supervisor.ready();
-//! // ... accept; and when told to end:
-//! supervisor.stopping();
+//! # use dc_daemon::{activation::SocketActivation, notify::Notifier};
+//! let manager = Notifier::from_environment()?;
+//! let listeners = SocketActivation::from_environment()?.listeners()?;
+//! manager.ready();
+//! // ... accept connections; at a shutdown signal:
+//! manager.stopping();
 //! # Ok::<(), Box<dyn std::error::Error>>(())
 //! ```
 //!
@@ -35,22 +37,22 @@ use std::os::fd::{OwnedFd, RawFd};
 use std::os::unix::process::parent_id;
 use std::process;
 
-/// Most descriptors that may be passed.
+/// The maximum number of passed descriptors.
 pub const PASSED_MAX: usize = 4096;
 
-/// The first descriptor that is passed, behind the standard streams, as systemd, einhorn and socketmaster have it.
+/// The first passed descriptor, after the standard streams, as in systemd, einhorn and socketmaster.
 pub const PASSED_FIRST: RawFd = 3;
-/// The name of a descriptor that was given none, as systemd has it.
+/// The name of a descriptor without a name, as in systemd.
 pub const UNNAMED: &str = "unknown";
 
-/// What was passed, in the order of the supervisor.
+/// The passed descriptors, in the order of the service manager.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct SocketActivation {
     descriptors: Vec<PassedFd>,
 }
 
 impl SocketActivation {
-    /// What was passed to this process. Nothing is taken over yet.
+    /// Reads the descriptors passed to this process from the environment. Does not claim them.
     ///
     /// # Errors
     /// [`ActivationError`], in one line that names the variable.
@@ -58,10 +60,10 @@ impl SocketActivation {
         Self::from_variables(|name| env::var_os(name), process::id(), parent_id())
     }
 
-    /// What these variables pass to the process `pid`, whose parent is `parent`.
+    /// Reads the descriptors that these variables pass to the process `pid`, whose parent is `parent`.
     ///
     /// # Errors
-    /// The same.
+    /// As [`SocketActivation::from_environment`].
     pub fn from_variables(
         variable: impl Fn(&str) -> Option<OsString>,
         pid: u32,
@@ -80,66 +82,67 @@ impl SocketActivation {
         Ok(Self { descriptors })
     }
 
-    /// Whether nothing was passed.
+    /// Whether no descriptors were passed.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
         self.descriptors.is_empty()
     }
 
-    /// The descriptors.
+    /// The descriptors in the order of the service manager.
     #[must_use]
     pub fn as_slice(&self) -> &[PassedFd] {
         &self.descriptors
     }
 
-    /// Takes all of them over, to listen on them.
+    /// Claims all descriptors as listeners.
     ///
     /// # Errors
-    /// For the first that is not a listening stream socket, or was taken over before.
+    /// [`ListenError`] for the first descriptor that is not a listening stream socket, or was claimed before.
     pub fn listeners(&self) -> Result<Vec<Listener>, ListenError> {
         self.descriptors.iter().map(PassedFd::listen).collect()
     }
 }
 
-/// A descriptor that was passed.
+/// A passed descriptor, not yet claimed.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct PassedFd {
-    /// Its number.
+    /// The number of the descriptor.
     pub number: RawFd,
-    /// What the supervisor calls it: of a socket, the name of its unit or the one chosen there; of a stored descriptor, the one that it was
-    /// [stored](crate::notify::Notifier::store) under; `unknown` if there is none.
+    /// The name that the service manager gives it: the name of the unit or the one configured there for a
+    /// socket; for a stored descriptor, the name that it was [stored](crate::notify::Notifier::store) under;
+    /// [`UNNAMED`] without a name.
     pub name: String,
 }
 
 impl PassedFd {
-    /// The address to listen on it: `FD:n`.
+    /// The address that listens on it: `FD:n`.
     #[must_use]
     pub const fn address(&self) -> Address {
         Address::Descriptor(self.number)
     }
 
-    /// Takes it over, to listen on it.
+    /// Claims it as a listener.
     ///
     /// # Errors
-    /// If it is not a listening stream socket, or was taken over before.
+    /// [`ListenError`] if it is not a listening stream socket, or was claimed before.
     pub fn listen(&self) -> Result<Listener, ListenError> {
         Listener::bind(&self.address(), &SocketPermissions::default())
     }
 
-    /// Takes it over, whatever it is.
+    /// Claims it, whatever kind of descriptor it is.
     ///
     /// # Errors
-    /// If it is not there, or was taken over before.
+    /// [`InheritedFdError`] if it does not exist, or was claimed before.
     pub fn claim(&self) -> Result<OwnedFd, InheritedFdError> {
         InheritedFd::find(self.number)?.claim()
     }
 }
 
-/// The variables of the environment.
+/// The environment, as a lookup function.
 struct ActivationEnv<F>(F);
 
 impl<F: Fn(&str) -> Option<OsString>> ActivationEnv<F> {
-    /// `None` if they are not there, or meant for another process.
+    /// `None` if the variables are not set, or meant for another process.
     fn of_systemd(&self, pid: u32) -> Result<Option<Vec<PassedFd>>, ActivationError> {
         if self.number("LISTEN_PID")? != Some(u64::from(pid)) {
             return Ok(None);
@@ -179,7 +182,7 @@ impl<F: Fn(&str) -> Option<OsString>> ActivationEnv<F> {
         numbers.into_iter().map(|word| unnamed("EINHORN_FDS", word)).collect()
     }
 
-    /// A number of descriptors.
+    /// Parses a number of descriptors.
     fn count(&self, name: &str) -> Result<Option<usize>, ActivationError> {
         let Some(number) = self.number(name)? else { return Ok(None) };
         let count = usize::try_from(number).ok().filter(|count| *count <= PASSED_MAX);
@@ -192,7 +195,7 @@ impl<F: Fn(&str) -> Option<OsString>> ActivationEnv<F> {
         number.map(Some).ok_or_else(|| ActivationError::NotANumber { variable: name.to_owned(), value: text })
     }
 
-    /// The value of a variable; an empty one is as good as none.
+    /// The value of a variable. An empty value counts as unset.
     fn text(&self, name: &str) -> Result<Option<String>, ActivationError> {
         let Some(value) = (self.0)(name).filter(|value| !value.is_empty()) else { return Ok(None) };
         let text = value
@@ -202,7 +205,7 @@ impl<F: Fn(&str) -> Option<OsString>> ActivationEnv<F> {
     }
 }
 
-/// The descriptor that `word`, of the variable `variable`, names.
+/// Parses `word`, part of the value of `variable`, as a descriptor without a name.
 fn unnamed(variable: &str, word: &str) -> Result<PassedFd, ActivationError> {
     let number = digits(word).and_then(|digits| digits.parse().ok()).filter(|number| *number >= PASSED_FIRST);
     let number = number.ok_or_else(|| ActivationError::NotADescriptor {
@@ -216,57 +219,57 @@ fn digits(text: &str) -> Option<&str> {
     Some(text).filter(|text| text.bytes().all(|byte| byte.is_ascii_digit()))
 }
 
-/// Why the variables say nothing that can be.
+/// Why the variables of socket activation are invalid.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum ActivationError {
-    /// A variable is no text.
-    #[error("{variable}={}: not a text", value.display())]
+    /// A variable is not UTF-8.
+    #[error("{variable}={}: not UTF-8", value.display())]
     NotText {
-        /// The variable.
+        /// The name of the variable.
         variable: String,
-        /// Its value.
+        /// The value of the variable.
         value: OsString,
     },
-    /// A variable is no number.
+    /// The value of a variable is not a number.
     #[error("{variable}={value}: not a number")]
     NotANumber {
-        /// The variable.
+        /// The name of the variable.
         variable: String,
-        /// Its value.
+        /// The value of the variable.
         value: String,
     },
-    /// A variable names what can be no passed descriptor.
-    #[error("{variable}: {value:?} is no descriptor; one that is passed is a number from {PASSED_FIRST} on")]
+    /// A variable names a descriptor that cannot be a passed one.
+    #[error("{variable}: {value:?} is not a passed descriptor (a number from {PASSED_FIRST} on)")]
     NotADescriptor {
-        /// The variable.
+        /// The name of the variable.
         variable: String,
-        /// The word of its value.
+        /// The offending word of its value.
         value: String,
     },
-    /// There are more descriptors than are taken.
+    /// There are more than [`PASSED_MAX`] descriptors.
     #[error("{variable}: more than {PASSED_MAX} descriptors")]
     TooMany {
-        /// The variable.
+        /// The name of the variable.
         variable: String,
     },
-    /// A variable that is counted is not there.
-    #[error("{variable} is not set, and EINHORN_FD_COUNT counts it")]
+    /// `EINHORN_FD_COUNT` includes a variable that is not set.
+    #[error("{variable} is not set, but EINHORN_FD_COUNT includes it")]
     Missing {
-        /// The variable.
+        /// The name of the missing variable.
         variable: String,
     },
-    /// A descriptor is named twice.
+    /// A descriptor is listed twice.
     #[error("descriptor {number} is passed twice")]
     Twice {
-        /// The descriptor.
+        /// The number of the descriptor.
         number: RawFd,
     },
-    /// There are more or fewer names than descriptors.
+    /// The number of names differs from the number of descriptors.
     #[error("LISTEN_FDNAMES has {names} names for {descriptors} descriptors")]
     Names {
-        /// How many names there are.
+        /// The number of names.
         names: usize,
-        /// How many descriptors there are.
+        /// The number of descriptors.
         descriptors: usize,
     },
 }
@@ -278,7 +281,7 @@ mod tests {
     use std::os::unix::ffi::OsStringExt;
     use std::os::unix::net::{UnixListener, UnixStream};
 
-    /// What is passed to the process 7 of the parent 6, as `number name` each, or the error.
+    /// The descriptors passed to process 7 with parent 6, each as `number name`, or the error.
     fn passed(variables: &[(&str, &str)]) -> Result<Vec<String>, String> {
         let variable = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))
@@ -291,7 +294,7 @@ mod tests {
     const NOTHING: Result<Vec<String>, String> = Ok(Vec::new());
 
     #[test]
-    fn systemd_counts_from_three_for_one_process() {
+    fn systemd_descriptors_start_at_three_for_one_pid() {
         let of = |further: &[(&str, &str)]| passed(&[&[("LISTEN_PID", "7")], further].concat());
         assert_eq!(of(&[("LISTEN_FDS", "2")]).unwrap(), ["3 unknown", "4 unknown"]);
         let names = ("LISTEN_FDNAMES", "listener:sessions");
@@ -305,7 +308,7 @@ mod tests {
     }
 
     #[test]
-    fn einhorn_lists_them_for_its_children() {
+    fn einhorn_descriptors_are_for_children_of_the_master() {
         assert_eq!(passed(&[("EINHORN_FDS", "3")]).unwrap(), ["3 unknown"]);
         assert_eq!(passed(&[("EINHORN_FDS", " 5  4 ")]).unwrap(), ["5 unknown", "4 unknown"]);
         let counted = [("EINHORN_FD_COUNT", "2"), ("EINHORN_FD_0", "9"), ("EINHORN_FD_1", "3")];
@@ -320,14 +323,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_meant_for_this_process_counts() {
+    fn variables_for_another_process_are_ignored() {
         let both = |pid| passed(&[("LISTEN_PID", pid), ("LISTEN_FDS", "2"), ("EINHORN_FDS", "3")]);
         assert_eq!(both("7").unwrap(), ["3 unknown", "4 unknown"]);
         assert_eq!(both("8").unwrap(), ["3 unknown"]);
     }
 
     #[test]
-    fn nonsense_is_an_error_that_names_the_variable() {
+    fn invalid_variable_is_named_in_the_error() {
         let pid = ("LISTEN_PID", "7");
         for (variables, expected) in [
             (vec![pid, ("LISTEN_FDS", "abc")], "LISTEN_FDS=abc: not a number"),
@@ -341,22 +344,22 @@ mod tests {
             ),
             (
                 vec![("EINHORN_FDS", "3 x")],
-                "EINHORN_FDS: \"x\" is no descriptor; one that is passed is a number from 3 on",
+                "EINHORN_FDS: \"x\" is not a passed descriptor (a number from 3 on)",
             ),
             (
                 vec![("EINHORN_FDS", "2")],
-                "EINHORN_FDS: \"2\" is no descriptor; one that is passed is a number from 3 on",
+                "EINHORN_FDS: \"2\" is not a passed descriptor (a number from 3 on)",
             ),
             (
                 vec![("EINHORN_FDS", "99999999999")],
-                "EINHORN_FDS: \"99999999999\" is no descriptor; one that is passed is a number from 3 on",
+                "EINHORN_FDS: \"99999999999\" is not a passed descriptor (a number from 3 on)",
             ),
             (vec![("EINHORN_FDS", "3 4 3")], "descriptor 3 is passed twice"),
             (vec![("EINHORN_FD_COUNT", "many")], "EINHORN_FD_COUNT=many: not a number"),
             (vec![("EINHORN_FD_COUNT", "5000")], "EINHORN_FD_COUNT: more than 4096 descriptors"),
             (
                 vec![("EINHORN_FD_COUNT", "2"), ("EINHORN_FD_0", "3")],
-                "EINHORN_FD_1 is not set, and EINHORN_FD_COUNT counts it",
+                "EINHORN_FD_1 is not set, but EINHORN_FD_COUNT includes it",
             ),
             (vec![("EINHORN_MASTER_PID", "x"), ("EINHORN_FDS", "3")], "EINHORN_MASTER_PID=x: not a number"),
         ] {
@@ -375,7 +378,7 @@ mod tests {
     }
 
     #[test]
-    fn listeners_are_taken_over_and_leave_their_path_alone() {
+    fn claimed_listener_keeps_its_path() {
         let _alone = alone();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
@@ -392,7 +395,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_can_be_passed_but_only_a_listening_socket_be_listened_on() {
+    fn passed_pipe_can_be_claimed_but_not_listened_on() {
         let _alone = alone();
         let (near, _far) = UnixStream::pair().unwrap();
         let descriptor = PassedFd { number: inheritable(near), name: "stored".to_owned() };

@@ -1,7 +1,8 @@
-//! The options of authentication, which `dc_server` and `dc_client` have in common.
+//! The authentication options of `dc_server` and `dc_client`.
 //!
-//! The token is never printed. One on the command line stays visible in the list of processes: no safe code can overwrite
-//! it there, so it is warned about. Where both options are given in one place, the token itself counts.
+//! The token is never printed. A token on the command line stays visible in the process list, since no safe
+//! code can overwrite it there; a warning is logged. Where both options are given, the token itself takes
+//! precedence.
 
 use crate::token_file::{TokenExposure, TokenFileError, read_token};
 use clap::Args;
@@ -12,22 +13,22 @@ use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 use std::path::PathBuf;
 
-/// The shared secret, itself or in a file.
+/// The shared secret, given directly or in a file.
 #[derive(Args, Clone, Debug)]
 pub struct AuthOptions {
-    /// The shared secret of authentication, visible in the list of processes; -auth-token-file is better.
+    /// Shared secret for authentication; visible in the process list, prefer -auth-token-file.
     #[arg(long, value_name = "TOKEN", value_parser = auth_token)]
     pub auth_token: Option<AuthToken>,
-    /// File with the shared secret of authentication in its one line.
+    /// File that holds the shared secret on its only line.
     #[arg(long, value_name = "PATH", value_parser = path())]
     pub auth_token_file: Option<PathBuf>,
 }
 
 impl AuthOptions {
-    /// The token, if authentication is configured. If others can read it, a line of the log says so.
+    /// The token, if authentication is configured. Logs a warning if other users can read it.
     ///
     /// # Errors
-    /// The file cannot be read, or holds no token.
+    /// [`TokenFileError`] if the file cannot be read or holds no valid token.
     pub fn token(&self) -> Result<Option<AuthToken>, TokenFileError> {
         let loaded = self.load()?;
         if let Some((_, Some(exposure))) = &loaded {
@@ -36,7 +37,7 @@ impl AuthOptions {
         Ok(loaded.map(|(token, _)| token))
     }
 
-    /// The token, if authentication is configured, and how others can read it.
+    /// The token, if authentication is configured, and how other users can read it.
     ///
     /// # Errors
     /// As [`token`](Self::token).
@@ -59,7 +60,8 @@ fn auth_token(text: &str) -> Result<AuthToken, ValueError> {
     AuthToken::new(text.as_bytes()).map_err(bad)
 }
 
-/// Whether the words of a command line show the token. It may have come from the environment, which others don't see.
+/// Whether the words of a command line show the token. A token from the environment is not visible to other
+/// users.
 fn is_among(words: impl Iterator<Item = OsString>, token: &AuthToken) -> bool {
     let value = |word: &OsStr| {
         let bytes = word.as_bytes();
@@ -78,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn a_token_on_the_command_line_is_seen() {
+    fn token_on_the_command_line_is_detected() {
         let token = AuthToken::new(b"a=secret").unwrap();
         let seen = |words: &[&str]| is_among(words.iter().map(OsString::from), &token);
         assert!(seen(&["dc_server", "-auth-token", "a=secret"]));
@@ -87,7 +89,7 @@ mod tests {
     }
 
     #[test]
-    fn the_token_itself_counts_more_than_the_file() {
+    fn auth_token_takes_precedence_over_the_file() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("token");
         std::fs::write(&path, "of the file\n").unwrap();
@@ -100,7 +102,7 @@ mod tests {
     }
 
     #[test]
-    fn it_says_what_it_takes_and_shows_nothing() {
+    fn invalid_token_error_hides_the_token() {
         assert_eq!(
             auth_token(&"x".repeat(257)).unwrap_err().to_string(),
             "is longer than 256 bytes; it takes 1 to 256 bytes of one line"

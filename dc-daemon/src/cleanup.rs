@@ -1,22 +1,23 @@
-//! Removing what a daemon leaves behind, once it may not any more.
+//! Removal of a daemon's files after it has given up the permission to remove them.
 //!
-//! A daemon that gave up root can't remove its pidfile from `/run`, or the socket of another owner from `/tmp`. So
-//! before that it starts a custodian: a process that keeps root and does one thing. It waits for the daemon's
-//! end, orderly or not, and removes the files that it was given, each only if the path still leads to the same
-//! file. It knows them from the moment it was forked, and nothing can be added: a daemon that was taken over
-//! can have them removed early, and no others.
+//! A daemon that gave up root cannot remove its pidfile from `/run`, or a socket of another owner from
+//! `/tmp`. So before that it starts a cleanup helper: a process that keeps root and does one thing. It waits
+//! for the exit of the daemon, graceful or not, and removes the files it was given, each only if the path
+//! still leads to the same file. The list of files is fixed when the helper is forked: a compromised daemon
+//! can have these files removed early, and no others.
 //!
 //! ```text
-//! daemon ── socket pair ── custodian
-//!    'end' ───────────────→ removes
-//!          ←─────────────── 'done' or 'failed'     the daemon ends now, and the files are gone before it
-//!    (dies) ──────────────→ removes
+//! daemon ── socket pair ── cleanup helper
+//!    'end' ───────────────→ removes the files
+//!          ←─────────────── 'done' or 'failed'     the daemon exits only now, so the files are gone before it
+//!    (dies) ──────────────→ removes the files
 //! ```
 //!
-//! The custodian has no descriptor but its end of the pair, the pins of the files and the lock of the pidfile: no
-//! listening socket, no terminal, no pipe of the starter. The lock is shared, so the next instance can't begin
-//! while it tidies up. All signals that can be blocked are, and its name is `dc_custodian`. Where the daemon
-//! is killed together with all of its group, the custodian may be too; the next start replaces what was left.
+//! The helper has no descriptors except its end of the pair, the pins of the files and the lock of the
+//! pidfile: no listening socket, no terminal, no pipe to the parent process. The lock is shared, so the next
+//! instance cannot start before cleanup ends. All signals that can be blocked are blocked, and the name of
+//! the process is `dc_custodian`. Where the whole process group of the daemon is killed, the helper may be
+//! killed too; the next start then replaces the remaining files.
 //!
 //! Nothing here panics.
 
@@ -35,31 +36,31 @@ const END: u8 = b'e';
 const DONE: u8 = b'd';
 const FAILED: u8 = b'f';
 
-/// The daemon's side. Dropped without [`CleanupHelper::run`], as at the daemon's death, the files are
-/// removed all the same, soon afterwards.
+/// The daemon's end of the channel to the helper. If it is dropped without [`CleanupHelper::run`], as at the
+/// death of the daemon, the files are removed soon afterwards.
 #[derive(Debug)]
 pub struct CleanupHelper {
     channel: UnixStream,
 }
 
 impl CleanupHelper {
-    /// Starts a custodian for `files`, which it removes in this order, and leaves them to it. It holds `lock` until
-    /// then. On an error the files are removed.
+    /// Starts a helper for `files` and transfers them to it; it removes them in this order. It holds `lock`
+    /// until then. On an error the files are removed.
     ///
     /// # Errors
-    /// [`CleanupError`] if there can be none.
+    /// [`CleanupError`] if the helper cannot be started.
     pub fn start(files: Vec<OwnedFile>, lock: Option<&PidfileLock>) -> Result<Self, CleanupError> {
         detach::alone().map_err(CleanupError::Fork)?;
         let (channel, far) = UnixStream::pair().map_err(CleanupError::Channel)?;
         io::stdout().flush().map_err(CleanupError::Channel)?;
         let umask = detach::current_umask();
-        // Before the fork, so that no signal finds the custodian without its mask.
+        // Before the fork, so that no signal arrives before the helper has its mask.
         let signals = SigSet::all()
             .thread_swap_mask(SigmaskHow::SIG_SETMASK)
             .map_err(|error| CleanupError::Channel(error.into()))?;
         let forked = daemonize::Daemonize::new().umask(umask).execute();
         if let daemonize::Outcome::Child(child) = forked {
-            // Never returns into the daemon's code: this is a copy of it.
+            // Must not return into the daemon's code: this process is a copy of it.
             process::exit(if child.is_ok() { watch(far, files, lock) } else { 1 });
         }
         signals.thread_set_mask().map_err(|error| CleanupError::Channel(error.into()))?;
@@ -77,10 +78,10 @@ impl CleanupHelper {
         Ok(custodian)
     }
 
-    /// Has the files removed, and returns when they are.
+    /// Has the files removed, and returns once they are removed.
     ///
     /// # Errors
-    /// [`CleanupError`] if one can't be removed or the custodian is gone.
+    /// [`CleanupError`] if a file cannot be removed or the helper has exited.
     pub fn run(mut self) -> Result<(), CleanupError> {
         self.channel.write_all(&[END]).map_err(CleanupError::Gone)?;
         match self.answer() {
@@ -97,7 +98,7 @@ impl CleanupHelper {
     }
 }
 
-/// The life of the custodian; the result is its exit status.
+/// The main function of the helper. Returns its exit status.
 fn watch(mut channel: UnixStream, files: Vec<OwnedFile>, lock: Option<&PidfileLock>) -> i32 {
     let mut keep = vec![channel.as_raw_fd()];
     keep.extend(files.iter().filter_map(OwnedFile::pin).map(AsRawFd::as_raw_fd));
@@ -107,7 +108,7 @@ fn watch(mut channel: UnixStream, files: Vec<OwnedFile>, lock: Option<&PidfileLo
         files.into_iter().for_each(OwnedFile::release);
         return 1;
     }
-    // One byte, or the end of the daemon: it makes no difference.
+    // One byte, or the end of the stream after the daemon died: the files are removed in both cases.
     let orderly = matches!(channel.read(&mut [0]), Ok(1));
     let mut answer = DONE;
     for file in files {
@@ -121,29 +122,29 @@ fn watch(mut channel: UnixStream, files: Vec<OwnedFile>, lock: Option<&PidfileLo
 
 #[cfg(target_os = "linux")]
 fn name_process() {
-    // For whoever looks; nothing depends on it.
+    // For process listings only; errors are harmless.
     nix::sys::prctl::set_name(c"dc_custodian").ok();
 }
 
 #[cfg(not(target_os = "linux"))]
 fn name_process() {}
 
-/// Why the files will not be removed by a custodian.
+/// Why the files are not removed by a helper.
 #[derive(Debug, thiserror::Error)]
 pub enum CleanupError {
-    /// It can't be forked.
-    #[error("can't start the process that removes socket and pidfile at the end: {0}")]
+    /// The helper cannot be forked.
+    #[error("cannot start the cleanup helper for socket and pidfile: {0}")]
     Fork(DetachError),
-    /// There is no channel to it.
-    #[error("can't start the process that removes socket and pidfile at the end: {0}")]
+    /// The channel to the helper cannot be created.
+    #[error("cannot start the cleanup helper for socket and pidfile: {0}")]
     Channel(io::Error),
-    /// It ended before it was ready.
-    #[error("the process that removes socket and pidfile at the end did not start")]
+    /// The helper exited before it was ready.
+    #[error("the cleanup helper for socket and pidfile did not start")]
     Unwatched,
-    /// It is not there any more.
-    #[error("the process that removes socket and pidfile at the end is gone: {0}")]
+    /// The helper has exited since.
+    #[error("the cleanup helper for socket and pidfile has exited: {0}")]
     Gone(io::Error),
-    /// It could not remove a file.
-    #[error("socket or pidfile could not be removed")]
+    /// The helper failed to remove a file.
+    #[error("cannot remove socket or pidfile")]
     Left,
 }

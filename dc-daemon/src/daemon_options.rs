@@ -1,4 +1,4 @@
-//! The options that `dc_server` and `dc_client` have in common.
+//! The options shared by `dc_server` and `dc_client`.
 //!
 //! `-listen` is not among them: its default differs, so each program declares its own.
 
@@ -12,10 +12,10 @@ use dc_cli::duration::seconds;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Longest `-shutdown-timeout`, in seconds: a day.
+/// Longest `-shutdown-timeout`: a day, in seconds.
 const SHUTDOWN_SECONDS_MAX: u64 = 86_400;
 
-/// The options of a daemon. A program flattens them into its own and calls [`DaemonOptions::check`].
+/// The options of a daemon. A program flattens them into its options and calls [`DaemonOptions::check`].
 #[derive(Args, Clone, Debug)]
 pub struct DaemonOptions {
     /// Detach from the terminal once serving.
@@ -27,10 +27,10 @@ pub struct DaemonOptions {
     /// Become this user once listening.
     #[arg(long, value_name = "USER", value_parser = account)]
     pub user: Option<String>,
-    /// The Unix sockets that it makes.
+    /// Owner, group and mode of created Unix sockets.
     #[command(flatten)]
     pub socket: SocketOptions,
-    /// End on SIGUSR1 and SIGUSR2 instead of ignoring them.
+    /// Shut down on SIGUSR1 and SIGUSR2 instead of ignoring them.
     #[arg(long)]
     pub killable: bool,
     /// Close connections above this number at once; 0 is no limit.
@@ -39,10 +39,10 @@ pub struct DaemonOptions {
     /// Leave connections above this number in the kernel's queue; 0 is no limit.
     #[arg(long, value_name = "N", default_value = "0", value_parser = count::<usize>(0..))]
     pub throttle: usize,
-    /// Time to finish what is in flight when told to end; 0 is for ever.
+    /// Time to finish requests in flight at shutdown; 0 means no limit.
     #[arg(long, value_name = "SECS", default_value = "30", value_parser = seconds(0..=SHUTDOWN_SECONDS_MAX))]
     pub shutdown_timeout: Duration,
-    /// The log.
+    /// Destination, format and filter of the log.
     #[command(flatten)]
     pub log: LogOptions,
 }
@@ -52,7 +52,7 @@ impl DaemonOptions {
     ///
     /// # Errors
     ///
-    /// `-sockowner` or `-sockgroup` means the user of `-user`, which is not given.
+    /// `-sockowner` or `-sockgroup` without a name, and no `-user`.
     pub fn check(&self) -> Result<(), UsageError> {
         self.socket.check(self.user.as_deref())
     }

@@ -1,4 +1,4 @@
-//! The descriptors that a process has open.
+//! The open descriptors of the process.
 
 #[cfg(target_os = "linux")]
 use nix::libc;
@@ -14,39 +14,41 @@ const OPEN_DESCRIPTORS: &str = "/proc/self/fd";
 #[cfg(not(target_os = "linux"))]
 const OPEN_DESCRIPTORS: &str = "/dev/fd";
 
-/// Closes every descriptor but the standard ones and `keep`: for a process that was started or forked with more
-/// than it is to have. No part of the process may own one of those that are closed.
+/// Closes every descriptor except the standard streams and `keep`, for a process that was started or forked
+/// with more descriptors than it needs. No part of the process may own a descriptor that is closed here.
 ///
 /// # Errors
-/// If the system does not say which are open.
+/// The open descriptors cannot be listed.
 pub fn close_all_but(keep: &[RawFd]) -> io::Result<()> {
     let mut open: Vec<RawFd> = Vec::new();
     for entry in fs::read_dir(OPEN_DESCRIPTORS)? {
         open.extend(entry?.file_name().to_str().and_then(|number| number.parse::<RawFd>().ok()));
     }
     for number in open.into_iter().filter(|number| *number > 2 && !keep.contains(number)) {
-        // The one that the listing itself had is closed already; nothing else can be wrong with it.
+        // The descriptor of the listing itself is closed already. Other errors cannot occur for an open
+        // descriptor.
         unistd::close(number).ok();
     }
     Ok(())
 }
 
-/// What kcmp(2) is to compare: `KCMP_FILE`, of linux/kcmp.h.
+/// The type of comparison for kcmp(2): `KCMP_FILE` of linux/kcmp.h.
 #[cfg(target_os = "linux")]
 const KCMP_FILE: libc::c_int = 0;
 
-/// Whether two descriptors are duplicates of one, so that position, flags and all else are shared. A file that was
-/// opened twice is not the same in this sense.
+/// Whether two descriptors are duplicates that refer to one open file description, with shared position and
+/// flags. Two independent opens of one file are not duplicates.
 ///
 /// # Errors
-/// Where the system does not tell: kcmp(2) may be missing, or forbidden by a filter of system calls.
+/// kcmp(2) may be missing, or denied by a system call filter.
 #[cfg(target_os = "linux")]
 pub fn are_duplicates(one: impl AsFd, other: impl AsFd) -> io::Result<bool> {
     let number = |descriptor: RawFd| libc::c_long::from(descriptor);
     let (one, other) = (number(one.as_fd().as_raw_fd()), number(other.as_fd().as_raw_fd()));
     let own = unistd::getpid().as_raw();
-    #[allow(unsafe_code, reason = "no crate that is in use has this call")]
-    // SAFETY: it takes five numbers and touches no memory. Both descriptors are borrowed, so open, for its time.
+    #[allow(unsafe_code, reason = "no crate in use wraps this call")]
+    // SAFETY: the call takes five integers and touches no memory. Both descriptors are borrowed, so they stay
+    // open during the call.
     let order = unsafe { libc::syscall(libc::SYS_kcmp, own, own, KCMP_FILE, one, other) };
     if order < 0 { Err(io::Error::last_os_error()) } else { Ok(order == 0) }
 }
@@ -58,7 +60,7 @@ mod tests {
     use std::os::fd::OwnedFd;
 
     #[test]
-    fn a_duplicate_is_one_and_a_file_that_is_opened_again_is_none() {
+    fn duplicates_differ_from_a_second_open() {
         let path = "/proc/self/exe";
         let (first, second) = (File::open(path).unwrap(), File::open(path).unwrap());
         match are_duplicates(&first, first.try_clone().unwrap()) {

@@ -1,19 +1,21 @@
-//! `-daemon`: leaving the terminal behind, and telling who started the program how it went.
+//! `-daemon`: detaching from the terminal, and reporting the result of the start to the parent process.
 //!
-//! The process forks twice and has a session of its own. The first process stays until the daemon serves
-//! or has failed, so that its exit status is the truth:
+//! The process forks twice and becomes the leader of a new session. The first process stays until the daemon
+//! serves or has failed, so that its exit status is reliable:
 //!
 //! ```text
-//! starter ── reads the pipe ─────────────────────── one byte: exits 0
-//!    └ daemon: its number ─→ pipe                     │ end of the pipe: the daemon's status
+//! parent ─── reads the pipe ─────────────────────── one byte: exits 0
+//!    └ daemon: its pid ─→ pipe                        │ end of the pipe: the daemon's exit status
 //!         binds, becomes the user, … ─→ serving ──────┘
 //! ```
 //!
-//! Until then the daemon keeps standard output and error, where it says itself what went wrong, and the
-//! current directory; the umask and the signal mask it keeps for good. Standard input is `/dev/null` at once. Only when it serves do the standard streams go to `/dev/null` and the
-//! directory becomes `/`. A daemon that dies without a word has its starter say so.
+//! Until then the daemon keeps the current directory, and standard output and error, to which it writes its
+//! own errors. It keeps the umask and the signal mask permanently. Standard input is `/dev/null` from the
+//! start. Once the daemon serves, the other standard streams go to `/dev/null` and the directory becomes `/`.
+//! If the daemon dies without a message, the parent process prints one.
 //!
-//! On Linux the starter becomes the reaper of orphans, or the daemon's exit status would go to another process.
+//! On Linux the parent process becomes the reaper of orphans; otherwise the daemon's exit status would go to
+//! another process.
 
 use nix::errno::Errno;
 use nix::sys::signal::Signal;
@@ -24,31 +26,31 @@ use std::fs::{self, OpenOptions};
 use std::io::{self, PipeReader, PipeWriter, Read, Write};
 use std::process;
 
-/// The exit status where the daemon gave none: it was killed, panicked, or left without serving.
+/// The exit status if the daemon has none: it was killed, panicked, or exited successfully without serving.
 const STATUS_UNKNOWN: i32 = 1;
-/// The exit status of a Rust program that panics.
+/// The exit status of a Rust program after a panic.
 const STATUS_PANIC: i32 = 101;
-/// What goes through the pipe when the daemon serves.
+/// The byte sent through the pipe once the daemon serves.
 const SERVING: u8 = b'+';
 
-/// The daemon's side of the pipe to its starter. Dropped before [`ReadyPipe::serving`], it lets the starter wait
-/// for the end of the daemon and pass on its status.
+/// The daemon's end of the pipe to the parent process. If it is dropped before [`ReadyPipe::serving`], the
+/// parent process waits for the daemon's exit and passes on its status.
 #[derive(Debug)]
 #[must_use = "the starter waits"]
 pub struct ReadyPipe {
     starter: PipeWriter,
 }
 
-/// Detaches. Returns in the daemon; the process that called exits here, when the daemon serves or has ended.
-/// `program` begins what the starter says, if it has to say something.
+/// Detaches. Returns in the daemon; the calling process exits here, once the daemon serves or has exited.
+/// `program` is the prefix of the parent's messages.
 ///
 /// # Errors
-/// [`DetachError`], in whichever process it occurs.
+/// [`DetachError`], in either process.
 pub fn detach(program: &str) -> Result<ReadyPipe, DetachError> {
     alone()?;
     let (reader, mut writer) = io::pipe().map_err(DetachError::Pipe)?;
     adopt_orphans();
-    // What is buffered now would be written by each process.
+    // Buffered output would be written by each process.
     io::stdout().flush().map_err(DetachError::Pipe)?;
     let daemonize = daemonize::Daemonize::new()
         .working_directory(".")
@@ -67,7 +69,7 @@ pub fn detach(program: &str) -> Result<ReadyPipe, DetachError> {
             match (read_number(&reader), forked) {
                 (Some(daemon), _) => process::exit(await_daemon(program, reader, daemon)),
                 (None, Err(error)) => Err(DetachError::Fork(error)),
-                // The child has said why.
+                // The child process has printed the error.
                 (None, Ok(_)) => process::exit(STATUS_UNKNOWN),
             }
         }
@@ -75,17 +77,17 @@ pub fn detach(program: &str) -> Result<ReadyPipe, DetachError> {
 }
 
 impl ReadyPipe {
-    /// Lets go of the terminal and the directory, and the starter exit with success. A starter that is gone
-    /// already (interrupted) is no error.
+    /// Releases the terminal and the directory, and lets the parent process exit with success. A parent
+    /// process that was interrupted earlier is not an error.
     ///
     /// # Errors
-    /// Those of opening `/dev/null` and changing the directory.
+    /// Opening `/dev/null` or changing the directory fails.
     pub fn serving(mut self) -> io::Result<()> {
         let null = OpenOptions::new().read(true).write(true).open("/dev/null")?;
         std::env::set_current_dir("/")?;
         unistd::dup2_stdin(&null)?;
         unistd::dup2_stdout(&null)?;
-        // Before the starter is gone, so that who reads its output to the end has the end then.
+        // Before the parent process exits, so that a reader of its output sees the end of the stream then.
         unistd::dup2_stderr(&null)?;
         match self.starter.write_all(&[SERVING]) {
             Err(error) if error.kind() != io::ErrorKind::BrokenPipe => Err(error),
@@ -94,7 +96,8 @@ impl ReadyPipe {
     }
 }
 
-/// The umask, which can only be read by setting it. No other thread is there to notice.
+/// The umask, which can only be read by setting it. There is no other thread that could see the temporary
+/// value.
 #[allow(clippy::useless_conversion, reason = "the type is narrower than 32 bits on other systems")]
 pub(super) fn current_umask() -> u32 {
     let mask = umask(Mode::S_IRWXG | Mode::S_IRWXO);
@@ -102,7 +105,7 @@ pub(super) fn current_umask() -> u32 {
     u32::from(mask.bits())
 }
 
-/// Fails if the process has threads: a fork would leave them behind, and with them every lock they hold.
+/// Fails if the process has several threads: a fork would lose them while the locks they hold stay locked.
 pub(super) fn alone() -> Result<(), DetachError> {
     let Ok(threads) = fs::read_dir("/proc/self/task") else { return Ok(()) };
     let count = threads.count();
@@ -125,7 +128,8 @@ fn read_number(mut reader: &PipeReader) -> Option<i32> {
     i32::try_from(u32::from_be_bytes(number)).ok()
 }
 
-/// Waits until the daemon serves or has ended, says what it could not say itself, returns the status to exit with.
+/// Waits until the daemon serves or has exited, prints errors that it could not print itself, and returns the
+/// exit status.
 fn await_daemon(program: &str, mut reader: PipeReader, daemon: i32) -> i32 {
     if reader.read_exact(&mut [0]).is_ok() {
         return 0;
@@ -142,7 +146,7 @@ fn await_daemon(program: &str, mut reader: PipeReader, daemon: i32) -> i32 {
     STATUS_UNKNOWN
 }
 
-/// How a daemon ended that never served.
+/// How a daemon exited before it served.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum DaemonExit {
     Failed(i32),
@@ -162,19 +166,19 @@ impl DaemonExit {
     }
 }
 
-/// Why the process could not detach.
+/// Why the process cannot detach.
 #[derive(Debug, thiserror::Error)]
 pub enum DetachError {
-    /// There are threads, which would not survive. A mistake in the program.
-    #[error("can't detach: the process has {count} threads")]
+    /// The process has several threads, which would not survive the fork. A bug in the program.
+    #[error("cannot detach: the process has {count} threads")]
     Threads {
-        /// How many.
+        /// The number of threads.
         count: usize,
     },
-    /// There is no pipe to the starter, or it is broken.
-    #[error("can't detach: no pipe to the daemon: {0}")]
+    /// The pipe to the parent process cannot be created, or is broken.
+    #[error("cannot detach: no pipe to the daemon: {0}")]
     Pipe(io::Error),
-    /// The system refused to fork or to make a session.
-    #[error("can't detach: {0}")]
+    /// The system cannot fork or create a session.
+    #[error("cannot detach: {0}")]
     Fork(daemonize::Error),
 }

@@ -1,16 +1,17 @@
-//! Descriptors that go from one process to another with the bytes of a message, over a Unix socket (`SCM_RIGHTS`,
-//! unix(7)), and who sent them.
+//! Descriptors sent from one process to another with the bytes of a message, over a Unix socket
+//! (`SCM_RIGHTS`, unix(7)), and the credentials of the sender.
 //!
-//! On a datagram or seqpacket socket the descriptors belong to the message. On a stream they belong to its first byte: a
-//! read never goes beyond the bytes that came with them, but it may end before. What arrives is close-on-exec from the
-//! first moment, and is owned or closed: none is left open by an error.
+//! On a datagram or seqpacket socket the descriptors belong to the message. On a stream they belong to its
+//! first byte: a read never goes beyond the bytes that were sent with them, but it may end earlier. A
+//! received descriptor is close-on-exec from the start, and is owned or closed: errors leave no descriptor
+//! open.
 //!
-//! A message that is sent here carries up to [`DESCRIPTORS_MAX`] descriptors; what is received, as many as Linux takes, 253. The control messages are read as the
-//! kernel of Linux writes them, cmsg(3):
+//! A sent message carries up to [`DESCRIPTORS_MAX`] descriptors; a received one up to 253, the limit of
+//! Linux. Control messages are parsed in the layout of the Linux kernel, cmsg(3):
 //!
 //! ```text
-//!  0                 8           12          16                    aligned to 8; on 32 bits a length of 4 bytes, to 4
-//!  ├ length, own end ┼ level     ┼ type      ┼ content ...  ┼ padding ┤
+//!  0                 8           12          16                aligned to 8; on 32 bits the length has 4 bytes, aligned to 4
+//!  ├ length, inclusive ┼ level   ┼ type      ┼ content ...  ┼ padding ┤
 //! ```
 //!
 //! Nothing here panics.
@@ -20,18 +21,18 @@ use nix::sys::socket::{self, ControlMessage, MsgFlags, sockopt};
 use std::io::{self, IoSlice, IoSliceMut};
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd, RawFd};
 
-/// Most descriptors that a message carries that is sent here.
+/// The maximum number of descriptors in a sent message.
 pub const DESCRIPTORS_MAX: usize = 250;
 
-/// A word of the kernel: control messages begin at multiples of it.
+/// The word size of the kernel. Control messages are aligned to it.
 const WORD: usize = size_of::<usize>();
-/// Length, level and type, in front of the content of a control message.
+/// Length, level and type in front of the content of a control message.
 const HEADER: usize = WORD + 8;
-/// Number, user and group of a process.
+/// Process id, user id and group id, 4 bytes each.
 const CREDENTIALS: usize = 12;
-/// Most descriptors that the kernel lets a message carry: `SCM_MAX_FD`.
+/// The maximum number of descriptors that the kernel allows in a message: `SCM_MAX_FD`.
 const DESCRIPTORS_SENT_MAX: usize = 253;
-/// Room for the control messages of the largest message.
+/// Size of the buffer for the control messages of the largest message.
 const CONTROL: usize =
     HEADER + aligned(DESCRIPTORS_SENT_MAX * size_of::<RawFd>()) + HEADER + aligned(CREDENTIALS);
 const _: () = assert!(DESCRIPTORS_MAX <= DESCRIPTORS_SENT_MAX);
@@ -40,16 +41,17 @@ const SOL_SOCKET: i32 = 1;
 const SCM_RIGHTS: i32 = 1;
 const SCM_CREDENTIALS: i32 = 2;
 
-/// What a message brought.
+/// A received message.
 #[derive(Debug)]
 pub struct ReceivedMessage {
-    /// Bytes of the buffer that were filled. 0 is the end of a stream, or an empty datagram.
+    /// The number of bytes written to the buffer. 0 is the end of a stream, or an empty datagram.
     pub bytes: usize,
-    /// The descriptors, in the order in which they were sent; close-on-exec.
+    /// The descriptors in the order in which they were sent; close-on-exec.
     pub descriptors: Vec<OwnedFd>,
-    /// Who sent it, if [`receive_senders`] was called before.
+    /// The sender, if [`receive_senders`] was called before.
     pub sender: Option<PeerCredentials>,
-    /// Whether further descriptors came that could not be received. Only [`receive_in_part`] returns such a message.
+    /// Whether further descriptors were sent that cannot be received. Only [`receive_in_part`] returns such a
+    /// message.
     pub descriptors_lost: bool,
 }
 
@@ -59,28 +61,30 @@ impl ReceivedMessage {
     }
 }
 
-/// The process that sent a message, as the kernel vouches for it.
+/// The process that sent a message, as verified by the kernel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PeerCredentials {
-    /// Its number; 0 for a process outside of our namespace of process numbers.
+    /// The process id; 0 for a process outside our pid namespace.
     pub pid: u32,
-    /// Its user.
+    /// The user id of the process.
     pub uid: u32,
-    /// Its group.
+    /// The group id of the process.
     pub gid: u32,
 }
 
-/// Sends `bytes` with duplicates of `descriptors`, and returns how many bytes went. On a stream that may be fewer than there are:
-/// the descriptors went with the first, and the rest is sent without them. Blocks as the socket does.
+/// Sends `bytes` with duplicates of `descriptors`, and returns the number of bytes sent. On a stream this may
+/// be fewer than given: the descriptors were sent with the first byte, and the rest must be sent without
+/// them. Blocks if the socket is blocking.
 ///
 /// # Errors
-/// `InvalidInput` for more than [`DESCRIPTORS_MAX`] descriptors, or for descriptors without a byte to go with. `WouldBlock`
-/// if nothing can be sent now. Else those of the system; a peer that is gone is `BrokenPipe`, without a signal.
+/// `InvalidInput` for more than [`DESCRIPTORS_MAX`] descriptors, or for descriptors without a byte to carry
+/// them. `WouldBlock` if nothing can be sent now. Otherwise the errors of the system; a closed peer is
+/// `BrokenPipe`, without a signal.
 pub fn send(socket: impl AsFd, bytes: &[u8], descriptors: &[BorrowedFd<'_>]) -> io::Result<usize> {
     send_with(socket.as_fd(), bytes, descriptors, MsgFlags::empty())
 }
 
-/// As [`send`], with further flags.
+/// As [`send`], with additional flags.
 pub(super) fn send_with(
     socket: BorrowedFd<'_>,
     bytes: &[u8],
@@ -99,8 +103,8 @@ pub(super) fn send_with(
     Ok(sent)
 }
 
-/// Receives a message, or what is there of a stream, into `buffer`. Blocks as the socket does. What came with an
-/// error is closed.
+/// Receives a message, or the available bytes of a stream, into `buffer`. Blocks if the socket is blocking.
+/// Descriptors received with an error are closed.
 ///
 /// # Errors
 /// [`ReceiveError`].
@@ -108,30 +112,31 @@ pub fn receive(socket: impl AsFd, buffer: &mut [u8]) -> Result<ReceivedMessage, 
     receive_with(socket.as_fd(), buffer, CONTROL).and_then(ReceivedMessage::complete)
 }
 
-/// As [`receive`], and a message is returned too some of whose descriptors could not be received: with those that were.
+/// As [`receive`], but also returns a message of which some descriptors cannot be received, with the ones
+/// that were.
 ///
 /// # Errors
-/// [`ReceiveError`], but for [`ReceiveError::DescriptorsLost`].
+/// [`ReceiveError`], except for [`ReceiveError::DescriptorsLost`].
 pub fn receive_in_part(socket: impl AsFd, buffer: &mut [u8]) -> Result<ReceivedMessage, ReceiveError> {
     receive_with(socket.as_fd(), buffer, CONTROL)
 }
 
-/// Has the kernel say who sent each message that is received from now on ([`ReceivedMessage::sender`]). To be called before
-/// the first one is sent.
+/// Makes the kernel attach the sender to each message received from now on ([`ReceivedMessage::sender`]).
+/// Must be called before the first message is sent.
 ///
 /// # Errors
-/// Those of the system.
+/// The errors of setsockopt(2).
 pub fn receive_senders(socket: impl AsFd) -> io::Result<()> {
     Ok(socket::setsockopt(&socket, sockopt::PassCred, &true)?)
 }
 
-/// As [`receive`], with room for `control` bytes of control messages.
+/// As [`receive`], with a buffer of `control` bytes for control messages.
 fn receive_with(
     socket: BorrowedFd<'_>,
     buffer: &mut [u8],
     control: usize,
 ) -> Result<ReceivedMessage, ReceiveError> {
-    // Zeros end the control messages, wherever the kernel stopped to write them.
+    // Zeros terminate the control messages, wherever the kernel stopped writing.
     let mut control = vec![0; control];
     let (bytes, flags) = uninterrupted(|| {
         let content = &mut [IoSliceMut::new(buffer)];
@@ -166,8 +171,9 @@ fn receive_with(
 fn descriptors(content: &[u8]) -> impl Iterator<Item = OwnedFd> {
     let numbers = content.as_chunks().0.iter().copied().map(RawFd::from_ne_bytes);
     numbers.map(|number| {
-        #[allow(unsafe_code, reason = "a number becomes a descriptor in no other way")]
-        // SAFETY: the kernel has opened it for this message, which is read once: nobody else knows the number.
+        #[allow(unsafe_code, reason = "std converts a number to a descriptor only by an unsafe function")]
+        // SAFETY: the kernel opened it for this message, which is read once, so the number has no other
+        // owner.
         unsafe {
             OwnedFd::from_raw_fd(number)
         }
@@ -196,7 +202,7 @@ const fn aligned(length: usize) -> usize {
     length.next_multiple_of(WORD)
 }
 
-/// Repeats what a signal has interrupted.
+/// Repeats `call` while it is interrupted by a signal.
 fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> {
     loop {
         match call() {
@@ -209,18 +215,18 @@ fn uninterrupted<T>(mut call: impl FnMut() -> nix::Result<T>) -> nix::Result<T> 
 /// Why no message was received.
 #[derive(Debug, thiserror::Error)]
 pub enum ReceiveError {
-    /// There is none now, and the socket does not block.
-    #[error("there is no message yet")]
+    /// No message is available, and the socket is non-blocking.
+    #[error("no message is available")]
     NothingYet,
-    /// Not all descriptors of the message could be received: there were more than a message may carry, or this process may not
-    /// open as many. The message is gone, and what did arrive is closed.
-    #[error("not all descriptors of a message could be received")]
+    /// Some descriptors of the message cannot be received: there are more than a message may carry, or than
+    /// this process may open. The message is lost, and the received descriptors are closed.
+    #[error("cannot receive all descriptors of a message")]
     DescriptorsLost,
-    /// The message is longer than the buffer. It is gone, and its descriptors are closed.
-    #[error("a message is longer than what is taken")]
+    /// The message exceeds the buffer. It is lost, and its descriptors are closed.
+    #[error("a message exceeds the receive buffer")]
     TooLong,
-    /// The system refuses.
-    #[error("can't receive: {0}")]
+    /// Another error of the system.
+    #[error("cannot receive: {0}")]
     System(io::Error),
 }
 
@@ -245,7 +251,7 @@ mod tests {
         reader
     }
 
-    /// Whether no writing end is open any more.
+    /// Whether all writing ends are closed.
     fn all_closed(reader: &mut PipeReader) -> bool {
         match reader.read(&mut [0]) {
             Ok(0) => true,
@@ -272,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_go_as_are_allowed_and_no_more() {
+    fn send_takes_at_most_the_maximum_of_descriptors() {
         let (near, far) = datagrams();
         receive_senders(&far).unwrap();
         let mut reader = send_writers(&near, DESCRIPTORS_MAX);
@@ -290,7 +296,7 @@ mod tests {
     }
 
     #[test]
-    fn as_many_are_received_as_the_kernel_lets_a_peer_send() {
+    fn receive_takes_the_kernel_maximum_of_descriptors() {
         let (near, far) = datagrams();
         receive_senders(&far).unwrap();
         let numbers = vec![near.as_raw_fd(); DESCRIPTORS_SENT_MAX];
@@ -303,7 +309,7 @@ mod tests {
     }
 
     #[test]
-    fn what_arrived_of_too_many_is_closed() {
+    fn partial_descriptors_are_closed() {
         let (near, far) = datagrams();
         for (copies, room) in [(3, HEADER + 8), (1, HEADER), (250, CONTROL / 2)] {
             let mut reader = send_writers(&near, copies);
@@ -317,7 +323,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_longer_than_the_buffer_is_an_error_and_its_descriptors_are_closed() {
+    fn truncated_message_is_an_error_and_closes_descriptors() {
         let (near, far) = datagrams();
         let mut reader = send_writers(&near, 2);
         assert!(matches!(receive(&far, &mut [0; 2]), Err(ReceiveError::TooLong)));
@@ -326,7 +332,7 @@ mod tests {
     }
 
     #[test]
-    fn the_sender_is_known() {
+    fn sender_credentials_are_received() {
         let (near, far) = datagrams();
         receive_senders(&far).unwrap();
         send(&near, b"me", &[]).unwrap();
@@ -341,15 +347,15 @@ mod tests {
     }
 
     #[test]
-    fn a_sender_without_a_number_is_one_too() {
-        // As the kernel has it of a process in a namespace that is not ours.
+    fn sender_in_another_pid_namespace_has_pid_zero() {
+        // As the kernel reports a process in another pid namespace.
         let content = [0_u32, 65_534, 65_534].map(u32::to_ne_bytes).concat();
         assert_eq!(sender(&content), Some(PeerCredentials { pid: 0, uid: 65_534, gid: 65_534 }));
         assert_eq!(sender(&content[..11]), None);
     }
 
     #[test]
-    fn on_a_stream_they_come_with_the_first_byte() {
+    fn stream_descriptors_arrive_with_the_first_byte() {
         let (near, far) = UnixStream::pair().unwrap();
         far.set_nonblocking(true).unwrap();
         let (_reader, writer) = io::pipe().unwrap();
@@ -364,7 +370,7 @@ mod tests {
     }
 
     #[test]
-    fn control_messages_that_make_no_sense_end() {
+    fn malformed_control_messages_end_the_iteration() {
         let header = |length: usize| [&length.to_ne_bytes()[..], &[1, 0, 0, 0, 2, 0, 0, 0]].concat();
         for (bytes, count) in [
             (vec![], 0),

@@ -1,15 +1,15 @@
-//! Descriptors that the process was started with.
+//! Descriptors that the process inherited at its start.
 //!
-//! A descriptor that is closed when a program is started can't have been inherited: it is one of ours, and a
-//! second owner of it would be a disaster. So a number is looked at for that before it is believed, and to take it makes a second
-//! time fail. Nothing here panics.
+//! Every descriptor opened by this program is close-on-exec. A close-on-exec descriptor cannot have been
+//! inherited: the program itself opened it, and a second owner would be unsound. So the flag is checked
+//! before a number is trusted, and claiming a descriptor makes a second claim fail. Nothing here panics.
 
 use nix::errno::Errno;
 use nix::fcntl::{FcntlArg, FdFlag, fcntl};
 use nix::sys::socket::{self, SockaddrStorage};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd, RawFd};
 
-/// A descriptor that was open at the start of the process, and that no part of it owns.
+/// A descriptor that was open at the start of the process, without an owner in the program.
 #[derive(Debug)]
 pub(crate) struct InheritedFd {
     descriptor: BorrowedFd<'static>,
@@ -18,10 +18,10 @@ pub(crate) struct InheritedFd {
 }
 
 impl InheritedFd {
-    /// Finds the descriptor `number`.
+    /// Checks that descriptor `number` was inherited.
     ///
     /// # Errors
-    /// [`InheritedFdError`].
+    /// [`InheritedFdError::NotInherited`] if it was not, or was claimed before.
     pub(crate) fn find(number: RawFd) -> Result<Self, InheritedFdError> {
         let name = match socket::getsockname(number) {
             Ok(name) => Some(name),
@@ -29,9 +29,9 @@ impl InheritedFd {
             Err(Errno::EBADF) => return Err(InheritedFdError::NotInherited),
             Err(error) => return Err(InheritedFdError::System(error)),
         };
-        #[allow(unsafe_code, reason = "a number becomes a descriptor in no other way")]
-        // SAFETY: `getsockname` found it open, and it stays so until `take` closes it: the check below
-        // admits no descriptor that a part of this process owns.
+        #[allow(unsafe_code, reason = "std converts a number to a descriptor only by an unsafe function")]
+        // SAFETY: `getsockname` found it open, and it stays open until `claim` closes it: the check below
+        // rejects every descriptor that has an owner in this process.
         let descriptor = unsafe { BorrowedFd::borrow_raw(number) };
         let flags = fcntl(descriptor, FcntlArg::F_GETFD).map_err(InheritedFdError::System)?;
         if FdFlag::from_bits_truncate(flags).contains(FdFlag::FD_CLOEXEC) {
@@ -40,13 +40,13 @@ impl InheritedFd {
         Ok(Self { descriptor, number, name })
     }
 
-    /// The address of a socket; `None` for anything else.
+    /// The address of a socket; `None` for other descriptors.
     pub(crate) const fn socket_name(&self) -> Option<&SockaddrStorage> {
         self.name.as_ref()
     }
 
-    /// Takes the descriptor over, close-on-exec. Its number is closed, but for those of the standard streams: they must not go
-    /// to the next file that is opened.
+    /// Claims the descriptor, close-on-exec. Its original number is closed, except for the standard streams,
+    /// whose numbers must not be reused by the next opened file.
     ///
     /// # Errors
     /// [`InheritedFdError::System`].
@@ -67,14 +67,14 @@ impl AsFd for InheritedFd {
     }
 }
 
-/// Why a descriptor is not taken over.
+/// Why a descriptor cannot be claimed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum InheritedFdError {
-    /// It is not one that the process was started with, or it has been taken over before.
+    /// The process was not started with it, or it was claimed before.
     #[error("no such descriptor was inherited")]
     NotInherited,
-    /// The system refuses.
-    #[error("can't take over the descriptor: {0}")]
+    /// Another error of the system.
+    #[error("cannot take over the descriptor: {0}")]
     System(Errno),
 }
 
@@ -86,14 +86,14 @@ pub(crate) mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::{Mutex, MutexGuard, PoisonError};
 
-    /// Held by a test that leaves descriptors open: the number of one must not come up in another.
+    /// Locked by tests that leave descriptors open, since a number must not be reused by another test.
     static INHERITED: Mutex<()> = Mutex::new(());
 
     pub(crate) fn alone() -> MutexGuard<'static, ()> {
         INHERITED.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Leaves the descriptor to be inherited, as a supervisor would, and returns its number.
+    /// Leaves the descriptor inheritable, as a service manager does, and returns its number.
     pub(crate) fn inheritable(descriptor: impl Into<OwnedFd>) -> RawFd {
         let descriptor = descriptor.into();
         fcntl(&descriptor, FcntlArg::F_SETFD(FdFlag::empty())).unwrap();
@@ -101,7 +101,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn what_is_taken_over_is_close_on_exec_and_taken_once() {
+    fn claimed_descriptor_is_cloexec_and_claimed_once() {
         let _alone = alone();
         let (near, mut far) = UnixStream::pair().unwrap();
         let number = inheritable(near);
@@ -118,7 +118,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_file_is_no_socket() {
+    fn inherited_file_has_no_socket_name() {
         let _alone = alone();
         let number = inheritable(tempfile::tempfile().unwrap());
         let found = InheritedFd::find(number).unwrap();

@@ -1,10 +1,10 @@
-//! A file that this process made and will remove, known by more than its path.
+//! A file that this process created and will remove, identified by more than its path.
 //!
-//! By the time a daemon ends, the path of its socket or pidfile may lead to another file: somebody put one
-//! there, or a second daemon replaced the first. So an [`OwnedFile`] remembers device and inode, and removes
-//! the path only while it leads to that inode. On Linux it holds the inode open, which keeps the system from
-//! giving the number to a new file. Between looking and removing there is a moment that no system call
-//! closes, so who removes or replaces takes a turn with others that do, by a lock on the directory.
+//! When a daemon exits, the path of its socket or pidfile may lead to another file, for example that of a
+//! second daemon that replaced the first. So an [`OwnedFile`] stores device and inode, and removes the path
+//! only while it leads to that inode. On Linux it holds the inode open, which keeps the system from reusing
+//! the number. No system call makes the check and the removal atomic, so processes that remove or replace
+//! files exclude each other with a lock on the directory.
 //!
 //! Nothing here panics.
 
@@ -16,27 +16,28 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Duration;
 
-/// How often a turn in a directory is asked for, and the pause between.
+/// The number of attempts to lock a directory, and the pause between them.
 const TURN_ATTEMPTS: u32 = 500;
 const TURN_PAUSE: Duration = Duration::from_millis(2);
 
-/// A file of ours. Dropped, it is removed, and an error in that is logged; [`OwnedFile::remove`] returns the error.
+/// A file of this process. When it is dropped, the file is removed, and an error is logged;
+/// [`OwnedFile::remove`] returns the error.
 #[derive(Debug)]
 #[must_use = "the file is removed when this is dropped"]
 pub struct OwnedFile {
     path: PathBuf,
     identity: FileId,
-    /// What keeps the number of the inode from being used again.
+    /// Keeps the inode number from being reused.
     pin: Option<File>,
-    /// Whether the removal is another's affair.
+    /// Whether another owner removes the file.
     released: bool,
 }
 
 impl OwnedFile {
-    /// Takes the file at `path` for ours: the caller has just made it. `path` should be absolute.
+    /// Takes ownership of the file at `path`, which the caller has just created. `path` should be absolute.
     ///
     /// # Errors
-    /// Those of opening or inspecting the file. A symbolic link is not followed.
+    /// Opening or inspecting the file fails. A symbolic link is not followed.
     pub fn claim(path: &Path) -> io::Result<Self> {
         let pin = pin(path)?;
         let metadata = match &pin {
@@ -47,13 +48,13 @@ impl OwnedFile {
         Ok(Self { path: path.to_owned(), identity, pin, released: false })
     }
 
-    /// The path.
+    /// The path of the file.
     #[must_use]
     pub fn path(&self) -> &Path {
         &self.path
     }
 
-    /// Which file it is.
+    /// Device and inode of the file.
     #[must_use]
     pub const fn identity(&self) -> FileId {
         self.identity
@@ -62,7 +63,7 @@ impl OwnedFile {
     /// Whether the path still leads to this file.
     ///
     /// # Errors
-    /// Those of inspecting the path, but not that there is nothing.
+    /// Inspecting the path fails. A missing file is not an error.
     pub fn is_there(&self) -> io::Result<bool> {
         match fs::symlink_metadata(&self.path) {
             Ok(metadata) => Ok(FileId::of(&metadata) == self.identity),
@@ -71,28 +72,28 @@ impl OwnedFile {
         }
     }
 
-    /// Removes the file, if the path still leads to it. Returns whether it did.
+    /// Removes the file if the path still leads to it. Returns whether it was removed.
     ///
     /// # Errors
-    /// Those of inspecting and removing.
+    /// Inspecting or removing the file fails.
     pub fn remove(mut self) -> io::Result<bool> {
         self.released = true;
         self.remove_now()
     }
 
-    /// Leaves the file where it is: somebody else removes it.
+    /// Gives up ownership: the file stays for another owner to remove.
     pub fn release(mut self) {
         self.released = true;
     }
 
-    /// The descriptor that keeps the inode, for a process that closes all but what it needs.
+    /// The descriptor that keeps the inode, for a process that closes all other descriptors.
     #[must_use]
     pub const fn pin(&self) -> Option<&File> {
         self.pin.as_ref()
     }
 
-    /// Removes the file, as when it is dropped, within a turn that the caller has: who has one would wait in vain for
-    /// another.
+    /// Removes the file as on drop, while the caller holds the lock of the directory. Taking the lock again
+    /// would time out.
     pub(crate) fn discard(mut self, _turn: &DirectoryLock) {
         self.released = true;
         self.log_failure(self.remove_in_turn());
@@ -116,7 +117,7 @@ impl OwnedFile {
 
     fn log_failure(&self, removed: io::Result<bool>) {
         if let Err(error) = removed {
-            tracing::warn!(path = %self.path.display(), %error, "can't remove a file of ours");
+            tracing::warn!(path = %self.path.display(), %error, "cannot remove a file of this process");
         }
     }
 }
@@ -130,16 +131,16 @@ impl Drop for OwnedFile {
     }
 }
 
-/// The turn of this process among those that make and remove files in a directory: flock(2) on the directory
-/// itself, which leaves nothing behind. Anybody who may read the directory can take it, and keep it, so it is
-/// waited for a second at most; without it, the looks at the inode have to do.
+/// A lock that serialises processes that create and remove files in a directory: flock(2) on the directory
+/// itself, which leaves no file behind. Any process that can read the directory can take and keep it, so
+/// waiting is limited to one second; without the lock, the inode checks alone protect the files.
 #[derive(Debug)]
 pub(crate) struct DirectoryLock {
     _directory: Option<File>,
 }
 
 impl DirectoryLock {
-    /// Waits for the turn in the directory of `path`.
+    /// Waits for the lock of the directory of `path`.
     pub(crate) fn metadata_of(path: &Path) -> Self {
         let directory = path.parent().and_then(|directory| File::open(directory).ok());
         Self { _directory: directory.filter(Self::is_locked) }
@@ -157,7 +158,7 @@ impl DirectoryLock {
     }
 }
 
-/// What makes a file this one and no other, for as long as it exists.
+/// Device and inode: unique to a file for as long as it exists.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct FileId {
     device: u64,
@@ -165,14 +166,14 @@ pub struct FileId {
 }
 
 impl FileId {
-    /// The identity of the file with this metadata.
+    /// The id of the file with this metadata.
     #[must_use]
     pub fn of(metadata: &fs::Metadata) -> Self {
         Self { device: metadata.dev(), inode: metadata.ino() }
     }
 }
 
-/// Holds the file itself open, without a right to read or write it.
+/// Opens the file with `O_PATH`, without permission to read or write it.
 #[cfg(target_os = "linux")]
 fn pin(path: &Path) -> io::Result<Option<File>> {
     use nix::fcntl::OFlag;
@@ -182,7 +183,8 @@ fn pin(path: &Path) -> io::Result<Option<File>> {
     fs::OpenOptions::new().read(true).custom_flags(flags.bits()).open(path).map(Some)
 }
 
-/// No such open exists: the inode of a socket is pinned by its listener, that of a pidfile by its lock.
+/// Other systems have no `O_PATH`: the inode of a socket is pinned by its listener, that of a pidfile by its
+/// lock.
 #[cfg(not(target_os = "linux"))]
 fn pin(_path: &Path) -> io::Result<Option<File>> {
     Ok(None)
@@ -193,7 +195,8 @@ pub(crate) mod tests {
     use super::*;
     use nix::sys::resource::{UsageWho, getrusage};
 
-    /// Whether `work` waits for a turn in a directory until it gives up: then it sleeps once for each attempt.
+    /// Whether `work` waits for the lock of a directory until it gives up: it then sleeps once for each
+    /// attempt.
     pub(crate) fn waits_in_vain(work: impl FnOnce()) -> bool {
         let pauses = || getrusage(UsageWho::RUSAGE_THREAD).unwrap().voluntary_context_switches();
         let before = pauses();
@@ -202,7 +205,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_file_is_removed_while_it_is_ours() {
+    fn owned_file_is_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ours");
         fs::write(&path, "").unwrap();
@@ -213,10 +216,10 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_file_in_its_place_stays() {
+    fn replaced_file_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ours");
-        // Often enough for a freed inode's number to come back, were it not held.
+        // Often enough for a freed inode number to be reused, if it were not pinned.
         for _ in 0..64 {
             fs::write(&path, "").unwrap();
             let file = OwnedFile::claim(&path).unwrap();
@@ -230,7 +233,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_turn_excludes_others_until_it_is_over() {
+    fn directory_lock_excludes_others_until_dropped() {
         let directory = tempfile::tempdir().unwrap();
         let other = File::open(directory.path()).unwrap();
         let turn = DirectoryLock::metadata_of(&directory.path().join("file"));
@@ -240,7 +243,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn who_has_the_turn_removes_a_file_at_once() {
+    fn discard_under_the_directory_lock_does_not_wait() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ours");
         let turn = DirectoryLock::metadata_of(&path);
@@ -253,7 +256,7 @@ pub(crate) mod tests {
     }
 
     #[test]
-    fn a_released_file_stays() {
+    fn released_file_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("ours");
         fs::write(&path, "").unwrap();

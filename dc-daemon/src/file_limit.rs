@@ -1,16 +1,16 @@
-//! How many files, and so connections, the process may have open.
+//! The limit of open files, and so of connections.
 
 use nix::sys::resource::{Resource, getrlimit, setrlimit};
 use std::io;
 
-/// Descriptors that a program needs besides those of its connections: listeners, its runtime, the log, the files
-/// it holds, and what it opens for a moment, such as the agent's next link.
+/// Descriptors that a program needs besides its connections: listeners, the runtime, the log, open files, and
+/// short-lived ones such as the agent's next link.
 const KEPT_BACK: u64 = 64;
 
-/// Raises the limit of open files as far as it goes without privileges, and returns it.
+/// Raises the soft limit of open files to the hard limit, and returns it.
 ///
 /// # Errors
-/// Those of the system, which refuses nobody this in the ordinary way.
+/// getrlimit(2) or setrlimit(2) fails, which needs no privileges in normal operation.
 pub fn raise() -> io::Result<u64> {
     let (soft, hard) = getrlimit(Resource::RLIMIT_NOFILE)?;
     if soft < hard {
@@ -19,7 +19,7 @@ pub fn raise() -> io::Result<u64> {
     Ok(hard.max(soft))
 }
 
-/// How many connections to accept where `files_max` files may be open: at least one.
+/// The number of connections to accept if `files_max` files may be open; at least one.
 #[must_use]
 pub fn connections_max(files_max: u64) -> usize {
     usize::try_from(files_max.saturating_sub(KEPT_BACK).max(1)).unwrap_or(usize::MAX)
@@ -30,14 +30,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn some_descriptors_are_kept_back() {
+    fn connections_max_reserves_descriptors() {
         assert_eq!(connections_max(1024), 960);
         assert_eq!(connections_max(3), 1);
         assert_eq!(connections_max(u64::MAX), usize::MAX - 64);
     }
 
     #[test]
-    fn the_limit_is_raised_to_the_hard_one() {
+    fn raise_reaches_the_hard_limit() {
         let (_, hard) = getrlimit(Resource::RLIMIT_NOFILE).unwrap();
         assert_eq!(raise().unwrap(), hard);
         assert_eq!(getrlimit(Resource::RLIMIT_NOFILE).unwrap(), (hard, hard));

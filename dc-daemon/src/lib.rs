@@ -1,10 +1,11 @@
-//! The life of a distcache daemon, and the tokio drivers that move bytes between sockets and machines.
+//! The lifecycle of a distcache daemon, and the tokio drivers that move bytes between sockets and machines.
 //!
-//! - [`start`] opens a daemon as its options say: [`lifecycle`], [`detach`], [`pidfile`], [`cleanup`], [`privileges`], [`account`],
-//!   [`signals`], [`state`].
-//! - [`activation`], [`fds`], [`fd_passing`], [`notify`], [`service_manager`]: sockets and messages exchanged with a service manager.
-//! - [`log`]: one line an event, to standard error or to the syslog.
-//! - [`listen`]: listeners and the limit of connections.
+//! - [`start`] starts a daemon from its options: [`lifecycle`], [`detach`], [`pidfile`], [`cleanup`],
+//!   [`privileges`], [`account`], [`signals`], [`state`].
+//! - [`activation`], [`fds`], [`fd_passing`], [`notify`], [`service_manager`]: sockets and messages exchanged
+//!   with a service manager.
+//! - [`log`]: one line per event, to standard error or to syslog.
+//! - [`listen`]: listeners and the connection limit.
 //! - [`drivers`]: the tasks that serve connections.
 #![forbid(unsafe_op_in_unsafe_fn)]
 

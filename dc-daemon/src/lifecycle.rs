@@ -1,15 +1,15 @@
-//! A daemon from start to end, each state a type, so that nothing is done too early or twice.
+//! A daemon from start to exit, with a type for each state, so that no step happens too early or twice.
 //!
 //! ```text
-//! Launch ──detach──→ Detached ──lock──→ Starting ──confine──→ Confined ──serving──→ Serving ──end──→
-//!   options                              pidfile locked        the user,             pidfile written,
-//!                                                              leftovers known       starter told
-//!        (hold signals back)     (bind listeners)       (runtime, signals, threads, connect)
+//! DaemonLaunch ──detach──→ Detached ──lock──→ Starting ──confine──→ Unprivileged ──serving──→ Serving ──finish──→
+//!    options                               pidfile locked         user changed,              pidfile written,
+//!                                                                 cleanup ready              parent notified
+//!         (block signals)       (bind listeners)          (runtime, signals, threads, connect)
 //! ```
 //!
-//! No thread may exist before [`Starting::confine`] has returned. A program that gives up at any point drops what
-//! it has, and the files are removed; so it returns from `main` rather than calling `std::process::exit`. What
-//! it says on standard error and its exit status reach whoever started it, under `-daemon` too.
+//! No thread may exist before [`Starting::confine`] has returned. A program that fails at any point drops the
+//! state, which removes the files; so it returns from `main` and does not call `std::process::exit`. Its exit
+//! status and its messages on standard error reach the parent process, also with `-daemon`.
 
 use super::account::Account;
 use super::cleanup::{CleanupError, CleanupHelper};
@@ -21,39 +21,40 @@ use nix::unistd::geteuid;
 use std::io;
 use std::path::PathBuf;
 
-/// How a daemon is to be started.
+/// The settings for the start of a daemon.
 #[derive(Clone, Debug)]
 pub struct DaemonLaunch {
-    /// The program's name, for what its starter has to say under `-daemon`.
+    /// The name of the program, for messages of the parent process with `-daemon`.
     pub program: &'static str,
-    /// `-daemon`.
+    /// Whether to detach (`-daemon`).
     pub detach: bool,
-    /// `-pidfile`.
+    /// The path of the pidfile (`-pidfile`).
     pub pidfile: Option<PathBuf>,
-    /// `-user`.
+    /// The user to switch to (`-user`).
     pub user: Option<Account>,
 }
 
 impl DaemonLaunch {
-    /// Detaches if that is wanted. Under `-daemon` only the daemon returns.
+    /// Detaches if configured. With `-daemon` only the daemon returns.
     ///
     /// # Errors
-    /// [`LifecycleError`].
+    /// [`LifecycleError::Detach`] if the process cannot detach.
     pub fn detach(self) -> Result<Detached, LifecycleError> {
         let readiness = if self.detach { Some(detach(self.program)?) } else { None };
         Ok(Detached { pidfile: self.pidfile, readiness, user: self.user })
     }
 
-    /// Detaches if that is wanted, and locks the pidfile.
+    /// Detaches if configured, and locks the pidfile.
     ///
     /// # Errors
-    /// [`LifecycleError`].
+    /// [`LifecycleError`] if the process cannot detach or lock the pidfile.
     pub fn begin(self) -> Result<Starting, LifecycleError> {
         self.detach()?.lock()
     }
 }
 
-/// The process that is to serve, and has made nothing: the time to hold signals back, which must reach the starter still.
+/// The process that will serve, before it has created any file. Signals are to be blocked here: earlier ones
+/// must still reach the parent process.
 #[derive(Debug)]
 pub struct Detached {
     pidfile: Option<PathBuf>,
@@ -65,14 +66,14 @@ impl Detached {
     /// Locks the pidfile.
     ///
     /// # Errors
-    /// [`LifecycleError`].
+    /// [`LifecycleError::Pidfile`] if another instance runs or the file cannot be opened.
     pub fn lock(self) -> Result<Starting, LifecycleError> {
         let pidfile = self.pidfile.as_deref().map(Pidfile::lock).transpose()?;
         Ok(Starting { pidfile, readiness: self.readiness, user: self.user })
     }
 }
 
-/// A process that may still do what its starter may: the time to bind and to read keys.
+/// A process that still has the privileges of its parent: listeners are bound and keys are read here.
 #[derive(Debug)]
 pub struct Starting {
     pidfile: Option<Pidfile>,
@@ -81,14 +82,14 @@ pub struct Starting {
 }
 
 impl Starting {
-    /// Becomes the user. `files` are those to remove at the end, the sockets that were made; where the user may not
-    /// remove them a [`CleanupHelper`] is started first.
+    /// Switches to the user. `files` are the sockets to remove at exit; a [`CleanupHelper`] is started first
+    /// if the user has no permission to remove them.
     ///
     /// # Errors
-    /// [`LifecycleError`]. The files are removed then.
+    /// [`LifecycleError`]. The files are then removed.
     pub fn confine(self, mut files: Vec<OwnedFile>) -> Result<Unprivileged, LifecycleError> {
         let (lock, pidfile) = self.pidfile.map(Pidfile::into_parts).unzip();
-        // The last, since who waits for it to go wants everything gone.
+        // Last, since a process that waits for the pidfile to disappear expects the other files to be gone.
         files.extend(pidfile);
         let leaves_root = geteuid().is_root() && self.user.as_ref().is_some_and(|user| user.uid() != 0);
         let leftovers = if leaves_root && !files.is_empty() {
@@ -103,29 +104,29 @@ impl Starting {
     }
 }
 
-/// A process with no more rights than it needs: the time to start threads and connect.
+/// A process without unneeded privileges: threads and connections may be started here.
 #[derive(Debug)]
 pub struct Unprivileged {
-    // Removed before the pidfile is unlocked: the order of the fields.
+    // Fields drop in this order: files are removed before the pidfile is unlocked.
     leftovers: Cleanup,
     lock: Option<PidfileLock>,
     readiness: Option<ReadyPipe>,
 }
 
 impl Unprivileged {
-    /// Writes the pidfile, and under `-daemon` lets go of terminal, directory and starter.
+    /// Writes the pidfile, and with `-daemon` releases terminal, directory and parent process.
     ///
     /// # Errors
-    /// [`LifecycleError`]. The files are removed then.
+    /// [`LifecycleError`]. The files are then removed.
     pub fn serving(self) -> Result<Serving, LifecycleError> {
         self.serving_after(|| {})
     }
 
-    /// As [`Unprivileged::serving`], and does `announce` in between: when nothing is left that a user could have to put right, and
-    /// who started the daemon still reads what it says.
+    /// As [`Unprivileged::serving`], and calls `announce` after the last step that may fail for reasons a
+    /// user can fix, while the parent process still shows the output.
     ///
     /// # Errors
-    /// The same.
+    /// As [`Unprivileged::serving`].
     pub fn serving_after(mut self, announce: impl FnOnce()) -> Result<Serving, LifecycleError> {
         if let Some(lock) = &mut self.lock {
             lock.write()?;
@@ -138,7 +139,7 @@ impl Unprivileged {
     }
 }
 
-/// A process that serves.
+/// A daemon that serves.
 #[derive(Debug)]
 #[must_use = "socket and pidfile are removed when this is dropped"]
 pub struct Serving {
@@ -147,10 +148,11 @@ pub struct Serving {
 }
 
 impl Serving {
-    /// Removes socket and pidfile, where they are still ours. Afterwards the process can end.
+    /// Removes socket and pidfile if they still belong to this process. The process can exit afterwards.
     ///
     /// # Errors
-    /// [`LifecycleError`] for the first that can't be removed; the others are, as far as possible.
+    /// [`LifecycleError`] for the first file that cannot be removed; the others are still removed as far as
+    /// possible.
     pub fn finish(self) -> Result<(), LifecycleError> {
         match self.leftovers {
             Cleanup::Kept(custodian) => custodian.run()?,
@@ -168,39 +170,39 @@ impl Serving {
     }
 }
 
-/// Who removes the files.
+/// The owner of the files.
 #[derive(Debug)]
 enum Cleanup {
-    /// This process.
+    /// The files are removed by this process.
     Own(Vec<OwnedFile>),
-    /// A process that kept the right to.
+    /// The files are removed by a helper that kept the permission.
     Kept(CleanupHelper),
 }
 
-/// What went wrong in the life of a daemon.
+/// Why a daemon failed to start or to exit cleanly.
 #[derive(Debug, thiserror::Error)]
 pub enum LifecycleError {
-    /// It could not detach.
+    /// The process cannot detach.
     #[error(transparent)]
     Detach(#[from] DetachError),
-    /// It could not have its pidfile.
+    /// The pidfile cannot be locked or written.
     #[error(transparent)]
     Pidfile(#[from] PidfileError),
-    /// It could not become the user.
+    /// The process cannot switch to the user.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
-    /// Nobody would remove, or has removed, its files.
+    /// The cleanup helper cannot be started or has failed.
     #[error(transparent)]
     Custodian(#[from] CleanupError),
-    /// It serves, but can't let go of terminal and directory.
-    #[error("can't detach: {0}")]
+    /// The daemon serves, but cannot release terminal and directory.
+    #[error("cannot detach: {0}")]
     Ready(io::Error),
-    /// A file can't be removed.
-    #[error("can't remove {}: {source}", path.display())]
+    /// A file cannot be removed.
+    #[error("cannot remove {}: {source}", path.display())]
     Remove {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
 }

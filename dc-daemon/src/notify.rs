@@ -1,24 +1,26 @@
-//! What a service tells its supervisor: systemd, `dc_master`, or another that gives it a `NOTIFY_SOCKET` (`sd_notify(3)`).
+//! Notifications from a service to its service manager: systemd, `dc_master`, or another one that sets
+//! `NOTIFY_SOCKET` (`sd_notify(3)`).
 //!
-//! The messages are datagrams of `NAME=value` lines. A [`Notifier`] without a supervisor does nothing, so a program says what is so
-//! and need not ask who listens. It connects when it is made: afterwards the program may become another user, change its root
-//! or fork. A supervisor that is away, or too slow to take a message, is no reason to fail or to hang: a line of the log
-//! says so, and the message is sent again until it is taken, before any that is said later. What was not taken
-//! when the [`Notifier`] is dropped is logged.
+//! Messages are datagrams of `NAME=value` lines. A [`Notifier`] without a service manager does nothing, so a
+//! program need not check. It connects when it is created: afterwards the program may change its user or root
+//! directory, or fork. An unavailable or slow service manager causes neither an error nor a wait: a warning
+//! is logged, and the message is sent again until it is accepted, before any later message. Messages that are
+//! still pending when the [`Notifier`] is dropped are logged.
 //!
 //! ```no_run
 //! # use dc_daemon::notify::Notifier;
-//! let supervisor = Notifier::from_environment()?;
-//! // ... the listeners are open, the state is read ...
-//! supervisor.ready();
-//! supervisor.status("serving");
+//! let manager = Notifier::from_environment()?;
+//! // ... listeners are open, state is loaded ...
+//! manager.ready();
+//! manager.status("serving");
 //! # Ok::<(), dc_daemon::notify::NotifyError>(())
 //! ```
 //!
-//! While a message has to be sent again there is a thread for that, so nothing is to be said before the program has forked.
+//! A thread runs while a message is pending, so the first message must be sent after the last fork of the
+//! program.
 //!
-//! The crate sd-notify takes no abstract address, connects anew for each message and waits without a limit: hence this. Nothing
-//! here panics.
+//! The sd-notify crate was considered: it has no abstract addresses, connects again for each message and may
+//! block without a limit. Nothing here panics.
 
 mod channel;
 mod delivery;
@@ -37,12 +39,12 @@ use std::process;
 use std::time::Duration;
 use tracing::warn;
 
-/// Longest status; the rest is cut off. systemd takes 4096 bytes a message.
+/// The maximum length of a status; longer text is truncated. systemd takes 4096 bytes per message.
 const STATUS_BYTES_MAX: usize = 1024;
-/// Longest name of a stored descriptor.
+/// The maximum length of the name of a stored descriptor.
 const NAME_BYTES_MAX: usize = 255;
 
-/// The way to the supervisor, if there is one.
+/// A connection to the service manager, if there is one.
 #[derive(Debug)]
 pub struct Notifier {
     delivery: Option<Delivery>,
@@ -50,10 +52,11 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// The supervisor that the environment names in `NOTIFY_SOCKET`; without that, or if it is empty, none.
+    /// Connects to the service manager named by `NOTIFY_SOCKET`; without that variable, or if it is empty,
+    /// there is none.
     ///
     /// # Errors
-    /// [`NotifyError`] if what is named can't be a supervisor. One that is only away is no error.
+    /// [`NotifyError`] if the value is not a valid address. An unavailable service manager is not an error.
     pub fn from_environment() -> Result<Self, NotifyError> {
         Self::from_variables(|name| env::var_os(name), process::id())
     }
@@ -61,7 +64,7 @@ impl Notifier {
     /// As [`Notifier::from_environment`], with these variables, for the process `pid`.
     ///
     /// # Errors
-    /// The same.
+    /// As [`Notifier::from_environment`].
     pub fn from_variables(
         variable: impl Fn(&str) -> Option<OsString>,
         pid: u32,
@@ -73,67 +76,67 @@ impl Notifier {
         Ok(Self { delivery: Some(delivery), watchdog: watchdog(variable, pid)? })
     }
 
-    /// Whether there is a supervisor.
+    /// Whether there is a service manager.
     #[must_use]
     pub const fn is_supervised(&self) -> bool {
         self.delivery.is_some()
     }
 
-    /// The service serves: `READY=1`.
+    /// The service is ready: `READY=1`.
     pub fn ready(&self) {
         self.send("READY", "1");
     }
 
-    /// The service ends: `STOPPING=1`.
+    /// The service is shutting down: `STOPPING=1`.
     pub fn stopping(&self) {
         self.send("STOPPING", "1");
     }
 
-    /// The service reads its configuration anew, until it is [ready](Self::ready) again: `RELOADING=1`.
+    /// The service reloads its configuration, until it is [ready](Self::ready) again: `RELOADING=1`.
     pub fn reloading(&self) {
         match clock_gettime(ClockId::CLOCK_MONOTONIC) {
             Ok(now) => {
                 let usec = Duration::from(now).as_micros();
                 self.send("RELOADING", &format!("1\nMONOTONIC_USEC={usec}"));
             }
-            Err(error) => warn!(%error, "the supervisor is not told of the reload: no clock"),
+            Err(error) => warn!(%error, "cannot notify the service manager of the reload"),
         }
     }
 
-    /// The service's main process is `pid`, which is not the one that the supervisor started. systemd takes it from that process only
-    /// with `NotifyAccess=all`.
+    /// The main process of the service is `pid`, not the process that the service manager started. systemd
+    /// accepts this from that process only with `NotifyAccess=all`.
     pub fn main_pid(&self, pid: u32) {
         self.send("MAINPID", &pid.to_string());
     }
 
-    /// What the service is doing, in a line for an operator.
+    /// One line for operators about the current activity: `STATUS=`.
     pub fn status(&self, text: &str) {
         let kept = &text.as_bytes()[..text.len().min(STATUS_BYTES_MAX)];
         let text = kept.utf8_chunks().next().map_or("", |chunk| chunk.valid());
         self.send("STATUS", &text.replace(char::is_control, " "));
     }
 
-    /// The service is alive: `WATCHDOG=1`, to be said at least once in [`Notifier::watchdog_interval`]. It is lost where the
-    /// supervisor takes no message now.
+    /// The service is alive: `WATCHDOG=1`, to be sent at least once per [`Notifier::watchdog_interval`]. It
+    /// is dropped if the service manager cannot take a message now.
     pub fn watchdog(&self) {
         if let Some(delivery) = &self.delivery {
             delivery.log("WATCHDOG=1");
         }
     }
 
-    /// In which time the supervisor wants to hear that the service is alive; half of it is a good pace. `None` if it does
-    /// not.
+    /// The interval in which the service manager expects [`Notifier::watchdog`]; sending twice per interval
+    /// is usual. `None` without a watchdog.
     #[must_use]
     pub const fn watchdog_interval(&self) -> Option<Duration> {
         self.watchdog
     }
 
-    /// Leaves duplicates of `descriptors` with the supervisor under `name`: the next process of the service is started with them
-    /// (see [`activation`](crate::activation)). Those of several calls add up. Waits up to a second for each message. Without
-    /// a supervisor nothing happens.
+    /// Stores duplicates of `descriptors` in the service manager under `name`: the next process of the
+    /// service is started with them (see [`activation`](crate::activation)). Descriptors of several calls add
+    /// up. Waits up to a second for each message. Does nothing without a service manager.
     ///
     /// # Errors
-    /// [`FdStoreError`]. Some may have been stored then.
+    /// [`FdStoreError`]. Some descriptors may have been stored then.
     pub fn store(&self, name: &str, descriptors: &[BorrowedFd<'_>]) -> Result<(), FdStoreError> {
         let message = format!("FDSTORE=1\nFDNAME={}", checked(name)?);
         let Some(delivery) = &self.delivery else { return Ok(()) };
@@ -143,10 +146,11 @@ impl Notifier {
         Ok(())
     }
 
-    /// The supervisor is to close what it stored under `name`. Waits up to a second. Without a supervisor nothing happens.
+    /// Makes the service manager close the descriptors stored under `name`. Waits up to a second. Does
+    /// nothing without a service manager.
     ///
     /// # Errors
-    /// [`FdStoreError`].
+    /// [`FdStoreError`] if the name is invalid or the message cannot be sent.
     pub fn remove_stored(&self, name: &str) -> Result<(), FdStoreError> {
         let message = format!("FDSTOREREMOVE=1\nFDNAME={}", checked(name)?);
         let Some(delivery) = &self.delivery else { return Ok(()) };
@@ -160,7 +164,8 @@ impl Notifier {
     }
 }
 
-/// Whether the supervisor of a service stores descriptors under `name`: 1 to 255 printable characters of ASCII, no colon, as systemd has it.
+/// Whether `name` is a valid name of stored descriptors: 1 to 255 printable ASCII characters except colon, as
+/// in systemd.
 #[must_use]
 pub fn is_stored_name(name: &str) -> bool {
     (1..=NAME_BYTES_MAX).contains(&name.len())
@@ -171,7 +176,7 @@ fn checked(name: &str) -> Result<&str, FdStoreError> {
     if is_stored_name(name) { Ok(name) } else { Err(FdStoreError::Name { name: name.to_owned() }) }
 }
 
-/// The time of `WATCHDOG_USEC`, unless `WATCHDOG_PID` means another process.
+/// The value of `WATCHDOG_USEC`, unless `WATCHDOG_PID` is another process.
 fn watchdog(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Option<Duration>, NotifyError> {
     let number = |name: &'static str| -> Result<Option<u64>, NotifyError> {
         let Some(value) = variable(name).filter(|value| !value.is_empty()) else { return Ok(None) };
@@ -185,17 +190,19 @@ fn watchdog(variable: impl Fn(&str) -> Option<OsString>, pid: u32) -> Result<Opt
     Ok(number("WATCHDOG_USEC")?.map(Duration::from_micros))
 }
 
-/// Why a supervisor did not store or remove descriptors.
+/// Why descriptors were not stored or removed.
 #[derive(Debug, thiserror::Error)]
 pub enum FdStoreError {
-    /// Nothing is stored under such a name.
-    #[error("{name:?} is no name of a stored descriptor: 1 to 255 printable characters of ASCII, no colon")]
+    /// The name is not valid for stored descriptors.
+    #[error(
+        "{name:?} is not a name for stored descriptors: 1 to 255 printable ASCII characters except colon"
+    )]
     Name {
         /// The name, as given.
         name: String,
     },
-    /// The supervisor can't be told.
-    #[error("the supervisor can't be notified: {0}")]
+    /// The message cannot be sent to the service manager.
+    #[error("cannot notify the service manager: {0}")]
     Send(io::Error),
 }
 
@@ -209,7 +216,7 @@ mod tests {
     use std::path::Path;
     use tempfile::TempDir;
 
-    /// A supervisor and a service, whose process has the number 7.
+    /// A service manager, and the environment of a service whose process id is 7.
     struct NotifyPair {
         directory: TempDir,
         supervisor: UnixDatagram,
@@ -255,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn the_words_are_those_of_sd_notify() {
+    fn messages_match_sd_notify() {
         let pair = NotifyPair::new();
         let service = pair.service();
         assert!(service.is_supervised());
@@ -286,7 +293,7 @@ mod tests {
     }
 
     #[test]
-    fn an_abstract_address_is_one_too() {
+    fn abstract_address_is_accepted() {
         let name = format!("distcache-notify-{}", process::id());
         let supervisor = UnixDatagram::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
         service(&[("NOTIFY_SOCKET", &format!("@{name}"))]).unwrap().ready();
@@ -294,7 +301,7 @@ mod tests {
     }
 
     #[test]
-    fn without_a_supervisor_nothing_happens() {
+    fn notifier_without_a_service_manager_does_nothing() {
         for variables in [vec![], vec![("NOTIFY_SOCKET", ""), ("WATCHDOG_USEC", "1000")]] {
             let service = service(&variables).unwrap();
             assert!(!service.is_supervised());
@@ -305,7 +312,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_be_no_supervisor_is_an_error() {
+    fn invalid_notify_socket_is_refused() {
         let long = format!("/{}", "x".repeat(200));
         for name in ["notify", "@", "vsock:2:1234", &long, "/etc/passwd/notify"] {
             let error = service(&[("NOTIFY_SOCKET", name)]).unwrap_err().to_string();
@@ -314,7 +321,7 @@ mod tests {
     }
 
     #[test]
-    fn a_supervisor_that_is_away_or_replaced_is_told_when_it_is_there() {
+    fn pending_messages_reach_a_replaced_service_manager() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let service = service(&[("NOTIFY_SOCKET", path.to_str().unwrap())]).unwrap();
@@ -330,16 +337,16 @@ mod tests {
     }
 
     #[test]
-    fn the_path_is_needed_once() {
+    fn connection_outlives_the_removed_path() {
         let pair = NotifyPair::new();
         let service = pair.service();
-        // As after a change of root or user.
+        // As after a change of root directory or user.
         std::fs::remove_file(pair.directory.path().join("notify")).unwrap();
         service.ready();
         assert_eq!(pair.hears().as_deref(), Some("READY=1"));
     }
 
-    /// Says more than any queue of the system takes.
+    /// Sends more messages than any socket queue holds.
     fn fill(service: &Notifier) {
         for _ in 0..10_000 {
             service.watchdog();
@@ -347,7 +354,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_taken_is_kept_for_a_supervisor_that_reads_again() {
+    fn blocked_messages_are_sent_when_the_manager_reads_again() {
         let pair = NotifyPair::new();
         let service = pair.service();
         fill(&service);
@@ -357,7 +364,7 @@ mod tests {
         service.status("serving");
         service.reloading();
         service.ready();
-        // Nothing else is said: the notifier itself tries again.
+        // No further call: the notifier itself retries.
         pair.supervisor.set_nonblocking(false).unwrap();
         pair.supervisor.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
         let mut said = std::iter::from_fn(|| pair.hears()).filter(|said| said != "WATCHDOG=1");
@@ -370,7 +377,7 @@ mod tests {
     }
 
     #[test]
-    fn the_end_waits_for_no_supervisor() {
+    fn drop_does_not_wait_for_a_blocked_service_manager() {
         let pair = NotifyPair::new();
         let service = pair.service();
         fill(&service);
@@ -382,7 +389,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_taken_is_offered_once_more_at_the_end() {
+    fn drop_sends_pending_messages_once_more() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("notify");
         let service = service(&[("NOTIFY_SOCKET", path.to_str().unwrap())]).unwrap();
@@ -393,7 +400,7 @@ mod tests {
     }
 
     #[test]
-    fn descriptors_are_stored_under_a_name() {
+    fn store_sends_descriptors_with_a_name() {
         let pair = NotifyPair::new();
         let (_reader, writer) = io::pipe().unwrap();
         let service = pair.service();
@@ -419,7 +426,7 @@ mod tests {
     }
 
     #[test]
-    fn the_watchdog_is_that_of_this_process() {
+    fn watchdog_of_another_process_is_ignored() {
         let pair = NotifyPair::new();
         let path = pair.directory.path().join("notify");
         let with = |further: &[(&str, &str)]| {

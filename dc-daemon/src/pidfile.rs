@@ -1,14 +1,14 @@
-//! The pidfile: one line with the number of the process, and the lock that lets only one instance run.
+//! The pidfile: one line with the process id, and a lock that permits a single instance.
 //!
-//! The file is opened and locked early, while the process may still write there, and filled when it serves. The
-//! lock (flock(2)) goes with the process, so one that died leaves a file behind but never a lock, and the
-//! next instance simply takes it over. Who ends removes the file under the lock; who gets the lock looks
-//! whether the path still leads to the file it locked, and starts over if not.
+//! The file is opened and locked early, while the process still has permission, and written once the daemon
+//! serves. The lock (flock(2)) ends with the process, so a crashed process leaves a file but no lock, and the
+//! next instance takes the file over. An exiting process removes the file under the lock; a process that gets
+//! the lock checks whether the path still leads to the locked file, and starts over if not.
 //!
-//! The [cleanup helper](super::cleanup) shares the lock, and holds it until it has tidied up. So where the lock is
-//! held and its owner is dead, it will be free in a moment, and that moment is waited for.
+//! The [cleanup helper](super::cleanup) shares the lock, and holds it until cleanup is complete. So if the
+//! lock is held and its owner is dead, the lock will be free soon, and a new instance waits for it.
 //!
-//! The path itself may be no symbolic link, which root would follow to another's file. Nothing here panics.
+//! The path must not be a symbolic link, which root would follow to another user's file. Nothing here panics.
 
 use crate::file::{FileId, OwnedFile};
 use nix::errno::Errno;
@@ -23,25 +23,26 @@ use std::process;
 use std::thread;
 use std::time::Duration;
 
-/// How often the lock is tried for while no live process is known to hold it, and the pause between.
+/// The number of attempts to take the lock while no live process is known to hold it, and the pause between
+/// them.
 const ATTEMPTS: u32 = 100;
 const PAUSE: Duration = Duration::from_millis(10);
-/// Most bytes read of a pidfile: no process has a longer number.
+/// The maximum number of bytes read from a pidfile: no process id is longer.
 const CONTENT_BYTES_MAX: u64 = 24;
 
-/// A pidfile that this process has locked. Dropped, it is removed and unlocked.
+/// A pidfile locked by this process. It is removed and unlocked on drop.
 #[derive(Debug)]
 pub struct Pidfile {
-    // Removed before it is unlocked: the order of the fields.
+    // Fields drop in this order: the file is removed before it is unlocked.
     own: OwnedFile,
     lock: PidfileLock,
 }
 
 impl Pidfile {
-    /// Opens or makes the file and locks it. What a dead process left in it is erased.
+    /// Opens or creates the file and locks it. The content left by a dead process is erased.
     ///
     /// # Errors
-    /// [`PidfileError`] if another instance runs, or the file can't be had.
+    /// [`PidfileError`] if another instance runs, or the file cannot be opened.
     pub fn lock(path: &Path) -> Result<Self, PidfileError> {
         let open_failed = |source| PidfileError::Open { path: path.to_owned(), source };
         let path = &std::path::absolute(path).map_err(open_failed)?;
@@ -51,7 +52,8 @@ impl Pidfile {
                 LockAttempt::Held(Some(pid)) if is_alive(pid) => {
                     return Err(PidfileError::Running { path: path.clone(), pid });
                 }
-                // It is about to write its number, or dead and its custodian about to let go.
+                // The owner is about to write its process id, or it is dead and its cleanup helper will exit
+                // soon.
                 LockAttempt::Held(_) => thread::sleep(PAUSE),
                 LockAttempt::Removed => {}
             }
@@ -59,21 +61,21 @@ impl Pidfile {
         Err(PidfileError::Held { path: path.clone() })
     }
 
-    /// Writes the number of this process.
+    /// Writes the id of this process.
     ///
     /// # Errors
-    /// [`PidfileError::Write`].
+    /// [`PidfileError::Write`] if writing fails.
     pub fn write(&mut self) -> Result<(), PidfileError> {
         self.lock.write()
     }
 
-    /// The lock, which writes, and the file, which is removed when dropped or by who takes it.
+    /// The lock, which writes the file, and the file itself, which its owner removes.
     pub fn into_parts(self) -> (PidfileLock, OwnedFile) {
         (self.lock, self.own)
     }
 }
 
-/// The lock on a pidfile, held until this is dropped, here and in every process forked since.
+/// The lock of a pidfile, held until this is dropped in this process and in every process forked since.
 #[derive(Debug)]
 pub struct PidfileLock {
     path: PathBuf,
@@ -81,10 +83,10 @@ pub struct PidfileLock {
 }
 
 impl PidfileLock {
-    /// Writes the number of this process.
+    /// Writes the id of this process.
     ///
     /// # Errors
-    /// [`PidfileError::Write`].
+    /// [`PidfileError::Write`] if writing fails.
     pub fn write(&mut self) -> Result<(), PidfileError> {
         let mut write = || {
             self.file.set_len(0)?;
@@ -94,19 +96,19 @@ impl PidfileLock {
         write().map_err(|source| PidfileError::Write { path: self.path.clone(), source })
     }
 
-    /// The locked file, for a process that closes all but what it needs.
+    /// The locked file, for a process that closes all other descriptors.
     pub(super) const fn file(&self) -> &File {
         &self.file
     }
 }
 
-/// What came of trying to lock it once.
+/// The result of one attempt to lock the file.
 enum LockAttempt {
-    /// It is ours.
+    /// This process holds the lock.
     Locked(Pidfile),
-    /// Another has it, whose number it is if it has written one.
+    /// Another process holds the lock; its process id, if it has written it.
     Held(Option<i32>),
-    /// Its owner removed it between the opening and the locking.
+    /// The owner removed the file between opening and locking.
     Removed,
 }
 
@@ -127,7 +129,7 @@ fn attempt(path: &Path) -> Result<LockAttempt, PidfileError> {
 }
 
 fn open(path: &Path) -> Result<File, PidfileError> {
-    // Non-blocking, because what is there may be a pipe, and that would be waited on for ever.
+    // Non-blocking, because the file may be a named pipe, which would block the open.
     let flags = OFlag::O_NOFOLLOW | OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
     let file = OpenOptions::new()
         .read(true)
@@ -153,7 +155,7 @@ fn leads_to(path: &Path, file: &File) -> io::Result<bool> {
     }
 }
 
-/// The process whose number is in the file.
+/// The process id in the file.
 fn owner(file: &mut File) -> Option<i32> {
     let mut content = String::new();
     file.take(CONTENT_BYTES_MAX).read_to_string(&mut content).ok()?;
@@ -164,51 +166,52 @@ fn is_alive(pid: i32) -> bool {
     kill(Pid::from_raw(pid), None) != Err(Errno::ESRCH)
 }
 
-/// Why the pidfile can't be had.
+/// Why the pidfile cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum PidfileError {
-    /// Another instance serves.
+    /// Another instance is running.
     #[error("pidfile {}: another instance is running as process {pid}", path.display())]
     Running {
-        /// The file.
+        /// The path of the pidfile.
         path: PathBuf,
-        /// The number in it.
+        /// The process id in the file.
         pid: i32,
     },
-    /// Another instance has it, and for a second has neither written its number nor let go.
-    #[error("pidfile {}: another instance is starting or ending", path.display())]
+    /// Another instance holds the lock, and for a second has neither written its process id nor released the
+    /// lock.
+    #[error("pidfile {}: another instance is starting or stopping", path.display())]
     Held {
-        /// The file.
+        /// The path of the pidfile.
         path: PathBuf,
     },
-    /// It can't be opened or made.
-    #[error("pidfile {}: can't open it: {source}", path.display())]
+    /// The file cannot be opened or created.
+    #[error("pidfile {}: cannot open it: {source}", path.display())]
     Open {
-        /// The file.
+        /// The path of the pidfile.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// There is something else.
+    /// The path leads to something other than a regular file.
     #[error("pidfile {}: not a regular file", path.display())]
     NotAFile {
-        /// The path.
+        /// The path of the pidfile.
         path: PathBuf,
     },
-    /// The file system knows no locks.
-    #[error("pidfile {}: can't lock it: {source}", path.display())]
+    /// The file system has no locks.
+    #[error("pidfile {}: cannot lock it: {source}", path.display())]
     Lock {
-        /// The file.
+        /// The path of the pidfile.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// It can't be written.
-    #[error("pidfile {}: can't write it: {source}", path.display())]
+    /// The file cannot be written.
+    #[error("pidfile {}: cannot write it: {source}", path.display())]
     Write {
-        /// The file.
+        /// The path of the pidfile.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -219,7 +222,7 @@ mod tests {
     use std::os::unix::fs::symlink;
 
     #[test]
-    fn it_is_empty_then_written_then_gone() {
+    fn pidfile_is_created_written_and_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
         let mut pidfile = Pidfile::lock(&path).unwrap();
@@ -232,7 +235,7 @@ mod tests {
     }
 
     #[test]
-    fn a_second_instance_is_told_who_runs() {
+    fn second_instance_gets_the_running_pid() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
         let mut first = Pidfile::lock(&path).unwrap();
@@ -248,7 +251,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_dead_process_left_is_taken_over() {
+    fn stale_pidfile_is_taken_over() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
         fs::write(&path, "1234567890123456789012345678901234567890").unwrap();
@@ -259,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn a_lock_whose_owner_is_dead_is_waited_for() {
+    fn lock_of_a_dead_owner_is_awaited() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
         let mut child = process::Command::new("true").spawn().unwrap();
@@ -275,7 +278,7 @@ mod tests {
     }
 
     #[test]
-    fn another_file_in_its_place_stays() {
+    fn replaced_pidfile_stays() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
         let first = Pidfile::lock(&path).unwrap();
@@ -287,7 +290,7 @@ mod tests {
     }
 
     #[test]
-    fn only_one_of_many_has_it_at_a_time() {
+    fn concurrent_locks_exclude_each_other() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("pid");
         let inside = std::sync::atomic::AtomicU32::new(0);
@@ -307,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_plain_file_is_refused() {
+    fn symlink_pipe_and_directory_are_refused() {
         let directory = tempfile::tempdir().unwrap();
         let victim = directory.path().join("victim");
         fs::write(&victim, "precious").unwrap();
@@ -321,6 +324,6 @@ mod tests {
         assert!(matches!(Pidfile::lock(directory.path()), Err(PidfileError::Open { .. })));
         let nowhere = directory.path().join("no/pid");
         let error = Pidfile::lock(&nowhere).unwrap_err().to_string();
-        assert!(error.starts_with(&format!("pidfile {}: can't open it: No such file", nowhere.display())));
+        assert!(error.starts_with(&format!("pidfile {}: cannot open it: No such file", nowhere.display())));
     }
 }

@@ -1,18 +1,18 @@
-//! Becoming another user, for good.
+//! Permanent change to another user.
 //!
-//! Supplementary groups, group, user, in that order, since each step needs the right that the last one gives up.
-//! Afterwards everything is read back, and that root can't be regained is tried, not assumed: a
-//! capability kept by whoever started the process would allow it.
+//! Supplementary groups, group and user are set in this order, since each step needs the privilege that the
+//! next one gives up. Afterwards all ids are read back, and regaining root is attempted rather than assumed
+//! impossible: a capability kept by the parent process would allow it.
 
 use super::account::Account;
 use nix::errno::Errno;
 use nix::unistd::{self, Gid, Uid};
 
-/// Becomes `account`: real, effective and saved, with its groups and no others. For a process that is that user
-/// already and not root there is nothing to do, and nothing is done.
+/// Becomes `account`: real, effective and saved ids, with its groups and no others. Does nothing in a process
+/// that already runs as this user and is not root.
 ///
 /// # Errors
-/// [`PrivilegeError`]. The process may then be in between, and should end.
+/// [`PrivilegeError`]. Some ids may have changed by then, and the process should exit.
 pub fn become_user(account: &Account) -> Result<(), PrivilegeError> {
     let uid = Uid::from_raw(account.uid());
     let gid = Gid::from_raw(account.gid());
@@ -40,7 +40,7 @@ fn verify(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), PrivilegeError> {
     if !is_user || !is_group || sorted(&now) != sorted(groups) {
         return Err(PrivilegeError::Kept);
     }
-    // The saved user too: were it still root, this would succeed.
+    // This would succeed if the saved user id were still root.
     if !uid.is_root()
         && (unistd::setuid(Uid::from_raw(0)).is_ok() || unistd::seteuid(Uid::from_raw(0)).is_ok())
     {
@@ -49,22 +49,22 @@ fn verify(uid: Uid, gid: Gid, groups: &[Gid]) -> Result<(), PrivilegeError> {
     Ok(())
 }
 
-/// Why the process is not the user it should be.
+/// Why the process cannot change its user.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum PrivilegeError {
     /// Only root can become another user.
-    #[error("can't become another user: only root can")]
+    #[error("cannot change the user: only root can")]
     NotRoot,
-    /// The supplementary groups can't be set.
-    #[error("can't set the supplementary groups of the user: {0}")]
+    /// The supplementary groups cannot be set.
+    #[error("cannot set the supplementary groups of the user: {0}")]
     Groups(Errno),
-    /// The group can't be set.
-    #[error("can't set the group of the user: {0}")]
+    /// The group cannot be set.
+    #[error("cannot set the group of the user: {0}")]
     Group(Errno),
-    /// The user can't be set.
-    #[error("can't become the user: {0}")]
+    /// The user cannot be set.
+    #[error("cannot set the user: {0}")]
     User(Errno),
-    /// All steps went well, and yet the process could become root again.
-    #[error("the process could become root again after giving it up")]
+    /// All steps succeeded, but the process can still become root.
+    #[error("the process can still become root after dropping privileges")]
     Kept,
 }

@@ -1,16 +1,16 @@
-//! What a daemon tells the supervisor that started it: when it serves, what it is doing, that it is alive, and when it ends.
+//! Notifications of a daemon to its service manager: ready, status, watchdog and shutdown.
 //!
-//! Without a supervisor nothing happens. Nothing here panics.
+//! Without a service manager nothing happens. Nothing here panics.
 
 use crate::notify::Notifier;
 use std::process;
 use tokio::time::{MissedTickBehavior, interval};
 
-/// The supervisor of a daemon, if it has one.
+/// The service manager of a daemon, if there is one.
 #[derive(Debug)]
 pub struct ServiceManager {
     notifier: Notifier,
-    /// Whether the daemon is not the process that the supervisor started.
+    /// Whether this process is not the one that the service manager started.
     detached: bool,
 }
 
@@ -19,7 +19,7 @@ impl ServiceManager {
         Self { notifier, detached }
     }
 
-    /// The daemon serves.
+    /// The daemon is ready.
     pub fn serving(&self, status: &str) {
         if self.detached {
             self.notifier.main_pid(process::id());
@@ -28,19 +28,19 @@ impl ServiceManager {
         self.notifier.status(status);
     }
 
-    /// What the daemon is doing, in a line.
+    /// One line about the current activity.
     pub fn status(&self, status: &str) {
         self.notifier.status(status);
     }
 
-    /// The daemon ends.
+    /// The daemon is shutting down.
     pub fn stopping(&self) {
         self.notifier.stopping();
-        self.notifier.status("finishing what is in flight");
+        self.notifier.status("finishing requests in flight");
     }
 
-    /// Does `work`, and meanwhile says that the daemon is alive as often as the supervisor's watchdog wants it: twice in its interval.
-    /// It is said by the task that calls this, so one that is stuck says nothing. As cancel-safe as `work`.
+    /// Runs `work`, and sends the watchdog message twice per watchdog interval meanwhile. The calling task
+    /// sends it, so a task that hangs sends none. As cancel-safe as `work`.
     pub async fn alive_during<T>(&self, work: impl Future<Output = T>) -> T {
         let Some(period) = self.notifier.watchdog_interval() else { return work.await };
         let mut due = interval(period / 2);

@@ -1,15 +1,15 @@
-//! What signals do, the same in all programs that serve.
+//! Signal handling, the same in all daemons.
 //!
 //! | signal | effect |
 //! |---|---|
-//! | `SIGTERM`, `SIGINT` | shut down in order; a second one: at once |
+//! | `SIGTERM`, `SIGINT` | graceful shutdown; a second one: immediate shutdown |
 //! | `SIGHUP` | detached, or started under nohup(1): ignored. In the foreground: as `SIGTERM` |
 //! | `SIGUSR1`, `SIGUSR2` | ignored; with `-killable`: as `SIGTERM` |
-//! | `SIGPIPE` | ignored, as every Rust program does from its start: a closed peer is an error of the write |
+//! | `SIGPIPE` | ignored, as in every Rust program: a closed peer is a write error |
 //!
-//! What is ignored is logged, `SIGPIPE` apart. While a program starts, from before it makes its first file until it can take
-//! signals, they are held back ([`BlockedSignals`]): otherwise one in that time would end it and leave its files. Nothing
-//! here panics.
+//! Ignored signals are logged, except `SIGPIPE`. While a program starts, from before its first file until it
+//! handles signals, they are blocked ([`BlockedSignals`]): otherwise a signal in that time would end the
+//! program and leave its files. Nothing here panics.
 
 use nix::sys::signal::SigSet;
 use nix::sys::signal::Signal::{self, SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
@@ -19,20 +19,20 @@ use std::io;
 use std::task::{Context, Poll};
 use tokio::signal::unix::{self, SignalKind};
 
-/// What is taken over, and so held back before.
+/// The handled signals, blocked during startup.
 const TAKEN: [Signal; 5] = [SIGTERM, SIGINT, SIGHUP, SIGUSR1, SIGUSR2];
 
-/// How a program takes those signals that it may take in two ways.
+/// The handling of the signals that depends on options.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SignalPolicy {
-    /// `-killable`: `SIGUSR1` and `SIGUSR2` end the program.
+    /// `-killable`: `SIGUSR1` and `SIGUSR2` shut the program down.
     pub killable: bool,
-    /// `-daemon`: `SIGHUP` does not end the program.
+    /// `-daemon`: `SIGHUP` does not shut the program down.
     pub detached: bool,
 }
 
-/// The signals of this module, held back from the moment this exists: one that comes waits until they are taken over. A process that
-/// gives up before that has been told nothing.
+/// Blocks the signals of this module: a signal that arrives stays pending until the signals are handled. If
+/// the program fails before that, pending signals have no effect.
 #[derive(Debug)]
 #[must_use = "signals are held back until they are listened to"]
 pub struct BlockedSignals {
@@ -40,38 +40,39 @@ pub struct BlockedSignals {
 }
 
 impl BlockedSignals {
-    /// Holds the signals of this module back, as [`BlockedSignals::hold_these`].
+    /// Blocks the signals of this module, as [`BlockedSignals::hold_these`].
     ///
     /// # Errors
-    /// Those of the system, which has no reason for any.
+    /// The errors of pthread_sigmask(3); none are expected.
     pub fn hold() -> io::Result<Self> {
         Self::hold_these(TAKEN)
     }
 
-    /// Holds these signals back and no others, from this thread and from those that it starts: so in a process's only thread. One
-    /// that was blocked when the process was started would never be heard, and what it starts would inherit that.
+    /// Blocks these signals and unblocks all others, in this thread and the threads it starts: call it in the
+    /// only thread of the process. A signal that was blocked at the start of the process would otherwise
+    /// never arrive, and child processes would inherit the mask.
     ///
     /// # Errors
-    /// Those of the system, which has no reason for any.
+    /// The errors of pthread_sigmask(3); none are expected.
     pub fn hold_these(signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
         let held: SigSet = signals.into_iter().collect();
         held.thread_set_mask()?;
         Ok(Self { held })
     }
 
-    /// Lets them come. To be called when they are listened to, in the thread that has held them back.
+    /// Unblocks the signals. Call it once handlers are installed, in the thread that blocked them.
     ///
     /// # Errors
-    /// Those of the system, which has no reason for any.
+    /// The errors of pthread_sigmask(3); none are expected.
     pub fn release(self) -> io::Result<()> {
         Ok(self.held.thread_unblock()?)
     }
 
-    /// Takes over the signals, those that came meanwhile too. In the thread that has held them back, within a tokio runtime, before
-    /// other threads are started.
+    /// Handles the signals, including pending ones. Call it in the thread that blocked them, within a tokio
+    /// runtime, before other threads are started.
     ///
     /// # Errors
-    /// Those of the system.
+    /// A handler cannot be installed.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -82,18 +83,18 @@ impl BlockedSignals {
     }
 }
 
-/// The signals of the process, from the moment this exists.
+/// The signals of the process, from the moment this value exists.
 #[derive(Debug)]
 pub struct SignalStream {
     sources: Vec<SignalSource>,
-    /// Whether one has ended the program already.
+    /// Whether a shutdown was requested already.
     ending: bool,
 }
 
-/// The program is to end.
+/// A request to shut down.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ShutdownSignal {
-    /// Without finishing what is in flight.
+    /// Whether to exit without finishing requests in flight.
     pub now: bool,
 }
 
@@ -105,10 +106,10 @@ struct SignalSource {
 }
 
 impl SignalStream {
-    /// Takes over the signals. Within a tokio runtime, before the program serves.
+    /// Installs the handlers. Call it within a tokio runtime, before the program serves.
     ///
     /// # Errors
-    /// Those of the system.
+    /// A handler cannot be installed.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -119,7 +120,7 @@ impl SignalStream {
             _ => true,
         };
         let source = |taken: Signal| {
-            // Its handler undoes that it is ignored, so that is looked at first.
+            // Installing the handler undoes the inherited "ignore", so that is checked first.
             let ends = ends(taken);
             let received = unix::signal(SignalKind::from_raw(taken as i32))?;
             Ok(SignalSource { signal: taken, received, ends })
@@ -128,8 +129,8 @@ impl SignalStream {
         Ok(Self { sources, ending: false })
     }
 
-    /// Waits for a signal that ends the program. The same one sent twice before this looks is one signal, as the
-    /// system has it. Cancel-safe: none is lost.
+    /// Waits for a signal that requests a shutdown. A signal sent twice before this is polled counts once, as
+    /// in the kernel. Cancel-safe: no signal is lost.
     pub async fn shutdown(&mut self) -> ShutdownSignal {
         poll_fn(|context| self.poll_shutdown(context)).await
     }

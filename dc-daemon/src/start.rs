@@ -1,4 +1,4 @@
-//! Starting a daemon as its options say, up to the moment when it serves.
+//! Starting a daemon from its options, up to the moment when it serves.
 
 use crate::account::{Account, AccountError};
 use crate::activation::{ActivationError, PassedFd, SocketActivation};
@@ -24,7 +24,7 @@ use std::time::Duration;
 use thiserror::Error;
 use tracing::{debug, info};
 
-/// A daemon that listens and has given up every right that it does not need. It may start threads now.
+/// A daemon that listens and has given up all unneeded privileges. It may start threads now.
 #[derive(Debug)]
 pub struct BoundDaemon {
     listeners: Vec<Listener>,
@@ -35,36 +35,38 @@ pub struct BoundDaemon {
     policy: SignalPolicy,
 }
 
-/// What a daemon serves with.
+/// The parts that a daemon serves with.
 #[derive(Debug)]
 pub struct DaemonParts {
-    /// The listeners.
+    /// The listeners, passed ones first.
     pub listeners: Vec<Listener>,
-    /// The places for the connections of all listeners together.
+    /// The connection limit, shared by all listeners.
     pub places: Arc<ConnectionLimiter>,
-    /// The signals; those too that have come since the start.
+    /// The signals, including those received since the start.
     pub signals: SignalStream,
-    /// Who is told when it serves.
+    /// Completes the start once the daemon serves.
     pub opening: PendingReady,
-    /// The supervisor, to be told when the daemon has been opened.
+    /// The service manager, to be notified once the start is complete.
     pub supervisor: ServiceManager,
 }
 
 impl BoundDaemon {
-    /// Detaches, holds signals back, locks the pidfile, listens, starts the log and becomes the user, in this order. Under
-    /// `-daemon` only the daemon returns. No thread may exist before, nor be started until [`BoundDaemon::into_parts`].
+    /// Detaches, blocks signals, locks the pidfile, listens, starts the log and switches the user, in this
+    /// order. With `-daemon` only the daemon returns. No thread may exist before this call, nor be started
+    /// until [`BoundDaemon::into_parts`].
     ///
-    /// It listens on the sockets that a supervisor passed and on `listen`; where there are neither, on `otherwise`.
+    /// Listens on the sockets passed by a service manager and on `listen`; without any of them, on
+    /// `otherwise`.
     ///
     /// # Errors
-    /// [`StartError`], in one line. What was made is removed again.
+    /// [`StartError`], in one line. Created files are removed.
     pub fn new(
         program: &ProgramInfo,
         options: &DaemonOptions,
         listen: &[Address],
         otherwise: Option<Address>,
     ) -> Result<Self, StartError> {
-        // Before detaching: the variables are meant for the process that the supervisor started.
+        // Before detaching: the variables are meant for the process that the service manager started.
         let passed = SocketActivation::from_environment()?;
         let further = further(&passed, listen, otherwise)?;
         let supervisor = ServiceManager::new(Notifier::from_environment()?, options.daemon);
@@ -85,10 +87,10 @@ impl BoundDaemon {
         for address in &further {
             listeners.push(bind(address)?);
         }
-        // With the rights that the standard streams were opened with: another user may not open them anew.
+        // Before the user changes: the new user may lack permission to reopen the standard streams.
         log::start(&options.log, program.name, options.daemon)?;
         let confined = starting.confine(listeners.iter_mut().filter_map(Listener::take_file).collect())?;
-        debug!(files_max, "descriptors that may be open");
+        debug!(files_max, "limit of open descriptors");
         let places = Arc::new(ConnectionLimiter::new(ConnectionLimits {
             max_connections: options.max_connections,
             throttle: options.throttle,
@@ -98,10 +100,10 @@ impl BoundDaemon {
         Ok(Self { listeners, confined, places, supervisor, signals, policy })
     }
 
-    /// Takes over the signals, and returns what to serve with. In the runtime, before anything else.
+    /// Handles the signals, and returns the parts to serve with. Must be the first call in the runtime.
     ///
     /// # Errors
-    /// Those of the system, for the signals.
+    /// A signal handler cannot be installed.
     ///
     /// # Panics
     /// Outside a tokio runtime.
@@ -128,10 +130,10 @@ pub struct PendingReady {
 }
 
 impl PendingReady {
-    /// It serves: writes the pidfile, logs where it listens, and lets the starter of a daemon go.
+    /// Writes the pidfile, logs the listeners' addresses, and releases the parent process of a daemon.
     ///
     /// # Errors
-    /// [`LifecycleError`]. The files are removed then, and nothing is logged.
+    /// [`LifecycleError`]. The files are then removed, and nothing is logged.
     pub fn serving(self) -> Result<Serving, LifecycleError> {
         self.confined.serving_after(|| {
             for address in &self.addresses {
@@ -141,19 +143,19 @@ impl PendingReady {
     }
 }
 
-/// Why a program does not start, or ends in another way than it was told to.
+/// Why a program does not start, or exits with a failure.
 pub trait ProgramFailure: Display {
-    /// The exit status that says so.
+    /// The exit status for this failure.
     fn status(&self) -> u8;
 }
 
-/// Reports how a program ended: nothing, or one line on stderr, and in the syslog where it logs there, and the status of
-/// the failure.
+/// Reports the result of a program: a failure is one line on stderr, also in syslog if configured, and its
+/// status is returned.
 pub fn exit_code(program: &ProgramInfo, log: &LogOptions, end: Result<(), impl ProgramFailure>) -> ExitCode {
     match end {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => {
-            // Where nobody can be told (a full disk, a closed stderr), the status still says it.
+            // If stderr does not accept it (full disk, closed stream), the status still reports the failure.
             writeln!(io::stderr(), "{}: {failure}", program.name).ok();
             log::log_to_syslog(log, program.name, &failure);
             ExitCode::from(failure.status())
@@ -161,7 +163,7 @@ pub fn exit_code(program: &ProgramInfo, log: &LogOptions, end: Result<(), impl P
     }
 }
 
-/// Waits for `-shutdown-timeout`; for ever if it is 0. Cancel-safe.
+/// Waits for `-shutdown-timeout`, without end if it is 0. Cancel-safe.
 pub async fn time_to_finish(shutdown_timeout: Duration) {
     if shutdown_timeout.is_zero() {
         pending::<()>().await;
@@ -170,7 +172,8 @@ pub async fn time_to_finish(shutdown_timeout: Duration) {
     }
 }
 
-/// Where to listen besides what was passed: at `listen`, but once on each descriptor; with neither, at `otherwise`.
+/// The addresses to listen on besides the passed sockets: `listen`, with each descriptor used once; if both
+/// are empty, `otherwise`.
 ///
 /// # Errors
 /// [`StartError::NoAddress`], [`StartError::Twice`].
@@ -185,7 +188,7 @@ pub fn further(
     }
     let further: Vec<Address> = listen.iter().filter(|address| !passed.contains(address)).cloned().collect();
     for (place, address) in further.iter().enumerate() {
-        // The system chooses another port each time for port 0.
+        // For port 0 the system chooses another port each time.
         if address.port() != Some(0) && further[..place].contains(address) {
             return Err(StartError::Twice { address: address.clone() });
         }
@@ -196,47 +199,47 @@ pub fn further(
 /// Why a daemon does not start.
 #[derive(Debug, Error)]
 pub enum StartError {
-    /// There is nothing to listen on.
-    #[error("-listen is required, or a socket passed by a supervisor, in LISTEN_FDS or EINHORN_FDS")]
+    /// No address to listen on is configured.
+    #[error("-listen is required unless a service manager passes sockets (LISTEN_FDS or EINHORN_FDS)")]
     NoAddress,
-    /// There can be one listener at an address.
+    /// An address is listed twice.
     #[error("-listen \"{address}\" is given twice")]
     Twice {
-        /// The address.
+        /// The duplicate address.
         address: Address,
     },
-    /// The variables of passed sockets make no sense.
+    /// The variables of socket activation are invalid.
     #[error(transparent)]
     Passed(#[from] ActivationError),
-    /// A passed descriptor can't be listened on.
-    #[error("passed by a supervisor, {0}")]
+    /// A passed descriptor cannot be listened on.
+    #[error("passed by the service manager, {0}")]
     PassedListener(ListenError),
-    /// The supervisor that the environment names can be none.
+    /// The value of `NOTIFY_SOCKET` is invalid.
     #[error(transparent)]
     Notify(#[from] NotifyError),
-    /// A user or group is not known.
+    /// A user or group does not exist.
     #[error(transparent)]
     Account(#[from] AccountError),
-    /// An address can't be listened on.
+    /// An address cannot be listened on.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// Detaching, pidfile or user.
+    /// Detaching, locking the pidfile or switching the user failed.
     #[error(transparent)]
     Life(#[from] LifecycleError),
-    /// The file of the token of authentication gives none.
+    /// The auth token file cannot be used.
     #[error(transparent)]
     AuthToken(#[from] TokenFileError),
-    /// The files of TLS can't be used.
+    /// The TLS files cannot be used.
     #[error(transparent)]
     Tls(#[from] TlsError),
-    /// The state directory can't be used.
+    /// The state directory cannot be used.
     #[error(transparent)]
     State(#[from] StateError),
-    /// There is a log already.
+    /// A log is already started.
     #[error(transparent)]
     Log(#[from] log::LogError),
-    /// The system refuses what the daemon needs to run.
-    #[error("can't start: {0}")]
+    /// A resource of the system is not available.
+    #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 
@@ -254,7 +257,8 @@ mod tests {
     use super::*;
     use std::ffi::OsString;
 
-    /// Where it is listened besides the passed descriptors, with these passed and these addresses given, `UNIX:/default` being the default.
+    /// The addresses to listen on besides the passed descriptors `passed`, for `listen`, with or without
+    /// `UNIX:/default` as the default.
     fn listened(passed: &str, listen: &[&str], default: bool) -> Result<Vec<String>, String> {
         let variable = |name: &str| (name == "EINHORN_FDS").then(|| OsString::from(passed));
         let passed = SocketActivation::from_variables(variable, 1, 1).unwrap();
@@ -265,20 +269,20 @@ mod tests {
     }
 
     #[test]
-    fn what_is_passed_is_listened_on_besides_what_is_given() {
+    fn passed_sockets_add_to_listen_options() {
         assert_eq!(listened("3 4", &[], true).unwrap(), Vec::<String>::new());
         assert_eq!(listened("3", &["IP:1"], true).unwrap(), ["IP:1"]);
         assert_eq!(listened("", &["IP:1", "IP:2"], true).unwrap(), ["IP:1", "IP:2"]);
     }
 
     #[test]
-    fn a_passed_descriptor_that_is_also_named_is_used_once() {
+    fn passed_descriptor_also_in_listen_is_used_once() {
         assert_eq!(listened("3", &["FD:3"], false).unwrap(), Vec::<String>::new());
         assert_eq!(listened("3", &["FD:3", "FD:4"], false).unwrap(), ["FD:4"]);
     }
 
     #[test]
-    fn an_address_that_is_given_twice_is_a_mistake() {
+    fn duplicate_address_is_refused() {
         for address in ["FD:3", "UNIX:/s", "IP:9001"] {
             let error = listened("", &[address, "IP:1", address], false).unwrap_err();
             assert_eq!(error, format!("-listen \"{address}\" is given twice"));
@@ -288,7 +292,7 @@ mod tests {
     }
 
     #[test]
-    fn the_default_is_for_when_there_is_nothing_else() {
+    fn default_address_applies_without_others() {
         assert_eq!(listened("", &[], true).unwrap(), ["UNIX:/default"]);
         let error = listened("", &[], false).unwrap_err();
         assert!(error.contains("-listen") && error.contains("LISTEN_FDS"), "{error}");

@@ -1,14 +1,15 @@
-//! The state directory: what makes fences grow from one run of the server to the next, whatever the clock says.
+//! The state directory: it makes fencing tokens (fences) increase from one run of the server to the next,
+//! independent of the clock.
 //!
-//! Its file says up to where fences may have been given out, the ceiling. A run begins at the ceiling of the one before, or at the
-//! time of day (milliseconds shifted by 20 bits) if that is greater, and first writes a new ceiling above: so many fences are
-//! reserved, and no grant has to wait for the disk. So after a crash, and with a clock that went back, no fence
-//! comes a second time. A file that can't be read is never replaced: whoever deletes it decides that fences begin at the time
-//! of day.
+//! Its file holds the ceiling: the upper bound of all fences that may have been granted. A run starts at the
+//! ceiling of the previous run, or at the time of day (milliseconds shifted by 20 bits) if that is greater,
+//! and first writes a higher ceiling. This reserves fences, so that no grant waits for the disk. So no fence
+//! is granted twice, not after a crash and not with a clock that was set back. An unreadable file is never
+//! replaced: an operator who deletes it accepts that fences restart from the time of day.
 //!
-//! A new content is written beside the old and put in its place when it is on the disk, so a crash leaves the one or the other.
-//! Beside it lies a file that is locked (flock(2)) while a server uses the directory; the lock goes with the process.
-//! Nothing here panics.
+//! New content is written to a second file, which replaces the first one once it is on the disk; a crash
+//! leaves one or the other. A lock file beside it is locked (flock(2)) while a server uses the directory; the
+//! lock ends with the process. Nothing here panics.
 
 mod record;
 
@@ -19,22 +20,23 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// The files of the directory: the record, the next one before it takes the first one's place, and the lock.
+/// The files of the directory: the record, the next record before it replaces the first one, and the lock
+/// file.
 const RECORD: &str = "fence";
 const NEXT: &str = "fence.new";
 const LOCK: &str = "lock";
-/// Most bytes that are read of the record, which has about 130.
+/// The maximum number of bytes read from the record, which has about 130.
 const RECORD_BYTES_MAX: u64 = 4096;
-/// How many fences are reserved at once: a million a second for twelve days.
+/// The number of fences reserved at once: a million per second for twelve days.
 const RESERVED: u64 = 1 << 40;
-/// Where the time of day stands in a fence.
+/// The bit position of the time of day in a fence.
 const TIME_SHIFT: u32 = 20;
 
 /// A state directory in use by this process, and by no other.
 #[derive(Debug)]
 pub struct StateDir {
     directory: PathBuf,
-    /// The directory itself, to have the names in it written to the disk.
+    /// The directory itself, opened to sync its entries to the disk.
     names: File,
     record: StateRecord,
     fence_start: u64,
@@ -42,26 +44,27 @@ pub struct StateDir {
     _lock: File,
 }
 
-/// How the run before ended.
+/// How the previous run ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum PreviousRun {
-    /// There was none.
+    /// There was no previous run.
     None,
-    /// In good order.
+    /// The previous run ended gracefully.
     Clean,
-    /// It was killed, or the host failed.
+    /// The previous run was killed, or the host failed.
     Unclean {
-        /// Whether it had served links, whose agents may still hold locks; or was begun when that could be.
+        /// Whether agents of that run may still hold locks: it had served links, or was started while agents
+        /// of an earlier run could still hold some.
         links: bool,
     },
 }
 
 impl StateDir {
-    /// Takes the directory, which must exist, and reserves fences for this run. Blocks until that is on the disk. To be called
-    /// when no process will be forked any more: a forked one would share the lock.
+    /// Locks the directory, which must exist, and reserves fences for this run. Blocks until the record is on
+    /// the disk. Must be called after the last fork: a forked process would share the lock.
     ///
     /// # Errors
-    /// [`StateError`] if another server uses the directory, what is in it is not good, or it can't be written.
+    /// [`StateError`] if another server uses the directory, its content is invalid, or it cannot be written.
     pub fn open(directory: &Path) -> Result<Self, StateError> {
         let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
         Self::open_at(directory, u64::try_from(since.as_millis()).unwrap_or(u64::MAX))
@@ -86,7 +89,7 @@ impl StateDir {
         let Some((fence_start, ceiling)) = reserved else {
             return Err(StateError::UsedUp { path });
         };
-        // Who may hold on to locks of the run before may still do so when this one is killed too.
+        // Agents that may hold locks of the previous run may still hold them if this run is killed too.
         let run =
             if previous == (PreviousRun::Unclean { links: true }) { RunState::Links } else { RunState::Open };
         let record = StateRecord { ceiling, run };
@@ -96,35 +99,35 @@ impl StateDir {
         Ok(state)
     }
 
-    /// How the run before ended.
+    /// How the previous run ended.
     #[must_use]
     pub const fn previous(&self) -> PreviousRun {
         self.previous
     }
 
-    /// Where the fences of this run begin: above all that any run before gave out.
+    /// The first fence of this run: above all fences that any previous run granted.
     #[must_use]
     pub const fn fence_start(&self) -> u64 {
         self.fence_start
     }
 
-    /// The fence that must not be reached: from here on none is reserved.
+    /// The exclusive upper bound of the reserved fences.
     #[must_use]
     pub const fn ceiling(&self) -> u64 {
         self.record.ceiling
     }
 
-    /// Whether so many fences were given out, up to `current`, that more should be reserved.
+    /// Whether more fences should be reserved, given that those up to `current` were granted.
     #[must_use]
     pub const fn is_low(&self, current: u64) -> bool {
         self.record.ceiling.saturating_sub(current) < RESERVED / 2
     }
 
-    /// Reserves more fences if less than half of them are left above `current`, the last one given out. Blocks then until
-    /// that is on the disk.
+    /// Reserves more fences if less than half of them are left above `current`, the last granted one. Blocks
+    /// then until the record is on the disk.
     ///
     /// # Errors
-    /// Those of writing. What was reserved before still is.
+    /// Writing fails. The fences reserved before stay reserved.
     pub fn extend_if_needed(&mut self, current: u64) -> io::Result<()> {
         if !self.is_low(current) {
             return Ok(());
@@ -134,10 +137,11 @@ impl StateDir {
         self.write(StateRecord { ceiling, ..self.record })
     }
 
-    /// Notes that this run serves links, so that the next one knows it if this one does not end in good order. Blocks the first
-    /// time until that is on the disk; afterwards it does nothing.
+    /// Records that this run serves links, so that the next run can take it into account after a crash. The
+    /// first call blocks until the record is on the disk; later calls do nothing.
     ///
     /// # Errors
+    /// Writing the record fails.
     /// Those of writing.
     pub fn note_links(&mut self) -> io::Result<()> {
         if self.record.run == RunState::Links {
@@ -146,15 +150,16 @@ impl StateDir {
         self.write(StateRecord { run: RunState::Links, ..self.record })
     }
 
-    /// Notes the orderly end of this run, and gives the directory free. Blocks until that is on the disk.
+    /// Records the graceful end of this run, and unlocks the directory. Blocks until the record is on the
+    /// disk.
     ///
     /// # Errors
-    /// Those of writing.
+    /// Writing the record fails.
     pub fn note_clean(mut self) -> io::Result<()> {
         self.write(StateRecord { run: RunState::Clean, ..self.record })
     }
 
-    /// Puts `record` on the disk, in the place of what was there.
+    /// Replaces the record on the disk with `record`.
     fn write(&mut self, record: StateRecord) -> io::Result<()> {
         let next = self.directory.join(NEXT);
         match fs::remove_file(&next) {
@@ -171,7 +176,7 @@ impl StateDir {
     }
 }
 
-/// The lock of the directory, for as long as the file is open.
+/// Locks the directory, for as long as the returned file is open.
 fn lock(directory: &Path) -> Result<File, StateError> {
     let path = directory.join(LOCK);
     let failed = |path, source| StateError::Lock { path, source };
@@ -184,7 +189,7 @@ fn lock(directory: &Path) -> Result<File, StateError> {
     }
 }
 
-/// The record at `path`, if there is one.
+/// Reads the record at `path`, if it exists.
 fn read(path: &Path) -> Result<Option<StateRecord>, StateError> {
     let unreadable = |source| StateError::Read { path: path.to_owned(), source };
     match fs::symlink_metadata(path) {
@@ -204,69 +209,69 @@ fn read(path: &Path) -> Result<Option<StateRecord>, StateError> {
     })
 }
 
-/// Why a state directory can't be used.
+/// Why a state directory cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
-    /// It can't be opened.
-    #[error("the state directory {} can't be used: {source}", path.display())]
+    /// The directory cannot be opened.
+    #[error("cannot use the state directory {}: {source}", path.display())]
     Directory {
-        /// The directory.
+        /// The path of the directory.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Another server uses it.
+    /// Another server uses the directory.
     #[error("the state directory {} is in use by another server", directory.display())]
     InUse {
-        /// The directory.
+        /// The path of the directory.
         directory: PathBuf,
     },
-    /// It can't be locked.
-    #[error("{} can't be locked: {source}", path.display())]
+    /// The lock file cannot be locked.
+    #[error("cannot lock {}: {source}", path.display())]
     Lock {
-        /// The file of the lock.
+        /// The path of the lock file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// Its file can't be read.
-    #[error("{} can't be read: {source}", path.display())]
+    /// The record cannot be read.
+    #[error("cannot read {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// The path of the record.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// There is something else in its place, or what was there has been overwritten.
-    #[error("{} is not a file of dc_server's state: name another directory, or restore it, or remove it and let fences begin at the time of day", path.display())]
+    /// The record is not a state file, or has been overwritten.
+    #[error("{} is not a dc_server state file: use another directory, restore it, or remove it to restart fences from the time of day", path.display())]
     Foreign {
-        /// The file.
+        /// The path of the record.
         path: PathBuf,
     },
-    /// A later program wrote it.
+    /// The record was written by a later version.
     #[error("{} was written by a later version of dc_server", path.display())]
     Version {
-        /// The file.
+        /// The path of the record.
         path: PathBuf,
     },
-    /// It was changed or cut short.
-    #[error("{} is broken: restore it, or remove it and let fences begin at the time of day", path.display())]
+    /// The record was changed or truncated.
+    #[error("{} is corrupt: restore it, or remove it to restart fences from the time of day", path.display())]
     Broken {
-        /// The file.
+        /// The path of the record.
         path: PathBuf,
     },
     /// No fence is left: the clock was, or is, centuries ahead.
     #[error("no fences are left above those in {}: was the clock set to the far future?", path.display())]
     UsedUp {
-        /// The file.
+        /// The path of the record.
         path: PathBuf,
     },
-    /// It can't be written: the disk is full, or the user may not.
-    #[error("{} can't be written: {source}", path.display())]
+    /// The record cannot be written, for example on a full disk or without permission.
+    #[error("cannot write {}: {source}", path.display())]
     Write {
-        /// The file.
+        /// The path of the record.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
 }
@@ -293,7 +298,7 @@ mod tests {
     }
 
     #[test]
-    fn the_first_run_begins_at_the_time_of_day() {
+    fn first_run_starts_at_the_time_of_day() {
         let directory = directory();
         let state = open(&directory, NOW_MS);
         assert_eq!((state.fence_start(), state.previous()), (NOW_MS << 20, PreviousRun::None));
@@ -305,10 +310,10 @@ mod tests {
     }
 
     #[test]
-    fn no_run_begins_below_what_another_may_have_given_out() {
+    fn fences_of_a_run_start_above_the_previous_ceiling() {
         let directory = directory();
         let mut ceiling = open(&directory, NOW_MS).ceiling();
-        // The clock stands still, goes back, and forward by less than was reserved.
+        // The clock stands still, goes back, or advances by less than was reserved.
         for unix_ms in [NOW_MS, NOW_MS - 86_400_000, 0, NOW_MS + 1000] {
             let state = open(&directory, unix_ms);
             assert_eq!(state.fence_start(), ceiling);
@@ -319,7 +324,7 @@ mod tests {
     }
 
     #[test]
-    fn more_is_reserved_when_half_is_used() {
+    fn fences_are_reserved_when_half_are_used() {
         let directory = directory();
         let mut state = open(&directory, NOW_MS);
         let (start, first) = (state.fence_start(), state.ceiling());
@@ -335,7 +340,7 @@ mod tests {
     }
 
     #[test]
-    fn the_next_run_knows_how_the_last_one_ended() {
+    fn previous_run_is_read_from_the_record() {
         let directory = directory();
         drop(open(&directory, NOW_MS));
         let mut state = open(&directory, NOW_MS);
@@ -354,11 +359,11 @@ mod tests {
     }
 
     #[test]
-    fn links_are_known_until_a_run_ends_in_good_order() {
+    fn links_are_recorded_until_a_clean_end() {
         let directory = directory();
         open(&directory, NOW_MS).note_links().unwrap();
         for _ in 0..2 {
-            // It is killed before the links of the run before have come back.
+            // It is killed before the agents of the previous run have reconnected.
             let state = open(&directory, NOW_MS);
             assert_eq!(state.previous(), PreviousRun::Unclean { links: true });
         }
@@ -368,7 +373,7 @@ mod tests {
     }
 
     #[test]
-    fn links_are_noted_on_the_disk_once() {
+    fn links_are_written_to_disk_once() {
         let directory = directory();
         let mut state = open(&directory, NOW_MS);
         state.note_links().unwrap();
@@ -380,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn one_server_uses_it_at_a_time() {
+    fn state_directory_is_locked_by_one_server() {
         let directory = directory();
         let state = open(&directory, NOW_MS);
         let before = fs::read(directory.path().join(RECORD)).unwrap();
@@ -395,23 +400,23 @@ mod tests {
     }
 
     #[test]
-    fn a_file_that_is_broken_or_anothers_is_named_and_stays() {
+    fn invalid_record_is_named_and_kept() {
         let directory = directory();
         drop(open(&directory, NOW_MS));
         let path = directory.path().join(RECORD);
         let good = fs::read(&path).unwrap();
         for (content, says) in [
-            (&good[..good.len() - 1], "is broken"),
-            (b"distcache fence", "is not a file of dc_server's state"),
-            (b"", "is broken"),
-            (b"\0\0", "is broken"),
-            (b"[server]\nname = x\n", "is not a file of dc_server's state"),
+            (&good[..good.len() - 1], "is corrupt"),
+            (b"distcache fence", "is not a dc_server state file"),
+            (b"", "is corrupt"),
+            (b"\0\0", "is corrupt"),
+            (b"[server]\nname = x\n", "is not a dc_server state file"),
         ] {
             fs::write(&path, content).unwrap();
             let text = error(&directory).to_string();
             assert!(text.starts_with(&format!("{} {says}", path.display())), "{text}");
             assert!(
-                text.ends_with("restore it, or remove it and let fences begin at the time of day"),
+                text.ends_with("restore it, or remove it to restart fences from the time of day"),
                 "{text}"
             );
             assert_eq!(fs::read(&path).unwrap(), content);
@@ -422,7 +427,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_crash_left_half_written_is_replaced() {
+    fn partial_next_record_is_replaced() {
         let directory = directory();
         let ceiling = open(&directory, NOW_MS).ceiling();
         fs::write(directory.path().join(NEXT), "distcache fen").unwrap();
@@ -431,20 +436,20 @@ mod tests {
     }
 
     #[test]
-    fn a_start_that_can_not_write_is_an_error_and_changes_nothing() {
+    fn failed_first_write_keeps_the_record() {
         let directory = directory();
         let ceiling = open(&directory, NOW_MS).ceiling();
         let next = directory.path().join(NEXT);
         fs::create_dir(&next).unwrap();
         let text = error(&directory).to_string();
         let path = directory.path().join(RECORD);
-        assert!(text.starts_with(&format!("{} can't be written: ", path.display())), "{text}");
+        assert!(text.starts_with(&format!("cannot write {}: ", path.display())), "{text}");
         fs::remove_dir(&next).unwrap();
         assert_eq!(open(&directory, NOW_MS).fence_start(), ceiling);
     }
 
     #[test]
-    fn a_write_that_fails_later_leaves_what_was_reserved() {
+    fn failed_later_write_keeps_reserved_fences() {
         let directory = directory();
         let mut state = open(&directory, NOW_MS);
         let ceiling = state.ceiling();
@@ -457,16 +462,16 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_that_is_not_there_is_an_error() {
+    fn missing_directory_is_an_error() {
         let directory = directory();
         let absent = directory.path().join("absent");
         let text = StateDir::open(&absent).unwrap_err().to_string();
-        let expected = format!("the state directory {} can't be used: No such file", absent.display());
+        let expected = format!("cannot use the state directory {}: No such file", absent.display());
         assert!(text.starts_with(&expected), "{text}");
     }
 
     #[test]
-    fn a_clock_in_the_far_future_uses_up_the_fences() {
+    fn far_future_clock_exhausts_fences() {
         let directory = directory();
         for unix_ms in [u64::MAX, 1 << 44, (1 << 44) - 1] {
             assert!(matches!(StateDir::open_at(directory.path(), unix_ms), Err(StateError::UsedUp { .. })));

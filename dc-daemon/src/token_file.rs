@@ -1,6 +1,7 @@
-//! The auth token in a file, and who else can read it.
+//! Reading the auth token from a file, and checking whether other users can read it.
 //!
-//! The buffer that the file is read into is cleared when it is dropped. Errors name the file by its path and show none of its content.
+//! The buffer that the file is read into is zeroed on drop. Errors show the path of the file and none of its
+//! content.
 
 use libdc::secret::{AuthToken, InvalidAuthToken};
 use std::fs::File;
@@ -9,18 +10,18 @@ use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use zeroize::Zeroizing;
 
-/// Most bytes that are read of a file: the longest token, and white space behind it.
+/// The maximum number of bytes read from a file: the longest token and trailing white space.
 const FILE_BYTES_MAX: u64 = 4096;
 
-/// Reads the token in the one line of the file at `path`, without white space at its end.
+/// Reads the token from the only line of the file at `path`, without trailing white space.
 ///
 /// # Errors
-/// The file cannot be read, or holds no token.
+/// [`TokenFileError`] if the file cannot be read, or holds no valid token.
 pub fn read_token(path: &Path) -> Result<(AuthToken, Option<TokenExposure>), TokenFileError> {
     let unreadable = |source| TokenFileError::Read { path: path.to_owned(), source };
     let file = File::open(path).map_err(unreadable)?;
     let mode = file.metadata().map_err(unreadable)?.mode() & 0o777;
-    // Of its full size from the start: a growing buffer would leave copies of the secret behind.
+    // Allocated at full size: a growing buffer would leave copies of the secret in memory.
     let mut content = Zeroizing::new(Vec::with_capacity(FILE_BYTES_MAX as usize));
     file.take(FILE_BYTES_MAX).read_to_end(&mut content).map_err(unreadable)?;
     let token = AuthToken::new(content.trim_ascii_end())
@@ -29,39 +30,39 @@ pub fn read_token(path: &Path) -> Result<(AuthToken, Option<TokenExposure>), Tok
     Ok((token, exposure))
 }
 
-/// How others can read the token. Its text is one line for the log.
+/// How other users can read the token. Displayed as one line for the log.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum TokenExposure {
-    /// It stands on a command line.
-    #[error("the token of -auth-token is visible in the list of processes; use -auth-token-file")]
+    /// The token is on a command line.
+    #[error("the token of -auth-token is visible in the process list; use -auth-token-file")]
     Argument,
-    /// It stands in a file that everybody may read.
-    #[error("the file of the token, {}, can be read by everybody: its mode is {mode:o}", path.display())]
+    /// The token file is world-readable.
+    #[error("the auth token file {} is world-readable (mode {mode:o})", path.display())]
     File {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Its permissions.
+        /// The permission bits of the file.
         mode: u32,
     },
 }
 
-/// Why a file gives no token.
+/// Why a file yields no token.
 #[derive(Debug, thiserror::Error)]
 pub enum TokenFileError {
-    /// It can't be read.
-    #[error("can't read the file of the token, {}: {source}", path.display())]
+    /// The file cannot be read.
+    #[error("cannot read the auth token file {}: {source}", path.display())]
     Read {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// What is in it is no token.
-    #[error("the token in the file {} {source}", path.display())]
+    /// The content of the file is not a valid token.
+    #[error("the auth token in {} {source}", path.display())]
     Content {
-        /// The file.
+        /// The path of the file.
         path: PathBuf,
-        /// What is wrong with it.
+        /// The reason, as a predicate.
         source: InvalidAuthToken,
     },
 }
@@ -102,12 +103,12 @@ mod tests {
         ] {
             let (_directory, path) = written(content, 0o600);
             let error = read_token(&path).unwrap_err().to_string();
-            assert_eq!(error, format!("the token in the file {} {wrong}", path.display()));
+            assert_eq!(error, format!("the auth token in {} {wrong}", path.display()));
         }
         let (directory, _) = written(b"", 0o600);
         let absent = directory.path().join("absent");
         let error = read_token(&absent).unwrap_err().to_string();
-        let expected = format!("can't read the file of the token, {}: No such file", absent.display());
+        let expected = format!("cannot read the auth token file {}: No such file", absent.display());
         assert!(error.starts_with(&expected), "{error}");
     }
 
@@ -116,8 +117,7 @@ mod tests {
         let (_directory, path) = written(b"secret", 0o604);
         let (_, exposure) = read_token(&path).unwrap();
         let text = exposure.unwrap().to_string();
-        let expected =
-            format!("the file of the token, {}, can be read by everybody: its mode is 604", path.display());
+        let expected = format!("the auth token file {} is world-readable (mode 604)", path.display());
         assert_eq!(text, expected);
     }
 }

@@ -149,7 +149,7 @@ mod tests {
             (&["k"][..], "dc_lock: -- and a command to run must follow the key\n"),
             (&["k", "--"], "dc_lock: -- and a command to run must follow the key\n"),
             (&["k", "-c", "a", "--", "b"], "dc_lock: -command and a command behind -- exclude each other\n"),
-            (&["k", "true"], "dc_lock: \"true\" is not an option, and nothing else is taken there\n"),
+            (&["k", "true"], "dc_lock: \"true\" is not an option, and no operand is expected there\n"),
             (&["-n", "-timeout", "1", "k", "--", "a"], "exclude each other"),
             (&["-lease", "0.5", "k", "--", "a"], "-lease \"0.5\" is too small"),
             (&["-limit", "0", "k", "--", "a"], "-limit \"0\" is too small"),

@@ -1,14 +1,15 @@
-//! Names of users and groups. Whether the system knows them is found out when the program starts.
+//! Names of users and groups. Whether they exist is checked when the program starts.
 
 use crate::error::ValueError;
 
 const TAKES: &str = "a name or a number";
 
-/// A user or group, by its name or number.
+/// Parses a user or group, by name or number.
 ///
 /// # Errors
 ///
-/// No system has such a name: it is empty, begins with a dash, or has a colon, white space or a control character.
+/// The name is invalid on every system: it is empty, begins with a dash, or has a colon, white space or a
+/// control character.
 pub fn account(text: &str) -> Result<String, ValueError> {
     let impossible = |c: char| c == ':' || c.is_whitespace() || c.is_control();
     if text.is_empty() || text.starts_with('-') || text.contains(impossible) {
@@ -17,20 +18,20 @@ pub fn account(text: &str) -> Result<String, ValueError> {
     Ok(text.to_owned())
 }
 
-/// Whom a socket belongs to.
+/// The owner or group of a socket.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum SocketOwner {
-    /// The user that the program becomes, or that user's group: the option stood without a value.
+    /// The user of `-user`, or that user's group: the option has no value.
     OfUser,
-    /// The user or group of this name or number.
+    /// The user or group with this name or number.
     Named(String),
 }
 
-/// Whom a socket belongs to: a user or group, or nothing for that of `-user`.
+/// Parses the owner or group of a socket; an empty value stands for the user of `-user`.
 ///
 /// # Errors
 ///
-/// As [`account`], but that nothing is allowed.
+/// As [`account`], except that an empty value is valid.
 pub fn socket_account(text: &str) -> Result<SocketOwner, ValueError> {
     match text {
         "" => Ok(SocketOwner::OfUser),
@@ -43,7 +44,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn names_and_numbers_are_taken_as_they_are() {
+    fn account_names_and_numbers_are_kept_as_written() {
         for name in ["nobody", "65534", "www-data", "dömäne\\user", "_x$"] {
             assert_eq!(account(name), Ok(name.to_owned()));
         }
@@ -53,7 +54,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_the_account_of_the_user() {
+    fn empty_socket_account_is_the_daemon_user() {
         assert_eq!(socket_account(""), Ok(SocketOwner::OfUser));
         assert_eq!(socket_account("ssl"), Ok(SocketOwner::Named("ssl".to_owned())));
         assert!(socket_account("-x").is_err());

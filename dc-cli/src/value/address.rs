@@ -6,27 +6,27 @@ pub use libdc::net::address::Address;
 const TAKES: &str = "an address: IP:port, IP:host:port, IPv4:..., IPv6:[addr]:port, UNIX:/path or FD:n";
 const TAKES_OF_PEER: &str = "an address: IP:port, IP:host:port, IPv4:..., IPv6:[addr]:port or UNIX:/path";
 
-/// The address to listen on that `text` is.
+/// Parses an address to listen on.
 ///
 /// # Errors
 ///
-/// It is not an address.
+/// The text is not an address.
 pub fn address(text: &str) -> Result<Address, ValueError> {
     text.parse().map_err(|error| ValueError::new(format!("is not an address: {error}"), TAKES))
 }
 
-/// The address to connect to that `text` is.
+/// Parses an address to connect to.
 ///
 /// # Errors
 ///
-/// It is not an address, or one that only a listener can have: a descriptor, or port 0.
+/// The text is not an address, or the address is for listeners only: a descriptor, or port 0.
 pub fn peer_address(text: &str) -> Result<Address, ValueError> {
     match text.parse() {
         Ok(Address::Descriptor(_)) => {
-            Err(ValueError::new("is a descriptor, to which nobody can connect", TAKES_OF_PEER))
+            Err(ValueError::new("is a descriptor, which is only for listening", TAKES_OF_PEER))
         }
         Ok(address) if address.port() == Some(0) => {
-            Err(ValueError::new("has port 0, on which nobody listens", TAKES_OF_PEER))
+            Err(ValueError::new("has port 0, which is only for listening", TAKES_OF_PEER))
         }
         Ok(address) => Ok(address),
         Err(error) => Err(ValueError::new(format!("is not an address: {error}"), TAKES_OF_PEER)),
@@ -38,7 +38,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn nobody_connects_to_what_only_a_listener_can_have() {
+    fn peer_address_refuses_listener_addresses() {
         for text in ["FD:3", "IP:0", "IP:127.0.0.1:0", "IPv6:[::1]:0", "9001", ""] {
             let refused = peer_address(text).unwrap_err();
             assert!(!refused.to_string().contains("FD:n"), "{refused}");
@@ -51,7 +51,7 @@ mod tests {
     }
 
     #[test]
-    fn nothing_is_not_an_address() {
+    fn empty_text_is_not_an_address() {
         assert!(address("").unwrap_err().wrong.starts_with("is not an address: "));
         assert_eq!(
             address("UNIX:/tmp/scache").map(|address| address.to_string()).unwrap(),

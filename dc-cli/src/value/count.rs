@@ -4,7 +4,7 @@ use super::number::ValueRange;
 use crate::error::ValueError;
 use std::ops::RangeBounds;
 
-/// A whole number within `range`, of a type that holds all of it: a number beyond the type is too large.
+/// Parses a whole number within `range`. A number beyond the type `T` is too large.
 pub fn count<T: TryFrom<u64>>(
     range: impl RangeBounds<u64>,
 ) -> impl Fn(&str) -> Result<T, ValueError> + Clone + Send + Sync + 'static {
@@ -29,7 +29,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_count_is_digits() {
+    fn count_is_digits() {
         assert_eq!(count::<usize>(..)("0"), Ok(0));
         assert_eq!(count::<u64>(..)("18446744073709551615"), Ok(u64::MAX));
         for bad in ["", "-1", "+1", "1.5", "1K", "0x10", " 1", "many"] {
@@ -39,7 +39,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_and_the_type_hold() {
+    fn count_is_bounded_by_range_and_type() {
         let text = |value| count::<u8>(1..=64)(value).unwrap_err().to_string();
         assert_eq!(text("0"), "is too small; it takes a number, 1 to 64");
         assert_eq!(text("65"), "is too large; it takes a number, 1 to 64");

@@ -1,14 +1,15 @@
-//! Durations: a bare number in the option's own unit, or a number with a unit.
+//! Durations: a bare number in the unit of the option, or a number with a unit.
 //!
-//! The units are `ms`, `s`, `m` and `h`; the number may have a fraction (`1.5s`) as long as the whole is
-//! milliseconds. The options that come from distcache count bare milliseconds, those from dflockd bare seconds.
+//! The units are `ms`, `s`, `m` and `h`; the number may have a fraction (`1.5s`) if the result is whole
+//! milliseconds. Bare numbers are milliseconds in options from distcache, and seconds in options from
+//! dflockd.
 
 use super::number::{self, ScaledNumber, ValueRange};
 use crate::error::ValueError;
 use std::ops::RangeBounds;
 use std::time::Duration;
 
-/// A duration whose bare number is milliseconds, within `range` (in milliseconds).
+/// Parses a duration; a bare number and `range` are in milliseconds.
 pub fn milliseconds(
     range: impl RangeBounds<u64>,
 ) -> impl Fn(&str) -> Result<Duration, ValueError> + Clone + Send + Sync + 'static {
@@ -16,7 +17,7 @@ pub fn milliseconds(
     move |text| parse(text, 1, "milliseconds", bounds)
 }
 
-/// A duration whose bare number is seconds, within `range` (in seconds).
+/// Parses a duration; a bare number and `range` are in seconds.
 pub fn seconds(
     range: impl RangeBounds<u64>,
 ) -> impl Fn(&str) -> Result<Duration, ValueError> + Clone + Send + Sync + 'static {
@@ -56,7 +57,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_bare_number_is_in_the_option_s_own_unit() {
+    fn bare_number_is_in_the_unit_of_the_option() {
         assert_eq!(milliseconds(..)("5000"), Ok(Duration::from_secs(5)));
         assert_eq!(seconds(..)("30"), Ok(Duration::from_secs(30)));
         assert_eq!(seconds(..)("1.5"), Ok(Duration::from_millis(1500)));
@@ -64,7 +65,7 @@ mod tests {
     }
 
     #[test]
-    fn a_unit_means_the_same_for_both() {
+    fn unit_suffixes_apply_to_both_parsers() {
         for (text, ms) in [
             ("250ms", 250),
             ("5s", 5000),
@@ -79,7 +80,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_what_it_takes() {
+    fn invalid_duration_error_lists_the_values() {
         let retry = milliseconds(1..=3_600_000);
         let text = |value: &str| retry(value).unwrap_err().to_string();
         let takes = "it takes 1 to 3600000 milliseconds, or a number with a unit: 250ms, 5s, 2m, 1h";
@@ -100,7 +101,7 @@ mod tests {
     }
 
     #[test]
-    fn the_bounds_of_seconds_are_seconds() {
+    fn bounds_of_seconds_are_in_seconds() {
         assert_eq!(seconds(1..=2)("2000ms"), Ok(Duration::from_secs(2)));
         assert!(seconds(1..=2)("2001ms").is_err());
         assert!(seconds(1..=2)("999ms").is_err());

@@ -1,5 +1,5 @@
-//! The parsers of values, one file a kind. Each is handed to clap as a `value_parser` and says in its
-//! [`ValueError`](crate::ValueError) what it takes.
+//! Value parsers, one file per kind. Each is a clap `value_parser` and describes its values in its
+//! [`ValueError`](crate::ValueError).
 
 pub mod account;
 pub mod address;

@@ -1,28 +1,28 @@
-//! Numbers with a fraction and a unit, and the bounds of numbers. Exact: nothing goes through floating point.
+//! Numbers with a fraction and a unit, and ranges of numbers. Exact, without floating point.
 
 use std::fmt::Display;
 use std::ops::{Bound, RangeBounds};
 
-/// Most digits behind the point.
+/// The maximum number of fraction digits.
 const FRACTION_DIGITS_MAX: usize = 9;
 
-/// What a number comes to in whole units.
+/// A number converted to whole units.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ScaledNumber {
-    /// This many.
+    /// Exactly this number of units.
     Whole(u64),
-    /// This many and a part of one.
+    /// This number of units and a fraction.
     Part(u64),
-    /// More than 64 bits hold.
+    /// The number exceeds 64 bits.
     TooLarge,
 }
 
-/// `text` split behind its number: digits, with at most one point.
+/// Splits `text` after its number: digits, with at most one point.
 pub(crate) fn split(text: &str) -> (&str, &str) {
     text.split_at(text.find(|c: char| !c.is_ascii_digit() && c != '.').unwrap_or(text.len()))
 }
 
-/// The decimal number `text` times `unit`; `None` if it is no such number.
+/// The decimal number `text` times `unit`; `None` if it is not a decimal number.
 pub(crate) fn scale(text: &str, unit: u64) -> Option<ScaledNumber> {
     let (whole, fraction) = match text.split_once('.') {
         Some((_, "")) => return None,
@@ -44,7 +44,7 @@ pub(crate) fn scale(text: &str, unit: u64) -> Option<ScaledNumber> {
     })
 }
 
-/// The least and the most that an option takes.
+/// The inclusive minimum and maximum of an option.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct ValueRange {
     least: u64,
@@ -66,7 +66,7 @@ impl ValueRange {
         Self { least, most }
     }
 
-    /// Both bounds times `factor`.
+    /// Both bounds multiplied by `factor`.
     pub(crate) const fn times(self, factor: u64) -> Self {
         let most = match self.most {
             Some(most) => Some(most.saturating_mul(factor)),
@@ -75,7 +75,7 @@ impl ValueRange {
         Self { least: self.least.saturating_mul(factor), most }
     }
 
-    /// What is wrong with `value`, as a predicate.
+    /// The error of `value`, as a predicate; `None` if it is in range.
     pub(crate) fn wrong(self, value: u64) -> Option<&'static str> {
         if value < self.least {
             Some("is too small")
@@ -86,7 +86,7 @@ impl ValueRange {
         }
     }
 
-    /// The bounds in words: `1 to 64`, `0 or more`. `show` writes a bound.
+    /// The range in words: `1 to 64`, `0 or more`. `show` formats a bound.
     pub(crate) fn shown<T: Display>(self, show: impl Fn(u64) -> T) -> String {
         match self.most {
             Some(most) if most == self.least => show(most).to_string(),
@@ -102,7 +102,7 @@ mod tests {
     use proptest::prelude::*;
 
     #[test]
-    fn a_number_is_digits_with_at_most_one_point_between_them() {
+    fn number_has_digits_and_at_most_one_point() {
         assert_eq!(scale("12", 1), Some(ScaledNumber::Whole(12)));
         assert_eq!(scale("1.5", 1000), Some(ScaledNumber::Whole(1500)));
         assert_eq!(scale("0.0015", 1000), Some(ScaledNumber::Part(1)));
@@ -115,7 +115,7 @@ mod tests {
     }
 
     #[test]
-    fn the_number_ends_where_its_unit_begins() {
+    fn split_separates_number_and_unit() {
         assert_eq!(split("250ms"), ("250", "ms"));
         assert_eq!(split("1.5"), ("1.5", ""));
         assert_eq!(split("-5"), ("", "-5"));
@@ -123,7 +123,7 @@ mod tests {
     }
 
     #[test]
-    fn bounds_name_themselves() {
+    fn range_is_shown_in_words() {
         assert_eq!(ValueRange::new(&(1..=64)).shown(|n| n), "1 to 64");
         assert_eq!(ValueRange::new(&(1..64)).shown(|n| n), "1 to 63");
         assert_eq!(ValueRange::new(&(0..)).shown(|n| n), "0 or more");
@@ -141,7 +141,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(text in ".*", unit in any::<u64>()) {
+        fn number_parsing_never_panics(text in ".*", unit in any::<u64>()) {
             let (number, _) = split(&text);
             scale(number, unit);
             scale(&text, unit);

@@ -1,14 +1,14 @@
-//! Permissions of a file, in octal as chmod takes them.
+//! Permissions of a file, in octal as for chmod.
 
 use crate::error::ValueError;
 
 const TAKES: &str = "octal permissions, 0 to 777, such as 660";
 
-/// The permissions that `text` names.
+/// Parses octal permissions.
 ///
 /// # Errors
 ///
-/// It is not an octal number, or above 777.
+/// The text is not an octal number, or is above 777.
 pub fn permissions(text: &str) -> Result<u32, ValueError> {
     if text.is_empty() || !text.bytes().all(|byte| byte.is_ascii_digit()) {
         return Err(ValueError::new("is not a number", TAKES));
@@ -35,7 +35,7 @@ mod tests {
     }
 
     #[test]
-    fn anything_else_is_refused() {
+    fn invalid_permissions_are_refused() {
         for (text, wrong) in [
             ("", "is not a number"),
             ("rw-rw----", "is not a number"),

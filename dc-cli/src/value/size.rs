@@ -6,7 +6,7 @@ use std::ops::RangeBounds;
 
 const UNITS: [(char, u32); 4] = [('K', 10), ('M', 20), ('G', 30), ('T', 40)];
 
-/// A size in bytes, within `range`. A fraction of a byte is dropped.
+/// Parses a size in bytes, within `range`. A fraction of a byte is dropped.
 pub fn bytes(
     range: impl RangeBounds<u64>,
 ) -> impl Fn(&str) -> Result<u64, ValueError> + Clone + Send + Sync + 'static {
@@ -35,7 +35,7 @@ fn parse(text: &str, bounds: ValueRange) -> Result<u64, ValueError> {
     }
 }
 
-/// How many bits to the left `unit` moves a number; `None` if it is no unit.
+/// The binary exponent of `unit`; `None` if it is not a unit.
 fn shift(unit: &str) -> Option<u32> {
     let unit = unit.to_ascii_uppercase();
     if unit.is_empty() || unit == "B" {
@@ -47,7 +47,7 @@ fn shift(unit: &str) -> Option<u32> {
     })
 }
 
-/// `size` in the largest unit of which it is a whole number.
+/// `size` in the largest unit that divides it.
 fn shown(size: u64) -> String {
     let fits = |&&(_, shift): &&(char, u32)| size != 0 && size.is_multiple_of(1 << shift);
     match UNITS.iter().rev().find(fits) {
@@ -61,7 +61,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn units_are_powers_of_1024_in_either_case() {
+    fn size_units_are_powers_of_1024_in_either_case() {
         for (text, size) in [
             ("0", 0),
             ("1000", 1000),
@@ -81,7 +81,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_wrong_is_said_with_what_it_takes() {
+    fn invalid_size_error_lists_the_values() {
         let memory = bytes(1 << 20..=1 << 40);
         let text = |value: &str| memory(value).unwrap_err().to_string();
         let takes = "it takes 1M to 1T bytes, also in units of 1024: 512K, 256M, 2G";

@@ -1,4 +1,4 @@
-//! How the words of a command line are read.
+//! Parsing of the words of a command line.
 
 use crate::sample::{PROGRAM, Sample, bytes_of, listeners, message, mistake, parse, with_server, words};
 use clap::Args;
@@ -10,7 +10,7 @@ use std::path::Path;
 use std::time::Duration;
 
 #[test]
-fn one_dash_or_two_and_the_value_as_a_word_or_behind_an_equals_sign() {
+fn option_has_one_or_two_dashes_and_equals_or_a_word() {
     for line in [
         ["-retry", "250"].as_slice(),
         &["--retry", "250"],
@@ -23,7 +23,7 @@ fn one_dash_or_two_and_the_value_as_a_word_or_behind_an_equals_sign() {
 }
 
 #[test]
-fn what_is_not_given_has_its_default() {
+fn omitted_options_have_their_defaults() {
     let options = with_server(&[], &[]).unwrap();
     assert_eq!(listeners(&options), ["UNIX:/tmp/sample"]);
     assert_eq!(options.retry, Duration::from_secs(5));
@@ -34,19 +34,19 @@ fn what_is_not_given_has_its_default() {
 }
 
 #[test]
-fn either_name_of_an_option_will_do() {
+fn option_aliases_are_equivalent() {
     assert_eq!(parse(&["-connect", "IP:9001"], &[]).unwrap().server.to_string(), "IP:9001");
     assert_eq!(parse(&["--server=IP:9001"], &[]).unwrap().server.to_string(), "IP:9001");
 }
 
 #[test]
-fn an_option_that_may_be_repeated_keeps_its_order() {
+fn repeatable_option_keeps_its_order() {
     let options = with_server(&["-listen", "IP:2", "-listen=IP:1", "--listen", "UNIX:/a b"], &[]).unwrap();
     assert_eq!(listeners(&options), ["IP:2", "IP:1", "UNIX:/a b"]);
 }
 
 #[test]
-fn the_word_behind_an_option_is_its_value_whatever_it_looks_like() {
+fn word_after_an_option_is_its_value() {
     assert!(
         mistake(&["-retry", "-5"], &[]).starts_with("-retry \"-5\" is not a duration; it takes 1 to 3600000")
     );
@@ -60,7 +60,7 @@ fn the_word_behind_an_option_is_its_value_whatever_it_looks_like() {
 }
 
 #[test]
-fn an_option_may_stand_without_its_value() {
+fn optional_value_may_be_omitted() {
     let of_user = Some(SocketOwner::OfUser);
     let line = ["-user", "nobody", "-sockowner", "-sockgroup", "-sockperms", "660"];
     let daemon = with_server(&line, &[]).unwrap().daemon;
@@ -76,7 +76,7 @@ fn an_option_may_stand_without_its_value() {
 }
 
 #[test]
-fn a_switch_is_turned_off_and_the_last_word_counts() {
+fn last_value_of_a_switch_is_used() {
     let auto_release = |line: &[&str]| with_server(line, &[]).unwrap().auto_release;
     assert!(!auto_release(&["-no-auto-release"]));
     assert!(!auto_release(&["--auto-release", "--no-auto-release"]));
@@ -84,12 +84,12 @@ fn a_switch_is_turned_off_and_the_last_word_counts() {
 }
 
 #[test]
-fn a_flag_given_again_changes_nothing() {
+fn repeated_flag_has_no_effect() {
     assert!(with_server(&["-daemon", "--daemon"], &[]).unwrap().daemon.daemon);
 }
 
 #[test]
-fn help_is_given_whatever_else_is_there() {
+fn help_takes_precedence_over_errors() {
     for line in [
         ["-h"].as_slice(),
         &["-help"],
@@ -108,7 +108,7 @@ fn help_is_given_whatever_else_is_there() {
 }
 
 #[test]
-fn the_version_is_one_line() {
+fn version_is_one_line() {
     for line in [["-version"].as_slice(), &["--version"], &["-nonsense", "-version"]] {
         let stop = parse(line, &[]).unwrap_err();
         assert_eq!(stop, Exit::Answer(format!("dc_sample {}\n", env!("CARGO_PKG_VERSION"))));
@@ -117,7 +117,7 @@ fn the_version_is_one_line() {
 }
 
 #[test]
-fn a_path_may_be_any_bytes_and_other_values_are_text() {
+fn path_takes_any_bytes_and_text_needs_utf8() {
     let line = |option: &str| {
         let mut line = words(&["-server", "IP:1", option]);
         line.push(bytes_of(b"/run/\xff.pid"));
@@ -129,16 +129,16 @@ fn a_path_may_be_any_bytes_and_other_values_are_text() {
 
 #[derive(Args, Debug)]
 struct SampleLock {
-    /// Do not wait.
+    /// Fail if the lock is not free.
     #[arg(short = 'n')]
     no_wait: bool,
-    /// A semaphore of this many.
+    /// The number of permits of the semaphore.
     #[arg(short = 'l', long, value_name = "N", default_value = "1", value_parser = count::<u32>(1..))]
     limit: u32,
-    /// The lock.
+    /// The key of the lock.
     #[arg(required = true)]
     key: String,
-    /// What runs while it is held.
+    /// The command to run while the lock is held.
     #[arg(last = true, num_args = 1.., required = true)]
     command: Vec<String>,
 }
@@ -157,7 +157,7 @@ fn lock(line: &[&str]) -> Result<SampleLock, Exit> {
 }
 
 #[test]
-fn options_of_one_letter_operands_and_a_command() {
+fn short_options_operands_and_command_are_parsed() {
     let SampleLockOf { no_wait, limit, key, command } =
         lock_of(&["-l", "3", "nightly", "--", "make", "-n", "--", "-h"]);
     assert_eq!((no_wait, limit, key.as_str()), (true, 3, "nightly"));
@@ -180,11 +180,11 @@ fn lock_of(line: &[&str]) -> SampleLockOf {
 }
 
 #[test]
-fn operands_that_are_missing_or_too_many() {
+fn missing_or_extra_operands_are_refused() {
     assert_eq!(message(lock(&["--", "make"])), "KEY is required");
     assert_eq!(
         message(lock(&["nightly", "make", "--", "x"])),
-        "\"make\" is not an option, and nothing else is taken there"
+        "\"make\" is not an option, and no operand is expected there"
     );
     assert_eq!(
         message(lock(&["nightly", "-l", "0", "--", "x"])),
@@ -194,17 +194,17 @@ fn operands_that_are_missing_or_too_many() {
 }
 
 #[test]
-fn two_dashes_without_anything_behind_them_end_the_options() {
+fn double_dash_ends_the_options() {
     assert!(with_server(&["--"], &[]).is_ok());
     assert_eq!(
         mistake(&["--", "-daemon"], &[]),
-        "\"-daemon\" is not an option, and nothing else is taken there"
+        "\"-daemon\" is not an option, and no operand is expected there"
     );
 }
 
 proptest! {
     #[test]
-    fn any_words_bring_options_or_one_line(line in proptest::collection::vec(any_word(), 0..6)) {
+    fn any_words_parse_or_give_a_one_line_error(line in proptest::collection::vec(any_word(), 0..6)) {
         match PROGRAM.try_parse::<Sample>(line, |_| None) {
             Err(stop @ Exit::Mistake(_)) => { message::<()>(Err(stop)); }
             Err(Exit::Answer(_)) | Ok(_) => {}

@@ -1,4 +1,5 @@
-//! What `-completions` prints, as the shells read it. A shell that is not installed is said to be skipped.
+//! The scripts of `-completions`, run in the shells. A test reports that it is skipped if its shell is not
+//! installed.
 
 use crate::require::skip;
 use crate::sample::{PROGRAM, Sample, message, parse};
@@ -7,7 +8,7 @@ use std::fs;
 use std::path::Path;
 use std::process::Command;
 
-/// Prints, one a line, what bash offers for `$2`, the words of a line of which the last is being written.
+/// Prints, one per line, the completions of bash for `$2`, an incomplete command line.
 const BASH: &str = r#"
 source "$1"
 read -r -a COMP_WORDS <<< "$2"
@@ -19,7 +20,7 @@ compopt() { :; }
 printf '%s\n' "${COMPREPLY[@]}"
 "#;
 
-/// Prints the line that becomes of `$2` when the key for completion is pressed: in a zsh on a terminal of its own.
+/// Prints the command line `$2` after the completion key, in a zsh on its own terminal.
 const ZSH: &str = r#"
 zmodload zsh/zpty || exit 3
 zpty shell zsh -f -i
@@ -41,7 +42,8 @@ fn script(shell: &str) -> String {
     }
 }
 
-/// The lines that `shell` prints when `code` has read the completions and is given `line`; `None` if there is no such shell.
+/// The lines that `shell` prints after loading the completions with `code` and `line`; `None` if it is not
+/// installed.
 fn lines(shell: &str, arguments: &[&str], line: &str) -> Option<Vec<String>> {
     let directory = tempfile::tempdir().unwrap();
     let path = directory.path().join("completions");
@@ -60,7 +62,7 @@ fn lines(shell: &str, arguments: &[&str], line: &str) -> Option<Vec<String>> {
 
 fn run(shell: &str, arguments: &[&str], script: &Path, line: &str) -> Command {
     let mut command = Command::new(shell);
-    // Where nobody's own configuration is, and what a shell leaves there goes with the script.
+    // Without the configuration of any user; files written by the shell are removed with the script.
     let home = script.parent().unwrap_or(script);
     command.args(arguments).arg(script).arg(line).env("TERM", "dumb").env("HOME", home);
     for name in ["XDG_CONFIG_HOME", "XDG_DATA_HOME", "XDG_CACHE_HOME"] {
@@ -121,7 +123,7 @@ fn fish_offers_names_with_one_dash() {
 }
 
 #[test]
-fn each_option_is_offered() {
+fn every_option_is_offered() {
     let Some(offered) = bash("dc_sample -") else { return };
     for option in PROGRAM.options::<Sample>().iter().filter(|option| !option.hidden) {
         for name in &option.names {
@@ -131,7 +133,7 @@ fn each_option_is_offered() {
 }
 
 #[test]
-fn the_text_is_always_the_same() {
+fn completion_script_is_deterministic() {
     for shell in ["bash", "zsh", "fish"] {
         assert_eq!(script(shell), script(shell));
         assert_eq!(parse(&[&format!("--completions={shell}")], &[]).unwrap_err().text(), script(shell));
@@ -139,12 +141,12 @@ fn the_text_is_always_the_same() {
 }
 
 #[test]
-fn another_shell_is_a_mistake() {
+fn unsupported_shell_is_a_usage_error() {
     let of = |line: &[&str]| message(parse(line, &[]));
     let takes = "it takes bash, zsh or fish";
     assert_eq!(
         of(&["-completions", "ksh"]),
-        format!("-completions \"ksh\" is not a shell known here; {takes}")
+        format!("-completions \"ksh\" is not a supported shell; {takes}")
     );
     assert_eq!(of(&["-completions"]), format!("-completions needs a value; {takes}"));
     assert_eq!(of(&["-completion", "bash"]), "-completion is not an option; did you mean -completions?");

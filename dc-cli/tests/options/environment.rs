@@ -5,7 +5,7 @@ use dc_cli::account::SocketOwner;
 use std::time::Duration;
 
 #[test]
-fn a_variable_stands_for_its_option_and_the_command_line_wins() {
+fn command_line_overrides_the_variable() {
     let variables = [("DC_SAMPLE_RETRY", "250ms"), ("DC_SAMPLE_MAX_CONNECTIONS", "9")];
     let options = with_server(&[], &variables).unwrap();
     assert_eq!((options.retry, options.daemon.max_connections), (Duration::from_millis(250), 9));
@@ -18,7 +18,7 @@ fn a_variable_stands_for_its_option_and_the_command_line_wins() {
 }
 
 #[test]
-fn a_required_option_may_come_from_either_of_its_variables() {
+fn required_option_may_come_from_any_of_its_variables() {
     assert_eq!(parse(&[], &[("DC_SAMPLE_SERVER", "IP:1")]).unwrap().server.to_string(), "IP:1");
     assert_eq!(parse(&[], &[("DC_SAMPLE_CONNECT", "IP:2")]).unwrap().server.to_string(), "IP:2");
     assert_eq!(
@@ -27,12 +27,12 @@ fn a_required_option_may_come_from_either_of_its_variables() {
     );
     assert_eq!(
         message(parse(&[], &[("DC_SAMPLE_SERVER", "IP:1"), ("DC_SAMPLE_CONNECT", "IP:2")])),
-        "-server (from DC_SAMPLE_CONNECT) was already given as DC_SAMPLE_SERVER, and is taken once"
+        "-server (from DC_SAMPLE_CONNECT) was already given as DC_SAMPLE_SERVER, and is not repeatable"
     );
 }
 
 #[test]
-fn the_words_of_a_variable_are_the_values_of_an_option_that_may_be_repeated() {
+fn variable_of_a_repeatable_option_is_split_into_words() {
     let listen =
         |value, line: &[&str]| listeners(&with_server(line, &[("DC_SAMPLE_LISTEN", value)]).unwrap());
     assert_eq!(listen(" IP:1\tUNIX:/a\n IP:2 ", &[]), ["IP:1", "UNIX:/a", "IP:2"]);
@@ -41,7 +41,7 @@ fn the_words_of_a_variable_are_the_values_of_an_option_that_may_be_repeated() {
 }
 
 #[test]
-fn a_flag_is_on_or_off_in_a_few_words() {
+fn variable_of_a_flag_takes_on_and_off_words() {
     let daemon =
         |value| with_server(&[], &[("DC_SAMPLE_DAEMON", value)]).map(|options| options.daemon.daemon);
     for on in ["1", "yes", "true", "on", "YES", "True", "oN"] {
@@ -59,7 +59,7 @@ fn a_flag_is_on_or_off_in_a_few_words() {
 }
 
 #[test]
-fn a_switch_has_a_variable_for_either_of_its_names() {
+fn switch_has_a_variable_for_its_negation() {
     let auto_release = |line: &[&str], variables: &[_]| with_server(line, variables).unwrap().auto_release;
     assert!(!auto_release(&[], &[("DC_SAMPLE_AUTO_RELEASE", "no")]));
     assert!(auto_release(&[], &[("DC_SAMPLE_AUTO_RELEASE", "1")]));
@@ -75,7 +75,7 @@ fn a_switch_has_a_variable_for_either_of_its_names() {
 }
 
 #[test]
-fn an_empty_variable_is_none_but_for_an_option_that_may_stand_alone() {
+fn empty_variable_counts_as_unset_or_omitted_value() {
     let options = with_server(&[], &[("DC_SAMPLE_RETRY", ""), ("DC_SAMPLE_PIDFILE", "")]).unwrap();
     assert_eq!((options.retry, options.daemon.pidfile), (Duration::from_secs(5), None));
     let variables =
@@ -86,7 +86,7 @@ fn an_empty_variable_is_none_but_for_an_option_that_may_stand_alone() {
 }
 
 #[test]
-fn a_mistake_in_a_variable_names_it() {
+fn error_in_a_variable_names_the_variable() {
     assert_eq!(
         mistake(&[], &[("DC_SAMPLE_RETRY", "0")]),
         "-retry (from DC_SAMPLE_RETRY) \"0\" is too small; \
@@ -99,7 +99,7 @@ fn a_mistake_in_a_variable_names_it() {
 }
 
 #[test]
-fn a_variable_does_not_contradict_the_command_line() {
+fn conflicting_variable_is_ignored() {
     let options = with_server(&["-auth-token-file", "/f"], &[("DC_SAMPLE_AUTH_TOKEN", "t")]).unwrap();
     assert_eq!((options.auth_token, options.auth_token_file.is_some()), (None, true));
     let options = with_server(&["-auth-token", "t"], &[("DC_SAMPLE_AUTH_TOKEN_FILE", "/f")]).unwrap();
@@ -111,7 +111,7 @@ fn a_variable_does_not_contradict_the_command_line() {
 }
 
 #[test]
-fn the_filter_of_the_log_falls_back_to_rust_log() {
+fn log_filter_falls_back_to_rust_log() {
     let filter = |line: &[&str], variables: &[_]| {
         with_server(line, variables).unwrap().daemon.log.filter.as_str().to_owned()
     };
@@ -126,7 +126,7 @@ fn the_filter_of_the_log_falls_back_to_rust_log() {
 }
 
 #[test]
-fn a_variable_that_ranks_above_the_command_line() {
+fn override_variable_precedes_the_command_line() {
     let variables = [("DFLOCKD_GRACE_S", "7"), ("DC_SAMPLE_GRACE", "8")];
     assert_eq!(with_server(&["-grace", "9"], &variables).unwrap().grace, Duration::from_secs(7));
     let flags = |line: &[&str], value| {
@@ -139,7 +139,7 @@ fn a_variable_that_ranks_above_the_command_line() {
 }
 
 #[test]
-fn variables_of_no_option_are_left_alone() {
+fn unknown_variables_are_ignored() {
     assert!(
         with_server(&[], &[("DC_SAMPLE_PORTAL", "tcp://10.0.0.1:9001"), ("DC_SAMPLE_HELP", "1")]).is_ok()
     );

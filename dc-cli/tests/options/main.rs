@@ -1,4 +1,4 @@
-//! The options of a program from its words and variables to its struct, or to what it says instead.
+//! The options of a program, from words and variables to its struct or to an exit.
 
 #[cfg(test)]
 mod arguments;

@@ -1,4 +1,4 @@
-//! Mistakes, to the letter.
+//! The exact texts of usage errors.
 
 use crate::sample::{message, mistake, parse};
 
@@ -7,7 +7,7 @@ const ADDRESS: &str =
     "it takes an address: IP:port, IP:host:port, IPv4:..., IPv6:[addr]:port, UNIX:/path or FD:n";
 
 #[test]
-fn an_unknown_option_and_the_nearest() {
+fn unknown_option_suggests_the_nearest() {
     for (line, text) in [
         ("-lisen", "-lisen is not an option; did you mean -listen?"),
         ("--retyr=5", "-retyr is not an option; did you mean -retry?"),
@@ -24,12 +24,12 @@ fn an_unknown_option_and_the_nearest() {
 }
 
 #[test]
-fn a_word_that_is_no_option() {
-    assert_eq!(mistake(&["IP:9001"], &[]), "\"IP:9001\" is not an option, and nothing else is taken there");
+fn unexpected_operand_is_refused() {
+    assert_eq!(mistake(&["IP:9001"], &[]), "\"IP:9001\" is not an option, and no operand is expected there");
 }
 
 #[test]
-fn a_value_that_is_missing() {
+fn missing_value_is_refused() {
     assert_eq!(mistake(&["-retry"], &[]), format!("-retry needs a value; {DURATION}"));
     assert_eq!(mistake(&["-retry="], &[]), format!("-retry needs a value; {DURATION}"));
     assert_eq!(mistake(&["-retry", ""], &[]), format!("-retry needs a value; {DURATION}"));
@@ -40,7 +40,7 @@ fn a_value_that_is_missing() {
 }
 
 #[test]
-fn a_value_that_none_asked_for() {
+fn value_of_a_flag_is_refused() {
     assert_eq!(mistake(&["-daemon=yes"], &[]), "-daemon takes no value");
     assert_eq!(
         mistake(&["-no-auto-release=x"], &[]),
@@ -53,7 +53,7 @@ fn a_value_that_none_asked_for() {
 }
 
 #[test]
-fn a_value_that_is_wrong() {
+fn invalid_value_is_described() {
     for (option, value, text) in [
         ("-retry", "soon", format!("is not a duration; {DURATION}")),
         ("-retry", "3600001", format!("is too large; {DURATION}")),
@@ -77,7 +77,7 @@ fn a_value_that_is_wrong() {
 }
 
 #[test]
-fn the_value_that_is_wrong_is_found_among_those_of_an_option_that_is_repeated() {
+fn invalid_value_of_a_repeated_option_is_named() {
     assert_eq!(
         mistake(&["-listen", "IP:1", "-listen", ""], &[]),
         format!("-listen needs a value; {ADDRESS}")
@@ -85,14 +85,14 @@ fn the_value_that_is_wrong_is_found_among_those_of_an_option_that_is_repeated() 
 }
 
 #[test]
-fn what_the_user_wrote_stays_on_one_line_and_short() {
+fn quoted_input_is_escaped_and_truncated() {
     assert!(mistake(&["-retry", "a\nb\u{7}"], &[]).starts_with("-retry \"a\\nb\\u{7}\" is not a duration"));
     let long = mistake(&["-retry", &"x".repeat(10_000)], &[]);
     assert!(long.starts_with(&format!("-retry \"{}…\" is not", "x".repeat(80))) && long.len() < 300);
 }
 
 #[test]
-fn a_secret_is_not_shown() {
+fn secret_value_is_not_shown() {
     assert_eq!(
         mistake(&["-auth-token", "123456789"], &[]),
         "-auth-token is too long; it takes at most 8 characters"
@@ -104,30 +104,33 @@ fn a_secret_is_not_shown() {
 }
 
 #[test]
-fn an_option_that_is_missing() {
+fn missing_required_option_is_named() {
     assert_eq!(message(parse(&[], &[])), format!("-server or -connect is required; {ADDRESS}"));
-    assert_eq!(mistake(&["-tls-cert", "c"], &[]), "-tls-key is needed with -tls-cert");
+    assert_eq!(mistake(&["-tls-cert", "c"], &[]), "-tls-key is required by -tls-cert");
     assert_eq!(
         mistake(&["-retry", "5"], &[("DC_SAMPLE_TLS_CERT", "c")]),
-        "-tls-key is needed with -tls-cert (from DC_SAMPLE_TLS_CERT)"
+        "-tls-key is required by -tls-cert (from DC_SAMPLE_TLS_CERT)"
     );
 }
 
 #[test]
-fn an_option_given_twice() {
-    assert_eq!(mistake(&["-retry", "1", "--retry=1"], &[]), "-retry was already given, and is taken once");
+fn option_given_twice_is_refused() {
+    assert_eq!(
+        mistake(&["-retry", "1", "--retry=1"], &[]),
+        "-retry was already given, and is not repeatable"
+    );
     assert_eq!(
         mistake(&["-connect", "IP:2"], &[]),
-        "-connect was already given as -server, and is taken once"
+        "-connect was already given as -server, and is not repeatable"
     );
     assert_eq!(
         mistake(&["-user", "x", "-sockowner", "-sockowner", "y"], &[]),
-        "-sockowner was already given, and is taken once"
+        "-sockowner was already given, and is not repeatable"
     );
 }
 
 #[test]
-fn options_that_exclude_each_other() {
+fn conflicting_options_are_refused() {
     assert_eq!(
         mistake(&["-auth-token-file", "f", "-auth-token", "t"], &[]),
         "-auth-token-file and -auth-token exclude each other"
@@ -135,18 +138,16 @@ fn options_that_exclude_each_other() {
 }
 
 #[test]
-fn options_that_do_not_go_together() {
+fn inconsistent_options_are_refused() {
     for option in ["-sockowner", "-sockgroup"] {
         assert_eq!(
             mistake(&[option], &[]),
-            format!(
-                "{option} stands for the user of -user, which is not given; give it a name, or -user one"
-            )
+            format!("{option} without a name stands for the user of -user, which is not given")
         );
     }
 }
 
 #[test]
-fn the_first_of_several_mistakes_is_told() {
+fn first_of_several_errors_is_reported() {
     assert!(mistake(&["-nonsense", "-retry"], &[]).starts_with("-nonsense"));
 }

@@ -1,6 +1,6 @@
-//! What a process does: exit statuses, the streams, and a stderr that takes nothing.
+//! Processes: exit statuses, streams, and a stderr that cannot be written.
 //!
-//! Each test starts this file's own binary again as the program, for the one test [`program`].
+//! Each test starts this test executable again as the program, restricted to the test [`program`].
 
 use crate::sample::{PROGRAM, Sample};
 use dc_daemon::log;
@@ -10,7 +10,8 @@ use std::process::{Command, Stdio};
 
 const LINE: &str = "DC_TEST_LINE";
 
-/// Not a test but the program, where the variable says so: it takes its options from there, logs, and ends with 7.
+/// Not a test but the program, if the variable is set: it takes its options from there, logs, and exits with
+/// status 7.
 #[test]
 fn program() {
     let Ok(line) = std::env::var(LINE) else { return };
@@ -43,7 +44,7 @@ fn quiet(line: &str) -> Command {
 }
 
 #[test]
-fn a_mistake_is_all_there_is_on_stderr_and_the_status_is_64() {
+fn usage_error_is_the_only_output_with_status_64() {
     let output = started("-server IP:1 -retry 0").output().unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert_eq!(
@@ -54,7 +55,7 @@ fn a_mistake_is_all_there_is_on_stderr_and_the_status_is_64() {
 }
 
 #[test]
-fn a_bad_filter_is_a_mistake() {
+fn invalid_filter_is_a_usage_error() {
     let output = started("-server IP:1 -log a=b=c").output().unwrap();
     assert_eq!(output.status.code(), Some(64));
     assert!(
@@ -70,7 +71,7 @@ fn help_goes_to_stdout_with_status_0() {
 }
 
 #[test]
-fn lines_go_to_stderr() {
+fn log_lines_go_to_stderr() {
     let output = started("-server IP:1").output().unwrap();
     assert_eq!(output.status.code(), Some(7));
     let text = String::from_utf8(output.stderr).unwrap();
@@ -84,7 +85,7 @@ fn lines_go_to_stderr() {
 }
 
 #[test]
-fn a_full_disk_and_a_closed_stderr_do_not_end_the_program() {
+fn full_disk_and_closed_stderr_do_not_stop_the_program() {
     for line in ["-server IP:1", "-server IP:1 -log-format json", "-server IP:1 -syslog"] {
         let full = File::options().write(true).open("/dev/full").unwrap();
         assert_eq!(quiet(line).stderr(full).status().unwrap().code(), Some(7), "{line}");
@@ -95,10 +96,10 @@ fn a_full_disk_and_a_closed_stderr_do_not_end_the_program() {
 }
 
 #[test]
-fn a_pipe_that_nobody_reads_costs_lines_and_not_the_program() {
+fn unread_pipe_drops_lines_and_does_not_block() {
     let (mut reader, writer) = std::io::pipe().unwrap();
     let mut child = quiet("-server IP:1 -debug").stderr(writer).spawn().unwrap();
-    // It ends although all that time nobody reads.
+    // It exits although the pipe has no reader meanwhile.
     assert_eq!(child.wait().unwrap().code(), Some(7));
     let mut text = String::new();
     reader.read_to_string(&mut text).unwrap();
@@ -108,7 +109,7 @@ fn a_pipe_that_nobody_reads_costs_lines_and_not_the_program() {
 }
 
 #[test]
-fn a_file_that_may_not_grow_costs_lines_and_not_the_program() {
+fn file_size_limit_drops_lines_and_does_not_kill() {
     let mut file = tempfile::tempfile().unwrap();
     let mut shell = Command::new("sh");
     shell.args(["-c", "ulimit -f 8 && exec \"$0\" \"$@\""]);
@@ -123,6 +124,6 @@ fn a_file_that_may_not_grow_costs_lines_and_not_the_program() {
     let mut text = String::new();
     std::io::Seek::rewind(&mut file).unwrap();
     file.read_to_string(&mut text).unwrap();
-    // A block of the limit has 512 bytes or 1024.
+    // The unit of the limit is 512 bytes or 1024.
     assert!(text.len() == 4096 || text.len() == 8192, "{}", text.len());
 }

@@ -12,7 +12,7 @@ use std::os::unix::ffi::OsStringExt;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// The sample.
+/// The description of the sample program.
 pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_sample",
     env_prefix: "DC_SAMPLE_",
@@ -24,7 +24,7 @@ pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     ],
 };
 
-/// Its options.
+/// The options of the sample program.
 #[derive(Args, Debug)]
 pub(crate) struct Sample {
     /// Where to listen.
@@ -83,12 +83,12 @@ fn token(text: &str) -> Result<String, dc_cli::ValueError> {
     }
 }
 
-/// The listeners as they are written.
+/// The addresses of `-listen` as text.
 pub(crate) fn listeners(options: &Sample) -> Vec<String> {
     options.listen.iter().map(ToString::to_string).collect()
 }
 
-/// Words as a process gets them.
+/// Converts words to the form that a process gets.
 pub(crate) fn words(line: &[&str]) -> Vec<OsString> {
     line.iter().map(OsString::from).collect()
 }
@@ -98,7 +98,7 @@ pub(crate) fn bytes_of(bytes: &[u8]) -> OsString {
     OsString::from_vec(bytes.to_vec())
 }
 
-/// What `line` and the variables say.
+/// Parses `line` and the variables.
 pub(crate) fn parse(line: &[&str], variables: &[(&str, &str)]) -> Result<Sample, Exit> {
     PROGRAM.try_parse(words(line), |name| value(variables, name))
 }
@@ -108,12 +108,12 @@ pub(crate) fn with_server(line: &[&str], variables: &[(&str, &str)]) -> Result<S
     parse(&[&["-server", "IP:1"], line].concat(), variables)
 }
 
-/// The line on stderr that `line` and the variables bring, with the required option in front.
+/// The stderr line for `line` and the variables, with the required option in front.
 pub(crate) fn mistake(line: &[&str], variables: &[(&str, &str)]) -> String {
     message(with_server(line, variables))
 }
 
-/// The line on stderr, without the name of the program and the newline.
+/// The stderr line without the name of the program and the newline.
 pub(crate) fn message<T: std::fmt::Debug>(result: Result<T, Exit>) -> String {
     let stop = result.unwrap_err();
     assert_eq!(stop.status(), 64);

@@ -24,31 +24,31 @@ usage: dc_sample -server ADDR [options]
   -pidfile PATH           Write the process id to this file while running
   -user USER              Become this user once listening
   -sockowner [USER]       Owner of the Unix socket; without a name, the user of -user
-  -sockgroup [GROUP]      Group of the Unix socket; without a name, that of the user of -user
+  -sockgroup [GROUP]      Group of the Unix socket; without a name, the group of the user of -user
   -sockperms OCTAL        Permissions of the Unix socket
-  -killable               End on SIGUSR1 and SIGUSR2 instead of ignoring them
+  -killable               Shut down on SIGUSR1 and SIGUSR2 instead of ignoring them
   -max-connections N      Close connections above this number at once; 0 is no limit [0]
   -throttle N             Leave connections above this number in the kernel's queue; 0 is no limit [0]
-  -shutdown-timeout SECS  Time to finish what is in flight when told to end; 0 is for ever [30]
+  -shutdown-timeout SECS  Time to finish requests in flight at shutdown; 0 means no limit [30]
   -log FILTER             What to log: a level, or TARGET=LEVEL, separated by commas [info]
-  -log-format FORMAT      How to write a line of the log: text or json [text]
+  -log-format FORMAT      Log line format: text or json [text]
   -syslog                 Log to the local syslog instead of stderr
-  -debug                  Log what helps to find a fault, whatever -log says
+  -debug                  Log at debug level (overrides -log)
   -h, -help, -?           Print this page
   -version                Print the version
-  -completions SHELL      Print what makes bash, zsh or fish complete the options
+  -completions SHELL      Print a completion script for bash, zsh or fish
 
 An option may have two dashes, and its value may follow an =. Each can be set in the environment
 too, -listen as DC_SAMPLE_LISTEN; the command line wins. See dc_sample(1).
 ";
 
 #[test]
-fn the_page_has_a_line_for_each_option() {
+fn help_page_has_a_line_for_each_option() {
     assert_eq!(PROGRAM.usage::<Sample>(), PAGE.replace("VERSION", env!("CARGO_PKG_VERSION")));
 }
 
 #[test]
-fn the_list_has_what_a_manual_must_say() {
+fn option_list_has_the_fields_of_the_manual() {
     let options = PROGRAM.options::<Sample>();
     let option = |name: &str| options.iter().find(|option| option.names[0] == name).unwrap().clone();
     let retry = OptionHelp {

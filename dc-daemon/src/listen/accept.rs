@@ -1,17 +1,17 @@
-//! Accepting connections, no more at a time than a limit that can be changed meanwhile, and what to do when the system has no more
-//! to give.
+//! Accepting connections up to a limit that can change at run time, and recovery when the system runs out of
+//! resources.
 //!
 //! ```no_run
 //! # use dc_daemon::listen::accept::ThrottledListener;
-//! # use libdc::net::places::{ConnectionLimits, Places};
+//! # use dc_daemon::listen::limiter::{ConnectionLimiter, ConnectionLimits};
 //! # use std::sync::Arc;
 //! # async fn example(listener: dc_daemon::listen::Listener) -> std::io::Result<()> {
 //! let limits = ConnectionLimits { throttle: 1000, ..ConnectionLimits::default() };
-//! let places = Arc::new(Places::new(limits));
-//! let listener = ThrottledListener::new(listener, Arc::clone(&places))?;
-//! let (socket, place) = listener.accept().await;
-//! // From anywhere, at any time: 10 connections at most.
-//! let free = places.set_limit(10);
+//! let limiter = Arc::new(ConnectionLimiter::new(limits));
+//! let listener = ThrottledListener::new(listener, Arc::clone(&limiter))?;
+//! let (socket, permit) = listener.accept().await;
+//! // From any task, at any time: at most 10 connections.
+//! let free = limiter.set_limit(10);
 //! # Ok(()) }
 //! ```
 //!
@@ -34,31 +34,33 @@ use tokio::time::{Instant, sleep};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 
-/// How long to wait when there is no descriptor or memory for a connection, unless one ends before.
+/// The pause without a descriptor or memory for a connection; it ends early when a connection closes.
 const PAUSE: Duration = Duration::from_millis(100);
-/// Shortest time between two lines of the log about that.
+/// The minimum time between two log lines about that.
 const QUIET: Duration = Duration::from_secs(10);
 
-/// Takes the connections of one listener while there is a place for them. Several that share their [`ConnectionLimiter`] share the limit.
+/// Accepts the connections of one listener while the limit permits. Listeners that share a
+/// [`ConnectionLimiter`] share the limit.
 ///
-/// The limit holds to the connection where those that share it run on one thread; on several each may be one beyond it.
+/// The limit is exact if the listeners that share it run on one thread; with several threads each may exceed
+/// it by one connection.
 #[derive(Debug)]
 pub struct ThrottledListener {
     listener: TokioListener,
     _file: Option<OwnedFile>,
     name: String,
-    /// Another process may have it, too.
+    /// Whether another process may share the socket.
     was_passed: bool,
     places: Arc<ConnectionLimiter>,
     shortage: Mutex<AcceptPause>,
 }
 
 impl ThrottledListener {
-    /// Takes the connections of `listener`, in the runtime that this is called in. The file of a Unix socket is removed when this
-    /// is dropped, unless it was taken out of the listener before.
+    /// Accepts the connections of `listener`, in the current runtime. The file of a Unix socket is removed on
+    /// drop, unless it was taken out of the listener before.
     ///
     /// # Errors
-    /// If the listener can't be registered with the runtime.
+    /// The listener cannot be registered with the runtime.
     pub fn new(listener: Listener, places: Arc<ConnectionLimiter>) -> io::Result<Self> {
         let name = listener.actual_address().to_string();
         let was_passed = matches!(listener.address(), Address::Descriptor(_));
@@ -67,33 +69,35 @@ impl ThrottledListener {
         Ok(Self { listener, _file: file, name, was_passed, places, shortage: Mutex::default() })
     }
 
-    /// From now on new connections wait while there are `limit` of them; 0 is no limit. Returns how many places are
-    /// free now; `usize::MAX` if there is no limit. This is [`ConnectionLimiter::set_limit`], and so it is for all listeners that share
-    /// the places.
+    /// Changes the limit above which new connections wait; 0 is no limit. Returns the number of free permits;
+    /// `usize::MAX` without a limit. This is [`ConnectionLimiter::set_limit`], so it applies to all listeners
+    /// that share the limiter.
     ///
-    /// A higher limit lets in at once who waits. A lower one closes no connection: new ones wait until enough have ended.
+    /// A higher limit admits waiting connections at once. A lower limit closes no connection: new ones wait
+    /// until enough have closed.
     pub fn set_limit(&self, limit: usize) -> usize {
         self.places.set_limit(limit)
     }
 
-    /// The next connection, with its place. Cancel-safe: a connection that is not returned is still
-    /// in the system's queue.
+    /// Accepts the next connection, with its permit. Cancel-safe: a connection that is not returned stays in
+    /// the queue of the kernel.
     pub async fn accept(&self) -> (Socket, ConnectionPermit) {
         loop {
             self.places.room().await;
             if self.places.is_exhausted() {
-                self.shortage().log(&self.name, &"all the descriptors for connections are in use");
+                self.shortage().log(&self.name, &"all descriptors for connections are in use");
                 self.pause().await;
                 continue;
             }
-            // Looked at when a connection is there: another listener took the last place, or the limit was lowered.
+            // Checked when a connection is ready: another listener may have taken the last permit, or the
+            // limit was lowered.
             let filled = poll_fn(|_| if self.has_capacity() { Poll::Pending } else { Poll::Ready(()) });
             let in_shortage = self.shortage().told;
             let accepted = tokio::select! {
                 biased;
                 () = filled => continue,
                 accepted = self.listener.accept() => accepted,
-                // Nobody is left waiting.
+                // No connection is waiting any more.
                 () = ready(()), if in_shortage => {
                     self.shortage().recovered(&self.name);
                     continue;
@@ -101,22 +105,22 @@ impl ThrottledListener {
             };
             match accepted {
                 Ok(_) if self.places.is_over() => {
-                    debug!("a connection beyond -max-connections was closed");
+                    debug!("closed a connection beyond -max-connections");
                 }
                 Ok(socket) => return (socket, self.places.acquire()),
                 Err(error) if is_exhaustion(&error) => {
                     self.shortage().log(&self.name, &error);
                     self.pause().await;
                 }
-                // The peer left before it was accepted, or the network failed: nothing of ours.
-                Err(error) => debug!(listener = self.name, %error, "a connection was not made"),
+                // The peer disconnected before the accept, or the network failed: not a local error.
+                Err(error) => debug!(listener = self.name, %error, "cannot accept a connection"),
             }
         }
     }
 
-    /// Has every connection served until `closing` is cancelled, and closes the listener then. Those who wait to be accepted by
-    /// that time are served, too, as far as there is room: they know of nothing, and would see their connections reset. The
-    /// queue of a socket that was passed is left to the process that has it next.
+    /// Serves every connection until `closing` is cancelled, and then closes the listener. Connections
+    /// already in the accept queue are served too, up to the limit; closing the socket would reset them. The
+    /// queue of a passed socket is left to the next process that holds it.
     pub async fn serve_until(
         self,
         closing: &CancellationToken,
@@ -136,7 +140,7 @@ impl ThrottledListener {
             return last;
         }
         let Ok(listener) = self.listener.into_std() else { return last };
-        // Others may come as quickly as these are taken.
+        // New connections may arrive as fast as these are accepted.
         for _ in 0..BACKLOG {
             if self.places.is_full() || self.places.is_exhausted() || self.places.is_over() {
                 break;
@@ -144,7 +148,7 @@ impl ThrottledListener {
             match accept_now(&listener) {
                 Ok(socket) => last.push((socket, self.places.acquire())),
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock || is_exhaustion(&error) => break,
-                // It left before it was accepted.
+                // The peer disconnected before the accept.
                 Err(_) => {}
             }
         }
@@ -156,7 +160,7 @@ impl ThrottledListener {
     }
 
     fn shortage(&self) -> MutexGuard<'_, AcceptPause> {
-        // What a panic left of it is two values that are each good.
+        // Valid after a panic: both fields are valid on their own.
         self.shortage.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -168,8 +172,8 @@ impl ThrottledListener {
     }
 }
 
-/// A time without descriptors or memory for new connections: one line when it begins, one when nobody waits any
-/// more, and peace for a while if it comes again at once.
+/// A period without descriptors or memory for new connections: one log line when it begins, one when no
+/// connection waits any more, and no repetition for [`QUIET`].
 #[derive(Debug, Default)]
 struct AcceptPause {
     told: bool,
@@ -182,7 +186,7 @@ impl AcceptPause {
         if self.told || self.quiet_until.is_some_and(|until| now < until) {
             return;
         }
-        warn!(listener, %reason, "can't accept; new connections wait");
+        warn!(listener, %reason, "cannot accept; new connections wait");
         *self = Self { told: true, quiet_until: Some(now + QUIET) };
     }
 
@@ -213,7 +217,7 @@ impl TokioListener {
         })
     }
 
-    /// Cancel-safe.
+    /// Accepts a connection. Cancel-safe.
     async fn accept(&self) -> io::Result<Socket> {
         match self {
             Self::Tcp(listener) => {
@@ -226,7 +230,7 @@ impl TokioListener {
     }
 }
 
-/// Accepts a connection that waits. The runtime is not asked: it may not know of it yet.
+/// Accepts a waiting connection directly, since the runtime may not have been notified of it yet.
 fn accept_now(listener: &ListenerSocket) -> io::Result<Socket> {
     match listener {
         ListenerSocket::Tcp(listener) => {
@@ -244,7 +248,7 @@ fn accept_now(listener: &ListenerSocket) -> io::Result<Socket> {
     }
 }
 
-/// Whether there is too little of something that may come back: descriptors or memory.
+/// Whether a resource is exhausted that may become available again: descriptors or memory.
 fn is_exhaustion(error: &io::Error) -> bool {
     use nix::errno::Errno;
     let errno = error.raw_os_error().map(Errno::from_raw);
@@ -264,7 +268,7 @@ mod tests {
     use tokio::time::timeout;
 
     #[tokio::test]
-    async fn a_listener_is_called_as_it_can_be_reached() {
+    async fn listener_name_is_its_actual_address() {
         let address = "IP:127.0.0.1:0".parse().unwrap();
         let listener = Listener::bind(&address, &SocketPermissions::default()).unwrap();
         let reached = listener.local_address().unwrap();
@@ -272,7 +276,7 @@ mod tests {
         assert_eq!(listener.name, format!("IP:{reached}"));
     }
 
-    /// A listener on a path of its own.
+    /// A listener in a temporary directory.
     struct Door {
         listener: Arc<ThrottledListener>,
         path: PathBuf,
@@ -297,7 +301,7 @@ mod tests {
             soon(self.listener.accept()).await
         }
 
-        /// Accepts in a task of its own.
+        /// Accepts in a separate task.
         fn waits(&self) -> JoinHandle<(Socket, ConnectionPermit)> {
             let listener = Arc::clone(&self.listener);
             tokio::spawn(async move { listener.accept().await })
@@ -308,14 +312,17 @@ mod tests {
         Arc::new(ConnectionLimiter::new(ConnectionLimits { throttle, ..ConnectionLimits::default() }))
     }
 
-    /// What happens at once, or else not at all: the clock stands still while something does.
+    /// The result of `event`, which must happen without waiting: the paused clock advances only when every
+    /// task is idle.
     async fn soon<T>(event: impl Future<Output = T>) -> T {
         timeout(Duration::from_secs(1), event).await.unwrap()
     }
 
-    /// Every task learns of the connections made before this, and has its turn. One that is still not done waits.
+    /// Polls every task that is ready, including for connections made before this call. An unfinished task is
+    /// then waiting.
     async fn run_until_idle() {
-        // The runtime has to ask the system for this one, and is told of the others with it.
+        // Accepting this connection makes the runtime poll the kernel, which reports the other connections
+        // too.
         let other = Door::open(&limited(0));
         let _peer = other.knock();
         other.enter().await;
@@ -325,7 +332,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_beyond_the_limit_waits_for_one_to_end() {
+    async fn throttled_connection_waits_for_a_close() {
         let door = Door::open(&limited(1));
         let _peers = (door.knock(), door.knock());
         let first = door.enter().await;
@@ -337,7 +344,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_higher_limit_lets_in_who_waits() {
+    async fn raised_limit_admits_waiting_connections() {
         let door = Door::open(&limited(1));
         let _peers = [door.knock(), door.knock(), door.knock()];
         let _first = door.enter().await;
@@ -353,14 +360,14 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_lower_limit_closes_none_and_waits_for_them_to_end() {
+    async fn lowered_limit_closes_no_connection() {
         let places = limited(3);
         let door = Door::open(&places);
         let mut peers = vec![door.knock(), door.knock()];
         let (first, second) = (door.enter().await, door.enter().await);
         let third = door.waits();
         run_until_idle().await;
-        // It is in the midst of accepting when the limit changes.
+        // The limit changes while an accept is pending.
         assert_eq!(door.listener.set_limit(1), 0);
         peers.push(door.knock());
         run_until_idle().await;
@@ -377,10 +384,10 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn listeners_that_share_their_places_share_the_limit() {
+    async fn listeners_with_one_limiter_share_the_limit() {
         let places = limited(1);
         let (front, back) = (Door::open(&places), Door::open(&places));
-        // Both are in the midst of accepting.
+        // Both accepts are pending.
         let (at_front, at_back) = (front.waits(), back.waits());
         run_until_idle().await;
         let _peers = (front.knock(), back.knock());
@@ -397,7 +404,7 @@ mod tests {
     }
 
     #[tokio::test(start_paused = true)]
-    async fn a_connection_beyond_the_most_is_closed_at_once() {
+    async fn connection_beyond_max_connections_is_closed() {
         let places = Arc::new(ConnectionLimiter::new(ConnectionLimits {
             max_connections: 1,
             ..ConnectionLimits::default()
@@ -420,7 +427,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn at_the_end_those_who_wait_are_taken_as_far_as_there_is_room() {
+    async fn closing_serves_queued_connections_up_to_the_limit() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("door");
         for (throttle, room) in [(0, 3), (2, 2)] {
@@ -428,7 +435,7 @@ mod tests {
             let mut peers = [(); 3].map(|()| UnixStream::connect(&path).unwrap());
             let mut last = listener.finish();
             assert_eq!(last.len(), room);
-            // Each is served as any other.
+            // It is served like any other connection.
             let Socket::Unix(first) = &mut last[0].0 else { panic!("not a Unix socket") };
             tokio::io::AsyncWriteExt::write_all(first, b"x").await.unwrap();
             std::io::Read::read_exact(&mut peers[0], &mut [0]).unwrap();
@@ -437,7 +444,7 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn who_waits_at_a_passed_socket_is_left_to_the_next_process() {
+    async fn closing_leaves_the_queue_of_a_passed_socket() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("door");
         let (socket, _file) = listening_on(&path).into_parts();

@@ -4,47 +4,47 @@ use libdc::net::address::Address;
 use std::fmt;
 use std::io;
 
-/// Why there is no listener.
+/// Why a listener cannot be created.
 #[derive(Debug, thiserror::Error)]
 pub enum ListenError {
-    /// The system refused a step.
-    #[error("{address}: can't {step}: {source}")]
+    /// A step of the creation failed.
+    #[error("{address}: cannot {step}: {source}")]
     Failed {
-        /// The address.
+        /// The address as configured.
         address: Address,
-        /// What was tried.
+        /// The step that failed.
         step: ListenStep,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// A process accepts connections on the path.
+    /// Another process accepts connections on the path.
     #[error("{address}: a live process is listening there")]
     Live {
-        /// The address.
+        /// The address as configured.
         address: Address,
     },
-    /// The path leads to something that is no socket. It is left as it is.
-    #[error("{address}: there is a file that is not a socket")]
+    /// The path leads to something other than a socket, which is kept.
+    #[error("{address}: the path is a file that is not a socket")]
     NotASocket {
-        /// The address.
+        /// The address as configured.
         address: Address,
     },
-    /// Another process replaced the socket while it was made.
-    #[error("{address}: another process took the path at the same moment")]
+    /// Another process replaced the socket during its creation.
+    #[error("{address}: another process replaced the socket concurrently")]
     Lost {
-        /// The address.
+        /// The address as configured.
         address: Address,
     },
-    /// The descriptor is not one that the process was started with.
+    /// The process was not started with the descriptor, or it was claimed before.
     #[error("{address}: no such descriptor was inherited")]
     NotInherited {
-        /// The address.
+        /// The address as configured.
         address: Address,
     },
-    /// The descriptor is not a socket that listens for stream connections.
+    /// The descriptor is not a listening stream socket.
     #[error("{address}: not a listening stream socket")]
     NotListening {
-        /// The address.
+        /// The address as configured.
         address: Address,
     },
 }
@@ -55,28 +55,28 @@ impl ListenError {
     }
 }
 
-/// A step on the way to a listener.
+/// A step in the creation of a listener.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum ListenStep {
-    /// Looking up a host name.
+    /// Resolving a host name.
     Lookup,
-    /// Making the socket and setting its options.
+    /// Creating the socket and setting its options.
     Create,
-    /// Giving it its address.
+    /// Binding it to its address.
     Bind,
-    /// Looking at the file at the path.
+    /// Inspecting the file at the path.
     Inspect,
-    /// Finding out whether a process serves the path.
+    /// Checking whether a process listens on the path.
     Probe,
     /// Removing the socket of a dead process.
     Replace,
     /// Setting owner and group.
     Own,
-    /// Setting the mode.
+    /// Setting the mode of the socket.
     Mode,
-    /// Starting to listen.
+    /// Starting to listen, listen(2).
     Listen,
-    /// Taking over an inherited socket.
+    /// Claiming an inherited socket.
     Inherit,
 }
 
@@ -84,10 +84,10 @@ impl fmt::Display for ListenStep {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(match self {
             Self::Lookup => "look up the host",
-            Self::Create => "make a socket",
+            Self::Create => "create a socket",
             Self::Bind => "bind",
             Self::Inspect => "inspect the path",
-            Self::Probe => "find out whether a process is listening there",
+            Self::Probe => "check whether a process is listening there",
             Self::Replace => "remove the socket of a dead process",
             Self::Own => "set owner and group of the socket",
             Self::Mode => "set the mode of the socket",

@@ -1,22 +1,23 @@
-//! How many connections there are, and how many there may be: of one listener, or of several together.
+//! The number of connections and its limits, for one listener or for several together.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use tokio::sync::Notify;
 
-/// How many connections there may be. 0 is no limit.
+/// The limits of the number of connections. 0 is no limit.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ConnectionLimits {
-    /// A connection beyond this is accepted and closed at once.
+    /// A connection beyond this number is accepted and closed at once.
     pub max_connections: usize,
-    /// While there are this many, new ones wait in the system's queue. [`ConnectionLimiter::set_limit`] changes it.
+    /// At this number of connections, new ones wait in the queue of the kernel.
+    /// [`ConnectionLimiter::set_limit`] changes it.
     pub throttle: usize,
-    /// The same, for as many as there are descriptors besides those that the program needs for itself.
+    /// As `throttle`, for the number of descriptors available to connections.
     pub descriptors: usize,
 }
 
-/// Counts connections and wakes who waits for room. Shared by the listeners whose connections are counted together, and by
-/// whoever changes the limit.
+/// Counts connections and wakes tasks waiting for a permit. Shared by the listeners whose connections are
+/// counted together.
 #[derive(Debug, Default)]
 pub struct ConnectionLimiter {
     max_connections: usize,
@@ -27,7 +28,7 @@ pub struct ConnectionLimiter {
 }
 
 impl ConnectionLimiter {
-    /// No connections yet, and as many as `limits` says.
+    /// A limiter with these limits and no connections.
     #[must_use]
     pub fn new(limits: ConnectionLimits) -> Self {
         Self {
@@ -38,10 +39,11 @@ impl ConnectionLimiter {
         }
     }
 
-    /// From now on new connections wait while there are `limit` of them; 0 is no limit. Returns how many places are
-    /// free now; `usize::MAX` if there is no limit.
+    /// Changes the limit above which new connections wait; 0 is no limit. Returns the number of free permits;
+    /// `usize::MAX` without a limit.
     ///
-    /// A higher limit lets in at once who waits. A lower one closes no connection: new ones wait until enough have ended.
+    /// A higher limit admits waiting connections at once. A lower limit closes no connection: new ones wait
+    /// until enough have closed.
     pub fn set_limit(&self, limit: usize) -> usize {
         self.limit.store(limit, Ordering::Relaxed);
         self.changed.notify_waiters();
@@ -51,44 +53,44 @@ impl ConnectionLimiter {
         }
     }
 
-    /// The limit at which new connections wait; 0 is none.
+    /// The limit above which new connections wait; 0 is no limit.
     #[must_use]
     pub fn limit(&self) -> usize {
         self.limit.load(Ordering::Relaxed)
     }
 
-    /// Connections at the moment.
+    /// The current number of connections.
     #[must_use]
     pub fn taken(&self) -> usize {
         self.taken.load(Ordering::Relaxed)
     }
 
-    /// Counts one more connection, until the place is dropped. Whether there is room is the caller's affair.
+    /// Counts one more connection, until the permit is dropped. The caller checks the limits.
     #[must_use]
     pub fn acquire(self: &Arc<Self>) -> ConnectionPermit {
         self.taken.fetch_add(1, Ordering::Relaxed);
         ConnectionPermit { places: Arc::clone(self) }
     }
 
-    /// Whether there are so many connections that new ones wait.
+    /// Whether new connections have to wait.
     #[must_use]
     pub fn is_full(&self) -> bool {
         reaches(self.taken(), self.limit())
     }
 
-    /// Whether a new connection is to be closed at once.
+    /// Whether a new connection exceeds `max_connections` and is to be closed at once.
     #[must_use]
     pub fn is_over(&self) -> bool {
         reaches(self.taken(), self.max_connections)
     }
 
-    /// Whether no descriptor is left for a new connection.
+    /// Whether all descriptors for connections are in use.
     #[must_use]
     pub fn is_exhausted(&self) -> bool {
         reaches(self.taken(), self.descriptors)
     }
 
-    /// Waits until new connections need not wait. Cancel-safe.
+    /// Waits until the limits permit a new connection. Cancel-safe.
     pub async fn room(&self) {
         loop {
             let changed = self.changed.notified();
@@ -99,18 +101,18 @@ impl ConnectionLimiter {
         }
     }
 
-    /// Waits until a place is freed, or the limit changed. Cancel-safe.
+    /// Waits until a permit is dropped or the limit changes. Cancel-safe.
     pub async fn changed(&self) {
         self.changed.notified().await;
     }
 }
 
-/// Whether there are `limit` connections or more. 0 is no limit.
+/// Whether `taken` is at least `limit`. 0 is no limit.
 const fn reaches(taken: usize, limit: usize) -> bool {
     limit > 0 && taken >= limit
 }
 
-/// The place of one connection.
+/// Counts one connection until it is dropped.
 #[derive(Debug)]
 pub struct ConnectionPermit {
     places: Arc<ConnectionLimiter>,

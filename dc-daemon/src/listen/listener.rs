@@ -1,14 +1,14 @@
-//! Listening sockets, made from an [`Address`].
+//! Listening sockets, created from an [`Address`].
 //!
 //! A listener is non-blocking and close-on-exec, and has a queue of 4096 connections (the system may allow
-//! less). On TCP a port can be taken again at once after a restart. A Unix socket has its owner, group and
-//! mode before anyone can connect to it. A path that is taken is replaced where a dead process left its socket,
-//! and is an error where a live one listens or it leads to something else. A socket inherited as a descriptor
-//! is taken over as it is, and its path, if it has one, is neither changed nor removed.
+//! fewer). A TCP port can be bound again at once after a restart. A Unix socket has its owner, group and mode
+//! before any process can connect to it. An existing path is replaced if a dead process left its socket
+//! there; it is an error if a live process listens or the path is not a socket. A socket inherited as a
+//! descriptor is used as it is; its path, if any, is neither changed nor removed.
 //!
-//! `IP:port` listens on IPv6 and IPv4 with one socket where the system has IPv6, else on IPv4. A host name
-//! that has several addresses is listened on at the first that is this host's, an IPv4 address before an IPv6
-//! one: that is where the programs of distcache 1.x look.
+//! `IP:port` listens on IPv6 and IPv4 with one socket if the system has IPv6, otherwise on IPv4. For a host
+//! name with several addresses, the listener uses the first that belongs to this host, IPv4 before IPv6,
+//! since distcache 1.x programs connect there.
 //!
 //! Nothing here panics.
 
@@ -25,7 +25,7 @@ use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, TcpListener};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
-/// A listening socket, and the file that it made.
+/// A listening socket, and the file that it created.
 #[derive(Debug)]
 pub struct Listener {
     address: Address,
@@ -34,7 +34,7 @@ pub struct Listener {
 }
 
 impl Listener {
-    /// Listens on `address`. `permissions` concern a Unix socket that is made, nothing else.
+    /// Listens on `address`. `permissions` apply only to a newly created Unix socket.
     ///
     /// # Errors
     /// [`ListenError`], in one line that names the address.
@@ -52,19 +52,20 @@ impl Listener {
         Ok(listener)
     }
 
-    /// The address, as it was asked for.
+    /// The address as configured.
     #[must_use]
     pub const fn address(&self) -> &Address {
         &self.address
     }
 
-    /// The socket.
+    /// The listening socket itself.
     #[must_use]
     pub const fn socket(&self) -> &ListenerSocket {
         &self.socket
     }
 
-    /// Where it listens on TCP: tells the port if the system chose it. `None` for a Unix socket.
+    /// The address of a TCP listener, with the port that the system chose for port 0. `None` for a Unix
+    /// socket.
     #[must_use]
     pub fn local_address(&self) -> Option<SocketAddr> {
         match &self.socket {
@@ -73,7 +74,7 @@ impl Listener {
         }
     }
 
-    /// Where it really listens: with the port that the system chose, or with what a descriptor leads to.
+    /// The address with the port that the system chose, or with the address behind a descriptor.
     #[must_use]
     pub fn actual_address(&self) -> Address {
         let actual = match &self.socket {
@@ -86,8 +87,8 @@ impl Listener {
         actual.unwrap_or_else(|| self.address.clone())
     }
 
-    /// Hands over the file of a Unix socket, whose removal is then the caller's affair. A listener that still
-    /// has it removes it when dropped.
+    /// Takes the file of a Unix socket, which the caller then removes. A listener that still has its file
+    /// removes it on drop.
     pub const fn take_file(&mut self) -> Option<OwnedFile> {
         self.file.take()
     }
@@ -98,10 +99,11 @@ impl Listener {
         (self.socket, self.file)
     }
 
-    /// Makes the socket blocking or not, for everybody who has a duplicate of it. As it is made it is not.
+    /// Makes the socket blocking or non-blocking, for every process that shares it. Initially it is
+    /// non-blocking.
     ///
     /// # Errors
-    /// [`ListenError::Failed`], which the system has no reason for.
+    /// [`ListenError::Failed`]; not expected for an open socket.
     pub fn set_nonblocking(&self, nonblocking: bool) -> Result<(), ListenError> {
         let set = match &self.socket {
             ListenerSocket::Tcp(socket) => socket.set_nonblocking(nonblocking),
@@ -111,10 +113,10 @@ impl Listener {
     }
 }
 
-/// A listening socket of either kind.
+/// A listening TCP or Unix socket.
 #[derive(Debug)]
 pub enum ListenerSocket {
-    /// TCP.
+    /// A TCP socket.
     Tcp(TcpListener),
     /// A Unix stream socket.
     Unix(UnixListener),
@@ -131,7 +133,7 @@ fn bind_tcp(address: &Address, tcp: &TcpAddress) -> Result<TcpListener, ListenEr
     for at in found {
         match bind_one(at, true) {
             Ok(listener) => return Ok(listener),
-            // The name is that of another host as well, or of an address that is not up.
+            // The name also has addresses of other hosts, or of an interface that is down.
             Err((step, Errno::EADDRNOTAVAIL | Errno::EAFNOSUPPORT)) => {
                 failure = (step, Errno::EADDRNOTAVAIL);
             }
@@ -150,7 +152,7 @@ fn bind_all_interfaces(tcp: &TcpAddress) -> Result<TcpListener, (ListenStep, Err
     match tcp.family() {
         Family::V4 => bind_one(v4, true),
         Family::V6 => bind_one(v6, true),
-        // The first is a system without IPv6, the second one where it is switched off.
+        // First a system without IPv6, then one with IPv6 disabled.
         Family::Any => match bind_one(v6, false) {
             Err((_, Errno::EAFNOSUPPORT | Errno::EADDRNOTAVAIL)) => bind_one(v4, true),
             bound => bound,
@@ -175,7 +177,7 @@ fn bind_one(at: SocketAddr, only_v6: bool) -> Result<TcpListener, (ListenStep, E
     Ok(TcpListener::from(socket))
 }
 
-/// Takes over the listening socket that the process was started with as descriptor `number`.
+/// Claims the listening socket that the process inherited as descriptor `number`.
 fn inherit(address: &Address, number: RawFd) -> Result<ListenerSocket, ListenError> {
     let not_listening = || ListenError::NotListening { address: address.clone() };
     let refused = |error| match error {
@@ -214,7 +216,7 @@ mod tests {
     }
 
     #[test]
-    fn all_interfaces_are_ipv4_and_ipv6() {
+    fn unspecified_address_listens_on_ipv4_and_ipv6() {
         let listener = bind("IP:0").unwrap();
         let port = listener.local_address().unwrap().port();
         TcpStream::connect((Ipv4Addr::LOCALHOST, port)).unwrap();
@@ -228,7 +230,7 @@ mod tests {
     }
 
     #[test]
-    fn a_family_restricts() {
+    fn address_family_restricts_the_listener() {
         let v4 = bind("IPv4:0").unwrap().local_address().unwrap();
         assert_eq!(v4.ip(), IpAddr::V4(Ipv4Addr::UNSPECIFIED));
         if let Ok(listener) = bind("IPv6:0") {
@@ -244,33 +246,33 @@ mod tests {
     }
 
     #[test]
-    fn a_listener_does_not_block_and_its_port_is_taken() {
+    fn listener_is_nonblocking_and_occupies_its_port() {
         let listener = bind("IP:127.0.0.1:0").unwrap();
         let ListenerSocket::Tcp(socket) = listener.socket() else { panic!("not TCP") };
         assert_eq!(socket.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         let text = format!("IP:{}", listener.local_address().unwrap());
         let error = bind(&text).unwrap_err();
         assert!(matches!(&error, ListenError::Failed { step: ListenStep::Bind, .. }));
-        assert!(error.to_string().starts_with(&format!("{text}: can't bind: Address already in use")));
+        assert!(error.to_string().starts_with(&format!("{text}: cannot bind: Address already in use")));
         let error = bind("IP:192.0.2.1:0").unwrap_err().to_string();
-        assert!(error.starts_with("IP:192.0.2.1:0: can't bind: "), "{error}");
+        assert!(error.starts_with("IP:192.0.2.1:0: cannot bind: "), "{error}");
     }
 
     #[test]
-    fn an_inherited_listener_is_taken_over_once() {
+    fn inherited_listener_is_claimed_once() {
         let _alone = alone();
         let number = inheritable(TcpListener::bind("127.0.0.1:0").unwrap());
         let listener = bind(&format!("FD:{number}")).unwrap();
         let ListenerSocket::Tcp(socket) = listener.socket() else { panic!("not TCP") };
         assert_eq!(socket.accept().unwrap_err().kind(), io::ErrorKind::WouldBlock);
         TcpStream::connect(socket.local_addr().unwrap()).unwrap();
-        // The number is free now, or another's that has close-on-exec, as all that is opened here.
+        // The number is free now, or reused for a close-on-exec descriptor of this process.
         let error = bind(&format!("FD:{number}")).unwrap_err();
         assert!(matches!(error, ListenError::NotInherited { .. } | ListenError::NotListening { .. }));
     }
 
     #[test]
-    fn an_inherited_unix_listener_keeps_its_path() {
+    fn inherited_unix_listener_keeps_its_path() {
         let _alone = alone();
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
@@ -283,7 +285,7 @@ mod tests {
     }
 
     #[test]
-    fn only_an_inherited_listening_socket_is_taken_over() {
+    fn inherited_descriptor_must_be_a_listening_socket() {
         let _alone = alone();
         let ours = TcpListener::bind("127.0.0.1:0").unwrap();
         let error = bind(&format!("FD:{}", ours.as_raw_fd())).unwrap_err();

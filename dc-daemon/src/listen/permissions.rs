@@ -3,29 +3,29 @@
 use std::fmt;
 use std::str::FromStr;
 
-/// Owner, group and mode of a Unix socket. What is `None` is left as the system makes it.
+/// Owner, group and mode of a Unix socket. `None` keeps the default of the system.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct SocketPermissions {
-    /// `-sockowner`, a user's number.
+    /// The user id from `-sockowner`.
     pub owner: Option<u32>,
-    /// `-sockgroup`, a group's number.
+    /// The group id from `-sockgroup`.
     pub group: Option<u32>,
-    /// `-sockperms`.
+    /// The mode from `-sockperms`.
     pub mode: Option<SocketMode>,
 }
 
-/// The mode of a Unix socket: at most 0777. On Linux connecting takes write permission.
+/// The mode of a Unix socket, at most 0777. Connecting needs write permission on Linux.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct SocketMode(u32);
 
 impl SocketMode {
-    /// The mode with these bits; `None` above 0777.
+    /// The mode with these permission bits; `None` above 0777.
     #[must_use]
     pub const fn new(bits: u32) -> Option<Self> {
         if bits <= 0o777 { Some(Self(bits)) } else { None }
     }
 
-    /// The bits.
+    /// The permission bits, 0 to 0777.
     #[must_use]
     pub const fn bits(self) -> u32 {
         self.0
@@ -49,7 +49,7 @@ impl fmt::Display for SocketMode {
     }
 }
 
-/// The text is no mode of a socket.
+/// The text is not a valid mode of a socket.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("not an octal mode from 000 to 777")]
 pub struct SocketModeError;

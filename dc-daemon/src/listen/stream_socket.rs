@@ -3,15 +3,15 @@
 use nix::sys::socket::{self, AddressFamily, Backlog, SockFlag, SockType};
 use std::os::fd::OwnedFd;
 
-/// Connections that may wait to be accepted.
+/// The maximum length of the accept queue.
 pub(super) const BACKLOG: i32 = 4096;
 
-/// Starts to listen on a bound socket.
+/// Makes a bound socket listen.
 pub(super) fn listen(socket: &OwnedFd) -> nix::Result<()> {
     socket::listen(socket, Backlog::new(BACKLOG).unwrap_or(Backlog::MAXCONN))
 }
 
-/// A new stream socket that no child inherits.
+/// Creates a close-on-exec stream socket.
 pub(super) fn stream_socket(family: AddressFamily) -> nix::Result<OwnedFd> {
     socket::socket(family, SockType::Stream, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)
 }

@@ -1,14 +1,15 @@
-//! Making a Unix socket at a path where a dead process may have left one.
+//! Creating a Unix socket at a path where a dead process may have left one.
 //!
-//! The order is bind, owner and group, mode, listen. Nobody can connect to a socket that does not listen, so
-//! none gets in while the permissions are still those of the umask, and the umask need not be touched.
+//! The order is bind, owner and group, mode, listen. No process can connect to a socket that does not listen,
+//! so none connects while the permissions are still those of the umask, and the umask need not change.
 //!
-//! A path that is taken is looked at: what is no socket stays; a socket that accepts a connection, or would if
-//! its queue were not full, has a live process; one that refuses is a dead process's, and is replaced.
+//! An existing path is inspected: a file that is not a socket is kept; a socket that accepts a connection, or
+//! has a full queue, belongs to a live process; a socket that refuses connections belongs to a dead process,
+//! and is replaced.
 //!
-//! A socket that is bound but does not listen yet refuses too, so one starter could take another that is just
-//! starting for dead. Therefore they take turns, with a lock on the directory. Where there
-//! can be none, after starting to listen a starter looks whether the path is still its own.
+//! A socket that is bound but not yet listening refuses connections too, so a starting process could take
+//! another starting process for dead. Therefore they take turns, with a lock on the directory. If the lock is
+//! not available, a process checks after listen(2) whether the path still leads to its socket.
 
 use super::error::{ListenError, ListenStep};
 use super::permissions::SocketPermissions;
@@ -26,7 +27,7 @@ use std::os::unix::fs::{FileTypeExt, lchown};
 use std::os::unix::net::UnixListener;
 use std::path::Path;
 
-/// How often a path that is taken is cleared before giving up.
+/// The number of attempts to clear an existing path.
 const ATTEMPTS: usize = 3;
 
 /// Listens at `path`, with `permissions` in force before the first connection.
@@ -50,7 +51,7 @@ pub(super) fn bind(
     }
 }
 
-/// Gives the socket its owner, group and mode.
+/// Sets owner, group and mode of the socket.
 fn permit(address: &Address, path: &Path, permissions: &SocketPermissions) -> Result<(), ListenError> {
     let failed = |step, source: io::Error| ListenError::failed(address, step, source);
     if permissions.owner.is_some() || permissions.group.is_some() {
@@ -59,14 +60,14 @@ fn permit(address: &Address, path: &Path, permissions: &SocketPermissions) -> Re
     }
     if let Some(mode) = permissions.mode {
         let mode = Mode::from_bits_truncate(mode.bits() as nix::libc::mode_t);
-        // Never through a symbolic link that somebody has put in its place.
+        // Must not follow a symbolic link that replaced the socket.
         fchmodat(AT_FDCWD, path, mode, FchmodatFlags::NoFollowSymlink)
             .map_err(|error| failed(ListenStep::Mode, error.into()))?;
     }
     Ok(())
 }
 
-/// A socket with the path as its address, which does not listen yet.
+/// Creates a socket bound to the path, not yet listening.
 fn bind_at(address: &Address, path: &Path) -> Result<OwnedFd, ListenError> {
     let socket = stream_socket(AddressFamily::Unix)
         .map_err(|error| ListenError::failed(address, ListenStep::Create, error))?;
@@ -81,7 +82,7 @@ fn bind_at(address: &Address, path: &Path) -> Result<OwnedFd, ListenError> {
     Err(ListenError::Lost { address: address.clone() })
 }
 
-/// Lets connections in, if it is to this socket that they come.
+/// Starts to listen, and checks that the path still leads to this socket.
 fn listen_at(address: &Address, socket: OwnedFd, file: &OwnedFile) -> Result<UnixListener, ListenError> {
     listen(&socket).map_err(|error| ListenError::failed(address, ListenStep::Listen, error))?;
     match file.is_there() {
@@ -107,7 +108,7 @@ fn clear(address: &Address, path: &Path) -> Result<(), ListenError> {
         Ok(SocketLiveness::Dead) => {}
         Err(error) => return Err(failed(ListenStep::Probe, error.into())),
     }
-    // Another than the dead one is looked at afresh, at the next attempt.
+    // A socket other than the dead one is inspected in the next attempt.
     if found.is_none() || inspect()? != found {
         return Ok(());
     }
@@ -117,7 +118,7 @@ fn clear(address: &Address, path: &Path) -> Result<(), ListenError> {
     }
 }
 
-/// Whether a process accepts connections at `path`. Does not wait for a place in its queue.
+/// Checks whether a process accepts connections at `path`. Does not wait for a slot in its queue.
 fn probe(path: &Path) -> nix::Result<SocketLiveness> {
     let name = UnixAddr::new(path)?;
     let socket = stream_socket(AddressFamily::Unix)?;
@@ -152,8 +153,8 @@ mod tests {
         bind(path, &SocketPermissions::default())
     }
 
-    /// Leaves a socket as a dead process does. A child that another test has just forked has a copy of it
-    /// until it starts its program.
+    /// Leaves a socket as a dead process does. A child process that another test has just forked holds a copy
+    /// of it until its exec.
     fn leave_dead(path: &Path) {
         drop(UnixListener::bind(path).unwrap());
         while !matches!(probe(path), Ok(SocketLiveness::Dead)) {
@@ -162,7 +163,7 @@ mod tests {
     }
 
     #[test]
-    fn the_path_is_there_while_the_listener_is() {
+    fn socket_path_exists_while_listening() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let listener = bind_plainly(&path).unwrap();
@@ -172,7 +173,7 @@ mod tests {
     }
 
     #[test]
-    fn a_dead_socket_is_replaced() {
+    fn dead_socket_is_replaced() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         leave_dead(&path);
@@ -182,7 +183,7 @@ mod tests {
     }
 
     #[test]
-    fn a_live_socket_is_not_replaced() {
+    fn live_socket_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let live = UnixListener::bind(&path).unwrap();
@@ -193,7 +194,7 @@ mod tests {
     }
 
     #[test]
-    fn a_live_socket_with_a_full_queue_is_not_replaced() {
+    fn live_socket_with_a_full_queue_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let socket = stream_socket(AddressFamily::Unix).unwrap();
@@ -204,7 +205,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_socket_of_ours_stays() {
+    fn path_that_is_not_a_socket_is_kept() {
         let directory = tempfile::tempdir().unwrap();
         let file = directory.path().join("file");
         fs::write(&file, "precious").unwrap();
@@ -226,7 +227,7 @@ mod tests {
     }
 
     #[test]
-    fn a_socket_put_in_place_of_ours_stays() {
+    fn replaced_socket_is_not_removed() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let listener = bind_plainly(&path).unwrap();
@@ -238,19 +239,19 @@ mod tests {
     }
 
     #[test]
-    fn a_starter_whose_path_was_taken_notices() {
+    fn listen_detects_a_replaced_path() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let address = SocketPath::new(&path).unwrap().into();
         let socket = bind_at(&address, &path).unwrap();
         let file = OwnedFile::claim(&path).unwrap();
-        // Not listening, it looks dead to whoever takes no turn.
+        // A socket that does not listen looks dead to a process without the lock.
         clear(&address, &path).unwrap();
         assert!(matches!(listen_at(&address, socket, &file), Err(ListenError::Lost { .. })));
     }
 
     #[test]
-    fn the_mode_does_not_depend_on_the_umask() {
+    fn socket_mode_is_independent_of_the_umask() {
         let directory = tempfile::tempdir().unwrap();
         for mode in [0o600, 0o660, 0o777, 0o000] {
             let path = directory.path().join("socket");
@@ -261,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn owner_and_group_are_set_or_it_is_an_error() {
+    fn owner_and_group_are_set_or_refused() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let permissions = SocketPermissions { owner: Some(7), group: Some(8), mode: None };
@@ -279,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn of_many_starters_one_gets_the_path() {
+    fn concurrent_binds_leave_one_listener() {
         let directory = tempfile::tempdir().unwrap();
         let path = directory.path().join("socket");
         let start = Barrier::new(4);

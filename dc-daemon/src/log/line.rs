@@ -1,4 +1,4 @@
-//! What becomes of a line on its way out: made one line, and counted if it is lost.
+//! Log lines on their way to the output: escaped to a single line, and counted if dropped.
 
 use super::options::LogFormat;
 use jiff::Timestamp;
@@ -8,7 +8,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use tracing_subscriber::fmt::format::Writer;
 use tracing_subscriber::fmt::time::FormatTime;
 
-/// The time of a line: RFC 3339, UTC, to the millisecond.
+/// The timestamp of a line: RFC 3339, UTC, with milliseconds.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct TimestampFormat;
 
@@ -28,23 +28,23 @@ fn now() -> impl std::fmt::Display {
     LineClock(Timestamp::now())
 }
 
-/// Lines that were lost since one last got through.
+/// The number of lines dropped since the last one that was written.
 #[derive(Debug, Default)]
 pub(super) struct DroppedLines(AtomicU64);
 
 impl DroppedLines {
-    /// One more line is lost.
+    /// Counts `lines` more dropped lines.
     pub(super) fn add(&self, lines: u64) {
         self.0.fetch_add(lines, Ordering::Relaxed);
     }
 
-    /// How many lines were lost, of which the caller now tells.
+    /// Returns and resets the number of dropped lines, which the caller then reports.
     pub(super) fn reset(&self) -> u64 {
-        // Most often none was, and then nothing needs to be written to memory that threads share.
+        // Usually zero; this avoids a write to memory shared by threads.
         if self.0.load(Ordering::Relaxed) == 0 { 0 } else { self.0.swap(0, Ordering::Relaxed) }
     }
 
-    /// The line that tells of `lines` lost ones, to stderr in `format`, with its newline.
+    /// The stderr line that reports `lines` dropped lines, in `format`, with its newline.
     pub(super) fn line(lines: u64, format: LogFormat) -> String {
         match format {
             LogFormat::Text => format!("{}  WARN {}\n", now(), Self::message(lines)),
@@ -56,13 +56,14 @@ impl DroppedLines {
         }
     }
 
-    /// What there is to tell of `lines` lost ones.
+    /// The message that reports `lines` dropped lines.
     pub(super) fn message(lines: u64) -> String {
-        format!("{lines} lines of the log were lost here: they could not be written")
+        format!("{lines} log lines were dropped here: cannot write them")
     }
 }
 
-/// `line` as one line: control characters within it are escaped, but those of colours where they are used.
+/// Escapes control characters in `line`, so that it stays a single line; with `colour`, escape sequences are
+/// kept.
 pub(super) fn one_line(line: &[u8], colour: bool) -> Cow<'_, [u8]> {
     let (body, end) = match line.strip_suffix(b"\n") {
         Some(body) => (body, "\n"),
@@ -80,7 +81,7 @@ pub(super) fn one_line(line: &[u8], colour: bool) -> Cow<'_, [u8]> {
     Cow::Owned(out)
 }
 
-/// `text` cut to `bytes` at a character's border.
+/// Truncates `text` to `bytes` at a character boundary.
 pub(super) fn cut(text: &mut String, bytes: usize) {
     if text.len() > bytes {
         let kept = &text.as_bytes()[..bytes.saturating_sub('…'.len_utf8())];
@@ -95,7 +96,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn control_characters_make_no_lines() {
+    fn control_characters_are_escaped() {
         assert_eq!(one_line(b"plain\n", false), Cow::Borrowed(b"plain\n".as_slice()));
         assert_eq!(one_line(b"a\nb\r\tc\x1b[31m\x00\n", false).as_ref(), b"a\\nb\\r\\tc\\x1b[31m\\x00\n");
         assert_eq!(one_line(b"\x1b[31mred\x1b[0m a\nb\n", true).as_ref(), b"\x1b[31mred\x1b[0m a\\nb\n");
@@ -103,7 +104,7 @@ mod tests {
     }
 
     #[test]
-    fn lost_lines_are_told_of_once() {
+    fn dropped_lines_are_reported_once() {
         let lost = DroppedLines::default();
         assert_eq!(lost.reset(), 0);
         lost.add(1);
@@ -112,21 +113,21 @@ mod tests {
         assert_eq!(lost.reset(), 0);
         assert!(
             DroppedLines::line(3, LogFormat::Text)
-                .ends_with("Z  WARN 3 lines of the log were lost here: they could not be written\n")
+                .ends_with("Z  WARN 3 log lines were dropped here: cannot write them\n")
         );
         let json: serde_json::Value = serde_json::from_str(&DroppedLines::line(3, LogFormat::Json)).unwrap();
         assert_eq!(json["lines"], 3);
     }
 
     #[test]
-    fn the_time_has_milliseconds_and_is_utc() {
+    fn timestamp_is_utc_with_milliseconds() {
         let time = now().to_string();
         let digits: String = time.chars().map(|c| if c.is_ascii_digit() { '0' } else { c }).collect();
         assert_eq!(digits, "0000-00-00T00:00:00.000Z");
     }
 
     #[test]
-    fn a_cut_keeps_characters_whole() {
+    fn cut_ends_at_a_character_boundary() {
         let mut text = "äää".repeat(3);
         cut(&mut text, 10);
         assert_eq!(text, "äää…");

@@ -9,42 +9,42 @@ const TAKES: &str = "error, warn, info, debug, trace or off, or TARGET=LEVEL, se
 const DEFAULT: &str = "info";
 const LEVELS: [&str; 6] = ["error", "warn", "info", "debug", "trace", "off"];
 
-/// What is logged, how and where to.
+/// The filter, format and destination of the log.
 #[derive(Args, Clone, Debug)]
 pub struct LogOptions {
     /// What to log: a level, or TARGET=LEVEL, separated by commas.
     #[arg(id = "log_filter", long = "log", value_name = "FILTER", default_value = DEFAULT, value_parser = LogFilter::parse)]
     pub filter: LogFilter,
-    /// How to write a line of the log: text or json.
+    /// Log line format: text or json.
     #[arg(id = "log_format", long = "log-format", value_name = "FORMAT", default_value = "text")]
     pub format: LogFormat,
     /// Log to the local syslog instead of stderr.
     #[arg(long)]
     pub syslog: bool,
-    /// Log what helps to find a fault, whatever -log says.
+    /// Log at debug level (overrides -log).
     #[arg(long)]
     pub debug: bool,
 }
 
-/// How a line of the log is written.
+/// The format of a log line.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum LogFormat {
-    /// For people: time, level, message, fields.
+    /// For human readers: time, level, message, fields.
     Text,
-    /// For programs: one JSON object.
+    /// For programs: one JSON object per line.
     Json,
 }
 
-/// Which events are logged, in the syntax of `tracing_subscriber::EnvFilter`. It has been read once and is right.
+/// A valid filter of events, in the syntax of `tracing_subscriber::EnvFilter`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct LogFilter(String);
 
 impl LogFilter {
-    /// The filter that `text` is. Blanks around its words mean nothing.
+    /// Parses a filter. White space around its items is ignored.
     ///
     /// # Errors
     ///
-    /// It is not a filter. A target without a level is none: most often it is a level with a slip.
+    /// The text is not a filter. A target without a level is refused, since it is usually a misspelt level.
     pub fn parse(text: &str) -> Result<Self, ValueError> {
         let words: Vec<&str> = text.split(',').map(str::trim).collect();
         for word in &words {
@@ -57,7 +57,7 @@ impl LogFilter {
         }
     }
 
-    /// The filter as it was written, without blanks.
+    /// The filter as configured, without white space.
     #[must_use]
     pub fn as_str(&self) -> &str {
         &self.0
@@ -71,22 +71,22 @@ impl Default for LogFilter {
 }
 
 impl LogOptions {
-    /// The filter that these options come to.
+    /// The effective filter of these options.
     pub(crate) fn env_filter(&self) -> EnvFilter {
         let text = if self.debug { "debug" } else { self.filter.as_str() };
-        // The text was parsed before; `new` would leave out what it could not read.
+        // The text was validated before; `new` would drop invalid items.
         EnvFilter::new(text)
     }
 }
 
-/// A word is a level, or a target with a level.
+/// An item is a level, or a target with a level.
 fn check(word: &str) -> Result<(), ValueError> {
     let (target, level) = match word.rsplit_once('=') {
         Some((target, level)) => (Some(target), level.to_lowercase()),
         None => (None, word.to_lowercase()),
     };
     if let Some(target) = target {
-        // The fields of a span may have blanks.
+        // The fields of a span may contain white space.
         let name = target.split('[').next().unwrap_or_default();
         if target.is_empty() || name.contains(char::is_whitespace) || target.ends_with(char::is_whitespace) {
             return Err(wrong());
@@ -110,7 +110,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn levels_and_targets_are_filters() {
+    fn levels_and_targets_are_valid_filters() {
         for text in
             ["info", "WARN", "off", "libdc::net=debug,info", "dc_client=off", "warn,[request{uid=7}]=trace"]
         {
@@ -119,13 +119,13 @@ mod tests {
     }
 
     #[test]
-    fn blanks_around_words_mean_nothing() {
+    fn filter_ignores_surrounding_white_space() {
         let filter = LogFilter::parse(" info , libdc=debug ").unwrap();
         assert_eq!(filter.as_str(), "info,libdc=debug");
     }
 
     #[test]
-    fn a_filter_that_is_wrong_says_what_it_takes() {
+    fn invalid_filter_error_lists_the_syntax() {
         for text in [
             "",
             " ",
@@ -153,7 +153,7 @@ mod tests {
     }
 
     #[test]
-    fn a_level_with_a_slip_is_not_a_target() {
+    fn misspelt_level_is_not_a_target() {
         for (text, level) in [
             ("inof", "info"),
             ("warning", "warn"),

@@ -1,5 +1,5 @@
-//! Lines to stderr that never wait: [`StdStreams`] says how. One that would have to is lost, and one that is longer than
-//! a pipe takes at once is cut.
+//! Log lines to stderr that never block, through [`StdStreams`]. A line that would block is dropped, and a
+//! line longer than one write to a pipe is truncated.
 
 use super::line::{DroppedLines, cut, one_line};
 use super::options::LogFormat;
@@ -7,7 +7,7 @@ use super::stream::{StdStream, StdStreams, WRITE_BYTES_MAX};
 use std::io::{self, Write};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Where lines go that never wait: stderr, but in tests.
+/// Writes lines to stderr, or to another stream in tests.
 #[derive(Debug)]
 pub(super) struct Stderr {
     streams: StdStreams,
@@ -17,7 +17,7 @@ pub(super) struct Stderr {
 }
 
 impl Stderr {
-    /// Lines in `format` to standard error among `streams`. With `colour` they may have the escape sequences of colours.
+    /// Writes lines in `format` to standard error of `streams`. With `colour`, escape sequences are kept.
     pub(super) fn new(streams: StdStreams, format: LogFormat, colour: bool) -> Self {
         Self { streams, format, colour, lost: DroppedLines::default() }
     }
@@ -46,7 +46,7 @@ impl<'a> MakeWriter<'a> for Stderr {
     }
 }
 
-/// Takes one line. It never fails: a line that can't be written is counted as lost.
+/// Takes one line. Never fails: a line that cannot be written is counted as dropped.
 #[derive(Debug)]
 pub(super) struct StderrLine<'a>(&'a Stderr);
 
@@ -77,11 +77,11 @@ mod tests {
     const LINE: &[u8] = b"a line of the log\n";
 
     #[test]
-    fn a_full_pipe_loses_lines_and_tells_how_many() {
+    fn full_pipe_drops_lines_and_reports_their_number() {
         let (mut reader, writer) = io::pipe().unwrap();
         let stderr = Stderr::new(StdStreams::to(writer), LogFormat::Text, false);
         let line = [b"x".repeat(999), b"\n".to_vec()].concat();
-        // No pipe of the system holds as much, and nothing reads.
+        // More than any pipe buffer holds, and there is no reader yet.
         for _ in 0..2000 {
             stderr.make_writer().write_all(&line).unwrap();
         }
@@ -99,7 +99,7 @@ mod tests {
     }
 
     #[test]
-    fn a_closed_pipe_and_a_full_disk_lose_lines() {
+    fn closed_pipe_and_full_disk_drop_lines() {
         let (reader, writer) = io::pipe().unwrap();
         drop(reader);
         let stderr = Stderr::new(StdStreams::to(writer), LogFormat::Text, false);
@@ -113,7 +113,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_too_long_for_a_pipe_is_cut() {
+    fn line_longer_than_a_pipe_write_is_truncated() {
         let (mut reader, writer) = io::pipe().unwrap();
         let stderr = Stderr::new(StdStreams::to(writer), LogFormat::Text, false);
         stderr.make_writer().write_all(format!("{}\n", "ä".repeat(WRITE_BYTES_MAX)).as_bytes()).unwrap();

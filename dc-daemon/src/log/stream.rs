@@ -1,19 +1,21 @@
-//! The standard streams, written to without waiting, whoever else writes there.
+//! Non-blocking writes to the standard streams, which other processes may share.
 //!
-//! | what the stream is | how it is written to |
+//! | stream | mode of writing |
 //! |---|---|
-//! | a pipe, a terminal | opened anew, so that it does not block; not in a program that detaches |
-//! | a socket | by sends that do not block |
-//! | anything else, and what can't be opened anew | as it is |
+//! | a pipe or terminal | reopened as non-blocking; not in a program that detaches |
+//! | a socket | non-blocking sends |
+//! | anything else, or if reopening fails | plain writes |
 //!
-//! Before each line the system is asked whether there is room.
+//! Each write is preceded by poll(2).
 //!
-//! The flag that makes a pipe or a terminal non-blocking belongs to every process that has inherited it, such as the
-//! shell, so it is set on a description of our own. That one would be kept by a daemon when it lets go of its streams,
-//! and who reads them to the end would wait for its end; so it has none.
+//! The non-blocking flag of a pipe or terminal applies to every process that inherited it, such as the shell,
+//! so it is set on a separate open file description. A daemon would keep that description open after it
+//! releases its streams, and a reader that waits for the end of the stream would wait for the daemon's exit;
+//! so a daemon does not reopen.
 //!
-//! In the last row a pipe with room takes [`WRITE_BYTES_MAX`] bytes at once, if no other process takes that
-//! room first; within the process a lock sees to that. Both streams are under one lock, for they may be one pipe.
+//! With plain writes, a pipe that poll(2) reports as writable takes [`WRITE_BYTES_MAX`] bytes without
+//! blocking, unless another process fills it first; within the process a lock prevents that. Both streams
+//! share the lock, since they may be the same pipe.
 //!
 //! Nothing here panics.
 
@@ -30,14 +32,14 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// Most bytes of one write: what a pipe that is ready takes at once (`PIPE_BUF`), all of them or none.
+/// The maximum size of one write: what a writable pipe takes atomically (`PIPE_BUF`).
 pub const WRITE_BYTES_MAX: usize = 4096;
-/// How long who waits does so before it looks what the stream is by then.
+/// The interval at which a waiting write checks the kind of the stream again.
 const WAIT_MS: u16 = 1000;
-/// The pause of who is refused where there is room: a terminal takes no half of a line's end.
+/// Retry delay when poll(2) reports writable but write(2) returns `EAGAIN`, as ttys do near a full buffer.
 const PAUSE: Duration = Duration::from_millis(1);
 
-/// A standard stream.
+/// One of the standard streams.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum StdStream {
     /// Standard output.
@@ -46,7 +48,7 @@ pub enum StdStream {
     Errors,
 }
 
-/// The standard streams of the process. Clones are the same.
+/// The standard streams of the process. Clones share them.
 #[derive(Clone, Debug)]
 pub(super) struct StdStreams(Arc<Mutex<StdStreamPair>>);
 
@@ -57,7 +59,7 @@ struct StdStreamPair {
 }
 
 impl StdStreams {
-    /// Those of this process, which may be others once it detaches.
+    /// The streams of this process. If it `detaches`, they may be replaced later.
     pub(super) fn standard(detaches: bool) -> Self {
         let stream = |given| OutputStream::new(given, !detaches);
         Self::new(stream(Descriptor::Output), stream(Descriptor::Errors))
@@ -67,19 +69,20 @@ impl StdStreams {
         Self(Arc::new(Mutex::new(StdStreamPair { output, errors })))
     }
 
-    /// Writes at most [`WRITE_BYTES_MAX`] bytes, whole lines, without waiting. What is begun is ended before
-    /// anything else is written.
+    /// Writes whole lines, at most [`WRITE_BYTES_MAX`] bytes, without blocking. The rest of an incomplete
+    /// line is written before anything else.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] where there is no room, and what the system says. Nothing is written then.
+    /// [`io::ErrorKind::WouldBlock`] without capacity, or another error of the system. Nothing is written
+    /// then.
     pub(super) fn write(&self, standard: StdStream, lines: &[u8]) -> io::Result<()> {
         self.lock().get(standard).put(lines)
     }
 
-    /// Writes as [`StdStreams::put`], and waits for room. Nobody else waits for it meanwhile.
+    /// Writes as [`StdStreams::write`], but waits for capacity. Other writers are not blocked meanwhile.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub(super) fn put_patiently(&self, standard: StdStream, lines: &[u8]) -> io::Result<()> {
         let descriptor = self.lock().get(standard).descriptor.clone();
         let mut refused = false;
@@ -101,7 +104,7 @@ impl StdStreams {
 
 #[cfg(test)]
 impl StdStreams {
-    /// Both streams to here.
+    /// Both streams write to `descriptor`.
     pub(super) fn to(descriptor: impl Into<OwnedFd>) -> Self {
         Self::with(descriptor, true)
     }
@@ -121,36 +124,36 @@ impl StdStreamPair {
     }
 }
 
-/// One stream.
+/// One output stream and the unwritten rest of its last line.
 #[derive(Debug)]
 pub(super) struct OutputStream {
     descriptor: Descriptor,
     way: WriteMode,
-    /// What could not be written of a line that was begun.
+    /// The unwritten rest of an incomplete line.
     rest: Vec<u8>,
 }
 
-/// How a stream is written to.
+/// The mode of writing to a stream.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum WriteMode {
-    /// It does not block.
+    /// Writes to a reopened, non-blocking description.
     Anew,
-    /// By sends that do not.
+    /// Sends with `MSG_DONTWAIT`.
     Send,
-    /// As it is.
+    /// Writes to the stream as it is.
     Given,
 }
 
 impl OutputStream {
-    /// A socket of our own.
+    /// A stream for a socket owned by the caller.
     pub(super) fn own(socket: OwnedFd) -> Self {
         Self::new(Descriptor::Own(Arc::new(socket)), false)
     }
 
-    /// Writes as [`StdStreams::put`], and waits for room, but not longer than `patience`.
+    /// Writes as [`StdStreams::write`], but waits for capacity up to `patience`.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] where there was no room, and what the system says.
+    /// [`io::ErrorKind::WouldBlock`] if capacity was missing for that time, or another error of the system.
     pub(super) fn put_within(&mut self, lines: &[u8], patience: Duration) -> io::Result<()> {
         let until = Instant::now() + patience;
         loop {
@@ -169,7 +172,7 @@ impl OutputStream {
             StreamKind::Socket => (WriteMode::Send, given),
             StreamKind::Opens if anew => match given.reopened() {
                 Ok(own) => (WriteMode::Anew, own),
-                // There is no /proc, or it is another user's.
+                // /proc is missing, or the stream belongs to another user.
                 Err(_) => (WriteMode::Given, given),
             },
             StreamKind::Opens | StreamKind::Other => (WriteMode::Given, given),
@@ -187,10 +190,10 @@ impl OutputStream {
         Ok(())
     }
 
-    /// Writes without waiting. Returns how many bytes were written, at least one.
+    /// Writes without blocking. Returns the number of written bytes, at least one.
     fn write(&self, bytes: &[u8]) -> io::Result<usize> {
-        // Also where it would not block: or the short lines would be written that fill a pipe to its last byte, and the
-        // long ones lost.
+        // Also for non-blocking streams: otherwise short lines would fill a pipe to the last byte, and long
+        // lines would always be dropped.
         if !self.descriptor.has_capacity(PollTimeout::ZERO) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
@@ -209,7 +212,8 @@ impl OutputStream {
     }
 }
 
-/// The descriptor of a stream. A standard one is meant by its number: what stands there changes when a program detaches.
+/// The descriptor of a stream. A standard stream is kept as its number, since a detaching program replaces
+/// it.
 #[derive(Clone, Debug)]
 enum Descriptor {
     Output,
@@ -217,10 +221,11 @@ enum Descriptor {
     Own(Arc<OwnedFd>),
 }
 
-/// What kinds of streams there are, as far as it matters here.
+/// The kinds of streams, as far as the mode of writing depends on them.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum StreamKind {
-    /// A pipe or a terminal. A file that is opened anew would be written from its beginning.
+    /// A pipe or a terminal. A file is excluded, since writes to a reopened file would start at its
+    /// beginning.
     Opens,
     Socket,
     Other,
@@ -249,7 +254,7 @@ impl Descriptor {
         })
     }
 
-    /// The same pipe or terminal, without blocking.
+    /// Reopens the pipe or terminal as non-blocking.
     fn reopened(&self) -> io::Result<Self> {
         let path = self.with(|descriptor| format!("/proc/self/fd/{}", descriptor.as_raw_fd()));
         let flags = OFlag::O_NONBLOCK | OFlag::O_NOCTTY;
@@ -257,7 +262,7 @@ impl Descriptor {
         Ok(Self::Own(Arc::new(own.into())))
     }
 
-    /// Whether something can be written, as far as the system knows: or else an error is to be had.
+    /// Whether a write would succeed or fail at once, according to poll(2).
     fn has_capacity(&self, timeout: PollTimeout) -> bool {
         self.with(|descriptor| {
             let mut fds = [PollFd::new(descriptor, PollFlags::POLLOUT)];
@@ -274,7 +279,7 @@ mod tests {
     use std::os::unix::net::UnixStream;
     use std::sync::mpsc;
 
-    /// A pipe that takes no more, and how many bytes are in it.
+    /// A full pipe, and the number of bytes in it.
     fn full_pipe() -> (PipeReader, PipeWriter, usize) {
         let (reader, writer) = io::pipe().unwrap();
         let streams = StdStreams::to(writer.try_clone().unwrap());
@@ -290,7 +295,7 @@ mod tests {
     }
 
     #[test]
-    fn a_pipe_without_room_refuses_lines_and_has_none_of_them() {
+    fn full_pipe_refuses_whole_lines() {
         for anew in [true, false] {
             let (mut reader, writer, bytes) = full_pipe();
             let streams = StdStreams::with(writer, anew);
@@ -305,7 +310,7 @@ mod tests {
     }
 
     #[test]
-    fn the_flag_of_who_shares_a_pipe_is_left_alone() {
+    fn shared_pipe_keeps_its_blocking_flag() {
         let (_reader, writer) = io::pipe().unwrap();
         let streams = StdStreams::to(writer.try_clone().unwrap());
         assert_eq!(streams.lock().errors.way, WriteMode::Anew);
@@ -314,7 +319,7 @@ mod tests {
     }
 
     #[test]
-    fn who_waits_for_room_holds_nobody_else_up() {
+    fn waiting_writer_does_not_block_other_writers() {
         for anew in [true, false] {
             let (mut reader, writer, bytes) = full_pipe();
             let streams = StdStreams::with(writer, anew);
@@ -326,7 +331,7 @@ mod tests {
             let (done, ended) = mpsc::channel();
             let mut rest = reader.try_clone().unwrap();
             thread::spawn(move || {
-                // Room for one line at a time, which each takes where it can.
+                // Frees capacity for one line at a time; either writer may take it.
                 for _ in 0..50 {
                     reader.read_exact(&mut [0; WRITE_BYTES_MAX]).unwrap();
                     for _ in 0..10 {
@@ -346,7 +351,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_that_was_begun_is_ended_first() {
+    fn incomplete_line_is_completed_first() {
         let (mut reader, writer) = UnixStream::pair().unwrap();
         nix::sys::socket::setsockopt(&writer, nix::sys::socket::sockopt::SndBuf, &4096).unwrap();
         let streams = StdStreams::to(writer);
@@ -366,7 +371,7 @@ mod tests {
     }
 
     #[test]
-    fn a_file_is_written_where_it_ends() {
+    fn file_is_written_at_its_shared_position() {
         let mut file = tempfile::tempfile().unwrap();
         file.write_all(b"before\n").unwrap();
         let streams = StdStreams::to(file.try_clone().unwrap());
@@ -378,7 +383,7 @@ mod tests {
     }
 
     #[test]
-    fn a_reader_that_has_gone_is_an_error_and_not_waited_for() {
+    fn closed_reader_is_an_error_without_a_wait() {
         for anew in [true, false] {
             let (reader, writer, _) = full_pipe();
             let streams = StdStreams::with(writer, anew);

@@ -14,39 +14,42 @@ use tracing::{Dispatch, Subscriber};
 use tracing_subscriber::fmt::{MakeWriter, layer};
 use tracing_subscriber::layer::SubscriberExt;
 
-/// The log could not be started.
+/// Why the log cannot be started.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum LogError {
-    /// The process has a log already.
-    #[error("the log has been started already")]
+    /// The process already has a log.
+    #[error("the log is already started")]
     Started,
 }
 
-/// The log of this process, and the standard streams beside it.
+/// The log of this process, and its standard streams.
 #[derive(Clone, Debug)]
 pub struct Log {
     streams: StdStreams,
     patient: Option<Dispatch>,
 }
 
-/// Starts the log of this process, `program` being its name. From then on the events of `tracing` are logged as
-/// `options` say, and a file that has grown to the limit of the process costs lines and is not its end: `SIGXFSZ` is
-/// blocked, in this thread and those that it starts. A command that the process becomes should be rid of that:
-/// [`unblock`]. A program that `detaches` may call it before or after, but not only then: it lets go of its streams.
+/// Starts the log of this process; `program` is its name. From then on the events of `tracing` are logged
+/// according to `options`. `SIGXFSZ` is blocked in this thread and the threads it starts, so that a log file
+/// at the size limit of the process drops lines and does not end the process. A command that replaces the
+/// process should call [`unblock`] first. A program that `detaches` may call this before or after it releases
+/// its streams.
 ///
 /// # Errors
 ///
-/// The process has a log already. That a syslog is away is no error, but said on standard error.
+/// [`LogError::Started`] if the process has a log already. An unavailable syslog daemon is not an error, but
+/// is reported on standard error.
 pub fn start(options: &LogOptions, program: &'static str, detaches: bool) -> Result<Log, LogError> {
-    // Blocked, the write fails all the same; to ignore it there is no safe call. The call fails for no mask of ours.
+    // A blocked signal makes the write fail, too; no safe call ignores it. Blocking cannot fail for a valid
+    // mask.
     SigSet::from(Signal::SIGXFSZ).thread_block().ok();
     let streams = StdStreams::standard(detaches);
     if options.syslog {
         let writer = Syslog::new(SYSLOG_PATH, program);
         if let Err(error) = writer.look() {
             let text =
-                format!("{program}: there is no log until a syslog listens at {SYSLOG_PATH}: {error}\n");
-            // There is nowhere else to say it.
+                format!("{program}: cannot log until a syslog daemon listens at {SYSLOG_PATH}: {error}\n");
+            // There is no other place to report it.
             streams.write(StdStream::Errors, text.as_bytes()).ok();
         }
         let all = LogOptions { filter: LogFilter::default(), debug: false, ..options.clone() };
@@ -61,12 +64,12 @@ pub fn start(options: &LogOptions, program: &'static str, detaches: bool) -> Res
     Ok(Log { streams, patient: None })
 }
 
-/// Undoes what [`start`] has done to the signals, for a process that is to become another program.
+/// Undoes the change of [`start`] to the signal mask, for a process that is about to exec another program.
 pub fn unblock() {
     SigSet::from(Signal::SIGXFSZ).thread_unblock().ok();
 }
 
-/// Tells the syslog that the program fails, where `options` say to log there. The log need not have been started.
+/// Reports a failure of the program to syslog, if `options` log there. The log need not be started.
 pub fn log_to_syslog(options: &LogOptions, program: &'static str, failure: &impl Display) {
     if options.syslog {
         let writer = Syslog::new(SYSLOG_PATH, program).patient(PATIENCE);
@@ -76,17 +79,17 @@ pub fn log_to_syslog(options: &LogOptions, program: &'static str, failure: &impl
 }
 
 impl Log {
-    /// Writes lines to a standard stream as they are, [`WRITE_BYTES_MAX`](super::WRITE_BYTES_MAX) bytes at most, and
-    /// waits until there is room. Lines of the log don't wait for it, nor do they come in between.
+    /// Writes lines to a standard stream unchanged, at most [`WRITE_BYTES_MAX`](super::WRITE_BYTES_MAX)
+    /// bytes, and waits for capacity. Log lines do not wait for it, and do not interleave with it.
     ///
     /// # Errors
-    /// What the system says.
+    /// The error of the system.
     pub fn pass(&self, standard: StdStream, lines: &[u8]) -> io::Result<()> {
         self.streams.put_patiently(standard, lines)
     }
 
-    /// Has the events that `tell` makes in this thread wait where they go to a syslog, each for a second at most, and go
-    /// there from level info on whatever `-log` says. To be called where waiting harms nobody.
+    /// Makes events that `tell` emits in this thread wait up to a second each if they go to syslog, and logs
+    /// them there from level info on, whatever `-log` is. To be called where a wait is harmless.
     pub fn with_timeout<T>(&self, tell: impl FnOnce() -> T) -> T {
         match &self.patient {
             Some(patient) => tracing::dispatcher::with_default(patient, tell),
@@ -95,14 +98,14 @@ impl Log {
     }
 }
 
-/// How a line of text looks.
+/// The style of a line of text.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LineStyle {
-    /// With time and level.
+    /// Time and level, without colours.
     Plain,
-    /// With time and level, in colours.
+    /// Time and level, with colours.
     Colour,
-    /// Without: syslog has its own.
+    /// Neither: syslog adds them itself.
     Syslog,
 }
 
@@ -115,7 +118,7 @@ where
     W: for<'a> MakeWriter<'a> + Send + Sync + 'static,
 {
     let registry = tracing_subscriber::registry().with(options.env_filter());
-    // A line that can't be written must not be told of on stderr, which may be what can't be written to.
+    // A write error must not be reported on stderr, which may be the failing stream.
     let layer = layer().with_writer(writer).with_ansi(look == LineStyle::Colour).log_internal_errors(false);
     match (options.format, look) {
         (LogFormat::Json, _) => {
@@ -130,7 +133,7 @@ where
     }
 }
 
-/// Whether lines have colours: on a terminal that knows them, unless the user wants none.
+/// Whether lines have colours: on a terminal that supports them, unless the user disabled them.
 fn coloured(terminal: bool, variable: impl Fn(&str) -> Option<std::ffi::OsString>) -> bool {
     let unwanted = variable("NO_COLOR").is_some_and(|value| !value.is_empty());
     let unable = variable("TERM").is_some_and(|term| term == OsStr::new("dumb"));
@@ -174,7 +177,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_text_is_time_level_message_and_fields() {
+    fn text_line_has_time_level_message_and_fields() {
         let text = logged(&options("info", LogFormat::Text, false), LineStyle::Plain);
         let lines: Vec<_> = text.lines().map(|line| line.split_once('Z').unwrap()).collect();
         assert_eq!(lines[0].0.len(), "2026-03-01T12:00:01.204".len());
@@ -186,7 +189,7 @@ mod tests {
     }
 
     #[test]
-    fn a_line_of_json_is_an_object() {
+    fn json_line_is_one_object() {
         let text = logged(&options("info", LogFormat::Json, false), LineStyle::Plain);
         let first: serde_json::Value = serde_json::from_str(text.lines().next().unwrap()).unwrap();
         assert_eq!(first["level"], "ERROR");
@@ -197,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn the_filter_decides_unless_debug_is_asked_for() {
+    fn debug_option_overrides_the_filter() {
         let lines = |filter, debug| {
             logged(&options(filter, LogFormat::Text, debug), LineStyle::Plain).lines().count()
         };
@@ -209,14 +212,14 @@ mod tests {
     }
 
     #[test]
-    fn syslog_gets_the_message_alone() {
+    fn syslog_line_has_no_time_and_level() {
         let text = logged(&options("info", LogFormat::Text, false), LineStyle::Syslog);
         assert_eq!(text.lines().map(str::trim_start).next_back(), Some("serving"));
         assert!(text.starts_with("went away connection=3"));
     }
 
     #[test]
-    fn colours_are_for_terminals_that_want_them() {
+    fn colours_need_a_terminal_and_no_opt_out() {
         let with = |terminal, name: &'static str, value: &'static str| {
             coloured(terminal, move |asked| (asked == name).then(|| value.into()))
         };
@@ -229,7 +232,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_peer_sent_makes_no_line_of_its_own() {
+    fn peer_data_cannot_forge_a_line() {
         let (mut reader, writer) = io::pipe().unwrap();
         let options = options("info", LogFormat::Text, false);
         let writer = Stderr::new(StdStreams::to(writer), LogFormat::Text, false);

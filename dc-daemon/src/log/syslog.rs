@@ -1,13 +1,12 @@
-//! Lines to the local syslog, in the form of RFC 3164: `<30>Mar  1 13:00:01 dc_client[123]: connected`.
+//! Log lines to the local syslog, in the format of RFC 3164: `<30>Mar  1 13:00:01 dc_client[123]: connected`.
 //!
-//! The facility is daemon, the severity that of the event's level. Datagrams go to the socket by its path, so a
-//! syslog that was restarted is found again without a word; they never wait. What the system's own
-//! `syslog` function and the crates built on it or beside it do not promise is just that: their
-//! sends wait for a syslog that is stopped, and with it every thread that logs. A line that may wait
-//! does so for [`PATIENCE`] at most.
+//! The facility is daemon; the severity follows the level of the event. Datagrams are addressed by path, so a
+//! restarted syslog daemon receives them without a reconnect, and a send never blocks. The `syslog` function
+//! of libc and the crates built on it or like it were considered: their sends block on a stopped syslog
+//! daemon, and with it every thread that logs. A line that may wait does so for at most [`PATIENCE`].
 //!
-//! A syslog that takes no datagrams but connections has its lines over one, each with a NUL behind it, as the system's
-//! function sends them.
+//! If the syslog daemon takes connections and not datagrams, lines are sent over one connection, each
+//! terminated by a NUL, as libc does.
 
 use super::line::{DroppedLines, cut, one_line};
 use super::stream::OutputStream;
@@ -23,30 +22,30 @@ use std::time::Duration;
 use tracing::{Level, Metadata};
 use tracing_subscriber::fmt::MakeWriter;
 
-/// Where the local syslog listens.
+/// The address of the local syslog daemon.
 pub(super) const SYSLOG_PATH: &str = "/dev/log";
-/// How long a line waits that may.
+/// The maximum wait of a line that may wait.
 pub(super) const PATIENCE: Duration = Duration::from_secs(1);
-/// Most bytes of one datagram: what the usual daemons take.
+/// The maximum size of one datagram that common syslog daemons accept.
 const DATAGRAM_BYTES_MAX: usize = 8192;
 /// The facility `daemon`, in the bits of a priority.
 const FACILITY: u8 = 3 << 3;
 
-/// The local syslog.
+/// A client of the local syslog daemon.
 #[derive(Debug)]
 pub(super) struct Syslog {
     socket: Option<UnixDatagram>,
     path: PathBuf,
     program: &'static str,
-    /// How long a line waits.
+    /// The maximum wait of a line.
     patience: Duration,
-    /// To a syslog that takes connections.
+    /// Used if the syslog daemon takes connections.
     connection: Mutex<Option<OutputStream>>,
     lost: Arc<DroppedLines>,
 }
 
 impl Syslog {
-    /// The syslog that listens at `path`, for `program`. It need not be there, now or ever.
+    /// Logs to the syslog daemon that listens at `path`, for `program`. It need not be available.
     pub(super) fn new(path: impl Into<PathBuf>, program: &'static str) -> Self {
         let socket = UnixDatagram::unbound().and_then(|socket| socket.set_nonblocking(true).map(|()| socket));
         Self {
@@ -59,7 +58,7 @@ impl Syslog {
         }
     }
 
-    /// The same syslog for lines each of which waits for `patience` at most. What either loses, the other tells, too.
+    /// The same client for lines that wait up to `patience` each. Both share the count of dropped lines.
     pub(super) fn patient(&self, patience: Duration) -> Self {
         let socket = UnixDatagram::unbound();
         let socket = socket.and_then(|socket| socket.set_write_timeout(Some(patience)).map(|()| socket));
@@ -71,10 +70,10 @@ impl Syslog {
         }
     }
 
-    /// Finds out whether a syslog is there. Does not wait.
+    /// Checks whether a syslog daemon is available. Does not wait.
     ///
     /// # Errors
-    /// What the system says where there is none.
+    /// The error of the system if it is not.
     pub(super) fn look(&self) -> io::Result<()> {
         match UnixDatagram::unbound()?.connect(&self.path) {
             Err(error) if takes_connections(&error) => {
@@ -97,9 +96,9 @@ impl Syslog {
         }
     }
 
-    /// Whether `message` was sent.
+    /// Sends `message`; returns whether it was sent.
     fn sent(&self, level: Level, message: &str) -> bool {
-        // The process id is asked for each time: a daemon's changes when it detaches.
+        // The process id is read each time: it changes when a daemon detaches.
         let mut datagram = format!(
             "<{}>{} {}[{}]: {message}",
             FACILITY | severity(level),
@@ -115,7 +114,7 @@ impl Syslog {
         }
     }
 
-    /// Whether `record` was sent over a connection: the one that is there, or a new one if that is broken.
+    /// Sends `record` over the connection, or over a new one if that is broken; returns whether it was sent.
     fn streamed(&self, mut record: String) -> bool {
         record.push('\0');
         let mut connection = self.connection.lock().unwrap_or_else(PoisonError::into_inner);
@@ -133,7 +132,7 @@ impl Syslog {
         false
     }
 
-    /// A connection, without waiting for it to be accepted.
+    /// Connects, without waiting to be accepted.
     fn connect(&self) -> io::Result<OutputStream> {
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
         let socket = socket(AddressFamily::Unix, SockType::Stream, flags, None)?;
@@ -142,12 +141,12 @@ impl Syslog {
     }
 }
 
-/// Whether an error says that a socket is of the kind that takes connections.
+/// Whether an error means that the socket takes connections and not datagrams.
 fn takes_connections(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::EPROTOTYPE as i32)
 }
 
-/// The severity of an event, as RFC 3164 numbers them.
+/// The severity of a level, as numbered by RFC 3164.
 const fn severity(level: Level) -> u8 {
     match level {
         Level::ERROR => 3,
@@ -169,7 +168,7 @@ impl<'a> MakeWriter<'a> for Syslog {
     }
 }
 
-/// Takes one line. It never fails: a line that can't be sent is counted as lost.
+/// Takes one line. Never fails: a line that cannot be sent is counted as dropped.
 #[derive(Debug)]
 pub(super) struct SyslogMessage<'a> {
     syslog: &'a Syslog,
@@ -201,7 +200,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_has_priority_time_name_and_process() {
+    fn message_has_priority_time_name_and_pid() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let daemon = UnixDatagram::bind(&path).unwrap();
@@ -220,7 +219,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syslog_that_is_away_costs_lines_and_is_found_again() {
+    fn missing_syslog_drops_lines_until_it_returns() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let syslog = Syslog::new(&path, "dc_client");
@@ -239,12 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn a_syslog_that_is_stopped_is_not_waited_for() {
+    fn stopped_syslog_does_not_block() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let daemon = UnixDatagram::bind(&path).unwrap();
         let syslog = Syslog::new(&path, "dc_client");
-        // Nothing reads: the queue fills, and this loop ends all the same.
+        // There is no reader: the queue fills, and this loop ends nevertheless.
         for _ in 0..100_000 {
             syslog.message(Level::INFO, "again");
         }
@@ -260,12 +259,12 @@ mod tests {
     }
 
     #[test]
-    fn who_may_wait_loses_nothing_while_somebody_reads() {
+    fn patient_sender_drops_no_line_while_read() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let daemon = UnixDatagram::bind(&path).unwrap();
         let syslog = Syslog::new(&path, "dc_client").patient(Duration::from_secs(60));
-        // More than any queue holds, and who reads begins when it is full.
+        // More than any queue holds; the reader starts when it is full.
         let fills = UnixDatagram::unbound().unwrap();
         fills.set_nonblocking(true).unwrap();
         while fills.send_to(b"before", &path).is_ok() {}
@@ -281,7 +280,7 @@ mod tests {
     }
 
     #[test]
-    fn who_may_wait_does_not_wait_for_ever_and_either_tells_what_is_lost() {
+    fn patient_sender_times_out_and_shares_the_drop_count() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let daemon = UnixDatagram::bind(&path).unwrap();
@@ -301,7 +300,7 @@ mod tests {
     }
 
     #[test]
-    fn a_syslog_that_takes_connections_is_connected_to_and_found_again() {
+    fn stream_syslog_is_connected_and_reconnected() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let syslog = Syslog::new(&path, "dc_client");
@@ -327,7 +326,7 @@ mod tests {
     }
 
     #[test]
-    fn a_connection_that_nobody_reads_costs_lines_but_who_waits_and_is_read() {
+    fn unread_connection_drops_lines_unless_patient() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let daemon = UnixListener::bind(&path).unwrap();
@@ -350,7 +349,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_is_cut_to_what_daemons_take() {
+    fn message_is_truncated_to_the_datagram_maximum() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("log");
         let daemon = UnixDatagram::bind(&path).unwrap();

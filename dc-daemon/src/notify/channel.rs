@@ -1,4 +1,4 @@
-//! The socket on which a supervisor is notified.
+//! The socket for messages to the service manager.
 //!
 //! Nothing here panics.
 
@@ -14,10 +14,10 @@ use std::os::unix::net::{SocketAddr, UnixDatagram};
 use std::time::Duration;
 use tracing::debug;
 
-/// Longest wait for a supervisor to take a message with [`Haste::Wait`].
+/// The maximum wait for the service manager to take a message with [`Haste::Wait`].
 const PATIENCE: Duration = Duration::from_secs(1);
 
-/// What to do with a message while the supervisor takes none.
+/// How to send while the queue of the service manager is full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Haste {
     Wait,
@@ -43,13 +43,13 @@ impl NotifyChannel {
         socket.set_write_timeout(Some(PATIENCE)).map_err(unusable)?;
         match socket.connect_addr(&supervisor) {
             Ok(()) => {}
-            Err(error) if is_absence(&error) => debug!(%error, "the supervisor is not there"),
+            Err(error) if is_absence(&error) => debug!(%error, "the service manager is not available"),
             Err(error) => return Err(unusable(error)),
         }
         Ok(Self { socket, supervisor })
     }
 
-    /// Sends a message; to a supervisor that was away, or has been replaced, over a new connection.
+    /// Sends a message. Reconnects to a service manager that was unavailable or has been replaced.
     pub(super) fn send(&self, message: &str, descriptors: &[BorrowedFd<'_>], haste: Haste) -> io::Result<()> {
         let flags = if haste == Haste::Lose { MsgFlags::MSG_DONTWAIT } else { MsgFlags::empty() };
         let send = || send_with(self.socket.as_fd(), message.as_bytes(), descriptors, flags);
@@ -64,7 +64,7 @@ impl NotifyChannel {
     }
 }
 
-/// Whether there is nobody at the other end, which may change.
+/// Whether the peer is unavailable, which may be temporary.
 fn is_absence(error: &io::Error) -> bool {
     use io::ErrorKind::{ConnectionRefused, ConnectionReset, NotConnected, NotFound};
     matches!(error.kind(), ConnectionRefused | ConnectionReset | NotConnected | NotFound)

@@ -1,11 +1,12 @@
-//! How what is said reaches the supervisor: at once if it takes it, else as soon as it does, and nobody waits for that.
+//! Delivery of messages to the service manager: immediately if possible, otherwise retried by a thread,
+//! without blocking the caller.
 //!
-//! A [`Word`] is kept until it is taken, in the order in which they were said; a later one of the same name takes the
-//! place of an earlier one. So as many are kept as there are names, and a later `STATUS` is never taken before
-//! an earlier `READY`. While something is kept a thread, the courier, offers it again: often at first, then once a second. It ends when
-//! everything was taken, or with the [`Delivery`], which joins it.
+//! Pending messages are sent in order; a later message replaces a pending one of the same name. So there are
+//! at most as many pending messages as names, and a later `STATUS` is never sent before an earlier `READY`.
+//! While messages are pending, a thread retries: after a few milliseconds at first, then once a second. It
+//! exits when every message is sent, or with the [`Delivery`], which joins it.
 //!
-//! No lock is held while the system is waited for: nothing is sent but what can be sent now. Nothing here panics.
+//! The lock is held only during non-blocking sends. Nothing here panics.
 
 use super::channel::{Haste, NotifyChannel};
 use std::collections::VecDeque;
@@ -15,18 +16,18 @@ use std::thread::{self, JoinHandle};
 use std::time::Duration;
 use tracing::{debug, info, warn};
 
-/// Shortest and longest pause before what was not taken is offered again.
+/// The minimum and maximum retry delay.
 const PAUSE_MIN: Duration = Duration::from_millis(5);
 const PAUSE_MAX: Duration = Duration::from_secs(1);
 
-/// Something that the supervisor is to know.
+/// A message, and the name that it replaces pending messages by.
 #[derive(Clone, Debug)]
 pub(super) struct Word {
     pub(super) name: &'static str,
     pub(super) message: String,
 }
 
-/// The way to the supervisor, and what has not been taken there yet.
+/// The channel to the service manager, and the pending messages.
 #[derive(Debug)]
 pub(super) struct Delivery {
     shared: Arc<Shared>,
@@ -43,7 +44,7 @@ struct Shared {
 struct State {
     kept: VecDeque<Word>,
     courier: Option<JoinHandle<()>>,
-    /// Whether the last message was not taken.
+    /// Whether the last send failed.
     failing: bool,
     is_over: bool,
 }
@@ -53,12 +54,12 @@ impl Delivery {
         Self { shared: Arc::new(Shared { channel, state: Mutex::default(), ended: Condvar::new() }) }
     }
 
-    /// For what has an answer of its own.
+    /// For messages that are sent directly and whose error is returned.
     pub(super) fn channel(&self) -> &NotifyChannel {
         &self.shared.channel
     }
 
-    /// Sends what is kept and this, or keeps it.
+    /// Sends the pending messages and this one, or adds it to the pending ones.
     pub(super) fn send(&self, word: Word) {
         let mut state = self.shared.lock();
         state.kept.retain(|kept| kept.name != word.name);
@@ -66,32 +67,32 @@ impl Delivery {
         if let Err(error) = self.shared.send_kept(&mut state) {
             let first = !std::mem::replace(&mut state.failing, true);
             let Word { name, message } = word;
-            // The state is said again soon enough; the others are the supervisor's reasons to act.
+            // The next status follows soon; the service manager acts on the other messages.
             if first || name != "STATUS" {
-                warn!(notification = message, %error, "the supervisor can't be notified; it is tried again");
+                warn!(notification = message, %error, "cannot notify the service manager; retrying");
             } else {
-                debug!(notification = message, %error, "the supervisor still can't be notified; it is tried again");
+                debug!(notification = message, %error, "still cannot notify the service manager; retrying");
             }
             self.shared.send_courier(&mut state);
         }
     }
 
-    /// Sends what is kept and this, which is of no use later.
+    /// Sends the pending messages and this one, which is dropped if it cannot be sent now.
     pub(super) fn log(&self, message: &str) {
         let mut state = self.shared.lock();
         let sent = self.shared.send_kept(&mut state);
         match sent.and_then(|()| self.shared.channel.send(message, &[], Haste::Lose)) {
             Ok(()) => state.recovered(),
             Err(error) if std::mem::replace(&mut state.failing, true) => {
-                debug!(notification = message, %error, "the supervisor still can't be notified");
+                debug!(notification = message, %error, "still cannot notify the service manager");
             }
-            Err(error) => warn!(notification = message, %error, "the supervisor can't be notified"),
+            Err(error) => warn!(notification = message, %error, "cannot notify the service manager"),
         }
     }
 }
 
 impl Drop for Delivery {
-    /// Offers what is kept once more, and says what the supervisor has never been told.
+    /// Tries to send the pending messages once more, and logs those that remain.
     fn drop(&mut self) {
         let courier = {
             let mut state = self.shared.lock();
@@ -100,12 +101,12 @@ impl Drop for Delivery {
             state.courier.take()
         };
         if courier.is_some_and(|courier| courier.join().is_err()) {
-            debug!("what notifies the supervisor has panicked");
+            debug!("the notification thread has panicked");
         }
         let mut state = self.shared.lock();
         if let Err(error) = self.shared.send_kept(&mut state) {
             let messages: Vec<_> = state.kept.iter().map(|word| word.message.as_str()).collect();
-            warn!(notifications = messages.join(" "), %error, "the supervisor was never notified");
+            warn!(notifications = messages.join(" "), %error, "notifications to the service manager were not delivered");
         }
     }
 }
@@ -127,11 +128,13 @@ impl Shared {
         let shared = Arc::clone(self);
         match thread::Builder::new().name("notify".to_owned()).spawn(move || shared.deliver()) {
             Ok(courier) => state.courier = Some(courier),
-            Err(error) => debug!(%error, "the supervisor is tried again with the next notification"),
+            Err(error) => {
+                debug!(%error, "cannot start the notification thread; retrying with the next notification")
+            }
         }
     }
 
-    /// The life of the courier.
+    /// The main function of the retry thread.
     fn deliver(&self) {
         let mut pause = PAUSE_MIN;
         let mut state = self.lock();
@@ -144,7 +147,7 @@ impl Shared {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // What a panic left of it is a queue whose first was taken or not.
+        // Valid after a panic: the first message of the queue was either sent or not.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -152,7 +155,7 @@ impl Shared {
 impl State {
     fn recovered(&mut self) {
         if std::mem::replace(&mut self.failing, false) {
-            info!("the supervisor takes notifications again");
+            info!("the service manager takes notifications again");
         }
     }
 }

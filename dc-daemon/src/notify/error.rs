@@ -3,29 +3,29 @@
 use std::ffi::OsString;
 use std::io;
 
-/// Why what the environment names is no supervisor.
+/// Why `NOTIFY_SOCKET` or the watchdog variables are invalid.
 #[derive(Debug, thiserror::Error)]
 pub enum NotifyError {
-    /// It is neither a path nor an abstract address.
+    /// The value is neither a path nor an abstract address.
     #[error("NOTIFY_SOCKET={}: neither an absolute path nor @ and a name", name.display())]
     NoAddress {
         /// The value of the variable.
         name: OsString,
     },
-    /// No message can be sent there.
-    #[error("NOTIFY_SOCKET={}: can't be used: {source}", name.display())]
+    /// Messages cannot be sent to the address.
+    #[error("NOTIFY_SOCKET={}: cannot connect: {source}", name.display())]
     Unusable {
         /// The value of the variable.
         name: OsString,
-        /// Why not.
+        /// The error of the system.
         source: io::Error,
     },
-    /// The time of the watchdog, or its process, is no number above 0.
+    /// The watchdog interval or its process id is not a number above 0.
     #[error("{variable}={}: not a number above 0", value.display())]
     Watchdog {
-        /// The variable.
+        /// The name of the variable.
         variable: &'static str,
-        /// Its value.
+        /// The value of the variable.
         value: OsString,
     },
 }

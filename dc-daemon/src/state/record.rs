@@ -1,4 +1,4 @@
-//! What the file of a state directory says: a few lines of text, with a checksum.
+//! The format of the state file: a few lines of text, with a checksum.
 //!
 //! ```text
 //! distcache fence 1
@@ -7,38 +7,38 @@
 //! sha256 5f0a…
 //! ```
 //!
-//! The first line names the format and its version. No fence of `ceiling` or above has been given out. `run` is how the run
-//! that wrote it stands: `open`, `links` if it has served links, and `clean` at an orderly end. The last line is
-//! the SHA-256 of what stands before it. Nothing here panics.
+//! The first line names the format and its version. No fence at or above `ceiling` has been granted. `run` is
+//! the state of the run that wrote it: `open`, `links` if it has served links, and `clean` after a graceful
+//! end. The last line is the SHA-256 of the text before it. Nothing here panics.
 
 use sha2::{Digest, Sha256};
 use std::fmt::Write as _;
 
-/// What every version of the format begins with, and this one.
+/// The prefix common to all versions of the format, and this version.
 const FORMAT: &str = "distcache fence ";
 const VERSION: &str = "1";
 
-/// The content of the file.
+/// The parsed content of the file.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct StateRecord {
-    /// Above all fences that have been given out.
+    /// Exclusive upper bound of all granted fences.
     pub(super) ceiling: u64,
     pub(super) run: RunState,
 }
 
-/// How a run of the server stands, or ended.
+/// The state of a run of the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RunState {
-    /// It serves, and has served no link.
+    /// The run has served no link so far.
     Open,
-    /// It serves, and has served links.
+    /// The run has served links.
     Links,
-    /// It ended in good order.
+    /// The run ended gracefully.
     Clean,
 }
 
 impl StateRecord {
-    /// The text of the file.
+    /// Formats the text of the file.
     pub(super) fn to_text(self) -> String {
         let Self { ceiling, run } = self;
         let mut text = format!("{FORMAT}{VERSION}\nceiling {ceiling}\nrun {}\n", run.word());
@@ -47,9 +47,9 @@ impl StateRecord {
         text
     }
 
-    /// Reads the text of a file.
+    /// Parses the text of a file.
     pub(super) fn parse(text: &[u8]) -> Result<Self, StateRecordError> {
-        // What a file system makes of what was not written yet when the host failed.
+        // After a host failure a file system may show zeros in place of data that was not written yet.
         if text.iter().all(|byte| *byte == 0) {
             return Err(StateRecordError::Broken);
         }
@@ -61,7 +61,7 @@ impl StateRecord {
         if sum != checksum(body) {
             return Err(StateRecordError::Broken);
         }
-        // A version that is whole and unknown was written by a later program.
+        // An unknown version with a valid checksum was written by a later program.
         if version != VERSION {
             return Err(StateRecordError::Version);
         }
@@ -71,7 +71,7 @@ impl StateRecord {
             value("ceiling").and_then(|digits| digits.parse().ok()).ok_or(StateRecordError::Broken)?;
         let run = value("run").and_then(RunState::of_word).ok_or(StateRecordError::Broken)?;
         let record = Self { ceiling, run };
-        // One content has one text.
+        // The encoding is canonical.
         if record.to_text() == text { Ok(record) } else { Err(StateRecordError::Broken) }
     }
 }
@@ -92,14 +92,14 @@ impl RunState {
     }
 }
 
-/// Why a text is no record.
+/// Why a text is not a record.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum StateRecordError {
-    /// It is something else altogether.
+    /// The text has another format.
     Foreign,
-    /// It is of a version that is not known here.
+    /// The version is unknown.
     Version,
-    /// It was cut short, emptied or changed.
+    /// The text was truncated, emptied or changed.
     Broken,
 }
 
@@ -127,14 +127,14 @@ mod tests {
     }
 
     #[test]
-    fn the_text_is_as_documented() {
+    fn record_text_matches_the_documented_format() {
         let record = StateRecord { ceiling: 1 << 40, run: RunState::Links };
         assert_eq!(record.to_text(), TEXT);
         assert_eq!(StateRecord::parse(TEXT.as_bytes()), Ok(record));
     }
 
     #[test]
-    fn what_is_something_else_is_told_from_what_is_broken() {
+    fn foreign_and_broken_records_are_distinguished() {
         let signed = |body: &str| format!("{body}{}", checksum(body));
         let cases = [
             ("", StateRecordError::Broken),
@@ -160,12 +160,12 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_is_written_reads_back(record in records()) {
+        fn written_record_parses_back(record in records()) {
             prop_assert_eq!(StateRecord::parse(record.to_text().as_bytes()), Ok(record));
         }
 
         #[test]
-        fn a_changed_byte_or_a_lost_end_is_seen(record in records(), at in any::<usize>(), change in 1_u8..) {
+        fn changed_or_truncated_record_is_refused(record in records(), at in any::<usize>(), change in 1_u8..) {
             let mut text = record.to_text().into_bytes();
             let at = at % text.len();
             prop_assert!(StateRecord::parse(&text[..at]).is_err());
@@ -174,7 +174,7 @@ mod tests {
         }
 
         #[test]
-        fn nothing_panics(text in any::<Vec<u8>>(), body in ".*") {
+        fn parse_never_panics(text in any::<Vec<u8>>(), body in ".*") {
             StateRecord::parse(&text).ok();
             let body = format!("{FORMAT}{body}");
             StateRecord::parse(format!("{body}{}", checksum(&body)).as_bytes()).ok();

@@ -1,7 +1,7 @@
-//! Starting probes, finding them, and seeing them end.
+//! Starting and finding probe daemons, and waiting for their exit.
 //!
-//! The test is the reaper of orphans, so a daemon and its custodian are its children once their starter is gone,
-//! and it waits for their end as for any child's.
+//! The test is the reaper of orphans, so a daemon and its cleanup helper become its child processes once
+//! their parent process has exited, and it waits for them as for any child process.
 
 use crate::require::skip;
 use nix::sys::signal::{Signal, kill};
@@ -14,14 +14,14 @@ use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Output, Stdio};
 use tempfile::TempDir;
 
-/// Marks the processes of one place in their environment.
+/// Marks the processes of a directory in their environment.
 const MARK: &str = "DC_PROBE_PLACE";
 
 pub(crate) fn adopt_orphans() {
     nix::sys::prctl::set_child_subreaper(true).unwrap();
 }
 
-/// A directory with the files of a daemon, and the processes started for it. Dropped, none is left.
+/// A directory with the files of a daemon, and the processes started for it. Dropping it kills them.
 pub(crate) struct DaemonDir {
     directory: TempDir,
 }
@@ -31,7 +31,7 @@ impl DaemonDir {
         Self { directory: tempfile::tempdir().unwrap() }
     }
 
-    /// One that other users may enter, as `/tmp`, and remove nothing from.
+    /// A directory like `/tmp`: other users may enter it, but not remove files from it.
     pub(crate) fn sticky() -> Self {
         use std::os::unix::fs::PermissionsExt;
         let place = Self::new();
@@ -51,7 +51,7 @@ impl DaemonDir {
         self.path().join("socket")
     }
 
-    /// A probe with the pidfile and socket of this place, and `options`.
+    /// A probe with the pidfile and socket of this directory, and `options`.
     pub(crate) fn probe(&self, options: &[&str]) -> Command {
         let mut command = self.bare_probe(options);
         command.arg(format!("pidfile={}", self.pidfile().display()));
@@ -66,7 +66,7 @@ impl DaemonDir {
         command
     }
 
-    /// Starts a daemon, which must succeed in silence.
+    /// Starts a daemon, which must succeed without output.
     pub(crate) fn start(&self, options: &[&str]) -> Pid {
         let output = self.probe(options).arg("daemon").output().unwrap();
         assert_eq!((text(&output), output.status.code()), (String::new(), Some(0)));
@@ -74,7 +74,7 @@ impl DaemonDir {
         self.pid_in_file()
     }
 
-    /// Starts a probe that stays in the foreground, and waits until it serves.
+    /// Starts a probe in the foreground, and waits until it serves.
     pub(crate) fn start_in_foreground(&self, options: &[&str]) -> Child {
         let mut child = self.probe(options).spawn().unwrap();
         let mut line = String::new();
@@ -92,7 +92,7 @@ impl DaemonDir {
         DaemonTalk(BufReader::new(UnixStream::connect(self.socket()).unwrap()))
     }
 
-    /// The custodian of the daemon of this place.
+    /// The cleanup helper of the daemon in this directory.
     pub(crate) fn custodian(&self) -> Pid {
         let custodians: Vec<Pid> =
             self.processes().into_iter().filter(|pid| proc(*pid, "comm") == "dc_custodian\n").collect();
@@ -100,7 +100,7 @@ impl DaemonDir {
         custodians[0]
     }
 
-    /// Every process of this place.
+    /// All processes of this directory.
     pub(crate) fn processes(&self) -> Vec<Pid> {
         let mark = format!("{MARK}={}", self.path().display());
         let all = fs::read_dir("/proc").unwrap();
@@ -112,7 +112,7 @@ impl DaemonDir {
         ours.map(Pid::from_raw).collect()
     }
 
-    /// Neither pidfile nor socket, nor anything else, is left.
+    /// Asserts that neither pidfile nor socket nor any other file is left.
     pub(crate) fn assert_empty(&self) {
         let left: Vec<_> =
             fs::read_dir(self.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
@@ -123,46 +123,46 @@ impl DaemonDir {
 impl Drop for DaemonDir {
     fn drop(&mut self) {
         for pid in self.processes() {
-            // It may just have ended, or be another's child.
+            // It may have exited meanwhile, or be a child of another process.
             kill(pid, Signal::SIGKILL).and_then(|()| waitpid(pid, None)).ok();
         }
     }
 }
 
-/// A connection to a probe.
+/// A connection to a probe, read by lines.
 pub(crate) struct DaemonTalk(BufReader<UnixStream>);
 
 impl DaemonTalk {
-    /// The next line; empty at the end.
+    /// Reads the next line; empty at the end of the stream.
     pub(crate) fn line(&mut self) -> String {
         let mut line = String::new();
         match self.0.read_line(&mut line) {
             Ok(_) => line.trim_end().to_owned(),
-            // The probe was killed with the connection not accepted.
+            // The probe was killed before it accepted the connection.
             Err(_) => String::new(),
         }
     }
 }
 
-/// Sends `signal` to `pid` and waits for its end.
+/// Sends `signal` to `pid` and waits for its exit.
 pub(crate) fn terminate(pid: Pid, signal: Signal) -> WaitStatus {
     kill(pid, signal).unwrap();
     waitpid(pid, None).unwrap()
 }
 
-/// A file of `pid` in /proc.
+/// The content of a file of `pid` in /proc.
 pub(crate) fn proc(pid: Pid, file: &str) -> String {
     fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default()
 }
 
-/// The words after `field` in the status of `pid`.
+/// The words after `field` in the status file of `pid`.
 pub(crate) fn status(pid: Pid, field: &str) -> Vec<String> {
     let status = proc(pid, "status");
     let line = status.lines().find_map(|line| line.strip_prefix(field)?.strip_prefix(':')).unwrap();
     line.split_whitespace().map(str::to_owned).collect()
 }
 
-/// Where the open descriptors of `pid` lead.
+/// The targets of the open descriptors of `pid`.
 pub(crate) fn descriptors(pid: Pid) -> Vec<(u32, String)> {
     let mut all: Vec<(u32, String)> = fs::read_dir(format!("/proc/{pid}/fd"))
         .unwrap()

@@ -1,4 +1,4 @@
-//! Starting: what the starter learns, the pidfile, signals.
+//! Starting a daemon: the result for the parent process, the pidfile, signals.
 
 use crate::fleet::{DaemonDir, descriptors, proc, status, terminate, text};
 use crate::probe::STATUS_FAILED;
@@ -11,25 +11,25 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::os::unix::process::{CommandExt, ExitStatusExt};
 
 pub(crate) const CASES: &[(&str, fn())] = &[
-    ("a_daemon_is_detached_when_its_starter_has_ended", a_daemon_is_detached_when_its_starter_has_ended),
-    ("a_daemon_keeps_its_directory_until_it_serves", a_daemon_keeps_its_directory_until_it_serves),
-    ("a_failure_to_start_reaches_the_starter", a_failure_to_start_reaches_the_starter),
-    ("a_death_without_a_word_is_reported", a_death_without_a_word_is_reported),
-    ("a_path_that_is_served_is_refused", a_path_that_is_served_is_refused),
-    ("a_second_instance_is_refused", a_second_instance_is_refused),
-    ("a_killed_daemon_can_be_started_again", a_killed_daemon_can_be_started_again),
-    ("a_pidfile_that_cannot_be_made_is_an_error", a_pidfile_that_cannot_be_made_is_an_error),
-    ("files_of_others_stay_at_the_end", files_of_others_stay_at_the_end),
-    ("an_unknown_user_is_an_error", an_unknown_user_is_an_error),
-    ("only_root_becomes_another_user", only_root_becomes_another_user),
-    ("a_socket_is_inherited", a_socket_is_inherited),
-    ("signals_in_the_foreground", signals_in_the_foreground),
-    ("signals_to_a_daemon", signals_to_a_daemon),
-    ("user_signals_end_what_is_killable", user_signals_end_what_is_killable),
-    ("a_second_signal_ends_at_once", a_second_signal_ends_at_once),
+    ("daemon_is_detached_once_the_parent_exits", daemon_is_detached_once_the_parent_exits),
+    ("daemon_keeps_its_directory_until_it_serves", daemon_keeps_its_directory_until_it_serves),
+    ("startup_failure_reaches_the_parent", startup_failure_reaches_the_parent),
+    ("silent_death_of_a_daemon_is_reported", silent_death_of_a_daemon_is_reported),
+    ("path_of_a_live_daemon_is_refused", path_of_a_live_daemon_is_refused),
+    ("second_instance_is_refused", second_instance_is_refused),
+    ("killed_daemon_can_be_restarted", killed_daemon_can_be_restarted),
+    ("pidfile_that_cannot_be_created_is_an_error", pidfile_that_cannot_be_created_is_an_error),
+    ("files_of_others_stay_after_exit", files_of_others_stay_after_exit),
+    ("unknown_user_is_an_error", unknown_user_is_an_error),
+    ("user_change_needs_root", user_change_needs_root),
+    ("inherited_socket_is_served", inherited_socket_is_served),
+    ("foreground_signals_shut_down", foreground_signals_shut_down),
+    ("daemon_ignores_sighup_and_user_signals", daemon_ignores_sighup_and_user_signals),
+    ("killable_daemon_exits_on_user_signals", killable_daemon_exits_on_user_signals),
+    ("second_signal_exits_at_once", second_signal_exits_at_once),
 ];
 
-fn a_daemon_is_detached_when_its_starter_has_ended() {
+fn daemon_is_detached_once_the_parent_exits() {
     let place = DaemonDir::new();
     let daemon = place.start(&[]);
     assert_eq!(place.connect().line(), format!("{daemon} {}", nix::unistd::geteuid().is_root()));
@@ -53,7 +53,7 @@ fn a_daemon_is_detached_when_its_starter_has_ended() {
     place.assert_empty();
 }
 
-fn a_daemon_keeps_its_directory_until_it_serves() {
+fn daemon_keeps_its_directory_until_it_serves() {
     let place = DaemonDir::new();
     let daemon = place.start(&["tread=directory"]);
     let directory = fs::read_to_string(place.path().join("directory")).unwrap();
@@ -61,7 +61,7 @@ fn a_daemon_keeps_its_directory_until_it_serves() {
     terminate(daemon, Signal::SIGTERM);
 }
 
-fn a_failure_to_start_reaches_the_starter() {
+fn startup_failure_reaches_the_parent() {
     let place = DaemonDir::new();
     for options in [&["die=fail"][..], &["die=fail", "daemon"]] {
         let output = place.probe(options).output().unwrap();
@@ -71,7 +71,7 @@ fn a_failure_to_start_reaches_the_starter() {
     }
 }
 
-fn a_death_without_a_word_is_reported() {
+fn silent_death_of_a_daemon_is_reported() {
     for (die, message) in [
         ("die=kill", "probe: the daemon was killed by SIGKILL before it was serving\n"),
         ("die=panic", "probe: the daemon panicked before it was serving\n"),
@@ -84,7 +84,7 @@ fn a_death_without_a_word_is_reported() {
     }
 }
 
-fn a_path_that_is_served_is_refused() {
+fn path_of_a_live_daemon_is_refused() {
     let place = DaemonDir::new();
     let live = UnixListener::bind(place.socket()).unwrap();
     let output = place.probe(&["daemon"]).output().unwrap();
@@ -100,7 +100,7 @@ fn a_path_that_is_served_is_refused() {
     place.assert_empty();
 }
 
-fn a_second_instance_is_refused() {
+fn second_instance_is_refused() {
     let place = DaemonDir::new();
     let daemon = place.start(&[]);
     for options in [&[][..], &["daemon"]] {
@@ -118,7 +118,7 @@ fn a_second_instance_is_refused() {
     place.assert_empty();
 }
 
-fn a_killed_daemon_can_be_started_again() {
+fn killed_daemon_can_be_restarted() {
     let place = DaemonDir::new();
     let first = place.start(&[]);
     terminate(first, Signal::SIGKILL);
@@ -130,18 +130,18 @@ fn a_killed_daemon_can_be_started_again() {
     place.assert_empty();
 }
 
-fn a_pidfile_that_cannot_be_made_is_an_error() {
+fn pidfile_that_cannot_be_created_is_an_error() {
     let place = DaemonDir::new();
     for options in [&["pidfile=no/such/pid"][..], &["pidfile=no/such/pid", "daemon"]] {
         let output = place.bare_probe(options).output().unwrap();
         let path = place.path().join("no/such/pid");
-        let message = format!("probe: pidfile {}: can't open it: No such file", path.display());
+        let message = format!("probe: pidfile {}: cannot open it: No such file", path.display());
         assert!(text(&output).starts_with(&message), "{}", text(&output));
         assert_eq!((text(&output).lines().count(), output.status.code()), (1, Some(1)));
     }
 }
 
-fn files_of_others_stay_at_the_end() {
+fn files_of_others_stay_after_exit() {
     let place = DaemonDir::new();
     let daemon = place.start(&[]);
     fs::remove_file(place.socket()).unwrap();
@@ -153,31 +153,31 @@ fn files_of_others_stay_at_the_end() {
     assert_eq!(fs::read_to_string(place.pidfile()).unwrap(), "another's");
 }
 
-fn an_unknown_user_is_an_error() {
+fn unknown_user_is_an_error() {
     let place = DaemonDir::new();
     for option in ["user=no-such-user", "sockowner=no-such-user"] {
         let output = place.probe(&[option, "daemon"]).output().unwrap();
-        assert_eq!(text(&output), "probe: there is no user \"no-such-user\"\n");
+        assert_eq!(text(&output), "probe: user \"no-such-user\" does not exist\n");
         assert_eq!(output.status.code(), Some(1));
     }
     let output = place.probe(&["sockgroup=no-such-group"]).output().unwrap();
-    assert_eq!(text(&output), "probe: there is no group \"no-such-group\"\n");
+    assert_eq!(text(&output), "probe: group \"no-such-group\" does not exist\n");
     place.assert_empty();
 }
 
-fn only_root_becomes_another_user() {
+fn user_change_needs_root() {
     let place = DaemonDir::sticky();
     let mut probe = place.probe(&["user=4711"]);
     if nix::unistd::geteuid().is_root() {
         probe.uid(65534);
     }
     let output = probe.output().unwrap();
-    assert_eq!(text(&output), "probe: can't become another user: only root can\n");
+    assert_eq!(text(&output), "probe: cannot change the user: only root can\n");
     assert_eq!(output.status.code(), Some(1));
     place.assert_empty();
 }
 
-fn a_socket_is_inherited() {
+fn inherited_socket_is_served() {
     let place = DaemonDir::new();
     let listener = UnixListener::bind(place.socket()).unwrap();
     let mut child =
@@ -189,9 +189,9 @@ fn a_socket_is_inherited() {
     assert!(place.socket().exists(), "it was not ours to remove");
 }
 
-fn signals_in_the_foreground() {
+fn foreground_signals_shut_down() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGHUP] {
-        // Under nohup(1), where this test may run, SIGHUP has no effect.
+        // Under nohup(1), which may run this test, SIGHUP has no effect.
         let ignored = u64::from_str_radix(&status(Pid::this(), "SigIgn")[0], 16).unwrap();
         if signal == Signal::SIGHUP && ignored & 1 != 0 {
             println!("skipped: SIGHUP is ignored");
@@ -205,7 +205,7 @@ fn signals_in_the_foreground() {
     }
 }
 
-fn signals_to_a_daemon() {
+fn daemon_ignores_sighup_and_user_signals() {
     let place = DaemonDir::new();
     let daemon = place.start(&[]);
     let mut talk = place.connect();
@@ -221,7 +221,7 @@ fn signals_to_a_daemon() {
     place.assert_empty();
 }
 
-fn user_signals_end_what_is_killable() {
+fn killable_daemon_exits_on_user_signals() {
     for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
         let place = DaemonDir::new();
         let daemon = place.start(&["killable"]);
@@ -230,7 +230,7 @@ fn user_signals_end_what_is_killable() {
     }
 }
 
-fn a_second_signal_ends_at_once() {
+fn second_signal_exits_at_once() {
     let place = DaemonDir::new();
     let mut child = place.start_in_foreground(&["linger"]);
     let probe = Pid::from_raw(child.id().try_into().unwrap());

@@ -1,4 +1,4 @@
-//! Giving up root: what a daemon may then, and who removes its files. Only root can try.
+//! Giving up root: the remaining privileges of a daemon, and the removal of its files. Needs root.
 
 use crate::fleet::{DaemonDir, descriptors, is_root, status, terminate, text};
 use nix::sys::signal::{Signal, kill};
@@ -9,23 +9,23 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::os::unix::net::{UnixListener, UnixStream};
 
 pub(crate) const CASES: &[(&str, fn())] = &[
-    ("root_is_given_up_for_good", root_is_given_up_for_good),
-    ("the_socket_is_as_asked", the_socket_is_as_asked),
-    ("the_files_are_gone_before_the_daemon", the_files_are_gone_before_the_daemon),
-    ("the_files_of_a_killed_daemon_are_removed", the_files_of_a_killed_daemon_are_removed),
-    ("a_killed_daemon_is_succeeded_at_once", a_killed_daemon_is_succeeded_at_once),
-    ("a_successor_waits_for_the_custodian", a_successor_waits_for_the_custodian),
-    ("a_failed_start_leaves_nothing", a_failed_start_leaves_nothing),
-    ("a_custodian_holds_nothing_else", a_custodian_holds_nothing_else),
-    ("a_custodian_outlives_signals", a_custodian_outlives_signals),
-    ("a_custodian_leaves_files_of_others", a_custodian_leaves_files_of_others),
-    ("a_daemon_without_custodian_says_what_it_left", a_daemon_without_custodian_says_what_it_left),
-    ("no_custodian_without_need", no_custodian_without_need),
+    ("root_is_given_up_permanently", root_is_given_up_permanently),
+    ("socket_has_configured_owner_and_mode", socket_has_configured_owner_and_mode),
+    ("files_are_removed_before_the_daemon_exits", files_are_removed_before_the_daemon_exits),
+    ("killed_daemon_files_are_removed", killed_daemon_files_are_removed),
+    ("killed_daemon_can_be_replaced_at_once", killed_daemon_can_be_replaced_at_once),
+    ("successor_waits_for_the_cleanup_helper", successor_waits_for_the_cleanup_helper),
+    ("failed_start_leaves_no_files", failed_start_leaves_no_files),
+    ("cleanup_helper_holds_no_other_descriptors", cleanup_helper_holds_no_other_descriptors),
+    ("cleanup_helper_survives_signals", cleanup_helper_survives_signals),
+    ("cleanup_helper_keeps_files_of_others", cleanup_helper_keeps_files_of_others),
+    ("missing_cleanup_helper_is_reported", missing_cleanup_helper_is_reported),
+    ("cleanup_helper_is_started_only_if_needed", cleanup_helper_is_started_only_if_needed),
 ];
 
 const NOBODY: &[&str] = &["user=4711", "sockowner=4712", "sockgroup=4713", "sockperms=660"];
 
-fn root_is_given_up_for_good() {
+fn root_is_given_up_permanently() {
     if !is_root() {
         return;
     }
@@ -43,7 +43,7 @@ fn root_is_given_up_for_good() {
     terminate(daemon, Signal::SIGTERM);
 }
 
-fn the_socket_is_as_asked() {
+fn socket_has_configured_owner_and_mode() {
     if !is_root() {
         return;
     }
@@ -54,7 +54,7 @@ fn the_socket_is_as_asked() {
     terminate(daemon, Signal::SIGTERM);
 }
 
-fn the_files_are_gone_before_the_daemon() {
+fn files_are_removed_before_the_daemon_exits() {
     if !is_root() {
         return;
     }
@@ -69,7 +69,7 @@ fn the_files_are_gone_before_the_daemon() {
     }
 }
 
-fn the_files_of_a_killed_daemon_are_removed() {
+fn killed_daemon_files_are_removed() {
     if !is_root() {
         return;
     }
@@ -81,7 +81,7 @@ fn the_files_of_a_killed_daemon_are_removed() {
     place.assert_empty();
 }
 
-fn a_killed_daemon_is_succeeded_at_once() {
+fn killed_daemon_can_be_replaced_at_once() {
     if !is_root() {
         return;
     }
@@ -99,7 +99,7 @@ fn a_killed_daemon_is_succeeded_at_once() {
     place.assert_empty();
 }
 
-fn a_successor_waits_for_the_custodian() {
+fn successor_waits_for_the_cleanup_helper() {
     if !is_root() {
         return;
     }
@@ -109,7 +109,7 @@ fn a_successor_waits_for_the_custodian() {
     kill(custodian, Signal::SIGSTOP).unwrap();
     terminate(daemon, Signal::SIGKILL);
     let mut successor = place.probe(NOBODY).spawn().unwrap();
-    // It has looked at the pidfile when it sleeps, or when it has given up.
+    // It has inspected the pidfile once it sleeps or has failed.
     let looked = |pid: u32| {
         let stat = fs::read_to_string(format!("/proc/{pid}/stat")).unwrap();
         stat.rsplit(')').next().is_some_and(|rest| rest.starts_with(" S") || rest.starts_with(" Z"))
@@ -127,7 +127,7 @@ fn a_successor_waits_for_the_custodian() {
     place.assert_empty();
 }
 
-fn a_failed_start_leaves_nothing() {
+fn failed_start_leaves_no_files() {
     if !is_root() {
         return;
     }
@@ -135,7 +135,7 @@ fn a_failed_start_leaves_nothing() {
         let place = DaemonDir::sticky();
         let output = place.probe(&[NOBODY, &[die, "daemon"]].concat()).output().unwrap();
         assert_eq!(output.status.code(), Some(code), "{}", text(&output));
-        // The custodian of a daemon that is dead; it may have ended, too.
+        // The cleanup helper of a dead daemon; it may have exited, too.
         for process in place.processes() {
             waitpid(process, None).ok();
         }
@@ -143,7 +143,7 @@ fn a_failed_start_leaves_nothing() {
     }
 }
 
-fn a_custodian_holds_nothing_else() {
+fn cleanup_helper_holds_no_other_descriptors() {
     if !is_root() {
         return;
     }
@@ -166,7 +166,7 @@ fn a_custodian_holds_nothing_else() {
         vec!["socket pair".to_owned(), file(place.pidfile()), file(place.pidfile()), file(place.socket())];
     expected.sort_unstable();
     assert_eq!(kept, expected);
-    // A socket that nobody but the daemon holds is dead with it, whatever its custodian does.
+    // A socket held only by the daemon is dead with it, even while its cleanup helper still runs.
     kill(custodian, Signal::SIGSTOP).unwrap();
     terminate(daemon, Signal::SIGKILL);
     let refused = UnixStream::connect(place.socket()).unwrap_err();
@@ -176,7 +176,7 @@ fn a_custodian_holds_nothing_else() {
     place.assert_empty();
 }
 
-fn a_custodian_outlives_signals() {
+fn cleanup_helper_survives_signals() {
     if !is_root() {
         return;
     }
@@ -192,7 +192,7 @@ fn a_custodian_outlives_signals() {
     place.assert_empty();
 }
 
-fn a_custodian_leaves_files_of_others() {
+fn cleanup_helper_keeps_files_of_others() {
     if !is_root() {
         return;
     }
@@ -211,7 +211,7 @@ fn a_custodian_leaves_files_of_others() {
     }
 }
 
-fn a_daemon_without_custodian_says_what_it_left() {
+fn missing_cleanup_helper_is_reported() {
     if !is_root() {
         return;
     }
@@ -220,15 +220,15 @@ fn a_daemon_without_custodian_says_what_it_left() {
     terminate(place.custodian(), Signal::SIGKILL);
     kill(place.pid_in_file(), Signal::SIGTERM).unwrap();
     let output = child.wait_with_output().unwrap();
-    let message = "probe: the process that removes socket and pidfile at the end is gone: ";
+    let message = "probe: the cleanup helper for socket and pidfile has exited: ";
     assert!(text(&output).starts_with(message), "{}", text(&output));
     assert_eq!(output.status.code(), Some(1));
-    // What it left is in nobody's way.
+    // The remaining files do not prevent the next start.
     terminate(place.start(NOBODY), Signal::SIGTERM);
     place.assert_empty();
 }
 
-fn no_custodian_without_need() {
+fn cleanup_helper_is_started_only_if_needed() {
     if !is_root() {
         return;
     }

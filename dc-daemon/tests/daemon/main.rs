@@ -1,8 +1,9 @@
-//! Daemons as processes: what whoever starts one sees, what it leaves, and what becomes of its rights.
+//! Daemons as processes: the result of a start as the parent process sees it, the remaining files, and the
+//! privileges.
 //!
-//! The test runner is a function here because the same file is the daemon: started with `--probe` it must fork
-//! before there is a thread.
-#![allow(clippy::unwrap_used, reason = "a test, though not one that the lint knows")]
+//! The test runner is a function because the daemon is the same executable: started with `--probe`, it must
+//! fork before there is a second thread.
+#![allow(clippy::unwrap_used, reason = "a test, in a form that the lint does not recognise")]
 
 mod fleet;
 mod launching;

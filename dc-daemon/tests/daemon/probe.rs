@@ -1,6 +1,7 @@
-//! A daemon that does nothing, in the order in which real ones do it.
+//! A daemon without function, with the startup sequence of the real ones.
 //!
-//! To each connection it says its number and whether it could become root; then it says what ends it.
+//! It writes its process id, and whether it could become root, to each connection; later it writes the reason
+//! of its shutdown.
 
 use dc_daemon::account::{Account, group_id, user_id};
 use dc_daemon::file_limit;
@@ -15,7 +16,7 @@ use std::os::unix::net::{UnixListener, UnixStream};
 use std::process::{self, ExitCode};
 use tokio::runtime::Builder;
 
-/// The status of a daemon that was told to fail.
+/// The exit status of a probe with `die=fail`.
 pub(crate) const STATUS_FAILED: u8 = 3;
 
 pub(crate) fn main(options: &[String]) -> ExitCode {
@@ -101,7 +102,7 @@ async fn serve(
             }
         };
         for connection in &mut connections {
-            // Who has gone away does not hear it.
+            // The peer may have disconnected.
             writeln!(connection, "shutdown now={}", shutdown.now).ok();
         }
         if shutdown.now || !options.has("linger") {

@@ -133,7 +133,7 @@ fn missing_notify_socket_does_not_stop_program() {
     let socket = PassedTestSocket::new();
     let missing = socket.dir.file("notify");
     let mut server = socket.to("dc_server").with_variable("NOTIFY_SOCKET", missing).start();
-    server.log.expect("the supervisor can't be notified");
+    server.log.expect("cannot notify the service manager");
     assert_eq!(TestConnection::unix(&socket.path()).have(b"id"), NOTOK);
     server.stop();
 }
@@ -143,13 +143,13 @@ fn notification_is_sent_once_full_socket_has_space() {
     let (socket, receiver) = (PassedTestSocket::new(), NotifyReceiver::start());
     receiver.overwhelm();
     let mut server = socket.to("dc_server").with_variable("NOTIFY_SOCKET", receiver.path()).start();
-    server.log.expect("the supervisor can't be notified");
+    server.log.expect("cannot notify the service manager");
     assert_eq!(TestConnection::unix(&socket.path()).have(b"id"), NOTOK);
     receiver.expect("READY=1");
     assert_eq!(receiver.hears(), "STATUS=serving");
     receiver.overwhelm();
     server.stop();
-    server.log.expect("the supervisor was never notified notifications=\"STOPPING=1 ");
+    server.log.expect("notifications to the service manager were not delivered notifications=\"STOPPING=1 ");
 }
 
 #[test]
