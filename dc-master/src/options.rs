@@ -17,7 +17,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Who this is.
 pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_master",
     env_prefix: "DC_MASTER_",
@@ -29,10 +28,9 @@ pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
 const START_MS_MAX: u64 = 3_600_000;
 /// The longest time of an option in seconds: a day.
 const SECONDS_MAX: u64 = 86_400;
-/// Most restarts in a minute that make sense: the pause between two is a second or more.
+/// Useful maximum of restarts in a minute: the pause between two is at least a second.
 const RESTARTS_MAX: u64 = 60;
 
-/// What to hold, and what to run.
 #[derive(clap::Args, Debug)]
 pub(crate) struct MasterOptions {
     /// Where to listen on behalf of the children.
@@ -74,7 +72,6 @@ pub(crate) struct MasterOptions {
     /// Write the process id to this file while running.
     #[arg(long, value_name = "PATH")]
     pub(crate) pidfile: Option<PathBuf>,
-    /// The log.
     #[command(flatten)]
     pub(crate) log: LogOptions,
     /// The arguments of the program.

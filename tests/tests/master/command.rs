@@ -1,4 +1,4 @@
-//! The program is missing, can't be executed, or becomes another.
+//! The program is missing, cannot be executed, or becomes another.
 
 use crate::load::under_load;
 use dc_tests::harness::daemon::stderr;
@@ -52,18 +52,18 @@ fn a_command_that_goes_and_comes_back_costs_nothing() {
     let command = linked(&place);
     let mut master = MasterProcess::for_command(&command, &["-start", "0"], &["ready"]);
     let old = master.child();
-    let cant_start = format!("can't start {}: ", command.display());
+    let cannot_start = format!("cannot start {}: ", command.display());
     under_load(&mut master, |master, callers| {
         fs::remove_file(&command).unwrap();
         master.hup();
-        master.expect(&cant_start);
+        master.expect(&cannot_start);
         master.expect("the old one serves on");
         callers.wait_for_more_of(old);
         let plain = place.file("plain");
         fs::write(&plain, "no program").unwrap();
         symlink(&plain, &command).unwrap();
         master.hup();
-        master.expect(&cant_start);
+        master.expect(&cannot_start);
         master.expect("the old one serves on");
         callers.wait_for_more_of(old);
         fs::remove_file(&command).unwrap();
@@ -84,7 +84,7 @@ fn a_command_that_is_missing_when_its_child_has_died_is_tried_again() {
     kill(master.child(), Signal::SIGKILL).unwrap();
     master.ended(master.child());
     master.expect("restarting in_ms=1000");
-    master.expect(&format!("can't start {}: ", command.display()));
+    master.expect(&format!("cannot start {}: ", command.display()));
     master.expect("restarting in_ms=2000");
     linked(&place);
     master.hup();

@@ -6,7 +6,7 @@
 //! | `new_child` | what starts dies, or is not ready, or claims to be |
 //! | `old_child` | what is to end does not, or dies before |
 //! | `signals` | signals at any time, to the master and on to the children |
-//! | `command` | the program is not there, can't be executed, is replaced |
+//! | `command` | the program is not there, cannot be executed, is replaced |
 //! | `given` | nothing: what a child has from its master |
 //! | `store` | nothing: descriptors that children leave to their successors |
 //! | `sockets` | paths that are stale, taken, removed; sockets that were passed in |

@@ -116,7 +116,7 @@ fn children_are_another_user_and_the_master_stays_who_it_is() {
             assert!(says.contains(&expected.as_str()), "{expected} in {says:?}");
         }
         assert_eq!(status(master.process.pid(), "Uid"), four(0));
-        // The report is that user's; the next child can't replace another's in this directory.
+        // The report is that user's; the next child cannot replace another's in this directory.
         under_load(&mut master, |master, _| master.restart());
     }
     assert_eq!(fs::metadata(&path).unwrap().uid(), nobody.uid.as_raw());

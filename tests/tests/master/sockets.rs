@@ -115,7 +115,7 @@ fn a_path_that_was_replaced_is_the_others_at_the_end() {
     let mut master = with_path(&path, &[]);
     fs::remove_file(&path).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
-    // It can't have the path, and serves on with what it has.
+    // It cannot have the path, and serves on with what it has.
     under_load(&mut master, |master, _| master.restart());
     master.process.stop();
     assert_eq!(place.names(), ["socket"], "the socket of another was removed");
