@@ -7,12 +7,12 @@ use std::ffi::OsString;
 use std::io;
 use std::process::Command;
 
-/// Whether `error` says that the system can't execute a file that may be a script.
+/// Whether `error` says that the system cannot execute a file that may be a script.
 pub(crate) fn may_be_script(error: &io::Error) -> bool {
     error.raw_os_error() == Some(Errno::ENOEXEC as i32)
 }
 
-/// What has the shell find the program and run it.
+/// A shell command that finds the program and runs it.
 pub(crate) fn command(program: &OsString, arguments: &[OsString]) -> Command {
     let mut command = Command::new("/bin/sh");
     command.args(["-c", "exec \"$0\" \"$@\""]).arg(program).args(arguments);
