@@ -12,7 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What a server does.
+/// The behaviour of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FakeConduct {
     Honest,
@@ -24,9 +24,9 @@ pub(crate) enum FakeConduct {
     MixesUpSessions,
     /// Every fifth ADD is answered OK and stores nothing.
     ForgetsAdds,
-    /// Every fifth ADD of what is not there is answered "there already".
+    /// Every fifth ADD of an absent session is answered "already stored".
     MatchesWrongly,
-    /// An ADD of what is there is answered OK and replaces it.
+    /// An ADD of a stored session is answered OK and replaces it.
     Replaces,
     /// A REMOVE is answered OK and removes nothing.
     KeepsRemoved,

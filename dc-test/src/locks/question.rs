@@ -1,4 +1,4 @@
-//! What is asked about locks, and what an answer that may be right says.
+//! Requests about locks, and the meaning of plausible answers.
 
 use crate::counters::CounterTable;
 use crate::wrong_answer::WrongAnswer;
@@ -21,12 +21,12 @@ pub(crate) const SHEET: CounterTable = CounterTable {
     always: 4,
     total: false,
 };
-/// The row of what is no request.
+/// The counter row of connecting, which is not a request.
 pub(super) const CONNECT: usize = 8;
 /// The row of releases.
 pub(crate) const RELEASE: usize = 6;
 
-/// An operation, with what may be chosen about it.
+/// An operation with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LockAct {
     /// Ask for the lock and wait for it; 0 is a try.
@@ -39,7 +39,6 @@ pub(super) enum LockAct {
     OtherLimit,
     /// Ask to hold it for longer.
     Renew,
-    /// Give it back.
     Release,
     /// Give back what was given back or has expired: refused.
     ReleaseEnded,
@@ -47,13 +46,13 @@ pub(super) enum LockAct {
     RenewEnded,
 }
 
-/// An operation under way.
+/// An operation in flight.
 #[derive(Clone, Debug)]
 pub(super) struct PendingLockOp {
     pub(super) key: usize,
     pub(super) name: String,
     pub(super) act: LockAct,
-    /// Who asks: the number of its place, and of the lock that becomes of it.
+    /// The requester: the number of its seat, and of the lock that it becomes.
     pub(super) seat: u64,
     /// Its place in the order of all that was asked and answered.
     pub(super) tick: u64,
@@ -61,11 +60,11 @@ pub(super) struct PendingLockOp {
     pub(super) limit: u32,
     pub(super) lease_ms: u64,
     pub(super) token: Option<Token>,
-    /// Whether the lock was certain to be had without waiting.
+    /// Whether the lock was certainly available without waiting.
     pub(super) free: bool,
 }
 
-/// What an answer that may be right says.
+/// The meaning of a plausible answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LockOpOutcome {
     /// It is held now, with this token.
@@ -78,7 +77,7 @@ pub(super) enum LockOpOutcome {
     Done,
     /// It was refused, as it should be.
     Refused,
-    /// What was held or waited for is not any more.
+    /// The hold or queue position is lost.
     Lost,
 }
 

@@ -1,5 +1,5 @@
-//! A round: what one locker does with one lock, from asking to giving back. Most are plain; some do what must be refused,
-//! let the lease pass, hold the lock for longer than the first lease, or are gone without a word.
+//! A round: one locker and one lock, from request to release. Most rounds are plain. Some send invalid
+//! requests, let the lease expire, hold the lock beyond the first lease, or disconnect without a release.
 
 use super::key::MARGIN_MS;
 use super::question::LockAct;
@@ -24,13 +24,13 @@ const LEAVERS: usize = 200;
 /// And where each round has its own.
 const LEAVERS_OF_ONE: usize = 8;
 
-/// What is left of a round.
+/// The remaining steps of a round.
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) key: usize,
     pub(super) steps: VecDeque<RoundStep>,
     pub(super) lease_ms: u64,
-    /// Gone after this, whatever has been answered.
+    /// Disconnects after this time, even with answers pending.
     pub(super) leaves_after: Option<Duration>,
 }
 
@@ -38,7 +38,6 @@ pub(super) struct Round {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RoundStep {
     Ask(LockAct),
-    /// Hold the lock.
     Hold,
     /// Hold it until so many milliseconds after it was had.
     HoldUntil(u64),
@@ -48,20 +47,18 @@ pub(super) enum RoundStep {
     Expire,
     /// Do nothing, until it leaves.
     Rest,
-    /// Close the connection.
     Leave,
 }
 
-/// What is done with a short lease until it has ended.
+/// How a round treats a short lease until it has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lapse {
-    /// Nothing.
     Expires,
     /// It is renewed in time, and so the lock is held still.
     IsRenewed,
 }
 
-/// What a client is free to do.
+/// The choices available to a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AllowedActs {
     /// The key has no place of this connection that was queued for.

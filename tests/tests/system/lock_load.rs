@@ -57,8 +57,8 @@ fn a_broken_promise_about_locks_is_found() {
         // Of two grants at a time the later fence may have come first.
         (FaultMode::GrantsTwice, &["no more than 1 at a time to hold it", "a fence above "][..]),
         (FaultMode::FenceGoesBack, &["a fence above "]),
-        (FaultMode::LastInFirstOut, &["which was asked for later"]),
-        (FaultMode::TriesOvertake, &["which was asked for later"]),
+        (FaultMode::LastInFirstOut, &["which was requested later"]),
+        (FaultMode::TriesOvertake, &["which was requested later"]),
         (FaultMode::ReleasesTwice, &["expected error, as it had been released"]),
         (FaultMode::LosesLocks, &["ok, as it was held; got error"]),
         (FaultMode::RenewsForLess, &["got ok for 15000 ms"]),
