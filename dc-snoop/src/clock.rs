@@ -50,7 +50,7 @@ pub(crate) fn rfc_3339(at: Duration) -> String {
     timestamp(at).strftime("%Y-%m-%dT%H:%M:%S%.9fZ").to_string()
 }
 
-/// The moment; one that no calendar has is the beginning of 1970.
+/// The timestamp; the beginning of 1970 if it is out of range.
 fn timestamp(at: Duration) -> Timestamp {
     Timestamp::try_from(UNIX_EPOCH + at.min(Duration::from_secs(200_000_000_000)))
         .unwrap_or(Timestamp::UNIX_EPOCH)

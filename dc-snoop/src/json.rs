@@ -87,7 +87,7 @@ struct RecordJson<'a> {
     frames: Option<String>,
 }
 
-/// A lock that is claimed. One that no key can be has none.
+/// A claimed lock. `None` for an invalid key.
 #[derive(Debug, Serialize)]
 struct ClaimJson<'a> {
     owner: u64,
@@ -116,7 +116,7 @@ impl BytesJson {
         }
     }
 
-    /// A token, of a lock or of authentication: less is told of it.
+    /// A token, of a lock or of authentication: its digest is shorter.
     fn of_token(token: &[u8], secrets: Redaction) -> Self {
         let hidden = (secrets == Redaction::Hidden).then(|| format!("{:04x}", short_digest(token)));
         Self { sha256: hidden, ..Self::new(token, secrets) }
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_object_too() {
+    fn malformed_message_is_an_object() {
         let sender = Endpoint::Client;
         let corruption = DecodeError::IsResponse { value: 7 };
         let corrupt =

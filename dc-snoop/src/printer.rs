@@ -1,7 +1,7 @@
-//! What is printed, by a thread of its own: a terminal that is slow, or stopped, holds up nobody.
+//! Prints in a separate thread, so that a slow or stopped terminal does not delay the relay.
 //!
-//! At most [`QUEUED_BYTES_MAX`] wait for it. What comes on top is dropped, counted, and told of in its place.
-//! When nobody reads the output any more, [`Printer::closed`] says so.
+//! At most [`QUEUED_BYTES_MAX`] wait for it. Records beyond that are dropped, counted, and reported in the
+//! output. [`Printer::closed`] notifies when the reader of the output has gone.
 
 use crate::json;
 use crate::line::LineWriter;
@@ -21,7 +21,7 @@ const QUEUED_BATCHES_MAX: usize = 4096;
 /// How long the end of the program waits for a reader of the output that reads nothing.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How records look.
+/// The format of records.
 #[derive(Debug)]
 pub(crate) enum OutputFormat {
     Text(Box<LineWriter>),
@@ -45,7 +45,6 @@ impl OutputFormat {
     }
 }
 
-/// Something to print.
 #[derive(Debug)]
 struct Batch {
     records: Vec<TrafficRecord>,
@@ -123,17 +122,17 @@ impl Printer {
         }
     }
 
-    /// Tells when nobody reads the output any more.
+    /// Notifies when the reader of the output has gone.
     pub(crate) fn closed(&self) -> Arc<Notify> {
         Arc::clone(&self.closed)
     }
 
-    /// Waits until all is printed, as long as somebody reads it.
+    /// Waits until everything is printed, unless the reader has gone.
     pub(crate) fn finish(&mut self) {
         let Some(queue) = self.queue.take() else { return };
         if self.dropped > 0 {
             let last = Batch { records: Vec::new(), text: String::new(), dropped: self.dropped, cost: 0 };
-            // If the queue is still full the thread is stuck, and nobody would see it.
+            // If the queue is still full, the thread is blocked, and the output is not read.
             queue.try_send(last).ok();
         }
         drop(queue);
@@ -157,7 +156,7 @@ fn print(
 ) -> io::Result<()> {
     let mut text = String::new();
     while let Ok(first) = batches.recv() {
-        // What else waits is written with the same call.
+        // Other waiting batches are written with the same call.
         for batch in std::iter::once(first).chain(batches.try_iter()) {
             append(format, &mut text, &batch);
             queued.fetch_sub(batch.cost, Ordering::Relaxed);
@@ -183,9 +182,10 @@ fn append(format: &mut OutputFormat, text: &mut String, batch: &Batch) {
     text.push_str(&batch.text);
 }
 
-/// Prints without a queue, for who can wait.
+/// Prints without a queue; may block.
 ///
 /// # Errors
+///
 /// Those of the output.
 pub(crate) fn print_now(
     format: &mut OutputFormat,

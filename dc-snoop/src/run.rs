@@ -32,45 +32,30 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 /// Most empty tables of `-stats` in a row when a capture has a long pause.
 const EMPTY_TABLES_MAX: u32 = 60;
 
-/// Why the program can't do what it is asked to.
+/// Why the program cannot do what it is asked to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SnoopError {
-    /// There is no runtime, no thread or no signal to be had.
+    /// A runtime, thread or signal handler could not be created.
     #[error("cannot start: {0}")]
     Start(#[source] io::Error),
-    /// Nobody can connect.
+    /// The listener could not be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The file of `-write` can't be made.
+    /// The file of `-write` cannot be made.
     #[error("-write {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The file of `-read` can't be opened.
+    Write { path: PathBuf, source: io::Error },
+    /// The file of `-read` cannot be opened.
     #[error("-read {}: {source}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    Open { path: PathBuf, source: io::Error },
     /// The file of `-read` is no capture, or ends inside a packet.
     #[error("-read {}: {}", path.display(), describe(source))]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: PcapError,
-    },
-    /// The output can't be written.
+    Read { path: PathBuf, source: PcapError },
+    /// The output cannot be written.
     #[error("cannot write to the standard output: {0}")]
     Output(#[source] io::Error),
 }
 
-/// The crate says "error reading bytes" and leaves the reason to who asks for it.
+/// The crate says "error reading bytes" and keeps the reason in `source`.
 fn describe(error: &PcapError) -> String {
     match error {
         PcapError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
@@ -81,7 +66,8 @@ fn describe(error: &PcapError) -> String {
     }
 }
 
-/// Relays from `listen` to `server` until a signal, the end of the output, or as many messages as asked for.
+/// Relays from `listen` to `server` until a signal, the end of the output, or the requested number of
+/// messages.
 pub(crate) fn relay(
     listen: &Address,
     server: Address,
@@ -136,12 +122,12 @@ pub(crate) fn relay(
         drop(file);
         Ok(())
     });
-    // A look-up of a name that is still under way is nothing to wait for.
+    // A pending name lookup must not delay the exit.
     runtime.shutdown_background();
     end
 }
 
-/// Prints a table every so often, or waits for ever.
+/// Prints a table at each interval, or waits without end.
 async fn tables(watch: &RelayMonitor, view: &View) {
     let Some(period) = view.stats else { return std::future::pending().await };
     let mut ticks = interval_at(Instant::now() + period, period);
@@ -166,7 +152,7 @@ pub(crate) fn read(path: &Path, view: &View) -> Result<(), SnoopError> {
     let failed = |source| SnoopError::Read { path: path.to_owned(), source };
     let mut reader = CaptureReader::new(file).map_err(failed)?;
     let mut reading = CaptureReplay::new(view);
-    // What came before the damage is shown in any case.
+    // Records before the malformed packet are shown in any case.
     let result = loop {
         match reader.next() {
             Ok(Some(packet)) => {
@@ -257,7 +243,7 @@ impl StandardOutput<'_> {
     }
 }
 
-/// Whether nobody reads the output any more: that is the end, and no failure.
+/// Whether the output was closed by its reader, which ends the program without an error.
 fn is_closed(result: io::Result<()>) -> Result<bool, SnoopError> {
     match result {
         Ok(()) => Ok(false),

@@ -26,7 +26,7 @@ pub(crate) struct AcceptedConnection {
     pub(crate) socket: RelaySocket,
     /// Client and server of a TCP connection.
     pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
-    /// Who connected, for people.
+    /// Description of the client.
     pub(crate) from: String,
 }
 
@@ -59,7 +59,6 @@ impl Acceptor {
     }
 }
 
-/// A connection.
 #[derive(Debug)]
 pub(crate) enum RelaySocket {
     Tcp(TcpStream),
@@ -72,7 +71,7 @@ impl RelaySocket {
         Ok(match connect(address, CONNECT_TIME_MAX).await? {
             libdc::net::socket::Socket::Tcp(stream) => Self::Tcp(stream),
             libdc::net::socket::Socket::Unix(stream) => Self::Unix(stream),
-            // Nobody made a handshake.
+            // The relay performs no TLS handshake.
             libdc::net::socket::Socket::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
@@ -105,7 +104,7 @@ impl RelaySocket {
         }
     }
 
-    /// Tells the peer that nothing more will come. One that is gone already need not be told.
+    /// Shuts down the writing side. If the peer has gone, this has no effect.
     pub(crate) fn finish_writing(&self) {
         shutdown(self.as_fd().as_raw_fd(), Shutdown::Write).ok();
     }

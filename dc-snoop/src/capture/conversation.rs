@@ -10,7 +10,7 @@ use dc_snoop::observe::Endpoint;
 #[derive(Debug)]
 pub(crate) struct CapturedConnection {
     ends: TcpEndpoints,
-    /// What comes next in each direction, the handshake counted.
+    /// The next sequence number in each direction, including the handshake.
     next: [u32; 2],
 }
 
@@ -19,7 +19,6 @@ impl CapturedConnection {
         Self { ends, next: [0; 2] }
     }
 
-    /// The first packet.
     pub(crate) fn syn(&mut self) -> Result<Vec<u8>, PacketError> {
         self.next = [1, 0];
         let syn = self.segment(Endpoint::Client);

@@ -97,7 +97,7 @@ impl<R: Read> CaptureReader<R> {
     /// Reads the header.
     ///
     /// # Errors
-    /// If the file can't be read or is no capture.
+    /// If the file cannot be read or is no capture.
     pub(crate) fn new(mut file: R) -> Result<Self, PcapError> {
         let mut magic = Vec::new();
         file.by_ref().take(4).read_to_end(&mut magic).map_err(PcapError::IoError)?;
@@ -113,7 +113,7 @@ impl<R: Read> CaptureReader<R> {
     /// The next packet, `None` at the end of the file.
     ///
     /// # Errors
-    /// If the file can't be read on, or ends inside a packet.
+    /// If the file cannot be read on, or ends inside a packet.
     pub(crate) fn next(&mut self) -> Result<Option<CapturedPacket>, PcapError> {
         match self {
             Self::Pcap(reader) => {

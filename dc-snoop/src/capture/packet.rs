@@ -1,4 +1,4 @@
-//! IP packets of TCP, made from what was relayed and taken apart from captures.
+//! IP packets with TCP segments, encoded from relayed bytes and decoded from captures.
 
 use etherparse::err::packet::BuildVecWriteError;
 use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, PacketBuilder, TcpOptionElement, TransportSlice};
@@ -20,8 +20,8 @@ pub(crate) struct TcpEndpoints {
 }
 
 impl TcpEndpoints {
-    /// Stand-ins for a connection that has no addresses of its own, such as that of a Unix socket: its number
-    /// is in the client's address.
+    /// Placeholder addresses for a connection without any, such as that of a Unix socket: the client's
+    /// address contains the connection's number.
     pub(crate) const fn stand_in(connection: u64) -> Self {
         let [.., a, b, c] = connection.to_be_bytes();
         let port = 1024 + (connection % 60_000) as u16;
@@ -41,13 +41,12 @@ impl TcpEndpoints {
     }
 }
 
-/// A TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TcpSegment<'a> {
     pub(crate) from: SocketAddr,
     pub(crate) to: SocketAddr,
     pub(crate) sequence: u32,
-    /// What is acknowledged; `None` without the flag.
+    /// Acknowledgment number; `None` without the flag.
     pub(crate) acknowledged: Option<u32>,
     pub(crate) syn: bool,
     pub(crate) fin: bool,
@@ -93,7 +92,7 @@ impl<'a> TcpSegment<'a> {
         Ok(packet)
     }
 
-    /// The segment in a packet of a capture; `None` if it is none, or one that can't be read.
+    /// The TCP segment in a captured packet; `None` for other protocols and malformed packets.
     pub(crate) fn of_packet(link: DataLink, packet: &'a [u8]) -> Option<Self> {
         let sliced = match link {
             DataLink::ETHERNET => LaxSlicedPacket::from_ethernet(packet).ok()?,

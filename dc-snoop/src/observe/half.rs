@@ -1,4 +1,4 @@
-//! One direction of a connection: its bytes, cut into what is told of.
+//! One direction of a connection: splits its bytes into events.
 
 use super::endpoint::Endpoint;
 use super::unanswered::UnansweredRequests;
@@ -38,7 +38,7 @@ impl StreamProtocol {
     }
 }
 
-/// What was found in the bytes.
+/// An event found in the bytes.
 pub(super) enum HalfEvent {
     Message,
     Text,
@@ -46,17 +46,16 @@ pub(super) enum HalfEvent {
     Raw,
 }
 
-/// One direction.
 #[derive(Debug)]
 pub(super) struct HalfStream {
     sender: Endpoint,
     pub(super) protocol: StreamProtocol,
     reader: MessageReader,
-    /// The bytes of the message or lines under way, or of the last event.
+    /// The bytes of the incomplete message or lines, or of the last event.
     pub(super) raw: Vec<u8>,
     /// Bytes of `raw` in whole frames, which the reader has used, or in whole lines.
     pub(super) used: usize,
-    /// Whether `raw` has been told of and is to be dropped.
+    /// Whether `raw` has been reported and is to be dropped.
     done: bool,
     /// Head and data of the last whole message.
     pub(super) head: Option<MessageHead>,
@@ -90,7 +89,7 @@ impl HalfStream {
         })
     }
 
-    /// Bytes of what is unfinished.
+    /// Number of bytes of an incomplete message or lines.
     pub(super) fn unfinished(&self) -> usize {
         if self.done { 0 } else { self.raw.len() }
     }
@@ -233,7 +232,8 @@ fn starts_with_frame(input: &[u8]) -> bool {
     matches!(FrameHeader::parse(input, &Expected::default()), Ok(Some(_)))
 }
 
-/// Who sends what begins so, if it is a line of the text protocol: the client a command, the server a status.
+/// The sender of bytes that begin like this, if they are a line: the client for a command, the server for a
+/// status.
 #[must_use]
 pub fn sender_of_text(bytes: &[u8]) -> Option<Endpoint> {
     let end = bytes.iter().take(LINE_BYTES_MAX).position(|byte| matches!(byte, b' ' | b'\r' | b'\n'))?;

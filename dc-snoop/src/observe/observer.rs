@@ -1,18 +1,17 @@
-//! Looking on: the bytes that pass on one connection, in both directions, as messages.
+//! Observes a connection: turns the bytes of both directions into messages.
 //!
 //! ```text
-//!                    ┌── 0x00 ──► frames ── corruption ──► corrupt: raw bytes from here on
-//!   first byte ──────┼── a to z ► text: requests of three lines, answers of one ── too long ──► raw bytes
-//!                    └── 0x16 ──► TLS: said once, then passed over
+//!                    ┌── 0x00 ──► frames ── malformed ──► raw bytes from here on
+//!   first byte ──────┼── a to z ► lines: requests of three, answers of one ── too long ──► raw bytes
+//!                    └── 0x16 ──► TLS: reported once, then skipped
 //! ```
 //!
-//! Bytes and the time go in, [`ObservedEvent`]s come out; nothing is ever answered, so it serves whoever relays or
-//! replays a connection. A response is paired with the oldest unanswered request of its uid, a line of text with the
+//! Bytes and the time go in, [`ObservedEvent`]s come out. Nothing is ever answered, so it fits both a relay
+//! and a replay. A response is paired with the oldest unanswered request of its uid, an answer line with the
 //! oldest unanswered request of all.
 //!
-//! The machine keeps the bytes of the one message that is under way in each direction, never more than
-//! came, and at most [`LINK_IN_FLIGHT_MAX`](libdc::limits::LINK_IN_FLIGHT_MAX) requests. Whatever the bytes are, it
-//! does not panic.
+//! The machine keeps the bytes of one incomplete message in each direction, never more than were received,
+//! and at most [`LINK_IN_FLIGHT_MAX`](libdc::limits::LINK_IN_FLIGHT_MAX) requests. No input causes a panic.
 
 use super::unanswered::MatchedRequest;
 
@@ -89,8 +88,8 @@ impl Observer {
         }
     }
 
-    /// To be told when `count` bytes of `sender` passed unseen. What was under way is forgotten; messages are
-    /// found again where the input of a [`next`](Self::next) begins with a frame, or with a line of text.
+    /// Reports that `count` bytes of `sender` were missed. An incomplete message is dropped; decoding resumes
+    /// where the input of a [`next`](Self::next) begins with a frame, or with a line.
     pub fn skip(&mut self, sender: Endpoint, count: u64) {
         self.half_mut(sender).skip(count);
         if count > 0 {
@@ -131,14 +130,14 @@ impl Default for Observer {
     }
 }
 
-/// Something that passed.
+/// An event found in the traffic of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ObservedEvent<'a> {
-    /// A whole message.
+    /// A whole message was received.
     Message(MessageEvent<'a>),
-    /// From here on the bytes of this direction can't be read as frames.
+    /// From here on the bytes of this direction cannot be read as frames.
     Corrupt {
-        /// What is wrong.
+        /// The reason.
         corruption: DecodeError,
         /// Where in the stream the malformed frame begins.
         offset: u64,
@@ -156,18 +155,18 @@ pub enum ObservedEvent<'a> {
 /// A message that passed.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MessageEvent<'a> {
-    /// The message.
+    /// The message with its undecoded data.
     pub message: MessageRef<'a>,
     /// Its frames as they came.
     pub raw: &'a [u8],
-    /// For a response: the request it answers. `None` for a request, and for a response nobody asked for.
+    /// For a response: the request that it answers. `None` for a request, and for an unexpected response.
     pub answers: Option<MatchedRequest>,
 }
 
-/// What was said in the text protocol. [`DecodedLines`] takes it apart.
+/// Lines of the line protocol. [`DecodedLines`] decodes them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LineEvent<'a> {
-    /// Request or answer.
+    /// Whether the lines are a request or an answer.
     pub direction: Direction,
     /// The lines as they came: three of a request, one of an answer; as much of it as came when a line became too
     /// long. The bytes behind that are [`ObservedEvent::Raw`].
@@ -360,7 +359,7 @@ mod tests {
         observe(&mut observer, &mut seen, Endpoint::Client, 5, b"ping\n_\n\n");
         assert_eq!((seen.len(), observer.unanswered(Endpoint::Client)), (3, 3));
         seen.clear();
-        // The first waited, and what came behind it with it.
+        // The first waited, and the others behind it.
         observe(&mut observer, &mut seen, Endpoint::Server, 4000, b"timeout\nerr");
         observe(&mut observer, &mut seen, Endpoint::Server, 4001, b"or\nok\nok\n");
         let expected = [

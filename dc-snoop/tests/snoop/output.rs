@@ -1,4 +1,4 @@
-//! What is printed, and when the program ends.
+//! Printed output, and the end of the program.
 
 use crate::program::{SnoopProgram, run};
 use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
@@ -96,7 +96,7 @@ fn text_is_relayed_as_it_comes_and_shown_without_its_secrets() {
 }
 
 #[test]
-fn it_ends_after_the_count() {
+fn count_ends_the_program() {
     let mut snoop = SnoopProgram::start(&["-count", "3", "-filter", "op=GET"]);
     let mut stdout = snoop.stdout();
     let (mut client, server) = snoop.connect();
@@ -115,7 +115,7 @@ fn it_ends_after_the_count() {
 }
 
 #[test]
-fn it_ends_when_nobody_reads_the_output() {
+fn closed_output_ends_the_program() {
     let mut snoop = SnoopProgram::start(&[] as &[&str]);
     let mut stdout = snoop.stdout();
     let (mut client, server) = snoop.connect();

@@ -1,4 +1,4 @@
-//! Bytes come out as they went in, whatever they are.
+//! The relay passes bytes on unchanged.
 
 use crate::program::{SnoopProgram, over_tcp};
 use std::io::{ErrorKind, Read, Write};
@@ -98,7 +98,7 @@ fn a_slow_reader_slows_the_writer() {
     let snoop = SnoopProgram::start(&[] as &[&str]);
     let (mut client, mut server) = snoop.connect();
     client.set_nonblocking(true).unwrap();
-    // The server reads nothing. What the sockets and one buffer hold is taken, then nothing more.
+    // The server reads nothing. The sockets and one buffer fill up, then writes would block.
     let (chunk, mut sent, mut refused) = ([0xff; 64 << 10], 0, 0);
     while refused < 1000 {
         match client.write(&chunk) {
