@@ -12,7 +12,6 @@ use libdc::net::address::SocketPath;
 use std::path::Path;
 use std::time::Duration;
 
-/// Who this is.
 pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_client",
     env_prefix: "DC_CLIENT_",
@@ -23,7 +22,6 @@ pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
 /// Where to listen if nothing says where: as distcache 1.x.
 const LISTEN_DEFAULT: &str = "/tmp/scache";
 
-/// What the agent was asked to do.
 #[derive(clap::Args, Debug)]
 pub(crate) struct AgentOptions {
     /// Where to listen, besides the sockets passed by a supervisor; without either, on the Unix socket /tmp/scache.
@@ -41,13 +39,10 @@ pub(crate) struct AgentOptions {
     /// Answer a request that the server has not answered for this long; 0 is never.
     #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds(0..=AGENT_TIME_MS_MAX))]
     pub(crate) timeout: Duration,
-    /// TLS.
     #[command(flatten)]
     pub(crate) tls: AgentTlsOptions,
-    /// Authentication.
     #[command(flatten)]
     pub(crate) auth: AuthOptions,
-    /// What all daemons take.
     #[command(flatten)]
     pub(crate) daemon: DaemonOptions,
 }

@@ -1,4 +1,4 @@
-//! The life of the agent: what is opened, started, awaited and ended, in that order.
+//! Life cycle of the agent: opens, starts, waits and shuts down.
 
 use crate::options::{AgentOptions, PROGRAM};
 use dc_cli::address::Address;
@@ -35,7 +35,7 @@ pub(crate) fn run(options: &AgentOptions) -> Result<(), StartError> {
         BoundDaemon::new(&PROGRAM, &options.daemon, &options.listen, AgentOptions::listen_default())?;
     let runtime = runtime()?;
     let end = runtime.block_on(serve(options, started, auth_token));
-    // A look-up of a name that is still under way is nothing to wait for.
+    // A pending name lookup must not delay the exit.
     runtime.shutdown_background();
     end
 }
@@ -53,7 +53,7 @@ async fn serve(
         let (agent, server) = (Arc::clone(&agent), options.server.clone());
         tokio::spawn(async move { agent.keep_link(&server).await })
     };
-    // Who connects now waits in the listener's queue, rather than being told that there is no server yet.
+    // Until then new connections wait in the accept queue instead of failing because there is no server yet.
     if timeout(FIRST_ATTEMPT_MAX, agent.first_attempt()).await.is_err() {
         warn!(server = %options.server, "the server has not answered yet; serving without it");
     }
@@ -86,7 +86,7 @@ async fn serve(
         _ = signals.shutdown() => {}
     }
     if timeout(BYE_TIMEOUT, agent.shut_down()).await.is_err() {
-        warn!(server = %options.server, "the server was told that the agent ends, and did not answer");
+        warn!(server = %options.server, "no answer from the server to the shutdown of the agent");
     }
     link.abort();
     info!("ended");

@@ -26,7 +26,7 @@ pub(crate) struct LockCommandOptions {
     /// The agent, or the server.
     #[arg(long, visible_alias = "server", value_name = "ADDR", default_value = "UNIX:/tmp/scache", value_parser = peer_address)]
     pub(crate) connect: Address,
-    /// Wait for the lock no longer than this; 0 is as -nonblock. Without it, for ever.
+    /// Maximum time to wait for the lock; 0 is -nonblock. Without it, no limit.
     #[arg(long, short = 'w', value_name = "SECS", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) timeout: Option<Duration>,
     /// Do not wait for the lock.
@@ -41,7 +41,7 @@ pub(crate) struct LockCommandOptions {
     /// What to do with the command when the lock is lost.
     #[arg(long, value_name = "ACTION", default_value = "kill", value_parser = on_loss)]
     pub(crate) on_loss: OnLoss,
-    /// Exit status when somebody else holds the lock.
+    /// Exit status when another client holds the lock.
     #[arg(long, short = 'E', value_name = "N", default_value = "75", value_parser = count::<u8>(0..=255))]
     pub(crate) conflict_exit_code: u8,
     /// Have the shell run this command.

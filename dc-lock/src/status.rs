@@ -27,18 +27,13 @@ pub(crate) enum LockFailure {
     },
     /// A signal came while waiting.
     #[error("ended by signal {number}")]
-    Signal {
-        number: u8,
-    },
+    Signal { number: u8 },
     /// The file of the token gives none.
     #[error(transparent)]
     Token(#[from] TokenFileError),
     /// The command cannot be started.
     #[error("cannot run {command}: {source}")]
-    Command {
-        command: String,
-        source: io::Error,
-    },
+    Command { command: String, source: io::Error },
     /// The command runs or has run, and the system does not say how it ended.
     #[error("cannot tell how the command has ended: {0}")]
     Wait(io::Error),

@@ -1,4 +1,4 @@
-//! What the server does besides answering: gives back the memory of expired sessions, and logs the totals.
+//! Periodic tasks of the server: frees the memory of expired sessions, and logs the totals.
 
 use crate::persistent_fences::PersistentFences;
 use dc_daemon::drivers::server::ServerDriver;
@@ -26,7 +26,7 @@ impl Housekeeper {
         Self { server, fences, logged: Default::default(), logged_locks: Default::default() }
     }
 
-    /// Once a second, and whenever as many requests were answered as `-progress` says, for ever.
+    /// Runs without end: once a second, and whenever as many requests were answered as `-progress` says.
     pub(crate) async fn keep(mut self) {
         let mut seconds = interval_at(Instant::now() + SECOND, SECOND);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);

@@ -16,7 +16,6 @@ use std::ffi::OsString;
 use std::num::NonZero;
 use std::time::Duration;
 
-/// Who this is.
 pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_server",
     env_prefix: "DC_SERVER_",
@@ -30,16 +29,15 @@ const THREADS_DEFAULT_MAX: usize = 8;
 /// Longest time that an option in seconds takes: a day.
 const SECONDS_MAX: u64 = 86_400;
 
-/// What the server was asked to do.
 #[derive(clap::Args, Debug)]
 pub(crate) struct ServerOptions {
-    /// Where to listen for agents, besides the sockets passed by a supervisor; required if there are none.
+    /// Where to listen for agents, besides inherited sockets; required if there are none.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Address>,
-    /// Keep at most this many sessions; 0 is no limit.
+    /// Keep at most this many sessions; 0 means no limit.
     #[arg(long, value_name = "N", default_value = "100000", value_parser = count::<u64>(0..))]
     pub(crate) sessions: u64,
-    /// Keep at most this much session data, ids included; 0 is no limit.
+    /// Keep at most this much session data, ids included; 0 means no limit.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = bytes(0..))]
     pub(crate) memory: u64,
     /// Threads that serve; without it, one for each core, at most 8.
@@ -48,22 +46,18 @@ pub(crate) struct ServerOptions {
     /// Log the totals every N operations, besides once a second while something changes; 0 is only that.
     #[arg(long, value_name = "N", default_value = "0", value_parser = count::<u64>(0..))]
     pub(crate) progress: u64,
-    /// Time for a message that has begun to arrive to be whole; 0 is for ever.
+    /// Time to receive the rest of a message; 0 means no limit.
     #[arg(long, value_name = "SECS", default_value = "23", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) read_timeout: Duration,
-    /// Time for a peer to read some of its answers; 0 is for ever.
+    /// Time for a peer to read some of its answers; 0 means no limit.
     #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) write_timeout: Duration,
-    /// Locks.
     #[command(flatten)]
     pub(crate) locks: LockTableOptions,
-    /// TLS.
     #[command(flatten)]
     pub(crate) tls: ServerTlsOptions,
-    /// Authentication.
     #[command(flatten)]
     pub(crate) auth: AuthOptions,
-    /// What all daemons take.
     #[command(flatten)]
     pub(crate) daemon: DaemonOptions,
 }
@@ -99,7 +93,7 @@ mod tests {
         assert!(differences.is_empty(), "{differences:#?}");
     }
 
-    /// What a command line and variables say, or the line on stderr.
+    /// Parses a command line and variables; the error is the line on stderr.
     fn options(line: &[&str], variables: &[(&str, &str)]) -> Result<ServerOptions, String> {
         let variable = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))

@@ -1,4 +1,4 @@
-//! The life of the server: what is opened, started, awaited and ended, in that order.
+//! Life cycle of the server: opens, starts, waits and shuts down.
 
 use crate::housekeeping::Housekeeper;
 use crate::options::{LockTableOptions, PROGRAM, ServerOptions};

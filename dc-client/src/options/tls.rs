@@ -44,7 +44,7 @@ impl AgentTlsOptions {
             };
         }
         if !matches!(server, Address::Tcp(_)) {
-            return Err(UsageError::inconsistent("tls", "is for a server over TCP, and -server is none"));
+            return Err(UsageError::inconsistent("tls", "requires a TCP address in -server"));
         }
         match (&self.tls_cert, &self.tls_key) {
             (Some(_), None) => Err(UsageError::inconsistent("tls-cert", "needs -tls-key")),

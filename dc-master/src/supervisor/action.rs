@@ -52,13 +52,9 @@ pub(crate) enum SupervisorAction {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StartFailure {
     /// It ended, or could not be started.
-    DiedEarly {
-        child: ChildId,
-    },
+    DiedEarly { child: ChildId },
     /// It was not ready in time and is being stopped.
-    NotReady {
-        child: ChildId,
-    },
+    NotReady { child: ChildId },
 }
 
 /// A signal that ends the master.
@@ -84,17 +80,11 @@ pub(crate) enum MasterExit {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorEvent {
     /// A child is ready.
-    Ready {
-        child: ChildId,
-    },
+    Ready { child: ChildId },
     /// A child is being stopped, since another is ready.
-    Stopping {
-        child: ChildId,
-    },
+    Stopping { child: ChildId },
     /// A serving child has ended.
-    Died {
-        child: ChildId,
-    },
+    Died { child: ChildId },
     /// A child failed to start.
     Failed {
         setback: StartFailure,
@@ -102,9 +92,7 @@ pub(crate) enum SupervisorEvent {
         serves_on: Option<ChildId>,
     },
     /// A child did not stop in time and is killed.
-    Killed {
-        child: ChildId,
-    },
+    Killed { child: ChildId },
     /// Another child will be started.
     Restarting {
         /// When, in milliseconds from now.

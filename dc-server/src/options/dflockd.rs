@@ -4,7 +4,7 @@ use dc_cli::{EnvExtra, EnvPrecedence, EnvVar};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// Those that are another way to say an option.
+/// Variables that stand for an option.
 pub(crate) const VARIABLES: &[EnvVar] = &[
     wins("DFLOCKD_DEFAULT_LEASE_TTL_S", "default-lease-ttl"),
     wins("DFLOCKD_LEASE_SWEEP_INTERVAL_S", "lease-sweep-interval"),

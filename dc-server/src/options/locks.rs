@@ -18,10 +18,10 @@ pub(crate) struct LockTableOptions {
     /// Lease of a lock whose request names none.
     #[arg(long, value_name = "SECS", default_value = "33", value_parser = seconds(1..=LEASE_SECONDS_MAX))]
     pub(crate) default_lease_ttl: Duration,
-    /// Know at most this many keys of locks, held or idle; 0 is no limit.
+    /// Know at most this many keys of locks, held or idle; 0 means no limit.
     #[arg(long, value_name = "N", default_value = "1024", value_parser = count::<u64>(0..))]
     pub(crate) max_locks: u64,
-    /// Let at most this many wait for one key; 0 is no limit.
+    /// Let at most this many wait for one key; 0 means no limit.
     #[arg(long, value_name = "N", default_value = "0", value_parser = count::<u64>(0..))]
     pub(crate) max_waiters: u64,
     /// Accepted, and changes nothing: idle keys are forgotten when their time has come.

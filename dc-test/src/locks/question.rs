@@ -30,11 +30,15 @@ pub(crate) const RELEASE: usize = 6;
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LockAct {
     /// Ask for the lock and wait for it; 0 is a try.
-    Acquire { timeout_ms: u64 },
+    Acquire {
+        timeout_ms: u64,
+    },
     /// Ask for a place in the queue.
     Enqueue,
     /// Wait for the place to be a lock.
-    Wait { timeout_ms: u64 },
+    Wait {
+        timeout_ms: u64,
+    },
     /// Ask for a lock that is held with another limit than it has: refused.
     OtherLimit,
     /// Ask to hold it for longer.
