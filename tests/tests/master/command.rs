@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-/// A command at a path of its own, which leads to `dc_child`.
+/// A command at a separate path, which leads to `dc_child`.
 fn linked(place: &TestDir) -> std::path::PathBuf {
     let path = place.file("app");
     symlink(program("dc_child"), &path).unwrap();

@@ -1,4 +1,4 @@
-//! Processes that nobody waits for but the master, and those that it leaves itself.
+//! Orphaned processes that the master reaps, and those that it leaves behind itself.
 
 use crate::load::under_load;
 use dc_tests::harness::callers::Callers;
@@ -42,7 +42,7 @@ fn hundreds_of_restarts_leave_nothing() {
     let mut master = MasterProcess::start(&["-start", "0"], &["ready"]);
     let pid = master.process.pid();
     let tally = under_load(&mut master, |master, _| {
-        // What is there once, such as a thread's, is there by now.
+        // By now everything made once, such as a thread's descriptor, exists.
         (0..3).for_each(|_| master.restart());
         let descriptors = master.descriptors();
         (0..200).for_each(|_| master.restart());

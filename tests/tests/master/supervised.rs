@@ -1,4 +1,4 @@
-//! What the master tells who supervises it, as systemd: the test is its receiver.
+//! Notifications of the master to its service manager, such as systemd. The test is the receiver.
 
 use crate::load::under_load;
 use dc_tests::harness::loopback::own_loopback;
@@ -9,7 +9,7 @@ use dc_tests::harness::programs::program;
 use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 
-/// A master, and its supervisor, who hears it.
+/// A master with the receiver of its notifications.
 struct Supervised {
     supervisor: NotifyReceiver,
     master: MasterProcess,
@@ -31,7 +31,7 @@ impl Supervised {
         Self { supervisor, master, place }
     }
 
-    /// The next that is said, but for signs of life, words about the state, and its number. Names and values.
+    /// The next notification, except keepalives, STATUS and MAINPID. Names and values.
     fn hear(&self) -> Vec<(String, String)> {
         loop {
             let said = self.hear_any();
