@@ -19,12 +19,12 @@ pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     variables: &[],
 };
 
-/// Where to listen if nothing says where: as distcache 1.x.
+/// Default listen address, as in distcache 1.x.
 const LISTEN_DEFAULT: &str = "/tmp/scache";
 
 #[derive(clap::Args, Debug)]
 pub(crate) struct AgentOptions {
-    /// Where to listen, besides the sockets passed by a supervisor; without either, on the Unix socket /tmp/scache.
+    /// Where to listen, besides inherited sockets; without either, on the Unix socket /tmp/scache.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Address>,
     /// The server.
@@ -48,7 +48,7 @@ pub(crate) struct AgentOptions {
 }
 
 impl AgentOptions {
-    /// Where to listen if neither the options nor a supervisor say where.
+    /// The default listen address, if neither options nor inherited sockets give one.
     pub(crate) fn listen_default() -> Option<Address> {
         SocketPath::new(Path::new(LISTEN_DEFAULT)).ok().map(Address::from)
     }

@@ -24,12 +24,12 @@ use tracing::{info, warn};
 const FIRST_ATTEMPT_MAX: Duration = Duration::from_secs(1);
 /// Longest time for an attempt to connect where `-timeout` sets none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait at the end for the server to hear of it.
+/// Maximum wait for the server's answer to BYE.
 const BYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &AgentOptions) -> Result<(), StartError> {
-    // Before signals are held back: it may be a pipe, which takes its time.
+    // Before signals are blocked: the file may be a pipe, and reading it may block.
     let auth_token = options.auth.token()?;
     let started =
         BoundDaemon::new(&PROGRAM, &options.daemon, &options.listen, AgentOptions::listen_default())?;
@@ -105,7 +105,7 @@ async fn accept(
     listener.serve_until(&closing, serve).await;
 }
 
-/// Tells the supervisor whenever the link comes or goes.
+/// Notifies the service manager of each change of the link's state.
 async fn notify_link_changes(
     supervisor: &ServiceManager,
     server: &Address,
@@ -114,7 +114,7 @@ async fn notify_link_changes(
     while is_up.changed().await.is_ok() {
         supervisor.status(&status(server, *is_up.borrow_and_update()));
     }
-    // Only an agent that is gone says no more of it.
+    // The sender is dropped only at the end of the agent.
     pending::<()>().await;
 }
 

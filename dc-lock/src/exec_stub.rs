@@ -50,7 +50,7 @@ impl ExecStub {
         &self.program
     }
 
-    /// Becomes the command. Returns only why it cannot.
+    /// Replaces this process with the command. Returns only on failure.
     pub(crate) fn run(&self) -> io::Error {
         // The process was executed as /proc/self/exe. The name is only informative.
         set_name(c"dc_lock").ok();

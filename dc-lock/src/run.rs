@@ -18,7 +18,8 @@ const ANSWER_MAX: Duration = Duration::from_secs(2);
 /// Runs the command line. Returns the exit status.
 ///
 /// # Errors
-/// Why there is no status of the command.
+///
+/// If the command has no exit status.
 pub(crate) fn run(options: &LockCommandOptions) -> Result<u8, LockFailure> {
     let runtime = runtime()?;
     let status = runtime.block_on(hold(options));

@@ -98,7 +98,7 @@ pub(crate) fn is_of_the_terminal(number: Number) -> bool {
     is_key && File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(&terminal) == Ok(getpgrp()))
 }
 
-/// The signals that are ignored, a bit each. Where the system does not say, none.
+/// The ignored signals as a bit mask; 0 if the system does not report them.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

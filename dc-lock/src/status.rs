@@ -10,7 +10,7 @@ use thiserror::Error;
 /// The lock was lost while the command ran (`EX_PROTOCOL`).
 pub(crate) const LOST: u8 = 76;
 
-/// Why there is no status of a command.
+/// Why a command has no exit status.
 #[derive(Debug, Error)]
 pub(crate) enum LockFailure {
     /// The lock was not acquired.
@@ -22,10 +22,10 @@ pub(crate) enum LockFailure {
     /// Another holds the lock.
     #[error("the lock is held by another client")]
     Conflict {
-        /// With which status to say so.
+        /// The exit status for this.
         status: u8,
     },
-    /// A signal came while waiting.
+    /// A signal arrived while waiting.
     #[error("ended by signal {number}")]
     Signal { number: u8 },
     /// The file of the token gives none.
@@ -34,10 +34,10 @@ pub(crate) enum LockFailure {
     /// The command cannot be started.
     #[error("cannot run {command}: {source}")]
     Command { command: String, source: io::Error },
-    /// The command runs or has run, and the system does not say how it ended.
+    /// The command was started, but waiting for its end failed.
     #[error("cannot tell how the command has ended: {0}")]
     Wait(io::Error),
-    /// The system refuses what is needed to run.
+    /// A runtime or a signal handler could not be created.
     #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }

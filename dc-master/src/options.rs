@@ -42,13 +42,13 @@ pub(crate) struct MasterOptions {
     /// A child that has lived this long is ready; 0 is only READY=1.
     #[arg(long, value_name = "MS", default_value = "3000", value_parser = milliseconds(0..=START_MS_MAX))]
     pub(crate) start: Duration,
-    /// Time for a child to become ready; 0 means no limit.
+    /// Time for a child to become ready; 0 is no limit.
     #[arg(long, value_name = "SECS", default_value = "30", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) ready_timeout: Duration,
     /// Signal that stops an old child once a new one is ready.
     #[arg(long, value_name = "SIGNAL", default_value = "HUP", value_parser = stop_signal)]
     pub(crate) stop_signal: Signal,
-    /// Time for a child to stop before it is killed; 0 means no limit.
+    /// Time for a child to stop before it is killed; 0 is no limit.
     #[arg(long, value_name = "SECS", default_value = "30", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) stop_timeout: Duration,
     /// Restarts of a child that dies, in a minute, before the master gives up.

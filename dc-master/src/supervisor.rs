@@ -1,7 +1,7 @@
 //! Decides when children are started, stopped and restarted: the pure state machine of `dc_master`.
 //!
-//! The driver passes events and the time in, fetches [`SupervisorAction`]s with [`Supervisor::poll_action`], carries
-//! them out and reports the results. This module uses no processes, system signals or sockets.
+//! The driver passes events and the time in, fetches [`SupervisorAction`]s with [`Supervisor::poll_action`],
+//! carries them out and reports the results. This module uses no processes, system signals or sockets.
 //!
 //! ```text
 //!                 ready                    another is ready

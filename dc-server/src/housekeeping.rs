@@ -13,7 +13,7 @@ use tracing::info;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Keeps a server's house.
+/// The periodic tasks of a server.
 pub(crate) struct Housekeeper {
     server: Arc<ServerDriver>,
     fences: PersistentFences,
@@ -58,7 +58,7 @@ impl Housekeeper {
         }
     }
 
-    /// Removes what has expired, with a pause for the connections between two steps.
+    /// Removes expired sessions, with a pause for the connections between two steps.
     async fn sweep(&self) {
         loop {
             let now = self.server.now();
@@ -71,7 +71,7 @@ impl Housekeeper {
     }
 }
 
-/// One line of what became of locks.
+/// Logs one line of lock counters.
 fn log_locks(tally: &RequestCounters, totals: &LockTotals) {
     info!(
         keys = totals.keys,
@@ -88,7 +88,7 @@ fn log_locks(tally: &RequestCounters, totals: &LockTotals) {
     );
 }
 
-/// One line of totals.
+/// Logs one line of totals.
 fn log(tally: &RequestCounters, totals: &SessionTotals) {
     info!(
         sessions = totals.sessions,

@@ -23,7 +23,7 @@ pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     variables: dflockd::VARIABLES,
 };
 
-/// Most threads that `-threads` takes, and that there are without it.
+/// Maximum of `-threads`, and of its default.
 const THREADS_MAX: u64 = 64;
 const THREADS_DEFAULT_MAX: usize = 8;
 /// Longest time that an option in seconds takes: a day.
@@ -34,10 +34,10 @@ pub(crate) struct ServerOptions {
     /// Where to listen for agents, besides inherited sockets; required if there are none.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Address>,
-    /// Keep at most this many sessions; 0 means no limit.
+    /// Keep at most this many sessions; 0 is no limit.
     #[arg(long, value_name = "N", default_value = "100000", value_parser = count::<u64>(0..))]
     pub(crate) sessions: u64,
-    /// Keep at most this much session data, ids included; 0 means no limit.
+    /// Keep at most this much session data, ids included; 0 is no limit.
     #[arg(long, value_name = "SIZE", default_value = "256M", value_parser = bytes(0..))]
     pub(crate) memory: u64,
     /// Threads that serve; without it, one for each core, at most 8.
@@ -46,10 +46,10 @@ pub(crate) struct ServerOptions {
     /// Log the totals every N operations, besides once a second while something changes; 0 is only that.
     #[arg(long, value_name = "N", default_value = "0", value_parser = count::<u64>(0..))]
     pub(crate) progress: u64,
-    /// Time to receive the rest of a message; 0 means no limit.
+    /// Time to receive the rest of a message; 0 is no limit.
     #[arg(long, value_name = "SECS", default_value = "23", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) read_timeout: Duration,
-    /// Time for a peer to read some of its answers; 0 means no limit.
+    /// Time for a peer to read some of its answers; 0 is no limit.
     #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) write_timeout: Duration,
     #[command(flatten)]
@@ -63,7 +63,6 @@ pub(crate) struct ServerOptions {
 }
 
 impl ServerOptions {
-    /// The number of threads to serve with.
     pub(crate) fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         self.threads.unwrap_or_else(|| cores().min(THREADS_DEFAULT_MAX))

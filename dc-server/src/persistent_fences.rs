@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
 
-/// Fences for each millisecond of the clock, where nothing else is known: more than can be granted in it.
+/// Bits for fences within a millisecond of the clock, without a state directory: more than can be granted in
+/// it.
 const PER_MS_BITS: u32 = 20;
 
-/// Fences, and where it is kept how far they have come.
+/// The fence source, and the state directory that stores its progress.
 #[derive(Clone, Debug)]
 pub(crate) struct PersistentFences {
     fences: FenceSource,
@@ -24,7 +25,7 @@ pub(crate) struct PersistentFences {
 }
 
 impl PersistentFences {
-    /// Those of this directory, or of the clock.
+    /// Opens the fences of this directory, or derives them from the clock.
     pub(crate) fn open(directory: Option<&Path>) -> Result<Self, StateError> {
         let Some(directory) = directory else {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -40,12 +41,13 @@ impl PersistentFences {
         Ok(Self { fences, state: Some(Arc::new(Mutex::new(Some(state)))), previous })
     }
 
-    /// Where the locks take their fences from.
+    /// The fence source of the locks.
     pub(crate) fn fences(&self) -> FenceSource {
         self.fences.clone()
     }
 
-    /// Grants nothing before `until`, if links of runs before may still hold something. Returns whether that is so.
+    /// Grants nothing before `until` if links of previous runs may still hold locks. Returns whether that is
+    /// so.
     pub(crate) fn hold_off(&self, locks: &ShardedLocks, until: Time) -> bool {
         let holds_off = self.previous == (PreviousRun::Unclean { links: true });
         if holds_off {

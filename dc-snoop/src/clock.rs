@@ -1,4 +1,4 @@
-//! The time: that of the machine's clock when the program started, moved on by a clock that never goes back.
+//! Wall-clock time: the system clock at the start of the program, advanced by the monotonic clock.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -22,7 +22,7 @@ impl WallClock {
     }
 }
 
-/// Writes moments as the time of day in a zone. It remembers the second, as most lines have that of the line before.
+/// Formats times of day in a time zone. Caches the last second, which most lines share with the line before.
 #[derive(Debug)]
 pub(crate) struct TimeOfDay {
     zone: TimeZone,

@@ -21,7 +21,7 @@ pub(crate) struct DecoderOptions {
     pub(crate) keep_bytes: bool,
     /// After how many messages to end.
     pub(crate) count: Option<u64>,
-    /// Whether to count instead of telling what passes.
+    /// Whether to count the traffic instead of showing it.
     pub(crate) stats: bool,
 }
 
@@ -93,7 +93,7 @@ impl Decoder {
         self.record(at, connection, RecordKind::Refused { why }, true);
     }
 
-    /// A connection ended. Told of if there is something about it.
+    /// A connection ended. Recorded if it was not graceful, or if such records are enabled.
     pub(crate) fn close(&mut self, at: Duration, connection: u64, how: ConnectionClose) {
         let Some(observer) = self.connections.remove(&connection) else { return };
         let unanswered = observer.unanswered(Endpoint::Client) + observer.unanswered(Endpoint::Server);
@@ -277,7 +277,7 @@ mod tests {
         );
         assert_eq!(get["took_us"]["p50"].as_f64().unwrap().round(), 274.0);
         assert_eq!((&first["connections"], &first["malformed"]), (&1.into(), &1.into()));
-        // The total has what was shown before, the next table has not.
+        // The total includes the earlier records; the next table does not.
         let second: serde_json::Value =
             serde_json::from_str(&tap.take_stats(now).unwrap().json(now)).unwrap();
         assert_eq!(second["connections"], 0);

@@ -87,7 +87,7 @@ const fn is_same(name: &str, other: &str) -> bool {
     name.eq_ignore_ascii_case(other)
 }
 
-/// No alternatives: nothing is asked.
+/// Without alternatives everything matches.
 fn among<T>(alternatives: &[T], holds: impl Fn(&T) -> bool) -> bool {
     alternatives.is_empty() || alternatives.iter().any(holds)
 }
@@ -170,7 +170,7 @@ pub(crate) enum FilterError {
     /// Not the beginning of an id.
     #[error("id= takes the beginning of an id in hexadecimal digits")]
     Id,
-    /// No key begins with nothing.
+    /// An empty prefix is rejected.
     #[error("key= takes the beginning of a key")]
     Key,
     /// No status has this name.

@@ -1,8 +1,8 @@
 //! `-json`: a record is one object on one line.
 //!
-//! Every object has `time` (RFC 3339, UTC), `connection` and `event`; the other members depend on the event and
-//! are left out where there is nothing to say. Ids are whole, in hexadecimal digits. A fence is a text of decimal digits:
-//! many programs take numbers as floating-point ones, which would make neighbours equal.
+//! Every object has `time` (RFC 3339, UTC), `connection` and `event`; the other members depend on the event
+//! and are omitted without a value. Ids are complete, in hexadecimal. A fence is a string of decimal digits:
+//! many programs read numbers as floating point, which would make adjacent fences equal.
 
 use crate::clock::rfc_3339;
 use crate::line::end_name;
@@ -425,7 +425,7 @@ mod tests {
         }))
     }
 
-    /// Without what every object has.
+    /// Without the members that every object has.
     fn brief(what: RecordKind, secrets: Redaction) -> Value {
         let mut object = parsed(what, secrets);
         for name in ["time", "connection", "from", "event", "patch_level"] {

@@ -56,12 +56,12 @@ impl RelayMonitor {
         connection
     }
 
-    /// The server was reached.
+    /// The connection to the server was established.
     pub(crate) fn accepted(&self, connection: u64) {
         self.record(self.now(), connection, || CaptureEventKind::Accepted);
     }
 
-    /// The server was not reached.
+    /// The connection to the server failed.
     pub(crate) fn refuse(&self, connection: u64, why: String) {
         let at = self.now();
         self.record(at, connection, || CaptureEventKind::Reset { sender: Endpoint::Server });

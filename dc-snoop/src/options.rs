@@ -54,9 +54,9 @@ pub(crate) struct SnoopOptions {
 
 #[derive(Debug)]
 pub(crate) enum SnoopAction {
-    /// Relay from one address to the other, and write a capture if asked to.
+    /// Relay between two addresses, and write a capture if `write` is set.
     Relay { listen: Address, server: Address, write: Option<PathBuf> },
-    /// Show what is in a file.
+    /// Decode a capture file.
     Read(PathBuf),
 }
 

@@ -16,9 +16,9 @@ use tokio::sync::Notify;
 
 /// Most memory that waits to be printed.
 const QUEUED_BYTES_MAX: usize = 32 << 20;
-/// Most batches, each of what one read brought, that wait to be printed.
+/// Maximum number of batches waiting to be printed. A batch holds the records of one read.
 const QUEUED_BATCHES_MAX: usize = 4096;
-/// How long the end of the program waits for a reader of the output that reads nothing.
+/// Maximum wait at the end of the program for a reader that does not read.
 const PATIENCE: Duration = Duration::from_secs(2);
 
 /// The format of records.
@@ -108,7 +108,7 @@ impl Printer {
         batch.cost += batch.records.iter().map(TrafficRecord::cost).sum::<usize>();
         batch.dropped = self.dropped;
         let (cost, count) = (batch.cost, batch.records.len().max(1) as u64);
-        // Counted before it is sent, so that the thread never takes off what was not put on.
+        // Counted before it is sent, so that the thread never subtracts more than was added.
         let waiting = self.queued.fetch_add(cost, Ordering::Relaxed);
         let taken = match &self.queue {
             Some(queue) if waiting + cost <= QUEUED_BYTES_MAX => queue.try_send(batch).is_ok(),
@@ -136,7 +136,7 @@ impl Printer {
             queue.try_send(last).ok();
         }
         drop(queue);
-        // Nothing is ever sent: the end of the thread is told by the end of the channel.
+        // No value is ever sent: the end of the channel signals the end of the thread.
         let mut before = usize::MAX;
         while self.ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             let waiting = self.queued.load(Ordering::Relaxed);

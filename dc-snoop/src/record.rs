@@ -30,13 +30,13 @@ pub(crate) enum RecordKind {
         offset: u64,
         bytes: Vec<u8>,
     },
-    /// Bytes of which nothing is known.
+    /// Undecodable bytes.
     Raw {
         sender: Endpoint,
         len: usize,
         bytes: Option<Vec<u8>>,
     },
-    /// A request or an answer of the text protocol.
+    /// A request or an answer of the line protocol.
     Text(Box<LineRecord>),
     Tls {
         sender: Endpoint,
@@ -46,7 +46,7 @@ pub(crate) enum RecordKind {
         sender: Endpoint,
         count: u64,
     },
-    /// The server could not be reached.
+    /// The connection to the server failed.
     Refused {
         why: String,
     },
@@ -72,7 +72,7 @@ pub(crate) struct MessageRecord {
 pub(crate) struct LineRecord {
     pub(crate) sender: Endpoint,
     pub(crate) direction: Direction,
-    /// Its lines as they came.
+    /// Its lines as received.
     pub(crate) raw: Vec<u8>,
     /// Whether they are to be dumped.
     pub(crate) dump: bool,
@@ -139,7 +139,7 @@ impl LineRecord {
 }
 
 impl RecordKind {
-    /// Of an event; `keep_bytes` says whether it is to be dumped.
+    /// Copies an event; `keep_bytes` keeps its bytes for a dump.
     pub(crate) fn new(
         sender: Endpoint,
         event: ObservedEvent<'_>,

@@ -1,7 +1,7 @@
-//! The relay: every connection that is accepted gets one to the server, and bytes go both ways as they come.
+//! The relay: opens a server connection for every accepted one, and passes bytes in both directions.
 //!
-//! A direction reads, writes what it read, and only then is that looked at; it reads on when all is written, so
-//! a slow reader slows the writer and no buffer grows. The end of a direction is passed on as that, a reset as a
+//! A direction reads, writes the bytes, then passes them to the decoder. It reads again when all is written,
+//! so a slow reader slows the writer and no buffer grows. An end of input is relayed as such, a reset as a
 //! reset. An idle connection has no buffer.
 
 use crate::capture::packet::SEGMENT_BYTES_MAX;
@@ -23,7 +23,7 @@ const SPARE_BUFFERS_MAX: usize = 16;
 /// After an error of accept (most often: no descriptors left), how long to wait before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts and relays until it is dropped, which ends all connections. Within a `LocalSet`.
+/// Accepts and relays until it is dropped, which closes all connections. Call it in a `LocalSet`.
 pub(crate) async fn run(acceptor: &Acceptor, server: Address, watch: Rc<RelayMonitor>) {
     let relay = Rc::new(Relay { server, watch, buffers: RefCell::default() });
     let mut connections = JoinSet::new();
@@ -77,7 +77,7 @@ impl Relay {
             Ok(server) => server,
             Err(error) => {
                 self.watch.refuse(connection, format!("cannot connect to {}: {error}", self.server));
-                // The client sees what it would have seen of the server.
+                // The client gets the same result as from the server.
                 client.reset();
                 return;
             }

@@ -1,4 +1,4 @@
-//! The two ways to run: relaying until told to end, and reading a capture.
+//! The two modes: relaying until a signal, and decoding a capture.
 
 use crate::capture::file::CaptureReader;
 use crate::capture::packet::TcpSegment;
@@ -32,7 +32,6 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 /// Most empty tables of `-stats` in a row when a capture has a long pause.
 const EMPTY_TABLES_MAX: u32 = 60;
 
-/// Why the program cannot do what it is asked to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SnoopError {
     /// A runtime, thread or signal handler could not be created.
@@ -77,7 +76,7 @@ pub(crate) fn relay(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SnoopError::Start)?;
     let end = LocalSet::new().block_on(&runtime, async {
-        // Without it there are fewer connections, which accept will say.
+        // On failure there are fewer connections, and accepting them reports it.
         file_limit::raise().ok();
         let mut signals = SignalStream::listen(SignalPolicy::default()).map_err(SnoopError::Start)?;
         let listener = Listener::bind(listen, &SocketPermissions::default())?;
@@ -140,7 +139,7 @@ async fn tables(watch: &RelayMonitor, view: &View) {
     }
 }
 
-/// Shows what is in the capture `path`.
+/// Decodes the capture `path`.
 pub(crate) fn read(path: &Path, view: &View) -> Result<(), SnoopError> {
     let opened: io::Result<Box<dyn Read>> = if path.as_os_str() == "-" {
         Ok(Box::new(io::stdin().lock()))
@@ -172,7 +171,7 @@ pub(crate) fn read(path: &Path, view: &View) -> Result<(), SnoopError> {
     if is_closed(end)? { Ok(()) } else { result }
 }
 
-/// A capture on its way to the output.
+/// A capture being decoded.
 struct CaptureReplay<'a> {
     view: &'a View,
     tap: Decoder,
@@ -275,7 +274,7 @@ fn format_of(view: &View) -> OutputFormat {
     }
 }
 
-/// On a terminal that knows colours, unless `NO_COLOR` is set (no-color.org).
+/// On a terminal with colours, unless `NO_COLOR` is set (no-color.org).
 fn wants_colour() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     stdout().is_terminal()

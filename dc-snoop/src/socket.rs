@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// Longest wait for the server to accept a connection.
+/// Maximum time to connect to the server.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A socket that accepts connections.
@@ -109,7 +109,7 @@ impl RelaySocket {
         shutdown(self.as_fd().as_raw_fd(), Shutdown::Write).ok();
     }
 
-    /// Tells the peer, where that can be told, that nothing more will be read.
+    /// Shuts down the reading side, which notifies the peer where the socket supports it.
     pub(crate) fn stop_reading(&self) {
         shutdown(self.as_fd().as_raw_fd(), Shutdown::Read).ok();
     }

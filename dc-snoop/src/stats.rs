@@ -147,7 +147,7 @@ impl TrafficStats {
         Some(row)
     }
 
-    /// Adds what `other` counted.
+    /// Adds the counters of `other`.
     pub(crate) fn add(&mut self, other: &Self) {
         self.opened += other.opened;
         self.malformed += other.malformed;

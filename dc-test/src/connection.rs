@@ -75,7 +75,7 @@ impl PipelinedConnection {
         Ok(message)
     }
 
-    /// Both directions at once: a server that waits for its answers to be read reads no requests.
+    /// Both directions at once: a server with a full output buffer reads no requests.
     fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.written < self.output.len() {
             match Pin::new(&mut self.socket).poll_write(cx, &self.output[self.written..]) {

@@ -24,7 +24,7 @@ use libdc::wire::frame::SessionOperation;
 use libdc::wire::session::{SessionAnswer, SessionStatus};
 use std::ops::RangeInclusive;
 
-/// How far the clocks of server and tester may seem apart, and how late a server may read its own.
+/// Maximum difference between the clocks of server and tester, and delay of the server's clock.
 pub(crate) const MARGIN_MS: u64 = 100;
 /// Contents of a slot in doubt after which its id is given up without another look.
 const DOUBTS_MAX: usize = 8;
@@ -92,13 +92,13 @@ pub(crate) struct StoredContent {
 }
 
 impl StoredContent {
-    /// Whether it may be there still, when asked at `asked`.
+    /// Whether it may still be stored, for a request sent at `asked`.
     fn may_live(&self, asked: Time) -> bool {
         self.answered
             .is_none_or(|stored| asked <= stored.after_ms(u64::from(self.timeout_ms)).after_ms(MARGIN_MS))
     }
 
-    /// Whether it must be there still, when answered at `answered`.
+    /// Whether it must still be stored, for an answer received at `answered`.
     fn must_live(&self, answered: Time) -> bool {
         answered.after_ms(MARGIN_MS) < self.asked.after_ms(u64::from(self.timeout_ms))
     }
@@ -255,7 +255,7 @@ impl SessionSlot {
         Self { id, asked: false, contents: Vec::new(), in_doubt: false }
     }
 
-    /// Whether it is right that nothing is there, and why; `None` if it is not.
+    /// Why a miss is right; `None` if it is wrong.
     fn miss(&self, answered: Time, outage: Option<Time>, eviction: bool) -> Option<MissReason> {
         if self.in_doubt || self.contents.iter().all(|content| !content.must_live(answered)) {
             Some(MissReason::Right)
@@ -293,7 +293,7 @@ impl SessionSlot {
     }
 }
 
-/// The message about an answer that no server may give to `question`.
+/// The error for a wrong answer to `question`.
 fn wrong_answer(
     question: &PendingSessionOp,
     expected: String,

@@ -234,7 +234,7 @@ enum Fate {
     LostAfter,
     /// Takes effect after this many more requests.
     Late(usize),
-    /// The server restarts and has lost all; this request fails.
+    /// The server restarts without its sessions; this request fails.
     Restart,
 }
 
@@ -248,7 +248,7 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
-/// A server that does as the protocol says.
+/// A server that follows the protocol.
 #[derive(Default)]
 struct NaiveModel(HashMap<u64, (Vec<u8>, u64)>);
 
@@ -272,7 +272,7 @@ impl NaiveModel {
 }
 
 proptest! {
-    /// No honest server is ever found wrong, whatever the network does.
+    /// A correct server is never judged wrong, whatever the network does.
     #[test]
     fn an_honest_server_is_never_wrong(seed: u64, fates in prop::collection::vec(fate(), 1..200)) {
         let mut model = SessionModel::new(&shape(3), Rng::with_seed(seed));

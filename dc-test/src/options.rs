@@ -21,7 +21,7 @@ const DATA_BYTES_MAX: u64 = (SESSION_ADD_BYTES_MAX - ID_BYTES) as u64;
 /// Longest that anything takes: seven days.
 const TIMEOUT_SECONDS_MAX: u64 = SESSION_TIMEOUT_MS_MAX as u64 / 1000;
 
-/// Clients of a run on locks, unless said otherwise: alone, none would ever wait.
+/// Default number of clients for locks: a single one would never wait.
 const LOCKERS: u32 = 8;
 /// Minimum difference between lease and hold time: the lease must not expire while the release is in flight.
 const LEASE_SPARE: Duration = Duration::from_millis(500);

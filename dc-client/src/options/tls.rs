@@ -53,7 +53,7 @@ impl AgentTlsOptions {
         }
     }
 
-    /// Reads the files; `None` if there is to be no TLS.
+    /// Reads the files; `None` if TLS is off.
     pub(crate) fn load(&self) -> Result<Option<ClientTls>, TlsError> {
         if !self.tls {
             return Ok(None);

@@ -96,7 +96,7 @@ impl AgentConnection {
         }
     }
 
-    /// Nothing comes for this long.
+    /// Expects no input for this long.
     pub(crate) fn expect_silence(&mut self, span: Duration) {
         assert!(self.unread.is_empty());
         let end = Instant::now() + span;
@@ -127,7 +127,7 @@ impl AgentConnection {
         self.answer(head, &[status as u8]);
     }
 
-    /// Answers a HELLO. Returns what came.
+    /// Answers a HELLO. Returns the received bytes.
     pub(crate) fn welcome(&mut self, status: LockStatus, grace_ms: u32) -> Vec<u8> {
         let hello = self.expect("HELLO");
         let mut out = Vec::new();

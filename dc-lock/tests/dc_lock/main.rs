@@ -20,7 +20,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// A command that says it is there, and ends when its standard input does.
+/// A command that prints `ready`, and ends at the end of its standard input.
 const READY: &str = "echo ready; read x";
 
 /// A running `dc_lock` with a time limit.
@@ -57,7 +57,7 @@ impl RunningCommand {
         kill(pid_of(&self.child), signal).unwrap();
     }
 
-    /// Waits until the command has said that it is there.
+    /// Waits until the command has printed `ready`.
     fn expect_ready(&mut self) {
         // Byte by byte: the rest is read when the process has ended.
         let mut said = [0; 6];
@@ -135,7 +135,8 @@ fn a_script_without_a_first_line_is_run_by_the_shell() {
     for on_loss in ["kill", "warn"] {
         let agent = ScriptedAgent::new();
         let script = agent.file("script").display().to_string();
-        // Written by another process: nothing executes a file that some child of ours may have open.
+        // Written by another process: a file that a child of ours may have open for writing cannot be
+        // executed.
         let write = "echo 'echo $DC_LOCK_FENCE \"$@\"; exit 7' > \"$0\" && chmod 755 \"$0\"";
         assert!(Command::new("sh").args(["-c", write, &script]).status().unwrap().success());
         let running =
@@ -345,7 +346,7 @@ fn a_signal_is_passed_on_to_the_command() {
     assert_eq!((end.status, end.out.as_str()), (3, "ended\n"));
 }
 
-/// Has it stopped by SIGTSTP, which is sent to it alone. Returns the state of its command, whose number it reads.
+/// Stops it by SIGTSTP, sent to it alone. Returns the state of its command, whose pid it reads.
 fn stop_alone(running: &mut RunningCommand) -> String {
     let mut number = String::new();
     BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut number).unwrap();
@@ -396,7 +397,7 @@ fn a_command_whose_lease_passed_while_it_was_stopped_does_not_go_on() {
     }
 }
 
-/// Kills `dc_lock`, and returns what its command has still to say: nothing if it is killed with it.
+/// Kills `dc_lock`. Returns the remaining output of its command: empty if it was killed too.
 fn stderr_after_kill(words: &[&str]) -> String {
     let agent = ScriptedAgent::new();
     let mut running = RunningCommand::start(&agent, words);

@@ -12,16 +12,15 @@ const LEASE_SECONDS_MAX: u64 = 31_536_000;
 /// Longest time of the other options: a day.
 const SECONDS_MAX: u64 = 86_400;
 
-/// How locks are kept.
 #[derive(Args, Debug)]
 pub(crate) struct LockTableOptions {
     /// Lease of a lock whose request names none.
     #[arg(long, value_name = "SECS", default_value = "33", value_parser = seconds(1..=LEASE_SECONDS_MAX))]
     pub(crate) default_lease_ttl: Duration,
-    /// Know at most this many keys of locks, held or idle; 0 means no limit.
+    /// Know at most this many keys of locks, held or idle; 0 is no limit.
     #[arg(long, value_name = "N", default_value = "1024", value_parser = count::<u64>(0..))]
     pub(crate) max_locks: u64,
-    /// Let at most this many wait for one key; 0 means no limit.
+    /// Let at most this many wait for one key; 0 is no limit.
     #[arg(long, value_name = "N", default_value = "0", value_parser = count::<u64>(0..))]
     pub(crate) max_waiters: u64,
     /// Accepted, and changes nothing: idle keys are forgotten when their time has come.

@@ -1,7 +1,7 @@
 //! Relayed bytes as the packets of a TCP connection: handshake, data with sequence numbers, and the end.
 //!
-//! Sequence numbers follow from how many bytes a direction had before, so what could not be recorded is seen
-//! as a gap. Every packet acknowledges what the other direction had until then.
+//! Sequence numbers count all bytes of a direction, so dropped data appears as a gap. Every packet acknowledges
+//! all bytes of the other direction until then.
 
 use super::packet::{PacketError, SEGMENT_BYTES_MAX, TcpEndpoints, TcpSegment};
 use dc_snoop::observe::Endpoint;

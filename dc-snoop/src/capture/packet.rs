@@ -97,7 +97,7 @@ impl<'a> TcpSegment<'a> {
         let sliced = match link {
             DataLink::ETHERNET => LaxSlicedPacket::from_ethernet(packet).ok()?,
             DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => LaxSlicedPacket::from_ip(packet).ok()?,
-            // Four bytes of address family, which the IP header says again.
+            // Four bytes of address family, which the IP header repeats.
             DataLink::NULL | DataLink::LOOP => LaxSlicedPacket::from_ip(packet.get(4..)?).ok()?,
             // `tcpdump -i any`: the protocol is in the last two of 16 bytes, or the first two of 20.
             DataLink::LINUX_SLL => of_ether_type(packet.get(14..16)?, packet.get(16..)?),
@@ -132,7 +132,7 @@ fn of_ether_type<'a>(ether_type: &[u8], rest: &'a [u8]) -> LaxSlicedPacket<'a> {
     LaxSlicedPacket::from_ether_type(EtherType(number), rest)
 }
 
-/// Why there is no packet.
+/// Why a packet could not be built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PacketError {
     /// An IPv4 address and an IPv6 address.

@@ -46,7 +46,7 @@ impl Reassembly {
         self.end = Some(sequence);
     }
 
-    /// Whether all of the direction was told.
+    /// Whether all bytes of the direction have been returned.
     pub(crate) fn is_complete(&self) -> bool {
         self.end.is_some() && self.next == self.end
     }

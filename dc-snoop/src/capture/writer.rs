@@ -24,7 +24,7 @@ use std::time::Duration;
 const QUEUED_BYTES_MAX: usize = 64 << 20;
 /// Most events that wait to be written.
 const QUEUED_EVENTS_MAX: usize = 1 << 16;
-/// Blocks are written when there is this much of them, or nothing else to do.
+/// Blocks are written when this much is queued, or when the thread is idle.
 const WRITE_BYTES: usize = 256 << 10;
 
 /// The permissions of a file that was not there.
@@ -115,7 +115,7 @@ struct CaptureFile {
 
 impl CaptureFile {
     fn new(path: &Path, description: &str) -> io::Result<Self> {
-        // All that passes is in it, session data too.
+        // The file contains all traffic, including session data.
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)?;
         let blocks = PcapngBlocks::new(description).map_err(into_io)?;
         let (path, conversations) = (path.to_owned(), HashMap::new());
@@ -200,7 +200,7 @@ impl CaptureFile {
     }
 }
 
-/// How many of the first `written` bytes of some blocks are whole blocks. A block has its length behind its type.
+/// Length of the whole blocks within the first `written` bytes. A block has its length after its type.
 fn whole_blocks(blocks: &[u8], written: u64) -> u64 {
     let mut rest = &blocks[..blocks.len().min(usize::try_from(written).unwrap_or(usize::MAX))];
     let mut whole = 0;

@@ -75,7 +75,7 @@ impl<'a> DecodedLines<'a> {
         }
     }
 
-    /// The command of a request, if there is such a command.
+    /// The command of a request; `None` for an unknown command.
     #[must_use]
     pub const fn command(&self) -> Option<LineCommand> {
         match self {
@@ -174,7 +174,7 @@ fn problem(lines: &RequestLines<'_>) -> &'static str {
     }
 }
 
-/// Where the third line of `said` is, its end not counted.
+/// The range of the third line of `said`, without its line feed.
 fn third_line(said: &[u8]) -> Option<Range<usize>> {
     let mut ends = said.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
     let start = ends.nth(1)? + 1;
@@ -217,7 +217,7 @@ impl fmt::Display for DisplayLines<'_> {
             DecodedLines::Malformed { lines, problem } => {
                 let RequestLines { command, key, argument } = lines;
                 let known = lines.known_command();
-                // Lines that are one too many or too few move a token to where a command or a key is.
+                // With a line too many or too few, a token takes the position of a command or a key.
                 let hides_command = known.is_none() && command.len() > COMMAND_BYTES_MAX;
                 write!(f, "malformed: {problem}: {}", show_line(command, hides_command, secrets))?;
                 write!(f, " {}", show_line(key, known.is_none(), secrets))?;
@@ -243,7 +243,7 @@ impl fmt::Display for DisplayLines<'_> {
     }
 }
 
-/// A line that makes no sense, in quotes: but as length and digest what `is_secret`, or may be a token in it.
+/// A malformed line in quotes, or its length and digest if `is_secret` or if it may contain a token.
 const fn show_line(line: &[u8], is_secret: bool, secrets: Redaction) -> impl fmt::Display + '_ {
     DisplayLine { line, is_secret, secrets }
 }

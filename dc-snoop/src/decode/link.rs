@@ -11,7 +11,7 @@ use libdc::wire::operation::{LinkOperation, Operation};
 use std::fmt;
 use std::ops::Range;
 
-/// Claims that are written out; of the others there is the number.
+/// Maximum number of claims written out; the others are only counted.
 const CLAIMS_SHOWN: usize = 3;
 
 /// A decoded message of class 2.
@@ -29,7 +29,7 @@ pub enum DecodedLink<'a> {
     Detach(Detach),
     /// The answer is a status.
     Status(LockStatus),
-    /// There is no data, and there is to be none.
+    /// A message without data, as required.
     Nothing,
 }
 
@@ -76,7 +76,7 @@ impl<'a> DecodedLink<'a> {
         }
     }
 
-    /// Whether it is a refusal, or says of a lock that it is lost.
+    /// Whether it is a refusal, or reports a lost lock.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         match self {
@@ -85,7 +85,7 @@ impl<'a> DecodedLink<'a> {
         }
     }
 
-    /// The claims of a CLAIM; of one about what no key can be, nothing.
+    /// The claims of a CLAIM; `None` for a claim with an invalid key.
     pub fn claims(&self) -> impl Iterator<Item = Option<Claim<'a>>> + use<'a> {
         let data = match self {
             Self::Claims(data) => data,

@@ -1,7 +1,7 @@
-//! Requests and answers about locks, in words that are the same whether they came as frames or as text.
+//! Requests and answers about locks, displayed alike for frames and for lines.
 //!
-//! Of a token the fence is shown, which is no secret, and two bytes of the SHA-256 of the whole: enough to see that
-//! one with the right fence is a wrong one, and so little that the 64 secret bits stay beyond guessing.
+//! A token is shown as its fence, which is not secret, and two bytes of the SHA-256 of the whole: enough to
+//! detect a wrong token with the right fence, and too little to help guess the 64 secret bits.
 
 use super::values::{Redaction, digest, show_hex, show_ms};
 use libdc::id::{LockKey, Token};

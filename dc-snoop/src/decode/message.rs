@@ -34,7 +34,7 @@ use std::ops::Range;
 pub enum MessageKind {
     /// The operation of a message.
     Operation(Operation),
-    /// The command of the text protocol.
+    /// A command of the line protocol.
     Command(LineCommand),
     /// Lines of unknown kind.
     Text,
@@ -183,7 +183,7 @@ impl<'a> DecodedMessage<'a> {
         }
     }
 
-    /// Whether the operation says it all.
+    /// Whether the operation has no further fields.
     const fn says_nothing(&self) -> bool {
         matches!(
             self,
@@ -213,8 +213,7 @@ impl<'a> DecodedMessage<'a> {
         }
     }
 
-    /// Whether this is an answer that says no (a miss, a timeout, an error, a claim that was lost), or data that
-    /// cannot be.
+    /// Whether this is a negative answer (a miss, a timeout, an error, a lost claim), or malformed data.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         match self {
@@ -311,7 +310,7 @@ impl fmt::Display for DisplayMessage<'_> {
     }
 }
 
-/// The messages in `bytes`, a line each; then what is malformed or cut short in them, if anything is.
+/// The messages in `bytes`, a line each; then a malformed or truncated rest, if any.
 #[must_use]
 pub const fn show_stream(bytes: &[u8], secrets: Redaction) -> DisplayStream<'_> {
     DisplayStream { bytes, secrets }

@@ -9,7 +9,7 @@ use libdc::wire::line::{LineCommand, RequestLines};
 use libdc::wire::lock::LockStatus;
 use libdc::wire::message::MessageReader;
 
-/// Longest answer of the text protocol that is kept: the statistics of all locks are longer than any other.
+/// Longest answer of the line protocol that is kept: the statistics of all locks, the longest of them.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Buffers that have grown beyond this are given back after their message.
 const IDLE_BUFFER_BYTES_MAX: usize = 64 << 10;
@@ -32,7 +32,7 @@ impl StreamProtocol {
         match Protocol::detect(first) {
             Protocol::Text => Self::Text,
             Protocol::Tls => Self::Tls,
-            // Any other wrong byte is found by the parser, which says what is wrong with it.
+            // The parser reports any other wrong first byte with the reason.
             Protocol::Frames | Protocol::Unknown(_) => Self::Frames,
         }
     }
@@ -81,7 +81,7 @@ impl HalfStream {
         }
     }
 
-    /// Any connection may be a link, on which the server asks too.
+    /// Any connection may be a link, on which the server sends requests too.
     const fn reader(sender: Endpoint) -> MessageReader {
         MessageReader::link(match sender {
             Endpoint::Client => Direction::Request,
@@ -166,7 +166,7 @@ impl HalfStream {
     fn next_request(&mut self, input: &mut &[u8]) -> Option<HalfEvent> {
         while !input.is_empty() {
             let line = self.raw.len() - self.used;
-            // Behind a carriage return there is room for a newline.
+            // A carriage return may be followed by a line feed.
             let room = if line > LINE_BYTES_MAX { 1 } else { LINE_BYTES_MAX + 1 - line };
             self.take_line(input, room);
             match RequestLines::next(&mut &self.raw[..]) {

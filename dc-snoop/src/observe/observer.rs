@@ -30,21 +30,21 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// An observer of a connection on which nothing has passed yet.
+    /// Creates an observer of a new connection.
     #[must_use]
     pub fn new() -> Self {
         Self { client: HalfStream::new(Endpoint::Client), server: HalfStream::new(Endpoint::Server) }
     }
 
-    /// The next event in bytes that `sender` sent at `at` (since any fixed moment). `input` moves past what
-    /// was used; to be called until there is `None`, when all of it was.
+    /// The next event in bytes that `sender` sent at `at` (since any fixed time). Advances `input` past the
+    /// used bytes. Call it until it returns `None`; then all input is used.
     pub fn next(&mut self, sender: Endpoint, at: Duration, input: &mut &[u8]) -> Option<ObservedEvent<'_>> {
         let (half, other) = match sender {
             Endpoint::Client => (&mut self.client, &mut self.server),
             Endpoint::Server => (&mut self.server, &mut self.client),
         };
         match half.protocol {
-            // Both directions speak what the first byte of the connection said.
+            // Both directions use the protocol of the connection's first byte.
             StreamProtocol::Unknown => {
                 half.protocol = match other.protocol {
                     known @ (StreamProtocol::Frames | StreamProtocol::Text | StreamProtocol::Tls) => known,
@@ -144,20 +144,20 @@ pub enum ObservedEvent<'a> {
         /// That frame, as far as it had come.
         bytes: &'a [u8],
     },
-    /// Bytes of which nothing is known: after a corruption, after a line that was too long, or after a gap.
+    /// Undecodable bytes: after a malformed frame, after a line that was too long, or after a gap.
     Raw(&'a [u8]),
-    /// A request or an answer of the text protocol.
+    /// A request or an answer of the line protocol.
     Text(LineEvent<'a>),
-    /// The connection is encrypted. Nothing more is told about it.
+    /// The connection is encrypted. No further events follow.
     Tls,
 }
 
-/// A message that passed.
+/// A whole message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MessageEvent<'a> {
     /// The message with its undecoded data.
     pub message: MessageRef<'a>,
-    /// Its frames as they came.
+    /// Its frames as received.
     pub raw: &'a [u8],
     /// For a response: the request that it answers. `None` for a request, and for an unexpected response.
     pub answers: Option<MatchedRequest>,
@@ -168,10 +168,10 @@ pub struct MessageEvent<'a> {
 pub struct LineEvent<'a> {
     /// Whether the lines are a request or an answer.
     pub direction: Direction,
-    /// The lines as they came: three of a request, one of an answer; as much of it as came when a line became too
+    /// The lines as received: three of a request, one of an answer; the received part if a line became too
     /// long. The bytes behind that are [`ObservedEvent::Raw`].
     pub raw: &'a [u8],
-    /// For an answer: the request it answers. `None` for a request, and for an answer to nothing that is known.
+    /// For an answer: the request that it answers. `None` for a request, and for an unexpected answer.
     pub answers: Option<MatchedRequest>,
 }
 
@@ -189,7 +189,7 @@ mod tests {
     const GET: &[u8] = &[0, 0x11, 0, 1, 0, 0, 0, 0, 17, 0, 1, 1, 0, 2, 0x5f, 0x0a];
     const FOUND: &[u8] = &[0, 0x11, 0, 0, 1, 0, 0, 0, 17, 0, 1, 1, 0, 3, b'a', b'b', b'c'];
 
-    /// An event without its borrows. Adjacent raw bytes are one, as where they are cut means nothing.
+    /// An event without its borrows. Adjacent raw bytes are merged, since their split has no meaning.
     #[derive(Clone, Debug, PartialEq, Eq)]
     enum Seen {
         Message { message: Message, raw: Vec<u8>, took_ms: Option<u128> },

@@ -33,7 +33,7 @@ pub(super) struct UnansweredRequests {
     by_uid: BTreeMap<u32, VecDeque<UnansweredRequest>>,
     /// How many that is.
     with_uid: usize,
-    /// Those of the text protocol.
+    /// Requests of the line protocol.
     in_order: VecDeque<UnansweredRequest>,
     order_lost: bool,
 }
@@ -55,7 +55,6 @@ impl UnansweredRequest {
 }
 
 impl UnansweredRequests {
-    /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.with_uid + self.in_order.len()
     }

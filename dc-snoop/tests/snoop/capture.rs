@@ -1,4 +1,4 @@
-//! `-write` and `-read`, and what tshark says of the files.
+//! `-write` and `-read`, and the verdict of tshark on the files.
 
 use crate::output::exchange;
 use crate::program::{SnoopProgram, over_tcp, program, run};
@@ -16,7 +16,7 @@ fn tshark(file: &Path, args: &[&str]) -> Option<String> {
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
-/// The bytes of both directions of a connection, as tshark puts them together: of the client, of the server.
+/// The bytes of both directions of a connection as reassembled by tshark: client, then server.
 fn followed(file: &Path, stream: usize) -> Option<[Vec<u8>; 2]> {
     let text = tshark(file, &["-q", "-z", &format!("follow,tcp,raw,{stream}")])?;
     let mut directions = [Vec::new(), Vec::new()];

@@ -77,7 +77,7 @@ fn text_is_relayed_as_it_comes_and_shown_without_its_secrets() {
     }
     let (printed, _) = snoop.interrupt();
     let lines: Vec<&str> = printed.lines().filter(|line| line.contains('#')).collect();
-    // Without the time of day and that of the answer.
+    // Without the time of day and the latency.
     let said: Vec<&str> = lines.iter().map(|line| line[17..].split("   ").next().unwrap()).collect();
     let expected = [
         "#1 → auth",
@@ -124,7 +124,7 @@ fn closed_output_ends_the_program() {
     stdout.read_line(&mut line).unwrap();
     drop(stdout);
     let get = [0, 0x11, 0, 1, 0, 0, 0, 0, 17, 0, 1, 1, 0, 1, 0x5f];
-    // Written until the program is gone.
+    // Writes until the program has ended.
     while client.write_all(&get).is_ok() {}
     assert!(snoop.wait().success());
     assert_eq!(snoop.stderr_line(), "");

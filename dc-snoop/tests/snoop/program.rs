@@ -1,4 +1,4 @@
-//! The program under test, with a server behind it that the test plays.
+//! The program under test, with a scripted server behind it.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -93,7 +93,7 @@ pub(crate) fn interrupt(child: &Child) {
     kill(pid, Signal::SIGINT).unwrap();
 }
 
-/// The program, its environment without what would change the output.
+/// The program, without environment variables that would change the output.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dc_snoop"));
     command.env("TZ", "UTC");

@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-/// Bytes that look like nothing, the same for the same seed (`SplitMix64`).
+/// Pseudo-random bytes, the same for the same seed (`SplitMix64`).
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let word = |index: usize| {
         let mut z = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));

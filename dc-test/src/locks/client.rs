@@ -97,7 +97,7 @@ impl LockWorker {
         }
     }
 
-    /// Gives every locker something to do, as long as there is something.
+    /// Starts a round for every idle locker, as long as rounds remain.
     fn begin_rounds(&mut self) {
         let now = Instant::now();
         for at in 0..self.lockers.len() {
@@ -140,7 +140,7 @@ impl LockWorker {
         }
     }
 
-    /// Has every locker do what it can, sends and reads once, and handles all answers that came.
+    /// Advances every locker, sends and reads once, and handles all received answers.
     async fn turn(&mut self, mut connection: PipelinedConnection) -> Result<Next, StopReason> {
         let now = Instant::now();
         for at in 0..self.lockers.len() {
@@ -172,7 +172,7 @@ impl LockWorker {
         }
     }
 
-    /// Has a locker do what it can. `true`: it leaves.
+    /// Advances a locker. `true` if it leaves the connection.
     fn advance(&mut self, at: usize, now: Instant, connection: &mut PipelinedConnection) -> bool {
         let time = self.run.time(now);
         let locker = &mut self.lockers[at];
@@ -330,7 +330,7 @@ impl LockWorker {
         if may_fail && failed() { Ok(()) } else { Err(StopReason::Wrong(doubt.wrong)) }
     }
 
-    /// The agent cannot reach the server. Whether the locker held something.
+    /// The agent cannot reach the server. Returns whether the locker held a lock.
     fn give_up(&mut self, at: usize, asked: &SentRequest, now: Instant) -> bool {
         let SentRequest { question, .. } = asked;
         self.run.tally.borrow_mut().note_failure(question.row(), &OperationFailure::Disconnected);
@@ -369,7 +369,7 @@ impl LockWorker {
 }
 
 impl RoundRunner {
-    /// When there is something to do for it, if nothing is answered before.
+    /// When it must be advanced next, if no answer arrives before.
     fn due(&self) -> Option<Instant> {
         let asked = self.asked.as_ref().map(|asked| asked.due);
         [asked, self.wakes, self.leaves].into_iter().flatten().min()
@@ -379,7 +379,7 @@ impl RoundRunner {
         self.asked.as_ref().is_some_and(|asked| asked.due <= Instant::now())
     }
 
-    /// Ends its round, which counts for nothing.
+    /// Ends its round without counting it.
     fn give_up(&mut self, run: &TestRun) {
         if self.round.is_some() {
             run.return_operation();

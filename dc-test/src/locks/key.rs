@@ -5,9 +5,9 @@ use libdc::time::Time;
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// How far the clocks of server and tester may seem apart, and how late a server may read its own.
+/// Maximum difference between the clocks of server and tester, and delay of the server's clock.
 pub(super) const MARGIN_MS: u64 = 100;
-/// How long a server may take to notice that a connection has closed, and a grant to arrive.
+/// Maximum time for a server to notice a closed connection and deliver a grant.
 pub(super) const SETTLE_MS: u64 = 2000;
 
 #[derive(Debug)]
@@ -32,7 +32,7 @@ pub(super) struct Contender {
     pub(super) seat: u64,
     pub(super) connection: u64,
     pub(super) asked: Time,
-    /// When the server was known to have read it.
+    /// The tick at which the server was known to have read it.
     pub(super) known: Option<u64>,
     /// It is in the queue until then at least, unless it is granted.
     pub(super) stays_until: Time,
@@ -62,8 +62,8 @@ pub(super) struct ContenderHold {
     pub(super) rivalries: Vec<Rc<Overlap>>,
 }
 
-/// More grants at a time than the limit allows, as it seems. It is certain when as many as the limit allows prove to
-/// have been valid still: only then can no lost connection, whose locks are free, be the reason.
+/// More grants at a time than the limit allows, as it seems. It is certain when as many as the limit allows
+/// prove to have been valid still: only then can no lost connection, whose locks are free, be the reason.
 #[derive(Debug)]
 pub(super) struct Overlap {
     /// The fence of the last of the grants.
@@ -81,7 +81,7 @@ impl KeyModel {
         Self { name, places, holders, asked: 0, spare_since: start, settled: start, fence: 0 }
     }
 
-    /// How many are known to hold it, or to have held it until a release that is not answered yet.
+    /// Number of known holders, including those with an unanswered release.
     pub(super) fn held(&self) -> usize {
         self.holders.iter().filter(|holder| !holder.ended).count()
     }

@@ -5,7 +5,8 @@
 //!
 //! - a fence is greater than every fence seen when the lock was requested;
 //! - of two waiters, the one that certainly asked first has the smaller fence. The order is certain on one
-//!   connection, and if an answer showed that the server had read the first request before the second was sent;
+//!   connection, and if an answer showed that the server had read the first request before the second was
+//!   sent;
 //! - a waiter that was overtaken does not time out without the lock;
 //! - more concurrent grants than the limit are wrong once as many as the limit prove by a release or a
 //!   renewal that they were valid all the time. Before that, the connection of one may have broken unnoticed;
@@ -27,7 +28,7 @@ use std::rc::Rc;
 
 /// Time after a failure in which a server may have unknown holders, or grant no locks.
 const RECOVERY_MS: u64 = 60_000;
-/// How often a lock is left to expire, and how often one is held beyond its first lease: each takes a sixth of one key's time.
+/// Spacing of rounds with an expiry and with a renewed lease: each takes a sixth of one key's time.
 const EXPIRY_INTERVAL_MS: u64 = 2000;
 const RENEWAL_INTERVAL_MS: u64 = 5000;
 
@@ -36,7 +37,7 @@ const RENEWAL_INTERVAL_MS: u64 = 5000;
 pub(crate) struct LockModel {
     keys: Vec<KeyModel>,
     shape: LockWorkload,
-    /// Counts what is asked and answered.
+    /// Number of requests and answers.
     tick: u64,
     /// The greatest fence seen.
     fence: u64,
@@ -250,7 +251,7 @@ impl LockModel {
             rivalries: Vec::new(),
         };
         if limit == 1 && fence <= key.fence && key.holders.is_empty() {
-            // The other is released already, but came when this one was held.
+            // The other is released already, but was granted while this one was held.
             let confirmed = Cell::new(0);
             let rivalry = Overlap { fence: key.fence, is_over: true, tick, confirmed };
             holder.rivalries.push(Rc::new(rivalry));
@@ -301,7 +302,7 @@ impl LockModel {
         Verdict::right(LockOpOutcome::Queued)
     }
 
-    /// A place that became a lock may have expired, and one may be lost with a link.
+    /// A granted waiter may have expired, and one may be lost with a link.
     fn judge_lost_place(
         &mut self,
         question: &PendingLockOp,

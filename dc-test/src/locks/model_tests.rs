@@ -34,7 +34,7 @@ fn ask(model: &mut LockModel, connection: u64, act: LockAct, now: u64) -> Pendin
     model.ask(&asker, act, at(now))
 }
 
-/// Asks about what was asked or held before.
+/// Sends a follow-up request for a queued or held lock.
 fn ask_again(
     model: &mut LockModel,
     before: &PendingLockOp,
@@ -69,7 +69,7 @@ fn hold(model: &mut LockModel, connection: u64, number: u64, now: u64) -> Pendin
     question
 }
 
-/// Asks about what is held, and is answered so.
+/// Sends a request about a held lock, and judges its answer.
 fn record(
     model: &mut LockModel,
     held: &PendingLockOp,
@@ -165,7 +165,7 @@ fn two_that_seem_to_hold_may_be_an_outage() {
     let release = ask_again(&mut model, &first, 1, LockAct::Release, 3010);
     hold(&mut model, 2, 8, 3011);
     assert_eq!(judge(&mut model, &release, OK, 3020), Ok(true));
-    // Proven before it came to that, lost afterwards.
+    // Proven before the overlap, lost afterwards.
     let mut model = self::model(1);
     let first = hold(&mut model, 1, 5, 0);
     let renewal = ask_again(&mut model, &first, 1, LockAct::Renew, 10);
@@ -210,7 +210,7 @@ fn waiter_that_certainly_asked_first_is_granted_first() {
     assert_eq!(judge(&mut model, &second, fence(7), 30), Ok(true), "the first may be on its way");
     assert!(judge(&mut model, &first, fence(8), 31).is_err());
 
-    // Over two, where nothing is known, and where an answer told.
+    // On two connections, with unknown order, and where an answer proves the order.
     for is_known in [false, true] {
         let mut model = self::model(1);
         let held = hold(&mut model, 1, 5, 0);

@@ -44,9 +44,9 @@ pub(super) enum LockAct {
     /// Ask to hold it for longer.
     Renew,
     Release,
-    /// Give back what was given back or has expired: refused.
+    /// Release a lock that was released or has expired: refused.
     ReleaseEnded,
-    /// Renew what was given back or has expired: refused.
+    /// Renew a lock that was released or has expired: refused.
     RenewEnded,
 }
 
@@ -128,7 +128,7 @@ impl PendingLockOp {
         }
     }
 
-    /// How long the server may take before it answers, besides its own time.
+    /// Time that the server may block before it answers, in addition to its latency.
     pub(super) const fn may_block_ms(&self) -> u64 {
         match self.act {
             LockAct::Acquire { timeout_ms } | LockAct::Wait { timeout_ms } => timeout_ms,
@@ -150,7 +150,7 @@ impl PendingLockOp {
         }
     }
 
-    /// That `answer` came and not what was expected.
+    /// The error that `answer` arrived and not `expected`.
     pub(super) fn wrong(&self, expected: impl Into<String>, answer: LockAnswer<'_>) -> Box<WrongAnswer> {
         let got = match answer {
             LockAnswer::Grant { grant, .. } => {

@@ -10,14 +10,14 @@ use std::time::Duration;
 
 /// The lease of a lock that is left to expire: longer than any margin, and no longer than needed.
 const EXPIRING_LEASE_MS: u64 = 250;
-/// The lease of a lock that is held for longer by a renewal: long enough that a busy machine does not make a difference.
+/// Lease of a lock that is extended by a renewal: long enough for a busy machine.
 const RENEWED_LEASE_MS: u64 = 750;
 /// When it is renewed, after it was had.
 const RENEWED_AFTER_MS: u64 = RENEWED_LEASE_MS / 2;
 /// When it is released: the first lease has certainly ended, and the second is far from it.
 const RENEWED_UNTIL_MS: u64 = RENEWED_LEASE_MS + MARGIN_MS;
 const _: () = assert!(RENEWED_UNTIL_MS + 2 * MARGIN_MS <= RENEWED_AFTER_MS + RENEWED_LEASE_MS);
-/// A locker that goes without a word does so within this time.
+/// A locker that disconnects without a release does so within this time.
 const LEAVE_WITHIN_MS: u64 = 4;
 /// One in so many rounds ends without a word, where connections are kept.
 const LEAVERS: usize = 200;
@@ -45,7 +45,7 @@ pub(super) enum RoundStep {
     Outlive,
     /// The lease has ended.
     Expire,
-    /// Do nothing, until it leaves.
+    /// Idle until it leaves.
     Rest,
     Leave,
 }
@@ -116,7 +116,7 @@ impl Round {
         self.steps.contains(&RoundStep::Ask(LockAct::Enqueue))
     }
 
-    /// The lock was had: there is no need to wait for it.
+    /// The lock was granted at once: skips the wait.
     pub(super) fn skip_wait(&mut self) {
         if matches!(self.steps.front(), Some(RoundStep::Ask(LockAct::Wait { .. }))) {
             self.steps.pop_front();

@@ -19,8 +19,8 @@ fn linked(place: &TestDir) -> std::path::PathBuf {
     path
 }
 
-/// A copy of `dc_child`. Made by another process, so that no fork of this one has it open for writing, which would
-/// keep it from being executed.
+/// A copy of `dc_child`. Made by another process, so that no fork of this one has it open for writing, which
+/// would keep it from being executed.
 pub(crate) fn copy_child(path: &Path) {
     let copied = Command::new("cp").arg(program("dc_child")).arg(path).status().unwrap();
     assert!(copied.success());

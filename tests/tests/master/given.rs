@@ -142,7 +142,7 @@ fn child_output_has_the_child_number() {
     assert_eq!(strays.count(), 0, "lines without a number");
 }
 
-/// A pipe that takes no more.
+/// A pipe whose buffer is full.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = io::pipe().unwrap();
     let capacity = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
@@ -152,7 +152,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 #[test]
 fn unread_child_output_does_not_block_the_master() {
-    // Open, or it would be an error to write.
+    // Kept open, or writing would fail.
     let (unread, full) = full_pipe();
     let launch = ProgramLaunch::new("dc_master").with_stdin(full).after("exec \"$0\" \"$@\" >&0 </dev/null");
     let launch = launch.with(["-listen", &format!("tcp://{}:0", own_loopback()), "-start", "0"]);
@@ -168,7 +168,7 @@ fn unread_child_output_does_not_block_the_master() {
 
 #[test]
 fn a_reader_that_stops_halfway_holds_the_master_up_in_nothing() {
-    // The log and what the children write go to the same pipe, of which little is read, and then nothing.
+    // Log and child output go to the same pipe, of which little is read, and then nothing.
     let (mut unread, full) = full_pipe();
     let launch =
         ProgramLaunch::new("dc_master").with_stdin(full).after("exec \"$0\" \"$@\" >&0 2>&0 </dev/null");
@@ -183,7 +183,7 @@ fn a_reader_that_stops_halfway_holds_the_master_up_in_nothing() {
     }
     for _ in 0..1000 {
         unread.read_exact(&mut page).unwrap();
-        // It logs that it passes these on, most likely while the lines of a child wait for room.
+        // It logs each forwarded signal, most likely while lines of a child are queued.
         (0..20).for_each(|_| master.signal(Signal::SIGUSR1));
     }
     with_timeout("the end of the master", move || master.stop());

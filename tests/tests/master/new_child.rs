@@ -30,7 +30,7 @@ fn fails(options: &[&str], plan: &[&str], says: &str) {
         assert!(line.contains(&format!("old={old}")), "{line}");
         master.process.log.wait_for(&format!("ended child={new} "));
         callers.wait_for_more_of(old);
-        // Nothing of it stays: the next is started and takes over.
+        // The failure leaves no trace: the next child starts and takes over.
         plan_file.set(&["ready"]);
         master.restart();
         callers.wait_for_child(master.child());
@@ -43,7 +43,7 @@ fn fails(options: &[&str], plan: &[&str], says: &str) {
 #[test]
 fn child_that_dies_at_once_leaves_the_old_one_serving() {
     fails(&["-start", "0"], &["die=7"], DIED);
-    // Nor when it is time alone that makes one ready.
+    // The same with readiness by age alone.
     fails(&["-start", "60000"], &["die=0"], DIED);
 }
 

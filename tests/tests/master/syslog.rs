@@ -22,7 +22,7 @@ fn syslog(place: &TestDir) -> UnixDatagram {
     syslog
 }
 
-/// The launch of a master that takes what is in `place` for the system's. `None`, with a word, where that is not possible.
+/// A master with `place` as its `/dev`. `None`, with a message, if that is not possible.
 fn launch(place: &TestDir) -> Option<ProgramLaunch> {
     let works = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
