@@ -202,7 +202,7 @@ impl Master {
             }
             MasterEvent::Request(SignalRequest::End(signal)) => self.supervisor.handle_end(now, signal),
             MasterEvent::Request(SignalRequest::Pass(signal)) => {
-                info!(%signal, "passed to the children");
+                info!(%signal, "forwarded to the children");
                 // A starting child may not have installed its handler yet and would die of the signal.
                 let heeds = |process: &&ChildProcess| {
                     !self.supervisor.is_starting(process.id) || process.is_prepared_for(signal)
@@ -370,7 +370,7 @@ impl Master {
             StartFailure::NotReady { .. } => "the new child was not ready in time",
         };
         self.notifier.ready();
-        self.notifier.status(&format!("process {} serves on: {why}", self.number(id)));
+        self.notifier.status(&format!("process {} keeps serving: {why}", self.number(id)));
     }
 
     fn report(&self, report: SupervisorEvent) {
@@ -386,7 +386,7 @@ impl Master {
                 if of(child) == 0 =>
             {
                 serves_on.inspect(|old| {
-                    error!(old = of(*old), "no new child could be started; the old one serves on");
+                    error!(old = of(*old), "cannot start a new child; the old one keeps serving");
                 });
             }
             SupervisorEvent::Failed { setback, serves_on } => self.report_setback(setback, serves_on.map(of)),
@@ -414,14 +414,17 @@ impl Master {
             (StartFailure::DiedEarly { child }, Some(old)) => {
                 error!(
                     child = of(child),
-                    old, "the new child died before it was ready; the old one serves on"
+                    old, "the new child died before it was ready; the old one keeps serving"
                 );
             }
             (StartFailure::NotReady { child }, None) => {
                 error!(child = of(child), "the child was not ready in time");
             }
             (StartFailure::NotReady { child }, Some(old)) => {
-                error!(child = of(child), old, "the new child was not ready in time; the old one serves on");
+                error!(
+                    child = of(child),
+                    old, "the new child was not ready in time; the old one keeps serving"
+                );
             }
         }
     }

@@ -105,7 +105,7 @@ impl NotifyDir {
             Some(made)
         });
         if directory.is_none() {
-            debug!("no place for a directory: children notify at abstract addresses");
+            debug!("cannot make a directory: children notify at abstract addresses");
         }
         Self { directory, senders, opened: 0 }
     }

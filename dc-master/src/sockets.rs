@@ -104,10 +104,12 @@ impl ListenSockets {
             let place = ListenSpec { address: address.clone(), name: held.name.clone() };
             match HeldSocket::open(&place, &self.permissions, self.nonblocking) {
                 Ok(new) => {
-                    warn!(%address, "the path did not lead to the socket any more: it was made anew");
+                    warn!(%address, "the path no longer led to the socket: reopened it");
                     *held = new;
                 }
-                Err(error) => error!("the path does not lead to the socket any more: {error}"),
+                Err(error) => {
+                    error!("the path no longer leads to the socket and cannot be reopened: {error}")
+                }
             }
         }
     }

@@ -60,7 +60,7 @@ async fn a_lie_is_caught() {
         (FakeConduct::HasAll, "wrong answer to HAVE"),
         (FakeConduct::RefusesAdds, "got DATA_RANGE"),
         (FakeConduct::Evicts(3), "got "),
-        (FakeConduct::MixesUpUids, "which was not asked"),
+        (FakeConduct::MixesUpUids, "which is not pending"),
         (FakeConduct::Babbles, "malformed answer"),
     ] {
         for line in ["", "--persistent --pipeline 5 --clients 2 --ops 2000 --tolerate-outage 60s"] {

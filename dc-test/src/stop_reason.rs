@@ -13,7 +13,7 @@ pub(crate) enum StopReason {
     #[error("malformed answer: {0}")]
     Malformed(#[from] DecodeError),
     /// An answer without a request in flight.
-    #[error("an answer to {operation} with uid {uid}, which was not asked")]
+    #[error("an answer to {operation} with uid {uid}, which is not pending")]
     NotAsked {
         /// The operation named in the answer.
         operation: &'static str,

@@ -57,14 +57,14 @@ fn a_command_that_goes_and_comes_back_costs_nothing() {
         fs::remove_file(&command).unwrap();
         master.hup();
         master.expect(&cannot_start);
-        master.expect("the old one serves on");
+        master.expect("the old one keeps serving");
         callers.wait_for_more_of(old);
         let plain = place.file("plain");
         fs::write(&plain, "no program").unwrap();
         symlink(&plain, &command).unwrap();
         master.hup();
         master.expect(&cannot_start);
-        master.expect("the old one serves on");
+        master.expect("the old one keeps serving");
         callers.wait_for_more_of(old);
         fs::remove_file(&command).unwrap();
         linked(&place);

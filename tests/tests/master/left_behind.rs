@@ -70,7 +70,7 @@ fn failed_restarts_leave_nothing_either() {
             master.hup();
             let new = master.started();
             master.ended(new);
-            master.expect("the old one serves on");
+            master.expect("the old one keeps serving");
         };
         (0..3).for_each(|_| fail(master));
         let descriptors = master.descriptors();

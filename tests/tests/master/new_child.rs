@@ -11,8 +11,8 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
-const DIED: &str = "the new child died before it was ready; the old one serves on";
-const NOT_READY: &str = "the new child was not ready in time; the old one serves on";
+const DIED: &str = "the new child died before it was ready; the old one keeps serving";
+const NOT_READY: &str = "the new child was not ready in time; the old one keeps serving";
 
 /// Under load, a child with `plan` fails with the log line `says`, and the old one keeps serving; the next
 /// good child takes over.
@@ -60,7 +60,7 @@ fn child_without_descriptors_leaves_the_old_one_serving() {
         allow(master, master.descriptors() + 3);
         for _ in 0..3 {
             master.hup();
-            let line = master.expect("no new child could be started; the old one serves on");
+            let line = master.expect("cannot start a new child; the old one keeps serving");
             assert!(line.ends_with(&format!("old={old}")), "{line}");
         }
         callers.wait_for_more_of(old);

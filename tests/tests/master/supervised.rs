@@ -97,7 +97,7 @@ fn a_reload_that_fails_is_over_too() {
     assert_eq!(value(&supervised.hear(), "READY"), Some("1"));
     plan.set(&["die=1"]);
     supervised.master.hup();
-    supervised.master.expect("the old one serves on");
+    supervised.master.expect("the old one keeps serving");
     assert_eq!(value(&supervised.hear(), "RELOADING"), Some("1"));
     assert_eq!(value(&supervised.hear(), "READY"), Some("1"));
 }
@@ -114,7 +114,7 @@ fn the_status_is_that_of_the_child_that_serves() {
 
     plan.set(&["die=1"]);
     supervised.master.hup();
-    let serves_on = format!("process {first} serves on: the new child died before it was ready");
+    let serves_on = format!("process {first} keeps serving: the new child died before it was ready");
     assert_eq!(supervised.hear_status(), serves_on);
 
     plan.set(&["ready"]);

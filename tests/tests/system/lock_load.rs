@@ -64,7 +64,7 @@ fn a_broken_promise_about_locks_is_found() {
         (FaultMode::RenewsForLess, &["got ok for 15000 ms"]),
         (FaultMode::NeverExpires, &["expected error, as it had been released or had expired; got ok"]),
         (FaultMode::IgnoresLimits, &["expected error_limit_mismatch"]),
-        (FaultMode::MixesUpUids, &["which was not asked"]),
+        (FaultMode::MixesUpUids, &["which is not pending"]),
     ] {
         let server = FakeLockServer::start(conduct);
         // What is tolerated makes no difference.
