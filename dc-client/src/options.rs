@@ -105,7 +105,7 @@ mod tests {
         );
         let line = ["-server", "UNIX:/s", "-tls"].map(Into::into);
         let stop = PROGRAM.try_parse::<AgentOptions>(line, |_| None).unwrap_err();
-        assert!(stop.text().contains("-tls is for a server over TCP"), "{}", stop.text());
+        assert!(stop.text().contains("-tls requires a TCP address in -server"), "{}", stop.text());
     }
 
     #[test]
