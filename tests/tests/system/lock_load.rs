@@ -57,14 +57,14 @@ fn lock_load_finds_each_server_fault() {
         // Of two concurrent grants, the one with the later fence may be seen first.
         (FaultMode::GrantsTwice, &["no more than 1 at a time to hold it", "a fence above "][..]),
         (FaultMode::FenceGoesBack, &["a fence above "]),
-        (FaultMode::LastInFirstOut, &["which was asked for later"]),
-        (FaultMode::TriesOvertake, &["which was asked for later"]),
+        (FaultMode::LastInFirstOut, &["which was requested later"]),
+        (FaultMode::TriesOvertake, &["which was requested later"]),
         (FaultMode::ReleasesTwice, &["expected error, as it had been released"]),
         (FaultMode::LosesLocks, &["ok, as it was held; got error"]),
         (FaultMode::RenewsForLess, &["got ok for 15000 ms"]),
         (FaultMode::NeverExpires, &["expected error, as it had been released or had expired; got ok"]),
         (FaultMode::IgnoresLimits, &["expected error_limit_mismatch"]),
-        (FaultMode::MixesUpUids, &["which was not asked"]),
+        (FaultMode::MixesUpUids, &["which is not pending"]),
     ] {
         let server = FakeLockServer::start(fault);
         // Tolerating outages makes no difference.
