@@ -12,7 +12,6 @@ use libdc::net::address::SocketPath;
 use std::path::Path;
 use std::time::Duration;
 
-/// Who this is.
 pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_client",
     env_prefix: "DC_CLIENT_",
@@ -20,13 +19,12 @@ pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     variables: &[],
 };
 
-/// Where to listen if nothing says where: as distcache 1.x.
+/// Default listen address, as in distcache 1.x.
 const LISTEN_DEFAULT: &str = "/tmp/scache";
 
-/// What the agent was asked to do.
 #[derive(clap::Args, Debug)]
 pub(crate) struct AgentOptions {
-    /// Where to listen, besides the sockets passed by a supervisor; without either, on the Unix socket /tmp/scache.
+    /// Where to listen, besides inherited sockets; without either, on the Unix socket /tmp/scache.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Address>,
     /// The server.
@@ -41,19 +39,16 @@ pub(crate) struct AgentOptions {
     /// Answer a request that the server has not answered for this long; 0 is never.
     #[arg(long, value_name = "MS", default_value = "5000", value_parser = milliseconds(0..=AGENT_TIME_MS_MAX))]
     pub(crate) timeout: Duration,
-    /// TLS.
     #[command(flatten)]
     pub(crate) tls: AgentTlsOptions,
-    /// Authentication.
     #[command(flatten)]
     pub(crate) auth: AuthOptions,
-    /// What all daemons take.
     #[command(flatten)]
     pub(crate) daemon: DaemonOptions,
 }
 
 impl AgentOptions {
-    /// Where to listen if neither the options nor a supervisor say where.
+    /// The default listen address, if neither options nor inherited sockets give one.
     pub(crate) fn listen_default() -> Option<Address> {
         SocketPath::new(Path::new(LISTEN_DEFAULT)).ok().map(Address::from)
     }
@@ -110,7 +105,7 @@ mod tests {
         );
         let line = ["-server", "UNIX:/s", "-tls"].map(Into::into);
         let stop = PROGRAM.try_parse::<AgentOptions>(line, |_| None).unwrap_err();
-        assert!(stop.text().contains("-tls is for a server over TCP"), "{}", stop.text());
+        assert!(stop.text().contains("-tls requires a TCP address in -server"), "{}", stop.text());
     }
 
     #[test]

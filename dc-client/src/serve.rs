@@ -1,4 +1,4 @@
-//! The life of the agent: what is opened, started, awaited and ended, in that order.
+//! Life cycle of the agent: opens, starts, waits and shuts down.
 
 use crate::options::{AgentOptions, PROGRAM};
 use dc_cli::address::Address;
@@ -9,6 +9,7 @@ use dc_daemon::start::{BoundDaemon, DaemonParts, StartError, time_to_finish};
 use libdc::net::clock::DriverClock;
 use libdc::net::runtime::runtime;
 use libdc::proto::agent::multiplexer::MultiplexerSettings;
+use libdc::proto::reconnect::ReconnectSettings;
 use libdc::secret::AuthToken;
 use std::future::pending;
 use std::sync::Arc;
@@ -24,18 +25,18 @@ use tracing::{info, warn};
 const FIRST_ATTEMPT_MAX: Duration = Duration::from_secs(1);
 /// Longest time for an attempt to connect where `-timeout` sets none.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(5);
-/// Longest wait at the end for the server to hear of it.
+/// Maximum wait for the server's answer to BYE.
 const BYE_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &AgentOptions) -> Result<(), StartError> {
-    // Before signals are held back: it may be a pipe, which takes its time.
+    // Before signals are blocked: the file may be a pipe, and reading it may block.
     let auth_token = options.auth.token()?;
     let started =
         BoundDaemon::new(&PROGRAM, &options.daemon, &options.listen, AgentOptions::listen_default())?;
     let runtime = runtime()?;
     let end = runtime.block_on(serve(options, started, auth_token));
-    // A look-up of a name that is still under way is nothing to wait for.
+    // A pending name lookup must not delay the exit.
     runtime.shutdown_background();
     end
 }
@@ -53,7 +54,7 @@ async fn serve(
         let (agent, server) = (Arc::clone(&agent), options.server.clone());
         tokio::spawn(async move { agent.keep_link(&server).await })
     };
-    // Who connects now waits in the listener's queue, rather than being told that there is no server yet.
+    // Until then new connections wait in the accept queue instead of failing because there is no server yet.
     if timeout(FIRST_ATTEMPT_MAX, agent.first_attempt()).await.is_err() {
         warn!(server = %options.server, "the server has not answered yet; serving without it");
     }
@@ -86,7 +87,7 @@ async fn serve(
         _ = signals.shutdown() => {}
     }
     if timeout(BYE_TIMEOUT, agent.shut_down()).await.is_err() {
-        warn!(server = %options.server, "the server was told that the agent ends, and did not answer");
+        warn!(server = %options.server, "no answer from the server to the shutdown of the agent");
     }
     link.abort();
     info!("ended");
@@ -105,7 +106,7 @@ async fn accept(
     listener.serve_until(&closing, serve).await;
 }
 
-/// Tells the supervisor whenever the link comes or goes.
+/// Notifies the service manager of each change of the link's state.
 async fn notify_link_changes(
     supervisor: &ServiceManager,
     server: &Address,
@@ -114,7 +115,7 @@ async fn notify_link_changes(
     while is_up.changed().await.is_ok() {
         supervisor.status(&status(server, *is_up.borrow_and_update()));
     }
-    // Only an agent that is gone says no more of it.
+    // The sender is dropped only at the end of the agent.
     pending::<()>().await;
 }
 
@@ -132,7 +133,10 @@ fn settings(options: &AgentOptions) -> AgentSettings {
             timeout_ms: options.timeout.as_millis() as u64,
             idle_ms: options.idle.as_millis() as u64,
         },
-        retry: options.retry,
+        reconnect: ReconnectSettings::agent(
+            options.retry.as_millis() as u64,
+            matches!(options.server, Address::Unix(_)),
+        ),
         connect_timeout: if options.timeout.is_zero() { CONNECT_TIMEOUT } else { options.timeout },
     }
 }

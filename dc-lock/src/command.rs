@@ -1,4 +1,5 @@
-//! The command: started with the lock in its environment, passed signals, and ended when it has to be.
+//! The process of the command: started with the lock in its environment, receives forwarded signals, and is
+//! stopped.
 
 use crate::exec_stub::ExecStub;
 use crate::options::{LockCommandOptions, OnLoss};
@@ -19,7 +20,7 @@ use tokio::process::{Child, Command};
 pub(crate) struct CommandProcess(Child);
 
 impl CommandProcess {
-    /// Starts the command of the options, in the process group of this program: on a terminal it stays in the foreground.
+    /// Starts the command of the options, in the process group of this program: it stays in the foreground of a terminal.
     ///
     /// # Errors
     /// [`LockFailure::Command`].
@@ -47,7 +48,7 @@ impl CommandProcess {
         let started = match options.on_loss {
             OnLoss::Warn => alone(),
             OnLoss::Kill => match with_the_lock(ExecStub::command(&program, arguments).into()) {
-                // Without /proc there is no tether.
+                // Without /proc there is no exec stub.
                 Err(error) if error.kind() == ErrorKind::NotFound => alone(),
                 started => started,
             },
@@ -68,7 +69,7 @@ impl CommandProcess {
     /// Sends it a signal, unless it has ended.
     pub(crate) fn signal(&self, signal: Signal) {
         if let Some(pid) = self.pid() {
-            // It may have ended without having been waited for: then the signal is lost as it would be a moment later.
+            // It may have ended without having been reaped: the signal then has no effect.
             kill(pid, signal).ok();
         }
     }
@@ -84,7 +85,7 @@ impl CommandProcess {
     }
 }
 
-/// The status that says how a command ended, as the shell has it.
+/// The exit status for the end of a command, as in the shell.
 pub(crate) fn status(ended: ExitStatus) -> u8 {
     let status = ended.code().or_else(|| ended.signal().map(|number| 128 + number));
     status.and_then(|status| u8::try_from(status).ok()).unwrap_or(u8::MAX)

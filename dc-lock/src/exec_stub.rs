@@ -1,9 +1,9 @@
-//! A command that ends with `dc_lock`, however that ends.
+//! Runs a command that ends with `dc_lock`, even if `dc_lock` is killed.
 //!
-//! When `dc_lock` is killed by SIGKILL its connection is closed, and the lock is another's at once, or after the grace. The
-//! system kills a process with its parent if the process has asked for it (`PR_SET_PDEATHSIG`, prctl(2)), which cannot be
-//! asked between fork and exec by any safe call. So this program is started again where the command will run, asks, and
-//! executes the command in its place.
+//! When `dc_lock` is killed by SIGKILL, its connection is closed, and another client gets the lock at once or
+//! after the grace period. The kernel kills a process with its parent if the process has requested it
+//! (`PR_SET_PDEATHSIG`, prctl(2)). No safe call can request this between fork and exec. So this program is
+//! executed again in the child process, makes the request, and executes the command.
 
 use crate::options::PROGRAM;
 use crate::script;
@@ -15,7 +15,7 @@ use std::io;
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command};
 
-/// This program, whatever has become of its file.
+/// This program, even if its file has been replaced or removed.
 const OWN_PROGRAM: &str = "/proc/self/exe";
 /// The first argument of a tether. It is a key, too, but no number follows a key.
 const MARK: &str = "@run";
@@ -38,7 +38,7 @@ impl ExecStub {
         Some(Self { parent, program: arguments.next()?, arguments: arguments.collect() })
     }
 
-    /// What starts the command so that it ends with this process.
+    /// Prepares the process that starts the command so that it ends with this one.
     pub(crate) fn command(program: &OsString, arguments: &[OsString]) -> Command {
         let mut command = Command::new(OWN_PROGRAM);
         command.arg0(PROGRAM.name).arg(MARK).arg(process::id().to_string()).arg(program).args(arguments);
@@ -50,14 +50,14 @@ impl ExecStub {
         &self.program
     }
 
-    /// Becomes the command. Returns only why it can't.
+    /// Replaces this process with the command. Returns only on failure.
     pub(crate) fn run(&self) -> io::Error {
-        // It was started by another name; for whoever looks, and nothing depends on it.
+        // The process was executed as /proc/self/exe. The name is only informative.
         set_name(c"dc_lock").ok();
         if let Err(error) = set_pdeathsig(Signal::SIGKILL) {
             return error.into();
         }
-        // A parent that has ended before is not told of.
+        // The kernel sends no signal if the parent has already ended.
         if u32::try_from(getppid().as_raw()) != Ok(self.parent) {
             return io::Error::other("dc_lock has ended, and the lock with it");
         }
@@ -78,7 +78,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_started_is_what_was_asked_for() {
+    fn stub_runs_the_given_program_and_arguments() {
         let (program, arguments) = (OsString::from("/bin/a b"), ["--".into(), "".into(), "-n".into()]);
         let command = ExecStub::command(&program, &arguments);
         let tether = ExecStub::from_arguments(command.get_args().map(ToOwned::to_owned));

@@ -1,7 +1,8 @@
-//! The command while it runs under the lock: what is passed on to it, when it is stopped, and how it ends with the lock.
+//! The command while it runs under the lock: forwards signals, suspends it, and ends it when the lock is
+//! lost.
 //!
-//! SIGTSTP stops the command first, and `dc_lock` only once the command has stopped: one that goes on has its lock renewed. When
-//! it goes on it looks at the lease before the command does.
+//! SIGTSTP stops the command first, and `dc_lock` only once the command has stopped: a running command needs
+//! its lock renewed. On SIGCONT `dc_lock` checks the lease before it resumes the command.
 
 use crate::command::CommandProcess;
 use crate::options::{LockCommandOptions, OnLoss};
@@ -15,12 +16,12 @@ use std::time::{Duration, Instant};
 use tokio::task::yield_now;
 use tokio::time::sleep;
 
-/// How long a command has between SIGTERM and SIGKILL when the lock is lost already.
+/// Time between SIGTERM and SIGKILL for the command after the lock is lost.
 const KILL_AFTER_LOSS: Duration = Duration::from_secs(1);
-/// How long after SIGTSTP the command may stop, for `dc_lock` to stop too.
+/// Time after SIGTSTP within which the command must stop for `dc_lock` to stop too.
 const STOP_MAX: Duration = Duration::from_secs(5);
 
-/// A lock that is held, and the command that runs meanwhile.
+/// A held lock and the command that runs under it.
 #[derive(Debug)]
 pub(crate) struct GuardedCommand<'a> {
     options: &'a LockCommandOptions,
@@ -90,7 +91,7 @@ impl<'a> GuardedCommand<'a> {
         self.stop = if self.stop_until.is_some() { SuspendState::Look } else { SuspendState::No };
     }
 
-    /// Stops if the command has. SIGCONT will be heard of when that is over.
+    /// Stops this process if the command has stopped. The SIGCONT that resumes it is handled afterwards.
     fn stop_with_command(&mut self) {
         if self.stop == SuspendState::Now {
             (self.stop_until, self.stop) = (None, SuspendState::No);
@@ -102,17 +103,17 @@ impl<'a> GuardedCommand<'a> {
             if is_in_time && self.command.is_stopped() { SuspendState::Now } else { SuspendState::No };
     }
 
-    /// Has the command go on, or not stop at all.
+    /// Resumes the command, or cancels a pending stop.
     fn go_on(&mut self) {
         (self.stop_until, self.stop) = (None, SuspendState::No);
-        // With nothing left of the lease the loss is known in a moment, and ends the command where it stands.
+        // If the lease has expired, the loss is reported in a moment and ends the stopped command.
         let is_over = self.guard.loss().is_some() || self.guard.remaining().is_zero();
         if !is_over || self.options.on_loss == OnLoss::Warn {
             self.command.signal(Signal::SIGCONT);
         }
     }
 
-    /// The lock is lost: says so, and asks the command to end.
+    /// Handles the loss of the lock: logs it and sends SIGTERM to the command.
     fn handle_loss(&mut self, loss: Loss) {
         self.lost = true;
         let key = &self.options.key;
@@ -122,27 +123,27 @@ impl<'a> GuardedCommand<'a> {
         }
         print_error(&format_args!("the lock {key} is lost: {loss}; ending the command"));
         self.command.signal(Signal::SIGTERM);
-        // A stopped command takes the signal when it goes on.
+        // A stopped command handles the signal only after SIGCONT.
         self.command.signal(Signal::SIGCONT);
         let left = self.guard.remaining();
         let after = if left.is_zero() { KILL_AFTER_LOSS } else { left * 4 / 5 };
         self.kill_at = Some(Instant::now() + after);
     }
 
-    /// Whether the command has been asked to end because the lock is lost.
+    /// Whether SIGTERM was sent because the lock is lost.
     fn is_ending(&self) -> bool {
         self.lost && self.options.on_loss == OnLoss::Kill
     }
 }
 
-/// How far a stop is. Before each step signals are heard: a SIGCONT that came behind SIGTSTP takes it back.
+/// Progress of a stop. Signals are handled before each step: a SIGCONT after SIGTSTP cancels it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum SuspendState {
-    /// There is none, or the command has yet to stop.
+    /// No stop is pending, or the command has yet to stop.
     No,
     /// The command may have stopped by now, or had before.
     Look,
-    /// It has.
+    /// The command has stopped.
     Now,
 }
 

@@ -9,7 +9,6 @@ use libdc::id::LockKey;
 use std::ffi::OsString;
 use std::time::Duration;
 
-/// Who this is.
 pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_lock",
     env_prefix: "DC_LOCK_",
@@ -17,24 +16,23 @@ pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     variables: &[],
 };
 
-/// The shortest lease, in seconds: what is left of a shorter one is too little to end a command.
+/// The shortest lease, in seconds: less leaves no time to end a command.
 const LEASE_SECONDS_MIN: u64 = 1;
 /// The longest lease and the longest wait, in seconds: a hundred days.
 const SECONDS_MAX: u64 = 8_640_000;
 
-/// What to hold, and what to run meanwhile.
 #[derive(clap::Args, Debug)]
 pub(crate) struct LockCommandOptions {
     /// The agent, or the server.
     #[arg(long, visible_alias = "server", value_name = "ADDR", default_value = "UNIX:/tmp/scache", value_parser = peer_address)]
     pub(crate) connect: Address,
-    /// Wait for the lock no longer than this; 0 is as -nonblock. Without it, for ever.
+    /// Maximum time to wait for the lock; 0 is -nonblock. Without it, no limit.
     #[arg(long, short = 'w', value_name = "SECS", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) timeout: Option<Duration>,
     /// Do not wait for the lock.
     #[arg(long, short = 'n', conflicts_with = "timeout")]
     pub(crate) nonblock: bool,
-    /// How long the lock is held once it can't be renewed; without it, the server's default.
+    /// How long the lock is held once it cannot be renewed; without it, the server's default.
     #[arg(long, value_name = "SECS", value_parser = seconds(LEASE_SECONDS_MIN..=SECONDS_MAX))]
     pub(crate) lease: Option<Duration>,
     /// How many may hold the lock at once.
@@ -43,7 +41,7 @@ pub(crate) struct LockCommandOptions {
     /// What to do with the command when the lock is lost.
     #[arg(long, value_name = "ACTION", default_value = "kill", value_parser = on_loss)]
     pub(crate) on_loss: OnLoss,
-    /// Exit status when somebody else holds the lock.
+    /// Exit status when another client holds the lock.
     #[arg(long, short = 'E', value_name = "N", default_value = "75", value_parser = count::<u8>(0..=255))]
     pub(crate) conflict_exit_code: u8,
     /// Have the shell run this command.
@@ -55,7 +53,6 @@ pub(crate) struct LockCommandOptions {
     /// The shared secret, for a server that asks for it.
     #[command(flatten)]
     pub(crate) auth: AuthOptions,
-    /// The lock.
     #[arg(value_name = "KEY", required = true, value_parser = key)]
     pub(crate) key: String,
     /// The program to run, and its arguments.
@@ -66,9 +63,7 @@ pub(crate) struct LockCommandOptions {
 /// What to do with the command when the lock is lost.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum OnLoss {
-    /// End it.
     Kill,
-    /// Let it run.
     Warn,
 }
 
@@ -85,7 +80,7 @@ impl CommandOptions for LockCommandOptions {
 }
 
 impl LockCommandOptions {
-    /// How long to wait for the lock; `None` is for ever.
+    /// How long to wait for the lock; `None` waits without limit.
     pub(crate) fn wait(&self) -> Option<Duration> {
         if self.nonblock { Some(Duration::ZERO) } else { self.timeout }
     }

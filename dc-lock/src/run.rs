@@ -1,4 +1,4 @@
-//! Waiting for the lock, holding it while the command runs, and giving it back.
+//! Acquires the lock, holds it while the command runs, and releases it.
 
 use crate::command::status;
 use crate::hold::GuardedCommand;
@@ -10,19 +10,20 @@ use libdc::net::runtime::runtime;
 use std::time::{Duration, Instant};
 use tokio::time::{sleep, timeout};
 
-/// The longest time to say goodbye.
+/// Maximum time for an orderly close of the connection.
 const GOODBYE_MAX: Duration = Duration::from_secs(1);
-/// How long after the time to wait an answer may come: time enough to connect and to ask once.
+/// Time after the wait timeout in which an answer may arrive: enough to connect and to send one request.
 const ANSWER_MAX: Duration = Duration::from_secs(2);
 
-/// Does what the options say. Returns the exit status.
+/// Runs the command line. Returns the exit status.
 ///
 /// # Errors
-/// Why there is no status of the command.
+///
+/// If the command has no exit status.
 pub(crate) fn run(options: &LockCommandOptions) -> Result<u8, LockFailure> {
     let runtime = runtime()?;
     let status = runtime.block_on(hold(options));
-    // A look-up of a name that is still under way is nothing to wait for.
+    // A pending name lookup must not delay the exit.
     runtime.shutdown_background();
     if let Err(failure) = &status
         && failure.is_quiet()
@@ -49,7 +50,7 @@ async fn hold(options: &LockCommandOptions) -> Result<u8, LockFailure> {
         signal = signals.ending() => return Err(LockFailure::Signal { number: signal as i32 as u8 }),
     };
     let held = hold_for(options, guard, &mut signals).await;
-    // What is left is given back with the connection.
+    // Closing the connection releases the lock if it is still held.
     timeout(GOODBYE_MAX, client.close()).await.ok();
     held
 }
@@ -67,10 +68,10 @@ async fn wait_for(options: &LockCommandOptions, client: &LockClient) -> Result<G
     client.ready().await?;
     let how = AcquireOptions { limit: options.limit, lease: options.lease, retry: true };
     let key = &options.key;
-    // The time to connect is of the time to wait.
+    // Connecting counts towards the wait timeout.
     let wait = options.wait().map(|wait| wait.saturating_sub(start.elapsed()));
     let mut guard = None;
-    // The first attempt tells whether there is anything to wait for, and to say.
+    // The result of the first attempt decides whether to wait, and what to log.
     if options.verbose || wait.is_some_and(|wait| wait.is_zero()) {
         guard = client.try_acquire(key, &how).await?;
     }
@@ -103,14 +104,14 @@ async fn hold_for(
     let holding = match GuardedCommand::start(options, &guard) {
         Ok(holding) => holding,
         Err(failure) => {
-            // That it was lost in this moment concerns nobody.
+            // A loss in this moment has no effect: the command has ended.
             guard.release().await.ok();
             return Err(failure);
         }
     };
     let (ended, mut lost) = holding.end(signals).await?;
     if lost {
-        // What is left of it is given back in saying goodbye: a server that hangs is not waited for.
+        // Closing the connection releases the lock, so a hung server does not delay the exit.
         drop(guard);
     } else {
         let released = tokio::select! {
@@ -125,7 +126,7 @@ async fn hold_for(
         if options.verbose {
             match released {
                 Ok(()) => print_error(&format_args!("released {}", options.key)),
-                Err(error) => print_error(&format_args!("{} could not be released: {error}", options.key)),
+                Err(error) => print_error(&format_args!("{} cannot be released: {error}", options.key)),
             }
         }
     }

@@ -1,7 +1,8 @@
-//! The signals that `dc_lock` takes on behalf of its command.
+//! The signals that `dc_lock` handles on behalf of its command.
 //!
-//! One that is ignored from the start, as under nohup(1), stays ignored, for the command too. But SIGCHLD: while that is ignored
-//! nobody can be told how a child has ended, and the command has it by default, as under flock(1).
+//! A signal that is ignored from the start, as under nohup(1), stays ignored, in the command too. The
+//! exception is SIGCHLD: while it is ignored, the exit status of a child is lost. The command gets its
+//! default action, as under flock(1).
 
 use nix::sys::signal::{Signal as Number, raise};
 use nix::unistd::{getpgrp, tcgetpgrp};
@@ -11,30 +12,28 @@ use std::io;
 use std::task::Poll;
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
-/// The signals that are passed on.
+/// The signals that are forwarded.
 const PASSED_ON: [Number; 6] =
     [Number::SIGTERM, Number::SIGINT, Number::SIGHUP, Number::SIGQUIT, Number::SIGUSR1, Number::SIGUSR2];
 
-/// What the process is told.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignalEvent {
-    /// This signal came.
     Signal(Number),
-    /// A child has ended, was stopped, or goes on.
+    /// A child has ended, stopped or continued.
     Child,
 }
 
-/// The signals of the process, from the moment this exists.
+/// The signals of the process, for the lifetime of this value.
 #[derive(Debug)]
 pub(crate) struct LockSignals {
     ignored: u64,
     taken: Vec<(Number, Signal)>,
-    /// Without it children that end are forgotten, where nobody wants to know.
+    /// Without a handler, an ignored SIGCHLD discards the status of children.
     child: Signal,
 }
 
 impl LockSignals {
-    /// Takes those over that end a process.
+    /// Handles the signals that end a process.
     ///
     /// # Errors
     /// Those of the system.
@@ -44,18 +43,18 @@ impl LockSignals {
         Ok(signals)
     }
 
-    /// Takes SIGTSTP and SIGCONT over, too: before there is a command, the system does what is to be done.
+    /// Also handles SIGTSTP and SIGCONT. Before there is a command, their default action is right.
     ///
     /// # Errors
     /// Those of the system.
     pub(crate) fn listen_for_stops(&mut self) -> io::Result<()> {
         self.handle(Number::SIGTSTP)?;
-        // Behind it, and though it be ignored: what was stopped has to go on.
+        // Even if it is ignored: a stopped command has to continue.
         self.taken.push((Number::SIGCONT, signal(SignalKind::from_raw(Number::SIGCONT as i32))?));
         Ok(())
     }
 
-    /// What comes next. Cancel-safe.
+    /// The next event. Cancel-safe.
     pub(crate) async fn next(&mut self) -> SignalEvent {
         poll_fn(|cx| {
             let came = self.taken.iter_mut().find_map(|(number, signal)| match signal.poll_recv(cx) {
@@ -87,7 +86,7 @@ impl LockSignals {
     }
 }
 
-/// Stops this process. Returns when it goes on.
+/// Stops this process. Returns when it continues.
 pub(crate) fn stop_self() {
     // No system refuses this one.
     raise(Number::SIGSTOP).ok();
@@ -99,7 +98,7 @@ pub(crate) fn is_of_the_terminal(number: Number) -> bool {
     is_key && File::open("/dev/tty").is_ok_and(|terminal| tcgetpgrp(&terminal) == Ok(getpgrp()))
 }
 
-/// The signals that are ignored, a bit each. Where the system does not say, none.
+/// The ignored signals as a bit mask; 0 if the system does not report them.
 fn ignored() -> u64 {
     let status = fs::read_to_string("/proc/self/status").unwrap_or_default();
     let mask = status.lines().find_map(|line| line.strip_prefix("SigIgn:"));

@@ -1,4 +1,4 @@
-//! Exit statuses, and what is said of them. The numbers are those of sysexits.h and of the shell.
+//! Exit statuses and their messages. The numbers are those of sysexits.h and of the shell.
 
 use crate::options::PROGRAM;
 use dc_daemon::token_file::TokenFileError;
@@ -10,48 +10,39 @@ use thiserror::Error;
 /// The lock was lost while the command ran (`EX_PROTOCOL`).
 pub(crate) const LOST: u8 = 76;
 
-/// Why there is no status of a command.
+/// Why a command has no exit status.
 #[derive(Debug, Error)]
 pub(crate) enum LockFailure {
-    /// There is no lock to be had.
+    /// The lock was not acquired.
     #[error("{0}")]
     Lock(#[from] LockError),
     /// The lock was lost before the command was started.
     #[error("the lock was lost before the command could be started: {0}")]
     LostBefore(Loss),
     /// Another holds the lock.
-    #[error("the lock is held by somebody else")]
+    #[error("the lock is held by another client")]
     Conflict {
-        /// With which status to say so.
+        /// The exit status for this.
         status: u8,
     },
-    /// A signal came while waiting.
+    /// A signal arrived while waiting.
     #[error("ended by signal {number}")]
-    Signal {
-        /// Which.
-        number: u8,
-    },
+    Signal { number: u8 },
     /// The file of the token gives none.
     #[error(transparent)]
     Token(#[from] TokenFileError),
-    /// The command can't be started.
-    #[error("can't run {command}: {source}")]
-    Command {
-        /// The program.
-        command: String,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The command runs or has run, and the system does not say how it ended.
-    #[error("can't tell how the command has ended: {0}")]
+    /// The command cannot be started.
+    #[error("cannot run {command}: {source}")]
+    Command { command: String, source: io::Error },
+    /// The command was started, but waiting for its end failed.
+    #[error("cannot tell how the command has ended: {0}")]
     Wait(io::Error),
-    /// The system refuses what is needed to run.
-    #[error("can't start: {0}")]
+    /// A runtime or a signal handler could not be created.
+    #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 
 impl LockFailure {
-    /// The exit status.
     pub(crate) fn status(&self) -> u8 {
         match self {
             Self::Lock(error) => status_of(error),
@@ -68,7 +59,7 @@ impl LockFailure {
         }
     }
 
-    /// Whether it is to be said only with `-verbose`: the status says it all.
+    /// Whether it is printed only with `-verbose`, since the exit status is enough.
     pub(crate) const fn is_quiet(&self) -> bool {
         matches!(self, Self::Conflict { .. } | Self::Signal { .. })
     }
@@ -90,6 +81,6 @@ const fn status_of(error: &LockError) -> u8 {
 
 /// Says something on stderr, in one line.
 pub(crate) fn print_error(what: &impl Display) {
-    // Where nobody can be told, the status still says it.
+    // If standard error is closed, the exit status still reports it.
     writeln!(io::stderr(), "{}: {what}", PROGRAM.name).ok();
 }

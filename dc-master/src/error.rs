@@ -1,11 +1,11 @@
-//! Why `dc_master` does not start, or ends early.
+//! Errors that prevent the start of `dc_master` or end it early.
 
 use dc_daemon::lifecycle::LifecycleError;
 use dc_daemon::notify::NotifyError;
 use dc_daemon::start::{ProgramFailure, StartError};
 use std::io;
 
-/// Why the master does not start, or ends without having been told to.
+/// Why the master failed to start, or ended without a signal.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum MasterError {
     /// A socket, an account or the log.
@@ -14,17 +14,17 @@ pub(crate) enum MasterError {
     /// Detaching or the pidfile.
     #[error(transparent)]
     Life(#[from] LifecycleError),
-    /// What supervises the master can't be told.
+    /// `NOTIFY_SOCKET` of the master's service manager is unusable.
     #[error(transparent)]
     Notify(#[from] NotifyError),
-    /// The command can't be executed at all.
-    #[error("can't start {0}")]
+    /// The command cannot be executed at all.
+    #[error("cannot start {0}")]
     Command(String),
     /// Children died too often.
     #[error("the command was restarted {0} times within a minute, and has died again")]
     TooManyRestarts(usize),
     /// The system refuses what the master needs to run.
-    #[error("can't start: {0}")]
+    #[error("cannot start: {0}")]
     System(#[from] io::Error),
 }
 

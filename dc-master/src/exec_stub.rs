@@ -1,10 +1,10 @@
-//! The starter: what runs in a child's process before its command does.
+//! The exec stub: runs in a child's process before its command.
 //!
-//! It closes every descriptor that is not the child's, becomes the user, asks to be told of the master's end, sets
-//! `LISTEN_PID`, and executes the command. What it can't do it writes to the pipe that the master reads when the
-//! process has ended.
+//! It closes every descriptor that is not the child's, changes to the user, requests a signal for the death
+//! of the master, sets `LISTEN_PID`, and executes the command. It writes errors to the pipe that the master
+//! reads when the process has ended.
 //!
-//! It is called by [`Launcher`](crate::launch::Launcher) alone, with arguments that are no options.
+//! Only [`Launcher`](crate::launch::Launcher) starts it, with arguments that are not options.
 
 use crate::options::signal;
 use dc_daemon::account::{Account, AccountError};
@@ -23,36 +23,36 @@ use std::os::unix::process::CommandExt;
 use std::process::{self, Command, ExitCode};
 use users::os::unix::UserExt;
 
-/// The first argument of a starter. No option begins like this.
+/// The first argument of an exec stub. No option begins like this.
 const MARK: &str = "@start";
-/// The exit status of a command that can't be executed, as the shell has it.
+/// Exit status if the command cannot be executed, as in the shell.
 const STATUS_NOT_EXECUTED: u8 = 126;
-/// The exit status of a command that does not exist, as the shell has it.
+/// Exit status if the command does not exist, as in the shell.
 const STATUS_NOT_FOUND: u8 = 127;
 
-/// What is to be run, and as whom.
+/// The command to run, its arguments and its user.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct ExecRequest {
     pub(crate) command: OsString,
     pub(crate) arguments: Vec<OsString>,
     /// `-user`, by name or number.
     pub(crate) user: Option<String>,
-    /// What the child gets when the master is killed.
+    /// The signal that the child receives when the master is killed.
     pub(crate) orphan_signal: Option<Signal>,
 }
 
-/// What the starter is told.
+/// The arguments of the exec stub.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct MasterExecStub {
     pub(crate) start: ExecRequest,
-    /// The master.
+    /// The process id of the master.
     pub(crate) parent: u32,
-    /// The pipe for what goes wrong: the first descriptor that is not the child's.
+    /// The pipe for errors: the first descriptor that is not the child's.
     pub(crate) failure: RawFd,
 }
 
 impl MasterExecStub {
-    /// The starter that this process was started as, if it was.
+    /// Parses the arguments of this process; `None` if they are not those of an exec stub.
     pub(crate) fn from_arguments(mut arguments: impl Iterator<Item = OsString>) -> Option<Self> {
         if arguments.next()? != MARK {
             return None;
@@ -67,7 +67,7 @@ impl MasterExecStub {
         Some(Self { start, parent, failure })
     }
 
-    /// The arguments that say all this.
+    /// Formats the arguments for [`Self::from_arguments`].
     pub(crate) fn into_arguments(self) -> Vec<OsString> {
         let ExecRequest { command, arguments, user, orphan_signal } = self.start;
         let orphan_signal = orphan_signal.map(Signal::as_str).unwrap_or_default();
@@ -81,9 +81,9 @@ impl MasterExecStub {
         line
     }
 
-    /// Runs the command in the place of this program. Returns only if that is not possible.
+    /// Replaces this process with the command. Returns only on failure.
     pub(crate) fn run(self) -> ExitCode {
-        // It was started by another name; for whoever looks, and nothing depends on it.
+        // The process was executed as /proc/self/exe. The name is only informative.
         set_name(c"dc_master").ok();
         let pipe = self.failure_pipe();
         let prepared =
@@ -95,8 +95,8 @@ impl MasterExecStub {
         let command = self.start.command.to_string_lossy().into_owned();
         let written = pipe.is_some_and(|mut pipe| write!(pipe, "{command}: {error}").is_ok());
         if !written {
-            // Nobody knows of it otherwise.
-            writeln!(io::stderr(), "dc_master: can't start {command}: {error}").ok();
+            // There is no pipe, so standard error is the only way to report it.
+            writeln!(io::stderr(), "dc_master: cannot start {command}: {error}").ok();
         }
         let missing = matches!(&error, ExecError::Execute(error) if error.kind() == io::ErrorKind::NotFound);
         ExitCode::from(if missing { STATUS_NOT_FOUND } else { STATUS_NOT_EXECUTED })
@@ -112,7 +112,7 @@ impl MasterExecStub {
             become_user(&account)?;
             command.envs(user_environment(account.uid()));
         }
-        // Behind the change of the user, which would undo it.
+        // After the change of the user, which clears it.
         set_pdeathsig(self.start.orphan_signal).map_err(|error| ExecError::System(error.into()))?;
         let parent = u32::try_from(getppid().as_raw()).unwrap_or_default();
         if parent != self.parent && self.start.orphan_signal.is_some() {
@@ -121,7 +121,7 @@ impl MasterExecStub {
         Ok(command)
     }
 
-    /// The pipe by a descriptor that closes at the exec. `None` where the system has no `/proc`.
+    /// The pipe, opened close-on-exec. `None` if the system has no `/proc`.
     fn failure_pipe(&self) -> Option<File> {
         OpenOptions::new().write(true).open(format!("/proc/self/fd/{}", self.failure)).ok()
     }
@@ -132,7 +132,7 @@ impl MasterExecStub {
     }
 }
 
-/// What a program expects to know of the user that it runs as.
+/// The variables that describe the user to the command.
 fn user_environment(uid: u32) -> Vec<(&'static str, OsString)> {
     let Some(user) = users::get_user_by_uid(uid) else { return Vec::new() };
     vec![
@@ -149,17 +149,17 @@ enum ExecError {
     /// The user is not known.
     #[error(transparent)]
     Account(#[from] AccountError),
-    /// The process can't become the user.
+    /// The process cannot become the user.
     #[error(transparent)]
     Privileges(#[from] PrivilegeError),
-    /// The system refuses what comes before.
-    #[error("can't prepare the process: {0}")]
+    /// A step before the exec failed.
+    #[error("cannot prepare the process: {0}")]
     System(io::Error),
-    /// The master has ended meanwhile.
+    /// The master ended before the exec.
     #[error("the master has ended")]
     Orphan,
-    /// The command can't be executed.
-    #[error("can't execute it: {0}")]
+    /// The command cannot be executed.
+    #[error("cannot execute it: {0}")]
     Execute(io::Error),
 }
 
@@ -168,7 +168,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_a_starter_is_told_comes_through() {
+    fn stub_arguments_round_trip() {
         let mut starter = MasterExecStub {
             start: ExecRequest {
                 command: "/bin/a b".into(),

@@ -1,8 +1,8 @@
-//! Descriptors that children left with the master for those after them (`FDSTORE=1` in `sd_notify(3)`).
+//! File descriptors that children store in the master for their successors (`FDSTORE=1` in `sd_notify(3)`).
 //!
-//! As under systemd: a descriptor has the name `FDNAME`, or `stored`; one whose other end has gone is dropped unless
-//! it came with `FDPOLL=0`; one that is stored twice under the same name is kept once. Here that it has gone is found out
-//! when the next child starts, or there is no room for another.
+//! The rules are systemd's: a descriptor has the name `FDNAME`, or `stored`; one whose peer has closed is
+//! dropped unless it was stored with `FDPOLL=0`; a duplicate under the same name is stored once. Unlike
+//! systemd, the store checks for closed peers only when the next child starts or when the store is full.
 
 use dc_daemon::descriptors::are_duplicates;
 use dc_daemon::notify::is_stored_name;
@@ -11,18 +11,17 @@ use nix::sys::stat::{SFlag, fstat};
 use std::os::fd::{AsFd, OwnedFd};
 use tracing::{info, warn};
 
-/// Most descriptors that are kept.
+/// Maximum number of stored descriptors.
 pub(crate) const STORED_MAX: usize = 256;
-/// The name of what was stored without one.
+/// Name of descriptors that were stored without one.
 const NAME_DEFAULT: &str = "stored";
 
-/// The descriptors that are kept, in the order in which they came.
+/// The stored descriptors, in the order in which they arrived.
 #[derive(Debug, Default)]
 pub(crate) struct FdStore {
     stored: Vec<StoredFd>,
 }
 
-/// One of them.
 #[derive(Debug)]
 pub(crate) struct StoredFd {
     pub(crate) name: String,
@@ -31,22 +30,22 @@ pub(crate) struct StoredFd {
     inode: Option<Inode>,
 }
 
-/// What a descriptor stands for. Duplicates have the same.
+/// Identity of the open file behind a descriptor. Duplicates share it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Inode {
     device: u64,
     number: u64,
-    /// Whether no two things have the same.
+    /// Whether the inode identifies the open file.
     is_unique: bool,
 }
 
 impl FdStore {
-    /// Keeps what `child` left. What there is no room for is closed.
+    /// Stores the descriptors that `child` sent. Those beyond the limit are closed.
     pub(crate) fn keep(&mut self, child: i32, name: Option<String>, descriptors: Vec<OwnedFd>, polled: bool) {
         let named = name.filter(|name| {
             let is_good = is_stored_name(name);
             if !is_good {
-                warn!(child, "what can't be a name of descriptors was ignored");
+                warn!(child, "invalid FDNAME ignored");
             }
             is_good
         });
@@ -73,14 +72,14 @@ impl FdStore {
         }
     }
 
-    /// Forgets all of this name.
+    /// Removes all descriptors with this name.
     pub(crate) fn remove(&mut self, child: i32, name: Option<&str>) {
         let before = self.stored.len();
         self.stored.retain(|stored| Some(stored.name.as_str()) != name);
         info!(child, name, removed = before - self.stored.len(), "removed stored descriptors");
     }
 
-    /// What the next child gets.
+    /// Drops descriptors with closed peers and returns the rest, for the next child.
     pub(crate) fn live(&mut self) -> &[StoredFd] {
         self.prune();
         &self.stored
@@ -98,7 +97,7 @@ impl StoredFd {
         else {
             return false;
         };
-        // Where the system does not tell, two of one thing that has no name elsewhere are taken for the same.
+        // If the system cannot compare open files, equal unique inodes count as duplicates.
         are_duplicates(&self.descriptor, &new.descriptor).unwrap_or(inode.is_unique)
     }
 }
@@ -134,14 +133,14 @@ mod tests {
     }
 
     #[test]
-    fn what_is_kept_is_there_until_it_is_removed() {
+    fn stored_descriptors_last_until_removed() {
         let (near, far) = UnixStream::pair().unwrap();
         let mut store = FdStore::default();
         keep(&mut store, "a", near);
         store.keep(1, None, vec![far.into(), File::open("/dev/null").unwrap().into()], true);
         assert_eq!(names(&mut store), ["a", "stored", "stored"]);
         store.remove(1, Some("stored"));
-        // The other end of the first has gone with them.
+        // The peer of the first was closed with them.
         assert_eq!(names(&mut store), [] as [&str; 0]);
     }
 
@@ -159,7 +158,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_child_stores_again_is_kept_once_whatever_it_is() {
+    fn duplicate_of_any_kind_is_stored_once() {
         let null = File::open("/dev/null").unwrap();
         if are_duplicates(&null, &null).is_err() {
             crate::require::skip("kcmp(2) is not permitted");
@@ -167,7 +166,7 @@ mod tests {
         }
         let (reader, writer) = std::io::pipe().unwrap();
         let file = File::open("/proc/self/exe").unwrap();
-        // They share an inode with all others of their kind.
+        // All eventfds share one inode.
         let event = || OwnedFd::from(EventFd::new().unwrap());
         let first: Vec<OwnedFd> =
             vec![reader.into(), writer.into(), file.into(), null.into(), event(), event()];
@@ -180,7 +179,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_gone_gives_way_where_there_is_no_room() {
+    fn closed_peers_are_dropped_when_the_store_is_full() {
         let mut store = FdStore::default();
         for _ in 0..STORED_MAX {
             keep(&mut store, "gone", UnixStream::pair().unwrap().0);
@@ -191,7 +190,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_gone_is_dropped_unless_it_is_not_to_be_polled() {
+    fn closed_peers_are_dropped_unless_fdpoll_is_0() {
         let (near, far) = UnixStream::pair().unwrap();
         let mut store = FdStore::default();
         store.keep(1, Some("kept".to_owned()), vec![near.try_clone().unwrap().into()], false);

@@ -1,12 +1,12 @@
-//! Starting a child: what it is given, and the way it takes to its command.
+//! Starts a child: its descriptors, its environment, and the steps from fork to exec.
 //!
 //! ```text
-//! master ── fork, descriptors to their numbers, exec of this same program ──→ starter ── exec ──→ command
+//! master ── fork, descriptors to their numbers, exec of this same program ──→ stub ──── exec ──→ command
 //!    ↑                                             user, LISTEN_PID, PR_SET_PDEATHSIG    │
-//!    └──────────── why the command can't be executed (a pipe; nothing if it can) ←───────┘
+//!    └──────────── why the command cannot be executed (a pipe; empty on success) ←───────┘
 //! ```
-//!
-//! Between fork and exec hardly anything is allowed, and least of all to look up a user or to set a variable. So that is
+//! Only async-signal-safe calls are allowed between fork and exec; looking up a user or setting a variable is
+//! not. So that is done by the [stub](crate::exec_stub): this program, executed again in the child's process.
 //! done by the [stub](crate::exec_stub): this program again, in the process that will be the child.
 
 use crate::exec_stub::{ExecRequest, MasterExecStub};
@@ -28,12 +28,12 @@ use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::process::CommandExt;
 use std::process::{self, Command, Stdio};
 
-/// This program, whatever has become of its file.
+/// This program, even if its file has been replaced or removed.
 const OWN_PROGRAM: &str = "/proc/self/exe";
-/// The options of the master.
+/// Prefix of the master's own option variables.
 const OPTION_PREFIX: &str = PROGRAM.env_prefix;
-/// The variables in which systemd and einhorn speak to the master, and not to its children. What an application calls
-/// by a like name is its own.
+/// Variables that systemd and einhorn set for the master and that children do not inherit. An application's
+/// variables with similar names are passed on.
 const OF_THE_MASTER: [&str; 13] = [
     "EINHORN_CHILD_INDEX",
     "EINHORN_FDS",
@@ -49,61 +49,60 @@ const OF_THE_MASTER: [&str; 13] = [
     "WATCHDOG_PID",
     "WATCHDOG_USEC",
 ];
-/// einhorn's variable of one descriptor, before its place.
+/// Prefix of einhorn's variables for single descriptors; the index follows.
 const EINHORN_DESCRIPTOR: &str = "EINHORN_FD_";
 
-/// How every child is started.
+/// Settings that are the same for every child.
 #[derive(Debug)]
 pub(crate) struct Launcher {
-    /// The command, its arguments, and as whom it runs.
+    /// The command, its arguments and its user.
     pub(crate) start: ExecRequest,
-    /// Where it runs, if that is not where the master is.
+    /// The working directory of the children, if it differs from the master's.
     pub(crate) directory: Option<Directory>,
-    /// Where it says that it is ready.
+    /// The directory of the children's notification sockets.
     pub(crate) notify_sockets: NotifyDir,
 }
 
-/// A directory, by a descriptor: one that is moved or removed stays the same.
+/// A directory held open by a descriptor, so that it survives renaming and removal.
 #[derive(Debug)]
 pub(crate) struct Directory(OwnedFd);
 
 impl Directory {
-    /// The one in which this process is.
+    /// The working directory of this process.
     ///
     /// # Errors
+    ///
     /// Those of the system.
     pub(crate) fn current() -> io::Result<Self> {
         let flags = OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC;
         Ok(Self(open(".", flags, Mode::empty())?))
     }
 
-    /// A path that leads there, in this process and in what it forks.
+    /// A path to the directory, valid in this process and its forks.
     fn path(&self) -> String {
         format!("/proc/self/fd/{}", self.0.as_raw_fd())
     }
 }
 
-/// A child that was started, if its command can be executed.
+/// A child process whose command may not have been executed yet.
 #[derive(Debug)]
 pub(crate) struct Launched {
-    /// Its number.
     pub(crate) pid: Pid,
-    /// What it has to say to `NOTIFY_SOCKET`.
+    /// The socket that its `NOTIFY_SOCKET` names.
     pub(crate) notices: NotifySocket,
-    /// Its standard output.
     pub(crate) output: PipeReader,
-    /// Its standard error.
     pub(crate) errors: PipeReader,
-    /// What the starter writes if the command can't be executed.
+    /// The pipe to which the exec stub writes if the command cannot be executed.
     pub(crate) failure: PipeReader,
 }
 
 impl Launcher {
-    /// Starts a child with these sockets and these stored descriptors. To be called from the thread that lives as long as
-    /// the process: the system takes the end of it for the end of the master.
+    /// Starts a child with these sockets and these stored descriptors. Call it from the thread that lives as
+    /// long as the process: the kernel treats the end of that thread as the death of the parent.
     ///
     /// # Errors
-    /// [`LaunchError`] if there can be no process. Whether it gets as far as its command, [`Launched::failure`] tells.
+    ///
+    /// [`LaunchError`] if no process could be created. [`Launched::failure`] reports errors after that.
     pub(crate) fn launch(
         &mut self,
         sockets: Vec<PassedSocket>,
@@ -138,7 +137,7 @@ impl Launcher {
         }
         command.envs(variables).env("NOTIFY_SOCKET", &notices.address);
         command.stdin(Stdio::null()).stdout(output_writer).stderr(errors_writer);
-        // Of its own group, so that a key of the terminal is the master's to pass on.
+        // A separate process group: the master forwards signals from the terminal.
         command.process_group(0).fd_mappings(mapping)?;
         let child = command.spawn().map_err(LaunchError::from_spawn)?;
         let pid = i32::try_from(child.id()).map_err(|_| LaunchError::Spawn(Errno::EOVERFLOW.into()))?;
@@ -146,7 +145,7 @@ impl Launcher {
     }
 }
 
-/// Whether a variable says something of the master, or of what supervises it.
+/// Whether a variable configures the master or comes from its service manager.
 fn is_of_the_master(name: &OsStr) -> bool {
     let Some(name) = name.to_str() else { return false };
     let is_place = |rest: &str| !rest.is_empty() && rest.bytes().all(|byte| byte.is_ascii_digit());
@@ -155,12 +154,12 @@ fn is_of_the_master(name: &OsStr) -> bool {
         || name.strip_prefix(EINHORN_DESCRIPTOR).is_some_and(is_place)
 }
 
-/// The descriptor that stands at `place` in the order.
+/// Descriptor number of the socket at this index.
 fn number(place: usize) -> RawFd {
     PASSED_FIRST.saturating_add(RawFd::try_from(place).unwrap_or(RawFd::MAX))
 }
 
-/// What tells a child about its descriptors, but for `LISTEN_PID`.
+/// The variables that describe a child's descriptors, except `LISTEN_PID`.
 fn environment(sockets: &[PassedSocket], stored: &[StoredFd]) -> Vec<(OsString, OsString)> {
     let mut names: Vec<&str> = sockets.iter().map(|socket| socket.name.as_str()).collect();
     names.extend(stored.iter().map(|stored| stored.name.as_str()));
@@ -168,9 +167,9 @@ fn environment(sockets: &[PassedSocket], stored: &[StoredFd]) -> Vec<(OsString, 
     let mut variables: Vec<(OsString, OsString)> = vec![
         ("LISTEN_FDS".into(), names.len().to_string().into()),
         ("LISTEN_FDNAMES".into(), names.join(":").into()),
-        // As systemd says how many descriptors may be left with it.
+        // systemd's variable for the capacity of the descriptor store.
         ("FDSTORE".into(), STORED_MAX.to_string().into()),
-        // As socketmaster says it, which has one socket. einhorn's variables tell of all.
+        // socketmaster's variable, which describes one socket. einhorn's variables describe all.
         ("EINHORN_FDS".into(), PASSED_FIRST.to_string().into()),
         ("EINHORN_FD_COUNT".into(), listeners.to_string().into()),
         ("EINHORN_MASTER_PID".into(), process::id().to_string().into()),
@@ -181,22 +180,22 @@ fn environment(sockets: &[PassedSocket], stored: &[StoredFd]) -> Vec<(OsString, 
     variables
 }
 
-/// Why there is no child.
+/// Why no child process was created.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum LaunchError {
-    /// There is no socket for what it has to say.
+    /// Its notification socket could not be opened.
     #[error("no socket for its notifications: {0}")]
     Notices(io::Error),
-    /// There are no pipes or descriptors for it.
+    /// Its pipes or duplicates could not be created.
     #[error("no descriptors for it: {0}")]
     Pipe(io::Error),
-    /// Two of its descriptors would have the same number. A mistake in the program.
+    /// Two of its descriptors have the same number, which is a bug.
     #[error(transparent)]
     Collision(#[from] FdMappingCollision),
-    /// The system refuses another process.
+    /// The process could not be created.
     #[error("no process for it: {0}")]
     Spawn(io::Error),
-    /// This program can't be executed anew.
+    /// `/proc/self/exe` does not lead to this program.
     #[error("no process for it: {OWN_PROGRAM} does not lead to this program, so there is no /proc: {0}")]
     NoProc(io::Error),
 }
@@ -212,7 +211,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn what_systemd_einhorn_and_the_options_say_is_for_the_master() {
+    fn variables_of_systemd_einhorn_and_options_are_removed() {
         for name in ["LISTEN_FDS", "LISTEN_PIDFDID", "NOTIFY_SOCKET", "WATCHDOG_USEC", "EINHORN_FD_COUNT"] {
             assert!(is_of_the_master(name.as_ref()), "{name}");
         }
@@ -222,7 +221,7 @@ mod tests {
     }
 
     #[test]
-    fn what_an_application_calls_alike_is_its_own() {
+    fn similar_variables_of_an_application_are_inherited() {
         for name in ["LISTEN_ADDR", "LISTEN_FDS_START", "WATCHDOG_INTERVAL", "NOTIFY_SOCKET_GROUP", "LISTEN"]
         {
             assert!(!is_of_the_master(name.as_ref()), "{name}");

@@ -1,18 +1,18 @@
 //! `dc_master`: holds the listening sockets of a server, and restarts it without losing a connection.
 //!
 //! ```text
-//! signals, notifications, ends of processes ──→ master (driver) ──→ supervisor (decides)
-//!                sockets · launch · output · store ←── does ←───────────┘ actions
+//! signals, notifications, exited processes  ──→ master (driver) ──→ supervisor (decides)
+//!                sockets · launch · output · store ←── runs ←───────────┘ actions
 //! ```
 //!
 //! | module | owns |
 //! |---|---|
-//! | `supervisor` | the children's states, the plans, the times; pure |
-//! | `master` | the loop, the processes that run, what supervises us |
+//! | `supervisor` | the children's states, planned actions, deadlines; pure |
+//! | `master` | the event loop, running processes, the service manager |
 //! | `sockets` | the listening sockets and their paths |
-//! | `launch`, `starter` | the way from a fork to the command |
-//! | `notify_socket`, `notices`, `store` | where and what children say, and what they leave |
-//! | `output` | what children write |
+//! | `launch`, `exec_stub` | the steps from a fork to the command |
+//! | `notify_socket`, `notify_listener`, `fd_store` | children's notifications and stored descriptors |
+//! | `output` | the children's output |
 #![forbid(unsafe_code)]
 
 mod error;

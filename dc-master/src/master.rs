@@ -1,4 +1,4 @@
-//! The driver: tells the supervisor what happens, and does what it decides.
+//! The driver: reports events to the supervisor and carries out its actions.
 
 use crate::error::MasterError;
 use crate::fd_store::FdStore;
@@ -21,10 +21,10 @@ use std::time::{Duration, Instant};
 use tokio::task::yield_now;
 use tracing::{debug, error, info, warn};
 
-/// How long a child must live on that has said that it is ready. One that fails right then is gone after that.
+/// Minimum time that a child must survive after READY=1. Early failures show up within it.
 const BELIEVED_AFTER: Duration = Duration::from_millis(50);
 
-/// What the master works with.
+/// The parts that the master is built from.
 #[derive(Debug)]
 pub(crate) struct MasterParts {
     pub(crate) launcher: Launcher,
@@ -35,7 +35,6 @@ pub(crate) struct MasterParts {
     pub(crate) confined: Unprivileged,
 }
 
-/// The master while it runs.
 #[derive(Debug)]
 pub(crate) struct Master {
     supervisor: Supervisor,
@@ -51,24 +50,23 @@ pub(crate) struct Master {
     notifier: Notifier,
     watchdog_at: Option<Instant>,
     life: MasterPhase,
-    /// Why a command could not be executed, last.
+    /// The last reason why a command could not be executed.
     reason: Option<String>,
 }
 
-/// How far the master itself has come.
+/// The phase of the master itself.
 #[derive(Debug)]
 enum MasterPhase {
-    /// No child has been ready yet: who started the master waits.
+    /// No child has been ready yet; the parent process of the master is waiting.
     Starting(Unprivileged),
     /// A child has been ready.
     Serving(Serving),
-    /// It can't go on.
+    /// The start could not be completed.
     Failed(LifecycleError),
-    /// On the way from one to the other.
+    /// Placeholder during a transition.
     Between,
 }
 
-/// Something that happens to the master.
 #[derive(Debug)]
 enum MasterEvent {
     Request(SignalRequest),
@@ -76,7 +74,7 @@ enum MasterEvent {
 }
 
 impl Master {
-    /// A master that is about to start its first child. In the runtime, in the process's first thread.
+    /// Creates a master that is about to start its first child. Call it in the runtime, in the main thread.
     pub(crate) fn new(settings: SupervisorSettings, stop_signal: Signal, parts: MasterParts) -> Self {
         let MasterParts { launcher, sockets, output, signals, notifier, confined } = parts;
         let clock = DriverClock::start();
@@ -98,10 +96,11 @@ impl Master {
         }
     }
 
-    /// Runs until a signal ends it, or nothing else is left to do.
+    /// Runs until a signal ends the master or the supervisor gives up.
     ///
     /// # Errors
-    /// [`MasterError`] if it ends without having been told to.
+    ///
+    /// [`MasterError`] if it ends without a signal.
     pub(crate) async fn run(mut self) -> Result<(), MasterError> {
         loop {
             self.confirm_ready();
@@ -112,14 +111,14 @@ impl Master {
             }
             self.processes.retain(|process| !process.ended);
             self.keep_alive();
-            // Not only when nothing else happens: a child could say something all the time.
+            // In every round: a child may send notifications without pause.
             let now = self.clock.now();
             if self.supervisor.next_deadline().is_some_and(|at| at <= now) {
                 self.catch_up().await;
                 self.supervisor.handle_time(now);
                 continue;
             }
-            // Each child is heard in its turn.
+            // Rotates the children, so that each gets its turn.
             if self.processes.len() > 1 {
                 self.processes.rotate_left(1);
             }
@@ -148,10 +147,10 @@ impl Master {
         Poll::Pending
     }
 
-    /// Hears what has happened before the time is looked at: where the master was held up, a child may have died or
+    /// Handles pending events before the deadlines: if the master was delayed, a child may have ended or
     /// become ready in time.
     async fn catch_up(&mut self) {
-        // The runtime looks for signals meanwhile.
+        // Lets the runtime poll for signals.
         yield_now().await;
         while let Poll::Ready(request) = poll_fn(|cx| Poll::Ready(self.signals.poll(cx))).await {
             self.handle(MasterEvent::Request(request));
@@ -162,7 +161,7 @@ impl Master {
         self.reap();
     }
 
-    /// Hears what a child has said already.
+    /// Handles the notifications that a child has already sent.
     fn hear(&mut self, place: usize) {
         let (id, mut looked_at) = (self.processes[place].id, 0);
         while let Some(notice) = self.processes[place].notices.next(&mut looked_at) {
@@ -170,7 +169,7 @@ impl Master {
         }
     }
 
-    /// Waits until there is something to do without an event.
+    /// Waits until the next deadline.
     fn next_wait(&self) -> impl Future<Output = ()> + use<> {
         let deadline = self.supervisor.next_deadline().map(|at| self.clock.instant(at));
         let believed = self.processes.iter().filter_map(|process| process.believed_at);
@@ -183,7 +182,7 @@ impl Master {
         }
     }
 
-    /// Tells the supervisor of the master that it is alive, when it is time.
+    /// Sends the keepalive to the master's service manager when it is due.
     fn keep_alive(&mut self) {
         let now = Instant::now();
         if let (Some(interval), Some(at)) = (self.notifier.watchdog_interval(), self.watchdog_at)
@@ -198,13 +197,13 @@ impl Master {
         let now = self.clock.now();
         match event {
             MasterEvent::Request(SignalRequest::Restart) => {
-                info!("a new child is asked for");
+                info!("new child requested");
                 self.supervisor.handle_hangup(now);
             }
             MasterEvent::Request(SignalRequest::End(signal)) => self.supervisor.handle_end(now, signal),
             MasterEvent::Request(SignalRequest::Pass(signal)) => {
-                info!(%signal, "passed to the children");
-                // One that starts may not be prepared for it yet, and it would be its death.
+                info!(%signal, "forwarded to the children");
+                // A starting child may not have installed its handler yet and would die of the signal.
                 let heeds = |process: &&ChildProcess| {
                     !self.supervisor.is_starting(process.id) || process.is_prepared_for(signal)
                 };
@@ -226,7 +225,7 @@ impl Master {
         }
         if let Some(status) = status {
             debug!(child, status, "status");
-            // What an old one does last is not the state of the service.
+            // The last status of an old child does not describe the service.
             if self.supervisor.is_ending() || !self.supervisor.is_stopping(id) {
                 self.notifier.status(&format!("process {child}: {status}"));
             }
@@ -241,13 +240,13 @@ impl Master {
             if let Some(process) = self.processes.iter_mut().find(|process| process.id == id) {
                 process.believed_at.get_or_insert(Instant::now() + BELIEVED_AFTER);
             }
-            // Its time is not over meanwhile.
+            // Extends the deadline, so that it does not pass during the confirmation.
             self.supervisor.handle_extension(now, id, 2 * BELIEVED_AFTER.as_millis() as u64);
         }
     }
 
-    /// Takes children for ready that have said so, and still live a moment later. One that has ended serves nobody,
-    /// whatever it has said before.
+    /// Reports children as ready that sent READY=1 and are still alive a moment later. A child that has ended
+    /// cannot serve, whatever it sent before.
     fn confirm_ready(&mut self) {
         let now = Instant::now();
         for process in &mut self.processes {
@@ -257,7 +256,7 @@ impl Master {
         }
     }
 
-    /// Sees off every process that has ended.
+    /// Reaps every process that has ended.
     fn reap(&mut self) {
         while let Some((pid, end)) = reap() {
             let Some(place) = self.processes.iter().position(|process| process.pid == pid && !process.ended)
@@ -265,7 +264,7 @@ impl Master {
                 debug!(process = pid.as_raw(), "a process that a child left behind has ended");
                 continue;
             };
-            // What it said last is heard first.
+            // Its last notifications are handled first.
             self.hear(place);
             let process = &mut self.processes[place];
             process.ended = true;
@@ -279,7 +278,7 @@ impl Master {
         }
     }
 
-    /// Does what was decided. Returns how to end, if that is it.
+    /// Carries out an action. Returns the exit reason if the master ends.
     fn act(&mut self, action: SupervisorAction) -> Option<MasterExit> {
         match action {
             SupervisorAction::Start { child } => self.start(child),
@@ -311,7 +310,7 @@ impl Master {
             .and_then(|launched| {
                 let pid = launched.pid;
                 let process = ChildProcess::new(id, launched, &mut self.output);
-                // It runs, but nobody would hear of it.
+                // The process runs but cannot be watched.
                 process.map_err(|error| {
                     nix::sys::signal::kill(pid, Signal::SIGKILL).ok();
                     error.to_string()
@@ -328,9 +327,9 @@ impl Master {
 
     fn failed_start(&mut self, id: ChildId, reason: String) {
         self.supervisor.handle_failed_start(self.clock.now(), id);
-        // Where the master ends for it, that says why, once.
+        // If the master ends because of it, its error reports the reason.
         if !self.supervisor.is_ending() {
-            error!("can't start {reason}");
+            error!("cannot start {reason}");
         }
         self.reason = Some(reason);
     }
@@ -371,7 +370,7 @@ impl Master {
             StartFailure::NotReady { .. } => "the new child was not ready in time",
         };
         self.notifier.ready();
-        self.notifier.status(&format!("process {} serves on: {why}", self.number(id)));
+        self.notifier.status(&format!("process {} keeps serving: {why}", self.number(id)));
     }
 
     fn report(&self, report: SupervisorEvent) {
@@ -382,12 +381,12 @@ impl Master {
                 info!(child = of(child), signal = %self.stop_signal, "stopping");
             }
             SupervisorEvent::Died { child } => warn!(child = of(child), "the child has died"),
-            // There is no process, and what prevented it has been said.
+            // No process exists, and the cause is already logged.
             SupervisorEvent::Failed { setback: StartFailure::DiedEarly { child }, serves_on }
                 if of(child) == 0 =>
             {
                 serves_on.inspect(|old| {
-                    error!(old = of(*old), "no new child could be started; the old one serves on");
+                    error!(old = of(*old), "cannot start a new child; the old one keeps serving");
                 });
             }
             SupervisorEvent::Failed { setback, serves_on } => self.report_setback(setback, serves_on.map(of)),
@@ -415,19 +414,22 @@ impl Master {
             (StartFailure::DiedEarly { child }, Some(old)) => {
                 error!(
                     child = of(child),
-                    old, "the new child died before it was ready; the old one serves on"
+                    old, "the new child died before it was ready; the old one keeps serving"
                 );
             }
             (StartFailure::NotReady { child }, None) => {
                 error!(child = of(child), "the child was not ready in time");
             }
             (StartFailure::NotReady { child }, Some(old)) => {
-                error!(child = of(child), old, "the new child was not ready in time; the old one serves on");
+                error!(
+                    child = of(child),
+                    old, "the new child was not ready in time; the old one keeps serving"
+                );
             }
         }
     }
 
-    /// The number of a child's process, for people; 0 for one that there never was.
+    /// Process id of a child for the log; 0 if it has no process.
     fn number(&self, id: ChildId) -> i32 {
         let process = self.processes.iter().find(|process| process.id == id);
         process.map_or(0, |process| process.pid.as_raw())

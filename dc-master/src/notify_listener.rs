@@ -1,7 +1,7 @@
-//! What a child says on its `NOTIFY_SOCKET`.
+//! Receives the notifications of a child on its `NOTIFY_SOCKET`.
 //!
-//! The format is that of `sd_notify(3)`: `NAME=VALUE` lines in one datagram, with descriptors beside it. Each child has a socket
-//! of its own, and the system tells who has sent: the child and its descendants are heard, and nobody else.
+//! The format is that of `sd_notify(3)`: `NAME=VALUE` lines in one datagram, with descriptors attached. Each
+//! child has a separate socket. The kernel names the sender; only the child and its descendants are accepted.
 
 use crate::notify_socket::NotifySocket;
 use dc_daemon::fd_passing::{self, ReceiveError};
@@ -16,16 +16,16 @@ use tokio::io::Interest;
 use tokio::net::UnixDatagram;
 use tracing::warn;
 
-/// Most bytes of one datagram, as systemd has it.
+/// Maximum length of a datagram, as in systemd.
 const NOTICE_BYTES_MAX: usize = 4096;
-/// Most datagrams that are looked at in one go, whoever sends them.
+/// Maximum number of datagrams handled in one turn, from any sender.
 const DATAGRAMS_MAX: usize = 512;
-/// Between two lines of the log about what is ignored.
+/// Minimum interval between two log lines about ignored datagrams.
 const IGNORED_PAUSE: Duration = Duration::from_secs(1);
-/// Most generations between a child and a descendant that speaks for it.
+/// Maximum number of generations between a child and the descendant that notifies for it.
 const GENERATIONS_MAX: usize = 64;
 
-/// The socket on which one child is heard.
+/// The notification socket of one child.
 #[derive(Debug)]
 pub(crate) struct NotifyListener {
     socket: UnixDatagram,
@@ -35,40 +35,35 @@ pub(crate) struct NotifyListener {
     _file: Option<OwnedFile>,
 }
 
-/// What one datagram says.
+/// The contents of one datagram.
 #[derive(Debug, Default)]
 pub(crate) struct NotifyMessage {
-    /// `READY=1`.
     pub(crate) ready: bool,
-    /// `STATUS=`.
     pub(crate) status: Option<String>,
     /// `EXTEND_TIMEOUT_USEC=`, in milliseconds.
     pub(crate) extension_ms: Option<u64>,
-    /// `FDSTORE=1` or `FDSTOREREMOVE=1`.
     pub(crate) store: Option<FdStoreRequest>,
-    /// `FDNAME=`.
     pub(crate) name: Option<String>,
-    /// Not `FDPOLL=0`.
     pub(crate) polled: bool,
-    /// What came with it. Those that are not to be stored are closed with the notice: that is the answer to
+    /// The attached descriptors. Those that are not stored are closed with the message, which answers
     /// `BARRIER=1`.
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 
-/// What the descriptor store is asked for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum FdStoreRequest {
-    /// To keep the descriptors.
+    /// Store the attached descriptors.
     Keep,
-    /// To forget those of the name.
+    /// Remove the descriptors with the name `FDNAME`.
     Remove,
 }
 
 impl NotifyListener {
-    /// Listens to `child`. In the runtime.
+    /// Listens for notifications of `child`. Call it in the runtime.
     ///
     /// # Errors
-    /// If the runtime can't watch the socket.
+    ///
+    /// If the runtime cannot watch the socket.
     pub(crate) fn new(opened: NotifySocket, child: Pid) -> io::Result<Self> {
         let NotifySocket { socket, file, .. } = opened;
         Ok(Self {
@@ -79,10 +74,10 @@ impl NotifyListener {
         })
     }
 
-    /// The next notice. What can't be understood is logged and skipped.
+    /// The next message. Malformed datagrams are logged and skipped.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<NotifyMessage> {
         loop {
-            // It fails where the runtime ends.
+            // It fails when the runtime shuts down.
             if ready!(self.socket.poll_recv_ready(cx)).is_err() {
                 return Poll::Pending;
             }
@@ -94,7 +89,7 @@ impl NotifyListener {
             };
             match socket.try_io(Interest::READABLE, next) {
                 Ok(Some(notice)) => return Poll::Ready(notice),
-                // There may be more, and it is the turn of others.
+                // The budget is spent; more may follow after the other tasks.
                 Ok(None) => {
                     cx.waker().wake_by_ref();
                     return Poll::Pending;
@@ -104,8 +99,8 @@ impl NotifyListener {
         }
     }
 
-    /// The next notice that is there already, whether or not the runtime knows of it. `looked_at` counts datagrams, from 0
-    /// on: there is none where it has come to as many as are looked at in one go.
+    /// The next message already received, even if the runtime has not reported it yet. `looked_at` counts
+    /// datagrams from 0; at the limit the result is `None`.
     pub(crate) fn next(&mut self, looked_at: &mut usize) -> Option<NotifyMessage> {
         receive(&self.socket, self.child, &mut self.ignored, looked_at)
     }
@@ -120,16 +115,16 @@ impl Drop for NotifyListener {
     }
 }
 
-/// What is ignored, for the log: a line in a while, whoever sends how much.
+/// Counts ignored datagrams and limits the rate of log lines about them.
 #[derive(Debug, Default)]
 struct IgnoredMessages {
     said_at: Option<Instant>,
-    /// How many were ignored since.
+    /// Number ignored since the last log line.
     unsaid: u64,
 }
 
 impl IgnoredMessages {
-    /// Notes one, and has it said if it is time, with the number of those before it that were not said.
+    /// Counts one, and calls `say` if a log line is due, with the number of those suppressed before.
     fn note(&mut self, now: Instant, say: impl FnOnce(Option<u64>)) {
         if self.said_at.is_some_and(|at| now.saturating_duration_since(at) < IGNORED_PAUSE) {
             self.unsaid += 1;
@@ -141,7 +136,7 @@ impl IgnoredMessages {
     }
 }
 
-/// The next notice that is there, unless as many datagrams were looked at as are in one go.
+/// The next datagram already received, unless the budget is spent.
 fn receive(
     socket: &UnixDatagram,
     child: Pid,
@@ -158,10 +153,10 @@ fn receive(
                 *looked_at -= 1;
                 return None;
             }
-            // To try again at once would be to try for ever.
+            // An immediate retry would loop.
             Err(ReceiveError::System(error)) => {
                 *looked_at -= 1;
-                warn!(child, %error, "a notification can't be received");
+                warn!(child, %error, "a notification cannot be received");
                 return None;
             }
             Err(error) => {
@@ -207,7 +202,7 @@ impl NotifyMessage {
     }
 }
 
-/// Whether `process` is `child` or descends from it.
+/// Whether `process` is `child` or one of its descendants.
 fn is_of_family(process: i32, child: i32) -> bool {
     let mut ancestor = process;
     for _ in 0..GENERATIONS_MAX {
@@ -251,7 +246,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_not_understood_says_nothing() {
+    fn malformed_datagrams_have_no_effect() {
         for text in ["", "\n\n", "READY", "READY=0", "READY=11", "ready=1", " READY=1", "XREADY=1", "=1"] {
             assert!(!parse(text).ready, "{text:?}");
         }
@@ -274,7 +269,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_ignored_is_said_now_and_then() {
+    fn log_lines_about_ignored_datagrams_are_rate_limited() {
         let mut ignored = IgnoredMessages::default();
         let start = Instant::now();
         let mut said = Vec::new();
@@ -295,6 +290,6 @@ mod tests {
         assert!(!is_of_family(0, own) && !is_of_family(-1, own) && !is_of_family(1, own));
         drop(child.stdin.take());
         child.wait().unwrap();
-        assert!(!is_of_family(pid, own), "nobody knows any more");
+        assert!(!is_of_family(pid, own), "the parent is unknown");
     }
 }

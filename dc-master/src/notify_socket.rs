@@ -1,12 +1,13 @@
-//! Where children say that they are ready: a socket for each, which `NOTIFY_SOCKET` names.
+//! Notification sockets, one for each child, named by `NOTIFY_SOCKET`.
 //!
-//! As systemd's it is a path: abstract addresses are not known to all that speak `sd_notify(3)`, and end at the border of a network
-//! namespace. The paths are in a directory of the master's own, and reach no further than children do: see [`SenderAccess`]. Who has
-//! sent a notification is told by the system, so nobody else is believed who can reach it. Where there is no place for a
-//! directory (a root file system that is read-only, say) the address is abstract, and anybody can.
+//! A socket has a path, as in systemd: not every client of `sd_notify(3)` supports abstract addresses, and
+//! those end at the border of a network namespace. The paths are in a private directory of the master,
+//! accessible only to the users of the children: see [`SenderAccess`]. The kernel names the sender of a
+//! notification, so other processes with access are ignored. If no directory can be made (on a read-only root
+//! file system, say), the address is abstract and accessible to every user.
 //!
-//! A master that is killed leaves its directory behind. Each holds a lock (flock(2)) in its own, so the next one that
-//! starts knows which are nobody's, and removes them.
+//! A master that is killed leaves its directory behind. Each live master holds a lock (flock(2)) in its
+//! directory, so the next one can detect and remove abandoned directories.
 
 use dc_daemon::fd_passing;
 use dc_daemon::file::OwnedFile;
@@ -28,25 +29,26 @@ use std::time::Duration;
 use tempfile::TempDir;
 use tracing::debug;
 
-/// What the name of the directory begins with.
+/// Prefix of the directory's name.
 const PREFIX: &str = "dc_master-";
-/// The file that is locked. The directory itself is, for a moment, by whoever removes a file of his own from it.
+/// The lock file. Removing an `OwnedFile` briefly locks the directory itself, so that lock is not usable
+/// here.
 const LOCK: &str = "lock";
-/// How old a directory is before it counts as left behind: its master may be about to lock it.
+/// Minimum age of an abandoned directory: a younger one may be about to be locked.
 const AGE_MIN: Duration = Duration::from_secs(60);
-/// Who can send to the sockets.
+/// The users that may send to the sockets.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SenderAccess {
-    /// This user.
+    /// The user of the master.
     Own,
     /// The user that children are started as.
     User(u32),
-    /// Anybody: the children are root's, and may become any user.
+    /// Any user: the children run as root and may change to any user.
     Any,
 }
 
 impl SenderAccess {
-    /// Those that children may be, if they are started as `user`.
+    /// The users of children that are started as `user`.
     pub(crate) fn for_user(user: Option<u32>) -> Self {
         match user {
             Some(user) => Self::User(user),
@@ -55,7 +57,7 @@ impl SenderAccess {
         }
     }
 
-    /// Others may pass through if they must, and never look.
+    /// Other users may traverse the directory if they need to, but never list it.
     const fn directory_mode(self) -> u32 {
         match self {
             Self::Own => 0o700,
@@ -63,7 +65,7 @@ impl SenderAccess {
         }
     }
 
-    /// To send takes the permission to write.
+    /// Sending requires write permission.
     const fn socket_mode(self) -> Mode {
         match self {
             Self::Own | Self::User(_) => Mode::from_bits_truncate(0o600),
@@ -72,7 +74,7 @@ impl SenderAccess {
     }
 }
 
-/// The directory of the sockets, if there can be one. Removed when dropped.
+/// The directory of the sockets, if one could be made. Removed when dropped.
 #[derive(Debug)]
 pub(crate) struct NotifyDir {
     directory: Option<(TempDir, File)>,
@@ -80,18 +82,18 @@ pub(crate) struct NotifyDir {
     opened: u64,
 }
 
-/// The socket of one child. Its path is removed when it is dropped.
+/// The socket of one child. Its path is removed on drop.
 #[derive(Debug)]
 pub(crate) struct NotifySocket {
     pub(crate) socket: UnixDatagram,
-    /// As `NOTIFY_SOCKET` has it.
+    /// The value of `NOTIFY_SOCKET`.
     pub(crate) address: OsString,
-    /// Removes the path.
+    /// Removes the path on drop.
     pub(crate) file: Option<OwnedFile>,
 }
 
 impl NotifyDir {
-    /// A directory in the first of the usual places where one can be made.
+    /// Makes a directory in the first usual location that allows it.
     pub(crate) fn new(senders: SenderAccess) -> Self {
         Self::within(places(), senders)
     }
@@ -103,26 +105,27 @@ impl NotifyDir {
             Some(made)
         });
         if directory.is_none() {
-            debug!("no place for a directory: children notify at abstract addresses");
+            debug!("cannot make a directory: children notify at abstract addresses");
         }
         Self { directory, senders, opened: 0 }
     }
 
-    /// A socket for a child.
+    /// Opens a socket for a child.
     ///
     /// # Errors
+    ///
     /// Those of the system.
     pub(crate) fn open(&mut self) -> io::Result<NotifySocket> {
         self.opened += 1;
         let path =
             self.directory.as_ref().map(|(directory, _)| directory.path().join(self.opened.to_string()));
-        // The directory may have been swept away by now.
+        // A cleaner of temporary files may have removed the directory.
         let opened = path.map(|path| open_at(&path, self.senders)).filter(Result::is_ok);
         opened.unwrap_or_else(open_abstract)
     }
 }
 
-/// Where a service keeps what is gone when it ends.
+/// Locations for files that last as long as the service.
 fn places() -> impl Iterator<Item = PathBuf> {
     let of_systemd = env::var_os("RUNTIME_DIRECTORY").map(|paths| {
         let first = paths.into_vec().split(|byte| *byte == b':').next().map(<[u8]>::to_vec);
@@ -139,22 +142,22 @@ fn make_directory(place: &Path, senders: SenderAccess) -> Option<(TempDir, File)
         _ => true,
     };
     if !fs::metadata(place).is_ok_and(lets_in) {
-        debug!(path = %place.display(), "children could not reach their sockets there");
+        debug!(path = %place.display(), "children cannot reach their sockets there");
         return None;
     }
     let permissions = Permissions::from_mode(senders.directory_mode());
     let directory =
         tempfile::Builder::new().prefix(PREFIX).permissions(permissions.clone()).tempdir_in(place).ok()?;
-    // The umask has no say in it.
+    // Independent of the umask.
     fs::set_permissions(directory.path(), permissions).ok()?;
-    // One that no socket can have the path of is of no use.
+    // A directory whose path is too long for a socket address is useless.
     UnixAddr::new(&directory.path().join(u64::MAX.to_string())).ok()?;
     let lock = File::create_new(directory.path().join(LOCK)).ok()?;
     lock.try_lock().ok()?;
     Some((directory, lock))
 }
 
-/// Removes directories of masters that are gone from `place`. What can't be looked at or removed is another user's.
+/// Removes directories of dead masters from `place`. Directories of other users are skipped.
 fn sweep(place: &Path, own: &Path) {
     let entries = fs::read_dir(place).into_iter().flatten().flatten();
     let ours = entries.filter(|entry| entry.file_name().as_encoded_bytes().starts_with(PREFIX.as_bytes()));
@@ -233,7 +236,7 @@ mod tests {
     }
 
     #[test]
-    fn nobody_reaches_a_socket_who_is_no_child() {
+    fn socket_is_unreachable_for_other_users() {
         let place = tempfile::tempdir().unwrap();
         let own = geteuid().as_raw();
         let mode = |path: &Path| fs::metadata(path).unwrap().permissions().mode() & 0o777;
@@ -255,7 +258,7 @@ mod tests {
         fs::set_permissions(place.path(), Permissions::from_mode(0o700)).unwrap();
         let open =
             || NotifyDir::within([place.path().to_owned()], SenderAccess::User(65_534)).open().unwrap();
-        assert!(open().file.is_none(), "the user can't come there");
+        assert!(open().file.is_none(), "the user cannot come there");
         fs::set_permissions(place.path(), Permissions::from_mode(0o711)).unwrap();
         let mut sockets = NotifyDir::within([place.path().to_owned()], SenderAccess::User(65_534));
         let socket = sockets.open().unwrap();
@@ -278,7 +281,7 @@ mod tests {
     }
 
     #[test]
-    fn what_a_killed_master_left_is_removed_and_what_a_live_one_has_is_not() {
+    fn new_master_removes_directories_of_dead_masters_only() {
         let place = tempfile::tempdir().unwrap();
         let within = || NotifyDir::within([place.path().to_owned()], SenderAccess::Own);
         let names = || {

@@ -17,7 +17,6 @@ use std::ffi::OsString;
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// Who this is.
 pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_master",
     env_prefix: "DC_MASTER_",
@@ -29,10 +28,9 @@ pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
 const START_MS_MAX: u64 = 3_600_000;
 /// The longest time of an option in seconds: a day.
 const SECONDS_MAX: u64 = 86_400;
-/// Most restarts in a minute that make sense: the pause between two is a second or more.
+/// Useful maximum of restarts in a minute: the pause between two is at least a second.
 const RESTARTS_MAX: u64 = 60;
 
-/// What to hold, and what to run.
 #[derive(clap::Args, Debug)]
 pub(crate) struct MasterOptions {
     /// Where to listen on behalf of the children.
@@ -44,19 +42,19 @@ pub(crate) struct MasterOptions {
     /// A child that has lived this long is ready; 0 is only READY=1.
     #[arg(long, value_name = "MS", default_value = "3000", value_parser = milliseconds(0..=START_MS_MAX))]
     pub(crate) start: Duration,
-    /// Time for a child to be ready; 0 is for ever.
+    /// Time for a child to become ready; 0 is no limit.
     #[arg(long, value_name = "SECS", default_value = "30", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) ready_timeout: Duration,
-    /// What tells an old child to end, once a new one is ready.
+    /// Signal that stops an old child once a new one is ready.
     #[arg(long, value_name = "SIGNAL", default_value = "HUP", value_parser = stop_signal)]
     pub(crate) stop_signal: Signal,
-    /// Time for a child to end when told to, before it is killed; 0 is for ever.
+    /// Time for a child to stop before it is killed; 0 is no limit.
     #[arg(long, value_name = "SECS", default_value = "30", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) stop_timeout: Duration,
     /// Restarts of a child that dies, in a minute, before the master gives up.
     #[arg(long, value_name = "N", default_value = "5", value_parser = count::<usize>(0..=RESTARTS_MAX))]
     pub(crate) max_restarts: usize,
-    /// What the children get if the master is killed; none lets them live on.
+    /// Signal to the children if the master is killed; none lets them keep running.
     #[arg(long, value_name = "SIGNAL", default_value = "TERM", value_parser = orphan_signal)]
     pub(crate) orphan_signal: OrphanSignal,
     /// Hand the sockets over non-blocking.
@@ -74,7 +72,6 @@ pub(crate) struct MasterOptions {
     /// Write the process id to this file while running.
     #[arg(long, value_name = "PATH")]
     pub(crate) pidfile: Option<PathBuf>,
-    /// The log.
     #[command(flatten)]
     pub(crate) log: LogOptions,
     /// The arguments of the program.

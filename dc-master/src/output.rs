@@ -1,8 +1,9 @@
-//! What children write: each line with the number of its child in front, to the master's own streams or to the log.
+//! Output of the children: each line with the child's number in front, to the master's own streams or to the
+//! log.
 //!
-//! A thread writes, since the streams of the master may be slow or stuck, and the master must not be. Between it and the
-//! readers there is room for [`CHUNKS_MAX`] pieces; when that is full the children wait for whoever reads, as they
-//! would if they wrote there themselves. A line longer than [`LINE_BYTES_MAX`] is cut into several.
+//! A thread writes, since the master's streams may block and the master must not. At most [`CHUNKS_MAX`]
+//! chunks are queued for it; when the queue is full, the children block, as they would if they wrote to a
+//! slow reader themselves. A line longer than [`LINE_BYTES_MAX`] is split.
 
 use dc_daemon::log::{Log, StdStream, WRITE_BYTES_MAX};
 use nix::unistd::Pid;
@@ -20,15 +21,15 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tracing::{debug, info, warn};
 
-/// Longest line that is kept together.
+/// Longest line that is not split.
 const LINE_BYTES_MAX: usize = 4000;
-// With its prefix, of which the number has ten digits at most, a pipe takes it at once.
+// A line with its prefix, whose number has at most ten digits, fits an atomic write to a pipe.
 const _: () = assert!("[] \n".len() + 10 + LINE_BYTES_MAX <= WRITE_BYTES_MAX);
-/// Pieces of output that wait to be written.
+/// Maximum number of queued chunks.
 const CHUNKS_MAX: usize = 64;
-/// What is read at once.
+/// Maximum length of one read.
 const READ_BYTES: usize = 16 * 1024;
-/// At the end: how long the rest is waited for.
+/// Time to wait for remaining output at the end.
 const REST_MAX: Duration = Duration::from_secs(1);
 
 /// The output of all children.
@@ -40,7 +41,7 @@ pub(crate) struct ChildOutput {
     written: oneshot::Receiver<()>,
 }
 
-/// How many bytes have been read and are not written yet.
+/// Number of bytes read and not written yet.
 #[derive(Clone, Debug, Default)]
 struct BufferedBytes(Arc<AtomicUsize>);
 
@@ -58,14 +59,14 @@ impl BufferedBytes {
     }
 }
 
-/// Which stream a child has written to, and where it goes.
+/// The stream that a child wrote to, which is also the destination.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum ChildStream {
     Output,
     Errors,
 }
 
-/// Lines, with their prefix.
+/// Whole lines with their prefix.
 #[derive(Debug)]
 struct Chunk {
     stream: ChildStream,
@@ -84,7 +85,7 @@ impl ChildOutput {
         let of_thread = pending.clone();
         thread::Builder::new().name("output".to_owned()).spawn(move || {
             write(receiver, &of_thread, &log, to_log);
-            // Nobody may be waiting any more.
+            // The receiver may have stopped waiting.
             done.send(()).ok();
         })?;
         Ok(Self { readers: JoinSet::new(), sender, pending, written })
@@ -93,17 +94,17 @@ impl ChildOutput {
     /// Reads what a child writes to `pipe`, to its end.
     ///
     /// # Errors
-    /// If the runtime can't watch the pipe.
+    /// If the runtime cannot watch the pipe.
     pub(crate) fn follow(&mut self, child: Pid, stream: ChildStream, pipe: PipeReader) -> io::Result<()> {
-        // Those that have ended are not kept until all have.
+        // Collects finished readers, so that they do not accumulate.
         while self.readers.try_join_next().is_some() {}
         let pipe = pipe::Receiver::from_owned_fd(OwnedFd::from(pipe))?;
         self.readers.spawn(read(child, stream, pipe, self.sender.clone(), self.pending.clone()));
         Ok(())
     }
 
-    /// Writes the rest, if children have ended and somebody reads. A grandchild that still has the pipe is not
-    /// waited for long.
+    /// Writes the remaining output while it is being read. A grandchild that still has the pipe open delays
+    /// the end by at most [`REST_MAX`].
     pub(crate) async fn finish(mut self) {
         let rest = async { while self.readers.join_next().await.is_some() {} };
         if timeout(REST_MAX, rest).await.is_err() {
@@ -112,7 +113,7 @@ impl ChildOutput {
         self.readers.shutdown().await;
         drop(self.sender);
         let written = timeout(REST_MAX, self.written).await;
-        // Either nobody reads, or it was too much for whoever does. What is left in the pipes is not among it.
+        // Either the output is not read, or too slowly. Bytes left in the pipes are not counted.
         let bytes = self.pending.bytes();
         if bytes > 0 {
             warn!(bytes, "the last output of the children is lost");
@@ -135,7 +136,7 @@ async fn read(
         let count = pipe.read(&mut buffer).await.unwrap_or(0);
         let done = if count == 0 { lines.finish() } else { lines.push(&buffer[..count]) };
         pending.add(done.len());
-        // The thread that writes ends only when nobody sends any more.
+        // The writer thread ends only after all senders.
         if !done.is_empty() && sender.send(Chunk { stream, lines: done }).await.is_err() || count == 0 {
             return;
         }
@@ -164,14 +165,14 @@ fn write(mut chunks: mpsc::Receiver<Chunk>, pending: &BufferedBytes, log: &Log, 
             if let Err(error) = passed
                 && !failed_before
             {
-                // A full disk or a reader that has gone: the children go on.
+                // A full disk or a closed pipe: the children keep running.
                 warn!(%error, "output of the children is lost");
             }
         }
     }
 }
 
-/// Lines as they can be written at once: as many as a pipe takes.
+/// Splits lines into pieces of the size of an atomic write to a pipe.
 fn pieces(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
     iter::from_fn(move || {
         let fits = &lines[..lines.len().min(WRITE_BYTES_MAX)];
@@ -182,7 +183,7 @@ fn pieces(mut lines: &[u8]) -> impl Iterator<Item = &[u8]> {
     })
 }
 
-/// Puts lines together from the pieces in which they come.
+/// Assembles lines from chunks.
 #[derive(Debug)]
 struct LineSplitter {
     prefix: Vec<u8>,
@@ -194,7 +195,7 @@ impl LineSplitter {
         Self { prefix: format!("[{child}] ").into_bytes(), begun: Vec::new() }
     }
 
-    /// The lines that `bytes` completes, with their prefix.
+    /// The lines completed by `bytes`, with their prefix.
     fn push(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut done = Vec::new();
         for piece in bytes.split_inclusive(|byte| *byte == b'\n') {
@@ -216,7 +217,7 @@ impl LineSplitter {
         done
     }
 
-    /// What is left of a line that nobody ended.
+    /// The last line, if it has no line feed.
     fn finish(&mut self) -> Vec<u8> {
         let mut done = Vec::new();
         if !self.begun.is_empty() {

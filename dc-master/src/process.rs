@@ -1,4 +1,4 @@
-//! A child as a process: its number, what it says, and signals to it.
+//! The process of a child: its pid, notifications, output and signals.
 
 use crate::launch::Launched;
 use crate::notify_listener::NotifyListener;
@@ -14,17 +14,17 @@ use std::io::{self, PipeReader, Read};
 use std::time::Instant;
 use tracing::warn;
 
-/// A child. Until it has been waited for, its number is its own.
+/// A child. Its pid is not reused before it has been reaped.
 #[derive(Debug)]
 pub(crate) struct ChildProcess {
     pub(crate) id: ChildId,
     pub(crate) pid: Pid,
     pub(crate) notices: NotifyListener,
-    /// What it has said of its state, last.
+    /// The last `STATUS=` of the child.
     pub(crate) status: Option<String>,
-    /// When it is believed that it is ready, once it has said so.
+    /// When the child counts as ready; set by `READY=1`.
     pub(crate) believed_at: Option<Instant>,
-    /// Whether it has been waited for, and is only still known by name.
+    /// Whether it has been reaped and only its entry remains.
     pub(crate) ended: bool,
     failure: PipeReader,
 }
@@ -33,7 +33,7 @@ impl ChildProcess {
     /// Follows what was launched.
     ///
     /// # Errors
-    /// If the runtime can't watch it.
+    /// If the runtime cannot watch it.
     pub(crate) fn new(id: ChildId, launched: Launched, output: &mut ChildOutput) -> io::Result<Self> {
         let Launched { pid, notices, output: written, errors, failure } = launched;
         output.follow(pid, ChildStream::Output, written)?;
@@ -49,15 +49,14 @@ impl ChildProcess {
         })
     }
 
-    /// Sends it a signal.
     pub(crate) fn signal(&self, signal: Signal) {
         if let Err(error) = kill(self.pid, signal) {
-            // One that has changed its user for root's.
-            warn!(child = self.pid.as_raw(), signal = signal.as_str(), %error, "can't send a signal");
+            // The child has changed its user to root.
+            warn!(child = self.pid.as_raw(), signal = signal.as_str(), %error, "cannot send a signal");
         }
     }
 
-    /// Whether it catches or ignores a signal. One that does neither dies of it.
+    /// Whether it catches or ignores the signal, which would otherwise kill it.
     pub(crate) fn is_prepared_for(&self, signal: Signal) -> bool {
         let status = fs::read_to_string(format!("/proc/{}/status", self.pid)).unwrap_or_default();
         let masks = status
@@ -67,16 +66,16 @@ impl ChildProcess {
         masks.filter_map(|mask| u64::from_str_radix(mask.trim(), 16).ok()).any(|mask| mask & bit != 0)
     }
 
-    /// Whether it runs. One that has ended is left to be reaped.
+    /// Whether it is running. A child that has ended remains to be reaped.
     pub(crate) fn lives(&self) -> bool {
         let flags = WaitPidFlag::WEXITED | WaitPidFlag::WNOHANG | WaitPidFlag::WNOWAIT;
         matches!(waitid(Id::Pid(self.pid), flags), Ok(WaitStatus::StillAlive))
     }
 
-    /// Why its command could not be executed, now that it has ended; `None` if it could.
+    /// Why its command could not be executed, once it has ended; `None` if it was executed.
     pub(crate) fn failure(&mut self) -> Option<String> {
         let mut reason = String::new();
-        // The other end went with the starter or with its exec.
+        // The other end was closed by the exec or with the stub.
         self.failure.read_to_string(&mut reason).ok()?;
         (!reason.is_empty()).then_some(reason)
     }
@@ -85,9 +84,8 @@ impl ChildProcess {
 /// How a process ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExitReason {
-    /// By itself, with this status.
+    /// With this exit status.
     Exited(i32),
-    /// By this signal.
     Signaled(Signal),
 }
 
@@ -100,7 +98,7 @@ impl fmt::Display for ExitReason {
     }
 }
 
-/// The next process that has ended: a child, or what one has left behind. `None` if there is none now.
+/// Reaps the next process that has ended: a child or an orphaned descendant. `None` if there is none.
 pub(crate) fn reap() -> Option<(Pid, ExitReason)> {
     loop {
         match waitpid(None, Some(WaitPidFlag::WNOHANG)) {
@@ -109,7 +107,7 @@ pub(crate) fn reap() -> Option<(Pid, ExitReason)> {
             Ok(WaitStatus::StillAlive) | Err(Errno::ECHILD) => return None,
             Ok(_) | Err(Errno::EINTR) => {}
             Err(error) => {
-                warn!(%error, "can't wait for children");
+                warn!(%error, "cannot wait for children");
                 return None;
             }
         }

@@ -1,4 +1,4 @@
-//! The life of the master: what is opened, started, awaited and ended, in that order.
+//! Life cycle of the master: opens, starts, waits and shuts down.
 
 use crate::error::MasterError;
 use crate::exec_stub::ExecRequest;
@@ -22,41 +22,41 @@ use std::io;
 use std::time::Duration;
 use tracing::{info, warn};
 
-/// Descriptors that there must be besides the sockets: seven for the runtime, and most of those for a first child, whose start
-/// says itself when it has too few.
+/// Descriptors needed besides the sockets: seven for the runtime, and most of those for a first child.
+/// Starting a child reports a shortage itself.
 const DESCRIPTORS_MIN: usize = 16;
 
 /// Holds the sockets and runs the command until a signal ends it.
 pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     let user = options.user.as_deref().map(Account::resolve).transpose().map_err(StartError::from)?;
     let permissions = options.socket.permissions(user.as_ref()).map_err(StartError::from)?;
-    // Before detaching: the variables are meant for the process that the supervisor started.
+    // Before detaching: the variables are addressed to this process id.
     let passed = SocketActivation::from_environment().map_err(StartError::from)?;
     let further = further(&passed, &options.listen, None)?;
     let passed = passed.as_slice().iter().map(ListenSpec::from);
     let places: Vec<ListenSpec> = passed.chain(further.into_iter().map(ListenSpec::from)).collect();
     let notifier = Notifier::from_environment()?;
-    // A daemon leaves it, and children start there.
+    // Detaching changes the directory; children start in the original one.
     let directory = options.daemon.then(Directory::current).transpose()?;
     let launch = DaemonLaunch {
         program: PROGRAM.name,
         detach: options.daemon,
         pidfile: options.pidfile.clone(),
-        // That of the children: the master keeps the right to become it.
+        // The user applies to children: the master keeps the privilege to change to it.
         user: None,
     };
     let detached = launch.detach()?;
     let signals = MasterSignals::hold()?;
     let starting = detached.lock()?;
     let sockets = ListenSockets::open(&places, permissions, options.nonblock).map_err(StartError::from)?;
-    // The sockets keep their files themselves, for one may be made anew.
+    // The sockets own their files, since a socket may be reopened.
     let confined = starting.confine(Vec::new())?;
     let log = log::start(&options.log, PROGRAM.name, options.daemon).map_err(StartError::from)?;
     for address in sockets.addresses() {
         info!(%address, "listening");
     }
     if let Err(error) = nix::sys::prctl::set_child_subreaper(true) {
-        warn!(%error, "what children leave behind goes to another process");
+        warn!(%error, "cannot adopt orphaned descendants of children");
     }
     check_descriptors()?;
     let launcher = Launcher {
@@ -83,14 +83,14 @@ pub(crate) fn run(options: MasterOptions) -> Result<(), MasterError> {
     })
 }
 
-/// Makes sure that the master can open what it needs. The runtime panics where it can't.
+/// Checks that the master can open enough descriptors. The runtime would panic.
 fn check_descriptors() -> io::Result<()> {
     let null = File::open("/dev/null")?;
     let opened: io::Result<Vec<File>> = (1..DESCRIPTORS_MIN).map(|_| null.try_clone()).collect();
     opened.map(drop)
 }
 
-/// All durations among the options are of a day at most.
+/// No duration among the options exceeds a day.
 const fn milliseconds(duration: Duration) -> u64 {
     duration.as_millis() as u64
 }

@@ -14,7 +14,7 @@ use std::io;
 use std::task::{Context, Poll};
 use tokio::signal::unix::{self, SignalKind, signal};
 
-/// What a signal asks for.
+/// The request that a signal stands for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SignalRequest {
     Restart,
@@ -23,8 +23,8 @@ pub(crate) enum SignalRequest {
     Reap,
 }
 
-/// What each signal asks for. The end comes first: where children got the signal too, their deaths are no failures. Then
-/// ends of processes: what is decided behind them knows of them.
+/// The request of each signal. The end comes first: if children received the signal too, their deaths are not
+/// failures. Then ended processes, so that later requests take them into account.
 const REQUESTS: [(Signal, SignalRequest); 7] = [
     (Signal::SIGTERM, SignalRequest::End(StopSignal::Terminate)),
     (Signal::SIGINT, SignalRequest::End(StopSignal::Interrupt)),
@@ -40,17 +40,21 @@ const REQUESTS: [(Signal, SignalRequest); 7] = [
 pub(crate) struct MasterSignals(Vec<(SignalRequest, unix::Signal)>);
 
 impl MasterSignals {
-    /// Holds the signals back, until they are [listened to](Self::listen): one that comes before would end the process, and leave its files.
+    /// Blocks the signals until [`Self::listen`]: an earlier one would kill the process and leave its files
+    /// behind.
     ///
     /// # Errors
+    ///
     /// Those of the system.
     pub(crate) fn hold() -> io::Result<BlockedSignals> {
         BlockedSignals::hold_these(REQUESTS.map(|(number, _)| number))
     }
 
-    /// Takes over the signals, those that came meanwhile too, in the runtime. `SIGHUP` too where the process was started with it ignored.
+    /// Takes over the signals, including pending ones, in the runtime. `SIGHUP` is included even if the
+    /// process was started with it ignored.
     ///
     /// # Errors
+    ///
     /// Those of the system.
     pub(crate) fn listen(held: BlockedSignals) -> io::Result<Self> {
         let taken = REQUESTS.into_iter().map(|(number, request)| {
@@ -62,7 +66,7 @@ impl MasterSignals {
         Ok(signals)
     }
 
-    /// The next request. Signals of one kind that come before this is asked are one.
+    /// The next request. Several pending signals of one kind count as one.
     pub(crate) fn poll(&mut self, cx: &mut Context<'_>) -> Poll<SignalRequest> {
         for (request, signal) in &mut self.0 {
             if let Poll::Ready(Some(())) = signal.poll_recv(cx) {

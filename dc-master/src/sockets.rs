@@ -1,7 +1,7 @@
-//! The listening sockets, which the master opens once and keeps as long as it lives.
+//! The listening sockets, which the master opens once and keeps as long as it runs.
 //!
-//! Children get duplicates. `O_NONBLOCK` belongs to the socket, which all duplicates share, so it is set when the
-//! socket is opened and never afterwards: to set it for a new child would change it under the old one.
+//! Children get duplicates. `O_NONBLOCK` belongs to the open socket, which all duplicates share. So it is set
+//! only when the socket is opened: changing it for a new child would change it for the old one.
 
 use dc_daemon::activation::{PassedFd, UNNAMED};
 use dc_daemon::file::OwnedFile;
@@ -12,10 +12,10 @@ use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
 use tracing::{error, info, warn};
 
-/// What a socket is called that was given no name.
+/// Name of a socket that was passed without one.
 const NAME_DEFAULT: &str = "listener";
 
-/// Where to listen, and what children know the socket by.
+/// An address to listen on, and the socket's name for the children.
 #[derive(Clone, Debug)]
 pub(crate) struct ListenSpec {
     address: Address,
@@ -27,7 +27,7 @@ pub(crate) struct ListenSpec {
 pub(crate) struct PassedSocket {
     /// Its name in `LISTEN_FDNAMES`.
     pub(crate) name: String,
-    /// A duplicate of its own.
+    /// A duplicate of the listening socket.
     pub(crate) descriptor: OwnedFd,
 }
 
@@ -39,7 +39,7 @@ pub(crate) struct ListenSockets {
     nonblocking: bool,
 }
 
-/// One of them. Dropped, it removes its path.
+/// A listening socket. Its path is removed on drop.
 #[derive(Debug)]
 struct HeldSocket {
     name: String,
@@ -54,7 +54,7 @@ impl From<Address> for ListenSpec {
 }
 
 impl From<&PassedFd> for ListenSpec {
-    /// It keeps the name that it was given.
+    /// Keeps the name that was passed with it.
     fn from(passed: &PassedFd) -> Self {
         let name = if passed.name == UNNAMED { NAME_DEFAULT } else { &passed.name };
         Self { address: passed.address(), name: name.to_owned() }
@@ -62,10 +62,11 @@ impl From<&PassedFd> for ListenSpec {
 }
 
 impl ListenSockets {
-    /// Opens a socket at each of `places`.
+    /// Opens a socket for each of `places`.
     ///
     /// # Errors
-    /// [`ListenError`] for the first that can't be had. Those before it are closed again.
+    ///
+    /// [`ListenError`] for the first that cannot be opened. Earlier ones are closed again.
     pub(crate) fn open(
         places: &[ListenSpec],
         permissions: SocketPermissions,
@@ -75,7 +76,6 @@ impl ListenSockets {
         Ok(Self { held: opened.collect::<Result<_, _>>()?, permissions, nonblocking })
     }
 
-    /// Where they listen.
     pub(crate) fn addresses(&self) -> impl Iterator<Item = Address> {
         self.held.iter().map(|held| held.listener.actual_address())
     }
@@ -92,8 +92,8 @@ impl ListenSockets {
         self.held.iter().map(duplicate).collect()
     }
 
-    /// Makes those Unix sockets anew whose path does not lead to them any more, so that the next child can be
-    /// connected to. Where that is not possible the old one is kept, with a line in the log.
+    /// Reopens Unix sockets whose path no longer leads to them, so that clients can connect to the next
+    /// child. On failure the old socket is kept and a warning is logged.
     pub(crate) fn renew(&mut self) {
         for held in &mut self.held {
             let lost = held.file.as_ref().is_some_and(|file| matches!(file.is_there(), Ok(false)));
@@ -104,23 +104,25 @@ impl ListenSockets {
             let place = ListenSpec { address: address.clone(), name: held.name.clone() };
             match HeldSocket::open(&place, &self.permissions, self.nonblocking) {
                 Ok(new) => {
-                    warn!(%address, "the path did not lead to the socket any more: it was made anew");
+                    warn!(%address, "the path no longer led to the socket: reopened it");
                     *held = new;
                 }
-                Err(error) => error!("the path does not lead to the socket any more: {error}"),
+                Err(error) => {
+                    error!("the path no longer leads to the socket and cannot be reopened: {error}")
+                }
             }
         }
     }
 
-    /// Stops listening, in children and grandchildren that still hold a socket too, so that the addresses are
-    /// free. Sockets that came from outside are left as they are.
+    /// Stops listening, in children and grandchildren too, so that the addresses are free. Inherited sockets
+    /// stay open.
     pub(crate) fn close(self) {
         for held in self.held {
             if matches!(held.listener.address(), Address::Descriptor(_)) {
                 continue;
             }
             if let Err(error) = shutdown(held.descriptor().as_raw_fd(), Shutdown::Both) {
-                info!(address = %held.listener.address(), %error, "the socket can't be shut down");
+                info!(address = %held.listener.address(), %error, "the socket cannot be shut down");
             }
         }
     }

@@ -1,7 +1,7 @@
-//! What is to be done with the children, and when: the decisions of `dc_master`, as a pure machine.
+//! Decides when children are started, stopped and restarted: the pure state machine of `dc_master`.
 //!
-//! Events and the time come in, [`SupervisorAction`]s go out by [`Supervisor::poll_action`]; the driver carries them out and
-//! says what came of it. Nothing here knows of processes, signals of the system or sockets.
+//! The driver passes events and the time in, fetches [`SupervisorAction`]s with [`Supervisor::poll_action`],
+//! carries them out and reports the results. This module uses no processes, system signals or sockets.
 //!
 //! ```text
 //!                 ready                    another is ready
@@ -10,13 +10,12 @@
 //!      └──────────────────────────────────────────────────────────┘
 //! ```
 //!
-//! What always holds:
+//! Invariants:
 //! - at most one child is starting and at most one is serving; any number may be stopping;
-//! - a serving child is told to stop only once another is ready, or when the master ends;
-//! - while the master runs there is a child that starts or serves, or a time when the next one starts.
+//! - a serving child is stopped only once another is ready, or when the master ends;
+//! - while the master runs a child is starting or serving, or the next start is scheduled.
 //!
-//! The pauses between restarts and their limit follow bifrost's: 1 s, doubling to 32 s, so many in a minute. Nothing
-//! here panics.
+//! Restarts follow bifrost: pauses of 1 s, doubling to 32 s, and a limit per minute. Nothing here panics.
 
 mod action;
 mod backoff;
@@ -36,7 +35,7 @@ pub(crate) use self::settings::SupervisorSettings;
 use libdc::time::Time;
 use std::collections::VecDeque;
 
-/// The children, and what is planned for them.
+/// The state of all children and the planned actions.
 #[derive(Debug)]
 pub(crate) struct Supervisor {
     settings: SupervisorSettings,
@@ -44,13 +43,13 @@ pub(crate) struct Supervisor {
     started: u64,
     /// Whether a child has ever been ready.
     was_ready: bool,
-    /// Whether another child is to be started when the one that starts is settled.
+    /// Whether to start another child once the starting one is ready or has failed.
     again: bool,
-    /// Whether who supervises the master was told that it reloads.
+    /// Whether the service manager was notified of a reload.
     reloading: bool,
     backoff: Backoff,
     restart_at: Option<Time>,
-    /// How the master ends, once it does.
+    /// How the master ends, once it ends.
     end: Option<MasterExit>,
     actions: VecDeque<SupervisorAction>,
 }
@@ -85,22 +84,19 @@ impl Supervisor {
         children.chain(self.restart_at).min()
     }
 
-    /// Whether the child is not ready yet.
     pub(crate) fn is_starting(&self, id: ChildId) -> bool {
         self.children.iter().any(|child| child.id == id && child.phase.is_starting())
     }
 
-    /// Whether the child was told to stop.
     pub(crate) fn is_stopping(&self, id: ChildId) -> bool {
         self.children.iter().any(|child| child.id == id && matches!(child.phase, ChildPhase::Stopping { .. }))
     }
 
-    /// Whether the master ends.
     pub(crate) const fn is_ending(&self) -> bool {
         self.end.is_some()
     }
 
-    /// A new child is wanted in place of the one that serves.
+    /// Requests a new child to replace the serving one.
     pub(crate) fn handle_hangup(&mut self, now: Time) {
         if self.end.is_some() {
             self.report(SupervisorEvent::HangupIgnored);
@@ -118,7 +114,7 @@ impl Supervisor {
         }
     }
 
-    /// The master is to end, when its children have. `signal` is passed to all of them, each time.
+    /// Ends the master once its children have ended. Each `signal` is passed to all of them.
     pub(crate) fn handle_end(&mut self, now: Time, signal: StopSignal) {
         let first = self.end.is_none();
         if first {
@@ -131,13 +127,13 @@ impl Supervisor {
     /// The child could not be started at all. It is gone.
     pub(crate) fn handle_failed_start(&mut self, now: Time, id: ChildId) {
         if !self.was_ready && self.children.len() == 1 && self.end.is_none() && self.backoff.is_unused() {
-            // Nothing has ever run: whoever starts the master is still there to be told.
+            // No child has ever run: the parent process of the master still waits for the result.
             self.end = Some(MasterExit::CommandFailed);
         }
         self.handle_exit(now, id);
     }
 
-    /// The child says that it serves. Only one that is starting can.
+    /// The child has sent `READY=1`. It only affects a starting child.
     pub(crate) fn handle_ready(&mut self, now: Time, id: ChildId) {
         let Some(child) = self.children.iter_mut().find(|child| child.id == id && child.phase.is_starting())
         else {
@@ -160,12 +156,12 @@ impl Supervisor {
         self.resolve(now);
     }
 
-    /// The child says that it needs `ms` more from now on to be ready.
+    /// The child requests `ms` more, from now, to become ready.
     pub(crate) fn handle_extension(&mut self, now: Time, id: ChildId, ms: u64) {
         let until = now.after_ms(ms);
         let child = self.children.iter_mut().find(|child| child.id == id);
         if let Some(ChildPhase::Starting { ready_at, given_up_at }) = child.map(|child| &mut child.phase) {
-            // It says itself that to live is not yet to be ready.
+            // It announces readiness itself, so its age no longer counts.
             *ready_at = None;
             *given_up_at = given_up_at.map(|at| at.max(until));
         }
@@ -196,7 +192,7 @@ impl Supervisor {
         }
     }
 
-    /// Does what is due.
+    /// Handles all deadlines that have passed.
     pub(crate) fn handle_time(&mut self, now: Time) {
         if self.restart_at.is_some_and(|at| at <= now) {
             self.backoff.note_restart(now);
@@ -222,7 +218,7 @@ impl Supervisor {
         self.actions.push_back(SupervisorAction::Start { child: id });
     }
 
-    /// Children one of whose times has come, among those in a phase. The time is taken: it comes once.
+    /// Children in a phase whose next deadline has passed. Each deadline is returned once.
     fn due(&mut self, now: Time, among: impl Fn(&ChildPhase) -> bool) -> Vec<ChildId> {
         let mut due = Vec::new();
         for child in self.children.iter_mut().filter(|child| among(&child.phase)) {
@@ -241,8 +237,7 @@ impl Supervisor {
         }
     }
 
-    /// The child that was starting will not serve. The one that serves goes on; where there is none, another is started
-    /// in a while.
+    /// The starting child failed. The serving one keeps serving; if there is none, a restart is scheduled.
     fn start_failed(&mut self, now: Time, setback: StartFailure) {
         let serving = self.find(|phase| matches!(phase, ChildPhase::Serving { .. }));
         self.report(SupervisorEvent::Failed { setback, serves_on: serving });
@@ -257,7 +252,7 @@ impl Supervisor {
         self.resolve(now);
     }
 
-    /// No child is starting any more: if another was asked for meanwhile, it is its turn.
+    /// No child is starting any more: a postponed request for another takes effect.
     fn resolve(&mut self, now: Time) {
         if std::mem::take(&mut self.again) && self.end.is_none() {
             self.handle_hangup(now);

@@ -1,4 +1,4 @@
-//! What the server does besides answering: gives back the memory of expired sessions, and logs the totals.
+//! Periodic tasks of the server: frees the memory of expired sessions, and logs the totals.
 
 use crate::persistent_fences::PersistentFences;
 use dc_daemon::drivers::server::ServerDriver;
@@ -13,7 +13,7 @@ use tracing::info;
 
 const SECOND: Duration = Duration::from_secs(1);
 
-/// Keeps a server's house.
+/// The periodic tasks of a server.
 pub(crate) struct Housekeeper {
     server: Arc<ServerDriver>,
     fences: PersistentFences,
@@ -26,7 +26,7 @@ impl Housekeeper {
         Self { server, fences, logged: Default::default(), logged_locks: Default::default() }
     }
 
-    /// Once a second, and whenever as many requests were answered as `-progress` says, for ever.
+    /// Runs without end: once a second, and whenever as many requests were answered as `-progress` says.
     pub(crate) async fn keep(mut self) {
         let mut seconds = interval_at(Instant::now() + SECOND, SECOND);
         seconds.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -58,7 +58,7 @@ impl Housekeeper {
         }
     }
 
-    /// Removes what has expired, with a pause for the connections between two steps.
+    /// Removes expired sessions, with a pause for the connections between two steps.
     async fn sweep(&self) {
         loop {
             let now = self.server.now();
@@ -71,7 +71,7 @@ impl Housekeeper {
     }
 }
 
-/// One line of what became of locks.
+/// Logs one line of lock counters.
 fn log_locks(tally: &RequestCounters, totals: &LockTotals) {
     info!(
         keys = totals.keys,
@@ -88,7 +88,7 @@ fn log_locks(tally: &RequestCounters, totals: &LockTotals) {
     );
 }
 
-/// One line of totals.
+/// Logs one line of totals.
 fn log(tally: &RequestCounters, totals: &SessionTotals) {
     info!(
         sessions = totals.sessions,

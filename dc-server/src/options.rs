@@ -16,7 +16,6 @@ use std::ffi::OsString;
 use std::num::NonZero;
 use std::time::Duration;
 
-/// Who this is.
 pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_server",
     env_prefix: "DC_SERVER_",
@@ -24,16 +23,15 @@ pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     variables: dflockd::VARIABLES,
 };
 
-/// Most threads that `-threads` takes, and that there are without it.
+/// Maximum of `-threads`, and of its default.
 const THREADS_MAX: u64 = 64;
 const THREADS_DEFAULT_MAX: usize = 8;
 /// Longest time that an option in seconds takes: a day.
 const SECONDS_MAX: u64 = 86_400;
 
-/// What the server was asked to do.
 #[derive(clap::Args, Debug)]
 pub(crate) struct ServerOptions {
-    /// Where to listen for agents, besides the sockets passed by a supervisor; required if there are none.
+    /// Where to listen for agents, besides inherited sockets; required if there are none.
     #[arg(long, value_name = "ADDR", value_parser = address)]
     pub(crate) listen: Vec<Address>,
     /// Keep at most this many sessions; 0 is no limit.
@@ -48,28 +46,23 @@ pub(crate) struct ServerOptions {
     /// Log the totals every N operations, besides once a second while something changes; 0 is only that.
     #[arg(long, value_name = "N", default_value = "0", value_parser = count::<u64>(0..))]
     pub(crate) progress: u64,
-    /// Time for a message that has begun to arrive to be whole; 0 is for ever.
+    /// Time to receive the rest of a message; 0 is no limit.
     #[arg(long, value_name = "SECS", default_value = "23", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) read_timeout: Duration,
-    /// Time for a peer to read some of its answers; 0 is for ever.
+    /// Time for a peer to read some of its answers; 0 is no limit.
     #[arg(long, value_name = "SECS", default_value = "5", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) write_timeout: Duration,
-    /// Locks.
     #[command(flatten)]
     pub(crate) locks: LockTableOptions,
-    /// TLS.
     #[command(flatten)]
     pub(crate) tls: ServerTlsOptions,
-    /// Authentication.
     #[command(flatten)]
     pub(crate) auth: AuthOptions,
-    /// What all daemons take.
     #[command(flatten)]
     pub(crate) daemon: DaemonOptions,
 }
 
 impl ServerOptions {
-    /// The number of threads to serve with.
     pub(crate) fn threads(&self) -> usize {
         let cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         self.threads.unwrap_or_else(|| cores().min(THREADS_DEFAULT_MAX))
@@ -99,7 +92,7 @@ mod tests {
         assert!(differences.is_empty(), "{differences:#?}");
     }
 
-    /// What a command line and variables say, or the line on stderr.
+    /// Parses a command line and variables; the error is the line on stderr.
     fn options(line: &[&str], variables: &[(&str, &str)]) -> Result<ServerOptions, String> {
         let variable = |name: &str| {
             variables.iter().find(|(known, _)| *known == name).map(|(_, value)| OsString::from(value))

@@ -1,8 +1,8 @@
-//! The fences of this run: greater than those of all runs before, as far as that can be known.
+//! The fences of this run: greater than those of all previous runs, as far as can be known.
 //!
-//! With `-state` the directory knows; without it the clock of the host has to do. After a run that ended without
-//! saying so, nobody can tell which locks the agents of its links hold on to. They do so for the grace at most: until
-//! then nothing is granted.
+//! With `-state` they continue from the state directory; without it they are derived from the clock of the
+//! host. If the previous run did not shut down gracefully, the locks of its links are unknown. Agents keep
+//! them for at most the grace period, so nothing is granted until it ends.
 
 use dc_daemon::state::{PreviousRun, StateDir, StateError};
 use libdc::table::{FenceSource, ShardedLocks};
@@ -12,10 +12,11 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{SystemTime, UNIX_EPOCH};
 use tracing::{error, info, warn};
 
-/// Fences for each millisecond of the clock, where nothing else is known: more than can be granted in it.
+/// Bits for fences within a millisecond of the clock, without a state directory: more than can be granted in
+/// it.
 const PER_MS_BITS: u32 = 20;
 
-/// Fences, and where it is kept how far they have come.
+/// The fence source, and the state directory that stores its progress.
 #[derive(Clone, Debug)]
 pub(crate) struct PersistentFences {
     fences: FenceSource,
@@ -24,7 +25,7 @@ pub(crate) struct PersistentFences {
 }
 
 impl PersistentFences {
-    /// Those of this directory, or of the clock.
+    /// Opens the fences of this directory, or derives them from the clock.
     pub(crate) fn open(directory: Option<&Path>) -> Result<Self, StateError> {
         let Some(directory) = directory else {
             let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
@@ -40,49 +41,53 @@ impl PersistentFences {
         Ok(Self { fences, state: Some(Arc::new(Mutex::new(Some(state)))), previous })
     }
 
-    /// Where the locks take their fences from.
+    /// The fence source of the locks.
     pub(crate) fn fences(&self) -> FenceSource {
         self.fences.clone()
     }
 
-    /// Grants nothing before `until`, if links of runs before may still hold something. Returns whether that is so.
+    /// Grants nothing before `until` if links of previous runs may still hold locks. Returns whether that is
+    /// so.
     pub(crate) fn hold_off(&self, locks: &ShardedLocks, until: Time) -> bool {
         let holds_off = self.previous == (PreviousRun::Unclean { links: true });
         if holds_off {
-            info!("the last run ended without releasing its locks: none is granted before the grace is over");
+            info!(
+                "the last run ended without releasing its locks: granting none until the grace period ends"
+            );
             locks.hold_off(until);
         }
         holds_off
     }
 
-    /// What to do before the first link is opened.
+    /// A hook that runs before the first link is opened.
     pub(crate) fn note_links(&self) -> impl FnOnce() + Send + 'static {
         let this = self.clone();
         move || {
             if let Some(Err(error)) = this.change(StateDir::note_links) {
                 error!(
-                    "can't write to the state directory: {error}; a restart will not know of this run's links"
+                    "cannot write to the state directory: {error}; a restart will not know of this run's links"
                 );
             }
         }
     }
 
-    /// Reserves more, long before those that are reserved are used up. Blocks until that is on the disk.
+    /// Reserves more fences, long before the reserved ones are used up. Blocks until the reservation is on
+    /// disk.
     pub(crate) fn extend(&self) {
         let current = self.fences.current();
         if let Some(Err(error)) = self.change(|state| state.extend_if_needed(current)) {
-            warn!("can't write to the state directory: {error}; enough fences are reserved for a long time");
+            warn!("cannot write to the state directory: {error}; enough fences are reserved for a long time");
         }
     }
 
-    /// The run ends in good order: if nothing is held any more, the next one need not wait.
+    /// Records a graceful shutdown: if no lock is held, the next run can grant at once.
     pub(crate) fn close(&self, locks: &ShardedLocks) {
         if locks.totals().holders > 0 {
             return;
         }
         let state = self.lock().and_then(|mut state| state.take());
         if let Some(Err(error)) = state.map(StateDir::note_clean) {
-            warn!("can't write to the state directory: {error}; the next run will hold off locks");
+            warn!("cannot write to the state directory: {error}; the next run will hold off locks");
         }
     }
 

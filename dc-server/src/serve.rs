@@ -1,4 +1,4 @@
-//! The life of the server: what is opened, started, awaited and ended, in that order.
+//! Life cycle of the server: opens, starts, waits and shuts down.
 
 use crate::housekeeping::Housekeeper;
 use crate::options::{LockTableOptions, PROGRAM, ServerOptions};
@@ -19,12 +19,12 @@ use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-/// Shards of the tables for each thread, so that threads seldom meet.
+/// Shards of the tables for each thread, to keep contention low.
 const SHARDS_PER_THREAD: usize = 8;
 
 /// Serves until a signal ends it.
 pub(crate) fn run(options: &ServerOptions) -> Result<(), StartError> {
-    // Before signals are held back: it may be a pipe, which takes its time.
+    // Before signals are blocked: the file may be a pipe, and reading it may block.
     let auth_token = options.auth.token()?;
     let started = BoundDaemon::new(&PROGRAM, &options.daemon, &options.listen, None)?;
     let runtime = runtime()?;
@@ -88,7 +88,7 @@ async fn serve(
     if let Some(workers) = Arc::into_inner(workers) {
         workers.stop();
     }
-    // Before the grace is over the next run has to wait for its end too.
+    // If this run ends within the grace period, the next run must wait for its end too.
     if !holds_off || server.now() >= grace_end {
         fences.close(server.service().locks());
     }
@@ -119,7 +119,7 @@ fn links(options: &LockTableOptions) -> LinkPolicy {
     LinkPolicy { grace_ms, auto_release: options.auto_release_on_disconnect }
 }
 
-/// All durations among the options are of a year at most.
+/// No duration among the options exceeds a year.
 const fn milliseconds(duration: Duration) -> u64 {
     duration.as_millis() as u64
 }

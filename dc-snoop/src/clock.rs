@@ -1,4 +1,4 @@
-//! The time: that of the machine's clock when the program started, moved on by a clock that never goes back.
+//! Wall-clock time: the system clock at the start of the program, advanced by the monotonic clock.
 
 use jiff::Timestamp;
 use jiff::tz::TimeZone;
@@ -22,7 +22,7 @@ impl WallClock {
     }
 }
 
-/// Writes moments as the time of day in a zone. It remembers the second, as most lines have that of the line before.
+/// Formats times of day in a time zone. Caches the last second, which most lines share with the line before.
 #[derive(Debug)]
 pub(crate) struct TimeOfDay {
     zone: TimeZone,
@@ -50,7 +50,7 @@ pub(crate) fn rfc_3339(at: Duration) -> String {
     timestamp(at).strftime("%Y-%m-%dT%H:%M:%S%.9fZ").to_string()
 }
 
-/// The moment; one that no calendar has is the beginning of 1970.
+/// The timestamp; the beginning of 1970 if it is out of range.
 fn timestamp(at: Duration) -> Timestamp {
     Timestamp::try_from(UNIX_EPOCH + at.min(Duration::from_secs(200_000_000_000)))
         .unwrap_or(Timestamp::UNIX_EPOCH)

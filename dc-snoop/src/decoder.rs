@@ -1,4 +1,4 @@
-//! What passes, decoded, filtered and counted: the pure middle between relay or capture and what is printed.
+//! Decodes, filters and counts traffic: the pure stage between relay or capture and the output.
 
 use crate::filter::{FilterInput, Filters};
 use crate::record::{ConnectionClose, RecordKind, TrafficRecord};
@@ -11,17 +11,17 @@ use libdc::wire::lock::LockStatus;
 use std::collections::HashMap;
 use std::time::Duration;
 
-/// What a [`Decoder`] is to do.
+/// The options of a [`Decoder`].
 #[derive(Clone, Debug, Default)]
 pub(crate) struct DecoderOptions {
     pub(crate) filters: Filters,
-    /// Whether connections that open and close in order are told of.
+    /// Whether to report connections that open and close gracefully.
     pub(crate) connections: bool,
     /// Whether the bytes are to be dumped.
     pub(crate) keep_bytes: bool,
     /// After how many messages to end.
     pub(crate) count: Option<u64>,
-    /// Whether to count instead of telling what passes.
+    /// Whether to count the traffic instead of showing it.
     pub(crate) stats: bool,
 }
 
@@ -52,7 +52,6 @@ impl Decoder {
         }
     }
 
-    /// Bytes passed.
     pub(crate) fn bytes(&mut self, at: Duration, connection: u64, sender: Endpoint, mut bytes: &[u8]) {
         self.stats.bytes(sender, bytes.len());
         let Self { options, connections, records, messages, stats, .. } = self;
@@ -78,7 +77,7 @@ impl Decoder {
         }
     }
 
-    /// Bytes passed that nobody has seen.
+    /// Handles bytes that were missed.
     pub(crate) fn gap(&mut self, at: Duration, connection: u64, sender: Endpoint, count: u64) {
         if let Some(observer) = self.connections.get_mut(&connection) {
             observer.skip(sender, count);
@@ -94,7 +93,7 @@ impl Decoder {
         self.record(at, connection, RecordKind::Refused { why }, true);
     }
 
-    /// A connection ended. Told of if there is something about it.
+    /// A connection ended. Recorded if it was not graceful, or if such records are enabled.
     pub(crate) fn close(&mut self, at: Duration, connection: u64, how: ConnectionClose) {
         let Some(observer) = self.connections.remove(&connection) else { return };
         let unanswered = observer.unanswered(Endpoint::Client) + observer.unanswered(Endpoint::Server);
@@ -108,12 +107,12 @@ impl Decoder {
         }
     }
 
-    /// What there is to print, since the last call.
+    /// The records since the last call.
     pub(crate) fn drain(&mut self) -> Vec<TrafficRecord> {
         std::mem::take(&mut self.records)
     }
 
-    /// Whether as many messages were seen as were asked for.
+    /// Whether the requested number of messages has been seen.
     pub(crate) fn is_done(&self) -> bool {
         self.options.count.is_some_and(|count| self.messages >= count)
     }
@@ -127,14 +126,14 @@ impl Decoder {
         }
     }
 
-    /// What was counted since the last call, if that is what is asked for.
+    /// The counters since the last call, if statistics are enabled.
     pub(crate) fn take_stats(&mut self, now: Duration) -> Option<TrafficStats> {
         self.total.add(&self.stats);
         let stats = std::mem::replace(&mut self.stats, TrafficStats::new(now));
         self.options.stats.then_some(stats)
     }
 
-    /// All that was counted, if that is what is asked for.
+    /// The total counters, if statistics are enabled.
     pub(crate) fn total_stats(&mut self, now: Duration) -> Option<TrafficStats> {
         self.take_stats(now)?;
         Some(std::mem::replace(&mut self.total, TrafficStats::new(now)))
@@ -148,7 +147,7 @@ impl Decoder {
     }
 }
 
-/// What a filter looks at in an event.
+/// The fields of an event that a filter examines.
 fn subject<'a>(connection: u64, event: &'a ObservedEvent<'_>) -> FilterInput<'a> {
     match event {
         ObservedEvent::Message(passed) => subject_of_message(connection, passed),
@@ -210,7 +209,7 @@ mod tests {
         out
     }
 
-    /// A GET that finds, one that does not, and garbage.
+    /// A GET with a hit, one with a miss, and garbage.
     fn pass(options: DecoderOptions) -> Decoder {
         let mut tap = Decoder::new(options, START);
         let get = SessionOperation::Get;
@@ -278,7 +277,7 @@ mod tests {
         );
         assert_eq!(get["took_us"]["p50"].as_f64().unwrap().round(), 274.0);
         assert_eq!((&first["connections"], &first["malformed"]), (&1.into(), &1.into()));
-        // The total has what was shown before, the next table has not.
+        // The total includes the earlier records; the next table does not.
         let second: serde_json::Value =
             serde_json::from_str(&tap.take_stats(now).unwrap().json(now)).unwrap();
         assert_eq!(second["connections"], 0);
@@ -291,7 +290,7 @@ mod tests {
         );
     }
 
-    /// A lock that waits and is had, one that is not, a wrong command, an answer to nothing, an ACQUIRE with its key.
+    /// A granted waiter, a timeout, a wrong command, an unexpected answer, an ACQUIRE with its key.
     fn pass_locks(filters: &[&str], stats: bool) -> Decoder {
         let filters = Filters::new(filters.iter().map(|text| text.parse().unwrap()).collect());
         let mut tap = Decoder::new(DecoderOptions { filters, stats, ..DecoderOptions::default() }, START);
@@ -348,7 +347,7 @@ mod tests {
         };
         assert_eq!(counts("lock waiting"), [1, 1, 0]);
         assert_eq!(counts("lock"), [1, 1, 1]);
-        // What is wrong, and what answers it or nothing.
+        // A malformed request, its answer, and an unexpected answer.
         assert_eq!(counts("text"), [1, 2, 1]);
         assert_eq!(counts("ACQUIRE"), [1, 1, 1]);
         assert_eq!((counts("ACQUIRE waiting"), &stats["malformed"]), ([99; 3], &1.into()));

@@ -1,4 +1,4 @@
-//! `-hex`: bytes as hexadecimal digits and characters, sixteen a line. What is not to be seen is dots.
+//! `-hex`: bytes as hexadecimal digits and characters, sixteen a line. Redacted bytes are dots.
 //!
 //! ```text
 //!       0000  00 11 00 01 01 00 00 00  11 00 01 01 00 03 ·· ··  |..............··|
@@ -6,7 +6,7 @@
 //!       0030  ··                                                |·|
 //! ```
 //!
-//! A row that is all dots, as the one before it, is left out; `*` stands for such rows, as in hexdump(1).
+//! Repeated rows of dots are left out; `*` stands for them, as in hexdump(1).
 
 use dc_snoop::decode::{DecodedLines, DecodedMessage, Redaction};
 use libdc::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};

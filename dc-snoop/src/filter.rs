@@ -1,19 +1,19 @@
-//! `-filter`: which of what passes is shown.
+//! `-filter`: selects the traffic to show.
 //!
 //! A filter is a list of terms with commas between them:
 //!
 //! | term | shows |
 //! |---|---|
-//! | `op=NAME` | what is about this operation or command: ADD, GET, REMOVE, HAVE, ACQUIRE …, lock, enqueue … |
-//! | `conn=N` | what passes on connection N |
-//! | `id=HEX` | messages about a session whose id begins so, and their answers |
-//! | `key=PREFIX` | what is about a lock whose key begins so, and the answers |
+//! | `op=NAME` | requests of this operation or command, and their answers: ADD, GET, REMOVE, HAVE, ACQUIRE …, lock, enqueue … |
+//! | `conn=N` | the traffic of connection N |
+//! | `id=HEX` | messages about a session whose id begins like this, and their answers |
+//! | `key=PREFIX` | requests about a lock whose key begins like this, and the answers |
 //! | `status=NAME` | answers with this status: OK, NOTOK, DISCONNECTED …, timeout, `error_max_locks` … |
-//! | `failed` | answers that say no, among them timeouts and errors, answers nobody asked for, and what is malformed |
+//! | `failed` | negative answers, timeouts, errors, unexpected answers, malformed input |
 //!
-//! Terms of one kind are alternatives, different kinds must all hold: `op=GET,op=HAVE,failed` is "a GET or
-//! HAVE that failed". Of several filters one is enough. Capitals and small letters are the same, but in a key; so
-//! `op=wait` is the command of text as well as the operation.
+//! Terms of one kind are alternatives; terms of different kinds must all match: `op=GET,op=HAVE,failed` is "a
+//! GET or HAVE that failed". Of several filters one must match. Case is ignored except in a key; so `op=wait`
+//! selects both the line command and the operation.
 
 use dc_snoop::decode::MessageKind;
 use libdc::wire::link::Claim;
@@ -26,7 +26,6 @@ use thiserror::Error;
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Filters(Vec<Filter>);
 
-/// One `-filter`.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub(crate) struct Filter {
     operations: Vec<&'static str>,
@@ -37,7 +36,7 @@ pub(crate) struct Filter {
     failed: bool,
 }
 
-/// What a filter looks at.
+/// The fields that a filter examines.
 #[derive(Clone, Copy, Debug, Default)]
 pub(crate) struct FilterInput<'a> {
     pub(crate) connection: u64,
@@ -88,7 +87,7 @@ const fn is_same(name: &str, other: &str) -> bool {
     name.eq_ignore_ascii_case(other)
 }
 
-/// No alternatives: nothing is asked.
+/// Without alternatives everything matches.
 fn among<T>(alternatives: &[T], holds: impl Fn(&T) -> bool) -> bool {
     alternatives.is_empty() || alternatives.iter().any(holds)
 }
@@ -156,7 +155,6 @@ fn status(name: &str) -> Option<&'static str> {
 /// Why a text is no filter.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub(crate) enum FilterError {
-    /// A term that is none.
     #[error(
         "a filter is made of op=NAME, conn=N, id=HEX, key=PREFIX, status=NAME and failed, with commas between them"
     )]
@@ -172,7 +170,7 @@ pub(crate) enum FilterError {
     /// Not the beginning of an id.
     #[error("id= takes the beginning of an id in hexadecimal digits")]
     Id,
-    /// No key begins with nothing.
+    /// An empty prefix is rejected.
     #[error("key= takes the beginning of a key")]
     Key,
     /// No status has this name.

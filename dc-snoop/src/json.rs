@@ -1,8 +1,8 @@
 //! `-json`: a record is one object on one line.
 //!
-//! Every object has `time` (RFC 3339, UTC), `connection` and `event`; the other members depend on the event and
-//! are left out where there is nothing to say. Ids are whole, in hexadecimal digits. A fence is a text of decimal digits:
-//! many programs take numbers as floating-point ones, which would make neighbours equal.
+//! Every object has `time` (RFC 3339, UTC), `connection` and `event`; the other members depend on the event
+//! and are omitted without a value. Ids are complete, in hexadecimal. A fence is a string of decimal digits:
+//! many programs read numbers as floating point, which would make adjacent fences equal.
 
 use crate::clock::rfc_3339;
 use crate::line::end_name;
@@ -87,7 +87,7 @@ struct RecordJson<'a> {
     frames: Option<String>,
 }
 
-/// A lock that is claimed. One that no key can be has none.
+/// A claimed lock. `None` for an invalid key.
 #[derive(Debug, Serialize)]
 struct ClaimJson<'a> {
     owner: u64,
@@ -116,7 +116,7 @@ impl BytesJson {
         }
     }
 
-    /// A token, of a lock or of authentication: less is told of it.
+    /// A token, of a lock or of authentication: its digest is shorter.
     fn of_token(token: &[u8], secrets: Redaction) -> Self {
         let hidden = (secrets == Redaction::Hidden).then(|| format!("{:04x}", short_digest(token)));
         Self { sha256: hidden, ..Self::new(token, secrets) }
@@ -385,7 +385,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_an_object_too() {
+    fn malformed_message_is_an_object() {
         let sender = Endpoint::Client;
         let corruption = DecodeError::IsResponse { value: 7 };
         let corrupt =
@@ -425,7 +425,7 @@ mod tests {
         }))
     }
 
-    /// Without what every object has.
+    /// Without the members that every object has.
     fn brief(what: RecordKind, secrets: Redaction) -> Value {
         let mut object = parsed(what, secrets);
         for name in ["time", "connection", "from", "event", "patch_level"] {

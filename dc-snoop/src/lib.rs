@@ -1,4 +1,4 @@
-//! Decoding of distcache traffic: messages as people read them, and connections observed from outside.
+//! Decoding of distcache traffic: messages in readable form, and passively observed connections.
 
 pub mod decode;
 pub mod observe;

@@ -127,7 +127,7 @@ impl LineWriter {
         }
     }
 
-    /// What an answer is to, as far as its line does not say that, and how long it took.
+    /// The request of an answer, as far as its line does not name it, and the latency.
     fn answered(
         &mut self,
         line: &mut StyledLine<'_>,
@@ -210,7 +210,6 @@ const fn plural(count: usize) -> &'static str {
     if count == 1 { "" } else { "s" }
 }
 
-/// Offset and reason.
 fn malformed(corruption: DecodeError, frame: u64) -> String {
     let byte = corruption.offset();
     format!("at offset {} (byte {byte} of a frame): {corruption}", frame + byte as u64)
@@ -268,13 +267,13 @@ const fn connection_style(connection: u64) -> Style {
     colours[(connection % 5) as usize].on_default()
 }
 
-/// A line under way: what is written, and how wide it is on the screen.
+/// A line being written: its text, and its width on the screen.
 #[derive(Debug)]
 pub(crate) struct StyledLine<'a> {
     out: &'a mut String,
     colour: bool,
     width: usize,
-    /// Spaces before what is written next, if anything is.
+    /// Spaces to insert before the next text.
     spaces: usize,
 }
 
@@ -382,7 +381,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_no_message_is_shown_too() {
+    fn malformed_messages_are_shown() {
         let sender = Endpoint::Client;
         let corruption = DecodeError::IsResponse { value: 7 };
         let unfinished = [(Endpoint::Client, 6), (Endpoint::Server, 0)];

@@ -1,14 +1,14 @@
-//! `dc_snoop`: relays distcache traffic unchanged and shows what passes, or shows what is in a capture.
+//! `dc_snoop`: relays distcache traffic unchanged and decodes it, or decodes a capture.
 //!
 //! ```text
 //! socket ──► relay ──► socket          capture ──► reassembly
 //!              │  bytes, once relayed                  │
-//!              └───────────► tap: observer, filter, statistics
+//!              └───────────► decoder: observer, filter, statistics
 //!                             │                │
-//!                     printer thread     recorder thread (-write)
+//!                     printer thread     writer thread (-write)
 //! ```
 //!
-//! The relay waits for neither thread: their queues are bounded, and what does not fit is dropped and counted.
+//! The relay waits for neither thread: their queues are bounded, and overflow is dropped and counted.
 
 mod capture;
 mod clock;

@@ -1,4 +1,4 @@
-//! What the relay tells of: decoded and printed, and written to a file. Nothing here waits.
+//! Output of the relay: decodes and prints the traffic, and writes it to a file. Nothing here blocks.
 
 use crate::capture::packet::TcpEndpoints;
 use crate::capture::writer::{CaptureEvent, CaptureEventKind, CaptureWriter};
@@ -56,12 +56,12 @@ impl RelayMonitor {
         connection
     }
 
-    /// The server was reached.
+    /// The connection to the server was established.
     pub(crate) fn accepted(&self, connection: u64) {
         self.record(self.now(), connection, || CaptureEventKind::Accepted);
     }
 
-    /// The server was not reached.
+    /// The connection to the server failed.
     pub(crate) fn refuse(&self, connection: u64, why: String) {
         let at = self.now();
         self.record(at, connection, || CaptureEventKind::Reset { sender: Endpoint::Server });
@@ -94,17 +94,17 @@ impl RelayMonitor {
         self.print();
     }
 
-    /// Waits until as many messages have passed as were asked for. Cancel-safe.
+    /// Waits until the requested number of messages has been seen. Cancel-safe.
     pub(crate) async fn done(&self) {
         self.done.notified().await;
     }
 
-    /// What passed since the last call, if that is asked for.
+    /// The statistics since the last call, if enabled.
     pub(crate) fn take_stats(&self) -> Option<TrafficStats> {
         self.tap.borrow_mut().take_stats(self.now())
     }
 
-    /// All that passed, if that is asked for.
+    /// The total statistics, if enabled.
     pub(crate) fn total_stats(&self) -> Option<TrafficStats> {
         self.tap.borrow_mut().total_stats(self.now())
     }
@@ -113,7 +113,7 @@ impl RelayMonitor {
         self.printer.borrow_mut().print_text(text);
     }
 
-    /// Tells of what is under way, and waits until everything is printed and written.
+    /// Reports unfinished messages, and waits until everything is printed and written.
     pub(crate) fn finish_all(&self) {
         self.tap.borrow_mut().close_all(self.now());
         self.print();

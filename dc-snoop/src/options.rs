@@ -1,4 +1,4 @@
-//! The options of `dc_snoop`, and what they ask for.
+//! The options of `dc_snoop`, and the actions they select.
 
 use crate::filter::Filter;
 use dc_cli::address::{Address, address, peer_address};
@@ -8,7 +8,6 @@ use dc_cli::{CommandOptions, ProgramInfo, UsageError, ValueError};
 use std::path::PathBuf;
 use std::time::Duration;
 
-/// This program.
 pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_snoop",
     env_prefix: "DC_SNOOP_",
@@ -16,7 +15,6 @@ pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     variables: &[],
 };
 
-/// What may be on the command line.
 #[derive(Debug, clap::Args)]
 pub(crate) struct SnoopOptions {
     /// Where to listen.
@@ -43,7 +41,7 @@ pub(crate) struct SnoopOptions {
     /// Show connections being opened and closed too.
     #[arg(long)]
     connections: bool,
-    /// Dump the bytes of what is shown.
+    /// Dump the bytes of each record.
     #[arg(long)]
     hex: bool,
     /// Print one object of JSON a line.
@@ -54,16 +52,15 @@ pub(crate) struct SnoopOptions {
     secrets: bool,
 }
 
-/// What to do.
 #[derive(Debug)]
 pub(crate) enum SnoopAction {
-    /// Relay from one address to the other, and write a capture if asked to.
+    /// Relay between two addresses, and write a capture if `write` is set.
     Relay { listen: Address, server: Address, write: Option<PathBuf> },
-    /// Show what is in a file.
+    /// Decode a capture file.
     Read(PathBuf),
 }
 
-/// What to show, and how.
+/// The contents and format of the output.
 #[derive(Debug)]
 pub(crate) struct View {
     pub(crate) filters: Vec<Filter>,
@@ -92,7 +89,7 @@ impl CommandOptions for SnoopOptions {
 }
 
 impl SnoopOptions {
-    /// What they ask for. `None` for a set that the check refuses.
+    /// The action and the view. `None` for a combination that the check rejects.
     pub(crate) fn into_parts(self) -> Option<(SnoopAction, View)> {
         let action = match self.read {
             Some(file) => SnoopAction::Read(file),

@@ -1,7 +1,7 @@
-//! What is printed, by a thread of its own: a terminal that is slow, or stopped, holds up nobody.
+//! Prints in a separate thread, so that a slow or stopped terminal does not delay the relay.
 //!
-//! At most [`QUEUED_BYTES_MAX`] wait for it. What comes on top is dropped, counted, and told of in its place.
-//! When nobody reads the output any more, [`Printer::closed`] says so.
+//! At most [`QUEUED_BYTES_MAX`] wait for it. Records beyond that are dropped, counted, and reported in the
+//! output. [`Printer::closed`] notifies when the reader of the output has gone.
 
 use crate::json;
 use crate::line::LineWriter;
@@ -16,12 +16,12 @@ use tokio::sync::Notify;
 
 /// Most memory that waits to be printed.
 const QUEUED_BYTES_MAX: usize = 32 << 20;
-/// Most batches, each of what one read brought, that wait to be printed.
+/// Maximum number of batches waiting to be printed. A batch holds the records of one read.
 const QUEUED_BATCHES_MAX: usize = 4096;
-/// How long the end of the program waits for a reader of the output that reads nothing.
+/// Maximum wait at the end of the program for a reader that does not read.
 const PATIENCE: Duration = Duration::from_secs(2);
 
-/// How records look.
+/// The format of records.
 #[derive(Debug)]
 pub(crate) enum OutputFormat {
     Text(Box<LineWriter>),
@@ -45,7 +45,6 @@ impl OutputFormat {
     }
 }
 
-/// Something to print.
 #[derive(Debug)]
 struct Batch {
     records: Vec<TrafficRecord>,
@@ -109,7 +108,7 @@ impl Printer {
         batch.cost += batch.records.iter().map(TrafficRecord::cost).sum::<usize>();
         batch.dropped = self.dropped;
         let (cost, count) = (batch.cost, batch.records.len().max(1) as u64);
-        // Counted before it is sent, so that the thread never takes off what was not put on.
+        // Counted before it is sent, so that the thread never subtracts more than was added.
         let waiting = self.queued.fetch_add(cost, Ordering::Relaxed);
         let taken = match &self.queue {
             Some(queue) if waiting + cost <= QUEUED_BYTES_MAX => queue.try_send(batch).is_ok(),
@@ -123,21 +122,21 @@ impl Printer {
         }
     }
 
-    /// Tells when nobody reads the output any more.
+    /// Notifies when the reader of the output has gone.
     pub(crate) fn closed(&self) -> Arc<Notify> {
         Arc::clone(&self.closed)
     }
 
-    /// Waits until all is printed, as long as somebody reads it.
+    /// Waits until everything is printed, unless the reader has gone.
     pub(crate) fn finish(&mut self) {
         let Some(queue) = self.queue.take() else { return };
         if self.dropped > 0 {
             let last = Batch { records: Vec::new(), text: String::new(), dropped: self.dropped, cost: 0 };
-            // If the queue is still full the thread is stuck, and nobody would see it.
+            // If the queue is still full, the thread is blocked, and the output is not read.
             queue.try_send(last).ok();
         }
         drop(queue);
-        // Nothing is ever sent: the end of the thread is told by the end of the channel.
+        // No value is ever sent: the end of the channel signals the end of the thread.
         let mut before = usize::MAX;
         while self.ended.recv_timeout(PATIENCE) == Err(RecvTimeoutError::Timeout) {
             let waiting = self.queued.load(Ordering::Relaxed);
@@ -157,7 +156,7 @@ fn print(
 ) -> io::Result<()> {
     let mut text = String::new();
     while let Ok(first) = batches.recv() {
-        // What else waits is written with the same call.
+        // Other waiting batches are written with the same call.
         for batch in std::iter::once(first).chain(batches.try_iter()) {
             append(format, &mut text, &batch);
             queued.fetch_sub(batch.cost, Ordering::Relaxed);
@@ -183,9 +182,10 @@ fn append(format: &mut OutputFormat, text: &mut String, batch: &Batch) {
     text.push_str(&batch.text);
 }
 
-/// Prints without a queue, for who can wait.
+/// Prints without a queue; may block.
 ///
 /// # Errors
+///
 /// Those of the output.
 pub(crate) fn print_now(
     format: &mut OutputFormat,

@@ -1,4 +1,4 @@
-//! What passed, kept until it is shown.
+//! Traffic records, kept until they are printed.
 
 use dc_snoop::decode::{DecodedLines, DecodedMessage, MessageKind, Redaction};
 use dc_snoop::observe::{Endpoint, LineEvent, MatchedRequest, MessageEvent, ObservedEvent};
@@ -10,7 +10,6 @@ use std::time::Duration;
 /// Something that happened on a connection.
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) struct TrafficRecord {
-    /// When, since 1970.
     pub(crate) at: Duration,
     /// The connection, counted from 1.
     pub(crate) connection: u64,
@@ -20,23 +19,42 @@ pub(crate) struct TrafficRecord {
 #[derive(Clone, Debug, PartialEq)]
 pub(crate) enum RecordKind {
     /// A connection was accepted.
-    Opened { from: String },
-    /// A message passed.
+    Opened {
+        from: String,
+    },
     Message(Box<MessageRecord>),
     /// The bytes of a direction ceased to be frames.
-    Corrupt { sender: Endpoint, corruption: DecodeError, offset: u64, bytes: Vec<u8> },
-    /// Bytes of which nothing is known.
-    Raw { sender: Endpoint, len: usize, bytes: Option<Vec<u8>> },
-    /// A request or an answer of the text protocol.
+    Corrupt {
+        sender: Endpoint,
+        corruption: DecodeError,
+        offset: u64,
+        bytes: Vec<u8>,
+    },
+    /// Undecodable bytes.
+    Raw {
+        sender: Endpoint,
+        len: usize,
+        bytes: Option<Vec<u8>>,
+    },
+    /// A request or an answer of the line protocol.
     Text(Box<LineRecord>),
-    /// An encrypted connection.
-    Tls { sender: Endpoint },
+    Tls {
+        sender: Endpoint,
+    },
     /// Bytes that are not in the capture.
-    Gap { sender: Endpoint, count: u64 },
-    /// The server could not be reached.
-    Refused { why: String },
-    /// The connection ended.
-    Closed { how: ConnectionClose, unanswered: usize, unfinished: [(Endpoint, usize); 2] },
+    Gap {
+        sender: Endpoint,
+        count: u64,
+    },
+    /// The connection to the server failed.
+    Refused {
+        why: String,
+    },
+    Closed {
+        how: ConnectionClose,
+        unanswered: usize,
+        unfinished: [(Endpoint, usize); 2],
+    },
 }
 
 #[derive(Clone, Debug, PartialEq)]
@@ -54,7 +72,7 @@ pub(crate) struct MessageRecord {
 pub(crate) struct LineRecord {
     pub(crate) sender: Endpoint,
     pub(crate) direction: Direction,
-    /// Its lines as they came.
+    /// Its lines as received.
     pub(crate) raw: Vec<u8>,
     /// Whether they are to be dumped.
     pub(crate) dump: bool,
@@ -63,8 +81,8 @@ pub(crate) struct LineRecord {
     pub(crate) show_subject: bool,
 }
 
-/// Those of the `bytes` of a header that may be shown where the frames of a stream are lost: behind the one that shows it
-/// there may be session data.
+/// The leading `bytes` of a malformed header that may be shown: those behind the faulty one may be
+/// session data.
 pub(crate) fn shown_of_corrupt(bytes: &[u8], corruption: DecodeError, secrets: Redaction) -> &[u8] {
     let shown = match secrets {
         Redaction::Shown => bytes.len(),
@@ -113,7 +131,7 @@ impl LineRecord {
         self.content().key().map(LockKey::as_str).or(asked)
     }
 
-    /// What it, or the request it answers, is about.
+    /// The kind of the record, or of the request it answers.
     pub(crate) fn topic(&self) -> MessageKind {
         let asked = self.answers.as_ref().map(|answered| answered.topic);
         self.content().command().map(MessageKind::Command).or(asked).unwrap_or(MessageKind::Text)
@@ -121,7 +139,7 @@ impl LineRecord {
 }
 
 impl RecordKind {
-    /// Of an event; `keep_bytes` says whether it is to be dumped.
+    /// Copies an event; `keep_bytes` keeps its bytes for a dump.
     pub(crate) fn new(
         sender: Endpoint,
         event: ObservedEvent<'_>,

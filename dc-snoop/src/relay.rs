@@ -1,7 +1,7 @@
-//! The relay: every connection that is accepted gets one to the server, and bytes go both ways as they come.
+//! The relay: opens a server connection for every accepted one, and passes bytes in both directions.
 //!
-//! A direction reads, writes what it read, and only then is that looked at; it reads on when all is written, so
-//! a slow reader slows the writer and no buffer grows. The end of a direction is passed on as that, a reset as a
+//! A direction reads, writes the bytes, then passes them to the decoder. It reads again when all is written,
+//! so a slow reader slows the writer and no buffer grows. An end of input is relayed as such, a reset as a
 //! reset. An idle connection has no buffer.
 
 use crate::capture::packet::SEGMENT_BYTES_MAX;
@@ -16,14 +16,14 @@ use std::rc::Rc;
 use std::time::Duration;
 use tokio::task::JoinSet;
 
-/// Most bytes read at once: what fits a packet of a capture.
+/// Maximum length of one read, which fits a captured packet.
 const READ_BYTES: usize = SEGMENT_BYTES_MAX;
 /// Buffers kept for the next reads.
 const SPARE_BUFFERS_MAX: usize = 16;
 /// After an error of accept (most often: no descriptors left), how long to wait before the next.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(100);
 
-/// Accepts and relays until it is dropped, which ends all connections. Within a `LocalSet`.
+/// Accepts and relays until it is dropped, which closes all connections. Call it in a `LocalSet`.
 pub(crate) async fn run(acceptor: &Acceptor, server: Address, watch: Rc<RelayMonitor>) {
     let relay = Rc::new(Relay { server, watch, buffers: RefCell::default() });
     let mut connections = JoinSet::new();
@@ -77,7 +77,7 @@ impl Relay {
             Ok(server) => server,
             Err(error) => {
                 self.watch.refuse(connection, format!("cannot connect to {}: {error}", self.server));
-                // The client sees what it would have seen of the server.
+                // The client gets the same result as from the server.
                 client.reset();
                 return;
             }
@@ -95,14 +95,14 @@ impl Relay {
         }
     }
 
-    /// Passes bytes on until there are no more, or nobody takes them, and tells when that was; the error is
-    /// who broke the connection.
+    /// Relays bytes until the end of input or until the peer stops reading. Returns the time; the error is
+    /// the endpoint that broke the connection.
     async fn pass(&self, way: RelayDirection<'_>) -> Result<Duration, Endpoint> {
         let RelayDirection { connection, sender, from, to } = way;
         let mut offset = 0;
         loop {
             from.readable().await.map_err(|_| sender)?;
-            // A connection that always has something to read lets the others have their turn.
+            // A connection with constant input must yield to the others.
             tokio::task::coop::consume_budget().await;
             let mut buffer = self.buffer();
             let count = match from.try_read(&mut buffer) {
@@ -123,15 +123,16 @@ impl Relay {
             let result = self.deliver(way, &buffer[..count], &mut offset).await;
             self.give_back(buffer);
             if result.is_err() {
-                // Nobody reads any more. What comes the other way may still be read, so that goes on.
+                // The peer stopped reading. Bytes of the other direction may still be read, so that direction
+                // continues.
                 from.stop_reading();
                 return Ok(self.watch.finish(connection, sender, offset));
             }
         }
     }
 
-    /// Writes all of `bytes`. What the socket has taken is looked at before the next piece is given to it: an
-    /// answer must not be seen before its request.
+    /// Writes all of `bytes`. Written bytes are observed before the next write: an answer must not be seen
+    /// before its request.
     async fn deliver(&self, way: RelayDirection<'_>, mut bytes: &[u8], offset: &mut u64) -> io::Result<()> {
         let at = self.watch.now();
         while !bytes.is_empty() {

@@ -1,8 +1,8 @@
-//! `-read`: the connections in a capture, looked on at as if they passed now.
+//! `-read`: observes the connections in a capture as if their traffic were relayed now.
 //!
-//! It may be a capture of ours or of tcpdump. Connections are numbered in the order they begin in it. One whose
-//! beginning is not in it is picked up at the first segment that begins with a frame or with a line of text: either
-//! tells the client from the server.
+//! The capture may be ours or tcpdump's. Connections are numbered in the order in which they begin. One whose
+//! beginning is missing is picked up at the first segment that begins with a frame or with a line: either
+//! distinguishes the client from the server.
 
 use crate::capture::packet::TcpSegment;
 use crate::capture::reassembly::{Piece, Reassembly};
@@ -120,7 +120,7 @@ impl ReplayedConnection {
     }
 }
 
-/// Who is the client of a connection that begins, in the capture, with this segment; `None` if nothing begins with it.
+/// The client of a connection that begins in the capture with this segment; `None` for other segments.
 fn client_of(segment: &TcpSegment<'_>) -> Option<SocketAddr> {
     let TcpSegment { from, to, .. } = *segment;
     if segment.syn {
@@ -154,7 +154,7 @@ mod tests {
         )
     }
 
-    /// What is read of packets, each with its time.
+    /// The records of packets with their times.
     fn replayed(packets: &[(Duration, Vec<u8>)]) -> Vec<TrafficRecord> {
         let mut blocks = PcapngBlocks::new("a test").unwrap();
         for (at, packet) in packets {
@@ -233,7 +233,7 @@ mod tests {
     }
 
     #[test]
-    fn what_was_not_captured_is_a_gap() {
+    fn missing_segment_is_a_gap() {
         let mut conversation = CapturedConnection::new(TcpEndpoints::stand_in(1));
         let at = Duration::from_secs(1);
         let mut packets = vec![(at, conversation.syn().unwrap())];
@@ -302,7 +302,7 @@ mod tests {
 
     proptest! {
         #[test]
-        fn what_was_written_reads_as_what_was_seen(pieces in pieces()) {
+        fn written_capture_replays_the_observed_records(pieces in pieces()) {
             let (mut live, mut packets, mut offsets) = (tap(), Vec::new(), [[0_u64; 2]; 3]);
             let mut conversations = [1, 2, 3].map(|number| CapturedConnection::new(TcpEndpoints::stand_in(number)));
             let mut at = Duration::from_nanos(1_772_366_401_204_117_391);

@@ -1,4 +1,4 @@
-//! The two ways to run: relaying until told to end, and reading a capture.
+//! The two modes: relaying until a signal, and decoding a capture.
 
 use crate::capture::file::CaptureReader;
 use crate::capture::packet::TcpSegment;
@@ -32,45 +32,29 @@ use tokio::time::{Instant, MissedTickBehavior, interval_at};
 /// Most empty tables of `-stats` in a row when a capture has a long pause.
 const EMPTY_TABLES_MAX: u32 = 60;
 
-/// Why the program can't do what it is asked to.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SnoopError {
-    /// There is no runtime, no thread or no signal to be had.
+    /// A runtime, thread or signal handler could not be created.
     #[error("cannot start: {0}")]
     Start(#[source] io::Error),
-    /// Nobody can connect.
+    /// The listener could not be opened.
     #[error(transparent)]
     Listen(#[from] ListenError),
-    /// The file of `-write` can't be made.
+    /// The file of `-write` cannot be made.
     #[error("-write {}: {source}", path.display())]
-    Write {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
-    /// The file of `-read` can't be opened.
+    Write { path: PathBuf, source: io::Error },
+    /// The file of `-read` cannot be opened.
     #[error("-read {}: {source}", path.display())]
-    Open {
-        /// The file.
-        path: PathBuf,
-        /// Why not.
-        source: io::Error,
-    },
+    Open { path: PathBuf, source: io::Error },
     /// The file of `-read` is no capture, or ends inside a packet.
     #[error("-read {}: {}", path.display(), describe(source))]
-    Read {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        source: PcapError,
-    },
-    /// The output can't be written.
+    Read { path: PathBuf, source: PcapError },
+    /// The output cannot be written.
     #[error("cannot write to the standard output: {0}")]
     Output(#[source] io::Error),
 }
 
-/// The crate says "error reading bytes" and leaves the reason to who asks for it.
+/// The crate says "error reading bytes" and keeps the reason in `source`.
 fn describe(error: &PcapError) -> String {
     match error {
         PcapError::IoError(error) if error.kind() == ErrorKind::UnexpectedEof => {
@@ -81,7 +65,8 @@ fn describe(error: &PcapError) -> String {
     }
 }
 
-/// Relays from `listen` to `server` until a signal, the end of the output, or as many messages as asked for.
+/// Relays from `listen` to `server` until a signal, the end of the output, or the requested number of
+/// messages.
 pub(crate) fn relay(
     listen: &Address,
     server: Address,
@@ -91,7 +76,7 @@ pub(crate) fn relay(
     let runtime =
         tokio::runtime::Builder::new_current_thread().enable_all().build().map_err(SnoopError::Start)?;
     let end = LocalSet::new().block_on(&runtime, async {
-        // Without it there are fewer connections, which accept will say.
+        // On failure there are fewer connections, and accepting them reports it.
         file_limit::raise().ok();
         let mut signals = SignalStream::listen(SignalPolicy::default()).map_err(SnoopError::Start)?;
         let listener = Listener::bind(listen, &SocketPermissions::default())?;
@@ -136,12 +121,12 @@ pub(crate) fn relay(
         drop(file);
         Ok(())
     });
-    // A look-up of a name that is still under way is nothing to wait for.
+    // A pending name lookup must not delay the exit.
     runtime.shutdown_background();
     end
 }
 
-/// Prints a table every so often, or waits for ever.
+/// Prints a table at each interval, or waits without end.
 async fn tables(watch: &RelayMonitor, view: &View) {
     let Some(period) = view.stats else { return std::future::pending().await };
     let mut ticks = interval_at(Instant::now() + period, period);
@@ -154,7 +139,7 @@ async fn tables(watch: &RelayMonitor, view: &View) {
     }
 }
 
-/// Shows what is in the capture `path`.
+/// Decodes the capture `path`.
 pub(crate) fn read(path: &Path, view: &View) -> Result<(), SnoopError> {
     let opened: io::Result<Box<dyn Read>> = if path.as_os_str() == "-" {
         Ok(Box::new(io::stdin().lock()))
@@ -166,7 +151,7 @@ pub(crate) fn read(path: &Path, view: &View) -> Result<(), SnoopError> {
     let failed = |source| SnoopError::Read { path: path.to_owned(), source };
     let mut reader = CaptureReader::new(file).map_err(failed)?;
     let mut reading = CaptureReplay::new(view);
-    // What came before the damage is shown in any case.
+    // Records before the malformed packet are shown in any case.
     let result = loop {
         match reader.next() {
             Ok(Some(packet)) => {
@@ -186,7 +171,7 @@ pub(crate) fn read(path: &Path, view: &View) -> Result<(), SnoopError> {
     if is_closed(end)? { Ok(()) } else { result }
 }
 
-/// A capture on its way to the output.
+/// A capture being decoded.
 struct CaptureReplay<'a> {
     view: &'a View,
     tap: Decoder,
@@ -257,7 +242,7 @@ impl StandardOutput<'_> {
     }
 }
 
-/// Whether nobody reads the output any more: that is the end, and no failure.
+/// Whether the output was closed by its reader, which ends the program without an error.
 fn is_closed(result: io::Result<()>) -> Result<bool, SnoopError> {
     match result {
         Ok(()) => Ok(false),
@@ -289,7 +274,7 @@ fn format_of(view: &View) -> OutputFormat {
     }
 }
 
-/// On a terminal that knows colours, unless `NO_COLOR` is set (no-color.org).
+/// On a terminal with colours, unless `NO_COLOR` is set (no-color.org).
 fn wants_colour() -> bool {
     let is_set = |name| std::env::var_os(name).is_some_and(|value| !value.is_empty());
     stdout().is_terminal()

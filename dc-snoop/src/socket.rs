@@ -10,7 +10,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 use std::time::Duration;
 use tokio::net::{TcpListener, TcpStream, UnixListener, UnixStream};
 
-/// Longest wait for the server to accept a connection.
+/// Maximum time to connect to the server.
 const CONNECT_TIME_MAX: Duration = Duration::from_secs(30);
 
 /// A socket that accepts connections.
@@ -26,7 +26,7 @@ pub(crate) struct AcceptedConnection {
     pub(crate) socket: RelaySocket,
     /// Client and server of a TCP connection.
     pub(crate) ends: Option<(SocketAddr, SocketAddr)>,
-    /// Who connected, for people.
+    /// Description of the client.
     pub(crate) from: String,
 }
 
@@ -59,7 +59,6 @@ impl Acceptor {
     }
 }
 
-/// A connection.
 #[derive(Debug)]
 pub(crate) enum RelaySocket {
     Tcp(TcpStream),
@@ -72,7 +71,7 @@ impl RelaySocket {
         Ok(match connect(address, CONNECT_TIME_MAX).await? {
             libdc::net::socket::Socket::Tcp(stream) => Self::Tcp(stream),
             libdc::net::socket::Socket::Unix(stream) => Self::Unix(stream),
-            // Nobody made a handshake.
+            // The relay performs no TLS handshake.
             libdc::net::socket::Socket::Tls(_) => return Err(io::ErrorKind::Unsupported.into()),
         })
     }
@@ -105,12 +104,12 @@ impl RelaySocket {
         }
     }
 
-    /// Tells the peer that nothing more will come. One that is gone already need not be told.
+    /// Shuts down the writing side. If the peer has gone, this has no effect.
     pub(crate) fn finish_writing(&self) {
         shutdown(self.as_fd().as_raw_fd(), Shutdown::Write).ok();
     }
 
-    /// Tells the peer, where that can be told, that nothing more will be read.
+    /// Shuts down the reading side, which notifies the peer where the socket supports it.
     pub(crate) fn stop_reading(&self) {
         shutdown(self.as_fd().as_raw_fd(), Shutdown::Read).ok();
     }

@@ -1,7 +1,7 @@
-//! `-stats`: rates, hit ratio and latency quantiles, as a table or as an object of JSON.
+//! `-stats`: rates, hit ratio and latency quantiles, as a table or as a JSON object.
 //!
-//! A request that is ready to wait for a lock may take as long as others hold it, which says nothing of the server.
-//! So those are counted in rows of their own, called `waiting`; those that only try are with the rest.
+//! A request that may wait for a lock takes as long as others hold it, which does not measure the server. So
+//! it is counted in a separate row, called `waiting`; requests that do not wait are in the normal rows.
 
 use crate::clock::{TimeOfDay, rfc_3339, took};
 use dc_snoop::decode::{DecodedLines, DecodedMessage, MessageKind};
@@ -17,7 +17,7 @@ use std::collections::btree_map::Entry;
 use std::fmt::Write;
 use std::time::Duration;
 
-/// What passed since a moment.
+/// Counters since a given time.
 #[derive(Debug)]
 pub(crate) struct TrafficStats {
     since: Duration,
@@ -27,7 +27,7 @@ pub(crate) struct TrafficStats {
     rows: BTreeMap<StatsRowName, StatsRow>,
 }
 
-/// What a row is about: class and number, and whether it waits.
+/// The key of a row: class and number, and whether it waits.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 struct StatsRowName {
     class: u8,
@@ -47,7 +47,7 @@ impl StatsRowName {
     }
 }
 
-/// What passed of one operation.
+/// Counters of one operation.
 #[derive(Debug)]
 struct StatsRow {
     topic: MessageKind,
@@ -147,7 +147,7 @@ impl TrafficStats {
         Some(row)
     }
 
-    /// Adds what `other` counted.
+    /// Adds the counters of `other`.
     pub(crate) fn add(&mut self, other: &Self) {
         self.opened += other.opened;
         self.malformed += other.malformed;

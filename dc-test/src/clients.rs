@@ -1,4 +1,4 @@
-//! The clients of a run: as many workers as the options say, each with its model.
+//! The clients of a run: the configured number of workers, each with its model.
 
 use crate::locks::{self, LockWorker};
 use crate::model::{SessionModel, SessionWorkload};

@@ -1,4 +1,4 @@
-//! A connection that carries many requests at once: messages in and out, and what is behind it a socket.
+//! A connection with pipelined requests: messages on top, a socket below.
 
 use libdc::net::address::Address;
 use libdc::net::connect::connect;
@@ -21,7 +21,7 @@ pub(crate) struct PipelinedConnection {
     socket: Socket,
     reader: MessageReader,
     input: Box<[u8]>,
-    /// What was read and not used yet lies between these.
+    /// Unconsumed input lies between these.
     used: usize,
     filled: usize,
     output: Vec<u8>,
@@ -41,7 +41,7 @@ impl PipelinedConnection {
         })
     }
 
-    /// Puts a request behind what is to be sent.
+    /// Queues a request for sending.
     pub(crate) fn queue(&mut self, head: MessageHead, write_data: impl FnOnce(&mut Vec<u8>)) {
         self.queue_bytes(|out| {
             let writer = MessageWriter::begin(out, head);
@@ -50,7 +50,7 @@ impl PipelinedConnection {
         });
     }
 
-    /// Puts a message that writes itself behind what is to be sent.
+    /// Queues a message that encodes itself.
     pub(crate) fn queue_bytes(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
         if self.written == self.output.len() {
             self.output.clear();
@@ -59,14 +59,14 @@ impl PipelinedConnection {
         write(&mut self.output);
     }
 
-    /// Sends what is queued and reads what there is; at least one byte, or the end if it says `false`.
+    /// Sends queued bytes and reads what is available: at least one byte; `false` means end of input.
     ///
-    /// Cancel-safe: what was sent and read is remembered.
+    /// Cancel-safe: progress in both directions is kept.
     pub(crate) async fn transfer(&mut self) -> io::Result<bool> {
         poll_fn(|cx| self.poll_transfer(cx)).await
     }
 
-    /// The next message of what was read.
+    /// The next message in the input buffer.
     pub(crate) fn next_message(&mut self) -> Result<Option<MessageRef<'_>>, DecodeError> {
         let mut rest = &self.input[self.used..self.filled];
         let before = rest.len();
@@ -75,7 +75,7 @@ impl PipelinedConnection {
         Ok(message)
     }
 
-    /// Both directions at once: a server that waits for its answers to be read reads no requests.
+    /// Both directions at once: a server with a full output buffer reads no requests.
     fn poll_transfer(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<bool>> {
         while self.written < self.output.len() {
             match Pin::new(&mut self.socket).poll_write(cx, &self.output[self.written..]) {

@@ -14,8 +14,8 @@ pub(crate) fn id(seed: u64) -> [u8; ID_BYTES] {
     id
 }
 
-/// Appends content number `seed`, of `len` bytes. A content of one byte is none that is a status too, for as
-/// the answer to a GET it would be taken for that.
+/// Appends content number `seed`, of `len` bytes. A content of one byte is never a valid status byte, which
+/// would make it an ambiguous answer to a GET.
 pub(crate) fn write(out: &mut Vec<u8>, seed: u64, len: usize) {
     let start = out.len();
     out.resize(start + len, 0);

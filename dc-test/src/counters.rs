@@ -1,4 +1,4 @@
-//! What happened in a run, counted.
+//! Counters of a run.
 
 use hdrhistogram::Histogram;
 use libdc::net::address::Address;
@@ -10,20 +10,19 @@ use std::time::Duration;
 pub(crate) struct RunCounters {
     sheet: &'static CounterTable,
     operations: Vec<OperationCounters>,
-    /// DISCONNECTED answers.
     pub(crate) disconnected: u64,
     /// Requests that were not answered in time.
     pub(crate) unanswered: u64,
-    /// Requests under way when their connection was lost.
+    /// Requests in flight when their connection was lost.
     pub(crate) connection_lost: u64,
     /// Requests that found no connection.
     pub(crate) not_connected: u64,
 }
 
-/// What is counted: rows of operations, columns of outcomes.
+/// A table of counters: rows of operations, columns of outcomes.
 #[derive(Debug)]
 pub(crate) struct CounterTable {
-    /// What a run has many of.
+    /// The unit of the run's total.
     pub(crate) unit: &'static str,
     /// The operations, as reported.
     pub(crate) rows: &'static [&'static str],
@@ -38,11 +37,9 @@ pub(crate) struct CounterTable {
 /// The counts of one operation.
 #[derive(Clone, Debug)]
 pub(crate) struct OperationCounters {
-    /// Which.
     pub(crate) name: &'static str,
     /// By outcome, in the order of the columns.
     pub(crate) outcomes: Vec<u64>,
-    /// Without a result.
     pub(crate) failed: u64,
     /// Nanoseconds from asking to the answer, connecting included.
     pub(crate) latency_ns: Histogram<u64>,
@@ -51,7 +48,7 @@ pub(crate) struct OperationCounters {
 /// Why an operation has no result.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum OperationFailure {
-    #[error("could not connect to {address}: {source}")]
+    #[error("cannot connect to {address}: {source}")]
     NotConnected { address: Address, source: io::Error },
     #[error("the connection broke: {0}")]
     Broke(#[source] io::Error),
@@ -59,7 +56,7 @@ pub(crate) enum OperationFailure {
     Closed,
     #[error("no answer within {timeout:?}")]
     Unanswered { timeout: Duration },
-    #[error("DISCONNECTED: the agent can't reach the server")]
+    #[error("DISCONNECTED: the agent cannot reach the server")]
     Disconnected,
 }
 
@@ -100,7 +97,6 @@ impl RunCounters {
         } += 1;
     }
 
-    /// Operation by operation.
     pub(crate) fn operations(&self) -> &[OperationCounters] {
         &self.operations
     }

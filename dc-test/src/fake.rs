@@ -1,4 +1,4 @@
-//! A server in the same thread, that keeps its promises or breaks one of them.
+//! A server in the same thread that behaves correctly or breaks one rule.
 
 use libdc::net::address::Address;
 use libdc::wire::frame::{Direction, Operation, SessionOperation};
@@ -12,21 +12,21 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::task::JoinHandle;
 
-/// What a server does.
+/// The behaviour of the server.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum FakeConduct {
     Honest,
-    /// Answers the other way round what it was asked at once.
+    /// Answers pipelined requests in reverse order.
     Reversed,
-    /// A GET gets what is stored with one bit changed.
+    /// A GET returns the session with one bit changed.
     AltersSessions,
     /// A GET gets some other session that is stored.
     MixesUpSessions,
     /// Every fifth ADD is answered OK and stores nothing.
     ForgetsAdds,
-    /// Every fifth ADD of what is not there is answered "there already".
+    /// Every fifth ADD of an absent session is answered "already stored".
     MatchesWrongly,
-    /// An ADD of what is there is answered OK and replaces it.
+    /// An ADD of a stored session is answered OK and replaces it.
     Replaces,
     /// A REMOVE is answered OK and removes nothing.
     KeepsRemoved,
@@ -44,13 +44,13 @@ pub(crate) enum FakeConduct {
     Disconnects(Range<usize>),
     /// The same, and then alters sessions besides.
     DisconnectsAndAlters(Range<usize>),
-    /// Closes the connection on every request with one of these numbers, having done what it asked.
+    /// Executes requests with these numbers, but closes the connection instead of answering.
     Closes(Range<usize>),
-    /// Answers nothing from this request on.
+    /// Stops answering from this request on.
     FallsSilent(usize),
 }
 
-/// A listening server; it ends when this is dropped.
+/// A listening server; it stops on drop.
 pub(crate) struct ScriptedFake {
     pub(crate) address: Address,
     task: JoinHandle<()>,

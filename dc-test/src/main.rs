@@ -1,8 +1,9 @@
 //! `dc_test` checks an installation and measures it.
 //!
-//! Random operations on random sessions; each answer is held against a model of what must be stored. Or, with
-//! `-locks`, clients that contend for locks, and a model of who holds which. The first wrong answer ends the run. Exit status: 0 all was right; 1 something was wrong, or the server out of reach;
-//! 64 a mistake on the command line; 130 interrupted.
+//! It runs random operations on random sessions and checks each answer against a model of the stored
+//! contents. With `-locks`, clients contend for locks, and a model tracks their holders. The first wrong
+//! answer ends the run. Exit status: 0 no errors; 1 a wrong answer, or the server is unreachable; 64 usage
+//! error; 130 interrupted.
 
 mod clients;
 mod connection;
@@ -54,7 +55,7 @@ async fn main() -> ExitCode {
     let text = if options.json { format!("{}\n", report.to_json()) } else { report.to_string() };
     let printed = if options.json || tally.answered() > 0 { print(&text) } else { Ok(()) };
     if let Err(error) = &printed {
-        eprintln!("dc_test: can't print the report: {error}");
+        eprintln!("dc_test: cannot print the report: {error}");
     }
     match stop {
         None if printed.is_ok() => ExitCode::SUCCESS,
@@ -66,7 +67,7 @@ async fn main() -> ExitCode {
     }
 }
 
-/// Prints to stdout. That nobody reads it to its end is no error.
+/// Prints to stdout. A reader that closes the pipe early is not an error.
 fn print(text: &str) -> io::Result<()> {
     let mut stdout = io::stdout().lock();
     match stdout.write_all(text.as_bytes()).and_then(|()| stdout.flush()) {

@@ -1,17 +1,18 @@
-//! What must be stored, as far as it can be known, and whether an answer agrees with it.
+//! Models the stored sessions as far as they can be known, and judges whether an answer agrees.
 //!
-//! A slot is one session id with what may be stored under it. What an operation did is known when it is
-//! answered; when is known only to lie between asking and being answered. From that follows:
+//! A slot is one session id and the contents that may be stored under it. The result of an operation is known
+//! once it is answered; its time is only known to lie between request and answer. It follows:
 //!
-//! - a session has certainly not expired while an answer comes [`MARGIN_MS`] before the earliest end of its
-//!   time, and certainly has when a question is asked as much after the latest; between, both answers are right;
-//! - an ADD or REMOVE without an answer may have taken effect, or may still do so later, when a hung server
-//!   goes on. The slot is in doubt then: hit and miss are both right, but only contents that were once asked
-//!   to be stored are. After the next answer the id is not used again;
-//! - a session whose ADD was asked before an outage was over may be lost; under `-tolerate-eviction`, any may.
+//! - a session has certainly not expired while an answer arrives [`MARGIN_MS`] before its earliest expiry,
+//!   and certainly has when a request is sent as much after the latest. In between, both answers are right;
+//! - an ADD or REMOVE without an answer may have taken effect, or may do so later, when a hung server
+//!   resumes. The slot is then uncertain: hit and miss are both right, but only contents that a request tried
+//!   to store are. After the next answer the id is retired;
+//! - a session whose ADD was sent before the end of an outage may be lost; with `-tolerate-eviction`, any may
+//!   be.
 //!
-//! A slot has at most one operation under way, so nothing depends on the order of answers. Some are left alone until what they
-//! store must have expired: the others are stored anew long before.
+//! A slot has at most one operation in flight, so the order of answers does not matter. Some slots are left
+//! alone until their session must have expired; the others are stored again long before.
 
 use crate::content;
 use crate::counters::CounterTable;
@@ -23,7 +24,7 @@ use libdc::wire::frame::SessionOperation;
 use libdc::wire::session::{SessionAnswer, SessionStatus};
 use std::ops::RangeInclusive;
 
-/// How far the clocks of server and tester may seem apart, and how late a server may read its own.
+/// Maximum difference between the clocks of server and tester, and delay of the server's clock.
 pub(crate) const MARGIN_MS: u64 = 100;
 /// Contents of a slot in doubt after which its id is given up without another look.
 const DOUBTS_MAX: usize = 8;
@@ -47,7 +48,7 @@ pub(crate) const SHEET: CounterTable = CounterTable {
 #[derive(Debug)]
 pub(crate) struct SessionModel {
     slots: Vec<SessionSlot>,
-    /// So many of them, the first, are asked about what they store only once that must have expired.
+    /// The first this many slots are read only after their session must have expired.
     aging: usize,
     rng: Rng,
     bytes: RangeInclusive<usize>,
@@ -55,14 +56,12 @@ pub(crate) struct SessionModel {
     eviction: bool,
 }
 
-/// What the sessions are like.
+/// The session workload.
 #[derive(Clone, Debug)]
 pub(crate) struct SessionWorkload {
-    /// How many.
     pub(crate) sessions: usize,
     /// How many of them are left alone while they may be stored.
     pub(crate) aging: usize,
-    /// Their bytes.
     pub(crate) bytes: RangeInclusive<usize>,
     /// How long they are kept, in milliseconds.
     pub(crate) timeout_ms: RangeInclusive<u32>,
@@ -70,12 +69,12 @@ pub(crate) struct SessionWorkload {
     pub(crate) eviction: bool,
 }
 
-/// One id and what may be stored under it.
+/// One id and the contents that may be stored under it.
 #[derive(Debug)]
 struct SessionSlot {
     id: u64,
     asked: bool,
-    /// What may be stored: nothing or one session, or several in doubt.
+    /// Possible contents: nothing, one session, or several if uncertain.
     contents: Vec<StoredContent>,
     in_doubt: bool,
 }
@@ -93,37 +92,36 @@ pub(crate) struct StoredContent {
 }
 
 impl StoredContent {
-    /// Whether it may be there still, when asked at `asked`.
+    /// Whether it may still be stored, for a request sent at `asked`.
     fn may_live(&self, asked: Time) -> bool {
         self.answered
             .is_none_or(|stored| asked <= stored.after_ms(u64::from(self.timeout_ms)).after_ms(MARGIN_MS))
     }
 
-    /// Whether it must be there still, when answered at `answered`.
+    /// Whether it must still be stored, for an answer received at `answered`.
     fn must_live(&self, answered: Time) -> bool {
         answered.after_ms(MARGIN_MS) < self.asked.after_ms(u64::from(self.timeout_ms))
     }
 }
 
-/// An operation under way.
+/// An operation in flight.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PendingSessionOp {
     slot: usize,
     pub(crate) id: u64,
     pub(crate) operation: SessionOperation,
-    /// What an ADD is to store.
+    /// The content that an ADD stores.
     pub(crate) content: Option<StoredContent>,
     pub(crate) asked: Time,
 }
 
-/// What an answer that may be right says.
+/// The meaning of a plausible answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionOpOutcome {
-    /// Done, or: there.
+    /// Success; for a HAVE, the session exists.
     Ok,
-    /// Not there.
     NotThere,
-    /// ADD: there already.
+    /// The ADD found a stored session.
     AlreadyStored,
     /// Not there, though it had been stored: an outage lies between.
     Lost,
@@ -146,7 +144,7 @@ impl SessionModel {
         Self { slots, aging, rng, bytes, timeout_ms, eviction }
     }
 
-    /// The next operation, on a session that has none under way and is not left alone; `None` if there is none.
+    /// The next operation, on a session with none in flight that is not left alone; `None` if there is none.
     pub(crate) fn ask(&mut self, now: Time) -> Option<PendingSessionOp> {
         use SessionOperation::{Add, Get, Have, Remove};
         let start = self.rng.usize(..self.slots.len());
@@ -257,7 +255,7 @@ impl SessionSlot {
         Self { id, asked: false, contents: Vec::new(), in_doubt: false }
     }
 
-    /// Whether it is right that nothing is there, and why; `None` if it is not.
+    /// Why a miss is right; `None` if it is wrong.
     fn miss(&self, answered: Time, outage: Option<Time>, eviction: bool) -> Option<MissReason> {
         if self.in_doubt || self.contents.iter().all(|content| !content.must_live(answered)) {
             Some(MissReason::Right)
@@ -270,7 +268,7 @@ impl SessionSlot {
         }
     }
 
-    /// What should be there, in words.
+    /// The expected contents, for the error message.
     fn expectation(&self, asked: Time, answered: Time) -> String {
         let mut words: Vec<String> = self
             .contents
@@ -295,7 +293,7 @@ impl SessionSlot {
     }
 }
 
-/// The message about an answer that no server may give to `question`.
+/// The error for a wrong answer to `question`.
 fn wrong_answer(
     question: &PendingSessionOp,
     expected: String,

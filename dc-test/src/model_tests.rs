@@ -34,7 +34,7 @@ fn one() -> SessionModel {
     SessionModel::new(&shape(1), Rng::with_seed(1))
 }
 
-/// Asks for `operation` at `now`: what else the model would rather ask fails without a trace.
+/// Requests `operation` at `now`; other operations that the model chooses first fail without effect.
 fn ask(model: &mut SessionModel, operation: SessionOperation, now: Time) -> PendingSessionOp {
     loop {
         let question = model.ask(now).unwrap();
@@ -85,7 +85,7 @@ fn nothing_is_there_before_it_is_stored() {
 }
 
 #[test]
-fn what_is_stored_stays_as_it_is() {
+fn stored_session_is_returned_unchanged() {
     for (operation, wrong) in [(Have, NOT_THERE), (Remove, NOT_THERE), (Get, NOT_THERE), (Add, OK)] {
         let mut model = one();
         store(&mut model, at(0));
@@ -225,8 +225,8 @@ fn a_session_has_one_request_at_a_time() {
     assert!(model.ask(at(0)).is_some());
 }
 
-/// What happens to one request: how long until the server has it, until its answer is there, and whether the
-/// answer is lost, before or after it took effect, or late.
+/// The fate of one request: the delay to the server, the delay of the answer, and whether the answer is lost,
+/// before or after the operation took effect, or late.
 #[derive(Clone, Copy, Debug)]
 enum Fate {
     Answered(u64, u64),
@@ -234,7 +234,7 @@ enum Fate {
     LostAfter,
     /// Takes effect after this many more requests.
     Late(usize),
-    /// The server restarts and has lost all; this request fails.
+    /// The server restarts without its sessions; this request fails.
     Restart,
 }
 
@@ -248,7 +248,7 @@ fn fate() -> impl Strategy<Value = Fate> {
     ]
 }
 
-/// A server that does as the protocol says.
+/// A server that follows the protocol.
 #[derive(Default)]
 struct NaiveModel(HashMap<u64, (Vec<u8>, u64)>);
 
@@ -272,7 +272,7 @@ impl NaiveModel {
 }
 
 proptest! {
-    /// No honest server is ever found wrong, whatever the network does.
+    /// A correct server is never judged wrong, whatever the network does.
     #[test]
     fn an_honest_server_is_never_wrong(seed: u64, fates in prop::collection::vec(fate(), 1..200)) {
         let mut model = SessionModel::new(&shape(3), Rng::with_seed(seed));
@@ -308,7 +308,7 @@ proptest! {
 }
 
 #[test]
-fn one_that_ages_is_asked_about_once_it_must_have_expired() {
+fn ageing_session_is_read_only_after_its_expiry() {
     let mut model = SessionModel::new(&SessionWorkload { aging: 1, ..shape(2) }, Rng::with_seed(1));
     let aged = loop {
         let question = ask(&mut model, Add, at(0));

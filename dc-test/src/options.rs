@@ -9,7 +9,6 @@ use libdc::limits::{LOCAL_BLOCKED_MAX, SESSION_ADD_BYTES_MAX, SESSION_TIMEOUT_MS
 use std::ops::RangeInclusive;
 use std::time::Duration;
 
-/// The program.
 pub(crate) const PROGRAM: ProgramInfo = ProgramInfo {
     name: "dc_test",
     env_prefix: "DC_TEST_",
@@ -22,9 +21,9 @@ const DATA_BYTES_MAX: u64 = (SESSION_ADD_BYTES_MAX - ID_BYTES) as u64;
 /// Longest that anything takes: seven days.
 const TIMEOUT_SECONDS_MAX: u64 = SESSION_TIMEOUT_MS_MAX as u64 / 1000;
 
-/// Clients of a run on locks, unless said otherwise: alone, none would ever wait.
+/// Default number of clients for locks: a single one would never wait.
 const LOCKERS: u32 = 8;
-/// How much longer than it is held a lock is asked for, at least: it must not expire while its release is on its way.
+/// Minimum difference between lease and hold time: the lease must not expire while the release is in flight.
 const LEASE_SPARE: Duration = Duration::from_millis(500);
 
 /// Most clients, more than there are ports for.
@@ -34,12 +33,11 @@ const LOCKS_MAX: u64 = 1_000_000;
 /// Most sessions, of all clients together: they take some gigabytes when all are stored.
 const SESSIONS_MAX: u64 = 10_000_000;
 
-/// What is taken where the other option does not say that it must be less or more.
+/// Default where the other option does not imply a smaller or larger value.
 const TIMEVAR: Duration = Duration::from_secs(5);
 const DATAMIN: usize = 50;
 const DATAMAX: usize = 2100;
 
-/// What to check and how.
 #[derive(Clone, Debug, clap::Args)]
 pub(crate) struct TestOptions {
     /// The agent or server to check.
@@ -213,7 +211,7 @@ mod tests {
     }
 
     #[test]
-    fn what_can_not_be_is_named() {
+    fn impossible_options_are_rejected() {
         for (line, option) in [
             ("-sessions 0", "sessions"),
             ("-datamin 0", "datamin"),

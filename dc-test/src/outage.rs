@@ -37,7 +37,7 @@ impl Outages {
         self.tolerated_ms > 0
     }
 
-    /// Notes a failure; whether the run may go on.
+    /// Records a failure. Returns whether the run may continue.
     pub(crate) fn note_failure(&mut self, now: Time) -> bool {
         let begun = self.current.map_or(now, |(begun, _)| begun);
         self.current = Some((begun, now));
@@ -90,7 +90,7 @@ mod tests {
     }
 
     #[test]
-    fn one_is_tolerated_as_long_as_said() {
+    fn outage_is_tolerated_up_to_the_limit() {
         let mut outages = Outages::new(1000);
         assert!(!outages.note_failure(at(0)), "the server was never there");
         let mut outages = Outages::new(0);

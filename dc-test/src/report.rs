@@ -14,7 +14,7 @@ use std::time::Duration;
 const QUANTILES: [(&str, f64); 5] =
     [("p50", 0.5), ("p90", 0.9), ("p99", 0.99), ("p99.9", 0.999), ("max", 1.0)];
 
-/// What there is to say about a run.
+/// The results of a run.
 #[derive(Debug)]
 pub(crate) struct RunReport<'a> {
     pub(crate) options: &'a TestOptions,

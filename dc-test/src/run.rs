@@ -1,4 +1,4 @@
-//! A run: the clients, what they share, and how it ends.
+//! A run: its clients, their shared state, and its end.
 
 use crate::counters::{OperationFailure, RunCounters};
 use crate::locks;
@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 /// One in so many sessions is left alone until it must have expired.
 const AGING: usize = 10;
 
-/// What the clients of a run share. All is on one thread.
+/// State shared by the clients of a run. All run on one thread.
 #[derive(Debug)]
 pub(crate) struct TestRun {
     pub(crate) address: Address,
@@ -26,7 +26,7 @@ pub(crate) struct TestRun {
     pub(crate) outages: RefCell<Outages>,
     /// Every how many that are done a line is printed; 0 is never.
     progress: u64,
-    /// Operations, or rounds of locks, that are neither done nor under way.
+    /// Operations, or lock rounds, that are neither done nor in flight.
     left: Cell<u64>,
     done: Cell<u64>,
     begun: Instant,
@@ -59,7 +59,7 @@ impl TestRun {
         self.stopping.set(true);
     }
 
-    /// Takes one operation from those that are left to do; `false` if there is none.
+    /// Claims one of the remaining operations; `false` if there is none.
     pub(crate) fn take_operation(&self, now: Instant) -> bool {
         let is_over = self.stopping.get() || self.end.is_some_and(|end| end <= now);
         let left = if is_over { 0 } else { self.left.get() };
@@ -72,7 +72,6 @@ impl TestRun {
         self.left.set(self.left.get().saturating_add(1));
     }
 
-    /// Counts one that is done.
     pub(crate) fn note_done(&self) {
         self.done.set(self.done.get() + 1);
     }
@@ -82,9 +81,10 @@ impl TestRun {
         self.done.get()
     }
 
-    /// Notes a failure. `Ok(true)` if the run goes on.
+    /// Records a failure. `Ok(true)` if the run continues.
     ///
     /// # Errors
+    ///
     /// [`StopReason::Failed`] if it does not.
     pub(crate) fn suffer(&self, failure: OperationFailure) -> Result<bool, StopReason> {
         let now = self.time(Instant::now());
@@ -117,13 +117,13 @@ impl TestRun {
 
 impl From<&TestOptions> for SessionWorkload {
     fn from(options: &TestOptions) -> Self {
-        // Checked: none is longer than seven days.
+        // Cannot overflow: no duration exceeds seven days.
         let ms = |duration: Duration| u32::try_from(duration.as_millis()).unwrap_or(u32::MAX);
         let (timeout, timevar) = (options.timeout, options.timevar());
         let (sessions, pipeline) = (options.sessions as usize, options.pipeline as usize);
         Self {
             sessions,
-            // So that as many requests as are wanted are under way all the same.
+            // Leaves enough slots for the wanted number of requests in flight.
             aging: (sessions / AGING).min(sessions.saturating_sub(pipeline)),
             bytes: options.bytes(),
             timeout_ms: ms(timeout.saturating_sub(timevar))..=ms(timeout.saturating_add(timevar)),

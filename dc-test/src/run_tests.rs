@@ -60,7 +60,7 @@ async fn a_lie_is_caught() {
         (FakeConduct::HasAll, "wrong answer to HAVE"),
         (FakeConduct::RefusesAdds, "got DATA_RANGE"),
         (FakeConduct::Evicts(3), "got "),
-        (FakeConduct::MixesUpUids, "which was not asked"),
+        (FakeConduct::MixesUpUids, "which is not pending"),
         (FakeConduct::Babbles, "malformed answer"),
     ] {
         for line in ["", "--persistent --pipeline 5 --clients 2 --ops 2000 --tolerate-outage 60s"] {
@@ -78,7 +78,7 @@ async fn evictions_are_told_apart_if_tolerated() {
     let (ended, run_) = run(line, FakeConduct::Evicts(3)).await;
     ended.unwrap();
     assert!(run_.tally.borrow().operations().iter().map(|it| it.outcomes[4]).sum::<u64>() > 0);
-    // What is there must be right all the same.
+    // The answers for stored sessions must still be right.
     assert!(matches!(run(line, FakeConduct::AltersSessions).await.0, Err(StopReason::Wrong(_))));
 }
 
@@ -97,7 +97,7 @@ async fn an_outage_ends_a_run_unless_it_is_tolerated() {
         assert_eq!(tally.answered(), 1000);
         assert_eq!((tally.disconnected, tally.failed()), (40, 40));
         assert!(outages.count >= 1);
-        // The server forgot all it had; some of that was asked for again.
+        // The server lost its sessions; some of them were read again.
         assert!(tally.operations().iter().map(|it| it.outcomes[3]).sum::<u64>() > 0);
     }
 }

@@ -7,18 +7,16 @@ use libdc::wire::frame::DecodeError;
 /// Why a run ended before it was through.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum StopReason {
-    /// A wrong answer.
     #[error(transparent)]
     Wrong(#[from] Box<WrongAnswer>),
     /// The server does not keep to the protocol.
     #[error("malformed answer: {0}")]
     Malformed(#[from] DecodeError),
-    /// An answer to nothing that is under way.
-    #[error("an answer to {operation} with uid {uid}, which was not asked")]
+    /// An answer without a request in flight.
+    #[error("an answer to {operation} with uid {uid}, which is not pending")]
     NotAsked {
-        /// What it says it answers.
+        /// The operation named in the answer.
         operation: &'static str,
-        /// Its uid.
         uid: u32,
     },
     /// A failure, and no outage is tolerated, or none as long as this one.

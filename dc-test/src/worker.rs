@@ -1,8 +1,8 @@
-//! One client: asks, is answered, and has the model judge.
+//! One client: sends requests, receives answers, and has the model judge them.
 //!
-//! A persistent client keeps its pipeline filled over one connection; another opens a connection for each
-//! operation. When a connection is lost, all requests under way on it have failed; the client pauses for
-//! [`PAUSE`] and connects anew.
+//! A persistent client keeps its pipeline filled over one connection; otherwise it opens a connection for
+//! each operation. When a connection is lost, all its requests in flight have failed; the client pauses for
+//! [`PAUSE`] and reconnects.
 
 use crate::connection::PipelinedConnection;
 use crate::content;
@@ -21,7 +21,6 @@ use tokio::time::{sleep, timeout_at};
 /// How long a client waits after a failure before it asks again.
 pub(crate) const PAUSE: Duration = Duration::from_millis(10);
 
-/// A client.
 #[derive(Debug)]
 pub(crate) struct SessionWorker {
     run: Rc<TestRun>,
@@ -29,7 +28,7 @@ pub(crate) struct SessionWorker {
     connection: Option<PipelinedConnection>,
     uid: u32,
     under_way: HashMap<u32, InFlightOp>,
-    /// No request under way has waited too long before this.
+    /// Before this time no request in flight has timed out.
     check_at: Instant,
 }
 
@@ -158,7 +157,7 @@ impl SessionWorker {
         Ok(())
     }
 
-    /// Gives up all requests under way. `Ok(true)` if the run goes on.
+    /// Fails all requests in flight. `Ok(true)` if the run continues.
     fn lose(&mut self, failure: OperationFailure) -> Result<bool, StopReason> {
         for InFlightOp { question, .. } in std::mem::take(&mut self.under_way).into_values() {
             self.give_up(&question, &failure);

@@ -1,4 +1,4 @@
-//! The message about a wrong answer: what was asked, what was expected, what came.
+//! The error for a wrong answer: request, expectation and actual answer.
 
 use std::fmt;
 
@@ -11,7 +11,7 @@ pub(crate) struct WrongAnswer {
 }
 
 impl WrongAnswer {
-    /// What was asked, what was expected, what came, in words.
+    /// Request, expectation and actual answer, in words.
     pub(crate) fn new(asked: String, expected: String, got: String) -> Box<Self> {
         Box::new(Self { asked, expected, got })
     }

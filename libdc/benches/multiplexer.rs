@@ -6,7 +6,7 @@ use libdc::id::{ConnectionId, LinkId, SessionId};
 use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
 use libdc::proto::handshake::LinkIdentity;
 use libdc::proto::link::LinkState;
-use libdc::proto::server::{ServerConnection, ServerContext};
+use libdc::proto::server::{ServerConnection, ServerContext, ServerTimeouts};
 use libdc::service::{Effects, LinkPolicy, RequestCounters, Service};
 use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};
 use libdc::time::Time;
@@ -29,16 +29,19 @@ fn service() -> Arc<Service> {
     Arc::new(Service::new(Arc::new(sessions), locks, links, None))
 }
 
-/// A step of the server's side, including the work of its driver.
-fn answer(connection: &mut ServerConnection, service: &Service, input: &[u8], out: &mut Vec<u8>) {
+/// A step of the server's side, with what its driver does around it.
+fn answer(connection: &mut ServerConnection, service: &Service, asked: &[u8], out: &mut Vec<u8>) {
     let (mut effects, mut counters) = (Effects::new(), RequestCounters::default());
-    let mut turn = ServerContext { now: NOW, service, out, effects: &mut effects, tally: &mut counters };
-    connection.handle_input(&mut turn, input).expect("valid requests");
-    service.record(&counters);
+    let (effects, counters) = (&mut effects, &mut counters);
+    let mut cx = ServerContext { now: NOW, service, output: out, effects, counters };
+    connection.begin_turn(&mut cx);
+    connection.handle_input(&mut cx, asked);
+    service.record(counters);
 }
 
 fn stored(service: &Service) -> ServerConnection {
-    let mut connection = ServerConnection::new(NOW, ConnectionId::new(1), service);
+    let mut connection =
+        ServerConnection::new(NOW, ConnectionId::new(1), service, ServerTimeouts { read_ms: 0, write_ms: 0 });
     let mut data = Vec::new();
     for number in 0..1_000_u32 {
         let id = id(number);
@@ -98,29 +101,31 @@ fn agent(c: &mut Criterion) {
         );
         let mut answers = Vec::new();
         multiplexer.link_connected(NOW, &[9; 32]);
-        let ids: Vec<_> = (0..locals).map(|_| multiplexer.open_local(NOW)).collect();
+        let ids: Vec<_> = (0..locals).map(|_| multiplexer.local_open(NOW)).collect();
         let request = gets(1);
         let mut exchange = |multiplexer: &mut Multiplexer| {
             answers.clear();
-            let input = multiplexer.link_output();
-            answer(&mut connection, &service, input, &mut answers);
-            multiplexer.link_written(NOW, multiplexer.link_output().len());
-            multiplexer.handle_link(NOW, &answers).expect("valid answers");
+            let asked = multiplexer.link_poll_output();
+            answer(&mut connection, &service, asked, &mut answers);
+            multiplexer.link_wrote(NOW, multiplexer.link_poll_output().len());
+            multiplexer.link_handle_input(NOW, &answers);
         };
         // The probe, and then the messages that open the link.
         exchange(&mut multiplexer);
         exchange(&mut multiplexer);
-        assert!(matches!(multiplexer.link_state(), LinkState::Up { .. }));
+        exchange(&mut multiplexer);
+        assert!(matches!(multiplexer.link_phase(), LinkState::Up { .. }));
         group.throughput(Throughput::Elements(locals as u64));
         group.bench_function(BenchmarkId::new("local connections", locals), |b| {
             b.iter(|| {
                 for id in &ids {
-                    multiplexer.handle_local(NOW, *id, black_box(&request)).expect("a valid request");
+                    multiplexer.local_handle_input(NOW, *id, black_box(&request));
                 }
                 exchange(&mut multiplexer);
                 while let Some(id) = multiplexer.poll_ready() {
-                    let len = multiplexer.local_output(id).len();
-                    multiplexer.local_written(NOW, id, len, false).expect("valid requests");
+                    let len = multiplexer.local_poll_output(NOW, id).len();
+                    multiplexer.local_wrote(NOW, id, len);
+                    assert!(!multiplexer.local_needs_turn(id), "good requests");
                 }
             });
         });

@@ -36,28 +36,30 @@ pub struct Service {
     totals: [AtomicU64; RequestCounters::KINDS],
 }
 
-/// Effects of a step on other connections.
+/// Effects of a step on other connections, and on the program.
 #[derive(Debug, Default)]
 pub struct Effects {
-    /// The answers of requests that were blocked until now.
-    pub answers: Vec<Completion>,
-    /// Connections to close, because another connection has taken over their link.
+    /// Blocked requests that have their answers now.
+    pub completions: Vec<Completion>,
+    /// Connections whose link another connection has taken over, to be closed.
     pub taken_over: Vec<ConnectionId>,
-    /// Whether a link was opened or resumed, whose grants may outlive the server process.
-    pub greeted: bool,
+    /// A link was opened or resumed. Its client may rely on a grant beyond the end of the server.
+    pub link_opened: bool,
+    /// The time of the next [`advance_locks`](Service::advance_locks) may have changed, without a request about locks.
+    pub expiry_changed: bool,
 }
 
 impl Effects {
-    /// Effects on no other connection.
+    /// No effects.
     #[must_use]
     pub const fn new() -> Self {
-        Self { answers: Vec::new(), taken_over: Vec::new(), greeted: false }
+        Self { completions: Vec::new(), taken_over: Vec::new(), link_opened: false, expiry_changed: false }
     }
 
-    /// Whether no other connection is affected.
+    /// Whether there are no effects.
     #[must_use]
     pub const fn is_empty(&self) -> bool {
-        self.answers.is_empty() && self.taken_over.is_empty() && !self.greeted
+        self.completions.is_empty() && self.taken_over.is_empty() && !self.link_opened && !self.expiry_changed
     }
 }
 
@@ -83,7 +85,7 @@ impl Service {
 
     /// Starts the shutdown: no further lock is granted, since it would be lost with the server. Requests for
     /// a lock are answered `error_disconnected`. Blocked requests stay in their queues until their
-    /// connections [cancel them](crate::proto::server::ServerConnection::cancel_waiters).
+    /// connections cancel them.
     pub fn shut_down(&self) {
         self.shutting_down.store(true, Ordering::SeqCst);
         // For requests that are already blocked: they wait until their connections cancel them.
@@ -112,26 +114,26 @@ impl Service {
     /// Returns when to call again; that is not later than `now` if more events are due, and other work should
     /// run first.
     pub fn advance_locks(&self, now: Time, effects: &mut Effects) -> Option<Time> {
-        let link = self.links.expire(now, &self.locks, &mut effects.answers);
-        let lock = self.locks.advance(now, &mut effects.answers);
+        let link = self.links.expire(now, &self.locks, &mut effects.completions);
+        let lock = self.locks.advance(now, &mut effects.completions);
         [link, lock].into_iter().flatten().min()
     }
 
     /// Cleans up after a connection that is not a link: cancels its requests and releases its locks.
     pub fn end_connection(&self, now: Time, connection: ConnectionId, effects: &mut Effects) {
         if self.links.settings().auto_release {
-            self.locks.release_connection(now, connection, &mut effects.answers);
+            self.locks.release_connection(now, connection, &mut effects.completions);
         } else {
-            self.locks.forget_waiters(now, connection, &mut effects.answers);
+            self.locks.forget_waiters(now, connection, &mut effects.completions);
         }
     }
 
     /// Cleans up after one owner of a link.
     pub fn end_owner(&self, now: Time, owner: Owner, effects: &mut Effects) {
         if self.links.settings().auto_release {
-            self.locks.release_owner(now, owner, &mut effects.answers);
+            self.locks.release_owner(now, owner, &mut effects.completions);
         } else {
-            self.locks.forget_owner_waiters(now, owner, &mut effects.answers);
+            self.locks.forget_owner_waiters(now, owner, &mut effects.completions);
         }
     }
 
@@ -256,6 +258,12 @@ impl RequestCounters {
     /// Counts an attempt with a wrong auth token.
     pub fn count_wrong_token(&mut self) {
         self.counts[Self::WRONG_TOKENS] += 1;
+    }
+
+    /// Whether nothing was counted.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.counts == [0; Self::KINDS]
     }
 
     /// The number of attempts with a wrong auth token.

@@ -6,9 +6,10 @@ use libdc::limits::{
     LOCAL_WRITE_TIMEOUT_MS, PING_INTERVAL_MS, PING_TIMEOUT_MS_MAX, SESSION_BYTES_MAX,
 };
 use libdc::proto::agent::local::{LocalCloseReason, LocalId};
-use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::agent::multiplexer::{LinkCloseReason, Multiplexer, MultiplexerSettings};
 use libdc::proto::handshake::LinkIdentity;
 use libdc::proto::link::{LinkError, LinkState};
+use libdc::proto::machine::MachineState;
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{Message, MessageReader, write_message};
@@ -58,11 +59,11 @@ impl MultiplexerFixture {
                 self.answer_as(&opening[0], data, patch_level).expect("an answer to what opens the link");
             }
         }
-        assert_eq!(self.multiplexer.link_state(), LinkState::Up { patch_level });
+        assert_eq!(self.multiplexer.link_phase(), LinkState::Up { patch_level });
     }
 
     fn open(&mut self) -> LocalId {
-        self.multiplexer.open_local(self.now)
+        self.multiplexer.local_open(self.now)
     }
 
     fn ask(
@@ -74,16 +75,48 @@ impl MultiplexerFixture {
     ) -> Result<(), LocalCloseReason> {
         let mut bytes = Vec::new();
         write_message(&mut bytes, MessageHead::request(uid, operation), data);
-        self.multiplexer.handle_local(self.now, id, &bytes)
+        self.send(id, &bytes)
+    }
+
+    fn send(&mut self, id: LocalId, bytes: &[u8]) -> Result<(), LocalCloseReason> {
+        self.multiplexer.local_handle_input(self.now, id, bytes);
+        self.open_or_reason(id)
+    }
+
+    /// The reason for which a local connection is closed, if it is.
+    fn open_or_reason(&self, id: LocalId) -> Result<(), LocalCloseReason> {
+        match self.multiplexer.local_state(id) {
+            MachineState::Closed(reason) => Err(reason),
+            MachineState::Open { .. } | MachineState::Closing => Ok(()),
+        }
+    }
+
+    /// Handles the timeouts of a local connection.
+    fn check(&mut self, at: Time, id: LocalId) -> Result<(), LocalCloseReason> {
+        self.multiplexer.local_handle_timeout(at, id);
+        self.open_or_reason(id)
+    }
+
+    fn wants_input(&self, id: LocalId) -> bool {
+        matches!(self.multiplexer.local_state(id), MachineState::Open { wants_input: true, .. })
+    }
+
+    /// The error for which the link is closed, if it is.
+    fn link_or_error(&self) -> Result<(), LinkError> {
+        match self.multiplexer.link_state() {
+            MachineState::Closed(LinkCloseReason::Error(error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// What has been sent to the server since the last call.
     fn at_server(&mut self) -> Vec<Message> {
         let mut output = Vec::new();
-        while !self.multiplexer.link_output().is_empty() {
-            let pending = self.multiplexer.link_output();
+        while !self.multiplexer.link_poll_output().is_empty() {
+            let pending = self.multiplexer.link_poll_output();
             output.extend_from_slice(pending);
-            self.multiplexer.link_written(self.now, pending.len());
+            let count = pending.len();
+            self.multiplexer.link_wrote(self.now, count);
         }
         let mut input = output.as_slice();
         let mut messages = Vec::new();
@@ -101,13 +134,15 @@ impl MultiplexerFixture {
     fn answer_as(&mut self, request: &Message, data: &[u8], patch_level: u16) -> Result<(), LinkError> {
         let mut bytes = Vec::new();
         write_message(&mut bytes, MessageHead { patch_level, ..request.head.response() }, data);
-        self.multiplexer.handle_link(self.now, &bytes)
+        self.multiplexer.link_handle_input(self.now, &bytes);
+        self.link_or_error()
     }
 
     /// What a local connection has been sent since the last call.
     fn at(&mut self, id: LocalId) -> Vec<(u32, Operation, Vec<u8>)> {
-        let output = self.multiplexer.local_output(id).to_vec();
-        self.multiplexer.local_written(self.now, id, output.len(), false).expect("good requests");
+        let output = self.multiplexer.local_poll_output(self.now, id).to_vec();
+        self.multiplexer.local_wrote(self.now, id, output.len());
+        self.multiplexer.local_poll_output(self.now, id);
         let mut reader = MessageReader::new(Some(Direction::Response));
         let mut input = output.as_slice();
         let mut answers = Vec::new();
@@ -122,7 +157,8 @@ impl MultiplexerFixture {
         let end = self.now.after_ms(ms);
         while let Some(deadline) = self.multiplexer.link_deadline().filter(|deadline| *deadline <= end) {
             self.now = deadline.max(self.now);
-            self.multiplexer.handle_timeout(self.now)?;
+            self.multiplexer.link_handle_timeout(self.now);
+            self.link_or_error()?;
         }
         self.now = end;
         Ok(())
@@ -183,7 +219,7 @@ fn a_lost_link_answers_what_was_under_way_once() {
     agent.ask(id, 2, GET, b"b").unwrap();
     let asked = agent.at_server();
     agent.answer(&asked[0], b"in time").unwrap();
-    agent.multiplexer.link_lost(agent.now);
+    agent.multiplexer.link_close(agent.now);
     assert_eq!(agent.at(id), [(1, GET, b"in time".to_vec()), (2, GET, DISCONNECTED.to_vec())]);
 
     agent.connect(1);
@@ -248,7 +284,7 @@ fn nobody_gets_the_answer_of_a_connection_that_left() {
     let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let leaver = agent.open();
     agent.ask(leaver, 1, GET, b"secret").unwrap();
-    agent.multiplexer.close_local(agent.now, leaver);
+    agent.multiplexer.local_close(agent.now, leaver);
     let next = agent.open();
     assert_eq!(leaver.slot(), next.slot(), "the test is about a place that is used again");
     agent.ask(next, 1, GET, b"own").unwrap();
@@ -266,10 +302,7 @@ fn what_would_cost_everybody_the_link_is_refused_here() {
     let id = agent.open();
     assert!(matches!(agent.ask(id, 1, ADD, &[0; 7]), Err(LocalCloseReason::Corruption(_))));
     let other = agent.open();
-    assert!(matches!(
-        agent.multiplexer.handle_local(agent.now, other, b"\x00\x12"),
-        Err(LocalCloseReason::Corruption(_))
-    ));
+    assert!(matches!(agent.send(other, b"\x00\x12"), Err(LocalCloseReason::Corruption(_))));
     assert_eq!(agent.at_server(), []);
 }
 
@@ -297,21 +330,21 @@ fn a_connection_has_so_many_requests_under_way_and_no_more() {
     for uid in 0..LOCAL_IN_FLIGHT_MAX as u32 + 2 {
         write_message(&mut bytes, MessageHead::request(uid, GET), b"x");
     }
-    agent.multiplexer.handle_local(agent.now, greedy, &bytes).unwrap();
+    agent.send(greedy, &bytes).unwrap();
     let asked = agent.at_server();
     assert_eq!(asked.len(), LOCAL_IN_FLIGHT_MAX);
-    assert!(!agent.multiplexer.wants_input(greedy));
+    assert!(!agent.wants_input(greedy));
     agent.ask(modest, 1, GET, b"y").unwrap();
     assert_eq!(agent.at_server().len(), 1, "another connection had to wait");
 
     agent.answer(&asked[0], b"session").unwrap();
     assert_eq!(agent.at(greedy).len(), 1);
     assert_eq!(agent.at_server().len(), 1, "an answer makes room for one request");
-    assert!(!agent.multiplexer.wants_input(greedy));
+    assert!(!agent.wants_input(greedy));
     agent.answer(&asked[1], b"session").unwrap();
     agent.at(greedy);
     assert_eq!(agent.at_server().len(), 1);
-    assert!(agent.multiplexer.wants_input(greedy));
+    assert!(agent.wants_input(greedy));
 }
 
 #[test]
@@ -324,27 +357,27 @@ fn when_the_server_does_not_read_nobody_is_read() {
         asking.push(id);
         for uid in 0..LOCAL_IN_FLIGHT_MAX as u32 {
             agent.ask(id, uid, ADD, &add(b"id", &session)).unwrap();
-            if !agent.multiplexer.wants_input(id) {
+            if !agent.wants_input(id) {
                 break 'full;
             }
         }
     }
-    let queued = agent.multiplexer.link_output().len();
+    let queued = agent.multiplexer.link_poll_output().len();
     assert!(queued < LINK_OUTBOX_BYTES_MAX + SESSION_BYTES_MAX + 16 * (14 + FRAME_DATA_BYTES_MAX));
     let waiting = *asking.last().expect("one");
     let late = agent.open();
     agent.ask(late, 1, GET, b"x").unwrap();
-    assert!(!agent.multiplexer.wants_input(late));
+    assert!(!agent.wants_input(late));
 
-    agent.multiplexer.link_written(agent.now, queued);
+    agent.multiplexer.link_wrote(agent.now, queued);
     assert_eq!(agent.attention(), [waiting, late]);
     for id in [waiting, late] {
-        agent.multiplexer.local_written(agent.now, id, 0, false).unwrap();
-        assert!(agent.multiplexer.wants_input(id));
+        agent.multiplexer.local_poll_output(agent.now, id);
+        assert!(agent.wants_input(id));
     }
-    assert!(!agent.multiplexer.link_output().is_empty());
+    assert!(!agent.multiplexer.link_poll_output().is_empty());
 
-    agent.multiplexer.link_lost(agent.now);
+    agent.multiplexer.link_close(agent.now);
     let answers: usize = asking.iter().map(|id| agent.at(*id).len()).sum();
     assert!(answers > 100);
     assert_eq!(agent.at(late), [(1, GET, DISCONNECTED.to_vec())]);
@@ -356,35 +389,35 @@ fn an_idle_connection_ends_but_never_with_a_request_under_way() {
     let id = agent.open();
     assert_eq!(agent.multiplexer.local_deadline(id), Some(agent.now.after_ms(1_000)));
     agent.ask(id, 1, GET, b"a").unwrap();
-    assert_eq!(agent.multiplexer.local_deadline(id), None);
+    assert_eq!(agent.multiplexer.local_deadline(id), Some(agent.now.after_ms(1_000)), "the next look");
     let asked = agent.at_server();
     agent.pass(4_000).unwrap();
-    assert_eq!(agent.multiplexer.check_local(agent.now, id), Ok(()));
+    assert_eq!(agent.check(agent.now, id), Ok(()));
     agent.answer(&asked[0], b"session").unwrap();
     assert_eq!(agent.at(id).len(), 1);
     agent.pass(999).unwrap();
-    assert_eq!(agent.multiplexer.check_local(agent.now, id), Ok(()));
+    assert_eq!(agent.check(agent.now, id), Ok(()));
     agent.pass(1).unwrap();
-    assert_eq!(agent.multiplexer.check_local(agent.now, id), Err(LocalCloseReason::Idle));
+    assert_eq!(agent.check(agent.now, id), Err(LocalCloseReason::Idle));
 }
 
 #[test]
 fn a_message_that_is_never_whole_and_an_answer_that_is_never_read_end_a_connection() {
     let mut agent = MultiplexerFixture::linked(0, 0, 1);
     let (half, deaf) = (agent.open(), agent.open());
-    agent.multiplexer.handle_local(agent.now, half, &[0, 0x11, 0]).unwrap();
+    agent.send(half, &[0, 0x11, 0]).unwrap();
     let since = agent.now;
     agent.now = agent.now.after_ms(10_000);
-    agent.multiplexer.handle_local(agent.now, half, &[0]).unwrap();
+    agent.send(half, &[0]).unwrap();
     assert_eq!(agent.multiplexer.local_deadline(half), Some(since.after_ms(LOCAL_READ_TIMEOUT_MS)));
     let end = since.after_ms(LOCAL_READ_TIMEOUT_MS);
-    assert_eq!(agent.multiplexer.check_local(end, half), Err(LocalCloseReason::ReadTimeout));
+    assert_eq!(agent.check(end, half), Err(LocalCloseReason::ReadTimeout));
 
     agent.ask(deaf, 1, PING, &[]).unwrap();
-    agent.multiplexer.local_written(agent.now, deaf, 3, true).unwrap();
+    agent.multiplexer.local_wrote(agent.now, deaf, 3);
     let end = agent.now.after_ms(LOCAL_WRITE_TIMEOUT_MS);
     assert_eq!(agent.multiplexer.local_deadline(deaf), Some(end));
-    assert_eq!(agent.multiplexer.check_local(end, deaf), Err(LocalCloseReason::WriteTimeout));
+    assert_eq!(agent.check(end, deaf), Err(LocalCloseReason::WriteTimeout));
 }
 
 #[test]
@@ -397,7 +430,8 @@ fn a_server_that_answers_wrongly_loses_the_link() {
     assert_eq!(agent.answer(&asked, OK), Err(LinkError::OtherOperation));
 
     let mut agent = MultiplexerFixture::linked(0, 0, 1);
-    assert!(matches!(agent.multiplexer.handle_link(agent.now, &[1]), Err(LinkError::Corruption(_))));
+    agent.multiplexer.link_handle_input(agent.now, &[1]);
+    assert!(matches!(agent.link_or_error(), Err(LinkError::Corruption(_))));
 }
 
 #[test]
@@ -405,13 +439,15 @@ fn a_server_may_ping_and_ask_to_reconnect() {
     let mut agent = MultiplexerFixture::linked(0, 0, 1);
     let mut bytes = Vec::new();
     write_message(&mut bytes, MessageHead::request(77, PING), &[]);
-    agent.multiplexer.handle_link(agent.now, &bytes).unwrap();
-    let output = agent.multiplexer.link_output().to_vec();
+    agent.multiplexer.link_handle_input(agent.now, &bytes);
+    agent.link_or_error().unwrap();
+    let output = agent.multiplexer.link_poll_output().to_vec();
     let mut reader = MessageReader::new(Some(Direction::Response));
     let answer = reader.next(&mut output.as_slice()).unwrap().map(Message::from).expect("an answer");
     assert_eq!((answer.head.uid, answer.head.operation, answer.data.len()), (77, PING, 0));
 
     bytes.clear();
     write_message(&mut bytes, MessageHead::request(78, Operation::Link(LinkOperation::GoAway)), &[]);
-    assert_eq!(agent.multiplexer.handle_link(agent.now, &bytes), Err(LinkError::GoAway));
+    agent.multiplexer.link_handle_input(agent.now, &bytes);
+    assert_eq!(agent.link_or_error(), Err(LinkError::GoAway));
 }

@@ -1,4 +1,4 @@
-//! The harness of the whole-system tests, the simulation, and what else checks distcache from outside.
+//! The harness of the whole-system tests, the simulation, and further checks of distcache from outside.
 
 pub mod harness;
 pub mod man_page;

@@ -1,6 +1,6 @@
-//! Whether the manual of a program says what the program takes: for a test of each program.
+//! Checks that a program's man page agrees with its options, for the tests of the programs.
 //!
-//! A page is mdoc and keeps to a form that can be read back:
+//! A page is mdoc and follows a form that can be parsed:
 //!
 //! ```text
 //! .It Fl server Ar ADDR , Fl connect Ar ADDR      all names, the main one first; Op Ar where the value may be left out
@@ -9,12 +9,13 @@
 //! .Cm 5000 .
 //! ```
 //!
-//! "Required" and "several times" stand where they are true and nowhere else. Whatever else the page calls `Fl` is
-//! an option of the program too; an option of another program is written `.Ic dc_client -retry`. Nothing here panics.
+//! "Required" and "several times" appear only where they are true. Every other `Fl` on the page must also be
+//! an option of the program; an option of another program is written `.Ic dc_client -retry`. Nothing here
+//! panics.
 
 use dc_cli::{FURTHER, OptionHelp, ProgramInfo};
 
-/// The sections that every page has, in their order.
+/// The sections that every page has, in order.
 const SECTIONS: [&str; 11] = [
     "NAME",
     "SYNOPSIS",
@@ -30,11 +31,11 @@ const SECTIONS: [&str; 11] = [
 ];
 /// The items that every program has besides its options.
 const ALWAYS: [&str; 3] = ["Fl h , Fl help , Fl \\&?", "Fl version", "Fl completions Ar SHELL"];
-/// The exit statuses that every program has.
+/// The exit statuses that every program documents.
 const STATUSES: [&str; 3] = [".It 0", ".It 1", ".It 64"];
 
-/// What `page`, the manual of `program` in mdoc, says otherwise than the program, which has these `options`
-/// ([`ProgramInfo::options`]). Empty if all is well.
+/// Compares `page`, the mdoc man page of `program`, with its `options` ([`ProgramInfo::options`]), and
+/// returns the differences.
 #[must_use]
 pub fn differences(page: &str, program: &ProgramInfo, options: &[OptionHelp]) -> Vec<String> {
     let page = ManPage(page.lines().collect());
@@ -68,7 +69,7 @@ pub fn differences(page: &str, program: &ProgramInfo, options: &[OptionHelp]) ->
     found
 }
 
-/// A page, by lines.
+/// A page, as a list of lines.
 struct ManPage<'p>(Vec<&'p str>);
 
 impl<'p> ManPage<'p> {
@@ -82,7 +83,8 @@ impl<'p> ManPage<'p> {
     fn lacks_sections(&self) -> Vec<String> {
         let mut headings = self.0.iter().filter_map(|line| line.strip_prefix(".Sh "));
         let lacking = SECTIONS.iter().filter(|name| !headings.any(|heading| heading == **name));
-        let mut found: Vec<String> = lacking.map(|name| format!("no section {name} in its place")).collect();
+        let mut found: Vec<String> =
+            lacking.map(|name| format!("section {name} is missing or out of order")).collect();
         for status in STATUSES {
             if !self.section("EXIT STATUS").any(|line| line == status) {
                 found.push(format!("EXIT STATUS has no \"{status}\""));
@@ -91,7 +93,7 @@ impl<'p> ManPage<'p> {
         found
     }
 
-    /// The items of OPTIONS, without those of lists within them.
+    /// The items of OPTIONS, without those of nested lists.
     fn items(&self) -> Vec<ManItem<'p>> {
         let mut items: Vec<ManItem<'p>> = Vec::new();
         let mut depth = 0_usize;
@@ -110,7 +112,7 @@ impl<'p> ManPage<'p> {
         items
     }
 
-    /// SYNOPSIS has every option, in brackets unless it is required.
+    /// Checks that SYNOPSIS shows every option, in brackets unless it is required.
     fn wrong_synopsis(&self, options: &[OptionHelp]) -> Vec<String> {
         let wrong = |option: &&OptionHelp| {
             let shown =
@@ -119,18 +121,18 @@ impl<'p> ManPage<'p> {
             lines.peek().is_none() || option.required && lines.any(|line| line.starts_with(".Op"))
         };
         let wrong = options.iter().filter(|option| !option.hidden).filter(wrong);
-        wrong.map(|option| format!("SYNOPSIS does not show -{} as it is", option.names[0])).collect()
+        wrong.map(|option| format!("SYNOPSIS does not show -{} correctly", option.names[0])).collect()
     }
 
-    /// Whether SYNOPSIS has the first name of the item `head`, in a line for itself or with its others.
+    /// Whether SYNOPSIS has the first name of the item `head`, on a separate line or with its aliases.
     fn shows(&self, head: &str) -> bool {
         let first = flags_of(head).next();
         self.section("SYNOPSIS").any(|line| first.is_some_and(|first| flags(line).any(|name| name == first)))
     }
 
-    /// ENVIRONMENT names the prefix and the further variables, and no variable that is not there.
+    /// Checks that ENVIRONMENT names the prefix, the further variables, and no unknown variable.
     fn wrong_environment(&self, program: &ProgramInfo, options: &[OptionHelp]) -> Vec<String> {
-        let named: Vec<&str> = self.0.iter().flat_map(|line| arguments(line, "Ev")).collect();
+        let mentioned: Vec<&str> = self.0.iter().flat_map(|line| arguments(line, "Ev")).collect();
         let mut found = Vec::new();
         let prefix = self
             .section("ENVIRONMENT")
@@ -140,19 +142,20 @@ impl<'p> ManPage<'p> {
         }
         for variable in [program.variables, FURTHER].concat() {
             let applies = options.iter().any(|option| option.names[0] == variable.option);
-            if applies && !named.contains(&variable.name) {
+            if applies && !mentioned.contains(&variable.name) {
                 found.push(format!("{} is not among the variables", variable.name));
             }
         }
-        let own =
-            named.iter().filter(|name| name.starts_with(program.env_prefix) && **name != program.env_prefix);
+        let own = mentioned
+            .iter()
+            .filter(|name| name.starts_with(program.env_prefix) && **name != program.env_prefix);
         let unknown = own.filter(|name| !options.iter().any(|option| option.variable == **name));
-        found.extend(unknown.map(|name| format!("{name} is no variable of an option")));
+        found.extend(unknown.map(|name| format!("{name} is not the variable of an option")));
         found
     }
 }
 
-/// One option, as the page has it.
+/// One option, as documented on the page.
 struct ManItem<'p> {
     head: &'p str,
     names: Vec<String>,
@@ -183,8 +186,11 @@ impl<'p> ManItem<'p> {
         let default = self.default();
         let expected = option.default.as_deref();
         check(default == expected, format!("the default is {expected:?}, not {default:?}"));
-        check(body.contains("Required") == option.required, "is it required?".to_owned());
-        check(body.contains("several times") == option.repeatable, "may it be repeated?".to_owned());
+        check(body.contains("Required") == option.required, "\"Required\" must match the option".to_owned());
+        check(
+            body.contains("several times") == option.repeatable,
+            "\"several times\" must match the option".to_owned(),
+        );
         if let Some(range) = option.takes.as_deref().and_then(range) {
             check(body.contains(range), format!("takes {range}"));
         }
@@ -197,7 +203,8 @@ impl<'p> ManItem<'p> {
     }
 }
 
-/// The range in what an option takes: `1 to 64` of `a number, 1 to 64`. One without an end counts if it does not begin with 0.
+/// The range in the text of an option's value: `1 to 64` in `a number, 1 to 64`. A range without an end
+/// counts if it does not begin with 0.
 fn range(takes: &str) -> Option<&str> {
     let words: Vec<&str> = takes.split([' ', ',', ';']).collect();
     let number = |word: &str| !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_digit());
@@ -256,7 +263,7 @@ mod tests {
         /// Whose.
         #[arg(long, num_args = 0..=1)]
         owner: Option<String>,
-        /// What to log.
+        /// Log filter.
         #[arg(long)]
         log: Vec<String>,
     }
@@ -283,7 +290,7 @@ Required.
 1 to 3600000 milliseconds:
 .Bl -tag -width Ds
 .It Fl owner
-no item of its own
+not a separate item
 .El
 The default is
 .Cm 5000 .
@@ -316,12 +323,12 @@ As
     }
 
     #[test]
-    fn a_page_that_says_what_is_so_has_no_differences() {
+    fn accurate_page_has_no_differences() {
         assert_eq!(parse(PAGE), Vec::<String>::new());
     }
 
     #[test]
-    fn each_difference_is_found() {
+    fn inaccurate_page_yields_its_difference() {
         let cases = [
             (".Cm 5000 .", ".Cm 500 .", "-retry: the default"),
             ("The default is", "By default", "-retry: the default"),
@@ -332,8 +339,8 @@ As
             (".It Fl retry Ar MS", ".It Fl redo Ar MS", "\"Fl redo Ar MS\" is not an option"),
             (" , Fl connect Ar SERVER", "", "-server: \"Fl server Ar SERVER\" should be"),
             ("owner Op Ar OWNER\nWhose", "owner Ar OWNER\nWhose", "-owner: \"Fl owner Ar OWNER\" should be"),
-            ("Required.", "", "-server: is it required?"),
-            ("several times", "once", "-log: may it be repeated?"),
+            ("Required.", "", "-server: \"Required\" must"),
+            ("several times", "once", "-log: \"several times\" must"),
             (".Fl server , retry .", ".Fl server , nothing .", "-nothing is mentioned"),
             (".It Fl version\n", "", "\"Fl version\" is not among the options"),
             (".It Fl completions Ar SHELL\n", "", "\"Fl completions Ar SHELL\" is not among the options"),
@@ -341,9 +348,9 @@ As
             (".Op Fl retry Ar MS\n", "", "SYNOPSIS does not show -retry"),
             (".Fl server Ar SERVER\n.Op", ".Op Fl server Ar SERVER\n.Op", "SYNOPSIS does not show -server"),
             (".It Ev DC_IT_ Ns", ".It Ev DC_ Ns", "the prefix DC_IT_"),
-            ("DC_IT_RETRY", "DC_IT_RETRIES", "DC_IT_RETRIES is no variable"),
+            ("DC_IT_RETRY", "DC_IT_RETRIES", "DC_IT_RETRIES is not the variable"),
             (" , RUST_LOG", "", "RUST_LOG is not among the variables"),
-            (".Sh FILES\n", "", "no section FILES"),
+            (".Sh FILES\n", "", "section FILES is missing"),
             (".It 64\n", "", "\".It 64\""),
         ];
         for (from, to, expected) in cases {

@@ -1,11 +1,14 @@
-//! Golden files: command lines that end by themselves, with the exit status and every line of output.
+//! Golden files: command lines of programs that exit by themselves, with the exit status and every line of
+//! output.
 //!
-//! A file of `golden/` holds cases. A case begins with `$ [NAME=value ...] program arguments`, in words as a shell
-//! takes them, where only single quotes quote. Then come `status N`, and the lines of stdout behind `> ` and of stderr
-//! behind `! `. Lines with `#` in front are comments. The version of a program is written as VERSION.
+//! A file of `golden/` holds cases. A case begins with `$ [NAME=value ...] program arguments`, split into
+//! words as in a shell; only single quotes quote. The next lines are `status N`, the lines of stdout behind
+//! `> ` and of stderr behind `! `. Lines that begin with `#` are comments. The version of a program is
+//! written as VERSION.
 //!
-//! `UPDATE_GOLDEN=1 cargo test -p dc-tests --test golden` rewrites the files; commands and comments stay. A program
-//! runs in an empty directory, with no variables but those of the case and `PATH`, and is killed after a minute.
+//! `UPDATE_GOLDEN=1 cargo test -p dc-tests --test golden` rewrites the outcomes and keeps commands and
+//! comments. A program runs in an empty directory, with only the variables of the case and `PATH`, and is
+//! killed after a minute.
 
 use dc_tests::harness::programs::program;
 use std::path::{Path, PathBuf};
@@ -17,7 +20,7 @@ const PROGRAMS: [&str; 6] = ["dc_server", "dc_client", "dc_snoop", "dc_test", "d
 const STATUS_USAGE: &str = "status 64";
 const USAGE_ERRORS_MIN: usize = 60;
 
-/// What begins with a command: its line and the lines of its outcome. Comments are a case without a command.
+/// A command with its outcome. Comments between cases are a case without a command.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 struct Case {
     comments: Vec<String>,
@@ -76,7 +79,7 @@ fn words(command: &str) -> Vec<String> {
     words
 }
 
-/// Runs a command to its end.
+/// Runs a command to its end. Returns its outcome.
 fn run(command: &str) -> Vec<String> {
     let words = words(command);
     let name = words.iter().position(|word| PROGRAMS.contains(&word.as_str()));
@@ -96,7 +99,7 @@ fn run(command: &str) -> Vec<String> {
     outcome.iter().map(|line| line.trim_end().to_owned()).collect()
 }
 
-/// `dc_server 1.2.3: keeps` is `dc_server VERSION: keeps`.
+/// Replaces the version: `dc_server 1.2.3: keeps` becomes `dc_server VERSION: keeps`.
 fn without_version(program: &str, line: &str) -> String {
     let rest = line.strip_prefix(program).and_then(|rest| rest.strip_prefix(' '));
     let end = rest.and_then(|rest| {

@@ -1,6 +1,6 @@
-//! Programs of the last release and new ones work with each other, in every pairing.
+//! Pairs programs of the last release with new ones, in both directions.
 //!
-//! `tests/last-release` builds the old ones. Where it can't, these tests are skipped, or fail under
+//! `tests/last-release` builds the old ones. If it fails, these tests are skipped, or fail under
 //! `DISTCACHE_TESTS_REQUIRE=1`.
 
 use dc_tests::harness::agent::{AgentProcess, unix};
@@ -55,7 +55,7 @@ fn check(release: Release, address: &str) {
     assert!(locks.contains("200"), "{locks}");
 }
 
-/// Takes a lock with `dc_lock` of `holder`; meanwhile it is refused to `other`.
+/// Takes a lock with `dc_lock` of `holder`; meanwhile `other` cannot take it.
 fn lock(holder: Release, other: Release, address: &str) {
     let take = || holder.launch("dc_lock").with(["-connect", address, "key", "--"]);
     assert_eq!(succeed(&take().with(["sh", "-c", "echo held $DC_LOCK_KEY"])), "held key\n");
@@ -64,7 +64,7 @@ fn lock(holder: Release, other: Release, address: &str) {
     assert_eq!(output.status.code(), Some(STATUS_CONFLICT), "{}", stderr(&output));
 }
 
-/// A server and an agent of these releases, with clients of both at each of them.
+/// Runs a server and an agent of these releases, with clients of both at each of them.
 fn pair(server: Release, agent: Release, clients: [Release; 2]) {
     let server = ServerProcess::launch(server.launch("dc_server"));
     let agent = AgentProcess::launch(agent.launch("dc_client"), server.address());
@@ -98,7 +98,7 @@ fn last_release_is_another_version() {
     assert!(old.starts_with("dc_server ") && new.starts_with("dc_server ") && old != new, "{old}{new}");
 }
 
-/// The fence of a lock that is granted at once, and held until it is released or its server ends.
+/// Takes a free lock and returns its fence. The lock is held until the connection closes or the server exits.
 fn fence(server: &ServerProcess) -> u64 {
     let answer = server.connect().request("l\nkey\n0\n");
     let token = answer.strip_prefix("ok ").unwrap_or_else(|| panic!("{answer}"));

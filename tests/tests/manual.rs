@@ -1,7 +1,8 @@
-//! The documents among themselves: whatever they say a program is started with, its page has.
+//! Checks the documents against each other: every option that they show with a program is on the program's
+//! man page.
 //!
-//! That each page has what its program takes is a test of the program. So what is compared here is text alone, and
-//! what distcache-protocol(7) says of the protocols, which is no program's.
+//! Each program has a test that compares its page with its options. So this test compares text alone, and
+//! distcache-protocol(7), which belongs to no program, with the code.
 
 use libdc::id::{Grant, LockKey, SessionId, Token};
 use libdc::limits;
@@ -13,14 +14,14 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::fs;
 use std::path::{Path, PathBuf};
 
-/// The options of each program, as its page has them.
+/// The options of each program, read from its man page.
 type ManualPrograms = BTreeMap<String, BTreeSet<String>>;
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("..")
 }
 
-/// The pages, by file name.
+/// The man pages, by file name.
 fn pages() -> BTreeMap<String, String> {
     let entries = fs::read_dir(top().join("man")).expect("man").map(|entry| entry.expect("an entry").path());
     let read = |path: PathBuf| {
@@ -43,8 +44,8 @@ fn programs(pages: &BTreeMap<String, String>) -> ManualPrograms {
     pages.map(|(program, page)| (program.to_owned(), options(page))).collect()
 }
 
-/// What is wrong with the words of a command, if it starts one of the programs. Its options end at `--`, and at what is
-/// quoted for a shell: a command that `dc_lock` is to run.
+/// Checks a command that starts one of the programs, and returns its unknown options. The options end at `--`
+/// and at a quoted word, which is a command for `dc_lock` to run.
 fn wrong_command(command: &str, programs: &ManualPrograms) -> Vec<String> {
     let mut words = command.split_whitespace().skip_while(|word| word.contains('='));
     let Some(first) = words.next() else { return Vec::new() };
@@ -58,7 +59,8 @@ fn wrong_command(command: &str, programs: &ManualPrograms) -> Vec<String> {
     unknown.map(|name| format!("{program} has no -{name}, as in: {command}")).collect()
 }
 
-/// The commands in shell code: a line that ends with a backslash goes on, and a pipe begins another command.
+/// The commands in shell code. A backslash at the end of a line continues the command, and a pipe starts
+/// another.
 fn commands(code: &str) -> Vec<String> {
     let lines = code.replace("\\e\n", " ").replace("\\\n", " ");
     lines
@@ -68,7 +70,7 @@ fn commands(code: &str) -> Vec<String> {
         .collect()
 }
 
-/// The commands of a page: in its displays, and behind `Ic`.
+/// The commands of a page: in its displays, and after `Ic`.
 fn commands_of_page(page: &str) -> Vec<String> {
     let displays = page.split(".Bd -literal").skip(1).filter_map(|rest| rest.split(".Ed").next());
     let inline = page.lines().filter_map(|line| line.strip_prefix(".Ic "));
@@ -76,7 +78,7 @@ fn commands_of_page(page: &str) -> Vec<String> {
     displays.flat_map(commands).chain(inline).collect()
 }
 
-/// The commands of a Markdown file: in its blocks of code, and in code within text.
+/// The commands of a Markdown file: in code blocks and code spans.
 fn commands_of_markdown(text: &str) -> Vec<String> {
     let mut blocks = text.split("```");
     let mut found = Vec::new();
@@ -88,9 +90,9 @@ fn commands_of_markdown(text: &str) -> Vec<String> {
     found
 }
 
-/// The commands of all documents that name an option which their program does not have.
+/// Commands of documents that use an option which the program does not have.
 #[test]
-fn no_document_names_an_option_that_does_not_exist() {
+fn documents_use_only_existing_options() {
     let pages = pages();
     let programs = programs(&pages);
     for program in ["dc_server", "dc_client", "dc_snoop", "dc_test"] {
@@ -114,7 +116,7 @@ fn no_document_names_an_option_that_does_not_exist() {
 }
 
 #[test]
-fn an_option_that_does_not_exist_is_seen() {
+fn unknown_option_in_command_is_found() {
     let programs = ManualPrograms::from([("dc_it".to_owned(), BTreeSet::from(["retry".to_owned()]))]);
     let page = ".Ic dc_it -retry Ns = Ns Ar 5\n.Bd -literal\nX=1 ls -l | target/dc_it -retry 5 \\e\n    --redo=6 -- ls -y\ndc_it -retry 'ls -y\n.Ed\n";
     let wrong: Vec<String> =
@@ -130,7 +132,7 @@ fn an_option_that_does_not_exist_is_seen() {
 }
 
 #[test]
-fn the_pages_refer_to_pages_that_exist() {
+fn pages_refer_only_to_existing_pages() {
     let pages = pages();
     for (name, page) in &pages {
         let references = page.lines().filter_map(|line| line.strip_prefix(".Xr "));
@@ -144,7 +146,7 @@ fn the_pages_refer_to_pages_that_exist() {
 }
 
 #[test]
-fn the_pages_give_the_limits_as_they_are() {
+fn pages_state_limits_of_the_code() {
     let pages = pages();
     let text = |name: &str| pages.get(name).expect("a page").replace('\n', " ");
     let (system, agent) = (text("distcache.8"), text("dc_client.1"));
@@ -212,14 +214,14 @@ fn section<'a>(page: &'a str, name: &str) -> &'a str {
     rest.split_once("\n.Sh ").map_or(rest, |(section, _)| section)
 }
 
-/// The items of a section that begin with a number, as they are written.
+/// The items of a section that begin with a number.
 fn numbered(section: &str) -> Vec<String> {
     let items = section.lines().filter_map(|line| line.strip_prefix(".It "));
     items.filter(|item| item.starts_with(|first: char| first.is_ascii_digit())).map(str::to_owned).collect()
 }
 
 #[test]
-fn the_page_of_the_protocols_has_the_operations_and_statuses_of_the_code() {
+fn protocol_page_lists_operations_and_statuses() {
     let pages = pages();
     let page = &pages["distcache-protocol.7"];
     let operations = |class: u8| -> Vec<String> {
@@ -238,7 +240,7 @@ fn the_page_of_the_protocols_has_the_operations_and_statuses_of_the_code() {
 }
 
 #[test]
-fn the_examples_in_the_page_of_the_protocols_are_what_they_are_said_to_be() {
+fn protocol_page_examples_decode_as_described() {
     let pages = pages();
     let blocks = section(&pages["distcache-protocol.7"], "EXAMPLES").split(".Bd -literal").skip(1);
     let messages = blocks.take(2).flat_map(|block| {
@@ -267,14 +269,14 @@ fn the_examples_in_the_page_of_the_protocols_are_what_they_are_said_to_be() {
     assert_eq!(LockAnswer::parse(operation, &granted.data), Ok(answer));
 }
 
-/// The message whose bytes are written in hexadecimal.
+/// Parses a message from its bytes in hexadecimal.
 fn message(hex: &str) -> Message {
     let bytes: Vec<u8> =
         hex.split_whitespace().map(|byte| u8::from_str_radix(byte, 16).expect("a byte")).collect();
     let direction = if bytes[4] == 0 { Direction::Request } else { Direction::Response };
     let mut input = bytes.as_slice();
     let message =
-        MessageReader::new(Some(direction)).next(&mut input).expect("no corruption").map(Message::from);
+        MessageReader::new(Some(direction)).next(&mut input).expect("a valid frame").map(Message::from);
     assert!(input.is_empty(), "{input:?}");
     message.expect("a whole message")
 }

@@ -1,4 +1,4 @@
-//! What becomes of a test that lacks what it needs: run again as a process, with the variable and without.
+//! Checks `skip` by running a test in a process, with the variable and without.
 
 use dc_tests::harness::require::skip;
 use std::env;
@@ -9,7 +9,7 @@ const REQUIRE: &str = "DISTCACHE_TESTS_REQUIRE";
 #[test]
 #[ignore = "started by missing_requirement_fails_only_if_required"]
 fn lacks_requirement() {
-    skip("a thing that no system has");
+    skip("a requirement that no system meets");
 }
 
 #[test]
@@ -22,7 +22,15 @@ fn missing_requirement_fails_only_if_required() {
         let (out, err) = (String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
         assert!(out.contains("running 1 test"), "{out}");
         assert_eq!(output.status.success(), passes, "{value:?}: {out}{err}");
-        assert_eq!(err.contains("skipped: a thing that no system has\n"), passes, "{value:?}: {out}{err}");
-        assert_eq!(out.contains("REQUIRE=1: a thing that no system has"), !passes, "{value:?}: {out}{err}");
+        assert_eq!(
+            err.contains("skipped: a requirement that no system meets\n"),
+            passes,
+            "{value:?}: {out}{err}"
+        );
+        assert_eq!(
+            out.contains("REQUIRE=1: a requirement that no system meets"),
+            !passes,
+            "{value:?}: {out}{err}"
+        );
     }
 }

@@ -48,9 +48,24 @@ fn every_answer_can_be_true() {
 }
 
 /// What is to be found somewhere among the seeds, or they do not test what they should.
-const RARE: [&str; 26] = [
+const RARE: [&str; 47] = [
+    "GOAWAY sent",
+    "agents drained",
+    "applications drained",
+    "attempts failed",
+    "attempts planned while locks are held",
+    "first requests after the drain began",
+    "lasting links lost",
+    "links broken as soon as they are up",
+    "links left for GOAWAY",
+    "links lost soon",
+    "connections without a request drained",
+    "local budgets spent",
+    "attempts hung",
     "agents killed",
     "agents that said goodbye",
+    "connections closed in their drain grace",
+    "connections drained",
     "grants held off",
     "leases expired before the wait",
     "links taken over",
@@ -70,11 +85,17 @@ const RARE: [&str; 26] = [
     "link up",
     "link up to an original",
     "links full",
+    "malformed frames refused",
+    "peers that read nothing closed by the server",
+    "server connections with more to do",
     "server found silent",
+    "server shut down gracefully",
     "server stopped",
+    "shutdowns that timed out",
     "sessions evicted",
     "sessions matched",
     "streams stalled",
+    "turns that wait for the worker",
 ];
 
 #[test]
@@ -155,4 +176,28 @@ finds! {
     ),
     finds_panics: Panic => Violation::Panicked,
     finds_limits_exceeded: IgnoreLimits => Violation::LimitExceeded { .. },
+    finds_attempts_without_a_pause: NoRetryPause => Violation::RetriedTooSoon { .. },
+    finds_a_pause_that_is_never_reset: PauseNeverReset => Violation::RetriedTooLate { .. },
+    finds_agents_in_step: AgentsInStep => Violation::RetriedInStep { .. },
+    finds_an_end_without_bye: NoBye => Violation::EndedWithoutBye { .. },
+    finds_claims_before_the_welcome: ClaimBeforeWelcome => Violation::DidNotAwaitWelcome { .. },
+    finds_goaway_taken_for_a_loss: GoAwayAsLoss => Violation::RetriedTooLate { .. },
+    finds_drained_agent_input_unread: DrainUnread => Violation::DrainedTooSoon { .. },
+    finds_a_missing_drain_grace_of_the_agent: NoDrainGrace => Violation::DrainedTooSoon { .. },
+    finds_a_missing_write_timeout_of_the_agent: NoWriteTimeout => Violation::WaitedForDeaf { .. },
+    finds_forgotten_budgets_of_local_connections: ForgetMoreLocal
+        => Violation::Unanswered { .. } | Violation::Abandoned { .. } | Violation::NotIdle(_),
+    finds_an_endless_drain_grace_of_the_agent: EndlessDrainGrace => Violation::KeptBeyondGrace { .. },
+    finds_waiters_kept_by_a_shutdown: KeepWaiters
+        => Violation::ShutdownOverdue { .. } | Violation::Locking(LockViolation::KeptWaiting { .. }),
+    finds_grants_during_a_shutdown: GrantWhileDraining
+        => Violation::Locking(LockViolation::GrantedWhileDraining { .. }),
+    finds_answers_lost_by_a_shutdown: LoseAnswersAtEnd
+        => Violation::Unserved { .. } | Violation::Locking(LockViolation::Abandoned { .. }),
+    finds_input_ignored_by_a_shutdown: IgnoreKernelInput
+        => Violation::Unserved { .. } | Violation::Locking(LockViolation::Abandoned { .. }),
+    finds_drain_grace_exceeded: KeepNewcomers
+        => Violation::ShutdownOverdue { .. } | Violation::DrainGraceExceeded { .. },
+    finds_an_ignored_budget: IgnoreBudget => Violation::Starved { .. },
+    finds_a_spent_budget_forgotten: ForgetMore => Violation::Starved { .. } | Violation::DirectUnanswered { .. },
 }

@@ -44,7 +44,7 @@ impl AgentTlsOptions {
             };
         }
         if !matches!(server, Address::Tcp(_)) {
-            return Err(UsageError::inconsistent("tls", "is for a server over TCP, and -server is none"));
+            return Err(UsageError::inconsistent("tls", "requires a TCP address in -server"));
         }
         match (&self.tls_cert, &self.tls_key) {
             (Some(_), None) => Err(UsageError::inconsistent("tls-cert", "needs -tls-key")),
@@ -53,7 +53,7 @@ impl AgentTlsOptions {
         }
     }
 
-    /// Reads the files; `None` if there is to be no TLS.
+    /// Reads the files; `None` if TLS is off.
     pub(crate) fn load(&self) -> Result<Option<ClientTls>, TlsError> {
         if !self.tls {
             return Ok(None);

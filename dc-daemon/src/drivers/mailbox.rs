@@ -1,126 +1,143 @@
-//! Where connections leave what concerns another one: the answer to its blocked request, or that its link was
-//! taken over.
+//! Mailboxes: how notifications reach a connection that belongs to another task, perhaps on another thread.
 //!
-//! A connection belongs to one task on one thread. Whoever causes something for it, perhaps on another thread,
-//! puts a letter into its box and wakes that task. What comes for a connection that is gone is dropped: its end
-//! has released, or will, what it was granted.
+//! Other tasks push a notification into the mailbox of a connection and wake its task. A notification for a connection that
+//! is gone is dropped: the end of the connection releases what it was granted.
+//!
+//! A mailbox is bounded by what its connection asked for: at most one completion for each blocked request, one takeover,
+//! and one drain. Taking from an empty mailbox costs one load, no lock.
 
 use foldhash::fast::RandomState;
 use libdc::id::ConnectionId;
+use libdc::proto::server::Notification;
 use libdc::service::Effects;
-use libdc::table::Completion;
 use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
-use std::task::{Context, Waker};
+use std::task::Waker;
 
-/// Parts of the register, so that threads seldom meet.
-const PARTS: u64 = 16;
+/// Shards of the map, so that threads seldom meet.
+const SHARDS: u64 = 16;
 
-/// What is in a box.
-#[derive(Clone, Copy, Debug)]
-pub(crate) enum Notification {
-    /// The answer to a blocked request.
-    Answer(Completion),
-    /// Another connection resumed the link of this one.
-    TakenOver,
-}
-
-/// The boxes of all connections.
+/// The mailboxes of all connections.
 #[derive(Debug)]
 pub(crate) struct Mailboxes {
-    parts: Box<[Mutex<MailboxShard>]>,
+    shards: Box<[Mutex<MailboxShard>]>,
 }
 
 type MailboxShard = HashMap<ConnectionId, Arc<Mailbox>, RandomState>;
 
-/// The box of one connection.
+/// The mailbox of one connection.
 #[derive(Debug, Default)]
 pub(crate) struct Mailbox {
-    inside: Mutex<MailboxState>,
+    has_mail: AtomicBool,
+    state: Mutex<MailboxState>,
 }
 
 #[derive(Debug, Default)]
 struct MailboxState {
-    letters: Vec<Notification>,
+    notifications: Vec<Notification>,
     waker: Option<Waker>,
 }
 
 impl Mailboxes {
     pub(crate) fn new() -> Self {
-        Self { parts: (0..PARTS).map(|_| Mutex::default()).collect() }
+        Self { shards: (0..SHARDS).map(|_| Mutex::default()).collect() }
     }
 
-    /// A box for a connection, until [`close`](Self::close).
+    /// A mailbox for a connection, until [`close`](Self::close).
     pub(crate) fn open(&self, id: ConnectionId) -> Arc<Mailbox> {
-        let postbox = Arc::new(Mailbox::default());
-        self.part(id).insert(id, Arc::clone(&postbox));
-        postbox
+        let mailbox = Arc::new(Mailbox::default());
+        self.shard(id).insert(id, Arc::clone(&mailbox));
+        mailbox
     }
 
     /// The connection is gone.
     pub(crate) fn close(&self, id: ConnectionId) {
-        let mut part = self.part(id);
-        part.remove(&id);
-        if part.capacity() > 64 && part.len() < part.capacity() / 4 {
-            part.shrink_to_fit();
+        let mut shard = self.shard(id);
+        shard.remove(&id);
+        if shard.capacity() > 64 && shard.len() < shard.capacity() / 4 {
+            shard.shrink_to_fit();
         }
     }
 
-    /// Delivers everything, and empties `effects`.
+    /// Delivers the effects on other connections, and empties them.
     pub(crate) fn deliver(&self, effects: &mut Effects) {
-        for answer in effects.answers.drain(..) {
-            self.push(answer.reply.connection, Notification::Answer(answer));
+        for completion in effects.completions.drain(..) {
+            self.push(completion.reply.connection, Notification::Completion(completion));
         }
         for id in effects.taken_over.drain(..) {
-            self.push(id, Notification::TakenOver);
+            self.push(id, Notification::LinkTakenOver);
         }
     }
 
-    fn push(&self, to: ConnectionId, letter: Notification) {
-        let Some(postbox) = self.part(to).get(&to).cloned() else { return };
-        let mut inside = postbox.lock();
-        inside.letters.push(letter);
-        if let Some(waker) = &inside.waker {
-            waker.wake_by_ref();
+    /// Notifies every connection that is open now.
+    pub(crate) fn broadcast(&self, notification: Notification) {
+        for shard in &self.shards {
+            for mailbox in shard.lock().unwrap_or_else(PoisonError::into_inner).values() {
+                mailbox.push(notification);
+            }
         }
     }
 
-    fn part(&self, id: ConnectionId) -> MutexGuard<'_, MailboxShard> {
-        self.parts[(id.number() % PARTS) as usize].lock().unwrap_or_else(PoisonError::into_inner)
+    fn push(&self, to: ConnectionId, notification: Notification) {
+        let mailbox = self.shard(to).get(&to).cloned();
+        if let Some(mailbox) = mailbox {
+            mailbox.push(notification);
+        }
+    }
+
+    fn shard(&self, id: ConnectionId) -> MutexGuard<'_, MailboxShard> {
+        self.shards[(id.number() % SHARDS) as usize].lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl Mailbox {
-    /// Takes the letters out, into `letters`, which is empty; if there are none, the task of `cx` is woken when
-    /// one comes.
-    pub(crate) fn drain(&self, cx: &Context<'_>, letters: &mut Vec<Notification>) {
-        let mut inside = self.lock();
-        if inside.letters.is_empty() {
-            if !inside.waker.as_ref().is_some_and(|waker| waker.will_wake(cx.waker())) {
-                inside.waker = Some(cx.waker().clone());
-            }
-        } else {
-            letters.append(&mut inside.letters);
+    /// From now on a notification wakes this task.
+    pub(crate) fn register(&self, waker: &Waker) {
+        self.lock().waker = Some(waker.clone());
+    }
+
+    /// Moves the notifications into `notifications`, which is empty.
+    pub(crate) fn take(&self, notifications: &mut Vec<Notification>) {
+        if self.has_mail.load(Ordering::Acquire) {
+            let mut state = self.lock();
+            notifications.append(&mut state.notifications);
+            self.has_mail.store(false, Ordering::Release);
+        }
+    }
+
+    fn push(&self, notification: Notification) {
+        let mut state = self.lock();
+        state.notifications.push(notification);
+        self.has_mail.store(true, Ordering::Release);
+        if let Some(waker) = &state.waker {
+            waker.wake_by_ref();
         }
     }
 
     fn lock(&self) -> MutexGuard<'_, MailboxState> {
-        self.inside.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::atomic::{AtomicUsize, Ordering};
+    use std::sync::atomic::AtomicUsize;
     use std::task::Wake;
 
     #[derive(Default)]
-    struct Woken(AtomicUsize);
+    struct WakeCount(AtomicUsize);
 
-    impl Wake for Woken {
+    impl Wake for WakeCount {
         fn wake(self: Arc<Self>) {
             self.0.fetch_add(1, Ordering::Relaxed);
+        }
+    }
+
+    impl WakeCount {
+        fn count(&self) -> usize {
+            self.0.load(Ordering::Relaxed)
         }
     }
 
@@ -128,40 +145,52 @@ mod tests {
         Effects { taken_over: vec![id], ..Effects::new() }
     }
 
-    #[test]
-    fn a_letter_wakes_who_waits_for_it() {
-        let boxes = Mailboxes::new();
-        let (one, other) = (ConnectionId::new(1), ConnectionId::new(1 + PARTS));
-        let postbox = boxes.open(one);
-        let woken = Arc::new(Woken::default());
-        let waker = Waker::from(Arc::clone(&woken));
-        let cx = Context::from_waker(&waker);
-        let take = || {
-            let mut letters = Vec::new();
-            postbox.drain(&cx, &mut letters);
-            letters
-        };
-        assert!(take().is_empty());
-        boxes.deliver(&mut link_taken_over(other));
-        assert_eq!(woken.0.load(Ordering::Relaxed), 0, "it was for somebody else, who is not there");
-        boxes.deliver(&mut link_taken_over(one));
-        assert_eq!(woken.0.load(Ordering::Relaxed), 1);
-        assert!(matches!(take()[..], [Notification::TakenOver]));
-        assert!(take().is_empty());
-        boxes.close(one);
-        boxes.deliver(&mut link_taken_over(one));
-        assert!(take().is_empty(), "closed");
+    fn taken(mailbox: &Mailbox) -> Vec<Notification> {
+        let mut notifications = Vec::new();
+        mailbox.take(&mut notifications);
+        notifications
     }
 
     #[test]
-    fn a_letter_that_came_before_is_found() {
-        let boxes = Mailboxes::new();
-        let postbox = boxes.open(ConnectionId::new(5));
-        boxes.deliver(&mut link_taken_over(ConnectionId::new(5)));
-        let woken = Arc::new(Woken::default());
-        let waker = Waker::from(Arc::clone(&woken));
-        let mut letters = Vec::new();
-        postbox.drain(&Context::from_waker(&waker), &mut letters);
-        assert_eq!(letters.len(), 1);
+    fn mailbox_push_wakes_task() {
+        let mailboxes = Mailboxes::new();
+        let (one, other) = (ConnectionId::new(1), ConnectionId::new(1 + SHARDS));
+        let mailbox = mailboxes.open(one);
+        let woken = Arc::new(WakeCount::default());
+        mailbox.register(&Waker::from(Arc::clone(&woken)));
+        assert!(taken(&mailbox).is_empty());
+        mailboxes.deliver(&mut link_taken_over(other));
+        assert_eq!(woken.count(), 0, "it was for another connection, which does not exist");
+        mailboxes.deliver(&mut link_taken_over(one));
+        assert_eq!(woken.count(), 1);
+        assert!(matches!(taken(&mailbox)[..], [Notification::LinkTakenOver]));
+        assert!(taken(&mailbox).is_empty());
+        mailboxes.close(one);
+        mailboxes.deliver(&mut link_taken_over(one));
+        assert!(taken(&mailbox).is_empty(), "closed");
+    }
+
+    #[test]
+    fn mail_pushed_before_registration_is_taken() {
+        let mailboxes = Mailboxes::new();
+        let mailbox = mailboxes.open(ConnectionId::new(5));
+        mailboxes.deliver(&mut link_taken_over(ConnectionId::new(5)));
+        mailbox.register(&Waker::from(Arc::new(WakeCount::default())));
+        assert_eq!(taken(&mailbox).len(), 1);
+    }
+
+    #[test]
+    fn broadcast_reaches_every_open_mailbox() {
+        let mailboxes = Mailboxes::new();
+        let woken = Arc::new(WakeCount::default());
+        let open: Vec<_> = (1..=40).map(|number| mailboxes.open(ConnectionId::new(number))).collect();
+        for mailbox in &open {
+            mailbox.register(&Waker::from(Arc::clone(&woken)));
+        }
+        mailboxes.close(ConnectionId::new(1));
+        mailboxes.broadcast(Notification::Drain);
+        assert_eq!(woken.count(), 39);
+        assert!(taken(&open[0]).is_empty());
+        assert!(open[1..].iter().all(|mailbox| matches!(taken(mailbox)[..], [Notification::Drain])));
     }
 }

@@ -3,6 +3,6 @@
 pub mod agent;
 mod buffers;
 mod mailbox;
+pub mod registry;
 pub mod server;
-mod switchboard;
 pub mod workers;

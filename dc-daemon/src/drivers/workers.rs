@@ -1,14 +1,17 @@
-//! The server's threads: each runs the connections that it was given, to their end.
+//! The server's threads: each runs its connections to their end.
 //!
-//! A connection stays on its thread, so serving it takes no lock but the tables'. The thread that accepts
-//! is a worker too; with one thread nothing is ever handed over.
+//! A connection stays on its thread, so serving it takes no lock but those of the tables. The accepting thread is a
+//! worker too; with one thread nothing is ever handed over.
 
+use crate::drivers::registry::Registry;
 use libdc::net::runtime::runtime;
 use libdc::net::socket::Socket;
 use std::future::Future;
 use std::io;
+use std::pin::Pin;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::task::{Context, Poll};
 use std::thread::JoinHandle;
 use tokio::runtime::Handle;
 use tokio_util::sync::CancellationToken;
@@ -34,7 +37,7 @@ impl Workers {
     /// Starts `threads - 1` threads beside the calling one, whose runtime is `own`.
     ///
     /// # Errors
-    /// If the system refuses a thread or what a runtime needs.
+    /// If the system refuses a thread or a runtime.
     pub fn start(own: &Handle, threads: usize) -> io::Result<Self> {
         let mut started = Self {
             workers: vec![WorkerThread { handle: own.clone(), load: Arc::default() }],
@@ -55,9 +58,9 @@ impl Workers {
     }
 
     /// Serves a connection on the thread that has the fewest.
-    pub fn spawn<F>(&self, socket: Socket, serve: impl FnOnce(Socket) -> F + Send + 'static)
+    pub fn spawn<F>(&self, socket: Socket, serve: impl FnOnce(Socket) -> F + Send + Unpin + 'static)
     where
-        F: Future<Output = ()> + Send + 'static,
+        F: Future<Output = ()> + Send + Unpin + 'static,
     {
         let workers = self.workers.iter().enumerate();
         let Some((number, worker)) = workers.min_by_key(|(_, worker)| worker.load.load(Ordering::Relaxed))
@@ -66,22 +69,51 @@ impl Workers {
         };
         let load = LoadCount::add(&worker.load);
         if number == 0 {
-            let connection = serve(socket);
-            self.tasks.spawn_on(load.until(connection), &worker.handle);
+            let task = LocalTask { connection: serve(socket), _load: load };
+            self.tasks.spawn_on(task, &worker.handle);
             return;
         }
         match socket.detach() {
             Ok(socket) => {
                 let connection = async move {
                     match socket.register() {
-                        Ok(socket) => serve(socket).await,
-                        Err(error) => warn!(%error, "a connection can't be served"),
+                        Ok(socket) => LocalTask { connection: serve(socket), _load: load }.await,
+                        Err(error) => warn!(%error, "cannot serve a connection"),
                     }
                 };
-                self.tasks.spawn_on(load.until(connection), &worker.handle);
+                self.tasks.spawn_on(connection, &worker.handle);
             }
-            Err(error) => warn!(%error, "a connection can't be handed to its thread"),
+            Err(error) => warn!(%error, "cannot hand a connection to its thread"),
         }
+    }
+
+    /// Calls `visit` with the connections of each worker, on its thread. It is one message to each, and wakes no task of a
+    /// connection. Returns the results in the order of the workers.
+    pub async fn visit<R: Send + 'static>(
+        &self,
+        visit: impl Fn(&mut Registry) -> R + Clone + Send + 'static,
+    ) -> Vec<R> {
+        let mut visits = Vec::new();
+        for worker in &self.workers {
+            let visit = visit.clone();
+            visits.push(worker.handle.spawn(async move { Registry::with(visit) }));
+        }
+        let mut results = Vec::new();
+        for visit in visits {
+            results.extend(visit.await.ok().flatten());
+        }
+        results
+    }
+
+    /// Freezes all connections: when this returns no task of a connection works any more, until they are
+    /// [thawed](Self::thaw).
+    pub async fn freeze(&self) {
+        self.visit(Registry::freeze).await;
+    }
+
+    /// Lets all connections work again.
+    pub async fn thaw(&self) {
+        self.visit(Registry::thaw).await;
     }
 
     /// Waits until all connections have ended. Cancel-safe.
@@ -90,12 +122,12 @@ impl Workers {
         self.tasks.wait().await;
     }
 
-    /// Ends the threads; connections that are left are dropped.
+    /// Ends the threads; remaining connections are dropped.
     pub fn stop(self) {
         self.stop.cancel();
         for thread in self.threads {
             if thread.join().is_err() {
-                error!("a worker thread had panicked");
+                error!("a worker thread panicked");
             }
         }
     }
@@ -108,9 +140,19 @@ impl LoadCount {
         load.fetch_add(1, Ordering::Relaxed);
         Self(Arc::clone(load))
     }
+}
 
-    async fn until(self, connection: impl Future<Output = ()>) {
-        connection.await;
+/// A connection on its thread. An `async` block in its place would hold the connection twice.
+struct LocalTask<F> {
+    connection: F,
+    _load: LoadCount,
+}
+
+impl<F: Future<Output = ()> + Unpin> Future for LocalTask<F> {
+    type Output = ();
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<()> {
+        Pin::new(&mut self.connection).poll(cx)
     }
 }
 

@@ -1,4 +1,4 @@
-//! An agent that a test plays, message by message, on a Unix socket of its own.
+//! A scripted agent on a separate Unix socket, driven message by message.
 
 use crate::patience::{PATIENCE, with_timeout};
 use libdc::id::{Grant, Token};
@@ -96,7 +96,7 @@ impl AgentConnection {
         }
     }
 
-    /// Nothing comes for this long.
+    /// Expects no input for this long.
     pub(crate) fn expect_silence(&mut self, span: Duration) {
         assert!(self.unread.is_empty());
         let end = Instant::now() + span;
@@ -127,7 +127,7 @@ impl AgentConnection {
         self.answer(head, &[status as u8]);
     }
 
-    /// Answers a HELLO. Returns what came.
+    /// Answers a HELLO. Returns the received bytes.
     pub(crate) fn welcome(&mut self, status: LockStatus, grace_ms: u32) -> Vec<u8> {
         let hello = self.expect("HELLO");
         let mut out = Vec::new();
@@ -136,7 +136,7 @@ impl AgentConnection {
         hello.data
     }
 
-    /// Grants the lock that is asked for. Returns what came.
+    /// Grants the requested lock. Returns the received bytes.
     pub(crate) fn grant(&mut self) -> Vec<u8> {
         let asked = self.expect("ACQUIRE");
         let grant = Grant { token: Token::new(FENCE, 0xabc), lease_ms: LEASE_MS };
@@ -146,13 +146,13 @@ impl AgentConnection {
         asked.data
     }
 
-    /// The lock is released and the connection ends in good order.
+    /// Expects a release and an orderly close.
     pub(crate) fn expect_end(&mut self) {
         self.status("RELEASE", LockStatus::Ok);
         self.expect_bye();
     }
 
-    /// The connection ends in good order.
+    /// Expects an orderly close of the connection.
     pub(crate) fn expect_bye(&mut self) {
         self.status("BYE", LockStatus::Ok);
         assert_eq!(self.next(), None);

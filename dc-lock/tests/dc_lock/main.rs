@@ -20,10 +20,10 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// A command that says it is there, and ends when its standard input does.
+/// A command that prints `ready`, and ends at the end of its standard input.
 const READY: &str = "echo ready; read x";
 
-/// A `dc_lock` that runs, but not for ever.
+/// A running `dc_lock` with a time limit.
 struct RunningCommand {
     child: Child,
     deadline: TestDeadline,
@@ -45,7 +45,7 @@ impl RunningCommand {
             command.env_remove(name);
         }
         command.env("DC_LOCK_CONNECT", agent.address()).args(words);
-        // A group of its own, whose parent is of another: the system discards SIGTSTP to an orphaned one.
+        // A separate group whose parent is in another: the kernel discards SIGTSTP to an orphaned group.
         command.process_group(0);
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
         let child = command.spawn().unwrap();
@@ -57,9 +57,9 @@ impl RunningCommand {
         kill(pid_of(&self.child), signal).unwrap();
     }
 
-    /// Waits until the command has said that it is there.
+    /// Waits until the command has printed `ready`.
     fn expect_ready(&mut self) {
-        // Byte by byte: what follows is for the one who waits for the end.
+        // Byte by byte: the rest is read when the process has ended.
         let mut said = [0; 6];
         self.child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
         assert_eq!(&said, b"ready\n");
@@ -86,7 +86,7 @@ fn pid_of(child: &Child) -> Pid {
     Pid::from_raw(i32::try_from(child.id()).unwrap())
 }
 
-/// How it ended.
+/// Exit status and output.
 #[derive(Debug)]
 struct CommandEnd {
     status: i32,
@@ -126,7 +126,7 @@ fn the_status_is_that_of_the_shell() {
     assert_eq!(run(&["k", "--", "sh", "-c", "kill -KILL $$"]).status, 128 + 9);
     let end = run(&["k", "--", "/nowhere/at-all"]);
     assert_eq!(end.status, 127);
-    assert!(end.err.starts_with("dc_lock: can't run /nowhere/at-all: "), "{}", end.err);
+    assert!(end.err.starts_with("dc_lock: cannot run /nowhere/at-all: "), "{}", end.err);
     assert_eq!(run(&["k", "--", "/dev/null"]).status, 126);
 }
 
@@ -135,7 +135,8 @@ fn a_script_without_a_first_line_is_run_by_the_shell() {
     for on_loss in ["kill", "warn"] {
         let agent = ScriptedAgent::new();
         let script = agent.file("script").display().to_string();
-        // Written by another process: nothing executes a file that some child of ours may have open.
+        // Written by another process: a file that a child of ours may have open for writing cannot be
+        // executed.
         let write = "echo 'echo $DC_LOCK_FENCE \"$@\"; exit 7' > \"$0\" && chmod 755 \"$0\"";
         assert!(Command::new("sh").args(["-c", write, &script]).status().unwrap().success());
         let running =
@@ -165,7 +166,7 @@ fn a_parent_that_ignores_the_ends_of_children_changes_nothing() {
 }
 
 #[test]
-fn what_is_asked_is_what_the_options_say() {
+fn lock_request_matches_the_options() {
     for (words, action) in [
         (&["k", "--", "true"][..], (1, libdc::limits::LOCK_MS_MAX, 0)),
         (&["-n", "k", "--", "true"], (1, 0, 0)),
@@ -206,7 +207,7 @@ fn a_lock_that_is_held_is_a_status_of_its_own() {
 }
 
 #[test]
-fn it_says_what_it_does_if_asked_to() {
+fn verbose_prints_each_step() {
     let agent = ScriptedAgent::new();
     let running = RunningCommand::start(&agent, &["-verbose", "k", "--", "true"]);
     let mut connection = agent.open();
@@ -258,7 +259,7 @@ fn a_link_that_is_not_opened_has_its_status() {
 }
 
 #[test]
-fn nobody_there_and_a_server_without_locks_are_said() {
+fn absent_server_and_server_without_locks_are_reported() {
     let agent = ScriptedAgent::new();
     let running = RunningCommand::start(&agent, &["-connect", "UNIX:/nowhere/at-all", "k", "--", "true"]);
     let end = running.wait_for_end();
@@ -300,7 +301,7 @@ fn a_token_is_presented_and_never_shown() {
 }
 
 #[test]
-fn who_is_closed_out_without_an_answer_is_told_that_a_token_may_be_lacking() {
+fn connection_closed_unanswered_suggests_a_missing_token() {
     let agent = ScriptedAgent::new();
     let running = RunningCommand::start(&agent, &["k", "--", "true"]);
     let mut connection = agent.accept();
@@ -345,7 +346,7 @@ fn a_signal_is_passed_on_to_the_command() {
     assert_eq!((end.status, end.out.as_str()), (3, "ended\n"));
 }
 
-/// Has it stopped by SIGTSTP, which is sent to it alone. Returns the state of its command, whose number it reads.
+/// Stops it by SIGTSTP, sent to it alone. Returns the state of its command, whose pid it reads.
 fn stop_alone(running: &mut RunningCommand) -> String {
     let mut number = String::new();
     BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut number).unwrap();
@@ -396,7 +397,7 @@ fn a_command_whose_lease_passed_while_it_was_stopped_does_not_go_on() {
     }
 }
 
-/// Kills `dc_lock`, and returns what its command has still to say: nothing if it is killed with it.
+/// Kills `dc_lock`. Returns the remaining output of its command: empty if it was killed too.
 fn stderr_after_kill(words: &[&str]) -> String {
     let agent = ScriptedAgent::new();
     let mut running = RunningCommand::start(&agent, words);
@@ -408,7 +409,7 @@ fn stderr_after_kill(words: &[&str]) -> String {
     while connection.next().is_some() {}
     running.child.wait().unwrap();
     drop(input);
-    // Until the last of those who can write has ended.
+    // Until every writer of the pipe has ended.
     let mut said = String::new();
     running.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     said
@@ -457,7 +458,7 @@ fn a_command_that_does_not_heed_is_killed() {
     assert_eq!(lines[1..], ["dc_lock: the command has not ended: killing it"]);
 }
 
-/// Runs until one that waits as long as any for an answer, and has none, would have given up. Returns whether it is through before.
+/// Runs until a waiting client without an answer would have given up. Returns whether `run` ended before.
 fn is_sooner_than_the_patient(agent: &ScriptedAgent, run: impl FnOnce()) -> bool {
     let mut patient = RunningCommand::start(agent, &["k", "--", "true"]);
     run();
@@ -468,11 +469,11 @@ fn is_sooner_than_the_patient(agent: &ScriptedAgent, run: impl FnOnce()) -> bool
 }
 
 #[test]
-fn who_does_not_wait_is_soon_told_that_nobody_answers() {
+fn nonblocking_client_soon_reports_silent_server() {
     for words in [&["-n", "k", "--", "true"][..], &["-w", "1", "k", "--", "true"]] {
         let agent = ScriptedAgent::new();
         let running = RunningCommand::start(&agent, words);
-        // Whose connections nobody accepts.
+        // Its connections are not accepted.
         let is_sooner = is_sooner_than_the_patient(&agent, || {
             let end = running.wait_for_end();
             assert_eq!((end.status, end.err.as_str()), (69, "dc_lock: no answer in time\n"));

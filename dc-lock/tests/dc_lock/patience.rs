@@ -6,18 +6,18 @@ use std::sync::mpsc::{self, RecvTimeoutError, SyncSender};
 use std::thread;
 use std::time::Duration;
 
-/// The longest wait for anything. An event that comes is acted upon at once, so this costs only who fails.
+/// Maximum time for any wait. Events are handled at once, so only a failing test takes as long.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(30);
 
 /// The result of `wait`, which blocks until `what` happens.
 pub(crate) fn with_timeout<T: Send + 'static>(what: &str, wait: impl FnOnce() -> T + Send + 'static) -> T {
     let (sender, receiver) = mpsc::sync_channel(1);
-    // Nobody waits any more when this fails.
+    // This fails when the receiver has given up.
     thread::spawn(move || sender.send(wait()).ok());
     receiver.recv_timeout(PATIENCE).unwrap_or_else(|error| panic!("{what}: {error} after {PATIENCE:?}"))
 }
 
-/// Kills a process that lasts for too long: what waits for it, for what it writes or for its connection goes on, and fails.
+/// Kills a process that exceeds the time limit, so that readers of its output or connection fail.
 #[derive(Debug)]
 pub(crate) struct TestDeadline {
     _until_dropped: SyncSender<()>,

@@ -10,7 +10,7 @@ use dc_cli::ValueError;
 use dc_cli::address::Address;
 
 const TAKES: &str = "tcp://host:port, tcp4://..., tcp6://[addr]:port, unix:///path or fd://n, or an address such as IP:port or UNIX:/path";
-/// Each scheme of socketmaster, with ours.
+/// socketmaster's schemes and ours.
 const SCHEMES: [(&str, &str); 5] =
     [("tcp", "IP:"), ("tcp4", "IPv4:"), ("tcp6", "IPv6:"), ("unix", "UNIX:"), ("fd", "FD:")];
 

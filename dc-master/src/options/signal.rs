@@ -6,7 +6,7 @@ use nix::sys::signal::Signal;
 const TAKES: &str = "a signal, such as HUP, SIGTERM or 15";
 const TAKES_OR_NONE: &str = "a signal, such as TERM, SIGKILL or 9, or none";
 
-/// What children get when the master is killed, if anything.
+/// The signal that children receive when the master is killed, if any.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct OrphanSignal(pub(crate) Option<Signal>);
 

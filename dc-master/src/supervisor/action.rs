@@ -1,128 +1,98 @@
-//! What the supervisor decides, for the driver to carry out.
+//! Actions of the supervisor for the driver to carry out.
 
 /// A child, by the number of its start: 1 is the first.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct ChildId(pub(crate) u64);
 
-/// Something to do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorAction {
-    /// Start the command. What comes of it is told to the supervisor.
+    /// Start the command. The driver reports the result to the supervisor.
     Start {
-        /// Which child it becomes.
+        /// The number of the new child.
         child: ChildId,
     },
     /// Send the signal of `-stop-signal`.
     Stop {
-        /// To whom.
         child: ChildId,
     },
-    /// Send the signal that the master got.
+    /// Forward the signal that the master received.
     Pass {
-        /// To whom.
         child: ChildId,
-        /// Which.
         signal: StopSignal,
     },
-    /// Send `SIGKILL`.
     Kill {
-        /// To whom.
         child: ChildId,
     },
     /// Write it to the log.
     Report(SupervisorEvent),
-    /// Tell who supervises the master that a child serves.
+    /// Notify the service manager that a child is serving.
     TellReady {
-        /// Which.
         child: ChildId,
     },
-    /// Tell who supervises the master that a reload is over, and an old child serves on.
+    /// Notify the service manager that a reload has failed and an old child keeps serving.
     TellServesOn {
-        /// Which.
         child: ChildId,
-        /// What became of the new one.
+        /// How the new child failed.
         after: StartFailure,
     },
-    /// Tell who supervises the master that it reloads.
+    /// Notify the service manager of a reload.
     TellReloading,
-    /// Tell who supervises the master that no child serves, and when the next one starts.
+    /// Notify the service manager that no child is serving, and when the next one starts.
     TellRestarting {
         /// When, in milliseconds from now.
         in_ms: u64,
     },
-    /// Tell who supervises the master that it ends.
+    /// Notify the service manager that the master is stopping.
     TellStopping,
     /// End: no child is left.
     End(MasterExit),
 }
 
-/// What became of a child that was to serve.
+/// How the start of a child failed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StartFailure {
-    /// It died, or could not be started.
-    DiedEarly {
-        /// Which.
-        child: ChildId,
-    },
-    /// It was not ready in time, and is told to stop.
-    NotReady {
-        /// Which.
-        child: ChildId,
-    },
+    /// It ended, or could not be started.
+    DiedEarly { child: ChildId },
+    /// It was not ready in time and is being stopped.
+    NotReady { child: ChildId },
 }
 
 /// A signal that ends the master.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum StopSignal {
-    /// `SIGINT`.
     Interrupt,
-    /// `SIGTERM`.
     Terminate,
-    /// `SIGQUIT`.
     Quit,
 }
 
 /// How the master ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum MasterExit {
-    /// As it was told to.
+    /// A signal ended it.
     Success,
-    /// The command can't be executed, and never could.
+    /// The first child's command could not be executed.
     CommandFailed,
     /// Children died too often.
     TooManyRestarts,
 }
 
-/// Something for the log.
+/// An event for the log.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SupervisorEvent {
     /// A child is ready.
-    Ready {
-        /// Which.
-        child: ChildId,
-    },
-    /// A child is told to stop, since another is ready.
-    Stopping {
-        /// Which.
-        child: ChildId,
-    },
-    /// A child that served has died.
-    Died {
-        /// Which.
-        child: ChildId,
-    },
-    /// A child that was to serve will not.
+    Ready { child: ChildId },
+    /// A child is being stopped, since another is ready.
+    Stopping { child: ChildId },
+    /// A serving child has ended.
+    Died { child: ChildId },
+    /// A child failed to start.
     Failed {
-        /// Why.
         setback: StartFailure,
-        /// The one that goes on serving.
+        /// The child that keeps serving.
         serves_on: Option<ChildId>,
     },
-    /// A child that was told to stop did not, and is killed.
-    Killed {
-        /// Which.
-        child: ChildId,
-    },
+    /// A child did not stop in time and is killed.
+    Killed { child: ChildId },
     /// Another child will be started.
     Restarting {
         /// When, in milliseconds from now.
@@ -130,13 +100,13 @@ pub(crate) enum SupervisorEvent {
     },
     /// Children died too often: the master ends.
     TooManyRestarts,
-    /// The master ends.
+    /// The master is ending.
     Ending {
         /// Because of this signal.
         signal: StopSignal,
     },
-    /// A child is starting: the wish for another has to wait.
+    /// A child is already starting: the request for another is postponed.
     HangupPostponed,
-    /// The master ends: the wish for a new child comes too late.
+    /// The master is ending: the request for a new child is ignored.
     HangupIgnored,
 }

@@ -1,11 +1,10 @@
-//! How long to wait before a child that died is restarted, and when to give up.
+//! Pauses between restarts of a failing child, and the limit of restarts.
 
 use libdc::time::Time;
 use std::collections::VecDeque;
 
 /// The first pause, and the one after a child that ran well.
 const PAUSE_MS_MIN: u64 = 1_000;
-/// The longest pause.
 const PAUSE_MS_MAX: u64 = 32_000;
 /// A child that was ready for this long has run well.
 const STABLE_MS: u64 = 10_000;
@@ -27,7 +26,7 @@ impl Backoff {
         Self { restarts_max, restarts: VecDeque::new(), pause_ms: PAUSE_MS_MIN }
     }
 
-    /// Whether nothing was ever restarted or planned to be.
+    /// Whether no restart has been made or planned.
     pub(super) fn is_unused(&self) -> bool {
         self.restarts.is_empty() && self.pause_ms == PAUSE_MS_MIN
     }

@@ -1,4 +1,4 @@
-//! One child, from its start to its end.
+//! The state of one child.
 
 use super::action::ChildId;
 use super::settings::SupervisorSettings;
@@ -11,22 +11,20 @@ pub(super) struct Child {
     pub(super) phase: ChildPhase,
 }
 
-/// How far a child has come. See the drawing in [`crate::supervisor`].
+/// The phase of a child. See the diagram in [`crate::supervisor`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum ChildPhase {
-    /// It was started and is not ready.
+    /// It has been started and is not ready.
     Starting {
-        /// When it is taken for ready, unless it is to say so itself.
+        /// When it counts as ready by age; `None` if it must send `READY=1`.
         ready_at: Option<Time>,
-        /// When it is given up.
+        /// Deadline for becoming ready.
         given_up_at: Option<Time>,
     },
-    /// It is ready.
     Serving {
-        /// Since when.
         since: Time,
     },
-    /// It was told to stop.
+    /// A stop was requested.
     Stopping {
         /// When it is killed.
         killed_at: Option<Time>,
@@ -36,20 +34,20 @@ pub(super) enum ChildPhase {
 impl Child {
     pub(super) fn starting(id: ChildId, now: Time, settings: &SupervisorSettings) -> Self {
         let ready_at = after(now, settings.start_ms);
-        // It would be given up before its age can make it ready, always.
+        // Otherwise it could never become ready by age.
         let given_up_at =
             after(now, settings.ready_timeout_ms).map(|at| ready_at.map_or(at, |ready_at| at.max(ready_at)));
         Self { id, phase: ChildPhase::Starting { ready_at, given_up_at } }
     }
 
-    /// It was told to stop, and is killed in a while if it does not. Told again, it has no more time than before.
+    /// Requests a stop, with a deadline after which it is killed. Repeated requests do not extend the
+    /// deadline.
     pub(super) fn stop(&mut self, now: Time, timeout_ms: u64) {
         if !matches!(self.phase, ChildPhase::Stopping { .. }) {
             self.phase = ChildPhase::Stopping { killed_at: after(now, timeout_ms) };
         }
     }
 
-    /// The soonest of its times.
     pub(super) fn deadline(&self) -> Option<Time> {
         match self.phase {
             ChildPhase::Starting { ready_at, given_up_at } => ready_at.into_iter().chain(given_up_at).min(),
@@ -58,7 +56,7 @@ impl Child {
         }
     }
 
-    /// Whether the soonest of its times has come. It will not come again.
+    /// Whether its next deadline has passed. Clears the deadline.
     pub(super) fn take_due(&mut self, now: Time) -> bool {
         let due = self.deadline().is_some_and(|at| at <= now);
         if let (true, ChildPhase::Stopping { killed_at }) = (due, &mut self.phase) {
@@ -73,7 +71,7 @@ impl ChildPhase {
         matches!(self, Self::Starting { .. })
     }
 
-    /// Whether the next that happens to it is that it is taken for ready, which is never later than that it is given up.
+    /// Whether readiness by age is its next deadline. It never comes after the one for giving up.
     pub(super) const fn is_ready_by_age(&self) -> bool {
         matches!(self, Self::Starting { ready_at: Some(_), .. })
     }

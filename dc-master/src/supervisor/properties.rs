@@ -1,10 +1,10 @@
-//! What holds whatever happens: the events of a child's life, of the operator and of the time, in any order.
+//! Properties that hold for any order of events from children, the operator and the clock.
 
 use super::*;
 use proptest::prelude::*;
 use std::collections::HashMap;
 
-/// Something that happens. `u8` chooses one of the children that there are.
+/// An event. A `u8` selects one of the existing children.
 #[derive(Clone, Copy, Debug)]
 enum PropertyEvent {
     Hangup,
@@ -35,10 +35,10 @@ fn settings() -> impl Strategy<Value = SupervisorSettings> {
     })
 }
 
-/// The children as an observer knows them, from what is done to them.
+/// The children as observed through the actions.
 #[derive(Debug, Default)]
 struct ObservedState {
-    /// Whether each was told to stop.
+    /// Whether each was asked to stop.
     children: HashMap<ChildId, bool>,
     ready: Option<ChildId>,
     ended: Option<MasterExit>,
@@ -58,7 +58,8 @@ impl ObservedState {
             SupervisorAction::Stop { child } => {
                 let stopped = self.children.insert(child, true);
                 prop_assert_eq!(stopped, Some(false), "each is told once");
-                // The one that serves is told only when another is ready; one that was not ready was not serving.
+                // The serving child is stopped only when another is ready; a child that is not ready does not
+                // serve.
                 prop_assert_ne!(Some(child), self.ready);
             }
             SupervisorAction::Pass { child, .. } => {
@@ -116,7 +117,7 @@ fn happen(supervisor: &mut Supervisor, observed: &mut ObservedState, now: Time, 
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(2_000))]
     #[test]
-    fn what_works_is_kept_and_something_always_will(
+    fn serving_child_is_kept_until_another_is_ready(
         settings in settings(),
         happenings in prop::collection::vec(happening(), 1..60),
     ) {
@@ -135,7 +136,7 @@ proptest! {
             if observed.ended.is_some() {
                 break;
             }
-            prop_assert!(supervisor.next_deadline().is_none_or(|at| at > now), "what is due is done");
+            prop_assert!(supervisor.next_deadline().is_none_or(|at| at > now), "no deadline is overdue");
             let running = observed.children.values().any(|stopped| !stopped);
             let planned = supervisor.restart_at.is_some();
             prop_assert!(observed.told_to_end || running || planned, "nothing runs, and nothing will");

@@ -5,7 +5,7 @@
 pub(crate) struct SupervisorSettings {
     /// A child that has lived this long is taken for ready, in milliseconds.
     pub(crate) start_ms: u64,
-    /// A child that is not ready by then is given up, in milliseconds. Less than `start_ms` is as much as that.
+    /// A child that is not ready after this is given up, in milliseconds. At least `start_ms`.
     pub(crate) ready_timeout_ms: u64,
     /// A child that was told to stop is killed after this, in milliseconds.
     pub(crate) stop_timeout_ms: u64,

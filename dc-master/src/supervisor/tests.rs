@@ -1,4 +1,4 @@
-//! What is decided in each case, event by event, on a clock of the test.
+//! Decisions event by event, with a virtual clock.
 
 use super::*;
 
@@ -8,14 +8,14 @@ const SETTINGS: SupervisorSettings = SupervisorSettings {
     stop_timeout_ms: 30_000,
     restarts_max: 5,
 };
-/// Only `READY=1` counts.
+/// Only `READY=1` makes a child ready.
 const TOLD: SupervisorSettings = SupervisorSettings { start_ms: 0, ..SETTINGS };
 
 const fn at(ms: u64) -> Time {
     Time::from_ms(ms)
 }
 
-/// What is to be done, without what is only told.
+/// The actions, without notifications and log events.
 fn done(supervisor: &mut Supervisor) -> Vec<SupervisorAction> {
     let actions = std::iter::from_fn(|| supervisor.poll_action());
     actions.filter(|action| !is_talk(action)).collect()
@@ -57,7 +57,7 @@ fn serving(settings: SupervisorSettings) -> Supervisor {
     supervisor
 }
 
-/// One that serves and starts a second child since `ms`.
+/// A supervisor with a serving child that starts a second one at `ms`.
 fn renewing(settings: SupervisorSettings, ms: u64) -> Supervisor {
     let mut supervisor = serving(settings);
     supervisor.handle_hangup(at(ms));
@@ -144,7 +144,7 @@ fn without_an_age_and_a_timeout_nothing_is_due() {
 }
 
 #[test]
-fn who_asks_for_more_time_has_it_and_is_not_ready_by_age() {
+fn extension_moves_the_deadline_and_disables_ready_by_age() {
     let mut supervisor = renewing(SETTINGS, 0);
     supervisor.handle_extension(at(2_000), ChildId(2), 60_000);
     supervisor.handle_extension(at(2_000), ChildId(1), 60_000);
@@ -299,7 +299,7 @@ fn without_children_the_master_ends_at_once() {
 }
 
 #[test]
-fn who_supervises_the_master_is_told_of_each_state() {
+fn service_manager_is_notified_of_each_state() {
     let told = |supervisor: &mut Supervisor| {
         let actions = std::iter::from_fn(|| supervisor.poll_action());
         let told = actions.filter(|action| is_talk(action) && !matches!(action, SupervisorAction::Report(_)));
@@ -307,7 +307,7 @@ fn who_supervises_the_master_is_told_of_each_state() {
     };
     let mut supervisor = Supervisor::new(at(0), SETTINGS);
     supervisor.handle_hangup(at(1));
-    assert_eq!(told(&mut supervisor), [], "it is not ready, so it can't be reloading");
+    assert_eq!(told(&mut supervisor), [], "it is not ready, so it cannot be reloading");
     let ready = |child| SupervisorAction::TellReady { child: ChildId(child) };
     supervisor.handle_ready(at(2), ChildId(1));
     assert_eq!(told(&mut supervisor), [ready(1), SupervisorAction::TellReloading]);

@@ -1,10 +1,10 @@
-//! The variables of dflockd, which win over the command line as they do there.
+//! The variables of dflockd, which override the command line as they do there.
 
 use dc_cli::{EnvExtra, EnvPrecedence, EnvVar};
 use std::ffi::{OsStr, OsString};
 use std::os::unix::ffi::OsStrExt;
 
-/// Those that are another way to say an option.
+/// Variables that stand for an option.
 pub(crate) const VARIABLES: &[EnvVar] = &[
     wins("DFLOCKD_DEFAULT_LEASE_TTL_S", "default-lease-ttl"),
     wins("DFLOCKD_LEASE_SWEEP_INTERVAL_S", "lease-sweep-interval"),
@@ -24,7 +24,7 @@ pub(crate) const VARIABLES: &[EnvVar] = &[
     wins("DFLOCKD_DEBUG", "debug"),
 ];
 
-/// The listener of dflockd, where one variable or both name it.
+/// The listener of dflockd, set by one variable or both.
 const HOST: &str = "DFLOCKD_HOST";
 const PORT: &str = "DFLOCKD_PORT";
 const HOST_DEFAULT: &str = "127.0.0.1";
@@ -34,7 +34,7 @@ const fn wins(name: &'static str, option: &'static str) -> EnvVar {
     EnvVar { name, option, rank: EnvPrecedence::Override }
 }
 
-/// The listener that the variables name, if they do: a `-listen` more.
+/// The listener from the variables, if set: an additional `-listen`.
 pub(crate) fn listener(variable: &dyn Fn(&str) -> Option<OsString>) -> Option<EnvExtra> {
     let said = |name| variable(name).filter(|value| !value.is_empty());
     let (host, port) = (said(HOST), said(PORT));

@@ -12,7 +12,6 @@ const LEASE_SECONDS_MAX: u64 = 31_536_000;
 /// Longest time of the other options: a day.
 const SECONDS_MAX: u64 = 86_400;
 
-/// How locks are kept.
 #[derive(Args, Debug)]
 pub(crate) struct LockTableOptions {
     /// Lease of a lock whose request names none.

@@ -34,7 +34,7 @@ impl ServerTlsOptions {
         }
     }
 
-    /// Reads the files; `None` if there is to be no TLS.
+    /// Reads the files; `None` if TLS is off.
     pub(crate) fn load(&self) -> Result<Option<ServerTls>, TlsError> {
         let (Some(cert), Some(key)) = (&self.tls_cert, &self.tls_key) else {
             return Ok(None);

@@ -1,7 +1,7 @@
 //! Relayed bytes as the packets of a TCP connection: handshake, data with sequence numbers, and the end.
 //!
-//! Sequence numbers follow from how many bytes a direction had before, so what could not be recorded is seen
-//! as a gap. Every packet acknowledges what the other direction had until then.
+//! Sequence numbers count all bytes of a direction, so dropped data appears as a gap. Every packet acknowledges
+//! all bytes of the other direction until then.
 
 use super::packet::{PacketError, SEGMENT_BYTES_MAX, TcpEndpoints, TcpSegment};
 use dc_snoop::observe::Endpoint;
@@ -10,7 +10,7 @@ use dc_snoop::observe::Endpoint;
 #[derive(Debug)]
 pub(crate) struct CapturedConnection {
     ends: TcpEndpoints,
-    /// What comes next in each direction, the handshake counted.
+    /// The next sequence number in each direction, including the handshake.
     next: [u32; 2],
 }
 
@@ -19,7 +19,6 @@ impl CapturedConnection {
         Self { ends, next: [0; 2] }
     }
 
-    /// The first packet.
     pub(crate) fn syn(&mut self) -> Result<Vec<u8>, PacketError> {
         self.next = [1, 0];
         let syn = self.segment(Endpoint::Client);

@@ -1,8 +1,8 @@
 //! Capture files: written as pcapng, read as that or as the older pcap.
 //!
-//! Our files have one interface of raw IP packets with nanoseconds. A timestamp of pcapng counts units that the
-//! interface names (`if_tsresol`, microseconds unless it says otherwise); the crate hands the count over as
-//! if it were nanoseconds, so it is converted here.
+//! Our files have one interface of raw IP packets with nanoseconds. A pcapng timestamp counts in the unit of
+//! its interface (`if_tsresol`, by default microseconds). The crate returns the count as if it were
+//! nanoseconds, so it is converted here.
 
 use pcap_file::pcap::PcapReader;
 use pcap_file::pcapng::blocks::enhanced_packet::{EnhancedPacketBlock, EnhancedPacketOption};
@@ -70,7 +70,7 @@ impl PcapngBlocks {
         std::mem::take(self.0.get_mut())
     }
 
-    /// How many bytes there are to write.
+    /// Number of bytes to write.
     pub(crate) fn len(&self) -> usize {
         self.0.get_ref().len()
     }
@@ -97,7 +97,7 @@ impl<R: Read> CaptureReader<R> {
     /// Reads the header.
     ///
     /// # Errors
-    /// If the file can't be read or is no capture.
+    /// If the file cannot be read or is no capture.
     pub(crate) fn new(mut file: R) -> Result<Self, PcapError> {
         let mut magic = Vec::new();
         file.by_ref().take(4).read_to_end(&mut magic).map_err(PcapError::IoError)?;
@@ -113,7 +113,7 @@ impl<R: Read> CaptureReader<R> {
     /// The next packet, `None` at the end of the file.
     ///
     /// # Errors
-    /// If the file can't be read on, or ends inside a packet.
+    /// If the file cannot be read on, or ends inside a packet.
     pub(crate) fn next(&mut self) -> Result<Option<CapturedPacket>, PcapError> {
         match self {
             Self::Pcap(reader) => {

@@ -1,4 +1,4 @@
-//! `-write` and `-read`: what passed as packets in a file, as Wireshark and tcpdump know them.
+//! `-write` and `-read`: captured traffic as packets in a file that Wireshark and tcpdump can read.
 
 pub(crate) mod conversation;
 pub(crate) mod file;

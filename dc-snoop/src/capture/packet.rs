@@ -1,4 +1,4 @@
-//! IP packets of TCP, made from what was relayed and taken apart from captures.
+//! IP packets with TCP segments, encoded from relayed bytes and decoded from captures.
 
 use etherparse::err::packet::BuildVecWriteError;
 use etherparse::{EtherType, LaxNetSlice, LaxSlicedPacket, PacketBuilder, TcpOptionElement, TransportSlice};
@@ -20,8 +20,8 @@ pub(crate) struct TcpEndpoints {
 }
 
 impl TcpEndpoints {
-    /// Stand-ins for a connection that has no addresses of its own, such as that of a Unix socket: its number
-    /// is in the client's address.
+    /// Placeholder addresses for a connection without any, such as that of a Unix socket: the client's
+    /// address contains the connection's number.
     pub(crate) const fn stand_in(connection: u64) -> Self {
         let [.., a, b, c] = connection.to_be_bytes();
         let port = 1024 + (connection % 60_000) as u16;
@@ -41,13 +41,12 @@ impl TcpEndpoints {
     }
 }
 
-/// A TCP segment.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) struct TcpSegment<'a> {
     pub(crate) from: SocketAddr,
     pub(crate) to: SocketAddr,
     pub(crate) sequence: u32,
-    /// What is acknowledged; `None` without the flag.
+    /// Acknowledgment number; `None` without the flag.
     pub(crate) acknowledged: Option<u32>,
     pub(crate) syn: bool,
     pub(crate) fin: bool,
@@ -93,12 +92,12 @@ impl<'a> TcpSegment<'a> {
         Ok(packet)
     }
 
-    /// The segment in a packet of a capture; `None` if it is none, or one that can't be read.
+    /// The TCP segment in a captured packet; `None` for other protocols and malformed packets.
     pub(crate) fn of_packet(link: DataLink, packet: &'a [u8]) -> Option<Self> {
         let sliced = match link {
             DataLink::ETHERNET => LaxSlicedPacket::from_ethernet(packet).ok()?,
             DataLink::RAW | DataLink::IPV4 | DataLink::IPV6 => LaxSlicedPacket::from_ip(packet).ok()?,
-            // Four bytes of address family, which the IP header says again.
+            // Four bytes of address family, which the IP header repeats.
             DataLink::NULL | DataLink::LOOP => LaxSlicedPacket::from_ip(packet.get(4..)?).ok()?,
             // `tcpdump -i any`: the protocol is in the last two of 16 bytes, or the first two of 20.
             DataLink::LINUX_SLL => of_ether_type(packet.get(14..16)?, packet.get(16..)?),
@@ -133,7 +132,7 @@ fn of_ether_type<'a>(ether_type: &[u8], rest: &'a [u8]) -> LaxSlicedPacket<'a> {
     LaxSlicedPacket::from_ether_type(EtherType(number), rest)
 }
 
-/// Why there is no packet.
+/// Why a packet could not be built.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum PacketError {
     /// An IPv4 address and an IPv6 address.

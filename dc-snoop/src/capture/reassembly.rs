@@ -1,8 +1,8 @@
-//! Segments of a capture back into the bytes of each direction, in order and once.
+//! Reassembles the segments of a capture into the bytes of each direction, in order and once.
 //!
-//! A capture may miss segments, have them twice, out of order or in part. What is ahead of a hole waits until the
-//! hole is filled, until [`AHEAD_BYTES_MAX`] or [`AHEAD_SEGMENTS_MAX`] wait, or until the connection ends;
-//! then the hole is told of as a gap.
+//! A capture may miss segments, or have them twice, out of order or truncated. Segments behind a hole wait
+//! until the hole is filled, until [`AHEAD_BYTES_MAX`] or [`AHEAD_SEGMENTS_MAX`] wait, or until the
+//! connection ends. Then the hole is reported as a gap.
 
 use std::collections::VecDeque;
 
@@ -14,7 +14,7 @@ const AHEAD_SEGMENTS_MAX: usize = 256;
 /// One direction of a connection.
 #[derive(Debug, Default)]
 pub(crate) struct Reassembly {
-    /// The sequence number of what comes next, once there was a segment.
+    /// The next sequence number, once there was a segment.
     next: Option<u32>,
     /// Segments behind a hole, in the order of their numbers.
     ahead: VecDeque<(u32, Vec<u8>)>,
@@ -46,7 +46,7 @@ impl Reassembly {
         self.end = Some(sequence);
     }
 
-    /// Whether all of the direction was told.
+    /// Whether all bytes of the direction have been returned.
     pub(crate) fn is_complete(&self) -> bool {
         self.end.is_some() && self.next == self.end
     }
@@ -109,7 +109,7 @@ mod tests {
     }
 
     #[test]
-    fn what_comes_twice_or_in_part_is_told_once() {
+    fn duplicate_and_partial_segments_are_reported_once() {
         let mut reassembly = Reassembly::default();
         reassembly.begin(u32::MAX);
         reassembly.segment(u32::MAX, b"abc");

@@ -1,8 +1,8 @@
-//! `-write`: a thread that writes what passed to a file, so that a slow disk holds up nobody.
+//! `-write`: a thread writes the traffic to a file, so that a slow disk does not delay the relay.
 //!
-//! At most [`QUEUED_BYTES_MAX`] wait for it; data beyond that is left out, counted, and a gap in the file. If
-//! the file can't be written any more (a full disk) that is said once, the file ends with its last whole
-//! packet, and relaying goes on.
+//! At most [`QUEUED_BYTES_MAX`] wait for it; data beyond that is dropped, counted, and becomes a gap in the
+//! file. A write error (a full disk) is reported once, the file ends with its last whole packet, and relaying
+//! continues.
 
 use super::conversation::CapturedConnection;
 use super::file::PcapngBlocks;
@@ -24,7 +24,7 @@ use std::time::Duration;
 const QUEUED_BYTES_MAX: usize = 64 << 20;
 /// Most events that wait to be written.
 const QUEUED_EVENTS_MAX: usize = 1 << 16;
-/// Blocks are written when there is this much of them, or nothing else to do.
+/// Blocks are written when this much is queued, or when the thread is idle.
 const WRITE_BYTES: usize = 256 << 10;
 
 /// The permissions of a file that was not there.
@@ -58,10 +58,12 @@ pub(crate) struct CaptureWriter {
 }
 
 impl CaptureWriter {
-    /// Makes the file for its owner alone, or empties the one that is there, writes its header and starts the thread.
+    /// Creates the file, readable for its owner alone, or truncates an existing one, writes its header and
+    /// starts the thread.
     ///
     /// # Errors
-    /// If the file can't be made or written.
+    ///
+    /// If the file cannot be created or written.
     pub(crate) fn start(path: &Path, description: &str) -> io::Result<Self> {
         let mut output = CaptureFile::new(path, description)?;
         let (queue, events) = sync_channel(QUEUED_EVENTS_MAX);
@@ -100,7 +102,7 @@ const fn cost(event: &CaptureEvent) -> usize {
     }
 }
 
-/// The file, and what is known of the connections in it.
+/// The file, and the state of the connections in it.
 struct CaptureFile {
     path: PathBuf,
     file: File,
@@ -113,7 +115,7 @@ struct CaptureFile {
 
 impl CaptureFile {
     fn new(path: &Path, description: &str) -> io::Result<Self> {
-        // All that passes is in it, session data too.
+        // The file contains all traffic, including session data.
         let file = OpenOptions::new().write(true).create(true).truncate(true).mode(MODE).open(path)?;
         let blocks = PcapngBlocks::new(description).map_err(into_io)?;
         let (path, conversations) = (path.to_owned(), HashMap::new());
@@ -143,8 +145,8 @@ impl CaptureFile {
         let Err(error) = result else { return };
         self.failed = true;
         let path = self.path.display();
-        eprintln!("dc_snoop: -write {path}: {error}; nothing more is written there, relaying goes on");
-        // A pipe has no length to set; a file that can't be shortened is as good as it gets.
+        eprintln!("dc_snoop: -write {path}: {error}; no more is written, relaying continues");
+        // A pipe cannot be truncated, and no other repair is possible.
         self.file.set_len(self.len).ok();
     }
 
@@ -187,7 +189,7 @@ impl CaptureFile {
         let result = self.file.write_all(&bytes);
         match &result {
             Ok(()) => self.len += bytes.len() as u64,
-            // Back to the end of the last block that is whole, for whoever appends. A pipe has no position.
+            // Back to the end of the last whole block, for later appends. A pipe has no position.
             Err(_) => {
                 let written = self.file.stream_position().unwrap_or(self.len) - self.len;
                 self.len += whole_blocks(&bytes, written);
@@ -198,7 +200,7 @@ impl CaptureFile {
     }
 }
 
-/// How many of the first `written` bytes of some blocks are whole blocks. A block has its length behind its type.
+/// Length of the whole blocks within the first `written` bytes. A block has its length after its type.
 fn whole_blocks(blocks: &[u8], written: u64) -> u64 {
     let mut rest = &blocks[..blocks.len().min(usize::try_from(written).unwrap_or(usize::MAX))];
     let mut whole = 0;
@@ -239,11 +241,11 @@ mod tests {
         };
         assert_eq!(mode_after_start(), MODE);
         set_permissions(&path, Permissions::from_mode(0o640)).unwrap();
-        assert_eq!(mode_after_start(), 0o640, "one that is there keeps its permissions");
+        assert_eq!(mode_after_start(), 0o640, "an existing file keeps its permissions");
     }
 
     #[test]
-    fn what_was_written_of_a_block_does_not_count_until_it_is_whole() {
+    fn partial_block_does_not_count_until_complete() {
         let block = |length: u32| {
             let mut block = vec![0; length as usize];
             block[4..8].copy_from_slice(&length.to_be_bytes());

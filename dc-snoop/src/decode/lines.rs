@@ -1,4 +1,4 @@
-//! Requests and answers of the text protocol as people read them.
+//! Requests and answers of the line protocol in readable form.
 //!
 //! ```text
 //! key=nightly-backup timeout=10s lease=60s
@@ -6,8 +6,8 @@
 //! malformed: the key is empty, or has white space in it: l "" "10"
 //! ```
 //!
-//! What makes no sense is shown word for word but for what may be a secret: the argument of `auth`, of a command
-//! that does not exist, which may be a misspelt one, and of whatever takes a token.
+//! Malformed lines are shown verbatim, except possible secrets: the argument of `auth`, of an unknown
+//! command, which may be a misspelt `auth`, and of any command that takes a token.
 
 use super::link::show_auth_token;
 use super::lock::{short_digest, show_action, show_answer};
@@ -25,26 +25,26 @@ const COMMAND_BYTES_MAX: usize = b"stats".len();
 /// Bytes that are shown of a line that makes no sense.
 const SHOWN_BYTES_MAX: usize = LINE_BYTES_MAX;
 
-/// What was said in the text protocol, taken apart as far as its bytes allow.
+/// Decoded lines of the line protocol, as far as their bytes allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodedLines<'a> {
-    /// A request.
+    /// A valid request.
     Request(LineCommand, LineRequest<'a>),
     /// Three lines that are no request; they are answered `error`.
     Malformed {
-        /// The lines.
+        /// The malformed request.
         lines: RequestLines<'a>,
-        /// What is wrong with them.
+        /// The reason.
         problem: &'static str,
     },
     /// A request that stopped before its end: a line of it is too long, or it was cut short.
     Broken {
-        /// What there is of it.
+        /// The lines received so far.
         lines: &'a [u8],
-        /// What is wrong with it.
+        /// The reason.
         problem: &'static str,
     },
-    /// An answer.
+    /// A valid answer.
     Answer(LockAnswer<'a>),
     /// A line that is no answer.
     NoAnswer(&'a [u8]),
@@ -75,7 +75,7 @@ impl<'a> DecodedLines<'a> {
         }
     }
 
-    /// The command of a request, if there is such a command.
+    /// The command of a request; `None` for an unknown command.
     #[must_use]
     pub const fn command(&self) -> Option<LineCommand> {
         match self {
@@ -85,7 +85,7 @@ impl<'a> DecodedLines<'a> {
         }
     }
 
-    /// What a request asks about a lock.
+    /// The lock fields of a request.
     #[must_use]
     pub const fn action(&self) -> Option<&LockAction<'a>> {
         match self {
@@ -119,13 +119,13 @@ impl<'a> DecodedLines<'a> {
         }
     }
 
-    /// Whether it can't be read as what it should be.
+    /// Whether the lines are malformed.
     #[must_use]
     pub const fn is_malformed(&self) -> bool {
         matches!(self, Self::Malformed { .. } | Self::Broken { .. } | Self::NoAnswer(_))
     }
 
-    /// Which bytes are not for everybody's eyes in `said`, from which this was taken; in order.
+    /// The ranges of `said`, the source of this value, that are secret; in order.
     #[must_use]
     pub fn secret_ranges(&self, said: &[u8]) -> Vec<Range<usize>> {
         match self {
@@ -151,7 +151,7 @@ impl<'a> DecodedLines<'a> {
     }
 }
 
-/// What is wrong with lines that are no request.
+/// The reason why lines are not a request.
 fn problem(lines: &RequestLines<'_>) -> &'static str {
     let Some((command, is_semaphore)) = LineCommand::read(lines.command) else { return "an unknown command" };
     if LockKey::from_bytes(lines.key).is_none() {
@@ -174,7 +174,7 @@ fn problem(lines: &RequestLines<'_>) -> &'static str {
     }
 }
 
-/// Where the third line of `said` is, its end not counted.
+/// The range of the third line of `said`, without its line feed.
 fn third_line(said: &[u8]) -> Option<Range<usize>> {
     let mut ends = said.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
     let start = ends.nth(1)? + 1;
@@ -217,7 +217,7 @@ impl fmt::Display for DisplayLines<'_> {
             DecodedLines::Malformed { lines, problem } => {
                 let RequestLines { command, key, argument } = lines;
                 let known = lines.known_command();
-                // Lines that are one too many or too few move a token to where a command or a key is.
+                // With a line too many or too few, a token takes the position of a command or a key.
                 let hides_command = known.is_none() && command.len() > COMMAND_BYTES_MAX;
                 write!(f, "malformed: {problem}: {}", show_line(command, hides_command, secrets))?;
                 write!(f, " {}", show_line(key, known.is_none(), secrets))?;
@@ -243,7 +243,7 @@ impl fmt::Display for DisplayLines<'_> {
     }
 }
 
-/// A line that makes no sense, in quotes: but as length and digest what `is_secret`, or may be a token in it.
+/// A malformed line in quotes, or its length and digest if `is_secret` or if it may contain a token.
 const fn show_line(line: &[u8], is_secret: bool, secrets: Redaction) -> impl fmt::Display + '_ {
     DisplayLine { line, is_secret, secrets }
 }
@@ -336,7 +336,7 @@ mod tests {
     }
 
     #[test]
-    fn what_makes_no_sense_is_shown_with_the_reason() {
+    fn malformed_lines_are_shown_with_the_reason() {
         let long = format!("l\n{}", "x".repeat(257));
         let cases = [
             ("l\n\n10\n", "malformed: the key is empty: \"l\" \"\" \"10\""),
@@ -346,7 +346,7 @@ mod tests {
             ("e\nk\n0\n", "malformed: the argument is not [LEASE]: \"e\" \"k\" \"0\""),
             ("se\nk\n\n", "malformed: the argument is not LIMIT [LEASE]: \"se\" \"k\" \"\""),
             ("w\nk\n-1\n", "malformed: the argument is not TIMEOUT: \"w\" \"k\" \"-1\""),
-            // A token that lacks something is still none of anybody's business.
+            // An incomplete token is still secret.
             ("r\nk\nabc\n", "malformed: the argument is not TOKEN: \"r\" \"k\" 3 bytes ba78"),
             ("n\nk\n\n", "malformed: the argument is not TOKEN [LEASE]: \"n\" \"k\" \"\""),
             ("auht\n_\nsesame\n", "malformed: an unknown command: \"auht\" 1 byte d2e2 6 bytes d0c0"),

@@ -1,4 +1,4 @@
-//! What is said about the link itself.
+//! Messages about the link itself.
 
 use super::lock::{secret_of_token, short_digest, show_key, show_owner, show_token};
 use super::values::{Redaction, bytes, digest, show_hex, show_ms};
@@ -11,13 +11,13 @@ use libdc::wire::operation::{LinkOperation, Operation};
 use std::fmt;
 use std::ops::Range;
 
-/// Claims that are written out; of the others there is the number.
+/// Maximum number of claims written out; the others are only counted.
 const CLAIMS_SHOWN: usize = 3;
 
-/// What a message of class 2 says.
+/// A decoded message of class 2.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodedLink<'a> {
-    /// A HELLO.
+    /// A decoded HELLO.
     Hello(Hello<'a>),
     /// The answer to a HELLO.
     Welcome(Welcome),
@@ -25,11 +25,11 @@ pub enum DecodedLink<'a> {
     Claims(&'a [u8]),
     /// The answer to a CLAIM: a status for each claim.
     Claimed(&'a [u8]),
-    /// A DETACH.
+    /// A decoded DETACH.
     Detach(Detach),
     /// The answer is a status.
     Status(LockStatus),
-    /// There is no data, and there is to be none.
+    /// A message without data, as required.
     Nothing,
 }
 
@@ -76,7 +76,7 @@ impl<'a> DecodedLink<'a> {
         }
     }
 
-    /// Whether it is a refusal, or says of a lock that it is lost.
+    /// Whether it is a refusal, or reports a lost lock.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         match self {
@@ -85,7 +85,7 @@ impl<'a> DecodedLink<'a> {
         }
     }
 
-    /// The claims of a CLAIM; of one about what no key can be, nothing.
+    /// The claims of a CLAIM; `None` for a claim with an invalid key.
     pub fn claims(&self) -> impl Iterator<Item = Option<Claim<'a>>> + use<'a> {
         let data = match self {
             Self::Claims(data) => data,
@@ -142,7 +142,7 @@ impl<'a> DecodedLink<'a> {
                     let (key, token_shown) = (show_key(key), show_token(token, secrets));
                     write!(f, "key={key} fence={} {token_shown}", token.fence())?;
                 }
-                None => f.write_str("what no key can be")?,
+                None => f.write_str("an invalid key")?,
             }
         }
         match count.saturating_sub(CLAIMS_SHOWN) {

@@ -1,7 +1,7 @@
-//! Requests and answers about locks, in words that are the same whether they came as frames or as text.
+//! Requests and answers about locks, displayed alike for frames and for lines.
 //!
-//! Of a token the fence is shown, which is no secret, and two bytes of the SHA-256 of the whole: enough to see that
-//! one with the right fence is a wrong one, and so little that the 64 secret bits stay beyond guessing.
+//! A token is shown as its fence, which is not secret, and two bytes of the SHA-256 of the whole: enough to
+//! detect a wrong token with the right fence, and too little to help guess the 64 secret bits.
 
 use super::values::{Redaction, digest, show_hex, show_ms};
 use libdc::id::{LockKey, Token};
@@ -17,17 +17,17 @@ const LENGTH_BYTES: usize = 2;
 /// Bytes of the status with which every answer begins.
 const STATUS_BYTES: usize = 1;
 
-/// A request of class 1 whose bytes add up but which asks for what can't be.
+/// A well-formed request of class 1 with an invalid value.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InvalidLockRequest<'a> {
     /// For which of the connections behind this one.
     pub owner: u64,
-    /// What it gives as the key.
+    /// The bytes of the key field.
     pub key: &'a [u8],
 }
 
 impl<'a> InvalidLockRequest<'a> {
-    /// What can be told of the data of such a request.
+    /// Decodes the data of such a request as far as possible.
     pub(super) fn decode(operation: LockOperation, data: &'a [u8]) -> Self {
         let mut rest = FieldReader::new(Operation::Lock(operation), data);
         Self { owner: rest.u64().unwrap_or_default(), key: rest.str().unwrap_or_default() }
@@ -60,7 +60,7 @@ pub(super) fn show_request(
     }
 }
 
-/// What a request is about, without its name. What it leaves to the server is left out.
+/// The fields of a request, without its name. Defaults are left out.
 pub(super) fn show_action(
     f: &mut fmt::Formatter<'_>,
     action: &LockAction<'_>,
@@ -91,10 +91,10 @@ pub(super) fn show_action(
     }
 }
 
-/// What a request may have, whichever it is.
+/// The fields that a request may have.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct LockFields<'a> {
-    /// The key.
+    /// `None` for requests without a key.
     pub key: Option<LockKey<'a>>,
     /// How many may hold it.
     pub limit: Option<u32>,
@@ -177,7 +177,7 @@ pub(super) fn show_owner(f: &mut fmt::Formatter<'_>, owner: u64) -> fmt::Result 
     if owner == 0 { Ok(()) } else { write!(f, "owner={owner} ") }
 }
 
-/// A key: whatever in it moves a terminal's cursor or writes backwards is escaped.
+/// A key with escapes for characters that move a terminal's cursor or change the writing direction.
 #[must_use]
 pub const fn show_key(key: LockKey<'_>) -> impl fmt::Display + '_ {
     DisplayKey(key)
@@ -211,8 +211,8 @@ impl fmt::Display for DisplayToken {
     }
 }
 
-/// The first two bytes of the SHA-256 of a token, of a lock or of authentication. No more than that: whoever chose
-/// a token that can be guessed is not to have the guess confirmed.
+/// The first two bytes of the SHA-256 of a token, of a lock or of authentication. A longer digest would
+/// confirm guesses of a weak token.
 #[must_use]
 pub fn short_digest(token: &[u8]) -> u16 {
     (digest(token) >> 16) as u16

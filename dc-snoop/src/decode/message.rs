@@ -1,4 +1,4 @@
-//! Messages as people read them: any of them, malformed and cut short too.
+//! Messages in readable form, including malformed and truncated ones.
 //!
 //! ```text
 //! ADD uid=16 id=5f0a…c9 (32) timeout=60s session 183 bytes 8e1d04b7
@@ -9,12 +9,12 @@
 //! ACQUIRE uid=19 ok fence=8123 lease=60s token 3eb1
 //! ```
 //!
-//! What is said about the link is a [`DecodedLink`], what is said in the text protocol a [`DecodedLines`].
+//! Messages about the link are a [`DecodedLink`], those of the line protocol a [`DecodedLines`].
 //!
-//! A session lets who has it resume a connection as somebody else. So it is shown as its length and the
-//! first four bytes of its SHA-256, unless the caller asks for [`Redaction::Shown`]: enough to see that two are the
-//! same and to compare with `sha256sum`, useless for getting the session back. Nothing here allocates more
-//! than the line itself, and nothing panics whatever the bytes are.
+//! A session allows its owner to resume a connection as another client. So it is shown as its length and the
+//! first four bytes of its SHA-256, unless the caller selects [`Redaction::Shown`]. This is enough to compare
+//! sessions, also with `sha256sum`, but not to recover one. Nothing here allocates more than the line itself,
+//! and no input causes a panic.
 
 use super::link::DecodedLink;
 use super::lock::{self, InvalidLockRequest, LockFields};
@@ -29,19 +29,19 @@ use libdc::wire::session::{AddRequest, SessionAnswer, SessionStatus};
 use std::fmt;
 use std::ops::Range;
 
-/// What a message, or what is said in the text protocol, is about.
+/// The kind of a message or of lines.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum MessageKind {
     /// The operation of a message.
     Operation(Operation),
-    /// The command of the text protocol.
+    /// A command of the line protocol.
     Command(LineCommand),
-    /// Text of which that can't be told.
+    /// Lines of unknown kind.
     Text,
 }
 
 impl MessageKind {
-    /// All of them.
+    /// Lists every kind, for the names in a filter.
     pub fn all() -> impl Iterator<Item = Self> {
         let numbers =
             (0..=2).flat_map(|class| (0..=u8::MAX).map_while(move |n| Operation::from_wire(class, n)));
@@ -60,12 +60,12 @@ impl MessageKind {
     }
 }
 
-/// What a message says, taken apart as far as its bytes allow.
+/// A decoded message, as far as its bytes allow.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DecodedMessage<'a> {
     /// A session to be stored.
     Add(AddRequest<'a>),
-    /// An ADD that can't be stored.
+    /// An ADD with an invalid value.
     AddRefused {
         /// The timeout it asks for, in milliseconds.
         timeout_ms: u32,
@@ -73,7 +73,7 @@ pub enum DecodedMessage<'a> {
         id_len: u32,
         /// The bytes behind the two, id and session.
         rest_len: usize,
-        /// What a server answers.
+        /// The status of the answer.
         status: SessionStatus,
     },
     /// The id in a GET, REMOVE or HAVE; of any length.
@@ -84,17 +84,17 @@ pub enum DecodedMessage<'a> {
     Session(&'a [u8]),
     /// A request about a lock.
     Lock(LockRequest<'a>),
-    /// A request about a lock that asks for what can't be.
+    /// A lock request with an invalid value.
     LockRefused(InvalidLockRequest<'a>),
     /// An answer about a lock.
     LockAnswer(LockAnswer<'a>),
     /// Something about the link itself.
     Link(DecodedLink<'a>),
-    /// Data that such a message can't have.
+    /// Data that such a message cannot have.
     Malformed {
-        /// What is wrong with it.
+        /// The reason.
         problem: &'static str,
-        /// The data.
+        /// The undecoded data, without the head.
         data: &'a [u8],
     },
 }
@@ -183,7 +183,7 @@ impl<'a> DecodedMessage<'a> {
         }
     }
 
-    /// Whether the operation says it all.
+    /// Whether the operation has no further fields.
     const fn says_nothing(&self) -> bool {
         matches!(
             self,
@@ -213,8 +213,7 @@ impl<'a> DecodedMessage<'a> {
         }
     }
 
-    /// Whether this is an answer that says no (a miss, a timeout, an error, a claim that was lost), or data that
-    /// can't be.
+    /// Whether this is a negative answer (a miss, a timeout, an error, a lost claim), or malformed data.
     #[must_use]
     pub fn is_failure(&self) -> bool {
         match self {
@@ -226,7 +225,7 @@ impl<'a> DecodedMessage<'a> {
         }
     }
 
-    /// Which of the message's `data_len` bytes of data are not for everybody's eyes, in order.
+    /// The ranges of the message's `data_len` bytes of data that are secret, in order.
     #[must_use]
     pub fn secret_ranges(&self, data_len: usize) -> Vec<Range<usize>> {
         let one = |range: Range<usize>| if range.is_empty() { Vec::new() } else { vec![range] };
@@ -311,7 +310,7 @@ impl fmt::Display for DisplayMessage<'_> {
     }
 }
 
-/// The messages in `bytes`, a line each; then what is malformed or cut short in them, if anything is.
+/// The messages in `bytes`, a line each; then a malformed or truncated rest, if any.
 #[must_use]
 pub const fn show_stream(bytes: &[u8], secrets: Redaction) -> DisplayStream<'_> {
     DisplayStream { bytes, secrets }
@@ -477,7 +476,7 @@ mod tests {
             (5, "0000000000000007 00000009".to_owned(), "CANCEL uid=5 owner=7 of uid=9"),
             (6, "0000000000000000".to_owned(), "STATS uid=5"),
             (6, "0000000000000007".to_owned(), "STATS uid=5 owner=7"),
-            // What can't be, and what does not add up.
+            // Invalid values and inconsistent lengths.
             (
                 2,
                 "0000000000000007 0002 6b20 0000000000002710".to_owned(),
@@ -493,7 +492,7 @@ mod tests {
         for (operation, data, text) in cases {
             assert_eq!(lock_or_link(false, 1, operation, &data), format!("→ {text}"));
         }
-        // A key is of whatever characters, but not those that a terminal obeys.
+        // A key may have any characters; control characters are escaped.
         let odd = "0000000000000000 0006 1be280aec3a9 0000000000000000";
         assert_eq!(lock_or_link(false, 1, 2, odd), "→ WAIT uid=5 key=\\u{1b}\\u{202e}é timeout=0s");
     }
@@ -531,7 +530,7 @@ mod tests {
             (1, claims(2), &two),
             (1, claims(9), &format!("CLAIM uid=5 9 claims: {many} and 6 more")),
             (1, String::new(), "CLAIM uid=5 0 claims"),
-            (1, format!("{} {TOKEN} 0001 20", "0".repeat(16)), "CLAIM uid=5 1 claim: what no key can be"),
+            (1, format!("{} {TOKEN} 0001 20", "0".repeat(16)), "CLAIM uid=5 1 claim: an invalid key"),
             (1, "000000".to_owned(), "CLAIM uid=5 malformed: there is too little data (3 bytes 709e80c8)"),
             (2, String::new(), "OPEN uid=5"),
             (3, String::new(), "PING uid=5"),

@@ -1,4 +1,4 @@
-//! Messages, lines and link traffic in a form for people.
+//! Messages, lines and link traffic in readable form.
 
 mod lines;
 mod link;

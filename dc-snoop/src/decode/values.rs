@@ -73,7 +73,7 @@ impl fmt::Display for DisplayHex<'_> {
     }
 }
 
-/// The first four bytes of the SHA-256 of `data`: tells two secrets apart without telling either.
+/// The first four bytes of the SHA-256 of `data`: distinguishes secrets without revealing them.
 #[must_use]
 pub fn digest(data: &[u8]) -> u32 {
     let hash = Sha256::digest(data);

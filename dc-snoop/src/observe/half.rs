@@ -1,4 +1,4 @@
-//! One direction of a connection: its bytes, cut into what is told of.
+//! One direction of a connection: splits its bytes into events.
 
 use super::endpoint::Endpoint;
 use super::unanswered::UnansweredRequests;
@@ -9,7 +9,7 @@ use libdc::wire::line::{LineCommand, RequestLines};
 use libdc::wire::lock::LockStatus;
 use libdc::wire::message::MessageReader;
 
-/// Longest answer of the text protocol that is kept: the statistics of all locks are longer than any other.
+/// Longest answer of the line protocol that is kept: the statistics of all locks, the longest of them.
 pub(super) const ANSWER_BYTES_MAX: usize = 16 << 20;
 /// Buffers that have grown beyond this are given back after their message.
 const IDLE_BUFFER_BYTES_MAX: usize = 64 << 10;
@@ -32,13 +32,13 @@ impl StreamProtocol {
         match Protocol::detect(first) {
             Protocol::Text => Self::Text,
             Protocol::Tls => Self::Tls,
-            // Any other wrong byte is found by the parser, which says what is wrong with it.
+            // The parser reports any other wrong first byte with the reason.
             Protocol::Frames | Protocol::Unknown(_) => Self::Frames,
         }
     }
 }
 
-/// What was found in the bytes.
+/// An event found in the bytes.
 pub(super) enum HalfEvent {
     Message,
     Text,
@@ -46,17 +46,16 @@ pub(super) enum HalfEvent {
     Raw,
 }
 
-/// One direction.
 #[derive(Debug)]
 pub(super) struct HalfStream {
     sender: Endpoint,
     pub(super) protocol: StreamProtocol,
     reader: MessageReader,
-    /// The bytes of the message or lines under way, or of the last event.
+    /// The bytes of the incomplete message or lines, or of the last event.
     pub(super) raw: Vec<u8>,
     /// Bytes of `raw` in whole frames, which the reader has used, or in whole lines.
     pub(super) used: usize,
-    /// Whether `raw` has been told of and is to be dropped.
+    /// Whether `raw` has been reported and is to be dropped.
     done: bool,
     /// Head and data of the last whole message.
     pub(super) head: Option<MessageHead>,
@@ -82,7 +81,7 @@ impl HalfStream {
         }
     }
 
-    /// Any connection may be a link, on which the server asks too.
+    /// Any connection may be a link, on which the server sends requests too.
     const fn reader(sender: Endpoint) -> MessageReader {
         MessageReader::link(match sender {
             Endpoint::Client => Direction::Request,
@@ -90,7 +89,7 @@ impl HalfStream {
         })
     }
 
-    /// Bytes of what is unfinished.
+    /// Number of bytes of an incomplete message or lines.
     pub(super) fn unfinished(&self) -> usize {
         if self.done { 0 } else { self.raw.len() }
     }
@@ -167,7 +166,7 @@ impl HalfStream {
     fn next_request(&mut self, input: &mut &[u8]) -> Option<HalfEvent> {
         while !input.is_empty() {
             let line = self.raw.len() - self.used;
-            // Behind a carriage return there is room for a newline.
+            // A carriage return may be followed by a line feed.
             let room = if line > LINE_BYTES_MAX { 1 } else { LINE_BYTES_MAX + 1 - line };
             self.take_line(input, room);
             match RequestLines::next(&mut &self.raw[..]) {
@@ -233,7 +232,8 @@ fn starts_with_frame(input: &[u8]) -> bool {
     matches!(FrameHeader::parse(input, &Expected::default()), Ok(Some(_)))
 }
 
-/// Who sends what begins so, if it is a line of the text protocol: the client a command, the server a status.
+/// The sender of bytes that begin like this, if they are a line: the client for a command, the server for a
+/// status.
 #[must_use]
 pub fn sender_of_text(bytes: &[u8]) -> Option<Endpoint> {
     let end = bytes.iter().take(LINE_BYTES_MAX).position(|byte| matches!(byte, b' ' | b'\r' | b'\n'))?;

@@ -1,4 +1,4 @@
-//! A connection observed from outside: which message answers which, without taking part.
+//! Passive observation of a connection: pairs answers with requests.
 
 mod endpoint;
 mod half;

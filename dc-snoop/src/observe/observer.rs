@@ -1,18 +1,17 @@
-//! Looking on: the bytes that pass on one connection, in both directions, as messages.
+//! Observes a connection: turns the bytes of both directions into messages.
 //!
 //! ```text
-//!                    ┌── 0x00 ──► frames ── corruption ──► corrupt: raw bytes from here on
-//!   first byte ──────┼── a to z ► text: requests of three lines, answers of one ── too long ──► raw bytes
-//!                    └── 0x16 ──► TLS: said once, then passed over
+//!                    ┌── 0x00 ──► frames ── malformed ──► raw bytes from here on
+//!   first byte ──────┼── a to z ► lines: requests of three, answers of one ── too long ──► raw bytes
+//!                    └── 0x16 ──► TLS: reported once, then skipped
 //! ```
 //!
-//! Bytes and the time go in, [`ObservedEvent`]s come out; nothing is ever answered, so it serves whoever relays or
-//! replays a connection. A response is paired with the oldest unanswered request of its uid, a line of text with the
+//! Bytes and the time go in, [`ObservedEvent`]s come out. Nothing is ever answered, so it fits both a relay
+//! and a replay. A response is paired with the oldest unanswered request of its uid, an answer line with the
 //! oldest unanswered request of all.
 //!
-//! The machine keeps the bytes of the one message that is under way in each direction, never more than
-//! came, and at most [`LINK_IN_FLIGHT_MAX`](libdc::limits::LINK_IN_FLIGHT_MAX) requests. Whatever the bytes are, it
-//! does not panic.
+//! The machine keeps the bytes of one incomplete message in each direction, never more than were received,
+//! and at most [`LINK_IN_FLIGHT_MAX`](libdc::limits::LINK_IN_FLIGHT_MAX) requests. No input causes a panic.
 
 use super::unanswered::MatchedRequest;
 
@@ -31,21 +30,21 @@ pub struct Observer {
 }
 
 impl Observer {
-    /// An observer of a connection on which nothing has passed yet.
+    /// Creates an observer of a new connection.
     #[must_use]
     pub fn new() -> Self {
         Self { client: HalfStream::new(Endpoint::Client), server: HalfStream::new(Endpoint::Server) }
     }
 
-    /// The next event in bytes that `sender` sent at `at` (since any fixed moment). `input` moves past what
-    /// was used; to be called until there is `None`, when all of it was.
+    /// The next event in bytes that `sender` sent at `at` (since any fixed time). Advances `input` past the
+    /// used bytes. Call it until it returns `None`; then all input is used.
     pub fn next(&mut self, sender: Endpoint, at: Duration, input: &mut &[u8]) -> Option<ObservedEvent<'_>> {
         let (half, other) = match sender {
             Endpoint::Client => (&mut self.client, &mut self.server),
             Endpoint::Server => (&mut self.server, &mut self.client),
         };
         match half.protocol {
-            // Both directions speak what the first byte of the connection said.
+            // Both directions use the protocol of the connection's first byte.
             StreamProtocol::Unknown => {
                 half.protocol = match other.protocol {
                     known @ (StreamProtocol::Frames | StreamProtocol::Text | StreamProtocol::Tls) => known,
@@ -89,8 +88,8 @@ impl Observer {
         }
     }
 
-    /// To be told when `count` bytes of `sender` passed unseen. What was under way is forgotten; messages are
-    /// found again where the input of a [`next`](Self::next) begins with a frame, or with a line of text.
+    /// Reports that `count` bytes of `sender` were missed. An incomplete message is dropped; decoding resumes
+    /// where the input of a [`next`](Self::next) begins with a frame, or with a line.
     pub fn skip(&mut self, sender: Endpoint, count: u64) {
         self.half_mut(sender).skip(count);
         if count > 0 {
@@ -131,48 +130,48 @@ impl Default for Observer {
     }
 }
 
-/// Something that passed.
+/// An event found in the traffic of a connection.
 #[derive(Debug, PartialEq, Eq)]
 pub enum ObservedEvent<'a> {
-    /// A whole message.
+    /// A whole message was received.
     Message(MessageEvent<'a>),
-    /// From here on the bytes of this direction can't be read as frames.
+    /// From here on the bytes of this direction cannot be read as frames.
     Corrupt {
-        /// What is wrong.
+        /// The reason.
         corruption: DecodeError,
         /// Where in the stream the malformed frame begins.
         offset: u64,
         /// That frame, as far as it had come.
         bytes: &'a [u8],
     },
-    /// Bytes of which nothing is known: after a corruption, after a line that was too long, or after a gap.
+    /// Undecodable bytes: after a malformed frame, after a line that was too long, or after a gap.
     Raw(&'a [u8]),
-    /// A request or an answer of the text protocol.
+    /// A request or an answer of the line protocol.
     Text(LineEvent<'a>),
-    /// The connection is encrypted. Nothing more is told about it.
+    /// The connection is encrypted. No further events follow.
     Tls,
 }
 
-/// A message that passed.
+/// A whole message.
 #[derive(Debug, PartialEq, Eq)]
 pub struct MessageEvent<'a> {
-    /// The message.
+    /// The message with its undecoded data.
     pub message: MessageRef<'a>,
-    /// Its frames as they came.
+    /// Its frames as received.
     pub raw: &'a [u8],
-    /// For a response: the request it answers. `None` for a request, and for a response nobody asked for.
+    /// For a response: the request that it answers. `None` for a request, and for an unexpected response.
     pub answers: Option<MatchedRequest>,
 }
 
-/// What was said in the text protocol. [`DecodedLines`] takes it apart.
+/// Lines of the line protocol. [`DecodedLines`] decodes them.
 #[derive(Debug, PartialEq, Eq)]
 pub struct LineEvent<'a> {
-    /// Request or answer.
+    /// Whether the lines are a request or an answer.
     pub direction: Direction,
-    /// The lines as they came: three of a request, one of an answer; as much of it as came when a line became too
+    /// The lines as received: three of a request, one of an answer; the received part if a line became too
     /// long. The bytes behind that are [`ObservedEvent::Raw`].
     pub raw: &'a [u8],
-    /// For an answer: the request it answers. `None` for a request, and for an answer to nothing that is known.
+    /// For an answer: the request that it answers. `None` for a request, and for an unexpected answer.
     pub answers: Option<MatchedRequest>,
 }
 
@@ -190,7 +189,7 @@ mod tests {
     const GET: &[u8] = &[0, 0x11, 0, 1, 0, 0, 0, 0, 17, 0, 1, 1, 0, 2, 0x5f, 0x0a];
     const FOUND: &[u8] = &[0, 0x11, 0, 0, 1, 0, 0, 0, 17, 0, 1, 1, 0, 3, b'a', b'b', b'c'];
 
-    /// An event without its borrows. Adjacent raw bytes are one, as where they are cut means nothing.
+    /// An event without its borrows. Adjacent raw bytes are merged, since their split has no meaning.
     #[derive(Clone, Debug, PartialEq, Eq)]
     enum Seen {
         Message { message: Message, raw: Vec<u8>, took_ms: Option<u128> },
@@ -360,7 +359,7 @@ mod tests {
         observe(&mut observer, &mut seen, Endpoint::Client, 5, b"ping\n_\n\n");
         assert_eq!((seen.len(), observer.unanswered(Endpoint::Client)), (3, 3));
         seen.clear();
-        // The first waited, and what came behind it with it.
+        // The first waited, and the others behind it.
         observe(&mut observer, &mut seen, Endpoint::Server, 4000, b"timeout\nerr");
         observe(&mut observer, &mut seen, Endpoint::Server, 4001, b"or\nok\nok\n");
         let expected = [

@@ -1,8 +1,8 @@
-//! What one end has asked and the other has not answered yet.
+//! Unanswered requests of one end.
 //!
-//! Messages are paired by their uid, however long the answer takes and whatever was answered in between. Requests of
-//! the text protocol are answered in their order; once it is not known how many there were, because bytes were missed,
-//! none is paired any more: a wrong time would be worse than none.
+//! Messages are paired by their uid, however long the answer takes. Requests of the line protocol are
+//! answered in order. Once their number is uncertain, because bytes were missed, none is paired any more: a
+//! wrong latency would be worse than none.
 
 use crate::decode::{DecodedLines, DecodedMessage, MessageKind};
 use libdc::limits::LINK_IN_FLIGHT_MAX;
@@ -15,7 +15,7 @@ use std::time::Duration;
 /// The request that a response answers.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct MatchedRequest {
-    /// What was asked.
+    /// The kind of the request.
     pub topic: MessageKind,
     /// The session it was about, if it was about one.
     pub id: Option<Box<[u8]>>,
@@ -33,7 +33,7 @@ pub(super) struct UnansweredRequests {
     by_uid: BTreeMap<u32, VecDeque<UnansweredRequest>>,
     /// How many that is.
     with_uid: usize,
-    /// Those of the text protocol.
+    /// Requests of the line protocol.
     in_order: VecDeque<UnansweredRequest>,
     order_lost: bool,
 }
@@ -55,12 +55,10 @@ impl UnansweredRequest {
 }
 
 impl UnansweredRequests {
-    /// How many there are.
     pub(super) fn count(&self) -> usize {
         self.with_uid + self.in_order.len()
     }
 
-    /// A message asks.
     pub(super) fn ask(&mut self, message: MessageRef<'_>, at: Duration) {
         let operation = message.head.operation;
         // That one is never answered.
@@ -79,7 +77,6 @@ impl UnansweredRequests {
         self.with_uid += 1;
     }
 
-    /// A message answers.
     pub(super) fn answer(&mut self, uid: u32, at: Duration) -> Option<MatchedRequest> {
         let requests = self.by_uid.get_mut(&uid)?;
         let question = requests.pop_front()?;
@@ -108,12 +105,11 @@ impl UnansweredRequests {
         });
     }
 
-    /// A line answers.
     pub(super) fn answer_in_order(&mut self, at: Duration) -> Option<MatchedRequest> {
         self.in_order.pop_front().map(|question| question.answered(at))
     }
 
-    /// Text was missed: nobody knows which answer is to what.
+    /// Lines were missed, so answers can no longer be paired.
     pub(super) fn lose_order(&mut self) {
         self.order_lost = true;
         self.in_order = VecDeque::new();

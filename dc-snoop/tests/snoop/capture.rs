@@ -1,4 +1,4 @@
-//! `-write` and `-read`, and what tshark says of the files.
+//! `-write` and `-read`, and the verdict of tshark on the files.
 
 use crate::output::exchange;
 use crate::program::{SnoopProgram, over_tcp, program, run};
@@ -9,19 +9,19 @@ use std::net::Shutdown;
 use std::path::Path;
 use std::process::Command;
 
-/// What tshark prints, or `None` if it is not installed.
+/// The output of tshark, or `None` if it is not installed.
 fn tshark(file: &Path, args: &[&str]) -> Option<String> {
     let output = Command::new("tshark").arg("-r").arg(file).args(args).output().ok()?;
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
     Some(String::from_utf8(output.stdout).unwrap())
 }
 
-/// The bytes of both directions of a connection, as tshark puts them together: of the client, of the server.
+/// The bytes of both directions of a connection as reassembled by tshark: client, then server.
 fn followed(file: &Path, stream: usize) -> Option<[Vec<u8>; 2]> {
     let text = tshark(file, &["-q", "-z", &format!("follow,tcp,raw,{stream}")])?;
     let mut directions = [Vec::new(), Vec::new()];
     for line in text.lines() {
-        // What the second end sent is indented.
+        // Bytes of the second end are indented.
         let digits = line.trim_start();
         if !digits.is_empty() && digits.bytes().all(|byte| byte.is_ascii_hexdigit()) {
             let bytes =
@@ -115,10 +115,7 @@ fn a_full_disk_ends_the_capture_and_not_the_relay() {
         exchange(&client, &server, uid, SessionOperation::Get, &[1], &[7; 1000]);
     }
     let said = snoop.stderr_line();
-    assert!(
-        said.contains("out.pcapng: File too large (os error 27); nothing more is written there"),
-        "{said}"
-    );
+    assert!(said.contains("out.pcapng: File too large (os error 27); no more is written"), "{said}");
     exchange(&client, &server, 100, SessionOperation::Get, &[1], &[7; 1000]);
     let (printed, rest) = snoop.interrupt();
     assert_eq!((printed.lines().count(), rest.as_str()), (200, ""));

@@ -1,4 +1,4 @@
-//! `dc_snoop` over real sockets: what it relays, what it prints, what it writes.
+//! `dc_snoop` over real sockets: relayed bytes, printed output, written captures.
 #![allow(clippy::unwrap_used, reason = "so a test fails")]
 
 mod capture;

@@ -1,4 +1,4 @@
-//! What is printed, and when the program ends.
+//! Printed output, and the end of the program.
 
 use crate::program::{SnoopProgram, run};
 use libdc::wire::frame::{MessageHead, Operation, SessionOperation};
@@ -77,7 +77,7 @@ fn text_is_relayed_as_it_comes_and_shown_without_its_secrets() {
     }
     let (printed, _) = snoop.interrupt();
     let lines: Vec<&str> = printed.lines().filter(|line| line.contains('#')).collect();
-    // Without the time of day and that of the answer.
+    // Without the time of day and the latency.
     let said: Vec<&str> = lines.iter().map(|line| line[17..].split("   ").next().unwrap()).collect();
     let expected = [
         "#1 → auth",
@@ -96,7 +96,7 @@ fn text_is_relayed_as_it_comes_and_shown_without_its_secrets() {
 }
 
 #[test]
-fn it_ends_after_the_count() {
+fn count_ends_the_program() {
     let mut snoop = SnoopProgram::start(&["-count", "3", "-filter", "op=GET"]);
     let mut stdout = snoop.stdout();
     let (mut client, server) = snoop.connect();
@@ -115,7 +115,7 @@ fn it_ends_after_the_count() {
 }
 
 #[test]
-fn it_ends_when_nobody_reads_the_output() {
+fn closed_output_ends_the_program() {
     let mut snoop = SnoopProgram::start(&[] as &[&str]);
     let mut stdout = snoop.stdout();
     let (mut client, server) = snoop.connect();
@@ -124,7 +124,7 @@ fn it_ends_when_nobody_reads_the_output() {
     stdout.read_line(&mut line).unwrap();
     drop(stdout);
     let get = [0, 0x11, 0, 1, 0, 0, 0, 0, 17, 0, 1, 1, 0, 1, 0x5f];
-    // Written until the program is gone.
+    // Writes until the program has ended.
     while client.write_all(&get).is_ok() {}
     assert!(snoop.wait().success());
     assert_eq!(snoop.stderr_line(), "");

@@ -1,4 +1,4 @@
-//! The program under test, with a server behind it that the test plays.
+//! The program under test, with a scripted server behind it.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -66,7 +66,7 @@ impl SnoopProgram {
         self.child.wait().unwrap()
     }
 
-    /// Interrupts it, as Ctrl-C does; what it has printed, and the rest of its standard error.
+    /// Interrupts it, as Ctrl-C does. Returns its output, and the rest of its standard error.
     pub(crate) fn interrupt(mut self) -> (String, String) {
         interrupt(&self.child);
         let (mut printed, mut said) = (String::new(), String::new());
@@ -93,7 +93,7 @@ pub(crate) fn interrupt(child: &Child) {
     kill(pid, Signal::SIGINT).unwrap();
 }
 
-/// The program, its environment without what would change the output.
+/// The program, without environment variables that would change the output.
 pub(crate) fn program() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_dc_snoop"));
     command.env("TZ", "UTC");
@@ -105,7 +105,7 @@ pub(crate) fn run<S: AsRef<OsStr>>(args: &[S]) -> Output {
     program().args(args).output().unwrap()
 }
 
-/// A TCP connection through a `dc_snoop` of its own: that, the client's end and the server's.
+/// A TCP connection through a separate `dc_snoop`: the program, the client's end and the server's.
 pub(crate) fn over_tcp(args: &[&str]) -> (Child, TcpStream, TcpStream) {
     let server = TcpListener::bind("127.0.0.1:0").unwrap();
     let address = format!("IP:{}", server.local_addr().unwrap());

@@ -1,4 +1,4 @@
-//! Bytes come out as they went in, whatever they are.
+//! The relay passes bytes on unchanged.
 
 use crate::program::{SnoopProgram, over_tcp};
 use std::io::{ErrorKind, Read, Write};
@@ -6,7 +6,7 @@ use std::net::Shutdown;
 use std::os::unix::net::UnixStream;
 use std::thread;
 
-/// Bytes that look like nothing, the same for the same seed (`SplitMix64`).
+/// Pseudo-random bytes, the same for the same seed (`SplitMix64`).
 fn noise(seed: u64, len: usize) -> Vec<u8> {
     let word = |index: usize| {
         let mut z = seed.wrapping_add((index as u64 + 1).wrapping_mul(0x9e37_79b9_7f4a_7c15));
@@ -98,7 +98,7 @@ fn a_slow_reader_slows_the_writer() {
     let snoop = SnoopProgram::start(&[] as &[&str]);
     let (mut client, mut server) = snoop.connect();
     client.set_nonblocking(true).unwrap();
-    // The server reads nothing. What the sockets and one buffer hold is taken, then nothing more.
+    // The server reads nothing. The sockets and one buffer fill up, then writes would block.
     let (chunk, mut sent, mut refused) = ([0xff; 64 << 10], 0, 0);
     while refused < 1000 {
         match client.write(&chunk) {

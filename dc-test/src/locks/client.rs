@@ -1,8 +1,9 @@
-//! One client: a connection, and as many lockers as the pipeline is long, each with one request under way at a time.
+//! One client: a connection, and as many lockers as the pipeline depth, each with one request in flight at a
+//! time.
 //!
-//! When the connection is lost, or left by one of them, everything that was held or waited for over it is gone. Answers
-//! of the agent that it can't reach the server end a round; where something was held, the connection is left, for
-//! it is not certain whether the server got to know of the release.
+//! When the connection is lost, or closed by a locker, all its held and queued locks are gone. An answer that
+//! the agent cannot reach the server ends a round. If a lock was held, the connection is closed, since the
+//! server may not have received the release.
 
 use super::model::{ContenderId, LockModel};
 use super::question::{CONNECT, LockAct, LockOpOutcome, PendingLockOp, Uncertainty};
@@ -25,7 +26,6 @@ use tokio::time::{sleep, timeout_at};
 /// How much later than its effect a failure may be noticed: another connection was read first.
 const NOTICE: Duration = Duration::from_secs(1);
 
-/// A client.
 #[derive(Debug)]
 pub(crate) struct LockWorker {
     run: Rc<TestRun>,
@@ -39,7 +39,7 @@ pub(crate) struct LockWorker {
     lockers: Vec<RoundRunner>,
 }
 
-/// Who does one round after the other.
+/// A locker, which runs one round after the other.
 #[derive(Debug, Default)]
 struct RoundRunner {
     round: Option<Round>,
@@ -49,12 +49,12 @@ struct RoundRunner {
     /// Since when it holds its lock.
     had: Option<Instant>,
     asked: Option<SentRequest>,
-    /// Does nothing before.
+    /// Idle until then.
     wakes: Option<Instant>,
     leaves: Option<Instant>,
 }
 
-/// A request under way.
+/// A request in flight.
 #[derive(Debug)]
 struct SentRequest {
     question: PendingLockOp,
@@ -62,13 +62,12 @@ struct SentRequest {
     due: Instant,
 }
 
-/// How a connection goes on.
+/// The next step of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum Next {
     On,
     /// A locker closes it: this one.
     Leave(usize),
-    /// Something failed.
     Pause,
 }
 
@@ -98,7 +97,7 @@ impl LockWorker {
         }
     }
 
-    /// Gives every locker something to do, as long as there is something.
+    /// Starts a round for every idle locker, as long as rounds remain.
     fn begin_rounds(&mut self) {
         let now = Instant::now();
         for at in 0..self.lockers.len() {
@@ -141,7 +140,7 @@ impl LockWorker {
         }
     }
 
-    /// Has every locker do what it can, sends and reads once, and handles all answers that came.
+    /// Advances every locker, sends and reads once, and handles all received answers.
     async fn turn(&mut self, mut connection: PipelinedConnection) -> Result<Next, StopReason> {
         let now = Instant::now();
         for at in 0..self.lockers.len() {
@@ -173,7 +172,7 @@ impl LockWorker {
         }
     }
 
-    /// Has a locker do what it can. `true`: it leaves.
+    /// Advances a locker. `true` if it leaves the connection.
     fn advance(&mut self, at: usize, now: Instant, connection: &mut PipelinedConnection) -> bool {
         let time = self.run.time(now);
         let locker = &mut self.lockers[at];
@@ -310,7 +309,7 @@ impl LockWorker {
         Ok(question.act == LockAct::OtherLimit && verdict.outcome == LockOpOutcome::Lost)
     }
 
-    /// What was asked before over this connection has been read by the server: requests keep their order.
+    /// The server has read all earlier requests of this connection: requests keep their order.
     fn note_read(&self, tick: u64) {
         if self.lockers.len() > 1 {
             let mut model = self.model.borrow_mut();
@@ -331,7 +330,7 @@ impl LockWorker {
         if may_fail && failed() { Ok(()) } else { Err(StopReason::Wrong(doubt.wrong)) }
     }
 
-    /// The agent can't reach the server. Whether the locker held something.
+    /// The agent cannot reach the server. Returns whether the locker held a lock.
     fn give_up(&mut self, at: usize, asked: &SentRequest, now: Instant) -> bool {
         let SentRequest { question, .. } = asked;
         self.run.tally.borrow_mut().note_failure(question.row(), &OperationFailure::Disconnected);
@@ -370,7 +369,7 @@ impl LockWorker {
 }
 
 impl RoundRunner {
-    /// When there is something to do for it, if nothing is answered before.
+    /// When it must be advanced next, if no answer arrives before.
     fn due(&self) -> Option<Instant> {
         let asked = self.asked.as_ref().map(|asked| asked.due);
         [asked, self.wakes, self.leaves].into_iter().flatten().min()
@@ -380,7 +379,7 @@ impl RoundRunner {
         self.asked.as_ref().is_some_and(|asked| asked.due <= Instant::now())
     }
 
-    /// Ends its round, which counts for nothing.
+    /// Ends its round without counting it.
     fn give_up(&mut self, run: &TestRun) {
         if self.round.is_some() {
             run.return_operation();

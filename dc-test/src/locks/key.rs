@@ -1,51 +1,50 @@
-//! One key: who asks for it and who holds it, as far as it can be known.
+//! One key: its contenders and holders, as far as they can be known.
 
 use libdc::id::Token;
 use libdc::time::Time;
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// How far the clocks of server and tester may seem apart, and how late a server may read its own.
+/// Maximum difference between the clocks of server and tester, and delay of the server's clock.
 pub(super) const MARGIN_MS: u64 = 100;
-/// How long a server may take to notice that a connection has closed, and a grant to arrive.
+/// Maximum time for a server to notice a closed connection and deliver a grant.
 pub(super) const SETTLE_MS: u64 = 2000;
 
-/// A key.
 #[derive(Debug)]
 pub(super) struct KeyModel {
     pub(super) name: String,
-    /// Those who ask for it, in the order in which they began.
+    /// The contenders, in the order in which they began.
     pub(super) places: Vec<Contender>,
     pub(super) holders: Vec<ContenderHold>,
-    /// How often it was asked for.
+    /// Number of requests for the key.
     pub(super) asked: u64,
     /// Since when fewer hold it than may.
     pub(super) spare_since: Time,
-    /// Who went without a word is certainly noticed by then.
+    /// When the server has certainly noticed every abandoned connection.
     pub(super) settled: Time,
     /// The greatest fence that it was granted with.
     pub(super) fence: u64,
 }
 
-/// Somebody who asks for a key.
+/// A contender for a key.
 #[derive(Debug)]
 pub(super) struct Contender {
     pub(super) seat: u64,
     pub(super) connection: u64,
     pub(super) asked: Time,
-    /// When the server was known to have read it.
+    /// The tick at which the server was known to have read it.
     pub(super) known: Option<u64>,
     /// It is in the queue until then at least, unless it is granted.
     pub(super) stays_until: Time,
-    /// The first grant to one that certainly asked later: its fence, and when it was seen.
+    /// The first grant to a request that was certainly later: its fence, and when it was seen.
     pub(super) overtaken: Option<(u64, Time)>,
     /// The greatest fence seen when it asked.
     pub(super) floor: u64,
-    /// If nobody else asked for the key or held it: how often it had been asked for.
+    /// If there was no other contender or holder: the number of requests at that time.
     pub(super) alone: Option<u64>,
 }
 
-/// Somebody who holds a key.
+/// A holder of a key.
 #[derive(Debug)]
 pub(super) struct ContenderHold {
     pub(super) seat: u64,
@@ -56,15 +55,15 @@ pub(super) struct ContenderHold {
     pub(super) until: Time,
     /// And not after this.
     pub(super) ends: Time,
-    /// Its release is under way: it can prove nothing any more, so it is no rival.
+    /// Its release is in flight: it can no longer prove anything, so it does not overlap.
     pub(super) releasing: bool,
     /// Its lease has ended.
     pub(super) ended: bool,
     pub(super) rivalries: Vec<Rc<Overlap>>,
 }
 
-/// More grants at a time than the limit allows, as it seems. It is certain when as many as the limit allows prove to
-/// have been valid still: only then can no lost connection, whose locks are free, be the reason.
+/// More grants at a time than the limit allows, as it seems. It is certain when as many as the limit allows
+/// prove to have been valid still: only then can no lost connection, whose locks are free, be the reason.
 #[derive(Debug)]
 pub(super) struct Overlap {
     /// The fence of the last of the grants.
@@ -82,7 +81,7 @@ impl KeyModel {
         Self { name, places, holders, asked: 0, spare_since: start, settled: start, fence: 0 }
     }
 
-    /// How many are known to hold it, or to have held it until a release that is not answered yet.
+    /// Number of known holders, including those with an unanswered release.
     pub(super) fn held(&self) -> usize {
         self.holders.iter().filter(|holder| !holder.ended).count()
     }
@@ -108,14 +107,14 @@ impl KeyModel {
         Some(self.holders.swap_remove(at))
     }
 
-    /// Somebody will not hold it any more.
+    /// A holder is about to drop out.
     pub(super) fn make_room(&mut self, limit: u32, now: Time) {
         if self.held() >= limit as usize {
             self.spare_since = now;
         }
     }
 
-    /// A connection is gone, or something of it failed: what it had is free, the server may just not know it yet.
+    /// A connection failed or was closed: its locks are free, but the server may not have noticed yet.
     pub(super) fn disconnected(&mut self, connection: u64, now: Time) {
         let before = self.places.len() + self.holders.len();
         self.places.retain(|place| place.connection != connection);
@@ -125,13 +124,13 @@ impl KeyModel {
         }
     }
 
-    /// Somebody may hold it for a while of whom it is not known.
+    /// An unknown holder may exist for a while.
     pub(super) fn unsettle(&mut self, now: Time) {
         self.spare_since = now;
         self.settled = now.after_ms(SETTLE_MS);
     }
 
-    /// Notes that `granted` was, with `fence`: those who certainly asked before are overtaken.
+    /// Records the grant with `fence`: contenders that certainly asked before are overtaken.
     pub(super) fn note_grant(&mut self, granted: &Contender, fence: u64, now: Time) {
         for place in &mut self.places {
             if place.is_before(granted) && place.overtaken.is_none_or(|(least, _)| fence < least) {
@@ -142,7 +141,7 @@ impl KeyModel {
         self.fence = self.fence.max(fence);
     }
 
-    /// The rivalry of the holders, if they seem to be too many. It is noted with those who were there first.
+    /// The overlap of the holders, if they seem to exceed the limit. It is recorded in the earlier ones.
     pub(super) fn find_rivals(&mut self, limit: u32, tick: u64, now: Time) {
         let is_certain =
             |it: &&mut ContenderHold| !it.ended && !it.releasing && it.until > now.after_ms(MARGIN_MS);
@@ -162,7 +161,7 @@ impl KeyModel {
 }
 
 impl Contender {
-    /// Whether this one certainly asked before `other`. A seat has the number of the tick at which it was asked for.
+    /// Whether this contender certainly asked before `other`. A seat is numbered by the tick of its request.
     fn is_before(&self, other: &Self) -> bool {
         self.connection == other.connection && self.seat < other.seat
             || self.known.is_some_and(|known| known < other.seat)
@@ -170,7 +169,7 @@ impl Contender {
 }
 
 impl ContenderHold {
-    /// Notes that it proved valid by what was asked at `tick`. A rivalry that certainly was one.
+    /// Records that the hold was valid at `tick`. Returns an overlap that is now proven.
     pub(super) fn confirm(&mut self, tick: u64, limit: u32) -> Option<Rc<Overlap>> {
         let mut proven = None;
         self.rivalries.retain(|rivalry| {

@@ -1,18 +1,19 @@
-//! Who asks for which lock and who holds it, as far as it can be known, and whether an answer agrees with it.
+//! Models contenders and holders of locks as far as they can be known, and judges whether an answer agrees.
 //!
-//! When a lock is granted is known only to lie between asking and being answered; that it is held, to be so from the
-//! answer until its release is asked, or until its lease, counted from the asking, is over. From that follows:
+//! The time of a grant is only known to lie between request and answer. A lock is known to be held from the
+//! answer until its release is requested or its lease, counted from the request, has expired. It follows:
 //!
-//! - a fence is greater than every fence that had been seen when it was asked for;
-//! - of two who wait, the one who certainly asked first has the smaller fence. Certain it is over one connection, and
-//!   where an answer showed that the server had read the first before the second was sent;
-//! - one who is overtaken does not go away empty-handed;
-//! - more grants at a time than the limit are wrong once as many as the limit prove to have been valid all the time,
-//!   by a release or a renewal. Before that, the connection of one may have broken without our having noticed;
-//! - somebody who asks for what nobody has or wants has it at once, and nobody waits for [`SETTLE_MS`] for what is free.
-//!   Within [`RECOVERY_MS`] of a failure somebody may hold what nobody knows of, and this is not held against anyone;
-//! - what is held is released, renewed for as long as asked, and refused to one with another limit. Only a failure
-//!   excuses a loss: the caller knows of those.
+//! - a fence is greater than every fence seen when the lock was requested;
+//! - of two waiters, the one that certainly asked first has the smaller fence. The order is certain on one
+//!   connection, and if an answer showed that the server had read the first request before the second was
+//!   sent;
+//! - a waiter that was overtaken does not time out without the lock;
+//! - more concurrent grants than the limit are wrong once as many as the limit prove by a release or a
+//!   renewal that they were valid all the time. Before that, the connection of one may have broken unnoticed;
+//! - a request for a free key without contenders is granted at once, and no request waits [`SETTLE_MS`] for a
+//!   free key. Within [`RECOVERY_MS`] of a failure an unknown holder may exist, so this is not checked;
+//! - a held lock can be released and renewed for as long as requested, and is refused to a request with
+//!   another limit. Only a failure excuses a loss; the caller records failures.
 
 use super::key::{Contender, ContenderHold, KeyModel, MARGIN_MS, Overlap, SETTLE_MS};
 use super::question::{LockAct, LockOpOutcome, PendingLockOp, Verdict};
@@ -25,9 +26,9 @@ use libdc::wire::lock::{LockAnswer, LockStatus};
 use std::cell::Cell;
 use std::rc::Rc;
 
-/// How long after a failure a server may hold locks of whom nobody knows, or grant none.
+/// Time after a failure in which a server may have unknown holders, or grant no locks.
 const RECOVERY_MS: u64 = 60_000;
-/// How often a lock is left to expire, and how often one is held beyond its first lease: each takes a sixth of one key's time.
+/// Spacing of rounds with an expiry and with a renewed lease: each takes a sixth of one key's time.
 const EXPIRY_INTERVAL_MS: u64 = 2000;
 const RENEWAL_INTERVAL_MS: u64 = 5000;
 
@@ -36,23 +37,23 @@ const RENEWAL_INTERVAL_MS: u64 = 5000;
 pub(crate) struct LockModel {
     keys: Vec<KeyModel>,
     shape: LockWorkload,
-    /// Counts what is asked and answered.
+    /// Number of requests and answers.
     tick: u64,
     /// The greatest fence seen.
     fence: u64,
     connections: u64,
-    /// No short lease is asked for before.
+    /// No short lease is requested before this time.
     lapses: [(Lapse, Time); 2],
 }
 
-/// Who asks.
+/// The origin of a request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct ContenderId {
     pub(super) connection: u64,
     pub(super) key: usize,
     /// Its seat, if it has one.
     pub(super) seat: Option<u64>,
-    /// The token of what it held, if that is given back.
+    /// The token of the held lock, if this is a release.
     pub(super) token: Option<libdc::id::Token>,
     pub(super) lease_ms: u64,
 }
@@ -86,7 +87,7 @@ impl LockModel {
         Some(*lapse)
     }
 
-    /// Asks something.
+    /// Records a request.
     pub(super) fn ask(&mut self, asker: &ContenderId, act: LockAct, now: Time) -> PendingLockOp {
         self.tick += 1;
         let tick = self.tick;
@@ -133,7 +134,8 @@ impl LockModel {
     /// Judges the answer to `question`.
     ///
     /// # Errors
-    /// [`WrongAnswer`] if no server that keeps its promises can have given it, whatever may have failed.
+    ///
+    /// [`WrongAnswer`] if no correct server could have given it, whatever failures occurred.
     pub(super) fn judge(
         &mut self,
         question: &PendingLockOp,
@@ -176,7 +178,7 @@ impl LockModel {
         }
     }
 
-    /// Notes that the server has read what asked for this seat.
+    /// Records that the server has read the request for this seat.
     pub(super) fn note_read(&mut self, key: usize, seat: u64) {
         let tick = self.tick;
         if let Some(place) = self.keys[key].contender(seat) {
@@ -184,7 +186,7 @@ impl LockModel {
         }
     }
 
-    /// The lease of what is held here has certainly ended.
+    /// The lease of this hold has certainly expired.
     pub(super) fn expire(&mut self, key: usize, seat: u64, now: Time) {
         let key = &mut self.keys[key];
         key.make_room(self.shape.limit, now);
@@ -198,14 +200,14 @@ impl LockModel {
         self.keys[key].holder(seat).map(|holder| holder.ends.after_ms(MARGIN_MS))
     }
 
-    /// A connection is gone, with what it held and waited for.
+    /// A connection is closed, with its holds and waiters.
     pub(super) fn disconnected(&mut self, connection: u64, now: Time) {
         for key in &mut self.keys {
             key.disconnected(connection, now);
         }
     }
 
-    /// Notes that `question` will not be answered. What was held is given up for lost.
+    /// Records that `question` will not be answered. A held lock counts as lost.
     pub(super) fn fail(&mut self, question: &PendingLockOp, now: Time) {
         let key = &mut self.keys[question.key];
         key.take_place(question.seat);
@@ -235,7 +237,7 @@ impl LockModel {
             return wrong(format!("a fence above {}, which had been granted before", place.floor));
         }
         if let Some((overtaker, _)) = place.overtaken.filter(|(overtaker, _)| *overtaker <= fence) {
-            return wrong(format!("to be granted before fence {overtaker}, which was asked for later"));
+            return wrong(format!("to be granted before fence {overtaker}, which was requested later"));
         }
         let mut holder = ContenderHold {
             seat: question.seat,
@@ -249,7 +251,7 @@ impl LockModel {
             rivalries: Vec::new(),
         };
         if limit == 1 && fence <= key.fence && key.holders.is_empty() {
-            // The other is released already, but came when this one was held.
+            // The other is released already, but was granted while this one was held.
             let confirmed = Cell::new(0);
             let rivalry = Overlap { fence: key.fence, is_over: true, tick, confirmed };
             holder.rivalries.push(Rc::new(rivalry));
@@ -274,12 +276,12 @@ impl LockModel {
         if let Some((fence, at)) = place.overtaken
             && at.after_ms(MARGIN_MS) < place.stays_until
         {
-            return Err(wrong(format!("to be granted before fence {fence}, which was asked for later")));
+            return Err(wrong(format!("to be granted before fence {fence}, which was requested later")));
         }
         let is_spare = key.held() < limit as usize;
         let spare_ms = now.ms_since(key.spare_since.max(place.asked));
         let expected = if place.alone == Some(key.asked) {
-            "to be granted, as nobody else held or wanted it".to_owned()
+            "to be granted, as no other client held or requested it".to_owned()
         } else if question.may_block_ms() > 0 && is_spare && spare_ms > SETTLE_MS {
             format!("to be granted, as it was free for {spare_ms} ms")
         } else {
@@ -294,13 +296,13 @@ impl LockModel {
         let is_alone = key.contender(question.seat).is_some_and(|place| place.alone == Some(asked));
         self.note_read(question.key, question.seat);
         if is_alone {
-            let wrong = question.wrong_for("acquired, as nobody else held or wanted it", "queued");
+            let wrong = question.wrong_for("acquired, as no other client held or requested it", "queued");
             return Verdict::unless_failed(LockOpOutcome::Queued, recovering(now), wrong);
         }
         Verdict::right(LockOpOutcome::Queued)
     }
 
-    /// A place that became a lock may have expired, and one may be lost with a link.
+    /// A granted waiter may have expired, and one may be lost with a link.
     fn judge_lost_place(
         &mut self,
         question: &PendingLockOp,
@@ -354,7 +356,7 @@ impl LockModel {
         Ok(Verdict::right(LockOpOutcome::Done))
     }
 
-    /// What is held according to us is not according to the server.
+    /// The model has a hold that the server denies.
     fn judge_loss(
         &mut self,
         question: &PendingLockOp,
@@ -377,7 +379,7 @@ impl LockModel {
         Ok(Verdict::unless_failed(LockOpOutcome::Lost, holder.asked, question.wrong(expected, answer)))
     }
 
-    /// What had been given back or had expired is refused. If it expired, it was held before.
+    /// A released or expired lock is refused. If it expired, it was held before.
     fn judge_end(&mut self, question: &PendingLockOp, now: Time) -> Result<Verdict, Box<WrongAnswer>> {
         let limit = self.shape.limit;
         let holder = self.keys[question.key].take_holder(question.seat, limit, now);
@@ -405,7 +407,7 @@ impl ContenderHold {
     }
 }
 
-/// A failure since then may be the reason for a lock that nobody seems to hold.
+/// A failure since then may explain a lock that seems to have no holder.
 const fn recovering(now: Time) -> Time {
     Time::from_ms(now.as_ms().saturating_sub(RECOVERY_MS))
 }

@@ -34,7 +34,7 @@ fn ask(model: &mut LockModel, connection: u64, act: LockAct, now: u64) -> Pendin
     model.ask(&asker, act, at(now))
 }
 
-/// Asks about what was asked or held before.
+/// Sends a follow-up request for a queued or held lock.
 fn ask_again(
     model: &mut LockModel,
     before: &PendingLockOp,
@@ -52,7 +52,7 @@ fn fence(fence: u64) -> LockAnswer<'static> {
     LockAnswer::Grant { status: LockStatus::Ok, grant }
 }
 
-/// Whether the answer is right in any case; and what is wrong with it, if it is wrong in any case.
+/// Whether the answer is right in any case, and the error if it is wrong in any case.
 fn judge(
     model: &mut LockModel,
     question: &PendingLockOp,
@@ -69,7 +69,7 @@ fn hold(model: &mut LockModel, connection: u64, number: u64, now: u64) -> Pendin
     question
 }
 
-/// Asks about what is held, and is answered so.
+/// Sends a request about a held lock, and judges its answer.
 fn record(
     model: &mut LockModel,
     held: &PendingLockOp,
@@ -96,7 +96,7 @@ fn a_lock_is_taken_renewed_released_and_then_free() {
 }
 
 #[test]
-fn what_no_server_may_answer_is_wrong_whatever_failed() {
+fn impossible_answer_is_wrong_despite_failures() {
     let mut model = model(1);
     let held = hold(&mut model, 1, 5, 0);
     let less = LockAnswer::Renewed { lease_ms: LEASE_MS - 1 };
@@ -104,7 +104,7 @@ fn what_no_server_may_answer_is_wrong_whatever_failed() {
     assert_eq!(record(&mut model, &held, LockAct::Release, OK, 20), Ok(true));
     assert!(record(&mut model, &held, LockAct::ReleaseEnded, OK, 30).is_err());
     assert!(record(&mut model, &held, LockAct::RenewEnded, less, 40).is_err());
-    // A lease that was not asked for; a fence that is not greater; a status that does not exist for this.
+    // A lease that was not requested; a fence that is not greater; a status that does not fit.
     for (answer, now) in [
         (
             LockAnswer::Grant {
@@ -133,7 +133,7 @@ fn a_loss_needs_an_excuse() {
         let verdict = model.judge(&question, ERROR, at(201)).unwrap();
         assert_eq!((verdict.outcome, verdict.doubt.unwrap().since), (LockOpOutcome::Lost, at(100)));
     }
-    // Nobody can blame the server for a lease that ended.
+    // The server is right about a lease that ended.
     let mut model = model(1);
     let held = hold(&mut model, 1, 5, 0);
     assert_eq!(record(&mut model, &held, LockAct::Release, ERROR, LEASE_MS), Ok(true));
@@ -160,12 +160,12 @@ fn two_that_seem_to_hold_may_be_an_outage() {
     let second = hold(&mut model, 2, 6, 10);
     assert_eq!(record(&mut model, &first, LockAct::Release, ERROR, 20), Ok(false));
     assert_eq!(record(&mut model, &second, LockAct::Release, OK, 30), Ok(true));
-    // A release was under way.
+    // A release was in flight.
     let first = hold(&mut model, 1, 7, 3000);
     let release = ask_again(&mut model, &first, 1, LockAct::Release, 3010);
     hold(&mut model, 2, 8, 3011);
     assert_eq!(judge(&mut model, &release, OK, 3020), Ok(true));
-    // Proven before it came to that, lost afterwards.
+    // Proven before the overlap, lost afterwards.
     let mut model = self::model(1);
     let first = hold(&mut model, 1, 5, 0);
     let renewal = ask_again(&mut model, &first, 1, LockAct::Renew, 10);
@@ -200,7 +200,7 @@ fn a_lease_that_others_did_not_wait_for_was_broken() {
 }
 
 #[test]
-fn who_certainly_asked_first_is_granted_first() {
+fn waiter_that_certainly_asked_first_is_granted_first() {
     // Over one connection.
     let mut model = model(1);
     let held = hold(&mut model, 1, 5, 0);
@@ -210,7 +210,7 @@ fn who_certainly_asked_first_is_granted_first() {
     assert_eq!(judge(&mut model, &second, fence(7), 30), Ok(true), "the first may be on its way");
     assert!(judge(&mut model, &first, fence(8), 31).is_err());
 
-    // Over two, where nothing is known, and where an answer told.
+    // On two connections, with unknown order, and where an answer proves the order.
     for is_known in [false, true] {
         let mut model = self::model(1);
         let held = hold(&mut model, 1, 5, 0);
@@ -230,7 +230,7 @@ fn who_certainly_asked_first_is_granted_first() {
 }
 
 #[test]
-fn who_is_overtaken_does_not_go_away_empty_handed() {
+fn overtaken_waiter_must_not_time_out() {
     for (overtaken_at, is_wrong) in [(30, true), (10 + WAIT_MS, false)] {
         let mut model = model(1);
         let held = hold(&mut model, 1, 5, 0);
@@ -243,7 +243,7 @@ fn who_is_overtaken_does_not_go_away_empty_handed() {
 }
 
 #[test]
-fn nobody_is_sent_away_before_the_time() {
+fn early_timeout_is_wrong() {
     let mut model = model(1);
     hold(&mut model, 1, 5, 0);
     let early = ask(&mut model, 2, ACQUIRE, 10);
@@ -253,7 +253,7 @@ fn nobody_is_sent_away_before_the_time() {
 }
 
 #[test]
-fn nobody_waits_for_what_is_free() {
+fn waiting_for_a_free_key_is_wrong() {
     // Alone, not at all.
     for (act, answer) in [(TRY, TIMEOUT), (LockAct::Enqueue, QUEUED)] {
         let mut model = model(1);
@@ -264,7 +264,7 @@ fn nobody_waits_for_what_is_free() {
         ask(&mut model, 2, TRY, 0);
         assert_eq!(judge(&mut model, &one, answer, 1), Ok(true), "{act:?}: the other may have it");
     }
-    // What a connection held that is gone is free.
+    // The locks of a closed connection are free.
     for gone_at in [20, WAIT_MS - SETTLE_MS / 2] {
         let mut model = model(1);
         hold(&mut model, 1, 5, 0);

@@ -1,4 +1,4 @@
-//! What is asked about locks, and what an answer that may be right says.
+//! Requests about locks, and the meaning of plausible answers.
 
 use crate::counters::CounterTable;
 use crate::wrong_answer::WrongAnswer;
@@ -21,39 +21,42 @@ pub(crate) const SHEET: CounterTable = CounterTable {
     always: 4,
     total: false,
 };
-/// The row of what is no request.
+/// The counter row of connecting, which is not a request.
 pub(super) const CONNECT: usize = 8;
 /// The row of releases.
 pub(crate) const RELEASE: usize = 6;
 
-/// An operation, with what may be chosen about it.
+/// An operation with its parameters.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LockAct {
     /// Ask for the lock and wait for it; 0 is a try.
-    Acquire { timeout_ms: u64 },
+    Acquire {
+        timeout_ms: u64,
+    },
     /// Ask for a place in the queue.
     Enqueue,
     /// Wait for the place to be a lock.
-    Wait { timeout_ms: u64 },
+    Wait {
+        timeout_ms: u64,
+    },
     /// Ask for a lock that is held with another limit than it has: refused.
     OtherLimit,
     /// Ask to hold it for longer.
     Renew,
-    /// Give it back.
     Release,
-    /// Give back what was given back or has expired: refused.
+    /// Release a lock that was released or has expired: refused.
     ReleaseEnded,
-    /// Renew what was given back or has expired: refused.
+    /// Renew a lock that was released or has expired: refused.
     RenewEnded,
 }
 
-/// An operation under way.
+/// An operation in flight.
 #[derive(Clone, Debug)]
 pub(super) struct PendingLockOp {
     pub(super) key: usize,
     pub(super) name: String,
     pub(super) act: LockAct,
-    /// Who asks: the number of its place, and of the lock that becomes of it.
+    /// The requester: the number of its seat, and of the lock that it becomes.
     pub(super) seat: u64,
     /// Its place in the order of all that was asked and answered.
     pub(super) tick: u64,
@@ -61,11 +64,11 @@ pub(super) struct PendingLockOp {
     pub(super) limit: u32,
     pub(super) lease_ms: u64,
     pub(super) token: Option<Token>,
-    /// Whether the lock was certain to be had without waiting.
+    /// Whether the lock was certainly available without waiting.
     pub(super) free: bool,
 }
 
-/// What an answer that may be right says.
+/// The meaning of a plausible answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LockOpOutcome {
     /// It is held now, with this token.
@@ -78,7 +81,7 @@ pub(super) enum LockOpOutcome {
     Done,
     /// It was refused, as it should be.
     Refused,
-    /// What was held or waited for is not any more.
+    /// The hold or queue position is lost.
     Lost,
 }
 
@@ -125,7 +128,7 @@ impl PendingLockOp {
         }
     }
 
-    /// How long the server may take before it answers, besides its own time.
+    /// Time that the server may block before it answers, in addition to its latency.
     pub(super) const fn may_block_ms(&self) -> u64 {
         match self.act {
             LockAct::Acquire { timeout_ms } | LockAct::Wait { timeout_ms } => timeout_ms,
@@ -147,7 +150,7 @@ impl PendingLockOp {
         }
     }
 
-    /// That `answer` came and not what was expected.
+    /// The error that `answer` arrived and not `expected`.
     pub(super) fn wrong(&self, expected: impl Into<String>, answer: LockAnswer<'_>) -> Box<WrongAnswer> {
         let got = match answer {
             LockAnswer::Grant { grant, .. } => {

@@ -1,5 +1,5 @@
-//! A round: what one locker does with one lock, from asking to giving back. Most are plain; some do what must be refused,
-//! let the lease pass, hold the lock for longer than the first lease, or are gone without a word.
+//! A round: one locker and one lock, from request to release. Most rounds are plain. Some send invalid
+//! requests, let the lease expire, hold the lock beyond the first lease, or disconnect without a release.
 
 use super::key::MARGIN_MS;
 use super::question::LockAct;
@@ -10,27 +10,27 @@ use std::time::Duration;
 
 /// The lease of a lock that is left to expire: longer than any margin, and no longer than needed.
 const EXPIRING_LEASE_MS: u64 = 250;
-/// The lease of a lock that is held for longer by a renewal: long enough that a busy machine does not make a difference.
+/// Lease of a lock that is extended by a renewal: long enough for a busy machine.
 const RENEWED_LEASE_MS: u64 = 750;
 /// When it is renewed, after it was had.
 const RENEWED_AFTER_MS: u64 = RENEWED_LEASE_MS / 2;
 /// When it is released: the first lease has certainly ended, and the second is far from it.
 const RENEWED_UNTIL_MS: u64 = RENEWED_LEASE_MS + MARGIN_MS;
 const _: () = assert!(RENEWED_UNTIL_MS + 2 * MARGIN_MS <= RENEWED_AFTER_MS + RENEWED_LEASE_MS);
-/// A locker that goes without a word does so within this time.
+/// A locker that disconnects without a release does so within this time.
 const LEAVE_WITHIN_MS: u64 = 4;
 /// One in so many rounds ends without a word, where connections are kept.
 const LEAVERS: usize = 200;
 /// And where each round has its own.
 const LEAVERS_OF_ONE: usize = 8;
 
-/// What is left of a round.
+/// The remaining steps of a round.
 #[derive(Debug)]
 pub(super) struct Round {
     pub(super) key: usize,
     pub(super) steps: VecDeque<RoundStep>,
     pub(super) lease_ms: u64,
-    /// Gone after this, whatever has been answered.
+    /// Disconnects after this time, even with answers pending.
     pub(super) leaves_after: Option<Duration>,
 }
 
@@ -38,7 +38,6 @@ pub(super) struct Round {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum RoundStep {
     Ask(LockAct),
-    /// Hold the lock.
     Hold,
     /// Hold it until so many milliseconds after it was had.
     HoldUntil(u64),
@@ -46,22 +45,20 @@ pub(super) enum RoundStep {
     Outlive,
     /// The lease has ended.
     Expire,
-    /// Do nothing, until it leaves.
+    /// Idle until it leaves.
     Rest,
-    /// Close the connection.
     Leave,
 }
 
-/// What is done with a short lease until it has ended.
+/// How a round treats a short lease until it has expired.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Lapse {
-    /// Nothing.
     Expires,
     /// It is renewed in time, and so the lock is held still.
     IsRenewed,
 }
 
-/// What a client is free to do.
+/// The choices available to a client.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct AllowedActs {
     /// The key has no place of this connection that was queued for.
@@ -119,7 +116,7 @@ impl Round {
         self.steps.contains(&RoundStep::Ask(LockAct::Enqueue))
     }
 
-    /// The lock was had: there is no need to wait for it.
+    /// The lock was granted at once: skips the wait.
     pub(super) fn skip_wait(&mut self) {
         if matches!(self.steps.front(), Some(RoundStep::Ask(LockAct::Wait { .. }))) {
             self.steps.pop_front();

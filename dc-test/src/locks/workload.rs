@@ -1,13 +1,12 @@
 //! The locks that a run acquires.
 
-/// What the locks are like.
+/// The lock workload.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LockWorkload {
-    /// How many keys.
     pub(crate) keys: usize,
     /// How many may hold one.
     pub(crate) limit: u32,
-    /// For how long one is asked for, in milliseconds.
+    /// Requested lease, in milliseconds.
     pub(crate) lease_ms: u64,
     /// How long one is waited for, in milliseconds.
     pub(crate) wait_ms: u64,

@@ -1,135 +1,150 @@
-//! Opening a link, or resuming it after a break: who the agent is, and what its applications still hold.
+//! The handshake that opens a link, or resumes it after a break: its id, and the locks still held over it.
 //!
 //! ```text
-//!   agent                                        server
-//!     │ HELLO(link id, token of authentication)     │
+//!   client                                       server
+//!     │ HELLO(link id, auth token)                  │
 //!     ├────────────────────────────────────────────▶│
-//!     │                        ok, grace, remembered│   or why there is no link
+//!     │                   ok, grace, remembered     │   or why there is no link
 //!     │◀────────────────────────────────────────────┤
-//!     │ CLAIM(what is held) …                       │   all of them without waiting
+//!     │ CLAIM(held locks) …                         │   all of them without waiting for answers
 //!     │ OPEN                                        │
 //!     ├────────────────────────────────────────────▶│
-//!     │                        yours, lost, yours … │   for each that was claimed
-//!     │                                          ok │   now the link carries requests
+//!     │                   yours, lost, yours …      │   one status for each claim
+//!     │                                     ok      │   now the link carries requests
 //!     │◀────────────────────────────────────────────┤
 //! ```
 //!
-//! Nothing is said behind HELLO before it is answered. It may be long under way on a connection that was given up, and
-//! take the link over from the one that was made since: then that is made anew and claims again what is held, and
-//! nothing is lost. An OPEN behind it would release what was granted meanwhile.
+//! Nothing follows HELLO before its answer. A HELLO delayed on an abandoned connection may take the link over
+//! from the present connection: the client then reconnects and claims again, and loses nothing. An OPEN
+//! behind it would release the locks granted meanwhile.
 //!
-//! The claims are made piece by piece while there is room to write them, for they may be many. Nothing here
-//! panics.
+//! There may be many claims. They are made piece by piece while there is capacity to write them, each CLAIM
+//! with at most [`CLAIM_BYTES_MAX`] bytes. Nothing here panics.
 
-use crate::id::{LinkId, Token};
+pub use crate::proto::link::state::LinkIdentity;
+
 use crate::limits::CLAIM_BYTES_MAX;
-use crate::proto::agent::held::HeldLocks;
-use crate::proto::link::LinkError;
-use crate::secret::AuthToken;
+use crate::proto::link::state::LinkError;
 use crate::time::Time;
 use crate::wire::link::{Claim, Welcome};
 use crate::wire::lock::LockStatus;
+use std::fmt::Debug;
 
-/// How an agent introduces itself to its server.
-#[derive(Clone, Debug)]
-pub struct LinkIdentity {
-    /// The link's name: 128 random bits, drawn once for each agent process.
-    pub link_id: LinkId,
-    /// What proves that the agent may use the server, if that asks for it.
-    pub auth_token: Option<AuthToken>,
+/// The locks held over a link, which its handshake claims.
+pub(crate) trait ClaimSource {
+    /// Names a held lock. The order is that of the claims.
+    type Id: Copy + Debug + Ord;
+
+    /// The locks held at `now` behind `last`; all of them if it is `None`.
+    fn claims_after(&self, now: Time, last: Option<Self::Id>) -> impl Iterator<Item = (Self::Id, Claim<'_>)>;
+
+    /// The server answered the claim of a lock: it is held still, or is lost.
+    fn claim_answered(&mut self, now: Time, id: Self::Id, is_held: bool);
 }
 
-/// How far the opening of a link has come.
-#[derive(Debug, Default)]
-pub(crate) struct Handshake {
-    /// The claims of which messages have been sent and not answered: their uids and tokens.
-    claimed: Vec<(u32, Vec<Token>)>,
-    last_claimed: Option<Token>,
-    /// OPEN has been sent.
+/// How far a handshake has come, from the sending of HELLO.
+#[derive(Debug)]
+pub(crate) struct Handshake<I> {
+    last_claimed: Option<I>,
+    /// CLAIM messages without an answer so far.
+    claims_in_flight: usize,
+    /// Whether OPEN was sent.
     pub(crate) is_complete: bool,
-    /// The server's welcome, and its patch level.
+    /// The answer to HELLO, and the patch level of the server.
     welcome: Option<(Welcome, u16)>,
-    opened: bool,
+    is_opened: bool,
 }
 
-impl Handshake {
-    /// The data of the next CLAIM, and the owners of what it claims; `None` if all has been claimed.
-    pub(crate) fn next_claims(&mut self, now: Time, holdings: &HeldLocks) -> Option<ClaimBatch> {
-        let mut claims = ClaimBatch::default();
-        for claim in holdings.claims(now, self.last_claimed) {
-            if claims.data.len() + Claim::BYTES_MAX > CLAIM_BYTES_MAX {
-                break;
-            }
-            claim.write(&mut claims.data);
-            claims.tokens.push(claim.token);
-            claims.owners.push(claim.owner);
-        }
-        self.last_claimed = Some(*claims.tokens.last()?);
-        Some(claims)
-    }
+/// The content of one CLAIM.
+#[derive(Debug)]
+pub(crate) struct ClaimBatch<I> {
+    pub(crate) data: Vec<u8>,
+    /// The claimed locks, in the order of the answers.
+    pub(crate) ids: Vec<I>,
+    pub(crate) owners: Vec<u64>,
+}
 
-    /// A CLAIM was sent with this uid.
-    pub(crate) fn claimed(&mut self, uid: u32, tokens: Vec<Token>) {
-        self.claimed.push((uid, tokens));
+impl<I> Default for Handshake<I> {
+    fn default() -> Self {
+        Self { last_claimed: None, claims_in_flight: 0, is_complete: false, welcome: None, is_opened: false }
     }
+}
 
+impl<I: Copy + Ord> Handshake<I> {
     /// HELLO was answered by a server at this patch level.
-    pub(crate) fn welcomed(&mut self, data: &[u8], patch_level: u16) -> Result<(), LinkError> {
+    pub(crate) fn welcomed(
+        &mut self,
+        data: &[u8],
+        patch_level: u16,
+        needs_locks: bool,
+    ) -> Result<(), LinkError> {
         let welcome = Welcome::parse(data)?;
         match welcome.status {
-            // What knows the link but no locks is a proxy of sessions; it is no less a link.
-            LockStatus::Ok | LockStatus::ErrorUnsupported => {
-                self.welcome = Some((welcome, patch_level));
-                Ok(())
-            }
-            status => Err(LinkError::Refused { status }),
+            LockStatus::Ok => {}
+            // A server of the link without locks is a proxy for sessions.
+            LockStatus::ErrorUnsupported if !needs_locks => {}
+            status => return Err(LinkError::Refused { status }),
         }
+        self.welcome = Some((welcome, patch_level));
+        Ok(())
     }
 
-    /// Whether the server has answered HELLO.
+    /// Whether HELLO was answered.
     pub(crate) const fn is_welcome(&self) -> bool {
         self.welcome.is_some()
     }
 
-    /// A CLAIM was answered: what is lost is held no longer.
-    pub(crate) fn claim_answered(
+    /// The next CLAIM; `None` if everything has been claimed.
+    pub(crate) fn next_claims<H: ClaimSource<Id = I>>(
         &mut self,
-        uid: u32,
-        data: &[u8],
-        holdings: &mut HeldLocks,
+        now: Time,
+        held: &H,
+    ) -> Option<ClaimBatch<I>> {
+        let mut batch = ClaimBatch { data: Vec::new(), ids: Vec::new(), owners: Vec::new() };
+        for (id, claim) in held.claims_after(now, self.last_claimed) {
+            if batch.data.len() + Claim::BYTES_MAX > CLAIM_BYTES_MAX {
+                break;
+            }
+            claim.write(&mut batch.data);
+            batch.ids.push(id);
+            batch.owners.push(claim.owner);
+        }
+        self.last_claimed = Some(*batch.ids.last()?);
+        self.claims_in_flight += 1;
+        Some(batch)
+    }
+
+    /// Whether a claim of this lock was sent, if it was held then.
+    pub(crate) fn has_claimed(&self, id: I) -> bool {
+        self.is_complete || self.last_claimed.is_some_and(|last| id <= last)
+    }
+
+    /// A CLAIM of these locks was answered.
+    pub(crate) fn claims_answered<H: ClaimSource<Id = I>>(
+        &mut self,
+        now: Time,
+        ids: &[I],
+        statuses: &[u8],
+        held: &mut H,
     ) -> Result<(), LinkError> {
-        let place = self.claimed.iter().position(|(sent, _)| *sent == uid).ok_or(LinkError::Unasked)?;
-        let (_, tokens) = self.claimed.swap_remove(place);
-        if tokens.len() != data.len() {
+        if ids.len() != statuses.len() {
             return Err(LinkError::Handshake { problem: "an answer to other claims than were made" });
         }
-        for (token, status) in tokens.into_iter().zip(data) {
-            if *status != LockStatus::Ok as u8 {
-                holdings.remove(token);
-            }
+        self.claims_in_flight -= 1;
+        for (id, status) in ids.iter().zip(statuses) {
+            held.claim_answered(now, *id, *status == LockStatus::Ok as u8);
         }
         Ok(())
     }
 
     /// OPEN was answered.
     pub(crate) fn opened(&mut self, data: &[u8]) -> Result<(), LinkError> {
-        self.opened = data == [LockStatus::Ok as u8];
-        if self.opened { Ok(()) } else { Err(LinkError::Handshake { problem: "the link was not opened" }) }
+        self.is_opened = data == [LockStatus::Ok as u8];
+        if self.is_opened { Ok(()) } else { Err(LinkError::Handshake { problem: "the link was not opened" }) }
     }
 
-    /// The server's welcome, once everything has been answered.
+    /// The answer to HELLO and the patch level of the server, once everything has been answered.
     pub(crate) fn outcome(&self) -> Option<(Welcome, u16)> {
-        self.welcome.filter(|_| self.opened && self.claimed.is_empty())
+        self.welcome.filter(|_| self.is_opened && self.claims_in_flight == 0)
     }
-}
-
-/// What one CLAIM says.
-#[derive(Debug, Default)]
-pub(crate) struct ClaimBatch {
-    /// For the message.
-    pub(crate) data: Vec<u8>,
-    /// What is claimed, in the order of the answers.
-    pub(crate) tokens: Vec<Token>,
-    /// By whom.
-    pub(crate) owners: Vec<u64>,
 }

@@ -1,176 +1,146 @@
-//! The agent's end of the link: whether there is one, what is under way on it, whether the server lives.
+//! The client's end of the link protocol, for agents and lock clients.
 //!
 //! ```text
-//!          connect               the probe is answered             OPEN is answered
+//!          connect               probe answered                    OPEN answered
 //!   Down ───────────▶ Probing ──────────────────────────▶ Resuming ────────────────▶ Up { patch_level }
 //!    ▲ │                 │  └──── patch level 0 ─────────────│──────────────────────▶ │
-//!    │ └─────────────────│─────── with a token ────────────▶ │                        │ say_bye
+//!    │ └─────────────────│─────── with an auth token ──────▶ │                        │ send_bye
 //!    │                   │                                   │                        ▼
-//!    └───────────────────┴──────── fault, end ───────────────┴────── Left ◀──────── Leaving
-//!                                                                      BYE is answered
+//!    └───────────────────┴───────── close ───────────────────┴────── Left ◀──────── Leaving
+//!                                                                      BYE answered
 //! ```
 //!
-//! The probe is a HAVE of a random id, an ordinary miss to any server; its answer carries the server's patch
-//! level. A server at patch level 0 gets nothing but requests about sessions; any other is told which link this is
-//! and what is still held over it ([`handshake`](crate::proto::handshake)) before it gets anything else. An agent that
-//! has a token of authentication does not probe, since nothing but HELLO may come first then.
+//! - The probe is a HAVE of a random id, an ordinary miss to any server; its answer carries the patch level
+//!   of the server. A server at patch level 0 gets session requests only, or nothing if the link needs locks.
+//!   Any other gets the [handshake](crate::proto::handshake) before anything else. With an auth token there
+//!   is no probe, since HELLO must come first then.
+//! - The owner of the link sends its requests with [`Link::send`] or [`Link::enter`]. Their payload lies in
+//!   the [table](crate::proto::pending) and comes back from [`Link::receive`] with the answer, or from
+//!   [`Link::close`] and [`Link::expire`] without.
+//! - The link survives its connections: there is one in the life of an agent or lock client. `H` is what is
+//!   held over it. It is claimed when the link is resumed.
+//! - A quiet link is pinged, and a silent one is an error ([keepalive](crate::proto::keepalive)).
+//! - BYE asks the server to release everything.
+//!
+//! Requests in flight, bytes to be written and bytes of claims are bounded. Nothing here panics.
 
+pub(crate) mod state;
+
+pub use state::{LinkError, LinkState};
+
+use crate::id::LinkId;
 use crate::limits::{
     LINK_BLOCKED_MAX, LINK_OUTBOX_BYTES_MAX, PING_INTERVAL_MS, PING_TIMEOUT_MS_MAX, PING_TIMEOUT_MS_MIN,
 };
-use crate::proto::agent::held::HeldLocks;
-use crate::proto::agent::pending_locks::PendingLocks;
-use crate::proto::handshake::{Handshake, LinkIdentity};
+use crate::proto::handshake::{ClaimSource, Handshake};
+use crate::proto::input::InputBuffer;
+use crate::proto::keepalive::{Keepalive, KeepaliveAction};
+use crate::proto::link::state::LinkSettings;
 use crate::proto::outbox::Outbox;
-use crate::proto::pending::{AgentOrigin, PendingRequest, PendingTable};
+use crate::proto::pending::{PendingRequest, PendingTable};
+use crate::secret::AuthToken;
 use crate::time::Time;
-use crate::wire::frame::{DecodeError, Direction, LinkOperation, MessageHead, Operation, SessionOperation};
-use crate::wire::link::{Detach, Hello};
+use crate::wire::frame::{Direction, LinkOperation, MessageHead, Operation, SessionOperation};
+use crate::wire::link::{Detach, Hello, Ping};
 use crate::wire::lock::LockStatus;
-use crate::wire::message::{MessageReader, MessageRef, write_message};
+use crate::wire::message::{MessageRef, write_message};
 use std::collections::HashSet;
-use thiserror::Error;
 
-/// Why the link is of no more use.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum LinkError {
-    /// What the server sent can't be read.
-    #[error("the server sent {0}, at byte {offset} of the frame", offset = .0.offset())]
-    Corruption(#[from] DecodeError),
-    /// The server wants the link to be made anew.
-    #[error("the server asks to reconnect")]
-    GoAway,
-    /// An answer came that nobody had asked for.
-    #[error("the server answered a request that was not made")]
-    Unasked,
-    /// An answer names another operation than its request.
-    #[error("the server answered another operation than was asked")]
-    OtherOperation,
-    /// Something was asked, and nothing at all came back.
-    #[error("the server has been silent for {silent_ms} ms")]
-    Silent {
-        /// For how long.
-        silent_ms: u64,
-    },
-    /// The server does not want this agent.
-    #[error("the server refuses the link: {}", match .status {
-        LockStatus::ErrorAuth => "the token of authentication is wrong or lacking",
-        status => status.name(),
-    })]
-    Refused {
-        /// Its answer to HELLO.
-        status: LockStatus,
-    },
-    /// The server answered what opens the link wrongly.
-    #[error("the server does not open the link: {problem}")]
-    Handshake {
-        /// What is wrong.
-        problem: &'static str,
-    },
-}
-
-/// Where the link stands.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum LinkState {
-    /// There is no connection.
-    Down,
-    /// There is one; the server has not answered yet.
-    Probing,
-    /// The server is told who this is and what is held. Requests can't be sent on yet.
-    Resuming,
-    /// The server answers, at this patch level.
-    Up {
-        /// 0 is a distcache 1.x server.
-        patch_level: u16,
-    },
-    /// The server was told that the agent ends. Nothing more is asked of it.
-    Leaving,
-    /// The server has released everything: the connection can be closed.
-    Left,
-}
-
-/// The agent's end of the link.
+/// The client's end of the link. `H` is what is held over it, `P` the payload of its owner's requests.
 #[derive(Debug)]
-pub(crate) struct Link {
-    introduction: LinkIdentity,
-    /// How long the server may be silent although something was asked, in milliseconds.
-    silence_ms_max: u64,
+pub(crate) struct Link<H: ClaimSource, P> {
+    settings: LinkSettings,
+    link_id: Option<LinkId>,
     pub(crate) state: LinkState,
-    pub(crate) reader: MessageReader,
-    pub(crate) unread: Vec<u8>,
+    pub(crate) input: InputBuffer,
     pub(crate) outbox: Outbox,
-    pub(crate) flight: PendingTable,
-    pub(crate) lock_flight: PendingLocks,
-    pub(crate) holdings: HeldLocks,
-    /// What the server said of itself, if it serves locks.
+    pending: PendingTable<LinkOrigin<H::Id, P>>,
+    pub(crate) held: H,
+    /// The grace period of the server, if it serves locks.
     grace_ms: Option<u32>,
-    resume: Handshake,
+    handshake: Handshake<H::Id>,
+    keepalive: Keepalive,
     last_owner: u64,
-    /// Owners that the server has heard of since the link was connected.
+    /// Owners that were named to the server over this connection. The link itself numbers them.
     known_owners: HashSet<u64, foldhash::fast::FixedState>,
-    /// Those of them that are gone, which the server may be told once the link is open.
+    /// Those of them that are gone, to be detached once the claims are complete.
     gone_owners: Vec<u64>,
-    last_heard: Time,
-    last_said: Time,
-    /// Since when something has been asked that is answered at once, and nothing came.
-    silent_since: Option<Time>,
-    ping_under_way: bool,
 }
 
-impl Link {
-    pub(crate) fn new(timeout_ms: u64, introduction: LinkIdentity) -> Self {
-        let silence_ms_max = match timeout_ms {
+/// What the answer to a request is for.
+#[derive(Debug)]
+enum LinkOrigin<I, P> {
+    /// The owner of the link.
+    Owner(P),
+    Probe,
+    Hello,
+    /// CLAIM of these locks.
+    Claims(Vec<I>),
+    Open,
+    Ping,
+    Bye,
+}
+
+impl<H: ClaimSource, P> Link<H, P> {
+    /// A link without a connection.
+    pub(crate) fn new(settings: LinkSettings, held: H) -> Self {
+        let silence_ms = match settings.timeout_ms {
             0 => PING_TIMEOUT_MS_MAX,
             timeout_ms => timeout_ms.clamp(PING_TIMEOUT_MS_MIN, PING_TIMEOUT_MS_MAX),
         };
         Self {
-            introduction,
-            silence_ms_max,
+            settings,
+            link_id: None,
             state: LinkState::Down,
-            reader: MessageReader::link(Direction::Response),
-            unread: Vec::new(),
+            input: InputBuffer::link(Direction::Response),
             outbox: Outbox::framed(),
-            flight: PendingTable::default(),
-            lock_flight: PendingLocks::default(),
-            holdings: HeldLocks::default(),
+            pending: PendingTable::default(),
+            held,
             grace_ms: None,
-            resume: Handshake::default(),
+            handshake: Handshake::default(),
+            keepalive: Keepalive::new(Time::default(), PING_INTERVAL_MS, silence_ms),
             last_owner: 0,
             known_owners: HashSet::default(),
             gone_owners: Vec::new(),
-            last_heard: Time::default(),
-            last_said: Time::default(),
-            silent_since: None,
-            ping_under_way: false,
         }
     }
 
-    /// There is a connection: asks who the server is, or says who this is.
-    pub(crate) fn connect(&mut self, now: Time, probe_id: &[u8; 32]) {
-        self.last_heard = now;
-        if self.introduction.auth_token.is_some() {
-            self.begin_resume(now);
-            return;
+    // ---- the connection
+
+    /// There is a connection for the link with this id: sends the probe, or HELLO. `probe_id` is random.
+    pub(crate) fn connect(&mut self, now: Time, link_id: LinkId, probe_id: &[u8; 32]) {
+        self.link_id = Some(link_id);
+        self.keepalive.restart(now);
+        if self.settings.auth_token.is_some() {
+            self.send_hello(now);
+        } else {
+            self.state = LinkState::Probing;
+            self.send_own(now, LinkOrigin::Probe, Operation::Session(SessionOperation::Have), probe_id);
         }
-        self.state = LinkState::Probing;
-        let probe = PendingRequest::prompt(AgentOrigin::Agent, Operation::Session(SessionOperation::Have));
-        self.send(now, probe, probe_id, None);
     }
 
-    /// There is no connection any more. Gives back the requests that were under way, with their uids.
-    pub(crate) fn close(&mut self) -> impl Iterator<Item = (u32, PendingRequest)> + use<> {
+    /// There is no connection any more. Returns the requests without an answer, with their uids.
+    pub(crate) fn close(&mut self) -> impl Iterator<Item = (u32, Operation, P)> + use<H, P> {
         self.state = LinkState::Down;
-        self.reader = MessageReader::link(Direction::Response);
-        self.unread = Vec::new();
+        self.input = InputBuffer::link(Direction::Response);
         self.outbox.clear();
         self.grace_ms = None;
-        self.resume = Handshake::default();
+        self.handshake = Handshake::default();
+        self.keepalive.restart(Time::default());
         self.known_owners.clear();
         self.gone_owners.clear();
-        self.silent_since = None;
-        self.ping_under_way = false;
-        self.flight.drain()
+        self.pending.drain().filter_map(|(uid, request)| of_owner(uid, request))
     }
+
+    /// The connection took `count` bytes of the outbox. Claims that waited for capacity are sent.
+    pub(crate) fn written(&mut self, now: Time, count: usize) {
+        self.outbox.advance(count);
+        if self.state == LinkState::Resuming && self.handshake.is_welcome() && !self.handshake.is_complete {
+            self.send_claims(now);
+        }
+    }
+
+    // ---- the owner's requests
 
     /// Whether requests are sent on.
     #[inline]
@@ -178,11 +148,11 @@ impl Link {
         matches!(self.state, LinkState::Up { .. })
     }
 
-    /// The grace of the server, if it can be asked for locks now.
+    /// The grace period of the server in milliseconds, if lock requests are sent on.
     ///
     /// # Errors
-    /// With what a request about a lock is answered.
-    pub(crate) fn lock_service(&self) -> Result<u32, LockStatus> {
+    /// The status with which a lock request is answered.
+    pub(crate) const fn lock_service(&self) -> Result<u32, LockStatus> {
         match self.grace_ms {
             _ if !self.is_up() => Err(LockStatus::ErrorDisconnected),
             Some(grace_ms) => Ok(grace_ms),
@@ -190,15 +160,20 @@ impl Link {
         }
     }
 
-    /// Whether one more request may be taken: there is room for it, or it is answered at once.
+    /// Whether one more request may be taken: there is capacity for it, or it is answered at once.
     #[inline]
     pub(crate) const fn has_capacity(&self) -> bool {
-        !self.is_up() || (self.outbox.len() < LINK_OUTBOX_BYTES_MAX && !self.flight.is_full())
+        !self.is_up() || (self.outbox.len() < LINK_OUTBOX_BYTES_MAX && !self.pending.is_full())
     }
 
-    /// Whether one more request may be blocked at the server.
+    /// Whether one more request may block at the server.
     pub(crate) const fn may_block(&self) -> bool {
-        self.flight.blocked() < LINK_BLOCKED_MAX
+        self.pending.blocked() < LINK_BLOCKED_MAX
+    }
+
+    /// Requests without an answer so far.
+    pub(crate) const fn in_flight(&self) -> usize {
+        self.pending.len()
     }
 
     /// Sends a request. Returns its uid.
@@ -206,53 +181,38 @@ impl Link {
     pub(crate) fn send(
         &mut self,
         now: Time,
-        request: PendingRequest,
+        request: PendingRequest<P>,
         data: &[u8],
         deadline: Option<Time>,
     ) -> u32 {
+        let operation = request.operation;
         let uid = self.enter(now, request, deadline);
-        write_message(self.outbox.buffer(), MessageHead::request(uid, request.operation), data);
+        write_message(self.outbox.buffer(), MessageHead::request(uid, operation), data);
         uid
     }
 
-    /// Enters a request that is going to be sent. Returns its uid.
+    /// Enters a request that is written to the outbox next. Returns its uid.
     #[inline]
-    pub(crate) fn enter(&mut self, now: Time, request: PendingRequest, deadline: Option<Time>) -> u32 {
-        if !request.may_block {
-            self.silent_since.get_or_insert(now);
-        }
-        self.last_said = now;
-        self.flight.insert(request, deadline)
+    pub(crate) fn enter(&mut self, now: Time, request: PendingRequest<P>, deadline: Option<Time>) -> u32 {
+        self.keepalive.sent(now, !request.may_block);
+        self.pending.insert(request.map(LinkOrigin::Owner), deadline)
     }
 
-    /// Something came from the server.
-    pub(crate) fn handle_message(&mut self, now: Time) {
-        self.last_heard = now;
-        self.silent_since = (self.flight.prompt() > 0).then_some(now);
+    /// The next request whose deadline has passed, with its uid. An answer that comes later is ignored.
+    pub(crate) fn expire(&mut self, now: Time) -> Option<(u32, Operation, P)> {
+        self.pending.expire(now).and_then(|(uid, request)| of_owner(uid, request))
     }
 
-    /// The bytes that were to be written have been, some of them.
-    pub(crate) fn written(&mut self, now: Time, count: usize) {
-        self.outbox.advance(count);
-        if self.state == LinkState::Resuming && self.resume.is_welcome() && !self.resume.is_complete {
-            self.claim_more(now);
+    /// Whether the server knows from a claim that this lock is held, or the link is up.
+    pub(crate) fn has_claimed(&self, id: H::Id) -> bool {
+        match self.state {
+            LinkState::Up { .. } => true,
+            LinkState::Resuming => self.handshake.has_claimed(id),
+            _ => false,
         }
     }
 
-    /// An owner is gone: the server releases what it held, if it has heard of it.
-    pub(crate) fn detach(&mut self, now: Time, owner: u64) {
-        self.holdings.remove_owner(owner);
-        if !self.known_owners.remove(&owner) {
-            return;
-        }
-        if self.state == LinkState::Resuming && !self.resume.is_complete {
-            self.gone_owners.push(owner);
-        } else {
-            let operation = Operation::Link(LinkOperation::Detach);
-            let uid = self.enter(now, PendingRequest::prompt(AgentOrigin::Nobody, operation), None);
-            Detach { owner }.write(uid, self.outbox.buffer());
-        }
-    }
+    // ---- owners
 
     /// The number of one more owner, never given before.
     pub(crate) const fn new_owner(&mut self) -> u64 {
@@ -260,132 +220,196 @@ impl Link {
         self.last_owner
     }
 
-    /// From now on the server knows that there is such an owner.
+    /// A request names this owner to the server.
     pub(crate) fn owner_sent(&mut self, owner: u64) {
         self.known_owners.insert(owner);
     }
 
-    /// Says that the agent ends. Returns whether there is a server that has to know.
-    pub(crate) fn send_bye(&mut self, now: Time) -> bool {
-        let is_told = self.state == LinkState::Resuming && self.resume.is_complete;
-        if self.lock_service().is_ok() || is_told {
-            self.state = LinkState::Leaving;
-            let bye = PendingRequest::prompt(AgentOrigin::Agent, Operation::Link(LinkOperation::Bye));
-            self.send(now, bye, &[], None);
+    /// An owner is gone. Returns whether DETACH is to be sent for it now.
+    pub(crate) fn owner_gone(&mut self, owner: u64) -> bool {
+        if !self.known_owners.remove(&owner) {
+            return false;
         }
-        self.state == LinkState::Leaving
+        let is_resuming = self.state == LinkState::Resuming && !self.handshake.is_complete;
+        if is_resuming {
+            self.gone_owners.push(owner);
+        }
+        !is_resuming
     }
 
-    /// The server answered a question of the agent's own.
-    pub(crate) fn handle_own_answer(&mut self, now: Time, answer: &MessageRef<'_>) -> Result<(), LinkError> {
-        match answer.head.operation {
-            Operation::Link(LinkOperation::Ping) => self.ping_under_way = false,
-            Operation::Link(LinkOperation::Bye) => self.state = LinkState::Left,
-            Operation::Link(LinkOperation::Hello) => {
-                let patch_level = answer.head.patch_level;
-                self.resume.welcomed(answer.data, patch_level)?;
-                self.claim_more(now);
-                self.finish_resume();
+    // ---- input
+
+    /// A message came from the server. Returns the payload of the request that it answers, if that was the
+    /// owner's.
+    ///
+    /// # Errors
+    /// [`LinkError`]: the connection has to be closed.
+    #[inline]
+    pub(crate) fn receive(&mut self, now: Time, message: &MessageRef<'_>) -> Result<Option<P>, LinkError> {
+        if message.head.direction == Direction::Request {
+            self.handle_request(now, message)?;
+            return Ok(None);
+        }
+        let request = self.pending.remove(message.head.uid).ok_or(LinkError::Unasked)?;
+        if request.operation != message.head.operation {
+            return Err(LinkError::OtherOperation);
+        }
+        match request.payload {
+            Some(LinkOrigin::Owner(payload)) => Ok(Some(payload)),
+            Some(own) => self.handle_own_answer(now, own, message).map(|()| None),
+            None => Ok(None),
+        }
+    }
+
+    /// All messages that came together have been [received](Self::receive).
+    #[inline]
+    pub(crate) fn received(&mut self, now: Time) {
+        self.keepalive.received(now, self.pending.prompt() > 0);
+    }
+
+    fn handle_own_answer(
+        &mut self,
+        now: Time,
+        own: LinkOrigin<H::Id, P>,
+        answer: &MessageRef<'_>,
+    ) -> Result<(), LinkError> {
+        let patch_level = answer.head.patch_level;
+        match own {
+            LinkOrigin::Probe if patch_level > 0 => self.send_hello(now),
+            LinkOrigin::Probe if self.settings.needs_locks => return Err(LinkError::Unsupported),
+            LinkOrigin::Probe => self.state = LinkState::Up { patch_level },
+            LinkOrigin::Hello => {
+                self.handshake.welcomed(answer.data, patch_level, self.settings.needs_locks)?;
+                self.send_claims(now);
             }
-            Operation::Link(LinkOperation::Claim) => {
-                self.resume.claim_answered(answer.head.uid, answer.data, &mut self.holdings)?;
-                self.finish_resume();
+            LinkOrigin::Claims(ids) => {
+                self.handshake.claims_answered(now, &ids, answer.data, &mut self.held)?;
+                self.finish_handshake();
             }
-            Operation::Link(LinkOperation::Open) => {
-                self.resume.opened(answer.data)?;
-                self.finish_resume();
+            LinkOrigin::Open => {
+                self.handshake.opened(answer.data)?;
+                self.finish_handshake();
             }
-            Operation::Session(_) if answer.head.patch_level > 0 => self.begin_resume(now),
-            Operation::Session(_) => self.state = LinkState::Up { patch_level: answer.head.patch_level },
-            // That a blocked request was given up for an application that left.
-            Operation::Lock(_) | Operation::Link(_) => {}
+            LinkOrigin::Ping => self.keepalive.ping_answered(),
+            LinkOrigin::Bye => self.state = LinkState::Left,
+            LinkOrigin::Owner(_) => {}
         }
         Ok(())
     }
 
-    /// The server asks something itself.
-    pub(crate) fn handle_request(&mut self, now: Time, request: MessageHead) -> Result<(), LinkError> {
-        match request.operation {
-            Operation::Link(LinkOperation::Ping) => {
-                self.last_said = now;
-                // Before the link is open nothing may overtake what opens it.
-                let out = if self.is_up() { self.outbox.urgent() } else { self.outbox.buffer() };
-                write_message(out, request.response(), &[]);
-                Ok(())
-            }
-            // The reader lets nothing else come this way.
-            _ => Err(LinkError::GoAway),
+    fn handle_request(&mut self, now: Time, request: &MessageRef<'_>) -> Result<(), LinkError> {
+        // The reader passes no other request than PING and GOAWAY.
+        if request.head.operation != Operation::Link(LinkOperation::Ping) {
+            return Err(LinkError::GoAway);
         }
+        let ping = Ping::parse(request)?;
+        self.keepalive.sent(now, false);
+        // Before the link is up nothing may overtake its handshake.
+        let out = if self.is_up() { self.outbox.urgent() } else { self.outbox.buffer() };
+        ping.write_response(out);
+        Ok(())
     }
+
+    // ---- time
 
     /// When [`check`](Self::check) has to be called.
     pub(crate) fn deadline(&self) -> Option<Time> {
-        let silence = self.silent_since.map(|since| since.after_ms(self.silence_ms_max));
-        let ping = self.may_ping().then(|| self.quiet_since().after_ms(PING_INTERVAL_MS));
-        [silence, ping, self.flight.next_deadline()].into_iter().flatten().min()
+        [self.keepalive.deadline(self.may_ping()), self.pending.next_deadline()].into_iter().flatten().min()
     }
 
-    /// Whether the link can be used on; asks whether the server is there when it has long said nothing, or been
-    /// told nothing: it too has to know that there is somebody.
+    /// Sends a ping if one is due.
+    ///
+    /// # Errors
+    /// [`LinkError::Silent`]: the connection has to be closed.
     pub(crate) fn check(&mut self, now: Time) -> Result<(), LinkError> {
-        let silent_ms = self.silent_since.map_or(0, |since| now.ms_since(since));
-        if silent_ms >= self.silence_ms_max {
-            return Err(LinkError::Silent { silent_ms });
-        }
-        if self.may_ping() && now.ms_since(self.quiet_since()) >= PING_INTERVAL_MS {
-            self.holdings.purge(now);
-            self.ping_under_way = true;
-            let operation = Operation::Link(LinkOperation::Ping);
-            let uid = self.enter(now, PendingRequest::prompt(AgentOrigin::Agent, operation), None);
-            write_message(self.outbox.urgent(), MessageHead::request(uid, operation), &[]);
+        match self.keepalive.check(now, self.may_ping()) {
+            KeepaliveAction::Wait => {}
+            KeepaliveAction::Silent { silent_ms } => return Err(LinkError::Silent { silent_ms }),
+            KeepaliveAction::Ping => {
+                let operation = Operation::Link(LinkOperation::Ping);
+                let uid = self.enter_own(now, LinkOrigin::Ping, operation);
+                self.keepalive.ping_sent(now);
+                Ping { uid }.write_request(self.outbox.urgent());
+            }
         }
         Ok(())
-    }
-
-    fn begin_resume(&mut self, now: Time) {
-        self.state = LinkState::Resuming;
-        let hello = PendingRequest::prompt(AgentOrigin::Agent, Operation::Link(LinkOperation::Hello));
-        let uid = self.enter(now, hello, None);
-        let auth_token = self.introduction.auth_token.as_ref().map_or(&[][..], |token| token.as_bytes());
-        Hello { link_id: self.introduction.link_id, auth_token }.write(uid, self.outbox.buffer());
-    }
-
-    /// Claims what is held, as much as there is room for; after the last of it opens the link.
-    fn claim_more(&mut self, now: Time) {
-        while self.outbox.len() < LINK_OUTBOX_BYTES_MAX {
-            let Some(claims) = self.resume.next_claims(now, &self.holdings) else {
-                self.resume.is_complete = true;
-                let open = PendingRequest::prompt(AgentOrigin::Agent, Operation::Link(LinkOperation::Open));
-                self.send(now, open, &[], None);
-                for owner in std::mem::take(&mut self.gone_owners) {
-                    self.known_owners.insert(owner);
-                    self.detach(now, owner);
-                }
-                return;
-            };
-            let claim = PendingRequest::prompt(AgentOrigin::Agent, Operation::Link(LinkOperation::Claim));
-            let uid = self.send(now, claim, &claims.data, None);
-            self.known_owners.extend(claims.owners);
-            self.resume.claimed(uid, claims.tokens);
-        }
-    }
-
-    fn finish_resume(&mut self) {
-        if let Some((welcome, patch_level)) = self.resume.outcome()
-            && self.state == LinkState::Resuming
-        {
-            self.state = LinkState::Up { patch_level };
-            self.grace_ms = (welcome.status == LockStatus::Ok).then_some(welcome.grace_ms);
-            self.resume = Handshake::default();
-        }
-    }
-
-    fn quiet_since(&self) -> Time {
-        self.last_heard.min(self.last_said)
     }
 
     /// A server at patch level 0 does not know pings.
     fn may_ping(&self) -> bool {
-        !self.ping_under_way && matches!(self.state, LinkState::Up { patch_level } if patch_level > 0)
+        matches!(self.state, LinkState::Up { patch_level } if patch_level > 0)
+    }
+
+    // ---- the link's own requests
+
+    /// Asks the server to release everything. Returns whether there is a server to ask: the link is
+    /// [`Left`](LinkState::Left) when it has answered.
+    pub(crate) fn send_bye(&mut self, now: Time) -> bool {
+        let is_opening = self.state == LinkState::Resuming && self.handshake.is_complete;
+        if self.lock_service().is_ok() || is_opening {
+            self.state = LinkState::Leaving;
+            self.send_own(now, LinkOrigin::Bye, Operation::Link(LinkOperation::Bye), &[]);
+        }
+        self.state == LinkState::Leaving
+    }
+
+    fn send_hello(&mut self, now: Time) {
+        let Some(link_id) = self.link_id else { return };
+        self.state = LinkState::Resuming;
+        let uid = self.enter_own(now, LinkOrigin::Hello, Operation::Link(LinkOperation::Hello));
+        let auth_token = self.settings.auth_token.as_ref().map_or(&[][..], AuthToken::as_bytes);
+        Hello { link_id, auth_token }.write(uid, self.outbox.buffer());
+    }
+
+    /// Sends claims while there is capacity, and OPEN behind the last of them.
+    fn send_claims(&mut self, now: Time) {
+        while self.outbox.len() < LINK_OUTBOX_BYTES_MAX {
+            let Some(batch) = self.handshake.next_claims(now, &self.held) else {
+                self.handshake.is_complete = true;
+                self.send_own(now, LinkOrigin::Open, Operation::Link(LinkOperation::Open), &[]);
+                for owner in std::mem::take(&mut self.gone_owners) {
+                    self.send_detach(now, owner);
+                }
+                return;
+            };
+            self.known_owners.extend(batch.owners);
+            let operation = Operation::Link(LinkOperation::Claim);
+            self.send_own(now, LinkOrigin::Claims(batch.ids), operation, &batch.data);
+        }
+    }
+
+    /// Asks the server to release what a gone owner held.
+    pub(crate) fn send_detach(&mut self, now: Time, owner: u64) {
+        let operation = Operation::Link(LinkOperation::Detach);
+        let uid = self.enter(now, PendingRequest::prompt(None, operation), None);
+        Detach { owner }.write(uid, self.outbox.buffer());
+    }
+
+    fn finish_handshake(&mut self) {
+        if let Some((welcome, patch_level)) = self.handshake.outcome()
+            && self.state == LinkState::Resuming
+        {
+            self.state = LinkState::Up { patch_level };
+            self.grace_ms = (welcome.status == LockStatus::Ok).then_some(welcome.grace_ms);
+            self.handshake = Handshake::default();
+        }
+    }
+
+    fn send_own(&mut self, now: Time, own: LinkOrigin<H::Id, P>, operation: Operation, data: &[u8]) {
+        let uid = self.enter_own(now, own, operation);
+        write_message(self.outbox.buffer(), MessageHead::request(uid, operation), data);
+    }
+
+    fn enter_own(&mut self, now: Time, own: LinkOrigin<H::Id, P>, operation: Operation) -> u32 {
+        self.keepalive.sent(now, true);
+        self.pending.insert(PendingRequest::prompt(Some(own), operation), None)
+    }
+}
+
+/// The request if it is of the link's owner and its answer is not ignored.
+fn of_owner<I, P>(uid: u32, request: PendingRequest<LinkOrigin<I, P>>) -> Option<(u32, Operation, P)> {
+    match request.payload {
+        Some(LinkOrigin::Owner(payload)) => Some((uid, request.operation, payload)),
+        _ => None,
     }
 }

@@ -4,12 +4,39 @@
 
 #[cfg(feature = "agent")]
 pub mod agent;
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "async"))]
+#[cfg_attr(
+    not(all(feature = "agent", feature = "async")),
+    allow(dead_code, reason = "agent and lock client share the link, and each uses a part of it")
+)]
 pub mod handshake;
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "async"))]
+#[cfg_attr(
+    not(all(feature = "agent", feature = "async")),
+    allow(dead_code, reason = "agent and lock client share the link, and each uses a part of it")
+)]
+pub(crate) mod input;
+#[cfg(any(feature = "agent", feature = "async"))]
+#[cfg_attr(
+    not(all(feature = "agent", feature = "async")),
+    allow(dead_code, reason = "agent and lock client share the link, and each uses a part of it")
+)]
+pub(crate) mod keepalive;
+#[cfg(any(feature = "agent", feature = "async"))]
+#[cfg_attr(
+    not(all(feature = "agent", feature = "async")),
+    allow(dead_code, reason = "agent and lock client share the link, and each uses a part of it")
+)]
 pub mod link;
+pub mod machine;
 pub mod outbox;
-#[cfg(feature = "agent")]
+#[cfg(any(feature = "agent", feature = "async"))]
+#[cfg_attr(
+    not(all(feature = "agent", feature = "async")),
+    allow(dead_code, reason = "agent and lock client share the link, and each uses a part of it")
+)]
 pub mod pending;
+#[cfg(any(feature = "agent", feature = "async"))]
+pub mod reconnect;
 #[cfg(feature = "server")]
 pub mod server;

@@ -4,7 +4,7 @@
 //! gives the same error however it was split in transit.
 
 use crate::limits::FRAME_HEADER_BYTES;
-use crate::wire::frame::Direction;
+use crate::wire::operation::Direction;
 use thiserror::Error;
 
 /// Why a stream of frames cannot be decoded any further. The peer is always at fault, and the connection must

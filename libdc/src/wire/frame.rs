@@ -19,7 +19,7 @@
 use crate::limits::{FRAME_DATA_BYTES_MAX, FRAME_HEADER_BYTES};
 
 pub use crate::wire::decode_error::DecodeError;
-pub use crate::wire::operation::{LinkOperation, LockOperation, Operation, SessionOperation};
+pub use crate::wire::operation::{Direction, LinkOperation, LockOperation, Operation, SessionOperation};
 
 /// The version of the protocol, the upper half of the protocol level.
 pub const VERSION: u16 = 0x0011;
@@ -115,26 +115,6 @@ impl MessageHead {
     #[must_use]
     pub const fn response(self) -> Self {
         Self { patch_level: PATCH_LEVEL, direction: Direction::Response, ..self }
-    }
-}
-
-/// The direction of a message.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub enum Direction {
-    /// From the requester to the responder.
-    Request = 0,
-    /// From the responder to the requester.
-    Response = 1,
-}
-
-impl Direction {
-    /// The direction opposite to this one.
-    #[must_use]
-    pub const fn opposite(self) -> Self {
-        match self {
-            Self::Request => Self::Response,
-            Self::Response => Self::Request,
-        }
     }
 }
 

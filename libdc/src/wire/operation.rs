@@ -5,6 +5,26 @@
 
 use crate::limits::{FRAME_DATA_BYTES_MAX, LINK_FRAMES_MAX, LINK_REQUEST_BYTES_MAX, SESSION_FRAMES_MAX};
 
+/// The direction of a message.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Direction {
+    /// From the requester to the responder.
+    Request = 0,
+    /// From the responder to the requester.
+    Response = 1,
+}
+
+impl Direction {
+    /// The direction opposite to this one.
+    #[must_use]
+    pub const fn opposite(self) -> Self {
+        match self {
+            Self::Request => Self::Response,
+            Self::Response => Self::Request,
+        }
+    }
+}
+
 /// Class and number of a message's operation: bytes 9 and 10 of the header.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Operation {

@@ -85,7 +85,7 @@ fn so_many_are_blocked_and_others_have_room_beside_them() {
     agent.ask(id, 10_000, acquire("k", 5_000));
     assert_eq!(agent.frames_at(id), [(10_000, vec![LockStatus::ErrorMaxWaiters as u8])]);
     for uid in 0..LOCAL_IN_FLIGHT_MAX as u32 {
-        assert!(agent.multiplexer.wants_input(id));
+        assert!(agent.wants_input(id));
         agent.ask(id, 20_000 + uid, LockAction::Cancel { uid });
     }
     assert_eq!(agent.at_server().len(), LOCAL_IN_FLIGHT_MAX);
@@ -244,12 +244,12 @@ fn a_connection_that_holds_or_waits_is_not_idle() {
     assert_eq!(agent.multiplexer.local_deadline(holder), Some(end));
     agent.ask(waiter, 1, acquire("k", 600_000));
     agent.request();
-    assert_eq!(agent.multiplexer.local_deadline(waiter), None);
+    assert_eq!(agent.multiplexer.local_deadline(waiter), Some(agent.now.after_ms(1_000)), "the next look");
     agent.now = agent.now.after_ms(29_999);
-    assert_eq!(agent.multiplexer.check_local(agent.now, holder), Ok(()));
-    assert_eq!(agent.multiplexer.check_local(agent.now, waiter), Ok(()));
+    assert_eq!(agent.check(holder), Ok(()));
+    assert_eq!(agent.check(waiter), Ok(()));
     agent.now = end;
-    assert_eq!(agent.multiplexer.check_local(agent.now, holder), Err(LocalCloseReason::Idle));
+    assert_eq!(agent.check(holder), Err(LocalCloseReason::Idle));
 }
 
 #[test]
@@ -277,7 +277,7 @@ fn pings_overtake_what_has_not_begun_to_be_written() {
     let ping = libdc::wire::link::Ping { uid: 77 };
     let mut bytes = Vec::new();
     ping.write_request(&mut bytes);
-    agent.multiplexer.handle_link(agent.now, &bytes).unwrap();
+    agent.receive(&bytes).unwrap();
     out.extend(agent.written(usize::MAX));
     let mut reader = MessageReader::link(Direction::Request);
     let mut input = out.as_slice();

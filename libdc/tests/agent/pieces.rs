@@ -1,7 +1,7 @@
 //! However the bytes of applications and server are cut on their way, the same comes out.
 
 use super::scripted::{ScriptedMultiplexer, acquire, hex, key, token};
-use libdc::proto::agent::local::LocalId;
+use libdc::proto::agent::local::{LocalCloseReason, LocalId};
 use libdc::wire::frame::{Direction, LockOperation, Operation};
 use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
 use libdc::wire::message::MessageReader;
@@ -72,7 +72,7 @@ fn play(stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
     let mut fault = false;
     let mut rest = stream;
     let mut cuts = cuts.iter().cycle();
-    while !rest.is_empty() && !fault && agent.multiplexer.wants_input(id) {
+    while !rest.is_empty() && !fault && agent.wants_input(id) {
         let (piece, after) = rest.split_at(rest.len().min(*cuts.next().unwrap_or(&1)));
         rest = after;
         fault = agent.send(id, piece).is_err();
@@ -87,24 +87,17 @@ fn play(stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
         while !coming.is_empty() {
             let (piece, after) = coming.split_at(coming.len().min(*cuts.next().unwrap_or(&1)));
             coming = after;
-            agent.multiplexer.handle_link(agent.now, piece).expect("good answers");
-            fault |= read_output(&mut agent, id, &mut got);
+            agent.receive(piece).expect("good answers");
+            read_output(&mut agent, id, &mut got);
         }
     }
-    fault |= read_output(&mut agent, id, &mut got);
-    fault |= agent.multiplexer.check_local(agent.now, id).is_err();
+    read_output(&mut agent, id, &mut got);
+    fault |= agent.check(id).is_err_and(LocalCloseReason::is_violation);
     (got, asked, fault)
 }
 
-fn read_output(agent: &mut ScriptedMultiplexer, id: LocalId, got: &mut Vec<u8>) -> bool {
-    let mut fault = false;
-    while !agent.multiplexer.local_output(id).is_empty() {
-        let pending = agent.multiplexer.local_output(id);
-        let count = pending.len();
-        got.extend_from_slice(pending);
-        fault |= agent.multiplexer.local_written(agent.now, id, count, false).is_err();
-    }
-    fault
+fn read_output(agent: &mut ScriptedMultiplexer, id: LocalId, got: &mut Vec<u8>) {
+    got.extend(agent.at(id));
 }
 
 proptest! {

@@ -29,7 +29,7 @@ fn a_link_is_opened_before_it_carries_anything() {
     agent.ask(id, 2, acquire("k", 0));
     assert_eq!(agent.frames_at(id), [(1, vec![2]), (2, vec![LockStatus::ErrorDisconnected as u8])]);
     agent.answer(&opening[1], OK).unwrap();
-    assert_eq!(agent.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
+    assert_eq!(agent.multiplexer.link_phase(), LinkState::Up { patch_level: 1 });
     agent.message(id, 3, GET, b"session").unwrap();
     assert_eq!(agent.request().head.operation, GET);
 }
@@ -38,7 +38,7 @@ fn a_link_is_opened_before_it_carries_anything() {
 fn who_has_a_token_says_hello_at_once() {
     let mut agent = ScriptedMultiplexer::new(0, Some(b"s3cret"));
     agent.multiplexer.link_connected(agent.now, &[7; 32]);
-    assert_eq!(agent.multiplexer.link_state(), LinkState::Resuming);
+    assert_eq!(agent.multiplexer.link_phase(), LinkState::Resuming);
     let opening = agent.at_server();
     assert_eq!(operations(&opening), [HELLO]);
     assert_eq!(hello(&opening[0]).auth_token, b"s3cret");
@@ -83,7 +83,7 @@ fn a_proxy_without_locks_is_a_link_all_the_same() {
     agent.answer(&hello, &welcome(LockStatus::ErrorUnsupported)).unwrap();
     let open = agent.request();
     agent.answer(&open, OK).unwrap();
-    assert_eq!(agent.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
+    assert_eq!(agent.multiplexer.link_phase(), LinkState::Up { patch_level: 1 });
     agent.message(id, 1, GET, b"session").unwrap();
     agent.ask(id, 2, acquire("k", 0));
     assert_eq!(agent.frames_at(id), [(2, vec![LockStatus::ErrorUnsupported as u8])]);
@@ -108,9 +108,9 @@ fn what_is_held_is_claimed_after_a_break() {
     assert_eq!(claims(&opening[1]), [(1, 1), (2, 2)], "neither what is over nor what left during the outage");
     // In any order.
     agent.answer(&opening[2], OK).unwrap();
-    assert_eq!(agent.multiplexer.link_state(), LinkState::Resuming, "not all claims have been answered");
+    assert_eq!(agent.multiplexer.link_phase(), LinkState::Resuming, "not all claims have been answered");
     agent.answer(&opening[1], &[0, LOST]).unwrap();
-    assert_eq!(agent.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
+    assert_eq!(agent.multiplexer.link_phase(), LinkState::Up { patch_level: 1 });
 
     agent.lose_link();
     let opening = agent.begin();
@@ -206,7 +206,7 @@ fn many_claims_go_in_messages_of_bounded_size() {
         agent.answer(message, &vec![0; message.data.len() / bytes]).unwrap();
     }
     agent.answer(opening.last().unwrap(), OK).unwrap();
-    assert_eq!(agent.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
+    assert_eq!(agent.multiplexer.link_phase(), LinkState::Up { patch_level: 1 });
 }
 
 #[test]
@@ -220,7 +220,7 @@ fn a_server_that_does_not_read_claims_does_not_make_them_pile_up() {
     agent.lose_link();
     let hello = agent.handshake();
     agent.answer(&hello, &welcome(LockStatus::Ok)).unwrap();
-    let queued = agent.multiplexer.link_output().len();
+    let queued = agent.multiplexer.link_poll_output().len();
     assert!(queued < libdc::limits::LINK_OUTBOX_BYTES_MAX + 2 * CLAIM_BYTES_MAX, "{queued} bytes");
     // Its locks have been claimed already; the server may hear that it left only when the claims are complete.
     agent.close(leaver);
@@ -246,8 +246,8 @@ fn a_server_that_asks_to_reconnect_is_left_and_claims_are_made_again() {
     write_message(&mut bytes, get.head.response(), b"here");
     write_message(&mut bytes, MessageHead::request(78, GOAWAY), &[]);
     write_message(&mut bytes, blocked.head.response(), &[3]);
-    assert_eq!(agent.multiplexer.handle_link(agent.now, &bytes), Err(LinkError::GoAway));
-    assert!(agent.multiplexer.link_output().is_empty(), "it is answered");
+    assert_eq!(agent.receive(&bytes), Err(LinkError::GoAway));
+    assert!(agent.multiplexer.link_poll_output().is_empty(), "it is answered");
     agent.lose_link();
     assert_eq!(agent.frames_at(holder), [(1, b"here".to_vec())]);
     assert_eq!(agent.lines_at(waiter), "error_disconnected\n");
@@ -260,13 +260,13 @@ fn the_end_of_the_agent_is_said_and_heard() {
     let id = agent.open();
     agent.hold(id, "k", 5, 60_000);
     assert!(agent.multiplexer.send_bye(agent.now));
-    assert_eq!(agent.multiplexer.link_state(), LinkState::Leaving);
+    assert_eq!(agent.multiplexer.link_phase(), LinkState::Leaving);
     let bye = agent.request();
     assert_eq!((bye.head.operation, bye.data.len()), (BYE, 0));
     agent.ask(id, 1, acquire("j", 0));
     assert_eq!(agent.frames_at(id), [(1, vec![LockStatus::ErrorDisconnected as u8])]);
     agent.answer(&bye, OK).unwrap();
-    assert_eq!(agent.multiplexer.link_state(), LinkState::Left);
+    assert_eq!(agent.multiplexer.link_phase(), LinkState::Left);
 
     let mut agent = ScriptedMultiplexer::new(0, None);
     assert!(!agent.multiplexer.send_bye(agent.now), "there is nobody to tell");
@@ -274,7 +274,7 @@ fn the_end_of_the_agent_is_said_and_heard() {
     assert!(agent.multiplexer.send_bye(agent.now));
     let bye = agent.request();
     agent.answer(&opening[1], OK).unwrap();
-    assert_eq!(agent.multiplexer.link_state(), LinkState::Leaving);
+    assert_eq!(agent.multiplexer.link_phase(), LinkState::Leaving);
     agent.answer(&bye, OK).unwrap();
-    assert_eq!(agent.multiplexer.link_state(), LinkState::Left);
+    assert_eq!(agent.multiplexer.link_phase(), LinkState::Left);
 }

@@ -2,9 +2,10 @@
 
 use libdc::id::{Grant, LinkId, LockKey, Token};
 use libdc::proto::agent::local::{LocalCloseReason, LocalId};
-use libdc::proto::agent::multiplexer::{Multiplexer, MultiplexerSettings};
+use libdc::proto::agent::multiplexer::{LinkCloseReason, Multiplexer, MultiplexerSettings};
 use libdc::proto::handshake::LinkIdentity;
 use libdc::proto::link::{LinkError, LinkState};
+use libdc::proto::machine::MachineState;
 use libdc::secret::AuthToken;
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation, SessionOperation};
@@ -60,7 +61,7 @@ impl ScriptedMultiplexer {
         let probe = self.at_server().pop().expect("a probe");
         assert_eq!(probe.head.operation, HAVE);
         self.answer(&probe, &[1]).expect("an answer to the probe");
-        assert_eq!(self.multiplexer.link_state(), LinkState::Resuming);
+        assert_eq!(self.multiplexer.link_phase(), LinkState::Resuming);
         let mut greeting = self.at_server();
         assert_eq!(
             greeting.len(),
@@ -82,26 +83,59 @@ impl ScriptedMultiplexer {
         let opening = self.begin();
         let operations: Vec<Operation> = opening.iter().map(|message| message.head.operation).collect();
         assert_eq!(operations, [HELLO, OPEN]);
-        assert_eq!(self.multiplexer.link_state(), LinkState::Resuming);
+        assert_eq!(self.multiplexer.link_phase(), LinkState::Resuming);
         self.answer(&opening[1], OK).expect("an open link");
-        assert_eq!(self.multiplexer.link_state(), LinkState::Up { patch_level: 1 });
+        assert_eq!(self.multiplexer.link_phase(), LinkState::Up { patch_level: 1 });
     }
 
     pub(crate) fn open(&mut self) -> LocalId {
-        self.multiplexer.open_local(self.now)
+        self.multiplexer.local_open(self.now)
     }
 
     pub(crate) fn close(&mut self, id: LocalId) {
-        self.multiplexer.close_local(self.now, id);
+        self.multiplexer.local_close(self.now, id);
     }
 
     pub(crate) fn lose_link(&mut self) {
-        self.multiplexer.link_lost(self.now);
+        self.multiplexer.link_close(self.now);
     }
 
     /// A local connection sends these bytes.
     pub(crate) fn send(&mut self, id: LocalId, bytes: &[u8]) -> Result<(), LocalCloseReason> {
-        self.multiplexer.handle_local(self.now, id, bytes)
+        self.multiplexer.local_handle_input(self.now, id, bytes);
+        self.open_or_reason(id)
+    }
+
+    /// The reason for which a local connection is closed, if it is.
+    fn open_or_reason(&self, id: LocalId) -> Result<(), LocalCloseReason> {
+        match self.multiplexer.local_state(id) {
+            MachineState::Closed(reason) => Err(reason),
+            MachineState::Open { .. } | MachineState::Closing => Ok(()),
+        }
+    }
+
+    /// Handles the timeouts of a local connection.
+    pub(crate) fn check(&mut self, id: LocalId) -> Result<(), LocalCloseReason> {
+        self.multiplexer.local_handle_timeout(self.now, id);
+        self.open_or_reason(id)
+    }
+
+    pub(crate) fn wants_input(&self, id: LocalId) -> bool {
+        matches!(self.multiplexer.local_state(id), MachineState::Open { wants_input: true, .. })
+    }
+
+    /// Bytes come from the server.
+    pub(crate) fn receive(&mut self, bytes: &[u8]) -> Result<(), LinkError> {
+        self.multiplexer.link_handle_input(self.now, bytes);
+        self.link_or_error()
+    }
+
+    /// The error for which the link is closed, if it is.
+    fn link_or_error(&self) -> Result<(), LinkError> {
+        match self.multiplexer.link_state() {
+            MachineState::Closed(LinkCloseReason::Error(error)) => Err(error),
+            _ => Ok(()),
+        }
     }
 
     /// A local connection sends these lines.
@@ -151,11 +185,11 @@ impl ScriptedMultiplexer {
     /// Writes so many bytes to the server, if there are as many.
     pub(crate) fn written(&mut self, mut most: usize) -> Vec<u8> {
         let mut out = Vec::new();
-        while !self.multiplexer.link_output().is_empty() && most > 0 {
-            let pending = self.multiplexer.link_output();
+        while !self.multiplexer.link_poll_output().is_empty() && most > 0 {
+            let pending = self.multiplexer.link_poll_output();
             let count = pending.len().min(most);
             out.extend_from_slice(&pending[..count]);
-            self.multiplexer.link_written(self.now, count);
+            self.multiplexer.link_wrote(self.now, count);
             most -= count;
         }
         out
@@ -165,14 +199,14 @@ impl ScriptedMultiplexer {
     pub(crate) fn answer(&mut self, request: &Message, data: &[u8]) -> Result<(), LinkError> {
         let mut bytes = Vec::new();
         write_message(&mut bytes, request.head.response(), data);
-        self.multiplexer.handle_link(self.now, &bytes)
+        self.receive(&bytes)
     }
 
     /// The server answers a request about a lock.
     pub(crate) fn reply(&mut self, request: &Message, answer: LockAnswer<'_>) {
         let mut bytes = Vec::new();
         answer.write(request.head, &mut bytes);
-        self.multiplexer.handle_link(self.now, &bytes).expect("a good answer");
+        self.receive(&bytes).expect("a good answer");
     }
 
     pub(crate) fn grant(&mut self, request: &Message, fence: u64, lease_ms: u64) {
@@ -193,13 +227,15 @@ impl ScriptedMultiplexer {
     /// What a local connection has been sent since the last call.
     pub(crate) fn at(&mut self, id: LocalId) -> Vec<u8> {
         let mut out = Vec::new();
-        while !self.multiplexer.local_output(id).is_empty() {
-            let pending = self.multiplexer.local_output(id);
+        loop {
+            let pending = self.multiplexer.local_poll_output(self.now, id);
+            if pending.is_empty() {
+                return out;
+            }
             let count = pending.len();
             out.extend_from_slice(pending);
-            self.multiplexer.local_written(self.now, id, count, false).expect("good requests");
+            self.multiplexer.local_wrote(self.now, id, count);
         }
-        out
     }
 
     pub(crate) fn lines_at(&mut self, id: LocalId) -> String {
@@ -223,7 +259,8 @@ impl ScriptedMultiplexer {
         let end = self.now.after_ms(ms);
         while let Some(deadline) = self.multiplexer.link_deadline().filter(|deadline| *deadline <= end) {
             self.now = deadline.max(self.now);
-            self.multiplexer.handle_timeout(self.now)?;
+            self.multiplexer.link_handle_timeout(self.now);
+            self.link_or_error()?;
         }
         self.now = end;
         Ok(())

@@ -6,6 +6,7 @@ use libdc::proto::agent::local::LocalCloseReason;
 use libdc::wire::line::LineTooLong;
 use libdc::wire::lock::{LockAction, LockAnswer, LockStatus};
 
+const FINISHED: Result<(), LocalCloseReason> = Err(LocalCloseReason::PeerFinished);
 const TOO_LONG: LocalCloseReason = LocalCloseReason::LineTooLong(LineTooLong);
 
 #[test]
@@ -24,7 +25,7 @@ fn a_request_in_lines_is_one_in_a_frame_to_the_server() {
     answer.extend_from_slice(&output[5..11]);
     answer.extend_from_slice(&[1, 0, 25, 0]);
     answer.extend_from_slice(&[&token(7).to_bytes()[..], &33_000_u64.to_be_bytes()].concat());
-    agent.multiplexer.handle_link(agent.now, &answer).unwrap();
+    agent.receive(&answer).unwrap();
     assert_eq!(agent.lines_at(id), "ok 0000000000000007000000000000feed 33\n");
 }
 
@@ -88,7 +89,7 @@ fn what_makes_no_sense_is_an_error_and_nothing_more() {
     agent.text(id, "zz\nk\n1\nauth\n_\nsecret\nl\nk k\n1\nl\nk\n-1\nping\r\n_\r\n\r\n");
     assert_eq!(agent.lines_at(id), "error\nerror\nerror\nerror\nok\n");
     assert_eq!(agent.at_server(), []);
-    assert_eq!(agent.multiplexer.check_local(agent.now, id), Ok(()));
+    assert_eq!(agent.check(id), Ok(()));
 }
 
 #[test]
@@ -97,18 +98,18 @@ fn a_line_that_is_too_long_is_the_last_after_all_answers() {
     let id = agent.open();
     agent.text(id, &format!("l\nk\n5\nr\nk\n{}\n{}", hex(1), "x".repeat(257)));
     let blocked = agent.request();
-    assert!(!agent.multiplexer.is_local_ending(id), "nothing is taken behind what is blocked");
+    assert_eq!(agent.lines_at(id), "", "nothing is taken behind what is blocked");
     agent.reply(&blocked, LockAnswer::Status(LockStatus::Timeout));
     assert_eq!(agent.lines_at(id), "timeout\n");
     let release = agent.request();
-    assert!(agent.multiplexer.is_local_ending(id));
-    assert!(agent.multiplexer.wants_input(id), "the end of the connection would not be noticed");
+    assert_eq!(agent.multiplexer.local_deadline(id), None, "the connection ends, and awaits no request");
+    assert!(agent.wants_input(id), "the end of the connection would not be noticed");
     agent.text(id, "ping\n_\n\n");
-    assert_eq!(agent.multiplexer.check_local(agent.now, id), Ok(()), "an answer is to come");
+    assert_eq!(agent.check(id), Ok(()), "an answer is to come");
     agent.reply(&release, LockAnswer::Status(LockStatus::Error));
-    assert_eq!(agent.multiplexer.check_local(agent.now, id), Ok(()), "the answers are to be written");
+    assert_eq!(agent.check(id), Ok(()), "the answers are to be written");
     assert_eq!(agent.lines_at(id), "error\nerror\n");
-    assert_eq!(agent.multiplexer.check_local(agent.now, id), Err(TOO_LONG));
+    assert_eq!(agent.check(id), Err(TOO_LONG));
 }
 
 #[test]
@@ -123,9 +124,9 @@ fn a_request_that_is_never_whole_is_an_error_and_the_end() {
     assert_eq!(agent.multiplexer.local_deadline(id), Some(end));
     assert_eq!(agent.lines_at(id), "ok\n");
     agent.now = end;
-    assert_eq!(agent.multiplexer.check_local(agent.now, id), Ok(()));
+    assert_eq!(agent.check(id), Ok(()));
     assert_eq!(agent.lines_at(id), "error\n");
-    assert_eq!(agent.multiplexer.check_local(agent.now, id), Err(LocalCloseReason::ReadTimeout));
+    assert_eq!(agent.check(id), Err(LocalCloseReason::ReadTimeout));
 }
 
 #[test]
@@ -147,12 +148,12 @@ fn a_blocked_connection_is_read_so_that_its_end_is_noticed() {
     let id = agent.open();
     agent.text(id, "l\nk\n5\nping\n_\n\n");
     let blocked = agent.request();
-    assert!(agent.multiplexer.wants_input(id));
+    assert!(agent.wants_input(id));
     agent.text(id, &"ping\n_\n\n".repeat(LOCAL_HELD_BACK_BYTES_MAX / 8));
-    assert!(!agent.multiplexer.wants_input(id), "no end of bytes is held back");
+    assert!(!agent.wants_input(id), "no end of bytes is held back");
     agent.reply(&blocked, LockAnswer::Status(LockStatus::Timeout));
     assert_eq!(agent.lines_at(id), format!("timeout\n{}", "ok\n".repeat(1 + LOCAL_HELD_BACK_BYTES_MAX / 8)));
-    assert!(agent.multiplexer.wants_input(id));
+    assert!(agent.wants_input(id));
 }
 
 #[test]
@@ -161,12 +162,12 @@ fn who_asks_nothing_more_gives_its_place_up() {
     let id = agent.open();
     agent.text(id, "l\nk\n5\nl\nj\n5\nhalf");
     let blocked = agent.request();
-    agent.multiplexer.finish_local(agent.now, id);
-    agent.multiplexer.finish_local(agent.now, id);
+    agent.multiplexer.local_handle_input(agent.now, id, &[]);
+    agent.multiplexer.local_handle_input(agent.now, id, &[]);
     let cancel = agent.request();
     assert_eq!(cancel.head.operation, CANCEL);
     assert_eq!(lock(&cancel).action, LockAction::Cancel { uid: blocked.head.uid });
-    assert!(!agent.multiplexer.can_close_local(id));
+    assert_ne!(agent.check(id), FINISHED);
     agent.reply(&blocked, LockAnswer::Status(LockStatus::Timeout));
     agent.reply(&cancel, LockAnswer::Status(LockStatus::Ok));
     assert_eq!(agent.lines_at(id), "timeout\n");
@@ -174,9 +175,9 @@ fn who_asks_nothing_more_gives_its_place_up() {
     let request = agent.request();
     assert_eq!(lock(&request).action, acquire("j", 0));
     agent.grant(&request, 1, 1_000);
-    assert!(!agent.multiplexer.can_close_local(id), "an answer is to be written");
+    assert_ne!(agent.check(id), FINISHED, "an answer is to be written");
     assert_eq!(agent.lines_at(id), format!("ok {} 1\n", hex(1)));
-    assert!(agent.multiplexer.can_close_local(id), "half a request is nothing to wait for");
+    assert_eq!(agent.check(id), FINISHED, "half a request is nothing to wait for");
 }
 
 #[test]
@@ -202,7 +203,7 @@ fn an_original_server_has_no_locks() {
     probe.head.patch_level = 0;
     let mut bytes = Vec::new();
     libdc::wire::message::write_message(&mut bytes, probe.head, &[1]);
-    agent.multiplexer.handle_link(agent.now, &bytes).unwrap();
+    agent.receive(&bytes).unwrap();
     let id = agent.open();
     agent.text(id, "l\nk\n5\nping\n_\n\n");
     assert_eq!(agent.lines_at(id), "error_unsupported\nok\n");

@@ -1,15 +1,16 @@
 //! What a server that ends does for those who want locks.
 
 use crate::server::{FixtureOptions, LockServerFixture, key, release};
+use libdc::proto::server::Notification;
 use libdc::wire::lock::{LockAction, LockStatus};
 
 const DISCONNECTED: [u8; 1] = [LockStatus::ErrorDisconnected as u8];
 
-/// As the driver does it: the service ends, and then each connection looks at what waits on it.
+/// As the driver does it: the service shuts down, and then each connection is notified.
 fn shut_down(server: &mut LockServerFixture) {
     server.service.shut_down();
     for id in 1..=server.opened {
-        server.step(id, |machine, turn| machine.cancel_waiters(turn).map(drop));
+        server.mail(id, Notification::Drain);
     }
 }
 

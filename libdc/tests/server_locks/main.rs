@@ -5,6 +5,8 @@ mod recorded;
 mod server;
 
 use libdc::id::Token;
+use libdc::limits::AUTH_FAILURE_DELAY_MS;
+use libdc::proto::machine::MachineState;
 use libdc::proto::server::ServerCloseReason;
 use libdc::secret::AuthToken;
 use libdc::service::LinkPolicy;
@@ -53,14 +55,18 @@ fn a_holder_is_not_closed_for_being_idle() {
     assert_eq!(server.ask(idle, "ping\n_\n\n"), "ok");
     server.send(blocked, b"l\nk\n100\n");
     server.pass(READ_TIMEOUT_MS);
-    assert_eq!(server.fault(idle), Some(ServerCloseReason::Idle));
+    assert_eq!(server.close_reason(idle), Some(ServerCloseReason::Idle));
     assert_eq!(server.line(idle), "error");
     server.pass(60_000 - READ_TIMEOUT_MS - 1);
-    assert_eq!((server.fault(holder), server.line(blocked)), (None, String::new()));
+    assert_eq!((server.close_reason(holder), server.line(blocked)), (None, String::new()));
     server.pass(1);
     assert!(server.line(blocked).starts_with("ok "), "granted when the lease ends");
-    assert_eq!(server.fault(holder), Some(ServerCloseReason::Idle), "and the holder holds nothing any more");
-    assert_eq!(server.fault(blocked), None);
+    assert_eq!(
+        server.close_reason(holder),
+        Some(ServerCloseReason::Idle),
+        "and the holder holds nothing any more"
+    );
+    assert_eq!(server.close_reason(blocked), None);
 }
 
 #[test]
@@ -80,10 +86,10 @@ fn an_over_long_line_is_refused_before_its_end() {
     let mut server = LockServerFixture::new(FixtureOptions::default());
     let a = server.open();
     server.send(a, &[b'x'; 256]);
-    assert_eq!(server.fault(a), None);
+    assert_eq!(server.close_reason(a), None);
     server.send(a, b"x");
     assert_eq!(server.line(a), "error");
-    assert!(matches!(server.fault(a), Some(ServerCloseReason::LineTooLong(_))));
+    assert!(matches!(server.close_reason(a), Some(ServerCloseReason::LineTooLong(_))));
 }
 
 #[test]
@@ -91,7 +97,7 @@ fn tls_on_a_plain_port_is_named() {
     let mut server = LockServerFixture::new(FixtureOptions::default());
     let a = server.open();
     server.send(a, &[0x16, 3, 1]);
-    assert_eq!(server.fault(a), Some(ServerCloseReason::Tls));
+    assert_eq!(server.close_reason(a), Some(ServerCloseReason::Tls));
 }
 
 #[test]
@@ -106,16 +112,20 @@ fn frames_must_begin_with_the_token() {
     assert_eq!(welcome, Welcome { status: LockStatus::Ok, grace_ms: GRACE_MS, remembered: 0 });
     assert!(server.acquire(good, 2, 0, "k", 0).is_some());
     assert_eq!(server.hello(wrong, 2, b"s3creT").status, LockStatus::ErrorAuth);
-    assert_eq!(server.fault(wrong), Some(ServerCloseReason::WrongToken));
-    assert_eq!(server.fault(wrong).map(|fault| fault.delay_ms()), Some(100));
+    assert_eq!(server.connections[&wrong].machine.state(), MachineState::Closing);
+    server.pass(99);
+    assert_eq!(server.close_reason(wrong), None, "guessing is slow");
+    server.pass(1);
+    assert_eq!(server.close_reason(wrong), Some(ServerCloseReason::WrongToken));
     server.send(session, &[0, 0x11, 0, 0, 0, 0, 0, 0, 1, 0, 3, 1, 0, 1, b'x']);
-    assert!(matches!(server.fault(session), Some(ServerCloseReason::NotAuthenticated(_))));
     server.link(ping, LinkOperation::Ping, &[]);
-    assert!(matches!(server.fault(ping), Some(ServerCloseReason::NotAuthenticated(_))));
+    server.pass(AUTH_FAILURE_DELAY_MS);
+    assert!(matches!(server.close_reason(session), Some(ServerCloseReason::NotAuthenticated(_))));
+    assert!(matches!(server.close_reason(ping), Some(ServerCloseReason::NotAuthenticated(_))));
     assert_eq!(server.service.totals().wrong_tokens(), 1);
     let silent = server.open();
     server.pass(READ_TIMEOUT_MS);
-    assert!(server.fault(silent).is_some(), "who says nothing is not kept");
+    assert!(server.is_ending(silent), "a silent connection is not kept");
 }
 
 #[test]
@@ -197,7 +207,7 @@ fn the_newest_hello_takes_a_link_over() {
     server.hello(old, 1, b"");
     let held = server.acquire(old, 2, 5, "k", 0).expect("free");
     assert_eq!(server.hello(new, 1, b"").remembered, 1);
-    assert_eq!(server.fault(old), Some(ServerCloseReason::TakenOver));
+    assert_eq!(server.close_reason(old), Some(ServerCloseReason::TakenOver));
     assert_eq!(server.claim(new, 5, "k", held), LockStatus::Ok);
     server.close(old);
     server.link(new, LinkOperation::Open, &[]);
@@ -234,7 +244,7 @@ fn a_link_that_says_bye_releases_everything_at_once() {
     assert!(server.acquire(a, 2, 5, "k", 0).is_some());
     server.send(b, b"l\nk\n60\n");
     assert_eq!(server.link(a, LinkOperation::Bye, &[]), [LockStatus::Ok as u8]);
-    assert_eq!(server.fault(a), Some(ServerCloseReason::Bye));
+    assert_eq!(server.close_reason(a), Some(ServerCloseReason::Bye));
     assert!(server.line(b).starts_with("ok "));
 }
 
@@ -247,10 +257,10 @@ fn a_silent_link_is_broken() {
     server.pass(READ_TIMEOUT_MS - 1);
     server.link(link, LinkOperation::Ping, &[]);
     server.pass(READ_TIMEOUT_MS - 1);
-    assert_eq!(server.fault(link), None);
+    assert_eq!(server.close_reason(link), None);
     server.pass(1);
-    assert_eq!(server.fault(link), Some(ServerCloseReason::Silent));
-    assert_eq!(server.fault(plain), None, "frames without a link may be idle");
+    assert_eq!(server.close_reason(link), Some(ServerCloseReason::Silent));
+    assert_eq!(server.close_reason(plain), None, "frames without a link may be idle");
 }
 
 #[test]
@@ -268,9 +278,12 @@ fn an_idle_link_is_pinged_and_stays_if_it_answers() {
         assert_eq!(server.received(link), question);
         server.send(link, &answer);
     }
-    assert_eq!(server.fault(link), None);
+    assert_eq!(server.close_reason(link), None);
     server.send(plain, &answer);
-    assert!(matches!(server.fault(plain), Some(ServerCloseReason::Corruption(_))), "nobody had asked it");
+    assert!(
+        matches!(server.close_reason(plain), Some(ServerCloseReason::Corruption(_))),
+        "nobody had asked it"
+    );
 }
 
 #[test]
@@ -279,7 +292,7 @@ fn what_belongs_to_a_link_needs_one() {
         let mut server = LockServerFixture::new(FixtureOptions::default());
         let a = server.open();
         server.link(a, operation, &[]);
-        assert!(matches!(server.fault(a), Some(ServerCloseReason::Corruption(_))), "{operation:?}");
+        assert!(matches!(server.close_reason(a), Some(ServerCloseReason::Corruption(_))), "{operation:?}");
     }
 }
 
@@ -355,9 +368,9 @@ fn a_connection_that_was_taken_over_does_nothing_more_before_it_knows() {
         let held = server.acquire(old, 2, 5, "k", 0).expect("free");
         server.tells_late = true;
         server.hello(new, 1, b"");
-        assert_eq!(server.fault(old), None);
+        assert_eq!(server.close_reason(old), None);
         act(&mut server, old, held);
-        assert_eq!(server.fault(old), Some(ServerCloseReason::TakenOver));
+        assert_eq!(server.close_reason(old), Some(ServerCloseReason::TakenOver));
         assert_eq!(server.claim(new, 5, "k", held), LockStatus::Ok, "the link has what it had");
     }
 }

@@ -88,14 +88,14 @@ fn replay(name: &str, case: &Value) {
         let pending = unread.entry(id).or_default();
         pending.extend(server.received(id));
         for _ in 0..120 {
-            if pending.contains(&b'\n') || server.fault(id).is_some() {
+            if pending.contains(&b'\n') || server.is_ending(id) {
                 break;
             }
             server.pass(100);
             pending.extend(server.received(id));
         }
         if expected == "CLOSED" {
-            assert!(server.fault(id).is_some() && pending.is_empty(), "{name}: not closed");
+            assert!(server.is_ending(id) && pending.is_empty(), "{name}: not closed");
             continue;
         }
         let end = pending.iter().position(|byte| *byte == b'\n').expect(name);

@@ -1,7 +1,10 @@
 //! A server without sockets, driven by hand: bytes in, bytes out, the time as told.
 
 use libdc::id::{ConnectionId, LinkId, LockKey, Token};
-use libdc::proto::server::{ServerCloseReason, ServerConnection, ServerContext};
+use libdc::proto::machine::MachineState;
+use libdc::proto::server::{
+    Notification, ServerCloseReason, ServerConnection, ServerContext, ServerTimeouts,
+};
 use libdc::secret::AuthToken;
 use libdc::service::{Completion, Effects, LinkPolicy, RequestCounters, Service};
 use libdc::table::{FenceSource, LockSettings, SessionLimits, ShardedLocks, ShardedSessions};
@@ -32,8 +35,8 @@ pub(crate) struct LockServerFixture {
 
 pub(crate) struct Served {
     pub(crate) machine: ServerConnection,
-    output: Vec<u8>,
-    fault: Option<ServerCloseReason>,
+    /// What the peer has received.
+    received: Vec<u8>,
 }
 
 pub(crate) struct FixtureOptions {
@@ -78,18 +81,20 @@ impl LockServerFixture {
     pub(crate) fn open(&mut self) -> u64 {
         self.opened += 1;
         self.service.connection_opened();
-        let machine = ServerConnection::new(self.now, ConnectionId::new(self.opened), &self.service);
-        self.connections.insert(self.opened, Served { machine, output: Vec::new(), fault: None });
+        let timeouts = ServerTimeouts { read_ms: self.read_timeout_ms, write_ms: 0 };
+        let id = ConnectionId::new(self.opened);
+        let machine = ServerConnection::new(self.now, id, &self.service, timeouts);
+        self.connections.insert(self.opened, Served { machine, received: Vec::new() });
         self.opened
     }
 
     pub(crate) fn send(&mut self, id: u64, bytes: &[u8]) {
-        self.step(id, |machine, turn| machine.handle_input(turn, bytes));
+        self.step(id, |machine, cx| machine.handle_input(cx, bytes));
     }
 
     /// What has been answered since it was last looked at.
     pub(crate) fn received(&mut self, id: u64) -> Vec<u8> {
-        std::mem::take(&mut self.connections.get_mut(&id).expect("open").output)
+        std::mem::take(&mut self.connections.get_mut(&id).expect("open").received)
     }
 
     pub(crate) fn line(&mut self, id: u64) -> String {
@@ -110,16 +115,22 @@ impl LockServerFixture {
         words.next().expect("a token").to_owned()
     }
 
-    pub(crate) fn fault(&self, id: u64) -> Option<ServerCloseReason> {
-        self.connections[&id].fault
+    /// Whether no more requests are handled on the connection.
+    pub(crate) fn is_ending(&self, id: u64) -> bool {
+        !matches!(self.connections[&id].machine.state(), MachineState::Open { .. })
+    }
+
+    /// Why the connection ends, once its delay is over.
+    pub(crate) fn close_reason(&self, id: u64) -> Option<ServerCloseReason> {
+        match self.connections[&id].machine.state() {
+            MachineState::Closed(reason) => Some(reason),
+            MachineState::Open { .. } | MachineState::Closing => None,
+        }
     }
 
     pub(crate) fn close(&mut self, id: u64) {
         self.service.connection_closed();
-        self.step(id, |machine, turn| {
-            machine.close(turn);
-            Ok(())
-        });
+        self.step(id, ServerConnection::close);
         self.connections.remove(&id);
     }
 
@@ -129,58 +140,67 @@ impl LockServerFixture {
             let mut effects = Effects::new();
             let next = self.service.advance_locks(self.now, &mut effects);
             self.deliver(effects);
-            let timeout_ms = self.read_timeout_ms;
-            let deadlines = self.connections.values().filter(|served| served.fault.is_none());
-            let read = deadlines.filter_map(|served| served.machine.deadline(timeout_ms)).min();
-            let Some(next) = [next, read].into_iter().flatten().min().filter(|next| *next <= end) else {
+            let deadline = self.connections.values().filter_map(|served| served.machine.deadline()).min();
+            let Some(next) = [next, deadline].into_iter().flatten().min().filter(|next| *next <= end) else {
                 break;
             };
             self.now = self.now.max(next);
             for id in self.connections.keys().copied().collect::<Vec<_>>() {
-                if self.connections[&id].fault.is_none() {
-                    self.step(id, |machine, turn| machine.handle_timeout(turn, timeout_ms));
-                }
+                self.step(id, ServerConnection::handle_timeout);
             }
         }
         self.now = end;
     }
 
-    pub(crate) fn step(
-        &mut self,
-        id: u64,
-        act: impl FnOnce(&mut ServerConnection, &mut ServerContext<'_>) -> Result<(), ServerCloseReason>,
-    ) {
+    /// One call of the machine, and the writing of what it answers.
+    pub(crate) fn step(&mut self, id: u64, act: impl FnOnce(&mut ServerConnection, &mut ServerContext<'_>)) {
         let Some(served) = self.connections.get_mut(&id) else { return };
-        let (mut effects, mut tally) = (Effects::new(), RequestCounters::default());
-        let (now, service, out) = (self.now, &self.service, &mut served.output);
-        let mut turn = ServerContext { now, service, out, effects: &mut effects, tally: &mut tally };
-        if served.fault.is_none() {
-            served.fault = act(&mut served.machine, &mut turn).err();
+        let (mut output, mut effects, mut counters) =
+            (Vec::new(), Effects::new(), RequestCounters::default());
+        let mut cx = ServerContext {
+            now: self.now,
+            service: &self.service,
+            output: &mut output,
+            effects: &mut effects,
+            counters: &mut counters,
+        };
+        served.machine.begin_turn(&mut cx);
+        act(&mut served.machine, &mut cx);
+        loop {
+            let output = served.machine.poll_output(&cx);
+            if output.is_empty() {
+                break;
+            }
+            served.received.extend_from_slice(output);
+            let count = output.len();
+            served.machine.wrote(&mut cx, count);
         }
-        self.service.record(&tally);
+        self.service.record(&counters);
         self.deliver(effects);
     }
 
     pub(crate) fn deliver(&mut self, effects: Effects) {
-        let told_now = if self.tells_late { Vec::new() } else { effects.taken_over };
-        for id in told_now {
-            self.step(id.number(), |_, _| Err(ServerCloseReason::TakenOver));
+        let taken_over = if self.tells_late { Vec::new() } else { effects.taken_over };
+        for id in taken_over {
+            self.mail(id.number(), Notification::LinkTakenOver);
         }
         if self.holds_answers {
-            self.held.extend(effects.answers);
+            self.held.extend(effects.completions);
             return;
         }
-        for answer in effects.answers {
-            self.step(answer.reply.connection.number(), |machine, turn| {
-                machine.handle_completion(turn, &answer)
-            });
+        for completion in effects.completions {
+            self.mail(completion.reply.connection.number(), Notification::Completion(completion));
         }
+    }
+
+    pub(crate) fn mail(&mut self, id: u64, notification: Notification) {
+        self.step(id, |machine, cx| machine.handle_mail(cx, notification));
     }
 
     pub(crate) fn deliver_held(&mut self) {
         self.holds_answers = false;
         let answers = std::mem::take(&mut self.held);
-        self.deliver(Effects { answers, ..Effects::new() });
+        self.deliver(Effects { completions: answers, ..Effects::new() });
     }
 
     // ---- frames

@@ -1,7 +1,7 @@
-//! `cargo demo`: a fleet of two hosts on this one, and what distcache does for it.
+//! `cargo demo`: shows distcache with a fleet of two hosts, both simulated on this one.
 //!
-//! Everything is real, the programs and what passes between them, and everything is gone at the end. The exit
-//! status is 0 if all went as it says, and 1 otherwise.
+//! The programs and their traffic are real, and everything is removed at the end. The exit status is 0 if
+//! every step succeeds, and 1 otherwise.
 
 use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::callers::Callers;
@@ -19,33 +19,33 @@ use std::panic;
 use std::process::ExitCode;
 use std::time::{Duration, Instant};
 
-/// How long the sessions are kept.
+/// The timeout of the stored sessions.
 const KEPT: Duration = Duration::from_secs(300);
-/// Sessions as a TLS server makes them: an id and some bytes that mean something to it alone.
+/// Sessions as a TLS server makes them: an id and opaque bytes.
 const SESSIONS: [(&[u8], &[u8]); 3] = [
     (b"session-of-alice", &[0xa1; 183]),
     (b"session-of-bob", &[0xb0; 1_172]),
     (b"session-of-carol", &[0xca; 3_080]),
 ];
-/// What both hosts want to do, and only one at a time may.
+/// The lock that both hosts compete for.
 const KEY: &str = "nightly-backup";
-/// And the other waits for it no longer than this.
+/// The wait timeout of the second host.
 const WAIT: Duration = Duration::from_secs(60);
-/// The agents try to reach a server that is away this often, in milliseconds.
+/// The agents' `-retry`, in milliseconds.
 const RETRY_MS: &str = "200";
-/// How often a program is restarted while it is called, and the fewest calls meanwhile that show something.
+/// Number of restarts under load, and the fewest calls meanwhile that prove something.
 const RESTARTS: usize = 5;
 const CALLS_MIN: u64 = 100;
 
 fn main() -> ExitCode {
-    // What can't go on panics; to who watches that is one line, below what the programs had to say.
+    // A failed step panics. The message is printed once, below the output of the programs.
     panic::set_hook(Box::new(|_| {}));
     match panic::catch_unwind(show) {
         Ok(()) => ExitCode::SUCCESS,
         Err(cause) => {
             let text = cause.downcast_ref::<String>().map(String::as_str);
             let text = text.or_else(|| cause.downcast_ref::<&str>().copied());
-            eprintln!("dc_demo: {}", text.unwrap_or("something went wrong"));
+            eprintln!("dc_demo: {}", text.unwrap_or("unknown error"));
             ExitCode::FAILURE
         }
     }
@@ -60,9 +60,12 @@ fn show() {
     print_step("", &format!("now in {}", directory().display()));
     let mut fleet = DemoFleet::start();
     fleet.resume();
-    fleet.watch("← REMOVE", "what dc_snoop saw of host B; sessions are shown as a length and a digest");
+    fleet.watch("← REMOVE", "the output of dc_snoop for host B; each session is shown by length and digest");
     fleet.lock();
-    fleet.watch("← RELEASE", "what dc_snoop saw of that; of a token its fence is shown, which is no secret");
+    fleet.watch(
+        "← RELEASE",
+        "the same operations in dc_snoop; only the fence of a token is shown, as it is not secret",
+    );
     fleet.lose_server();
     fleet.find_server();
     fleet.restart_unnoticed();
@@ -70,7 +73,7 @@ fn show() {
     println!("\nAll went well.");
 }
 
-/// A server, the agents of two hosts A and B, an application on each, and a tap on the wire between B and the
+/// A server, the agents of two hosts A and B, an application on each, and `dc_snoop` between B and the
 /// server.
 struct DemoFleet {
     server: ServerProcess,
@@ -78,7 +81,7 @@ struct DemoFleet {
     agents: [AgentProcess; 2],
     a: Client,
     b: Client,
-    /// Lines of the tap that have been looked at.
+    /// Number of dc_snoop's lines examined so far.
     shown: Cell<usize>,
 }
 
@@ -97,7 +100,7 @@ impl DemoFleet {
         };
         let (agent_a, a) = start("host A", server.address());
         let (agent_b, b) = start("host B", snoop.address());
-        print_step("", "            (this one through dc_snoop, which shows what passes)");
+        print_step("", "            (this one through dc_snoop, which shows the traffic)");
         Self { server, snoop, agents: [agent_a, agent_b], a, b, shown: Cell::new(0) }
     }
 
@@ -108,15 +111,15 @@ impl DemoFleet {
         print_step("store", &format!("host A stores {count} sessions, {bytes} bytes"));
         print_step(
             "resume",
-            &format!("host B, where those clients come next, has all {count}: no full handshake"),
+            &format!("host B, which those clients visit next, finds all {count}: no full handshake"),
         );
         let (id, _) = SESSIONS[2];
-        assert!(done(self.b.remove(id)), "there was nothing to remove");
-        assert!(!done(self.a.have(id)), "a session is still there after it was removed");
-        print_step("remove", "host B removes one, and host A does not find it any more");
+        assert!(must(self.b.remove(id)), "the session to remove was not found");
+        assert!(!must(self.a.have(id)), "a removed session is still found");
+        print_step("remove", "host B removes one, and host A no longer finds it");
     }
 
-    /// Shows the requests and answers that have passed since the last time, up to the answer `last`.
+    /// Prints the requests and answers since the last call, up to the answer `last`.
     fn watch(&self, last: &str, what: &str) {
         let log = &self.snoop.process.log;
         let before = self.shown.get();
@@ -133,47 +136,47 @@ impl DemoFleet {
     fn lock(&self) {
         let client = |agent: &AgentProcess| {
             let address = unix(agent.socket()).parse().expect("the address of an agent");
-            had(LockClient::connect(address, LockOptions::default()))
+            must_lock(LockClient::connect(address, LockOptions::default()))
         };
         let [a, b] = self.agents.each_ref().map(client);
         let options = AcquireOptions::default();
 
-        let held = had(a.acquire(KEY, &options));
+        let held = must_lock(a.acquire(KEY, &options));
         let fence = held.fence();
         print_step("lock", &format!("host A takes the lock {KEY}, with fence {fence}"));
-        assert!(had(b.try_acquire(KEY, &options)).is_none(), "two hosts hold one lock");
-        let place = had(b.enqueue(KEY, &options));
-        assert!(!place.is_held(), "two hosts hold one lock");
+        assert!(must_lock(b.try_acquire(KEY, &options)).is_none(), "two hosts hold the same lock");
+        let queued = must_lock(b.enqueue(KEY, &options));
+        assert!(!queued.is_held(), "two hosts hold the same lock");
         print_step("", "host B tries and does not get it, so it queues and waits");
         let released = Instant::now();
-        had(held.release());
-        let held = had(place.wait_within(WAIT)).expect("the lock in time");
+        must_lock(held.release());
+        let held = must_lock(queued.wait_within(WAIT)).expect("the lock within the wait timeout");
         let took_us = released.elapsed().as_micros();
         let further = held.fence() - fence;
-        assert!(further > 0, "a fence did not grow");
+        assert!(further > 0, "the fencing token did not increase");
         print_step(
             "",
             &format!(
-                "host A releases it: host B has it within {took_us} µs, with a fence that is {further} more"
+                "host A releases it: host B has it within {took_us} µs, with a fence that is higher by {further}"
             ),
         );
-        had(held.release());
+        must_lock(held.release());
 
-        // Three lines of text are enough to take a lock, from a shell if need be.
+        // The line protocol takes a lock with three lines, from a shell if need be.
         let mut application = self.agents[0].connect();
         let answer = application.request(&format!("l\n{KEY}\n0\n"));
-        assert!(answer.starts_with("ok "), "a free lock was not to be had: {answer}");
-        let place = had(b.enqueue(KEY, &options));
-        assert!(!place.is_held(), "two hosts hold one lock");
+        assert!(answer.starts_with("ok "), "a free lock was not granted: {answer}");
+        let queued = must_lock(b.enqueue(KEY, &options));
+        assert!(!queued.is_held(), "two hosts hold the same lock");
         let ended = Instant::now();
         drop(application);
-        let held = had(place.wait_within(WAIT)).expect("the lock in time");
+        let held = must_lock(queued.wait_within(WAIT)).expect("the lock within the wait timeout");
         let took_us = ended.elapsed().as_micros();
         print_step(
             "",
-            &format!("an application on host A ends and holds it: host B has it within {took_us} µs"),
+            &format!("an application on host A exits while holding it: host B has it within {took_us} µs"),
         );
-        had(held.release());
+        must_lock(held.release());
     }
 
     fn lose_server(&mut self) {
@@ -189,7 +192,7 @@ impl DemoFleet {
         let took_us = asked.elapsed().as_micros() / 2;
         print_step(
             "outage",
-            &format!("the server is killed: both are told DISCONNECTED, within {took_us} µs, and go on"),
+            &format!("the server is killed: both get DISCONNECTED within {took_us} µs, and continue"),
         );
     }
 
@@ -217,13 +220,13 @@ impl DemoFleet {
         let callers = Callers::of_sessions(address);
         (0..RESTARTS).for_each(|_| master.restart());
         callers.wait_for(CALLS_MIN);
-        let tally = callers.finish();
-        tally.all_answered(CALLS_MIN);
-        let calls = tally.answered;
+        let counters = callers.finish();
+        counters.all_answered(CALLS_MIN);
+        let calls = counters.answered;
         print_step(
             "restart",
             &format!(
-                "SIGHUP {RESTARTS} times: the agent was replaced each time, and {calls} calls meanwhile all got their answer"
+                "SIGHUP {RESTARTS} times: the agent was replaced each time, and all {calls} calls meanwhile were answered"
             ),
         );
         TestProcess::stop(&mut master.process);
@@ -231,11 +234,11 @@ impl DemoFleet {
 
     fn store_and_resume(&mut self) {
         for (id, session) in SESSIONS {
-            done(self.a.add(id, session, KEPT));
+            must(self.a.add(id, session, KEPT));
         }
         for (id, session) in SESSIONS {
             assert!(
-                done(self.b.get(id)).as_deref() == Some(session),
+                must(self.b.get(id)).as_deref() == Some(session),
                 "host B did not find what host A stored"
             );
         }
@@ -249,21 +252,21 @@ impl DemoFleet {
             TestProcess::stop(process);
         }
         assert!(sockets.iter().all(|socket| !socket.exists()), "an agent left its socket behind");
-        print_step("stop", "all programs have ended in good order, and nothing is left");
+        print_step("stop", "all programs have shut down gracefully, and left nothing behind");
     }
 }
 
-/// One line: which step, and what it shows.
+/// Prints one line: the step and its result.
 fn print_step(step: &str, what: &str) {
     println!("{step:<10}{what}");
 }
 
-/// The result of an operation that must not fail.
-fn done<T>(result: Result<T, Error>) -> T {
+/// Unwraps the result of a session operation, or panics with the error's text.
+fn must<T>(result: Result<T, Error>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }
 
-/// The same for locks.
-fn had<T>(result: Result<T, LockError>) -> T {
+/// Unwraps the result of a lock operation, or panics with the error's text.
+fn must_lock<T>(result: Result<T, LockError>) -> T {
     result.unwrap_or_else(|error| panic!("{error}"))
 }

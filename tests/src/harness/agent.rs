@@ -1,4 +1,4 @@
-//! `dc_client`, on a Unix socket of its own.
+//! `dc_client`, on a separate Unix socket for each test.
 
 use crate::harness::connection::TestConnection;
 use crate::harness::process::{ProgramLaunch, TestProcess};
@@ -6,34 +6,34 @@ use crate::harness::test_dir::TestDir;
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 
-/// A running agent.
+/// A running `dc_client`; dropping it kills the process.
 #[derive(Debug)]
 pub struct AgentProcess {
-    // Ends before its directory goes.
-    /// The process.
+    // Dropped before the directory of its socket.
+    /// The child process, with its log.
     pub process: TestProcess,
     launch: ProgramLaunch,
     socket: PathBuf,
-    place: TestDir,
+    dir: TestDir,
 }
 
 impl AgentProcess {
-    /// An agent of the server at `upstream`, with these options besides `-listen` and `-server`. It serves, and has
-    /// made its first attempt to reach the server.
+    /// Starts an agent of the server at `upstream`, with these options besides `-listen` and `-server`. On
+    /// return it serves, and has made its first attempt to reach the server.
     #[must_use]
     pub fn start(upstream: SocketAddr, options: &[&str]) -> Self {
         Self::launch(ProgramLaunch::new("dc_client").with(options), upstream)
     }
 
-    /// An agent started in a way of its own.
+    /// Like [`start`](Self::start), with variables, a shell prelude or another program directory.
     #[must_use]
     pub fn launch(launch: ProgramLaunch, upstream: SocketAddr) -> Self {
-        let place = TestDir::new();
-        let socket = place.file("agent");
+        let dir = TestDir::new();
+        let socket = dir.file("agent");
         let launch = launch.with(["-listen", &unix(&socket), "-server", &format!("IP:{upstream}")]);
         let process = launch.start();
         process.log.expect("serving server=");
-        Self { process, launch, socket, place }
+        Self { process, launch, socket, dir }
     }
 
     /// Kills it, and starts it again on the same socket.
@@ -43,26 +43,26 @@ impl AgentProcess {
         self.process.log.expect("serving server=");
     }
 
-    /// The path of its socket.
+    /// The path of its Unix socket.
     #[must_use]
     pub fn socket(&self) -> &Path {
         &self.socket
     }
 
-    /// The directory of its socket, where nothing else is.
+    /// The directory of its socket, which holds nothing else.
     #[must_use]
     pub const fn dir(&self) -> &TestDir {
-        &self.place
+        &self.dir
     }
 
-    /// A connection to it.
+    /// Opens a connection to its socket.
     #[must_use]
     pub fn connect(&self) -> TestConnection {
         TestConnection::unix(&self.socket)
     }
 }
 
-/// The address of a Unix socket.
+/// The address of a Unix socket, as options take it.
 #[must_use]
 pub fn unix(path: &Path) -> String {
     format!("UNIX:{}", path.display())

@@ -1,7 +1,7 @@
-//! A load of new connections: each asks one thing, reads the whole answer and closes, again and again.
+//! A load of new connections: each sends one request, reads the whole answer and closes, in a loop.
 //!
-//! It is for what must not be noticed while a server is restarted: that a connection is refused, reset or left
-//! unanswered. [`Callers::finish`] gives the tally, [`CallCounters::all_answered`] is the claim.
+//! It detects requests that a restart disturbs: a connection refused, reset or left unanswered.
+//! [`Callers::finish`] returns the counters; [`CallCounters::all_answered`] asserts that no call failed.
 
 use crate::harness::patience::PATIENCE;
 use libdc::client::blocking::Client;
@@ -18,14 +18,14 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
-/// How many call at once: on two processors more would only keep the servers from starting.
+/// Number of concurrent callers. More would slow down the start of the servers on two processors.
 const THREADS: usize = 3;
-/// Between two calls of one of them, for the same reason.
+/// Pause of a caller between two calls, for the same reason.
 const PAUSE: Duration = Duration::from_micros(500);
-/// The longest that an answer may take.
+/// The longest time an answer may take.
 const ANSWER_MAX: Duration = Duration::from_secs(20);
 
-/// Callers at work. Dropped, they stop.
+/// Running caller threads; dropping this stops them.
 #[derive(Debug)]
 pub struct Callers {
     shared: Arc<CallersShared>,
@@ -34,79 +34,79 @@ pub struct Callers {
 
 #[derive(Debug)]
 struct CallersShared {
-    tally: Mutex<CallCounters>,
+    counters: Mutex<CallCounters>,
     changed: Condvar,
     stopped: Mutex<bool>,
     stop: Condvar,
     started: Instant,
 }
 
-/// What became of the calls.
+/// Results of the calls made so far.
 #[derive(Clone, Debug, Default)]
 pub struct CallCounters {
-    /// Those that were answered.
+    /// Calls that got a complete answer.
     pub answered: u64,
-    /// Of these, those of each child, where the answer tells.
+    /// Answered calls per child process, where the answer names one.
     pub by_child: BTreeMap<Pid, u64>,
-    /// Those that were answered that the server is out of reach, which an agent may say.
+    /// Calls answered with DISCONNECTED by an agent that cannot reach the server.
     pub disconnected: u64,
-    /// All others.
+    /// Calls with any other result.
     pub failures: Vec<CallFailure>,
 }
 
 /// A call that was not answered.
 #[derive(Clone, Debug)]
 pub struct CallFailure {
-    /// In which way.
+    /// Distinguishes refused, reset and unanswered calls.
     pub kind: CallFailureKind,
-    /// What the system says.
+    /// The error text of the system or the client.
     pub error: String,
-    /// Since the callers began.
+    /// Time since the callers started.
     pub after: Duration,
 }
 
 /// How a call fails.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CallFailureKind {
-    /// Nobody listens.
+    /// No listener at the address.
     Refused,
-    /// The connection broke.
+    /// The connection was reset or aborted.
     Reset,
-    /// It was closed without an answer, or none came.
+    /// The connection closed without an answer, or the answer timed out.
     Unanswered,
-    /// Something else, such as no port left to call from.
+    /// Any other error, such as no free local port.
     Other,
 }
 
-/// What one call brought.
+/// The result of one successful call.
 enum CallAnswer {
-    /// An answer, and from whom if it tells.
+    /// An answer, with the child's pid if it names one.
     From(Option<Pid>),
-    /// An agent's that can't reach the server.
+    /// DISCONNECTED from an agent that cannot reach the server.
     Disconnected,
 }
 
 impl Callers {
-    /// Callers of children of the tests, on TCP.
+    /// Starts callers of `dc_child` over TCP.
     #[must_use]
     pub fn of_child(address: SocketAddr) -> Self {
         Self::start(move |_| talk(tcp(address)?, b"who\n"))
     }
 
-    /// Callers of children of the tests, on a Unix socket.
+    /// Starts callers of `dc_child` on a Unix socket.
     #[must_use]
     pub fn of_child_at(path: &Path) -> Self {
         let path = PathBuf::from(path);
         Self::start(move |_| talk(unix(&path)?, b"who\n"))
     }
 
-    /// Callers of a server of HTTP, which has its number behind `child/` in a field of its answer.
+    /// Starts callers of an HTTP server that puts its pid behind `child/` in a header of its answer.
     #[must_use]
     pub fn of_http(address: SocketAddr) -> Self {
         Self::start(move |_| talk(tcp(address)?, b"GET / HTTP/1.0\r\n\r\n"))
     }
 
-    /// Callers that store sessions and ask for them, through `dc_server` or `dc_client`.
+    /// Starts callers that store and look up sessions, through `dc_server` or `dc_client`.
     #[must_use]
     pub fn of_sessions(address: Address) -> Self {
         let ids = AtomicU64::new(0);
@@ -114,12 +114,12 @@ impl Callers {
             let options = SessionOptions { connections: ConnectionMode::Temporary, timeout: ANSWER_MAX };
             let mut client = Client::new(address.clone(), options);
             let id = ids.fetch_add(1, Ordering::Relaxed);
-            let asked = if id.is_multiple_of(2) {
+            let result = if id.is_multiple_of(2) {
                 client.add(&id.to_be_bytes(), b"session", PATIENCE)
             } else {
                 client.get(&(id - 1).to_be_bytes()).map(drop)
             };
-            match asked {
+            match result {
                 Ok(()) => Ok(CallAnswer::From(None)),
                 Err(Error::Disconnected) => Ok(CallAnswer::Disconnected),
                 Err(error) => Err((kind_of(&error), error.to_string())),
@@ -131,7 +131,7 @@ impl Callers {
         call: impl Fn(usize) -> Result<CallAnswer, (CallFailureKind, String)> + Send + Sync + 'static,
     ) -> Self {
         let shared = Arc::new(CallersShared {
-            tally: Mutex::default(),
+            counters: Mutex::default(),
             changed: Condvar::new(),
             stopped: Mutex::new(false),
             stop: Condvar::new(),
@@ -152,51 +152,53 @@ impl Callers {
         callers
     }
 
-    /// Waits until this many calls more have been answered.
+    /// Waits until this many further calls have been answered.
     pub fn wait_for(&self, count: u64) {
-        let enough = self.shared.tally().answered + count;
-        self.wait(&format!("{count} answers"), |tally| tally.answered >= enough);
+        let enough = self.shared.counters().answered + count;
+        self.wait(&format!("{count} answers"), |counters| counters.answered >= enough);
     }
 
-    /// Waits for an answer of this child.
+    /// Waits for an answer from this child.
     pub fn wait_for_child(&self, pid: Pid) {
-        self.wait(&format!("an answer of child {pid}"), |tally| tally.by_child.contains_key(&pid));
+        self.wait(&format!("an answer of child {pid}"), |counters| counters.by_child.contains_key(&pid));
     }
 
-    /// Waits for an answer of a child other than these. Returns its number.
+    /// Waits for an answer from a child not listed in `known`. Returns its pid.
     #[must_use]
     pub fn wait_for_another(&self, known: &[Pid]) -> Pid {
         let another =
-            |tally: &CallCounters| tally.by_child.keys().find(|child| !known.contains(child)).copied();
-        self.wait(&format!("an answer of another child than {known:?}"), |tally| another(tally).is_some());
-        another(&self.shared.tally()).expect("it has answered")
+            |counters: &CallCounters| counters.by_child.keys().find(|child| !known.contains(child)).copied();
+        self.wait(&format!("an answer of another child than {known:?}"), |counters| {
+            another(counters).is_some()
+        });
+        another(&self.shared.counters()).expect("the child that answered")
     }
 
-    /// Waits for an answer of this child that has not come yet.
+    /// Waits for another answer from this child, besides those counted so far.
     pub fn wait_for_more_of(&self, pid: Pid) {
-        let had = self.shared.tally().by_child.get(&pid).copied().unwrap_or_default();
-        let more = |tally: &CallCounters| tally.by_child.get(&pid).is_some_and(|count| *count > had);
+        let had = self.shared.counters().by_child.get(&pid).copied().unwrap_or_default();
+        let more = |counters: &CallCounters| counters.by_child.get(&pid).is_some_and(|count| *count > had);
         self.wait(&format!("a further answer of child {pid}"), more);
     }
 
-    /// Stops them. Returns what became of all calls.
+    /// Stops the callers. Returns the results of all calls.
     #[must_use]
     pub fn finish(mut self) -> CallCounters {
         self.stop();
-        self.shared.tally().clone()
+        self.shared.counters().clone()
     }
 
     fn wait(&self, what: &str, holds: impl Fn(&CallCounters) -> bool) {
-        let tally = self.shared.tally();
-        let waited = self.shared.changed.wait_timeout_while(tally, PATIENCE, |tally| !holds(tally));
-        let (tally, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert!(!timeout.timed_out(), "{what} did not come within {PATIENCE:?}: {tally:?}");
+        let counters = self.shared.counters();
+        let waited = self.shared.changed.wait_timeout_while(counters, PATIENCE, |counters| !holds(counters));
+        let (counters, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+        assert!(!timeout.timed_out(), "{what} did not happen within {PATIENCE:?}: {counters:?}");
     }
 
     fn stop(&mut self) {
         *self.shared.stopped.lock().unwrap_or_else(PoisonError::into_inner) = true;
         self.shared.stop.notify_all();
-        self.threads.drain(..).for_each(|thread| thread.join().expect("callers don't panic"));
+        self.threads.drain(..).for_each(|thread| thread.join().expect("a caller thread that does not panic"));
     }
 }
 
@@ -207,27 +209,27 @@ impl Drop for Callers {
 }
 
 impl CallersShared {
-    fn tally(&self) -> MutexGuard<'_, CallCounters> {
-        self.tally.lock().unwrap_or_else(PoisonError::into_inner)
+    fn counters(&self) -> MutexGuard<'_, CallCounters> {
+        self.counters.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn note(&self, called: Result<CallAnswer, (CallFailureKind, String)>) {
-        let mut tally = self.tally();
+        let mut counters = self.counters();
         match called {
             Ok(CallAnswer::From(child)) => {
-                tally.answered += 1;
-                child.into_iter().for_each(|child| *tally.by_child.entry(child).or_default() += 1);
+                counters.answered += 1;
+                child.into_iter().for_each(|child| *counters.by_child.entry(child).or_default() += 1);
             }
-            Ok(CallAnswer::Disconnected) => tally.disconnected += 1,
+            Ok(CallAnswer::Disconnected) => counters.disconnected += 1,
             Err((kind, error)) => {
-                tally.failures.push(CallFailure { kind, error, after: self.started.elapsed() });
+                counters.failures.push(CallFailure { kind, error, after: self.started.elapsed() });
             }
         }
-        drop(tally);
+        drop(counters);
         self.changed.notify_all();
     }
 
-    /// Waits for a moment. Whether it is time to stop.
+    /// Waits for the pause between calls. Returns whether to stop.
     fn pause(&self) -> bool {
         let stopped = self.stopped.lock().unwrap_or_else(PoisonError::into_inner);
         let waited = self.stop.wait_timeout_while(stopped, PAUSE, |stopped| !*stopped);
@@ -236,7 +238,7 @@ impl CallersShared {
 }
 
 impl CallCounters {
-    /// That every call was answered, at least `least` of them, and none with an excuse.
+    /// Asserts that all calls were answered, at least `least` of them, and none with DISCONNECTED.
     pub fn all_answered(&self, least: u64) {
         let first = &self.failures[..self.failures.len().min(5)];
         let count = self.failures.len();
@@ -272,7 +274,7 @@ fn talk(mut stream: impl Read + Write, question: &[u8]) -> Result<CallAnswer, (C
     Ok(CallAnswer::From(digits.and_then(|digits| digits.parse().ok()).map(Pid::from_raw)))
 }
 
-#[allow(clippy::needless_pass_by_value, reason = "it is what map_err gives")]
+#[allow(clippy::needless_pass_by_value, reason = "the signature that map_err takes")]
 fn failed(error: io::Error) -> (CallFailureKind, String) {
     (kind(&error), error.to_string())
 }

@@ -1,4 +1,4 @@
-//! An application's connection, to an agent or a server. It may say anything, and need not listen.
+//! An application's connection to an agent or a server. It can send arbitrary bytes, and need not read.
 
 use crate::harness::patience::PATIENCE;
 use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
@@ -10,16 +10,16 @@ use std::net::{Shutdown, SocketAddr, TcpStream};
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 
-/// The status bytes.
+/// The status OK, as an answer's data.
 pub const OK: &[u8] = &[0];
-/// It is not there.
+/// The status of a session that is not there.
 pub const NOTOK: &[u8] = &[1];
-/// The agent could not reach the server.
+/// The status that an agent sends while it cannot reach the server.
 pub const DISCONNECTED: &[u8] = &[2];
-/// How long sessions are kept unless a test says otherwise, in milliseconds.
+/// The timeout of sessions unless a test sets another, in milliseconds.
 const KEPT_MS: u32 = 600_000;
 
-/// A connection. What it waits for must come within the harness's patience.
+/// A connection. Each blocking call panics after [`PATIENCE`].
 #[derive(Debug)]
 pub struct TestConnection {
     stream: TestStream,
@@ -35,27 +35,27 @@ enum TestStream {
 }
 
 impl TestConnection {
-    /// Connects to a server.
+    /// Connects to a server over TCP.
     #[must_use]
     pub fn tcp(address: SocketAddr) -> Self {
         let stream = TcpStream::connect_timeout(&address, PATIENCE)
-            .unwrap_or_else(|error| panic!("can't connect to {address}: {error}"));
-        stream.set_nodelay(true).expect("an option of a socket");
-        stream.set_read_timeout(Some(PATIENCE)).expect("an option of a socket");
-        stream.set_write_timeout(Some(PATIENCE)).expect("an option of a socket");
+            .unwrap_or_else(|error| panic!("cannot connect to {address}: {error}"));
+        stream.set_nodelay(true).expect("to set a socket option");
+        stream.set_read_timeout(Some(PATIENCE)).expect("to set a socket option");
+        stream.set_write_timeout(Some(PATIENCE)).expect("to set a socket option");
         Self::new(TestStream::Tcp(stream))
     }
 
-    /// Connects to an agent.
+    /// Connects to an agent's socket.
     #[must_use]
     pub fn unix(path: &Path) -> Self {
-        Self::try_unix(path).unwrap_or_else(|error| panic!("can't connect to {}: {error}", path.display()))
+        Self::try_unix(path).unwrap_or_else(|error| panic!("cannot connect to {}: {error}", path.display()))
     }
 
-    /// Connects to an agent that may not be there.
+    /// Connects to an agent that may not be listening.
     ///
     /// # Errors
-    /// Those of the system.
+    /// The errors of `connect()` and of setting socket options.
     pub fn try_unix(path: &Path) -> io::Result<Self> {
         let stream = UnixStream::connect(path)?;
         stream.set_read_timeout(Some(PATIENCE))?;
@@ -67,14 +67,14 @@ impl TestConnection {
         Self { stream, reader: MessageReader::new(Some(Direction::Response)), unread: Vec::new(), uid: 0 }
     }
 
-    // ---- operations, each with its answer
+    // ---- operations, each waiting for its answer
 
     /// Stores a session for ten minutes. Returns the status.
     pub fn add(&mut self, id: &[u8], session: &[u8]) -> Vec<u8> {
         self.ask(SessionOperation::Add, &add_data(id, session))
     }
 
-    /// The session, or the status.
+    /// Returns the session, or the status.
     pub fn get(&mut self, id: &[u8]) -> Vec<u8> {
         self.ask(SessionOperation::Get, id)
     }
@@ -84,7 +84,7 @@ impl TestConnection {
         self.ask(SessionOperation::Remove, id)
     }
 
-    /// The status.
+    /// Returns the status of a session: [`OK`] or [`NOTOK`].
     pub fn have(&mut self, id: &[u8]) -> Vec<u8> {
         self.ask(SessionOperation::Have, id)
     }
@@ -98,14 +98,14 @@ impl TestConnection {
 
     // ---- requests and answers
 
-    /// Sends a request, and does not wait for the answer. Returns its uid.
+    /// Sends a request without waiting for the answer. Returns its uid.
     pub fn send(&mut self, operation: SessionOperation, data: &[u8]) -> u32 {
         self.uid += 1;
         self.write(&request(self.uid, operation, data));
         self.uid
     }
 
-    /// The next answer.
+    /// Waits for the next answer.
     pub fn receive(&mut self) -> Message {
         loop {
             let mut input = self.unread.as_slice();
@@ -125,13 +125,13 @@ impl TestConnection {
 
     // ---- lines
 
-    /// Sends a request of the text protocol, and waits for its answer.
+    /// Sends a request of the line protocol, and waits for its answer.
     pub fn request(&mut self, request: &str) -> String {
         self.write(request.as_bytes());
         self.line()
     }
 
-    /// The next line, without its newline.
+    /// Waits for the next line, and returns it without its newline.
     pub fn line(&mut self) -> String {
         loop {
             if let Some(end) = self.unread.iter().position(|byte| *byte == b'\n') {
@@ -149,13 +149,13 @@ impl TestConnection {
 
     /// Sends bytes as they are.
     pub fn write(&mut self, bytes: &[u8]) {
-        self.try_write(bytes).unwrap_or_else(|error| panic!("can't send: {error}"));
+        self.try_write(bytes).unwrap_or_else(|error| panic!("cannot send: {error}"));
     }
 
     /// Sends bytes as they are.
     ///
     /// # Errors
-    /// The peer has closed the connection; or it reads nothing, for as long as the harness has patience.
+    /// The peer has closed the connection, or has not read for [`PATIENCE`].
     pub fn try_write(&mut self, bytes: &[u8]) -> io::Result<()> {
         match &mut self.stream {
             TestStream::Tcp(stream) => stream.write_all(bytes),
@@ -163,7 +163,7 @@ impl TestConnection {
         }
     }
 
-    /// The next `count` bytes; fewer where the connection is closed before.
+    /// Reads `count` bytes; fewer if the peer closes the connection first.
     pub fn read(&mut self, count: usize) -> Vec<u8> {
         let mut bytes = vec![0; count];
         let mut have = 0;
@@ -178,7 +178,7 @@ impl TestConnection {
         bytes
     }
 
-    /// What comes until the peer closes the connection.
+    /// Reads until the peer closes the connection.
     pub fn read_to_end(&mut self) -> Vec<u8> {
         let mut all = std::mem::take(&mut self.unread);
         let mut bytes = [0; 16_384];
@@ -191,24 +191,24 @@ impl TestConnection {
         }
     }
 
-    /// Whether the peer has sent anything, or closed, that has not been read.
+    /// Whether there is unread input or end of input.
     #[must_use]
     pub fn has_input(&self) -> bool {
         let socket = self.socket();
-        socket.set_nonblocking(true).expect("an option of a socket");
+        socket.set_nonblocking(true).expect("to set a socket option");
         let peeked = peek(&socket);
-        socket.set_nonblocking(false).expect("an option of a socket");
+        socket.set_nonblocking(false).expect("to set a socket option");
         !self.unread.is_empty() || !peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock)
     }
 
-    /// Waits until the peer has sent anything, or closed, that has not been read.
+    /// Waits for input or end of input.
     pub fn wait_for_input(&self) {
         if self.unread.is_empty() {
             peek(&self.socket()).unwrap_or_else(|error| panic!("no answer: {error}"));
         }
     }
 
-    /// Says that nothing more will be asked.
+    /// Shuts down the sending direction.
     pub fn finish(&self) {
         self.socket().shutdown(Shutdown::Write).expect("to close one direction");
     }
@@ -220,7 +220,7 @@ impl TestConnection {
         }
     }
 
-    /// A peer that closes with input unread resets the connection: that is an end as well.
+    /// A reset counts as end of input: the kernel sends it when a peer closes with input unread.
     fn read_some(&mut self, bytes: &mut [u8]) -> io::Result<usize> {
         loop {
             let read = match &mut self.stream {
@@ -248,7 +248,7 @@ pub fn request(uid: u32, operation: SessionOperation, data: &[u8]) -> Vec<u8> {
     bytes
 }
 
-/// The data of an ADD.
+/// The data of an ADD, with a timeout of ten minutes.
 #[must_use]
 pub fn add_data(id: &[u8], session: &[u8]) -> Vec<u8> {
     let id_len = u32::try_from(id.len()).expect("an id");

@@ -1,5 +1,5 @@
-//! A server of another kind: an original one, or one that does not answer. Written without libdc, so that it
-//! shares none of its mistakes.
+//! A fake server that imitates distcache 1.x, a current server, or one that never answers. It is written
+//! without libdc, so that it has none of libdc's bugs.
 
 use crate::harness::loopback::own_loopback;
 use crate::harness::patience::PATIENCE;
@@ -18,10 +18,10 @@ const HELLO: u8 = 0;
 const PING: u8 = 3;
 const GOAWAY: u8 = 6;
 
-/// The id that a server of another kind answers nothing about until it is told to.
+/// Answers for this id are withheld until [`FakeServer::answer_held`].
 pub const HELD_ID: &[u8] = b"held";
 
-/// A server that keeps sessions for ever, and knows what it was asked.
+/// A server that never expires sessions and records its requests.
 #[derive(Debug)]
 pub struct FakeServer {
     address: SocketAddr,
@@ -35,31 +35,31 @@ struct FakeShared {
     changed: Condvar,
 }
 
-/// What kind of server it is.
+/// Which server it imitates.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FakeKind {
-    /// Patch level 0; closes the connection at a class that it does not know.
+    /// A distcache 1.x server: patch level 0; closes the connection at an unknown class.
     Original,
-    /// Patch level 1; opens links and answers pings too.
+    /// Patch level 1; also accepts links and answers pings.
     Current,
-    /// Accepts connections, reads, and answers nothing.
+    /// Accepts connections and reads, but never answers.
     Silent,
 }
 
 #[derive(Debug, Default)]
 struct FakeState {
     sessions: HashMap<Vec<u8>, Vec<u8>>,
-    /// Class and operation of everything that was asked.
-    asked: Vec<(u8, u8)>,
+    /// Class and operation of every request received.
+    requests: Vec<(u8, u8)>,
     accepted: usize,
-    /// Answers about [`HELD_ID`], each with where it goes.
+    /// Answers for [`HELD_ID`], each with its connection.
     held: Vec<(TcpStream, Vec<u8>)>,
     ended: bool,
     open: Vec<TcpStream>,
 }
 
 impl FakeServer {
-    /// Starts one.
+    /// Starts a server on a free port.
     #[must_use]
     pub fn start(kind: FakeKind) -> Self {
         let listener = TcpListener::bind((own_loopback(), 0)).expect("a port");
@@ -70,40 +70,41 @@ impl FakeServer {
         Self { address, shared }
     }
 
-    /// Where it listens.
+    /// The TCP address it listens on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// Class and operation of everything that it was asked, in order.
+    /// Class and operation of every request received, in order.
     #[must_use]
-    pub fn asked(&self) -> Vec<(u8, u8)> {
-        self.shared.lock().asked.clone()
+    pub fn requests(&self) -> Vec<(u8, u8)> {
+        self.shared.lock().requests.clone()
     }
 
-    /// Gives the answers that it owes. Returns how many.
+    /// Sends the withheld answers. Returns their number.
     pub fn answer_held(&self) -> usize {
         let held = std::mem::take(&mut self.shared.lock().held);
         for (stream, answer) in &held {
             let mut stream: &TcpStream = stream;
-            stream.write_all(answer).expect("the link to be there");
+            stream.write_all(answer).expect("to write to the link");
         }
         held.len()
     }
 
-    /// Asks every peer to reconnect.
+    /// Sends GOAWAY to every peer.
     pub fn send_goaway(&self) {
         for mut stream in &self.shared.lock().open {
-            // It may be closed by now.
+            // It may be closed already.
             stream.write_all(&[0, 0x11, 0, 1, 0, 0, 0, 0, 1, LINK_CLASS, GOAWAY, 1, 0, 0]).ok();
         }
     }
 
-    /// Waits until it has been pinged `count` times.
+    /// Waits until it has received `count` pings.
     pub fn wait_for_pings(&self, count: usize) {
-        let pings =
-            |state: &FakeState| state.asked.iter().filter(|asked| **asked == (LINK_CLASS, PING)).count();
+        let pings = |state: &FakeState| {
+            state.requests.iter().filter(|requests| **requests == (LINK_CLASS, PING)).count()
+        };
         self.wait("a ping", |state| pings(state) >= count);
     }
 
@@ -116,7 +117,7 @@ impl FakeServer {
         let waiting =
             self.shared.changed.wait_timeout_while(self.shared.lock(), PATIENCE, |state| !reached(state));
         let timed_out = waiting.map_or(true, |(_, waited)| waited.timed_out());
-        assert!(!timed_out, "{what} did not come within {PATIENCE:?}");
+        assert!(!timed_out, "{what} did not happen within {PATIENCE:?}");
     }
 }
 
@@ -125,11 +126,11 @@ impl Drop for FakeServer {
         let mut state = self.shared.lock();
         state.ended = true;
         for stream in state.open.drain(..) {
-            // It may be closed by now.
+            // It may be closed already.
             stream.shutdown(Shutdown::Both).ok();
         }
         drop(state);
-        // Wakes the thread that accepts, which sees that it is over.
+        // Wakes the accepting thread, which then ends.
         TcpStream::connect(self.address).ok();
     }
 }
@@ -148,7 +149,7 @@ impl FakeShared {
             self.changed.notify_all();
             let serving = Arc::clone(self);
             thread::spawn(move || {
-                // The end of a connection is no failure of the server.
+                // An error of a connection does not end the server.
                 serving.serve(&stream).ok();
                 stream.shutdown(Shutdown::Both).ok();
             });
@@ -168,7 +169,7 @@ impl FakeShared {
             let start = message.len();
             message.resize(start + usize::from(u16::from_be_bytes([header[12], header[13]])), 0);
             stream.read_exact(&mut message[start..])?;
-            self.lock().asked.push((class, operation));
+            self.lock().requests.push((class, operation));
             self.changed.notify_all();
             if class != 0 && self.kind == FakeKind::Original {
                 return Ok(());
@@ -176,7 +177,7 @@ impl FakeShared {
             if header[11] == 1 {
                 let data = std::mem::take(&mut message);
                 let answer = self.answer(class, operation, &data);
-                // Sessions of one frame are all that is asked of it.
+                // Tests send it only sessions that fit into one frame.
                 header[3] = u8::from(self.kind == FakeKind::Current);
                 header[4] = 1;
                 header[12..].copy_from_slice(&u16::try_from(answer.len()).unwrap_or(u16::MAX).to_be_bytes());
@@ -193,14 +194,14 @@ impl FakeShared {
     fn answer(&self, class: u8, operation: u8, data: &[u8]) -> Vec<u8> {
         if class == LINK_CLASS {
             return match operation {
-                // Fine, a grace of 10 s, and nothing is remembered.
+                // OK, a grace period of 10 s, and no state of an earlier link.
                 HELLO => vec![0, 0, 0, 0x27, 0x10, 0, 0, 0, 0],
                 PING => Vec::new(),
                 _ => vec![0],
             };
         }
         let sessions = &mut self.lock().sessions;
-        let status = |well: bool| vec![u8::from(!well)];
+        let status = |ok: bool| vec![u8::from(!ok)];
         match operation {
             ADD => {
                 let (id, session) = data[8..].split_at(usize::from(data[7]));

@@ -1,5 +1,5 @@
-//! A lock server that keeps its promises, or breaks one of them. It speaks frames of class 1, and is written without
-//! libdc, so that it shares none of its mistakes. Nobody waits in vain for so long that it would have to say so.
+//! A lock server that is correct, or has a known fault. It speaks frames of class 1, and is written without
+//! libdc, so that it has none of libdc's bugs. A wait has no timeout, because no test waits that long.
 
 use crate::harness::loopback::own_loopback;
 use crate::harness::patience::PATIENCE;
@@ -26,44 +26,44 @@ const ERROR: u8 = 4;
 const ERROR_LIMIT_MISMATCH: u8 = 7;
 const ERROR_NOT_ENQUEUED: u8 = 9;
 
-/// One in so many times a promise is broken that is broken now and then.
-const NOW_AND_THEN: u64 = 10;
+/// A fault that is intermittent happens in one of this many cases.
+const INTERMITTENT: u64 = 10;
 
-/// When a lease ends that ends too early.
+/// The lease of [`FaultMode::ExpiresEarly`], in place of a longer one.
 const EARLY: Duration = Duration::from_millis(300);
 
-/// What a server does.
+/// The fault of a server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FaultMode {
-    /// All as it should be.
+    /// Correct behaviour, no fault.
     Honest,
-    /// Now and then somebody is granted what others hold.
+    /// Intermittently grants a key that is held.
     GrantsTwice,
-    /// Now and then a fence is smaller than the one before.
+    /// Intermittently, a fence is smaller than the previous one.
     FenceGoesBack,
-    /// Of those who wait the last is granted first.
+    /// Grants the last waiter first.
     LastInFirstOut,
-    /// Now and then who only tries gets what others wait for.
+    /// An acquire without a wait timeout is granted before the waiters.
     TriesOvertake,
-    /// What is released can be released again.
+    /// A released token can be released again.
     ReleasesTwice,
-    /// Now and then what is held can't be released.
+    /// Intermittently, a held key cannot be released.
     LosesLocks,
-    /// A renewed lease is shorter than asked.
+    /// A renewed lease is shorter than requested.
     RenewsForLess,
-    /// A renewal is answered and changes nothing.
+    /// A renewal is acknowledged and changes nothing.
     RenewsNothing,
-    /// A lease ends long before it should.
+    /// A lease expires long before its end.
     ExpiresEarly,
-    /// A lease never ends.
+    /// A lease never expires.
     NeverExpires,
-    /// The limit that others hold with does not matter.
+    /// Ignores a limit that differs from the holders' limit.
     IgnoresLimits,
-    /// The answers have another uid.
+    /// An answer carries a wrong uid.
     MixesUpUids,
 }
 
-/// A listening server; it ends when this is dropped.
+/// A listening server; dropping it stops it.
 #[derive(Debug)]
 pub struct FakeLockServer {
     address: SocketAddr,
@@ -72,7 +72,7 @@ pub struct FakeLockServer {
 
 #[derive(Debug)]
 struct FakeLockShared {
-    conduct: FaultMode,
+    mode: FaultMode,
     state: Mutex<FakeLockState>,
     changed: Condvar,
 }
@@ -81,7 +81,7 @@ struct FakeLockShared {
 struct FakeLockState {
     keys: HashMap<Vec<u8>, FakeKey>,
     fence: u64,
-    asked: u64,
+    requests: u64,
     connections: Vec<Arc<TcpStream>>,
     ended: bool,
 }
@@ -99,7 +99,7 @@ struct FakeHolder {
     connection: usize,
     lease: Duration,
     ends: Instant,
-    /// It was queued for and is not waited for yet.
+    /// Granted after ENQUEUE, and WAIT has not been received yet.
     unclaimed: bool,
 }
 
@@ -107,28 +107,28 @@ struct FakeHolder {
 struct FakeWaiter {
     connection: usize,
     lease: Duration,
-    /// Of the request that waits; none while there is just a place.
+    /// Header of the pending request; `None` while only enqueued.
     header: Option<[u8; HEADER_BYTES]>,
 }
 
-/// The fields of a request, one after the other. What is not there is 0: no request of a test lacks any.
+/// The fields of a request, read in order. A missing field is 0; no test sends such a request.
 struct FakeFields<'a>(&'a [u8]);
 
 impl FakeLockServer {
-    /// Starts one.
+    /// Starts a server on a free port.
     #[must_use]
-    pub fn start(conduct: FaultMode) -> Self {
+    pub fn start(mode: FaultMode) -> Self {
         let listener = TcpListener::bind((own_loopback(), 0)).expect("a port");
         let address = listener.local_addr().expect("the address of a listener");
         let state = FakeLockState { fence: 1000, ..FakeLockState::default() };
-        let shared = Arc::new(FakeLockShared { conduct, state: Mutex::new(state), changed: Condvar::new() });
+        let shared = Arc::new(FakeLockShared { mode, state: Mutex::new(state), changed: Condvar::new() });
         let (accepting, expiring) = (Arc::clone(&shared), Arc::clone(&shared));
         thread::spawn(move || accepting.accept(&listener));
         thread::spawn(move || expiring.expire());
         Self { address, shared }
     }
 
-    /// Where it listens.
+    /// The TCP address it listens on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
@@ -140,12 +140,12 @@ impl Drop for FakeLockServer {
         let mut state = self.shared.lock();
         state.ended = true;
         for stream in &state.connections {
-            // It may be closed by now.
+            // It may be closed already.
             stream.shutdown(Shutdown::Both).ok();
         }
         drop(state);
         self.shared.changed.notify_all();
-        // Wakes the thread that accepts, which sees that it is over.
+        // Wakes the accepting thread, which then ends.
         TcpStream::connect(self.address).ok();
     }
 }
@@ -164,9 +164,9 @@ impl FakeLockShared {
             drop(state);
             let serving = Arc::clone(self);
             thread::spawn(move || {
-                // The end of a connection is no failure of the server.
+                // An error of a connection does not end the server.
                 serving.serve(&stream, connection).ok();
-                serving.lock().disconnected(connection, serving.conduct);
+                serving.lock().disconnected(connection, serving.mode);
             });
         }
     }
@@ -175,21 +175,21 @@ impl FakeLockShared {
         loop {
             let mut header = [0; HEADER_BYTES];
             stream.read_exact(&mut header)?;
-            assert_eq!((header[9], header[11]), (LOCK_CLASS, 1), "a lock in one frame");
+            assert_eq!((header[9], header[11]), (LOCK_CLASS, 1), "a lock request in one frame");
             let mut data = vec![0; usize::from(u16::from_be_bytes([header[12], header[13]]))];
             stream.read_exact(&mut data)?;
             let mut state = self.lock();
-            state.handle(connection, header, &data, self.conduct);
+            state.handle(connection, header, &data, self.mode);
             drop(state);
             self.changed.notify_all();
         }
     }
 
-    /// Grants what expires.
+    /// Expires leases as they end, in a thread.
     fn expire(&self) {
         let mut state = self.lock();
         while !state.ended {
-            state.expire(self.conduct);
+            state.expire(self.mode);
             let soonest = state.keys.values().flat_map(|key| &key.holders).map(|holder| holder.ends).min();
             let wait = soonest.map_or(PATIENCE, |ends| ends.saturating_duration_since(Instant::now()));
             let waited = self.changed.wait_timeout(state, wait.max(Duration::from_millis(1)));
@@ -203,9 +203,9 @@ impl FakeLockShared {
 }
 
 impl FakeLockState {
-    fn handle(&mut self, connection: usize, header: [u8; HEADER_BYTES], data: &[u8], conduct: FaultMode) {
-        self.expire(conduct);
-        self.asked += 1;
+    fn handle(&mut self, connection: usize, header: [u8; HEADER_BYTES], data: &[u8], mode: FaultMode) {
+        self.expire(mode);
+        self.requests += 1;
         let mut fields = FakeFields(&data[8..]);
         let name = fields.str();
         let answer = match header[10] {
@@ -213,21 +213,15 @@ impl FakeLockState {
                 let limit = fields.u32();
                 let timeout = if operation == ACQUIRE { fields.ms() } else { Duration::MAX };
                 let lease = fields.ms();
-                self.ask(
-                    &name,
-                    limit,
-                    timeout,
-                    FakeWaiter { connection, lease, header: Some(header) },
-                    conduct,
-                )
+                self.ask(&name, limit, timeout, FakeWaiter { connection, lease, header: Some(header) }, mode)
             }
             WAIT => self.wait(&name, connection, header),
-            operation => self.hold(&name, operation, &mut fields, conduct),
+            operation => self.hold(&name, operation, &mut fields, mode),
         };
         if let Some(answer) = answer {
-            self.answer(connection, header, &answer, conduct);
+            self.answer(connection, header, &answer, mode);
         }
-        self.grant_waiters(&name, conduct);
+        self.grant_waiters(&name, mode);
     }
 
     fn ask(
@@ -236,27 +230,27 @@ impl FakeLockState {
         limit: u32,
         timeout: Duration,
         mut waiter: FakeWaiter,
-        conduct: FaultMode,
+        mode: FaultMode,
     ) -> Option<Vec<u8>> {
-        let now_and_then = self.asked.is_multiple_of(NOW_AND_THEN);
+        let intermittent = self.requests.is_multiple_of(INTERMITTENT);
         let key = self.keys.entry(name.to_vec()).or_default();
         if key.holders.is_empty() && key.waiters.is_empty() {
             key.limit = limit;
-        } else if key.limit != limit && conduct != FaultMode::IgnoresLimits {
+        } else if key.limit != limit && mode != FaultMode::IgnoresLimits {
             return Some(vec![ERROR_LIMIT_MISMATCH]);
         }
         let has_room = key.holders.len() < key.limit as usize;
         let is_granted = has_room && key.waiters.is_empty()
-            || conduct == FaultMode::GrantsTwice && now_and_then && key.waiters.is_empty()
-            || conduct == FaultMode::IgnoresLimits && key.limit != limit;
+            || mode == FaultMode::GrantsTwice && intermittent && key.waiters.is_empty()
+            || mode == FaultMode::IgnoresLimits && key.limit != limit;
         let is_queued = waiter.header.is_some_and(|header| header[10] == ENQUEUE);
         if is_granted {
             let status = if is_queued { ACQUIRED } else { OK };
-            return Some([&[status][..], &self.grant(name, &waiter, conduct)].concat());
+            return Some([&[status][..], &self.grant(name, &waiter, mode)].concat());
         }
         if timeout.is_zero() {
-            if conduct == FaultMode::TriesOvertake && !key.waiters.is_empty() {
-                // As if it had been free for a moment: somebody must go for that.
+            if mode == FaultMode::TriesOvertake && !key.waiters.is_empty() {
+                // As if the key had been free for a moment and granted to this request.
                 key.waiters.push_front(waiter);
                 return None;
             }
@@ -276,29 +270,29 @@ impl FakeLockState {
             holder.ends = Instant::now() + holder.lease;
             return Some(granted(OK, holder.token, holder.lease));
         }
-        let is_place = |it: &&mut FakeWaiter| it.connection == connection && it.header.is_none();
-        match key.waiters.iter_mut().find(is_place) {
-            Some(place) => place.header = Some(header),
+        let is_enqueued = |it: &&mut FakeWaiter| it.connection == connection && it.header.is_none();
+        match key.waiters.iter_mut().find(is_enqueued) {
+            Some(waiter) => waiter.header = Some(header),
             None => return Some(vec![ERROR_NOT_ENQUEUED]),
         }
         None
     }
 
-    /// What is asked with a token.
+    /// Handles RELEASE and RENEW, which carry a token.
     fn hold(
         &mut self,
         name: &[u8],
         operation: u8,
         fields: &mut FakeFields<'_>,
-        conduct: FaultMode,
+        mode: FaultMode,
     ) -> Option<Vec<u8>> {
         let token = fields.token();
         let key = self.keys.entry(name.to_vec()).or_default();
-        let lost = conduct == FaultMode::LosesLocks && self.asked.is_multiple_of(NOW_AND_THEN);
+        let lost = mode == FaultMode::LosesLocks && self.requests.is_multiple_of(INTERMITTENT);
         let at = key.holders.iter().position(|holder| holder.token == token);
         let Some(at) = at.filter(|_| !lost) else {
-            let well = conduct == FaultMode::ReleasesTwice && operation == RELEASE;
-            let answer = if well { OK } else { ERROR };
+            let released = mode == FaultMode::ReleasesTwice && operation == RELEASE;
+            let answer = if released { OK } else { ERROR };
             return Some(vec![answer]);
         };
         if operation == RELEASE {
@@ -306,74 +300,74 @@ impl FakeLockState {
             return Some(vec![OK]);
         }
         let mut lease = fields.ms();
-        if conduct == FaultMode::RenewsForLess {
+        if mode == FaultMode::RenewsForLess {
             lease /= 2;
         }
-        if conduct != FaultMode::RenewsNothing {
+        if mode != FaultMode::RenewsNothing {
             key.holders[at].ends = Instant::now() + lease;
         }
         Some([&[OK][..], &milliseconds(lease)].concat())
     }
 
-    /// Has somebody hold the key. Token and lease.
-    fn grant(&mut self, name: &[u8], waiter: &FakeWaiter, conduct: FaultMode) -> Vec<u8> {
+    /// Makes the waiter a holder. Returns token and lease.
+    fn grant(&mut self, name: &[u8], waiter: &FakeWaiter, mode: FaultMode) -> Vec<u8> {
         self.fence += 1;
-        let goes_back = conduct == FaultMode::FenceGoesBack && self.fence.is_multiple_of(NOW_AND_THEN);
-        let fence = if goes_back { self.fence - NOW_AND_THEN } else { self.fence };
+        let goes_back = mode == FaultMode::FenceGoesBack && self.fence.is_multiple_of(INTERMITTENT);
+        let fence = if goes_back { self.fence - INTERMITTENT } else { self.fence };
         let mut token = [7; TOKEN_BYTES];
         token[..8].copy_from_slice(&fence.to_be_bytes());
         let FakeWaiter { connection, lease, header } = *waiter;
-        let ends = Instant::now() + if conduct == FaultMode::ExpiresEarly { EARLY.min(lease) } else { lease };
+        let ends = Instant::now() + if mode == FaultMode::ExpiresEarly { EARLY.min(lease) } else { lease };
         let unclaimed = header.is_none();
         let key = self.keys.entry(name.to_vec()).or_default();
         key.holders.push(FakeHolder { token, connection, lease, ends, unclaimed });
         granted(OK, token, lease)[1..].to_vec()
     }
 
-    fn grant_waiters(&mut self, name: &[u8], conduct: FaultMode) {
+    fn grant_waiters(&mut self, name: &[u8], mode: FaultMode) {
         while let Some(key) = self.keys.get_mut(name).filter(|key| key.holders.len() < key.limit as usize) {
-            let last_first = conduct == FaultMode::LastInFirstOut;
+            let last_first = mode == FaultMode::LastInFirstOut;
             let next = if last_first { key.waiters.pop_back() } else { key.waiters.pop_front() };
             let Some(waiter) = next else { return };
-            let grant = self.grant(name, &waiter, conduct);
+            let grant = self.grant(name, &waiter, mode);
             if let Some(header) = waiter.header {
-                self.answer(waiter.connection, header, &[&[OK][..], &grant].concat(), conduct);
+                self.answer(waiter.connection, header, &[&[OK][..], &grant].concat(), mode);
             }
         }
     }
 
-    /// Ends every lease whose time is up.
-    fn expire(&mut self, conduct: FaultMode) {
+    /// Removes every lease that has expired.
+    fn expire(&mut self, mode: FaultMode) {
         let now = Instant::now();
-        if conduct == FaultMode::NeverExpires {
+        if mode == FaultMode::NeverExpires {
             return;
         }
-        self.end_holds(conduct, |holder| holder.ends <= now);
+        self.remove_holders(mode, |holder| holder.ends <= now);
     }
 
-    fn disconnected(&mut self, connection: usize, conduct: FaultMode) {
+    fn disconnected(&mut self, connection: usize, mode: FaultMode) {
         for key in self.keys.values_mut() {
             key.waiters.retain(|waiter| waiter.connection != connection);
         }
-        self.end_holds(conduct, |holder| holder.connection == connection);
+        self.remove_holders(mode, |holder| holder.connection == connection);
     }
 
-    fn end_holds(&mut self, conduct: FaultMode, is_over: impl Fn(&FakeHolder) -> bool) {
+    fn remove_holders(&mut self, mode: FaultMode, is_over: impl Fn(&FakeHolder) -> bool) {
         for key in self.keys.values_mut() {
             key.holders.retain(|holder| !is_over(holder));
         }
         for name in self.keys.keys().cloned().collect::<Vec<_>>() {
-            self.grant_waiters(&name, conduct);
+            self.grant_waiters(&name, mode);
         }
     }
 
-    fn answer(&self, connection: usize, mut header: [u8; HEADER_BYTES], data: &[u8], conduct: FaultMode) {
+    fn answer(&self, connection: usize, mut header: [u8; HEADER_BYTES], data: &[u8], mode: FaultMode) {
         header[3] = 1;
         header[4] = 1;
-        header[8] ^= u8::from(conduct == FaultMode::MixesUpUids);
+        header[8] ^= u8::from(mode == FaultMode::MixesUpUids);
         header[12..].copy_from_slice(&u16::try_from(data.len()).unwrap_or(u16::MAX).to_be_bytes());
         let mut stream: &TcpStream = &self.connections[connection];
-        // It may be closed by now.
+        // It may be closed already.
         stream.write_all(&[&header[..], data].concat()).ok();
     }
 }

@@ -1,11 +1,11 @@
-//! What a process writes, line by line, as it comes.
+//! The output of a process, line by line, as it is written.
 
 use crate::harness::patience::PATIENCE;
 use std::io::{BufRead, BufReader, Read};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// The lines that a process has written so far. Clones are the same log.
+/// The lines that a process has written so far. Clones share one log.
 #[derive(Clone, Debug, Default)]
 pub struct CapturedLog {
     shared: Arc<LogShared>,
@@ -20,14 +20,14 @@ struct LogShared {
 #[derive(Debug, Default)]
 struct LogState {
     lines: Vec<String>,
-    /// The first line that [`CapturedLog::expect`] has not looked at.
+    /// The first line not yet examined by [`CapturedLog::expect`].
     next: usize,
-    /// Pipes that may bring more.
+    /// Number of pipes that are still open.
     open: usize,
 }
 
 impl CapturedLog {
-    /// Follows a pipe, in a thread, to its end.
+    /// Reads a pipe to its end, in a thread.
     pub fn follow(&self, pipe: impl Read + Send + 'static) {
         self.lock().open += 1;
         let log = self.clone();
@@ -44,7 +44,7 @@ impl CapturedLog {
         });
     }
 
-    /// Waits for a line with `text` behind the one that the last call returned.
+    /// Waits for a line with `text` after the line that the last call returned.
     pub fn expect(&self, text: &str) -> String {
         let what = format!("a line with {text:?}");
         self.wait(&what, |state| {
@@ -58,7 +58,7 @@ impl CapturedLog {
         })
     }
 
-    /// Waits for a line with `text` wherever it is: of two that write, neither is behind the other.
+    /// Waits for a line with `text` anywhere in the log: two writers have no order.
     pub fn wait_for(&self, text: &str) -> String {
         let what = format!("a line with {text:?}");
         self.wait(&what, |state| {
@@ -68,7 +68,7 @@ impl CapturedLog {
         })
     }
 
-    /// Lines that have been read and that [`expect`](Self::expect) has passed over or not seen are behind it now.
+    /// Skips all lines read so far: [`expect`](Self::expect) continues after them.
     pub fn skip(&self) {
         let mut state = self.lock();
         state.next = state.lines.len();
@@ -80,13 +80,13 @@ impl CapturedLog {
         self.lock().lines.iter().filter(|line| line.contains(text)).cloned().collect()
     }
 
-    /// All lines so far.
+    /// All lines so far, of both streams.
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         self.lock().lines.clone()
     }
 
-    /// Waits until everybody who could write has ended.
+    /// Waits until all pipes are closed, so all writers have exited.
     pub fn wait_for_end(&self) {
         self.wait("the end of the process", |state| (state.open == 0).then_some(()));
     }
@@ -99,16 +99,16 @@ impl CapturedLog {
             found.is_none()
         });
         drop(waiting);
-        found.unwrap_or_else(|| panic!("{what} did not come within {PATIENCE:?}"))
+        found.unwrap_or_else(|| panic!("{what} did not happen within {PATIENCE:?}"))
     }
 
     fn lock(&self) -> MutexGuard<'_, LogState> {
-        // A test that failed while it looked left the lines as they were.
+        // A panic of another thread left the lines valid.
         self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// The time at the start of a line of a log, to be compared with another.
+/// The timestamp at the start of a log line; timestamps compare as strings.
 #[must_use]
 pub fn time_of(line: &str) -> &str {
     line.split_whitespace().next().unwrap_or_default()

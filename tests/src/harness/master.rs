@@ -1,4 +1,4 @@
-//! `dc_master`, with children of the tests or others.
+//! `dc_master`, running `dc_child` or another program.
 
 use crate::harness::loopback::own_loopback;
 use crate::harness::patience::PATIENCE;
@@ -14,33 +14,33 @@ use std::path::{Path, PathBuf};
 use std::thread;
 use std::time::Instant;
 
-/// A running master, and the child that serves.
+/// A running master, and the pid of its serving child process.
 #[derive(Debug)]
 pub struct MasterProcess {
-    /// The process.
+    /// The child process, with its log.
     pub process: TestProcess,
     address: SocketAddr,
     child: Pid,
 }
 
 impl MasterProcess {
-    /// A master of `dc_child` with this plan, on a port of its own, with these options besides. Its first child is
-    /// ready.
+    /// Starts a master of `dc_child` with this plan and these options, on a separate port. Its first child is
+    /// ready on return.
     #[must_use]
     pub fn start(options: &[&str], plan: &[&str]) -> Self {
         Self::for_command(&program("dc_child"), options, plan)
     }
 
-    /// A master of any program that is ready by itself.
+    /// Like [`start`](Self::start), for any program that signals readiness.
     #[must_use]
     pub fn for_command(command: &Path, options: &[&str], arguments: &[&str]) -> Self {
         let address = SocketAddr::new(own_loopback().into(), 0);
         let launch = ProgramLaunch::new("dc_master").with(["-listen", &format!("tcp://{address}")]);
-        let command = command.to_str().expect("a path of ours");
+        let command = command.to_str().expect("a path of UTF-8");
         Self::launch(&launch.with(options).with(["-command", command, "--"]).with(arguments))
     }
 
-    /// A master started in a way of its own, with a socket of TCP first.
+    /// Starts a master with any options; the first socket it listens on must be TCP.
     #[must_use]
     pub fn launch(launch: &ProgramLaunch) -> Self {
         let process = launch.start();
@@ -54,24 +54,24 @@ impl MasterProcess {
         master
     }
 
-    /// Where it listens.
+    /// The TCP address it listens on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// The child that got ready last.
+    /// The pid of the child that became ready last.
     #[must_use]
     pub const fn child(&self) -> Pid {
         self.child
     }
 
-    /// Has its program restarted. Does not wait.
+    /// Sends SIGHUP, which restarts the child. Does not wait.
     pub fn hup(&self) {
         self.process.signal(Signal::SIGHUP);
     }
 
-    /// Has its program restarted, and waits until the new child serves and the old one has ended.
+    /// Restarts the child, and waits until the new one serves and the old one has exited.
     pub fn restart(&mut self) {
         let old = self.child;
         self.hup();
@@ -80,34 +80,34 @@ impl MasterProcess {
         assert_ne!(self.child, old);
     }
 
-    /// Waits until a child is started. Returns its number.
+    /// Waits until a child is started. Returns its pid.
     #[must_use]
     pub fn started(&self) -> Pid {
         number(&self.process.log.expect("started child="))
     }
 
-    /// Waits until a child is ready, which serves then. Returns its number.
+    /// Waits until a child is ready and serves. Returns its pid.
     pub fn ready(&mut self) -> Pid {
         self.child = number(&self.process.log.expect("ready child="));
         self.child
     }
 
-    /// Waits for the end of a child. Returns the line that says so.
+    /// Waits until a child has exited. Returns the log line about it.
     pub fn ended(&self, child: Pid) -> String {
         self.process.log.expect(&format!("ended child={child} "))
     }
 
-    /// Waits until a child has written a line that begins so.
+    /// Waits until a child has written a line that begins with `text`.
     pub fn written(&self, child: Pid, text: &str) {
         self.process.log.wait_for(&format!("[{child}] {text}"));
     }
 
-    /// Waits for a line of the log.
+    /// Waits for the next log line with `text`.
     pub fn expect(&self, text: &str) -> String {
         self.process.log.expect(text)
     }
 
-    /// The processes that are its children now, zombies too.
+    /// The pids of its child processes, including zombies.
     #[must_use]
     pub fn children(&self) -> Vec<Pid> {
         let pid = self.process.pid();
@@ -116,29 +116,29 @@ impl MasterProcess {
         text.split_whitespace().map(|number| Pid::from_raw(number.parse().expect("a number"))).collect()
     }
 
-    /// Waits until these are its only children, zombies counted.
+    /// Waits until it has exactly these child processes, including zombies.
     pub fn wait_for_children(&self, wanted: &[Pid]) {
         watch("its children", || self.children(), |children| children == wanted);
     }
 
-    /// Waits until a child of it has ended that it has not waited for, as while it is stopped.
+    /// Waits until `child` is a zombie, as while the master is stopped.
     pub fn wait_for_zombie(&self, child: Pid) {
         watch("its states", || status(child, "State"), |state| state.starts_with('Z'));
     }
 
-    /// Waits until it has no more descriptors than this.
+    /// Waits until it has at most this many open descriptors.
     pub fn wait_for_descriptors(&self, most: usize) {
         watch("its descriptors", || self.descriptors(), |count| *count <= most);
     }
 
-    /// How many descriptors it has open.
+    /// The number of its open descriptors.
     #[must_use]
     pub fn descriptors(&self) -> usize {
         fs::read_dir(format!("/proc/{}/fd", self.process.pid())).expect("its descriptors").count()
     }
 }
 
-/// Looks until what is seen is right. For what the system has and tells nobody of.
+/// Polls until the observed value is right, for state that the system reports no event about.
 fn watch<T: Debug>(what: &str, see: impl Fn() -> T, is_right: impl Fn(&T) -> bool) {
     let began = Instant::now();
     loop {
@@ -151,12 +151,12 @@ fn watch<T: Debug>(what: &str, see: impl Fn() -> T, is_right: impl Fn(&T) -> boo
     }
 }
 
-/// Waits until a child has made this file.
+/// Waits until this file exists.
 pub fn wait_for_file(path: &Path) {
     watch("the files", || path.exists(), |exists| *exists);
 }
 
-/// The number behind `child=` in a line.
+/// The pid behind `child=` in a log line.
 #[must_use]
 pub fn number(line: &str) -> Pid {
     let digits = line.rsplit_once("child=").map(|(_, rest)| rest.split(' ').next().unwrap_or_default());
@@ -164,7 +164,7 @@ pub fn number(line: &str) -> Pid {
     Pid::from_raw(number.unwrap_or_else(|| panic!("no child in {line:?}")))
 }
 
-/// A plan for `dc_child` in a file: what the next child is to do.
+/// A plan for `dc_child` in a file: the behaviour of the children started next.
 #[derive(Debug)]
 pub struct PlanFile {
     path: PathBuf,
@@ -172,49 +172,49 @@ pub struct PlanFile {
 }
 
 impl PlanFile {
-    /// A plan in `place`.
+    /// Writes a plan to a file in `dir`.
     #[must_use]
-    pub fn new(place: &TestDir, words: &[&str]) -> Self {
-        let path = place.file("plan");
+    pub fn new(dir: &TestDir, words: &[&str]) -> Self {
+        let path = dir.file("plan");
         let plan = Self { word: format!("@{}", path.display()), path };
         plan.set(words);
         plan
     }
 
-    /// What to give to `dc_child`.
+    /// The argument that makes `dc_child` read the file.
     #[must_use]
     pub fn word(&self) -> &str {
         &self.word
     }
 
-    /// From now on children do this.
+    /// Replaces the plan for children started from now on.
     pub fn set(&self, words: &[&str]) {
         let unfinished = self.path.with_extension("unfinished");
-        fs::write(&unfinished, words.join("\n")).expect("a file of ours");
-        fs::rename(&unfinished, &self.path).expect("to rename a file of ours");
+        fs::write(&unfinished, words.join("\n")).expect("to write the plan");
+        fs::rename(&unfinished, &self.path).expect("to rename the plan");
     }
 }
 
-/// What a child found when it started; see `dc_child`'s `report`.
+/// The environment that a child found at its start; see `dc_child`'s `report`.
 #[derive(Debug)]
 pub struct ChildReport(String);
 
 impl ChildReport {
-    /// The report in `path`, which is there.
+    /// Reads the report in `path`, which must exist.
     #[must_use]
     pub fn read(path: &Path) -> Self {
         let text = fs::read_to_string(path);
         Self(text.unwrap_or_else(|error| panic!("the report in {}: {error}", path.display())))
     }
 
-    /// What stands behind `word`, of all lines with it.
+    /// The text after `word` in each line that begins with it.
     #[must_use]
     pub fn all(&self, word: &str) -> Vec<&str> {
         let behind = |line| str::strip_prefix(line, word).and_then(|rest| rest.strip_prefix(' '));
         self.0.lines().filter_map(behind).collect()
     }
 
-    /// What stands behind `word`, of the one line with it.
+    /// The text after `word` in the only line that begins with it.
     #[must_use]
     pub fn one(&self, word: &str) -> &str {
         let all = self.all(word);
@@ -222,7 +222,7 @@ impl ChildReport {
         all[0]
     }
 
-    /// The value of a variable.
+    /// The value of an environment variable of the child.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&str> {
         let mut pairs = self.all("variable").into_iter().filter_map(|line| line.split_once('='));

@@ -1,20 +1,20 @@
-//! The harness of the whole-system tests: the programs as processes, the network between them, and what
-//! applications do to them.
+//! The harness of the whole-system tests: the programs as processes, the network between them, and the
+//! applications.
 //!
-//! - [`programs`] builds what is started; [`process`] starts it, follows what it logs and sees it end.
-//! - [`server`], [`agent`] and [`snoop`] are ours, on addresses of their own; [`daemon`] is one of them detached;
-//!   [`master`] is ours and runs any of them.
-//! - [`notify_receiver`] is told what a program is doing, as systemd is.
-//! - [`require`] skips a test where the system lacks what it needs, or fails it.
-//! - [`connection`] is an application, well-behaved or not; [`callers`] are many that must all be answered;
-//!   [`relay`] a network with faults; [`fake`] a server of another kind, [`fake_locks`] one that breaks its promises
-//!   about locks.
+//! - [`programs`] builds the programs; [`process`] starts them, captures their logs and waits for their exit.
+//! - [`server`], [`agent`] and [`snoop`] run the programs on separate addresses; [`daemon`] is a detached
+//!   program; [`master`] runs any program under `dc_master`.
+//! - [`notify_receiver`] receives sd_notify messages, as systemd does.
+//! - [`require`] skips or fails a test where the system lacks a requirement.
+//! - [`connection`] is an application, well-behaved or not; [`callers`] is a load in which every request must
+//!   be answered; [`relay`] is a network with faults; [`fake`] is a fake session server, [`fake_locks`] a
+//!   lock server with a chosen fault.
 //!
-//! Everything waits for events (a line of a log, bytes, the end of a connection or a process), never for time
-//! to pass, and no longer than [`PATIENCE`](patience::PATIENCE). What can't go on panics and says why, so a
-//! test needs no more than to be written down. Dropped, a process is killed, and what it logged is shown if the
+//! Every wait is for an event (a log line, bytes, the end of a connection or a process), never for time to
+//! pass, and ends after [`PATIENCE`](patience::PATIENCE). A failure panics with its reason, so a test needs
+//! no error handling. Dropping a process kills it, and prints its log if the test has failed.
 //! test has failed.
-#![allow(clippy::missing_panics_doc, reason = "every function here panics when a test can't go on")]
+#![allow(clippy::missing_panics_doc, reason = "every function here panics to fail the test")]
 
 pub mod agent;
 pub mod callers;

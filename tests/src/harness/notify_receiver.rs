@@ -1,41 +1,41 @@
-//! The side of a supervisor that is told what its service is doing, as systemd is.
+//! The receiving side of sd_notify, as in systemd.
 
 use crate::harness::patience::PATIENCE;
 use crate::harness::test_dir::TestDir;
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 
-/// A socket for `NOTIFY_SOCKET`. What it waits for must come within the harness's patience.
+/// A socket for `NOTIFY_SOCKET`. Each blocking call panics after [`PATIENCE`].
 #[derive(Debug)]
 pub struct NotifyReceiver {
     socket: UnixDatagram,
-    place: TestDir,
+    dir: TestDir,
 }
 
 impl NotifyReceiver {
-    /// A supervisor that has been told nothing.
+    /// Creates a receiver without messages in a temporary directory.
     #[must_use]
     pub fn start() -> Self {
-        let place = TestDir::new();
-        let socket = UnixDatagram::bind(place.file("notify")).expect("a socket in a directory of ours");
-        socket.set_read_timeout(Some(PATIENCE)).expect("an option of a socket");
-        Self { socket, place }
+        let dir = TestDir::new();
+        let socket = UnixDatagram::bind(dir.file("notify")).expect("to bind a socket");
+        socket.set_read_timeout(Some(PATIENCE)).expect("to set a socket option");
+        Self { socket, dir }
     }
 
-    /// The value of `NOTIFY_SOCKET`.
+    /// The value for the variable `NOTIFY_SOCKET`.
     #[must_use]
     pub fn path(&self) -> PathBuf {
-        self.place.file("notify")
+        self.dir.file("notify")
     }
 
-    /// Leaves no room for another message, until somebody hears these.
+    /// Fills the socket's queue, so that no message fits until some are received.
     pub fn overwhelm(&self) {
         let sender = UnixDatagram::unbound().expect("a socket");
         sender.set_nonblocking(true).expect("an option of a socket");
         while sender.send_to(b"X_NOTHING=1", self.path()).is_ok() {}
     }
 
-    /// The next message.
+    /// Waits for the next message.
     #[must_use]
     pub fn hears(&self) -> String {
         let mut buffer = [0; 4096];
@@ -43,7 +43,7 @@ impl NotifyReceiver {
         String::from_utf8_lossy(&buffer[..length]).into_owned()
     }
 
-    /// Passes over messages up to the first with `text`, and returns that.
+    /// Skips messages up to the first with `text`, and returns that.
     pub fn expect(&self, text: &str) -> String {
         loop {
             let message = self.hears();

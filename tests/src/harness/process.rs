@@ -15,7 +15,7 @@ use std::process::{Child, Command, ExitStatus, Output, Stdio};
 use std::sync::Arc;
 use std::thread;
 
-/// What the variables begin with that the programs read.
+/// Prefixes of the variables that the programs read.
 const VARIABLES: [&str; 10] = [
     "DC_SERVER_",
     "DC_CLIENT_",
@@ -28,11 +28,11 @@ const VARIABLES: [&str; 10] = [
     "NOTIFY_SOCKET",
     "WATCHDOG_",
 ];
-/// Starts the words behind it with standard input as descriptor 3. A shell keeps its number when it becomes the program.
+/// Runs the program with the shell's standard input as descriptor 3. `exec` keeps the shell's pid.
 const PASSING: &str =
     "[ \"$LISTEN_PID\" != own ] || export LISTEN_PID=$$; exec \"$0\" \"$@\" 3<&0 </dev/null";
 
-/// How a program is to be started: with these arguments and variables, and no others from the environment.
+/// The command line and environment of a program. Variables of the programs are not inherited.
 #[derive(Clone, Debug)]
 pub struct ProgramLaunch {
     program: &'static str,
@@ -45,7 +45,7 @@ pub struct ProgramLaunch {
 }
 
 impl ProgramLaunch {
-    /// A program of ours, such as `dc_server`.
+    /// A program of this workspace, such as `dc_server`.
     #[must_use]
     pub const fn new(program: &'static str) -> Self {
         Self {
@@ -59,85 +59,87 @@ impl ProgramLaunch {
         }
     }
 
-    /// The program of this name in another directory.
+    /// Takes the program from another directory.
     #[must_use]
     pub fn of(mut self, programs: &Path) -> Self {
         self.programs = Some(programs.to_owned());
         self
     }
 
-    /// With further arguments.
+    /// Adds arguments to the command line.
     #[must_use]
     pub fn with(mut self, arguments: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.arguments.extend(arguments.into_iter().map(|argument| argument.as_ref().to_owned()));
         self
     }
 
-    /// With no more than this many open files, which it can't raise.
+    /// Limits the open files to this number, as a hard limit.
     #[must_use]
     pub fn with_files_max(self, files_max: u32) -> Self {
         self.after(&format!("ulimit -n {files_max} && exec \"$0\" \"$@\""))
     }
 
-    /// By these words of a shell, in which `exec "$0" "$@"` is the program with its arguments.
+    /// Runs the program by this shell command, in which `exec "$0" "$@"` is the program with its arguments.
     #[must_use]
     pub fn after(self, prelude: &str) -> Self {
         self.under(["sh", "-c", prelude])
     }
 
-    /// In this directory.
+    /// Sets the working directory.
     #[must_use]
     pub fn within(mut self, directory: &Path) -> Self {
         self.directory = Some(directory.to_owned());
         self
     }
 
-    /// With this descriptor as its standard input.
+    /// Sets the standard input.
     #[must_use]
     pub fn with_stdin(mut self, descriptor: impl Into<OwnedFd>) -> Self {
         self.stdin = Some(Arc::new(descriptor.into()));
         self
     }
 
-    /// With a variable in its environment.
+    /// Adds a variable to the environment.
     #[must_use]
     pub fn with_variable(mut self, name: &'static str, value: impl AsRef<OsStr>) -> Self {
         self.variables.push((name, value.as_ref().to_owned()));
         self
     }
 
-    /// Started by another program, whose words these are.
+    /// Runs the program by another program, given with its arguments.
     #[must_use]
     pub fn under(mut self, words: impl IntoIterator<Item = impl AsRef<OsStr>>) -> Self {
         self.before = words.into_iter().map(|word| word.as_ref().to_owned()).collect();
         self
     }
 
-    /// Passing it this socket as descriptor 3. Its variables are to be given; `own` as `LISTEN_PID` means the program itself.
+    /// Passes this socket as descriptor 3. The variables must be added; `own` as `LISTEN_PID` means the
+    /// program's pid.
     #[must_use]
     pub fn passing(self, socket: impl Into<OwnedFd>) -> Self {
         self.with_stdin(socket).after(PASSING)
     }
 
-    /// Starts it.
+    /// Starts the program and captures its output.
     #[must_use]
     pub fn start(&self) -> TestProcess {
         let spawned = self.command().stdout(Stdio::piped()).stderr(Stdio::piped()).spawn();
-        let mut child = spawned.unwrap_or_else(|error| panic!("can't start {}: {error}", self.program));
+        let mut child = spawned.unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program));
         let log = CapturedLog::default();
         child.stdout.take().into_iter().for_each(|pipe| log.follow(pipe));
         child.stderr.take().into_iter().for_each(|pipe| log.follow(pipe));
         TestProcess { name: self.program, child, log, ended: None }
     }
 
-    /// Starts it and sends it a signal while it is about to make a socket in `place`, and has made its pidfile there.
+    /// Starts the program, and sends it a signal after it has written its pidfile in `dir` and before it
+    /// binds its socket there.
     #[must_use]
-    pub fn start_amid(&self, signal: Signal, place: &TestDir, pidfile: &str) -> TestProcess {
-        // Who makes a socket waits for its turn in the directory.
-        let turn = File::open(place.path()).expect("a directory");
-        turn.lock().expect("a turn");
+    pub fn start_amid(&self, signal: Signal, dir: &TestDir, pidfile: &str) -> TestProcess {
+        // The lock on the directory delays the binding of sockets in it.
+        let lock = File::open(dir.path()).expect("a directory");
+        lock.lock().expect("to lock the directory");
         let process = self.start();
-        let pidfile = place.file(pidfile);
+        let pidfile = dir.file(pidfile);
         with_timeout("the pidfile", move || {
             while !pidfile.exists() {
                 thread::yield_now();
@@ -147,10 +149,10 @@ impl ProgramLaunch {
         process
     }
 
-    /// Runs it to its end: for what fails to start, or detaches.
+    /// Runs the program to its end: for a program that fails to start, or detaches.
     #[must_use]
     pub fn output(&self) -> Output {
-        self.command().output().unwrap_or_else(|error| panic!("can't start {}: {error}", self.program))
+        self.command().output().unwrap_or_else(|error| panic!("cannot start {}: {error}", self.program))
     }
 
     fn command(&self) -> Command {
@@ -167,7 +169,7 @@ impl ProgramLaunch {
         command.args(&self.arguments).envs(self.variables.iter().cloned());
         command.stdin(match &self.stdin {
             None => Stdio::null(),
-            Some(descriptor) => descriptor.try_clone().expect("a copy of a descriptor").into(),
+            Some(descriptor) => descriptor.try_clone().expect("to duplicate a descriptor").into(),
         });
         if let Some(directory) = &self.directory {
             command.current_dir(directory);
@@ -176,49 +178,49 @@ impl ProgramLaunch {
     }
 }
 
-/// A process that we started. Dropped, it is killed, and shows what it wrote if the test has failed.
+/// A process started by the test. Dropping it kills it, and prints its log if the test has failed.
 #[derive(Debug)]
 pub struct TestProcess {
     name: &'static str,
     child: Child,
-    /// What it writes, on both streams.
+    /// The output of both streams.
     pub log: CapturedLog,
     ended: Option<ExitStatus>,
 }
 
 impl TestProcess {
-    /// Its number.
+    /// The process id of the child.
     #[must_use]
     pub fn pid(&self) -> Pid {
-        Pid::from_raw(i32::try_from(self.child.id()).expect("the number of a process"))
+        Pid::from_raw(i32::try_from(self.child.id()).expect("a process id"))
     }
 
-    /// Sends it a signal.
+    /// Sends a signal; panics if it has exited.
     pub fn signal(&self, signal: Signal) {
         assert!(self.ended.is_none(), "{} has ended before {signal}", self.name);
         kill(self.pid(), signal).unwrap_or_else(|error| panic!("{signal} to {}: {error}", self.name));
     }
 
-    /// Waits for its end.
+    /// Waits until it has exited.
     pub fn wait(&mut self) -> ExitStatus {
         if let Some(status) = self.ended {
             return status;
         }
         self.log.wait_for_end();
-        let status = self.child.wait().expect("the end of a child of ours");
+        let status = self.child.wait().expect("to wait for a child process");
         self.ended = Some(status);
         status
     }
 
-    /// Kills it as `kill -9` does. It has ended on return.
+    /// Kills it as `kill -9` does. It has exited on return.
     pub fn kill(&mut self) {
         if self.ended.is_none() {
-            self.child.kill().expect("to kill a child of ours");
+            self.child.kill().expect("to kill a child process");
             self.wait();
         }
     }
 
-    /// Ends it in good order, and returns all that it wrote.
+    /// Stops it with SIGTERM, which must succeed, and returns its output.
     pub fn stop(&mut self) -> Vec<String> {
         self.signal(Signal::SIGTERM);
         let status = self.wait();
@@ -226,7 +228,7 @@ impl TestProcess {
         self.log.lines()
     }
 
-    /// The most memory that it has had, in KiB.
+    /// Its peak memory (`VmHWM`), in KiB.
     #[must_use]
     pub fn peak_kib(&self) -> u64 {
         let line = status(self.pid(), "VmHWM");
@@ -238,7 +240,7 @@ impl TestProcess {
 impl Drop for TestProcess {
     fn drop(&mut self) {
         if self.ended.is_none() {
-            // It may have ended by itself.
+            // It may have exited already.
             self.child.kill().ok();
             self.child.wait().ok();
         }
@@ -249,7 +251,7 @@ impl Drop for TestProcess {
     }
 }
 
-/// What the system says in `field` of the status of a process.
+/// The value of `field` in `/proc/PID/status`.
 #[must_use]
 pub fn status(pid: Pid, field: &str) -> String {
     let status = fs::read_to_string(format!("/proc/{pid}/status")).expect("the status of a process");

@@ -1,23 +1,23 @@
-//! The programs, built before the first of them is started.
+//! The programs, built before the first one is started.
 //!
-//! `cargo test -p dc-tests` builds nothing of other packages, so the harness runs cargo itself: once for each
-//! process, with the profile and the target directory that it was built with. The cargo that started
-//! the tests has let go of its lock by then. Where `DC_PROGRAMS` names a directory, the programs there are taken
-//! as they are and nothing is built.
+//! `cargo test -p dc-tests` builds nothing of other packages, so the harness runs cargo itself: once in each
+//! process, with the profile and the target directory of the test. The cargo that started the tests has
+//! released its lock by then. If `DC_PROGRAMS` names a directory, the programs there are used and nothing is
+//! built.
 
 use std::env;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::sync::OnceLock;
 
-/// The directory with programs to be used instead of built ones.
+/// The variable with the directory of prebuilt programs.
 const PROGRAMS: &str = "DC_PROGRAMS";
 const PACKAGES: [&str; 7] =
     ["dc-server", "dc-client", "dc-lock", "dc-master", "dc-snoop", "dc-test", "dc-tests"];
-/// The examples that are started too, each with its package.
+/// The examples that tests start, each with its package.
 const EXAMPLES: [(&str, &str); 3] = [("dc-daemon", "good_child"), ("libdc", "locks"), ("libdc", "sessions")];
 
-/// Where the programs are. They have been built on return.
+/// The directory of the programs, which are built on the first call.
 #[must_use]
 pub fn directory() -> &'static Path {
     static DIRECTORY: OnceLock<PathBuf> = OnceLock::new();
@@ -36,53 +36,59 @@ pub fn program(name: &str) -> PathBuf {
     path
 }
 
-/// The directory with the programs of the last release, which `tests/last-release` has built on return. `None` if that
-/// fails, as in a clone without history; under `DISTCACHE_TESTS_REQUIRE=1` it must not.
+/// The directory with the programs of the last release, built by `tests/last-release` on the first call.
+/// `None` if the build fails, as in a clone without history; panics under `DISTCACHE_TESTS_REQUIRE=1`.
 #[must_use]
 pub fn last_release() -> Option<&'static Path> {
     static DIRECTORY: OnceLock<Option<PathBuf>> = OnceLock::new();
     let build = || {
         let mut script = Command::new(concat!(env!("CARGO_MANIFEST_DIR"), "/last-release"));
-        let own = env::current_exe().expect("the path of this program");
-        script.envs(ProgramBuild::from_path(&own).map(|build| ("CARGO_TARGET_DIR", build.target_directory)));
-        let done = script.output().expect("tests/last-release can be run");
+        let test = env::current_exe().expect("the path of this program");
+        script.envs(ProgramBuild::from_path(&test).map(|build| ("CARGO_TARGET_DIR", build.target_directory)));
+        let done = script.output().expect("tests/last-release to run");
         if done.status.success() {
             return Some(PathBuf::from(String::from_utf8_lossy(&done.stdout).trim_end()));
         }
-        let why = String::from_utf8_lossy(&done.stderr);
-        assert!(env::var_os("DISTCACHE_TESTS_REQUIRE").is_none_or(|value| value != "1"), "{script:?}: {why}");
-        println!("skipped, the programs of the last release can't be built: {why}");
+        let reason = String::from_utf8_lossy(&done.stderr);
+        assert!(
+            env::var_os("DISTCACHE_TESTS_REQUIRE").is_none_or(|value| value != "1"),
+            "{script:?}: {reason}"
+        );
+        println!("skipped, the programs of the last release cannot be built: {reason}");
         None
     };
     DIRECTORY.get_or_init(build).as_deref()
 }
 
-/// Where an example is. It has been built on return.
+/// The path of an example, which is built on the first call.
 fn example(name: &str) -> PathBuf {
     static BUILT: OnceLock<()> = OnceLock::new();
     if env::var_os(PROGRAMS).is_some() {
         return directory().join(name);
     }
     BUILT.get_or_init(|| {
-        // Of the whole workspace, as `cargo test --workspace` builds it: for one package alone the features of the
-        // dependencies differ, and most would be built again.
+        // Built with `--workspace`, as `cargo test --workspace` does: a build of one package has other
+        // features of the dependencies, and would rebuild most of them.
         let examples = EXAMPLES.iter().flat_map(|(_, name)| ["--example", name]);
         build_with(&["--workspace"].into_iter().chain(examples).collect::<Vec<_>>());
     });
     directory().join("examples").join(name)
 }
 
-/// Builds all programs. Returns where they are.
+/// Builds all programs. Returns their directory.
 fn build() -> PathBuf {
     let packages = PACKAGES.iter().flat_map(|package| ["--package", package]);
     build_with(&["--bins"].into_iter().chain(packages).collect::<Vec<_>>())
 }
 
-/// Has cargo build what these arguments say. Returns where the programs are.
+/// Runs `cargo build` with these arguments. Returns the directory of the programs.
 fn build_with(what: &[&str]) -> PathBuf {
-    let own = env::current_exe().expect("the path of this program");
-    let build = ProgramBuild::from_path(&own).unwrap_or_else(|| {
-        panic!("{} is in no target directory of cargo: set {PROGRAMS} to where dc_server is", own.display())
+    let test = env::current_exe().expect("the path of this program");
+    let build = ProgramBuild::from_path(&test).unwrap_or_else(|| {
+        panic!(
+            "{} is in no target directory of cargo: set {PROGRAMS} to the directory with dc_server",
+            test.display()
+        )
     });
     let mut cargo = Command::new(env::var_os("CARGO").unwrap_or_else(|| "cargo".into()));
     cargo.args(["build", "--quiet", "--manifest-path"]);
@@ -92,13 +98,13 @@ fn build_with(what: &[&str]) -> PathBuf {
     cargo.args(build.triple.iter().flat_map(|triple| ["--target", triple]));
     cargo.args(what);
     let done = cargo.output().unwrap_or_else(|error| {
-        panic!("can't run cargo: {error}; set {PROGRAMS} to the directory where dc_server is")
+        panic!("cannot run cargo: {error}; set {PROGRAMS} to the directory with dc_server")
     });
     assert!(done.status.success(), "{cargo:?} failed:\n{}", String::from_utf8_lossy(&done.stderr));
     build.directory
 }
 
-/// How a program was built, told from its path.
+/// How a program was built, derived from its path.
 #[derive(Debug, PartialEq, Eq)]
 struct ProgramBuild {
     directory: PathBuf,
@@ -139,23 +145,23 @@ mod tests {
     use super::*;
     use crate::harness::test_dir::TestDir;
 
-    fn build_of(place: &TestDir, path: &str) -> Option<(PathBuf, Option<String>, String)> {
-        let build = ProgramBuild::from_path(&place.file(path))?;
-        assert_eq!(build.target_directory, place.path());
-        let directory = build.directory.strip_prefix(place.path()).unwrap().to_owned();
+    fn build_of(dir: &TestDir, path: &str) -> Option<(PathBuf, Option<String>, String)> {
+        let build = ProgramBuild::from_path(&dir.file(path))?;
+        assert_eq!(build.target_directory, dir.path());
+        let directory = build.directory.strip_prefix(dir.path()).unwrap().to_owned();
         Some((directory, build.triple, build.profile))
     }
 
     #[test]
-    fn a_path_tells_how_a_program_was_built() {
-        let place = TestDir::new();
-        std::fs::write(place.file(".rustc_info.json"), "{}").unwrap();
+    fn program_path_reveals_profile_and_triple() {
+        let dir = TestDir::new();
+        std::fs::write(dir.file(".rustc_info.json"), "{}").unwrap();
         let triple = "x86_64-unknown-linux-musl";
         let dev = Some(("debug".into(), None, "dev".into()));
-        assert_eq!(build_of(&place, "debug/deps/system-0123"), dev);
-        assert_eq!(build_of(&place, "release/dc_demo"), Some(("release".into(), None, "release".into())));
+        assert_eq!(build_of(&dir, "debug/deps/system-0123"), dev);
+        assert_eq!(build_of(&dir, "release/dc_demo"), Some(("release".into(), None, "release".into())));
         assert_eq!(
-            build_of(&place, &format!("{triple}/profiling/deps/system-0123")),
+            build_of(&dir, &format!("{triple}/profiling/deps/system-0123")),
             Some((Path::new(triple).join("profiling"), Some(triple.into()), "profiling".into()))
         );
         assert_eq!(ProgramBuild::from_path(Path::new("/usr/bin/dc_demo")), None);

@@ -1,4 +1,4 @@
-//! A network between two peers, with its faults: bytes held back, connections cut or half closed.
+//! A network between two peers, with faults: delayed bytes, connections cut or half closed.
 
 use crate::harness::loopback::own_loopback;
 use crate::harness::patience::PATIENCE;
@@ -7,16 +7,16 @@ use std::net::{Shutdown, SocketAddr, TcpListener, TcpStream};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread;
 
-/// Which way bytes go.
+/// The direction in which bytes travel.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum RelayWay {
-    /// From who connected to the server.
+    /// From the connecting peer to the server.
     Up,
-    /// Back.
+    /// From the server to the connecting peer.
     Down,
 }
 
-/// Relays connections to a server. Dropped, it cuts them all.
+/// Relays connections to a server; dropping it closes them all.
 #[derive(Debug)]
 pub struct TestRelay {
     address: SocketAddr,
@@ -43,7 +43,7 @@ struct RelayState {
 #[derive(Debug, Default)]
 struct RelayLane {
     held: bool,
-    /// Bytes that came and were not passed on.
+    /// Bytes received and not forwarded yet.
     waiting: usize,
 }
 
@@ -54,7 +54,7 @@ struct RelayPair {
 }
 
 impl TestRelay {
-    /// A relay to the server at `upstream`, which need not be there yet.
+    /// Starts a relay to the server at `upstream`, which need not listen yet.
     #[must_use]
     pub fn to(upstream: SocketAddr) -> Self {
         let listener = TcpListener::bind((own_loopback(), 0)).expect("a port");
@@ -65,49 +65,49 @@ impl TestRelay {
         Self { address, shared }
     }
 
-    /// Where to connect to.
+    /// The address that peers connect to.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// From now on bytes that go `way` stay here.
+    /// Starts delaying bytes that travel in direction `way`.
     pub fn hold(&self, way: RelayWay) {
         self.shared.lock().lane(way).held = true;
     }
 
-    /// Waits until `count` bytes that go `way` are held.
+    /// Waits until `count` bytes in direction `way` are delayed.
     pub fn wait_until_held(&self, way: RelayWay, count: usize) {
-        self.shared.wait(&format!("{count} bytes on their way"), |state| state.lane(way).waiting >= count);
+        self.shared.wait(&format!("{count} delayed bytes"), |state| state.lane(way).waiting >= count);
     }
 
-    /// Passes on what is held, and what comes.
+    /// Forwards the delayed bytes, and further ones at once.
     pub fn release(&self, way: RelayWay) {
         self.shared.lock().lane(way).held = false;
         self.shared.changed.notify_all();
     }
 
-    /// Closes every connection, on both sides. What is held is lost.
+    /// Closes every connection on both sides. Delayed bytes are lost.
     pub fn cut(&self) {
         self.shared.cut();
     }
 
-    /// Closes every connection, and from now on each that is made, at once.
+    /// Closes every connection, and from now on each new one at once.
     pub fn refuse(&self) {
         self.shared.lock().refuses = true;
         self.shared.cut();
     }
 
-    /// Relays connections again that are made from now on.
+    /// Relays new connections again after [`refuse`](Self::refuse).
     pub fn accept_again(&self) {
         self.shared.lock().refuses = false;
     }
 
-    /// Tells who receives what goes `way`, on every connection, that no more will come.
+    /// Signals end of input in direction `way` on every connection.
     pub fn half_close(&self, way: RelayWay) {
         for pair in &self.shared.lock().connections {
             let receiver = if way == RelayWay::Up { &pair.far } else { &pair.near };
-            // One that is closed already needs no telling.
+            // The connection may be closed already.
             receiver.shutdown(Shutdown::Write).ok();
         }
     }
@@ -122,7 +122,7 @@ impl Drop for TestRelay {
     fn drop(&mut self) {
         self.shared.lock().ended = true;
         self.shared.cut();
-        // Wakes the thread that accepts, which sees that it is over.
+        // Wakes the accepting thread, which then ends.
         TcpStream::connect(self.address).ok();
     }
 }
@@ -137,7 +137,7 @@ impl RelayShared {
             if self.lock().refuses {
                 continue;
             }
-            // Without its server the relay is as dead: the connection closes.
+            // An unreachable server closes the connection.
             if let Ok(far) = TcpStream::connect(self.upstream) {
                 self.join(near, far);
             }
@@ -145,12 +145,12 @@ impl RelayShared {
     }
 
     fn join(self: &Arc<Self>, near: TcpStream, far: TcpStream) {
-        let twice = |stream: &TcpStream| stream.try_clone().expect("a second descriptor of a socket");
+        let duplicate = |stream: &TcpStream| stream.try_clone().expect("a second descriptor of a socket");
         near.set_nodelay(true).expect("an option of a socket");
         far.set_nodelay(true).expect("an option of a socket");
-        let pair = RelayPair { near: twice(&near), far: twice(&far) };
+        let pair = RelayPair { near: duplicate(&near), far: duplicate(&far) };
         let (up, down) = (Arc::clone(self), Arc::clone(self));
-        let (near_again, far_again) = (twice(&near), twice(&far));
+        let (near_again, far_again) = (duplicate(&near), duplicate(&far));
         thread::spawn(move || up.pump(RelayWay::Up, near, far));
         thread::spawn(move || down.pump(RelayWay::Down, far_again, near_again));
         let mut state = self.lock();
@@ -172,18 +172,18 @@ impl RelayShared {
             state.lane(way).waiting -= count;
             drop(state);
             if to.write_all(&bytes[..count]).is_err() {
-                // Who does not receive is not worth listening to.
+                // The receiver is gone: close the sender's side too.
                 from.shutdown(Shutdown::Both).ok();
                 return;
             }
         }
-        // It may be closed by now.
+        // It may be closed already.
         to.shutdown(Shutdown::Write).ok();
     }
 
     fn cut(&self) {
         for pair in self.lock().connections.drain(..) {
-            // Either end may be closed by now.
+            // Either end may be closed already.
             pair.near.shutdown(Shutdown::Both).ok();
             pair.far.shutdown(Shutdown::Both).ok();
         }
@@ -193,7 +193,7 @@ impl RelayShared {
     fn wait(&self, what: &str, mut reached: impl FnMut(&mut RelayState) -> bool) {
         let waiting = self.changed.wait_timeout_while(self.lock(), PATIENCE, |state| !reached(state));
         let timed_out = waiting.map_or(true, |(_, waited)| waited.timed_out());
-        assert!(!timed_out, "{what} did not come within {PATIENCE:?}");
+        assert!(!timed_out, "{what} did not happen within {PATIENCE:?}");
     }
 
     fn lock(&self) -> MutexGuard<'_, RelayState> {

@@ -1,13 +1,13 @@
-//! What a test needs of the system, such as root, namespaces or a tool.
+//! A test's requirements of the system, such as root, namespaces or a tool.
 //!
-//! Where it is missing, the test reports that it is skipped, and passes. With `DISTCACHE_TESTS_REQUIRE=1` it
+//! A test without its requirement reports that it is skipped, and passes. With `DISTCACHE_TESTS_REQUIRE=1` it
 //! fails instead, so a complete environment cannot lose tests silently; `.ci/run` sets it. Crates below
 //! `dc-tests` include this file by its path, so it uses only the standard library.
 
 use std::env;
 use std::io::{self, Write};
 
-/// Set to `1`, a missing requirement is a failure.
+/// The variable that makes a missing requirement a failure, if set to `1`.
 const REQUIRE: &str = "DISTCACHE_TESTS_REQUIRE";
 
 /// Reports that the running test is skipped, for this reason. The caller returns.

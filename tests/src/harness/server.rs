@@ -1,27 +1,27 @@
-//! `dc_server`, on a port that the system gives.
+//! `dc_server`, on a port chosen by the system.
 
 use crate::harness::connection::TestConnection;
 use crate::harness::loopback::own_loopback;
 use crate::harness::process::{ProgramLaunch, TestProcess};
 use std::net::SocketAddr;
 
-/// A running server.
+/// A running `dc_server`; dropping it kills the process.
 #[derive(Debug)]
 pub struct ServerProcess {
     launch: ProgramLaunch,
     address: SocketAddr,
-    /// The process.
+    /// The child process, with its log.
     pub process: TestProcess,
 }
 
 impl ServerProcess {
-    /// A server that serves, with these options besides `-listen`.
+    /// Starts a server with these options besides `-listen`. It serves on return.
     #[must_use]
     pub fn start(options: &[&str]) -> Self {
         Self::launch(ProgramLaunch::new("dc_server").with(options))
     }
 
-    /// A server that serves, started in a way of its own.
+    /// Like [`start`](Self::start), with variables, a shell prelude or another program directory.
     #[must_use]
     pub fn launch(launch: ProgramLaunch) -> Self {
         let address = SocketAddr::new(own_loopback().into(), 0);
@@ -33,24 +33,25 @@ impl ServerProcess {
         Self { launch, address, process }
     }
 
-    /// Where it listens.
+    /// The TCP address it listens on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address
     }
 
-    /// A connection to it.
+    /// Opens a connection to it over TCP.
     #[must_use]
     pub fn connect(&self) -> TestConnection {
         TestConnection::tcp(self.address)
     }
 
-    /// Kills it.
+    /// Kills the process, as `kill -9` does.
     pub fn kill(&mut self) {
         self.process.kill();
     }
 
-    /// Starts it again after its end, on the same port. Returns the line that says since when it listens.
+    /// Kills it if it runs, and starts it again on the same port. Returns the log line that says since when
+    /// it listens.
     pub fn restart(&mut self) -> String {
         self.kill();
         self.process = self.launch.clone().with(["-listen", &format!("IP:{}", self.address)]).start();

@@ -4,16 +4,16 @@ use crate::harness::loopback::own_loopback;
 use crate::harness::process::{ProgramLaunch, TestProcess};
 use std::net::SocketAddr;
 
-/// A running relay that shows what passes.
+/// A running relay that prints the traffic.
 #[derive(Debug)]
 pub struct SnoopProcess {
     address: SocketAddr,
-    /// The process; what it shows is in its log.
+    /// The process; the printed traffic is in its log.
     pub process: TestProcess,
 }
 
 impl SnoopProcess {
-    /// A relay to the server at `upstream`, with these options besides `-listen` and `-server`.
+    /// Starts a relay to the server at `upstream`, with these options besides `-listen` and `-server`.
     #[must_use]
     pub fn start(upstream: SocketAddr, options: &[&str]) -> Self {
         let listen = format!("IP:{}:0", own_loopback());
@@ -26,7 +26,7 @@ impl SnoopProcess {
         Self { address: address.unwrap_or_else(|| panic!("no address in {line:?}")), process }
     }
 
-    /// Where it listens.
+    /// The TCP address it listens on.
     #[must_use]
     pub const fn address(&self) -> SocketAddr {
         self.address

@@ -5,19 +5,20 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use tempfile::TempDir;
 
-/// A directory of its own, removed when dropped.
+/// A temporary directory, removed when dropped.
 #[derive(Debug)]
 pub struct TestDir {
     directory: TempDir,
 }
 
 impl TestDir {
-    /// An empty directory that other users may enter, as `/tmp`, and remove nothing from.
+    /// Creates an empty directory with the mode of `/tmp`: other users may create files in it and delete only
+    /// theirs.
     #[must_use]
     pub fn new() -> Self {
         let directory = tempfile::Builder::new().prefix("dc-").tempdir().expect("a temporary directory");
         let mode = fs::Permissions::from_mode(0o1777);
-        fs::set_permissions(directory.path(), mode).expect("the mode of a directory of ours");
+        fs::set_permissions(directory.path(), mode).expect("to set the directory's mode");
         Self { directory }
     }
 
@@ -27,18 +28,19 @@ impl TestDir {
         self.directory.path().join(name)
     }
 
-    /// Its path.
+    /// The path of the directory.
     #[must_use]
     pub fn path(&self) -> &Path {
         self.directory.path()
     }
 
-    /// The names of what is in it.
+    /// The names of its entries, sorted.
     #[must_use]
     pub fn names(&self) -> Vec<String> {
         let entries = fs::read_dir(self.path()).expect("a directory of ours");
         let name = |entry: fs::DirEntry| entry.file_name().to_string_lossy().into_owned();
-        let mut names: Vec<String> = entries.map(|entry| name(entry.expect("an entry of it"))).collect();
+        let mut names: Vec<String> =
+            entries.map(|entry| name(entry.expect("an entry of the directory"))).collect();
         names.sort_unstable();
         names
     }

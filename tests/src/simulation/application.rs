@@ -1,9 +1,9 @@
 //! An application on an agent's host, well-behaved or not.
 //!
 //! ```text
-//!             connect                          all answered, no more to ask
-//!   (alone) ───────────▶ asks, reads answers ──────────────────────────────▶ (alone)
-//!      ▲                    │ misbehaves: vanishes, is deaf for a while, ends its side,
+//!             connect                           all answered, nothing left to send
+//!   (alone) ───────────▶ sends, reads answers ─────────────────────────────────────▶ (alone)
+//!      ▲                    │ misbehaves: disconnects, stops reading, half-closes,
 //!      └────────────────────┘             sends garbage or half a message
 //! ```
 
@@ -19,32 +19,32 @@ use super::scenario::{ApplicationPlan, Scenario};
 use super::trace::TraceEvent;
 use super::violation::Violation;
 
-/// Longest time that an application does not read, in milliseconds: longer than the agent waits.
+/// Longest time that an application does not read, in milliseconds: longer than the agent's write timeout.
 const DEAF_MS_MAX: u64 = 20_000;
-/// Shortest pause after there was no agent, in milliseconds.
+/// Shortest pause after a refused connection, in milliseconds.
 const REFUSED_MS: u64 = 20;
 /// Longest pause after a DISCONNECTED, in milliseconds.
 const DISCOURAGED_MS: u64 = 3_000;
 
-/// An application.
+/// An application with its connection and plan.
 pub(crate) struct Application {
     number: usize,
     plan: ApplicationPlan,
     random: SeededRng,
     sabotage: PlantedBug,
-    /// Operations that it still wants to make.
+    /// Operations left to start.
     left: usize,
     connection: Option<SessionConnection>,
     uid: u32,
-    /// A call to [`wake`](Self::wake) is on the agenda.
+    /// A call to [`wake`](Self::wake) is scheduled.
     called: bool,
     discouraged: bool,
-    /// The agent was not there.
+    /// The agent was not listening at the last attempt.
     is_refused: bool,
 }
 
 impl Application {
-    /// An application that has done nothing yet.
+    /// An application before its first operation.
     pub(crate) fn new(
         number: usize,
         plan: ApplicationPlan,
@@ -59,7 +59,7 @@ impl Application {
             plan,
             sabotage,
             connection: None,
-            // Now and then the numbers of different applications, and connections, are the same.
+            // In some runs, the uids of different applications and connections are equal.
             uid: if random.chance(500) { 0 } else { random.next() as u32 },
             random,
             called: true,
@@ -68,17 +68,17 @@ impl Application {
         }
     }
 
-    /// The agent that it uses.
+    /// Index of the agent it connects to.
     pub(crate) const fn agent(&self) -> usize {
         self.plan.agent
     }
 
-    /// Whether it has all that it wanted.
+    /// Whether it has finished all operations of its plan.
     pub(crate) const fn is_done(&self) -> bool {
         self.left == 0 && self.connection.is_none()
     }
 
-    /// It is time to do something.
+    /// Runs a scheduled step: connects, misbehaves, sends.
     pub(crate) fn wake(
         &mut self,
         net: &mut Network,
@@ -104,18 +104,18 @@ impl Application {
         self.turn(net, agent, history);
     }
 
-    /// Reads, writes, and leaves when everything is said.
+    /// Reads and writes, and closes the connection when it is no longer needed.
     pub(crate) fn turn(&mut self, net: &mut Network, agent: &SimAgent, history: &mut History) {
         let Some(mut connection) = self.connection.take() else {
             self.call_again(net);
             return;
         };
-        let goes_on = self.read(net, agent, history, &mut connection).unwrap_or_else(|violation| {
+        let stays_open = self.read(net, agent, history, &mut connection).unwrap_or_else(|violation| {
             net.fail(violation);
             false
         });
         connection.write(net);
-        if !goes_on {
+        if !stays_open {
             if let Some(violation) = connection.abandoned(net) {
                 net.fail(violation);
             }
@@ -129,13 +129,13 @@ impl Application {
         self.call_again(net);
     }
 
-    /// Whether nothing more is to be done with the connection.
+    /// Whether the connection is no longer needed.
     fn is_content(&self, connection: &SessionConnection) -> bool {
-        let enough = self.left == 0 || (self.plan.temporary && connection.asked > 0);
-        connection.manner == ConnectionExpectation::Good && connection.is_idle() && enough
+        let is_last = self.left == 0 || (self.plan.temporary && connection.asked > 0);
+        connection.manner == ConnectionExpectation::Good && connection.is_idle() && is_last
     }
 
-    /// Sees to it that there is a next time.
+    /// Schedules the next step if there are operations left.
     fn call_again(&mut self, net: &mut Network) {
         let may_ask = self.connection.as_ref().is_none_or(|it| {
             it.manner == ConnectionExpectation::Good
@@ -156,17 +156,17 @@ impl Application {
         if connection.manner != ConnectionExpectation::Good {
             return;
         }
-        let room = self.plan.depth.saturating_sub(connection.open.len()).min(self.left);
-        if room == 0 || (self.plan.temporary && connection.asked > 0) {
+        let capacity = self.plan.depth.saturating_sub(connection.open.len()).min(self.left);
+        if capacity == 0 || (self.plan.temporary && connection.asked > 0) {
             return;
         }
-        for _ in 0..self.random.between(1..=room as u64) {
+        for _ in 0..self.random.between(1..=capacity as u64) {
             let request = SimRequest::draw(&self.plan, scenario, &mut self.random);
             self.left -= 1;
             self.uid = self.uid.wrapping_add(1);
-            let begun = net.moment();
+            let start = net.moment();
             let (kind, session) = (request.expects.kind(), request.session.clone());
-            let operation = history.begin(begun, request.id, kind, session);
+            let operation = history.begin(start, request.id, kind, session);
             net.note(TraceEvent::Asked {
                 application: self.number,
                 connection: connection.end.connection,
@@ -179,7 +179,7 @@ impl Application {
         }
     }
 
-    /// Reads what there is. Returns whether the connection goes on.
+    /// Reads all available answers. Returns whether the connection stays open.
     fn read(
         &mut self,
         net: &mut Network,
@@ -189,7 +189,7 @@ impl Application {
     ) -> Result<bool, Violation> {
         let mut answers = Vec::new();
         let unreadable = |fault| Violation::Unreadable { application: self.number, fault };
-        let goes_on = connection.read(net, &mut answers).map_err(unreadable)?;
+        let stays_open = connection.read(net, &mut answers).map_err(unreadable)?;
         for (answer, end) in answers {
             let from = (self.number, agent);
             let (operation, outcome) = connection.accept(net, history, &answer, end, from)?;
@@ -201,10 +201,10 @@ impl Application {
                 }
             }
         }
-        Ok(goes_on)
+        Ok(stays_open)
     }
 
-    /// The connection is over, and nobody knows what became of its requests.
+    /// Records the open requests as lost, with unknown effect, and closes the connection.
     fn close(&self, net: &mut Network, history: &mut History, connection: SessionConnection) {
         for request in connection.open {
             let from = (self.plan.agent, connection.end.connection);

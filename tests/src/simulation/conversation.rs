@@ -197,7 +197,9 @@ impl SessionConnection {
                 Some(LocalCloseReason::WriteTimeout) => was_held || self.was_deaf,
                 Some(LocalCloseReason::ReadTimeout) => was_held,
                 Some(
-                    LocalCloseReason::Idle
+                    LocalCloseReason::PeerFinished
+                    | LocalCloseReason::Drained
+                    | LocalCloseReason::Idle
                     | LocalCloseReason::Corruption(_)
                     | LocalCloseReason::Tls
                     | LocalCloseReason::LineTooLong(_),

@@ -35,6 +35,12 @@ pub(crate) enum SimEvent {
     Application(usize),
     /// One that wants locks does.
     Locker(usize),
+    /// A direct client does.
+    Direct(usize),
+    /// The server's worker may have time for the next turn.
+    ServerWorker,
+    /// The shutdown of the server, the one of this number, has taken as long as it may.
+    ShutdownTimeout(u32),
     /// A lease or a wait of the server may be over.
     LockTime,
     /// Something breaks.

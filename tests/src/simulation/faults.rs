@@ -1,8 +1,8 @@
 //! What goes wrong in a run, besides what the applications do.
 
-use super::event_queue::SimEvent;
+use super::event_queue::{EventTime, SimEvent};
 use super::network::{NetworkEnd, Party};
-use super::server::ServerState;
+use super::server::{SHUTDOWN_TIMEOUT_MS, ServerState};
 use super::trace::TraceEvent;
 use super::world::World;
 
@@ -27,11 +27,17 @@ pub(crate) enum FaultKind {
     KillAgent,
     /// An agent ends in good order, and is started again later.
     EndAgent,
+    /// The server sends GOAWAY to an agent.
+    GoAway,
+    /// The next links of an agent break as soon as they are up.
+    Flap,
+    /// The server shuts down gracefully, and is started again later.
+    EndServer,
 }
 
 impl FaultKind {
     /// All kinds.
-    pub(crate) const ALL: [Self; 9] = [
+    pub(crate) const ALL: [Self; 12] = [
         Self::CutLink,
         Self::CutLocal,
         Self::StallLink,
@@ -41,6 +47,9 @@ impl FaultKind {
         Self::Leap,
         Self::KillAgent,
         Self::EndAgent,
+        Self::GoAway,
+        Self::Flap,
+        Self::EndServer,
     ];
 }
 
@@ -70,12 +79,22 @@ impl World {
             FaultKind::Kill => {
                 if self.server.state() != ServerState::Dead {
                     self.server.kill(&mut self.net);
-                    let killed = self.net.moment();
-                    self.history.kills.push(killed);
-                    // The clock goes on in any case, from which the fences may come.
-                    let outage_ms = 1 + self.draw_up_to(&OUTAGES_MS);
-                    self.locking.kills.push(killed);
-                    self.net.agenda.after_ms(outage_ms, SimEvent::Start);
+                    self.process_ended();
+                }
+            }
+            FaultKind::EndServer => {
+                if self.server.state() == ServerState::Running {
+                    if self.net.random.chance(500) {
+                        // What arrives until then is in the kernel when the shutdown begins.
+                        self.server.stop(&mut self.net);
+                        self.drains_on_continue = Some(self.net.moment());
+                        let pause_ms = self.net.random.between(1..=200);
+                        self.net.disturb(self.net.now().after_ms(pause_ms));
+                        self.net.agenda.after_ms(pause_ms, SimEvent::Continue);
+                    } else {
+                        let began = self.net.moment();
+                        self.drain_server(began);
+                    }
                 }
             }
             FaultKind::Stop => {
@@ -98,9 +117,40 @@ impl World {
             }
             FaultKind::EndAgent => {
                 let agent = self.net.random.below(self.agents.len() as u64) as usize;
+                if self.net.random.chance(300) {
+                    self.connect_idle(agent);
+                }
                 self.agents[agent].finish(&mut self.net);
             }
+            FaultKind::GoAway => {
+                let agent = self.net.random.below(self.agents.len() as u64) as usize;
+                self.agents[agent].send_goaway(&mut self.net);
+            }
+            FaultKind::Flap => {
+                let agent = self.net.random.below(self.agents.len() as u64) as usize;
+                let links = self.net.random.between(1..=12);
+                self.agents[agent].flap(&mut self.net, links);
+            }
         }
+    }
+
+    /// The server shuts down. It has done nothing since `idle_since`.
+    pub(crate) fn drain_server(&mut self, idle_since: EventTime) {
+        self.server.drain(&mut self.net);
+        let began = self.net.now();
+        self.locking.drained(idle_since, began, began.after_ms(SHUTDOWN_TIMEOUT_MS));
+        self.drains += 1;
+        self.net.agenda.after_ms(SHUTDOWN_TIMEOUT_MS, SimEvent::ShutdownTimeout(self.drains));
+    }
+
+    /// The server process is gone, gracefully or not, and is started again after a while.
+    pub(crate) fn process_ended(&mut self) {
+        let ended = self.net.moment();
+        self.history.kills.push(ended);
+        self.locking.process_ended(ended);
+        // The clock goes on in any case, from which the fences may come.
+        let outage_ms = 1 + self.draw_up_to(&OUTAGES_MS);
+        self.net.agenda.after_ms(outage_ms, SimEvent::Start);
     }
 
     fn stall(&mut self, link: bool) {
@@ -127,7 +177,7 @@ impl World {
         let is_wanted = |connection: &u32| {
             let near = self.net.owner(NetworkEnd { connection: *connection, side: 0 });
             match near {
-                Some(Party::Link(_) | Party::Locker { direct: true, .. }) => link,
+                Some(Party::Link(_) | Party::Direct(_) | Party::Locker { direct: true, .. }) => link,
                 Some(Party::Application(_) | Party::Locker { direct: false, .. }) => !link,
                 _ => false,
             }

@@ -1,8 +1,8 @@
-//! What was asked and answered, as the applications saw it.
+//! The operations and their outcomes, as the applications saw them.
 //!
-//! An operation takes effect at one moment between its beginning and its end, if it does. One whose answer
-//! was lost, or was DISCONNECTED, may take effect later, or never: its end is the moment from which the
-//! run knows that nothing of that agent is on its way to the server any more.
+//! An operation takes effect, if at all, at one moment between its start and its end. If its answer was lost
+//! or was DISCONNECTED, it may take effect later, or never. Its end is then the moment from which no request
+//! of that agent is in flight to the server.
 
 use super::event_queue::EventTime;
 use super::network::Network;
@@ -10,51 +10,51 @@ use super::trace::TraceEvent;
 use super::violation::Violation;
 use std::rc::Rc;
 
-/// What was asked for.
+/// The kind of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum SessionOpKind {
-    /// Store a session for so long, in milliseconds.
+    /// Stores a session; the timeout is in milliseconds.
     Add { timeout_ms: u32 },
-    /// Fetch it.
+    /// Fetches the session.
     Get,
-    /// Forget it.
+    /// Removes the session.
     Remove,
-    /// Is it there?
+    /// Checks whether the session is present.
     Have,
-    /// Something that touches no session.
+    /// A request that affects no session.
     Nothing,
 }
 
-/// How it ended.
+/// The outcome of an operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub(crate) enum ObservedOutcome {
-    /// It has not.
+    /// Not ended yet.
     Open,
-    /// Nobody knows.
+    /// The effect is unknown: the answer was lost or DISCONNECTED.
     Unknown,
     /// The ADD stored its session.
     Stored,
-    /// The GET found the session that this operation stored, or others that stored the same.
+    /// The GET found the session that this operation stored, or an equal one of another.
     Found(usize),
-    /// The HAVE found a session, or the ADD one in its way.
+    /// The HAVE found a session, or the ADD was refused because of one.
     Present,
-    /// The REMOVE removed one.
+    /// The REMOVE removed a session.
     Removed,
-    /// There was no session.
+    /// No session was present.
     Missing,
-    /// It had no effect, and says nothing.
+    /// The request was refused without effect, and proves nothing.
     Refused,
 }
 
-/// An operation.
+/// An operation, with start, end and outcome.
 #[derive(Clone, Debug)]
 pub(crate) struct RecordedSessionOp {
     pub(crate) id: usize,
     pub(crate) kind: SessionOpKind,
-    /// What an ADD wants to store.
+    /// The session to be stored by an ADD.
     pub(crate) session: Rc<[u8]>,
     pub(crate) begun: EventTime,
-    /// After this it has no effect any more.
+    /// The operation has no effect after this.
     pub(crate) ended: EventTime,
     pub(crate) outcome: ObservedOutcome,
 }
@@ -63,32 +63,32 @@ pub(crate) struct RecordedSessionOp {
 #[derive(Debug)]
 pub(crate) struct History {
     pub(crate) operations: Vec<RecordedSessionOp>,
-    /// Operations on each id, as they began.
+    /// Operations on each id, in order of their start.
     pub(crate) of_id: Vec<Vec<usize>>,
-    /// When the server was killed.
+    /// The times at which the server was killed.
     pub(crate) kills: Vec<EventTime>,
-    /// Whether sessions may go before their time.
+    /// Whether sessions may be evicted before they expire.
     pub(crate) evicts: bool,
     unresolved: Vec<Unresolved>,
 }
 
-/// An operation that may yet take effect.
+/// An operation that may still take effect.
 #[derive(Clone, Copy, Debug)]
 struct Unresolved {
     operation: usize,
     agent: usize,
-    /// The connection it was made on, unless the agent has answered it itself.
+    /// The connection of the request; `None` if the agent answered DISCONNECTED.
     connection: Option<u32>,
 }
 
 impl History {
-    /// Nothing has happened to so many ids.
+    /// An empty history of this many ids.
     pub(crate) fn new(ids: usize, evicts: bool) -> Self {
         let of_id = vec![Vec::new(); ids];
         Self { operations: Vec::new(), of_id, kills: Vec::new(), evicts, unresolved: Vec::new() }
     }
 
-    /// Something is asked for.
+    /// Records the start of an operation. Returns its number.
     pub(crate) fn begin(
         &mut self,
         begun: EventTime,
@@ -112,7 +112,7 @@ impl History {
         number
     }
 
-    /// It was answered.
+    /// Records the answer to an operation.
     pub(crate) fn finish(
         &mut self,
         net: &mut Network,
@@ -126,7 +126,7 @@ impl History {
         recorded.ended = net.moment();
     }
 
-    /// The agent answered that the server could not be reached.
+    /// Records that the agent answered DISCONNECTED.
     pub(crate) fn disconnected(
         &mut self,
         net: &mut Network,
@@ -137,7 +137,7 @@ impl History {
         self.leave_open(net, application, operation, Unresolved { operation, agent, connection: None });
     }
 
-    /// The connection ended before the answer came.
+    /// Records that the connection ended before the answer arrived.
     pub(crate) fn lose(
         &mut self,
         net: &mut Network,
@@ -162,28 +162,28 @@ impl History {
         self.unresolved.push(unresolved);
     }
 
-    /// Whether [`settle`](Self::settle) would settle anything.
+    /// Whether [`resolve_gone`](Self::resolve_gone) has operations to resolve.
     pub(crate) fn is_unsettled(&self, agent: usize) -> bool {
         self.unresolved.iter().any(|it| it.agent == agent)
     }
 
-    /// Nothing that this agent took is on its way to the server, or will ever be. `is_gone` says whether the
-    /// agent has closed a connection, so that it takes nothing more from it.
+    /// Ends the operations of this agent that can no longer reach the server. `is_gone` returns whether the
+    /// agent has closed a connection, and so accepts no more requests from it.
     pub(crate) fn resolve_gone(&mut self, now: EventTime, agent: usize, is_gone: impl Fn(u32) -> bool) {
         let operations = &mut self.operations;
         self.unresolved.retain(|it| {
-            let settled = it.agent == agent && it.connection.is_none_or(&is_gone);
-            if settled {
+            let resolved = it.agent == agent && it.connection.is_none_or(&is_gone);
+            if resolved {
                 operations[it.operation].ended = now;
             }
-            !settled
+            !resolved
         });
     }
 
-    /// The operation under this id that stored, or may have stored, these bytes.
+    /// The operation on the same id that stored, or may have stored, these bytes.
     ///
     /// # Errors
-    /// The [`Violation`] if there is none.
+    /// The [`Violation`] if there is no such operation.
     pub(crate) fn origin(&self, operation: usize, bytes: &[u8]) -> Result<usize, Violation> {
         let stores = |number: &usize| {
             let it = &self.operations[*number];

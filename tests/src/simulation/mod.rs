@@ -4,7 +4,7 @@
 //! What is simulated is the sockets, the clock and what processes do; the machines are the real ones:
 //!
 //! ```text
-//!   Application ◀─ pipes ─▶ AgentHost (Multiplexer) ◀─ pipes ─▶ ServerHost (ServerConnection, Service)
+//!   Application ◀─ pipes ─▶ AgentHost (Multiplexer) ◀─ pipes ─▶ SimServer (ServerConnection, Service)
 //!       │ asks, is answered        │ what it had when                      ▲
 //!       ▼                          ▼                                       │
 //!   History ─▶ verify: can that be true?                      World: what breaks when
@@ -16,11 +16,13 @@
 mod agent;
 mod application;
 mod conversation;
+mod direct;
 mod event_queue;
 mod faults;
 mod history;
 mod lock;
 mod network;
+mod original;
 mod pipe;
 mod planted_bug;
 mod random;
@@ -28,10 +30,11 @@ mod request;
 mod run;
 mod scenario;
 mod server;
-mod serving;
+mod server_connection;
 mod tampering;
 mod timeline;
 mod trace;
+mod turn_env;
 mod verify;
 mod violation;
 mod world;

@@ -43,6 +43,8 @@ pub(crate) enum Party {
         /// It speaks to the server itself.
         direct: bool,
     },
+    /// An application's that asks nothing.
+    Idle,
     /// An agent's, towards an application.
     Local {
         /// The agent.
@@ -52,6 +54,8 @@ pub(crate) enum Party {
     },
     /// An agent's, towards the server.
     Link(usize),
+    /// That of a client that speaks to the server directly.
+    Direct(usize),
     /// The server's.
     Server {
         /// The agent at the other end; none if it is an application.
@@ -63,9 +67,11 @@ impl Party {
     const fn name(self) -> &'static str {
         match self {
             Self::Application(_) => "application",
+            Self::Idle => "idle application",
             Self::Locker { .. } => "locker",
             Self::Local { .. } => "agent (local)",
             Self::Link(_) => "agent (link)",
+            Self::Direct(_) => "direct client",
             Self::Server { .. } => "server",
         }
     }
@@ -284,6 +290,16 @@ impl Network {
     pub(crate) fn was_held(&self, connection: u32) -> bool {
         let connection = &self.connections[connection as usize];
         connection.held || connection.leapt_ms < self.agenda.leapt_ms()
+    }
+
+    /// How many bytes were ever written at this end.
+    pub(crate) fn written_total(&self, end: NetworkEnd) -> u64 {
+        self.at(end).pipes[end.side].written_total
+    }
+
+    /// How many bytes have arrived at this end, until it was closed.
+    pub(crate) fn arrived_total(&self, end: NetworkEnd) -> u64 {
+        self.at(end).pipes[1 - end.side].arrived_total
     }
 
     /// What was seen at the agent's end of a local connection.

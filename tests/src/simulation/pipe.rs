@@ -56,6 +56,9 @@ pub(crate) struct Pipe {
     /// Nobody reads any more.
     abandoned: bool,
     writer_waits: bool,
+    /// Bytes that were ever written, and that ever arrived.
+    pub(crate) written_total: u64,
+    pub(crate) arrived_total: u64,
     /// There is an event for the first mark.
     pub(crate) announced: bool,
 }
@@ -92,6 +95,8 @@ impl Pipe {
             broken: false,
             abandoned: false,
             writer_waits: false,
+            written_total: 0,
+            arrived_total: 0,
             announced: false,
         }
     }
@@ -114,6 +119,7 @@ impl Pipe {
         self.writer_waits = count < bytes.len();
         let start = self.bytes.len();
         self.bytes.extend_from_slice(&bytes[..count]);
+        self.written_total += count as u64;
         if count > 0 {
             self.mark_pieces(now, start, random);
         }
@@ -138,6 +144,7 @@ impl Pipe {
             return false;
         }
         if let Some((_, offset)) = self.marks.pop_front() {
+            self.arrived_total += (offset - self.arrived) as u64;
             self.arrived = offset;
         }
         true

@@ -74,6 +74,42 @@ pub enum PlantedBug {
     RefuseGranted,
     /// The answers of the text protocol change places.
     SwapLines,
+    /// An agent tries to reach its server again without a pause.
+    NoRetryPause,
+    /// The pauses of an agent are those of an outage, even after a link that lasted.
+    PauseNeverReset,
+    /// All agents draw the same random numbers for their pauses.
+    AgentsInStep,
+    /// An agent that ends closes its link without BYE.
+    NoBye,
+    /// An agent goes on behind HELLO as if it had been answered.
+    ClaimBeforeWelcome,
+    /// An agent takes GOAWAY for the loss of its link.
+    GoAwayAsLoss,
+    /// An agent that ends closes idle connections without reading once more.
+    DrainUnread,
+    /// An agent that ends closes connections without a request so far at once.
+    NoDrainGrace,
+    /// An agent that ends keeps connections without a request for as long as it can.
+    EndlessDrainGrace,
+    /// An agent waits for applications that do not read for as long as they like.
+    NoWriteTimeout,
+    /// A local connection that has spent its budget is not served again.
+    ForgetMoreLocal,
+    /// Waiters are not cancelled when the server shuts down.
+    KeepWaiters,
+    /// Locks are granted while the server shuts down.
+    GrantWhileDraining,
+    /// The server closes connections at the beginning of its shutdown, whatever is still to be written.
+    LoseAnswersAtEnd,
+    /// The server closes idle connections at the beginning of its shutdown without reading once more.
+    IgnoreKernelInput,
+    /// Connections that have received nothing stay open while the server shuts down.
+    KeepNewcomers,
+    /// A connection is served as long as it has input.
+    IgnoreBudget,
+    /// A connection that has spent its budget is not woken again.
+    ForgetMore,
 }
 
 impl PlantedBug {

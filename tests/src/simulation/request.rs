@@ -1,4 +1,4 @@
-//! The requests that applications make, and what an answer to each may be.
+//! The requests that applications send, and the answers allowed for each.
 
 use super::history::{ObservedOutcome, SessionOpKind};
 use super::random::SeededRng;
@@ -15,26 +15,26 @@ use std::rc::Rc;
 pub(crate) struct SimRequest {
     pub(crate) operation: Operation,
     pub(crate) data: Vec<u8>,
-    /// The place of its id among those of the run.
+    /// Index of its id among those of the run.
     pub(crate) id: usize,
-    /// What an ADD stores.
+    /// The session that an ADD stores.
     pub(crate) session: Rc<[u8]>,
     pub(crate) expects: ExpectedAnswer,
 }
 
-/// What may be answered.
+/// The allowed answers.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ExpectedAnswer {
-    /// What belongs to this kind; `too_large` says that the server has not room for an ADD at all.
+    /// Those of this kind; `too_large` means that an ADD exceeds the server's byte limit.
     Session { kind: SessionOpKind, too_large: bool },
-    /// This status: the request is none that a server could do anything with.
+    /// This status: the server cannot execute the request.
     Status(SessionStatus),
-    /// No data at all: the agent itself answers.
+    /// Empty data: the agent itself answers.
     Nothing,
 }
 
 impl ExpectedAnswer {
-    /// What the request does to the session.
+    /// The effect of the request on its session.
     pub(crate) const fn kind(self) -> SessionOpKind {
         match self {
             Self::Session { kind, .. } => kind,
@@ -42,10 +42,10 @@ impl ExpectedAnswer {
         }
     }
 
-    /// What this answer says; `None` if it is DISCONNECTED. `origin` finds out who stored a session.
+    /// Classifies an answer; `None` for DISCONNECTED. `origin` finds the operation that stored a session.
     ///
     /// # Errors
-    /// The [`Violation`] if there is no such answer.
+    /// The [`Violation`] if the answer is not allowed.
     pub(crate) fn read(
         self,
         operation: usize,
@@ -83,7 +83,7 @@ fn malformed(operation: usize, data: &[u8]) -> Violation {
 }
 
 impl SimRequest {
-    /// A request as this application makes them.
+    /// Draws a request for this application.
     pub(crate) fn draw(plan: &ApplicationPlan, scenario: &Scenario, random: &mut SeededRng) -> Self {
         let id = random.below(scenario.ids.len() as u64) as usize;
         let total = plan.weights.iter().sum();
@@ -110,14 +110,14 @@ impl SimRequest {
         Self { operation, data, id, session: Rc::default(), expects }
     }
 
-    fn add(place: usize, plan: &ApplicationPlan, scenario: &Scenario, random: &mut SeededRng) -> Self {
-        let id = &scenario.ids[place];
+    fn add(index: usize, plan: &ApplicationPlan, scenario: &Scenario, random: &mut SeededRng) -> Self {
+        let id = &scenario.ids[index];
         let (least, most) = random.pick(&plan.sizes);
         let longest = SESSION_MESSAGE_BYTES_MAX - ADD_PREFIX_BYTES - id.len();
         let mut session = vec![0; (random.between(least..=most) as usize).min(longest)];
         random.fill(&mut session);
         if let [byte] = session.as_mut_slice() {
-            // Not to be taken for a status.
+            // Not to be confused with a status.
             *byte = 200 | (*byte & 15);
         }
         let (least, most) = random.pick(&plan.timeouts_ms);
@@ -130,10 +130,10 @@ impl SimRequest {
         let too_large = bytes_max > 0 && (id.len() + session.len()) as u64 > bytes_max;
         let expects = ExpectedAnswer::Session { kind: SessionOpKind::Add { timeout_ms }, too_large };
         let operation = Operation::Session(SessionOperation::Add);
-        Self { session: session.into(), ..Self::plain(operation, data, place, expects) }
+        Self { session: session.into(), ..Self::plain(operation, data, index, expects) }
     }
 
-    /// A request that touches no session.
+    /// Draws a request that affects no session.
     fn odd(plan: &ApplicationPlan, random: &mut SeededRng) -> Self {
         let add = |timeout_ms: u32, id_len: u32, rest: usize, status| {
             let mut data = timeout_ms.to_be_bytes().to_vec();

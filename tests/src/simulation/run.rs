@@ -1,4 +1,4 @@
-//! Runs of many seeds, on as many threads as there are processors; each run is in one thread.
+//! Runs many seeds, on as many threads as there are processors; each run is single-threaded.
 
 use super::history::{ObservedOutcome, SessionOpKind};
 use super::planted_bug::PlantedBug;
@@ -10,47 +10,47 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, PoisonError};
 use std::thread;
 
-/// What came of a seed.
+/// The result of one seed.
 #[derive(Debug)]
 pub struct SeedRun {
-    /// The seed.
+    /// The seed of this run.
     pub seed: u64,
-    /// What happened that must not, if something did.
+    /// The violation, if there was one.
     pub result: Result<(), Violation>,
-    /// A number that two runs have in common only if the same happened in both.
+    /// A digest of the trace, equal in two runs only if the same events happened.
     pub digest: u64,
-    /// What happened, if that was asked for.
+    /// The trace in text form; empty unless requested.
     pub lines: Vec<String>,
-    /// Operations that applications made.
+    /// Number of operations that the applications started.
     pub operations: u64,
-    /// Events of the run.
+    /// Number of events processed in the run.
     pub events: u64,
-    /// How often what happened.
+    /// Number of occurrences of each kind of event.
     pub counts: BTreeMap<&'static str, u64>,
 }
 
-/// What came of many seeds.
+/// The results of many seeds.
 #[derive(Debug, Default)]
 pub struct Summary {
-    /// Seeds that were run.
+    /// Number of seeds that were run.
     pub seeds: u64,
-    /// Operations that applications made.
+    /// Number of operations that the applications started.
     pub operations: u64,
-    /// Events of all runs.
+    /// Number of events in all runs.
     pub events: u64,
-    /// How often what happened.
+    /// Number of occurrences of each kind of event.
     pub counts: BTreeMap<&'static str, u64>,
-    /// The seeds that failed, and how.
+    /// The seeds that failed, with the violations.
     pub failures: Vec<(u64, Violation)>,
-    /// The digest of each seed.
+    /// The trace digest of each seed.
     pub digests: BTreeMap<u64, u64>,
 }
 
-/// Runs one seed.
+/// Runs one seed; `lines` requests the trace in text form.
 #[must_use]
 pub fn simulate(seed: u64, sabotage: PlantedBug, lines: bool) -> SeedRun {
     let mut world = World::new(seed, sabotage, lines);
-    // What was written down until then tells why.
+    // The trace recorded before the panic shows the cause.
     let result = catch_unwind(AssertUnwindSafe(|| world.run())).unwrap_or(Err(Violation::Panicked));
     let operations = world.history.operations.len() as u64;
     let mut counts = std::mem::take(&mut world.net.trace.counts);
@@ -61,17 +61,17 @@ pub fn simulate(seed: u64, sabotage: PlantedBug, lines: bool) -> SeedRun {
     SeedRun { seed, result, digest, lines: world.net.trace.into_lines(), operations, events, counts }
 }
 
-/// Runs so many seeds from `first` on, until a few have failed.
+/// Runs this many seeds from `first` on; stops after `FAILURES_MAX` failures.
 #[must_use]
 pub fn simulate_all(first: u64, seeds: u64, sabotage: PlantedBug) -> Summary {
     let threads = thread::available_parallelism().map_or(1, usize::from);
     let next = AtomicU64::new(first);
-    let enough = AtomicBool::new(false);
+    let is_stopped = AtomicBool::new(false);
     let summary = Mutex::new(Summary::default());
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                while !enough.load(Ordering::Relaxed) {
+                while !is_stopped.load(Ordering::Relaxed) {
                     let seed = next.fetch_add(1, Ordering::Relaxed);
                     if seed >= first + seeds {
                         return;
@@ -79,7 +79,7 @@ pub fn simulate_all(first: u64, seeds: u64, sabotage: PlantedBug) -> Summary {
                     let run = simulate(seed, sabotage, false);
                     let mut summary = summary.lock().unwrap_or_else(PoisonError::into_inner);
                     summary.add(run);
-                    enough.store(summary.failures.len() >= FAILURES_MAX, Ordering::Relaxed);
+                    is_stopped.store(summary.failures.len() >= FAILURES_MAX, Ordering::Relaxed);
                 }
             });
         }
@@ -87,7 +87,7 @@ pub fn simulate_all(first: u64, seeds: u64, sabotage: PlantedBug) -> Summary {
     summary.into_inner().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Failures after which no more seeds are run.
+/// The number of failures after which no more seeds are run.
 const FAILURES_MAX: usize = 5;
 
 impl Summary {
@@ -96,8 +96,8 @@ impl Summary {
         self.operations += run.operations;
         self.events += run.events;
         self.digests.insert(run.seed, run.digest);
-        for (what, count) in run.counts {
-            *self.counts.entry(what).or_default() += count;
+        for (event, count) in run.counts {
+            *self.counts.entry(event).or_default() += count;
         }
         if let Err(violation) = run.result {
             self.failures.push((run.seed, violation));

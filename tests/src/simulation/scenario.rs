@@ -3,11 +3,12 @@
 //! Every seed has its own few kinds of faults and its own extremes, rather than all of them a little of
 //! everything: so some runs are all calm, and some all outage.
 
+use super::direct::DirectPlan;
 use super::faults::FaultKind;
 use super::lock::{LockerPlan, LockerProtocol};
 use super::pipe::{PipePieces, PipeQuality};
 use super::random::SeededRng;
-use libdc::limits::{LOCAL_IN_FLIGHT_MAX, SESSION_ID_BYTES_MAX};
+use libdc::limits::{DRAIN_GRACE_MS, LOCAL_IN_FLIGHT_MAX, SESSION_ID_BYTES_MAX};
 use libdc::table::SessionLimits;
 
 /// All that is decided before a run begins.
@@ -17,6 +18,7 @@ pub(crate) struct Scenario {
     pub(crate) agents: Vec<AgentPlan>,
     pub(crate) applications: Vec<ApplicationPlan>,
     pub(crate) lockers: Vec<LockerPlan>,
+    pub(crate) direct: Vec<DirectPlan>,
     pub(crate) network: NetworkPlan,
     pub(crate) faults: FaultPlan,
     /// The ids that the applications use.
@@ -38,6 +40,8 @@ pub(crate) struct ServerPlan {
     /// It keeps a state directory.
     pub(crate) keeps_state: bool,
     pub(crate) grace_ms: u32,
+    /// What a request costs the worker, in microseconds.
+    pub(crate) request_us: u64,
 }
 
 impl ServerPlan {
@@ -53,6 +57,8 @@ pub(crate) struct AgentPlan {
     pub(crate) timeout_ms: u64,
     pub(crate) idle_ms: u64,
     pub(crate) retry_ms: u64,
+    /// Its server's address is one of those that are tried again at once.
+    pub(crate) at_once: bool,
 }
 
 /// How an application behaves.
@@ -106,6 +112,12 @@ pub(crate) struct FaultPlan {
 impl Scenario {
     /// What this chance decides.
     pub(crate) fn draw(random: &mut SeededRng) -> Self {
+        if random.chance(25) {
+            return Self::draw_crowd(random);
+        }
+        if random.chance(30) {
+            return Self::draw_shutdowns(random);
+        }
         let heavy = random.chance(10);
         let count = if heavy { 1 } else { random.between(1..=3) };
         let agents: Vec<AgentPlan> = (0..count).map(|_| AgentPlan::draw(heavy, random)).collect();
@@ -130,6 +142,7 @@ impl Scenario {
             server,
             applications,
             lockers,
+            direct: if heavy { Vec::new() } else { draw_direct(random) },
             network: NetworkPlan::draw(random),
             faults: if heavy { FaultPlan::heavy() } else { FaultPlan::draw(random) },
             ids: draw_ids(random),
@@ -137,6 +150,79 @@ impl Scenario {
         }
     }
 }
+
+impl Scenario {
+    /// A server that shuts down again and again beneath clients of its own.
+    fn draw_shutdowns(random: &mut SeededRng) -> Self {
+        let plan = DirectPlan {
+            operations: random.between(50..=150) as usize,
+            think_ms: 100,
+            ..DirectPlan::draw(random)
+        };
+        let draw = |_| DirectPlan { silent_ms: DirectPlan::draw(random).silent_ms, ..plan };
+        let direct = (0..5).map(draw).collect();
+        Self {
+            server: ServerPlan { original: false, may_change: false, ..ServerPlan::draw(random) },
+            agents: vec![AgentPlan::draw(false, random)],
+            applications: Vec::new(),
+            direct,
+            lockers: draw_lockers(1, random),
+            network: NetworkPlan::draw(random),
+            faults: FaultPlan {
+                kinds: vec![FaultKind::EndServer],
+                interval_ms: random.pick(&[1_000, 10_000]),
+            },
+            ids: draw_ids(random),
+        }
+    }
+
+    /// A client that pipelines without end beside a hundred small ones. Nothing breaks, and requests cost time.
+    fn draw_crowd(random: &mut SeededRng) -> Self {
+        let small = DirectPlan {
+            operations: random.between(3..=10) as usize,
+            depth: 1,
+            data_bytes: 32,
+            think_ms: random.pick(&[100, 400]),
+            silent_ms: 0,
+            leaves: 100,
+            latency_ms_max: Some(CROWD_LATENCY_MS_MAX),
+            deaf: 0,
+            spoils: 0,
+            capacity: None,
+        };
+        // A turn's budget of these takes a sixteenth of a second, all of them several seconds.
+        let pipelining = DirectPlan {
+            operations: 4_000,
+            depth: 4_000,
+            data_bytes: 4_000,
+            latency_ms_max: Some(PIPELINE_LATENCY_MS_MAX),
+            // Everything it has to say is in the kernel at once.
+            capacity: Some(16 << 20),
+            ..small
+        };
+        let mut direct = vec![small; 100];
+        direct.insert(random.below(100) as usize, pipelining);
+        Self {
+            server: ServerPlan { request_us: 500, ..ServerPlan::draw(random) },
+            agents: vec![AgentPlan::draw(false, random)],
+            applications: Vec::new(),
+            lockers: Vec::new(),
+            direct,
+            network: NetworkPlan {
+                link_delay_ms: random.below(20),
+                small_buffers: false,
+                ..NetworkPlan::draw(random)
+            },
+            faults: FaultPlan { kinds: Vec::new(), interval_ms: 1_000 },
+            ids: draw_ids(random),
+        }
+    }
+}
+
+/// Most time that the last of the pipelined requests takes: five times what all requests cost.
+const PIPELINE_LATENCY_MS_MAX: u64 = 15_000;
+/// Most time that a small request takes in a crowd: two turns of the pipelining client, one of each other, and the network.
+const CROWD_LATENCY_MS_MAX: u64 = 400;
 
 impl ServerPlan {
     fn draw(random: &mut SeededRng) -> Self {
@@ -154,6 +240,7 @@ impl ServerPlan {
             may_change: random.chance(300),
             keeps_state: random.chance(600),
             grace_ms: random.pick(&[2_000, 4_000, 10_000]),
+            request_us: 0,
         }
     }
 }
@@ -162,12 +249,18 @@ impl AgentPlan {
     fn draw(heavy: bool, random: &mut SeededRng) -> Self {
         if heavy {
             // Nothing but the answer to what it has done moves anyone on.
-            return Self { timeout_ms: random.pick(&[0, 5_000, 30_000]), idle_ms: 0, retry_ms: 200 };
+            return Self {
+                timeout_ms: random.pick(&[0, 5_000, 30_000]),
+                idle_ms: 0,
+                retry_ms: 200,
+                at_once: false,
+            };
         }
         Self {
             timeout_ms: random.pick(&[0, 0, 40, 400, 2_000, 5_000, 5_000, 5_000, 30_000]),
             idle_ms: random.pick(&[0, 0, 0, 10, 300, 2_000, 10_000]),
             retry_ms: random.pick(&[5, 50, 200, 200, 1_000, 5_000]),
+            at_once: random.chance(200),
         }
     }
 }
@@ -307,6 +400,37 @@ fn draw_lockers(agents: usize, random: &mut SeededRng) -> Vec<LockerPlan> {
         }
     };
     (0..count).map(|_| draw(random)).collect()
+}
+
+/// A few clients of the server itself, some of which say nothing for a while after connecting.
+fn draw_direct(random: &mut SeededRng) -> Vec<DirectPlan> {
+    if random.chance(600) {
+        return Vec::new();
+    }
+    let count = random.between(1..=5);
+    (0..count).map(|_| DirectPlan::draw(random)).collect()
+}
+
+impl DirectPlan {
+    fn draw(random: &mut SeededRng) -> Self {
+        let data_bytes = random.pick(&[32, 32, 3_000]);
+        let plan = Self {
+            operations: random.between(10..=60) as usize,
+            depth: random.pick(&[1, 1, 4, 30]),
+            data_bytes,
+            think_ms: random.pick(&[1, 100, 2_000]),
+            silent_ms: random.pick(&[0, 500, 2 * DRAIN_GRACE_MS, 90_000]),
+            leaves: random.pick(&[20, 500, 1_000]),
+            latency_ms_max: None,
+            deaf: 0,
+            spoils: random.pick(&[0, 0, 100]),
+            // Large requests would take so long in pieces that a shutdown could not wait for them.
+            capacity: if data_bytes > 100 { None } else { random.pick(&[None, None, Some(200)]) },
+        };
+        // More answers than the network holds.
+        let deaf = Self { depth: 30, data_bytes: 32, deaf: 200, capacity: Some(200), ..plan };
+        if random.chance(250) { deaf } else { plan }
+    }
 }
 
 /// A few ids, of all lengths; some are the beginning of others.

@@ -1,44 +1,57 @@
-//! The server process: the real service and machines, driven as the server's driver drives them.
+//! The simulated server process: the real service, and the real machines of its connections.
 //!
-//! It can be killed, stopped and continued, and be an *original* one, which differs in two things: its
-//! answers carry patch level 0, and what is not of class 0 must never be sent to it. Another one may send
-//! the answers to what it has read at once in any order, as the protocol allows.
+//! It can be killed, stopped and continued, and shut down gracefully. It can be a distcache 1.x server, which differs in two
+//! things: its answers carry patch level 0, and it must be sent nothing but class 0. Another one may answer what it has read
+//! at once in any order, as the protocol allows.
 //!
-//! One that keeps a state directory knows, started again, how far the fences had come, and whether there were links:
-//! then it grants nothing before their grace is over. One without takes its fences from the clock, and knows nothing.
+//! A server with a state directory knows after a restart how far the fences had come, and whether there were links: then it
+//! grants nothing before their grace period is over. A server without one takes its fences from the clock.
+//!
+//! Its connections share one worker. If requests cost time, a turn that comes while the worker is busy waits in its queue.
 
 use super::event_queue::SimEvent;
-use super::network::{Network, NetworkEnd};
+use super::network::{Network, NetworkEnd, Party};
 use super::planted_bug::{FaultyStore, PlantedBug};
 use super::scenario::ServerPlan;
-use super::serving::{Serving, ServingStep, SimNotification};
+use super::server_connection::SimConnection;
 use super::trace::TraceEvent;
+use super::turn_env::TurnEnv;
 use super::violation::{Remnant, Violation};
 use libdc::id::ConnectionId;
+use libdc::proto::server::{Notification, ServerConnection, ServerTimeouts};
 use libdc::service::{Effects, LinkPolicy, RequestCounters, Service};
 use libdc::table::{FenceSource, LockSettings, SessionLimits, SessionStore, ShardedLocks, ShardedSessions};
 use libdc::time::Time;
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
 /// Fences for each millisecond of the clock, as the program takes them without a state directory.
 const FENCES_PER_MS_BITS: u32 = 20;
 /// With one, so many are reserved ahead.
 const FENCES_RESERVED: u64 = 1_000;
+/// As the program's `-read-timeout` and `-write-timeout`.
+const TIMEOUTS: ServerTimeouts = ServerTimeouts { read_ms: 23_000, write_ms: 5_000 };
+/// As the program's `-shutdown-timeout`: longer than a peer may take for anything.
+pub(crate) const SHUTDOWN_TIMEOUT_MS: u64 = 30_000;
 
 /// The server process.
 pub(crate) struct SimServer {
     plan: ServerPlan,
-    sabotage: PlantedBug,
+    planted: PlantedBug,
     state: ServerState,
     original: bool,
     service: Service,
     fences: FenceSource,
     /// A link was opened in this run.
     knows_links: bool,
-    connections: BTreeMap<u32, Serving>,
+    /// Until when this run grants nothing.
+    held_off_until: Time,
+    /// When the last shutdown began.
+    pub(crate) drained: Option<Time>,
+    connections: BTreeMap<u32, SimConnection>,
     /// When the next [`SimEvent::LockTime`] comes that counts.
-    alarm: Option<Time>,
+    expiry: Option<Time>,
+    worker: SimWorker,
 }
 
 /// Whether the process runs.
@@ -46,26 +59,49 @@ pub(crate) struct SimServer {
 pub(crate) enum ServerState {
     /// It does.
     Running,
+    /// It is shutting down.
+    Draining,
     /// It exists, and its sockets do, but it does nothing.
     Stopped,
     /// It does not exist.
     Dead,
 }
 
+/// The thread that has the turns of all connections.
+#[derive(Debug, Default)]
+struct SimWorker {
+    busy_until: Time,
+    /// Less than a millisecond, in microseconds.
+    rest_us: u64,
+    queue: VecDeque<NetworkEnd>,
+}
+
+impl SimWorker {
+    /// A turn that began now has cost so much.
+    fn spend(&mut self, now: Time, us: u64) {
+        self.rest_us += us;
+        self.busy_until = now.after_ms(self.rest_us / 1_000);
+        self.rest_us %= 1_000;
+    }
+}
+
 impl SimServer {
     /// A server that runs and stores nothing yet.
-    pub(crate) fn new(plan: ServerPlan, sabotage: PlantedBug, now: Time) -> Self {
+    pub(crate) fn new(plan: ServerPlan, planted: PlantedBug, now: Time) -> Self {
         let fences = FenceSource::starting_at(now.as_ms() << FENCES_PER_MS_BITS);
         Self {
-            service: new_service(&plan, sabotage, &fences),
+            service: new_service(&plan, planted, &fences),
             fences,
             original: plan.original,
             plan,
-            sabotage,
+            planted,
             state: ServerState::Running,
             knows_links: false,
+            held_off_until: now,
+            drained: None,
             connections: BTreeMap::new(),
-            alarm: None,
+            expiry: None,
+            worker: SimWorker::default(),
         }
     }
 
@@ -78,10 +114,56 @@ impl SimServer {
     pub(crate) fn kill(&mut self, net: &mut Network) {
         net.note(TraceEvent::Killed);
         self.state = ServerState::Dead;
-        for (connection, serving) in std::mem::take(&mut self.connections) {
-            net.cut(connection);
-            net.close(serving.end);
+        for (number, connection) in std::mem::take(&mut self.connections) {
+            net.cut(number);
+            net.close(connection.end);
         }
+        self.worker.queue.clear();
+    }
+
+    /// Begins to shut down gracefully.
+    pub(crate) fn drain(&mut self, net: &mut Network) {
+        net.note(TraceEvent::ServerDrains);
+        self.state = ServerState::Draining;
+        self.drained = Some(net.now());
+        if self.planted != PlantedBug::GrantWhileDraining {
+            self.service.shut_down();
+        }
+        for connection in self.connections.values_mut() {
+            let is_deaf = match self.planted {
+                PlantedBug::KeepWaiters => !connection.machine.is_idle(),
+                PlantedBug::KeepNewcomers => net.written_total(connection.end.peer()) == 0,
+                _ => false,
+            };
+            if !is_deaf {
+                connection.mail.push_back(Notification::Drain);
+                net.call(connection.end);
+            }
+        }
+    }
+
+    /// Whether the process that shuts down has no connection left; it does not exist any more then.
+    pub(crate) fn finish_drain(&mut self, net: &mut Network) -> bool {
+        let is_over = self.state == ServerState::Draining && self.connections.is_empty();
+        if is_over {
+            net.note(TraceEvent::ServerEnds);
+            self.state = ServerState::Dead;
+            // The record is clean if nothing is held and this run may grant.
+            let is_clean = self.service.locks().totals().holders == 0 && net.now() >= self.held_off_until;
+            self.knows_links &= !is_clean;
+        }
+        is_over
+    }
+
+    /// The shutdown has taken as long as it may: connections that are left are closed. Only the network can have kept the
+    /// process from ending.
+    pub(crate) fn drain_timeout(&mut self, net: &mut Network) {
+        let is_late = |connection: &&u32| !net.was_held(**connection);
+        if let Some(&connection) = self.connections.keys().find(is_late) {
+            net.fail(Violation::ShutdownOverdue { connection });
+        }
+        net.trace.count("shutdowns that timed out", 1);
+        self.kill(net);
     }
 
     /// Started again. Returns whether it grants nothing for a while.
@@ -92,20 +174,23 @@ impl SimServer {
         net.note(TraceEvent::Started { original: self.original });
         self.state = ServerState::Running;
         self.count_evictions(net);
-        self.alarm = None;
-        self.fences = match self.sabotage {
+        self.expiry = None;
+        self.worker = SimWorker::default();
+        self.held_off_until = net.now();
+        self.fences = match self.planted {
             PlantedBug::RepeatFences => FenceSource::starting_at(1),
             _ if self.plan.keeps_state => FenceSource::starting_at(self.fences.current() + FENCES_RESERVED),
             _ => FenceSource::starting_at(net.now().as_ms() << FENCES_PER_MS_BITS),
         };
-        if self.sabotage != PlantedBug::SurviveRestart {
-            self.service = new_service(&self.plan, self.sabotage, &self.fences);
+        if self.planted != PlantedBug::SurviveRestart {
+            self.service = new_service(&self.plan, self.planted, &self.fences);
         }
         // Those of the run before may still hold something, whatever becomes of this run until the grace is over.
-        let holds_off = self.plan.keeps_state && self.knows_links && self.sabotage != PlantedBug::GrantAtOnce;
+        let holds_off = self.plan.keeps_state && self.knows_links && self.planted != PlantedBug::GrantAtOnce;
         self.knows_links = self.knows_links && self.plan.keeps_state;
         if holds_off {
             net.trace.count("grants held off", 1);
+            self.held_off_until = net.now().after_ms(self.plan.grace_ms.into());
             self.service.locks().hold_off(net.now().after_ms(self.plan.grace_ms.into()));
         }
         holds_off
@@ -122,52 +207,91 @@ impl SimServer {
         if self.state == ServerState::Stopped {
             net.note(TraceEvent::Continued);
             self.state = ServerState::Running;
-            for serving in self.connections.values() {
-                net.call(serving.end);
+            for connection in self.connections.values() {
+                net.call(connection.end);
             }
-            self.alarm = None;
+            self.expiry = None;
             self.wake_at(net, Some(net.now()));
         }
     }
 
-    /// Somebody connected. While the process is stopped, the system does that for it.
+    /// A peer connected. While the process is stopped, the system accepts for it.
     pub(crate) fn accept(&mut self, net: &mut Network, end: NetworkEnd, agent: Option<usize>) {
         let id = ConnectionId::new(u64::from(end.connection));
         self.service.connection_opened();
-        self.connections
-            .insert(end.connection, Serving::new(net.now(), end, agent, id, &self.service, self.sabotage));
+        let machine = ServerConnection::new(net.now(), id, &self.service, TIMEOUTS);
+        let is_direct = matches!(net.owner(end.peer()), Some(Party::Direct(_)));
+        let connection = SimConnection::new(end, (agent, is_direct), machine, self.planted);
+        self.connections.insert(end.connection, connection);
         net.call(end);
     }
 
-    /// The connections that this agent has, or has left without the server's having seen it.
+    /// The connections that this agent has, or has left without the server's having detected it.
     pub(crate) fn connections_of(&self, agent: usize) -> impl Iterator<Item = u32> {
         self.connections
             .iter()
-            .filter(move |(_, serving)| serving.agent == Some(agent))
+            .filter(move |(_, connection)| connection.agent == Some(agent))
             .map(|(number, _)| *number)
     }
 
-    /// The turn of a connection.
-    pub(crate) fn turn(&mut self, net: &mut Network, end: NetworkEnd) {
-        if self.state != ServerState::Running {
+    /// A connection is to have a turn, as soon as the worker has time.
+    pub(crate) fn wake(&mut self, net: &mut Network, end: NetworkEnd) {
+        if !self.is_active() {
             return;
         }
-        let Some(mut serving) = self.connections.remove(&end.connection) else {
-            return;
+        if self.worker.busy_until <= net.now() && self.worker.queue.is_empty() {
+            self.turn(net, end);
+        } else if !self.worker.queue.contains(&end) {
+            net.trace.count("turns that wait for the worker", 1);
+            self.worker.queue.push_back(end);
+        }
+        self.wake_worker(net);
+    }
+
+    /// The worker has time for the next turn.
+    pub(crate) fn work(&mut self, net: &mut Network) {
+        if self.is_active()
+            && self.worker.busy_until <= net.now()
+            && let Some(end) = self.worker.queue.pop_front()
+        {
+            self.turn(net, end);
+            self.wake_worker(net);
+        }
+    }
+
+    fn wake_worker(&self, net: &mut Network) {
+        if !self.worker.queue.is_empty() {
+            net.agenda.at(self.worker.busy_until, SimEvent::ServerWorker);
+        }
+    }
+
+    const fn is_active(&self) -> bool {
+        matches!(self.state, ServerState::Running | ServerState::Draining)
+    }
+
+    fn turn(&mut self, net: &mut Network, end: NetworkEnd) {
+        let Some(mut connection) = self.connections.remove(&end.connection) else { return };
+        let mut env = TurnEnv {
+            service: &self.service,
+            original: self.original,
+            any_order: self.plan.answers_in_any_order && !self.original,
+            output: Vec::new(),
+            effects: Effects::new(),
+            counters: RequestCounters::default(),
         };
-        let mut step = self.step();
-        let open = serving.serve(net, &mut step) && serving.keep_times(net, &mut step);
+        let open = connection.turn(net, &mut env);
         if !open {
-            serving.close(net.now(), &mut step);
+            connection.close(net, &mut env);
         }
-        let ServingStep { effects, tally, .. } = step;
+        let TurnEnv { effects, counters, .. } = env;
         if open {
-            self.connections.insert(end.connection, serving);
+            self.connections.insert(end.connection, connection);
         } else {
             self.service.connection_closed();
             net.close(end);
         }
-        self.apply_effects(net, effects, &tally, !open);
+        self.worker.spend(net.now(), counters.total() * self.plan.request_us);
+        self.apply_effects(net, effects, &counters);
         if net.random.chance(20) {
             self.service.sessions().expire(net.now());
             self.check_limits(net);
@@ -176,11 +300,11 @@ impl SimServer {
 
     /// Leases and waits may have ended, or links are forgotten.
     pub(crate) fn keep_time(&mut self, net: &mut Network) {
-        if self.state != ServerState::Running || self.alarm.is_none_or(|alarm| alarm > net.now()) {
+        if !self.is_active() || self.expiry.is_none_or(|expiry| expiry > net.now()) {
             return;
         }
-        self.alarm = None;
-        if self.sabotage == PlantedBug::SleepOverLocks {
+        self.expiry = None;
+        if self.planted == PlantedBug::SleepOverLocks {
             return;
         }
         let mut effects = Effects::new();
@@ -189,50 +313,41 @@ impl SimServer {
         self.wake_at(net, next);
     }
 
-    fn step(&self) -> ServingStep<'_> {
-        ServingStep {
-            service: &self.service,
-            original: self.original,
-            any_order: self.plan.answers_in_any_order && !self.original,
-            effects: Effects::new(),
-            tally: RequestCounters::default(),
-        }
-    }
-
-    /// What follows from a step is done, as the server's driver does it.
-    fn apply_effects(&mut self, net: &mut Network, effects: Effects, tally: &RequestCounters, closed: bool) {
-        self.service.record(tally);
-        self.knows_links |= effects.greeted;
+    /// Carries out the effects of a turn, as the server's driver does.
+    fn apply_effects(&mut self, net: &mut Network, effects: Effects, counters: &RequestCounters) {
+        self.service.record(counters);
+        self.knows_links |= effects.link_opened;
+        let expiry_changed = effects.expiry_changed;
         self.deliver(net, effects);
-        if closed {
+        if expiry_changed {
             self.wake_at(net, Some(net.now()));
-        } else if tally.locking() > 0 {
+        } else if counters.locking() > 0 {
             self.wake_at(net, self.service.locks().soonest());
         }
     }
 
     fn deliver(&mut self, net: &mut Network, effects: Effects) {
-        let taken = effects.taken_over.into_iter().map(|id| (id, SimNotification::TakenOver));
-        let answers = effects
-            .answers
+        let taken = effects.taken_over.into_iter().map(|id| (id, Notification::LinkTakenOver));
+        let completions = effects
+            .completions
             .into_iter()
-            .map(|answer| (answer.reply.connection, SimNotification::Answer(answer)));
-        for (id, letter) in taken.chain(answers) {
-            if let Some(serving) = self.connections.get_mut(&(id.number() as u32)) {
-                if self.sabotage == PlantedBug::LoseGrant && net.random.chance(100) {
+            .map(|completion| (completion.reply.connection, Notification::Completion(completion)));
+        for (id, notification) in taken.chain(completions) {
+            if let Some(connection) = self.connections.get_mut(&(id.number() as u32)) {
+                if self.planted == PlantedBug::LoseGrant && net.random.chance(100) {
                     continue;
                 }
-                serving.letters.push_back(letter);
-                net.call(serving.end);
+                connection.mail.push_back(notification);
+                net.call(connection.end);
             }
         }
     }
 
     fn wake_at(&mut self, net: &mut Network, at: Option<Time>) {
         if let Some(at) = at
-            && self.alarm.is_none_or(|alarm| alarm > at)
+            && self.expiry.is_none_or(|expiry| expiry > at)
         {
-            self.alarm = Some(at);
+            self.expiry = Some(at);
             net.agenda.at(at, SimEvent::LockTime);
         }
     }
@@ -276,16 +391,16 @@ impl SimServer {
     }
 }
 
-fn new_service(plan: &ServerPlan, sabotage: PlantedBug, fences: &FenceSource) -> Service {
+fn new_service(plan: &ServerPlan, planted: PlantedBug, fences: &FenceSource) -> Service {
     let settings = LockSettings { default_lease_ms: 33_000, locks_max: 0, waiters_max: 0, idle_ms: 60_000 };
     let locks = ShardedLocks::new(plan.shards, settings, fences.clone(), [3; 32]);
-    let grace_ms = if sabotage == PlantedBug::ForgetGrace { 1 } else { plan.grace_ms };
-    let links = LinkPolicy { grace_ms, auto_release: sabotage != PlantedBug::KeepLocksOfTheDead };
-    Service::new(new_store(plan, sabotage), locks, links, None)
+    let grace_ms = if planted == PlantedBug::ForgetGrace { 1 } else { plan.grace_ms };
+    let links = LinkPolicy { grace_ms, auto_release: planted != PlantedBug::KeepLocksOfTheDead };
+    Service::new(new_store(plan, planted), locks, links, None)
 }
 
-fn new_store(plan: &ServerPlan, sabotage: PlantedBug) -> Arc<dyn SessionStore> {
-    let limits = if sabotage == PlantedBug::IgnoreLimits { SessionLimits::default() } else { plan.limits };
+fn new_store(plan: &ServerPlan, planted: PlantedBug) -> Arc<dyn SessionStore> {
+    let limits = if planted == PlantedBug::IgnoreLimits { SessionLimits::default() } else { plan.limits };
     let store = ShardedSessions::new(plan.shards, limits, plan.hash_seed);
-    if sabotage.is_of_the_store() { Arc::new(FaultyStore::new(store, sabotage)) } else { Arc::new(store) }
+    if planted.is_of_the_store() { Arc::new(FaultyStore::new(store, planted)) } else { Arc::new(store) }
 }

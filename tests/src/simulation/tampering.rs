@@ -3,8 +3,9 @@
 //! It does so in frames alone, but for lines that change places.
 
 use super::network::{Network, NetworkEnd};
+use super::original::split_messages;
 use super::planted_bug::PlantedBug;
-use super::serving::{ServingStep, split_messages};
+use super::turn_env::TurnEnv;
 use libdc::id::LockKey;
 use libdc::time::Time;
 use libdc::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation};
@@ -108,7 +109,7 @@ impl StreamTamperer {
     }
 
     /// What becomes of what is answered.
-    pub(crate) fn answer(&mut self, net: &Network, step: &mut ServingStep<'_>, output: &mut Vec<u8>) {
+    pub(crate) fn answer(&mut self, net: &Network, env: &mut TurnEnv<'_>, output: &mut Vec<u8>) {
         if self.sabotage == PlantedBug::SwapLines && output.first().is_some_and(u8::is_ascii_lowercase) {
             let mut lines: Vec<&[u8]> = output.split_inclusive(|byte| *byte == b'\n').collect();
             lines.reverse();
@@ -124,7 +125,7 @@ impl StreamTamperer {
                 Ok(Some(answer)) => {
                     let answer = Message::from(answer);
                     let head = MessageHead::request(answer.head.uid, answer.head.operation);
-                    if !self.change(net, step, &answer, head, &mut changed) {
+                    if !self.change(net, env, &answer, head, &mut changed) {
                         changed.extend_from_slice(bytes);
                     }
                 }
@@ -138,7 +139,7 @@ impl StreamTamperer {
     fn change(
         &mut self,
         net: &Network,
-        step: &mut ServingStep<'_>,
+        env: &mut TurnEnv<'_>,
         answer: &Message,
         request: MessageHead,
         out: &mut Vec<u8>,
@@ -161,8 +162,8 @@ impl StreamTamperer {
                 if self.sabotage == PlantedBug::ReleaseOfOthers
                     && let Some(key) = key.as_deref().and_then(LockKey::new)
                 {
-                    let effects = &mut step.effects.answers;
-                    step.service.locks().release(net.now(), key, grant.token, effects);
+                    let effects = &mut env.effects.completions;
+                    env.service.locks().release(net.now(), key, grant.token, effects);
                 }
                 if self.sabotage == PlantedBug::RefuseGranted && operation == LockOperation::Acquire {
                     LockAnswer::Status(LockStatus::Timeout).write(request, out);

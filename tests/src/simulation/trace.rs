@@ -25,6 +25,10 @@ pub(crate) enum TraceEvent {
     Leap { ms: u64 },
     /// The server is killed.
     Killed,
+    /// The server begins to shut down.
+    ServerDrains,
+    /// The server has shut down.
+    ServerEnds,
     /// The server is started, perhaps as an original one.
     Started { original: bool },
     /// The server is stopped.
@@ -63,6 +67,8 @@ impl TraceEvent {
             Self::Stalled { .. } => "streams stalled",
             Self::Leap { .. } => "leaps of the clock",
             Self::Killed => "server killed",
+            Self::ServerDrains => "server asked to shut down",
+            Self::ServerEnds => "server shut down gracefully",
             Self::Started { original: false } => "server started",
             Self::Started { original: true } => "original server started",
             Self::Stopped => "server stopped",
@@ -77,6 +83,8 @@ impl TraceEvent {
             Self::LocalFault { fault: LocalCloseReason::Idle, .. } => "idle applications closed",
             Self::LocalFault { fault: LocalCloseReason::ReadTimeout, .. } => "half messages given up",
             Self::LocalFault { fault: LocalCloseReason::WriteTimeout, .. } => "deaf applications closed",
+            Self::LocalFault { fault: LocalCloseReason::Drained, .. } => "applications drained",
+            Self::LocalFault { fault: LocalCloseReason::PeerFinished, .. } => return None,
             Self::Misbehaves { how, .. } => how,
             Self::AgentKilled { .. } => "agents killed",
             Self::AgentEnds { .. } => "agents ended",
@@ -162,6 +170,8 @@ impl fmt::Display for TraceEvent {
             }
             Self::Leap { ms } => write!(f, "the clock leaps {ms} ms"),
             Self::Killed => write!(f, "the server is killed"),
+            Self::ServerDrains => write!(f, "the server begins to shut down"),
+            Self::ServerEnds => write!(f, "the server has shut down"),
             Self::Started { original: false } => write!(f, "the server is started"),
             Self::Started { original: true } => write!(f, "an original server is started"),
             Self::Stopped => write!(f, "the server is stopped"),

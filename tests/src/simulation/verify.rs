@@ -1,25 +1,25 @@
-//! Whether what the applications saw can be true.
+//! Checks whether the answers that the applications saw are possible.
 //!
-//! Ids are independent, so each is looked at for itself. For each answer there must be a moment of its
-//! operation's life at which it was right. The checks err on the side of the accused: they prove that an
-//! answer is impossible from operations that had certainly ended before, and never guess.
+//! Ids are independent, so each is checked separately. For each answer there must be a moment within its
+//! operation at which it was right. The checks have no false positives: they prove from operations that had
+//! certainly ended before that an answer is impossible, and never guess.
 //!
-//! - A session *may* be there if its ADD may have run by then, its longest life has not passed, the server
-//!   has not been killed since, and no operation between the two proves that the id had nothing or
-//!   something else.
-//! - A session *must* be there if its ADD had run, its shortest life has not passed, the server was not
-//!   killed, nothing is ever evicted, and no REMOVE may have run since.
-//! - A session goes by one REMOVE at most: to every one that removed something belongs an ADD of its own.
+//! - A session *may* be present if its ADD may have run by then, its longest lifetime has not passed, the
+//!   server has not been killed since, and no operation in between proves that the id was absent or had
+//!   another session.
+//! - A session *must* be present if its ADD had run, its shortest lifetime has not passed, the server was not
+//!   killed, sessions are never evicted, and no REMOVE may have run since.
+//! - At most one REMOVE removes a session: each successful REMOVE needs a different ADD.
 
 use super::event_queue::EventTime;
 use super::history::{History, ObservedOutcome, RecordedSessionOp, SessionOpKind};
 use super::violation::{Absence, Violation};
 
 impl History {
-    /// Looks for answers that can't be true.
+    /// Checks all answers.
     ///
     /// # Errors
-    /// The first one found.
+    /// The first impossible answer found.
     pub(crate) fn verify(&self) -> Result<(), Violation> {
         for operations in &self.of_id {
             let stored = self.stored(operations);
@@ -50,7 +50,7 @@ impl History {
         Ok(())
     }
 
-    /// The sessions that were stored under an id, or may have been.
+    /// The sessions that were stored, or may have been stored, under an id.
     fn stored(&self, operations: &[usize]) -> Vec<StoredValue> {
         let mut stored = Vec::new();
         for number in operations {
@@ -64,7 +64,7 @@ impl History {
             stored.push(StoredValue { by: *number, timeout_ms, certain, begun: it.begun, done: it.ended });
         }
         for number in operations {
-            // Who was seen had run by then.
+            // An ADD had run before its session was found.
             if let ObservedOutcome::Found(origin) = self.operations[*number].outcome {
                 let mut same = stored.iter_mut().filter(|it| self.is_same(it.by, origin));
                 if let (Some(only), None) = (same.next(), same.next()) {
@@ -97,13 +97,13 @@ impl History {
         Err(Violation::Gone { operation: number, stored_by: origin, reason })
     }
 
-    /// The places of the sessions that may have been there in the life of an operation.
+    /// Indices of the sessions that may have been present during an operation.
     fn possible(&self, operations: &[usize], stored: &[StoredValue], number: usize) -> Vec<usize> {
-        let may_be_there = |place: &usize| self.why_absent(operations, &stored[*place], number).is_none();
-        (0..stored.len()).filter(may_be_there).collect()
+        let may_be_present = |index: &usize| self.why_absent(operations, &stored[*index], number).is_none();
+        (0..stored.len()).filter(may_be_present).collect()
     }
 
-    /// Why a session can't have been there at any moment in the life of an operation; `None` if it can.
+    /// The reason why a session cannot have been present at any moment of an operation; `None` if it can.
     fn why_absent(&self, operations: &[usize], session: &StoredValue, number: usize) -> Option<Absence> {
         let it = &self.operations[number];
         if session.by == number || session.begun > it.ended {
@@ -131,7 +131,7 @@ impl History {
         operations.iter().find(proves).map(|proof| Absence::Proven(*proof))
     }
 
-    /// Whether an operation says that at some moment of its life a session was not there.
+    /// Whether an operation proves that a session was absent at some moment of that operation.
     fn proves_absence(&self, proof: &RecordedSessionOp, session: &StoredValue) -> bool {
         match proof.outcome {
             ObservedOutcome::Stored | ObservedOutcome::Missing | ObservedOutcome::Removed => true,
@@ -143,7 +143,7 @@ impl History {
         }
     }
 
-    /// An operation found nothing: is there a session that was there all its life?
+    /// Checks an operation that found no session against sessions that were present during all of it.
     fn check_absent(
         &self,
         operations: &[usize],
@@ -151,7 +151,7 @@ impl History {
         number: usize,
     ) -> Result<(), Violation> {
         let it = &self.operations[number];
-        let is_there = |session: &&StoredValue| {
+        let was_present = |session: &&StoredValue| {
             let expires = session.begun.at.after_ms(u64::from(session.timeout_ms));
             session.certain
                 && session.by != number
@@ -160,7 +160,7 @@ impl History {
                 && !self.killed_between(session.begun, it.ended)
                 && !operations.iter().any(|other| self.may_remove(&self.operations[*other], session, it))
         };
-        match stored.iter().find(is_there) {
+        match stored.iter().find(was_present) {
             Some(session) if !self.evicts => {
                 Err(Violation::Lost { operation: number, stored_by: session.by })
             }
@@ -196,33 +196,33 @@ impl History {
 struct StoredValue {
     by: usize,
     timeout_ms: u32,
-    /// It was, there is no doubt.
+    /// The session was stored without doubt.
     certain: bool,
     begun: EventTime,
-    /// It had been by then, if it ever was.
+    /// It had been stored by then, if at all.
     done: EventTime,
 }
 
-/// Finds for every removal a session of its own among those it may have removed.
+/// Finds a separate session for every removal, among those it may have removed.
 fn pair_off(removals: &[(usize, Vec<usize>)], sessions: usize) -> Result<(), Violation> {
     let mut removed_by = vec![None; sessions];
-    for place in 0..removals.len() {
+    for index in 0..removals.len() {
         let mut tried = vec![false; sessions];
-        if !pair(place, removals, &mut removed_by, &mut tried) {
-            return Err(Violation::RemovedTwice { operation: removals[place].0 });
+        if !pair(index, removals, &mut removed_by, &mut tried) {
+            return Err(Violation::RemovedTwice { operation: removals[index].0 });
         }
     }
     Ok(())
 }
 
-/// One step of the search for a matching: a session that is free, or whose removal can take another one.
+/// One step of the bipartite matching: takes a free session, or moves another removal to a different session.
 fn pair(
-    place: usize,
+    index: usize,
     removals: &[(usize, Vec<usize>)],
     removed_by: &mut [Option<usize>],
     tried: &mut [bool],
 ) -> bool {
-    for session in &removals[place].1 {
+    for session in &removals[index].1 {
         if std::mem::replace(&mut tried[*session], true) {
             continue;
         }
@@ -231,7 +231,7 @@ fn pair(
             Some(other) => pair(other, removals, removed_by, tried),
         };
         if free {
-            removed_by[*session] = Some(place);
+            removed_by[*session] = Some(index);
             return true;
         }
     }

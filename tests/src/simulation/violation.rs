@@ -158,6 +158,130 @@ pub enum Violation {
         /// What it found.
         fault: libdc::proto::server::ServerCloseReason,
     },
+    /// An agent tried to reach its server too soon after a failure.
+    #[error("agent {agent} tried again after {after_ms} ms instead of at least {least_ms} ms")]
+    RetriedTooSoon {
+        /// The agent.
+        agent: usize,
+        /// Time since the failure.
+        after_ms: u64,
+        /// Least pause after this failure.
+        least_ms: u64,
+    },
+    /// An agent tried to reach its server too late after a failure.
+    #[error("agent {agent} tried again after {after_ms} ms instead of at most {most_ms} ms")]
+    RetriedTooLate {
+        /// The agent.
+        agent: usize,
+        /// Time since the failure.
+        after_ms: u64,
+        /// Greatest pause after this failure.
+        most_ms: u64,
+    },
+    /// The pauses of an agent do not vary, so that all agents would come at the same time.
+    #[error("agent {agent} made {pauses} pauses of {pause_ms} ms in a row")]
+    RetriedInStep {
+        /// The agent.
+        agent: usize,
+        /// How many were equal.
+        pauses: usize,
+        /// Their length.
+        pause_ms: u64,
+    },
+    /// An agent ended gracefully, and had a link, but did not say BYE.
+    #[error("agent {agent} ended without BYE")]
+    EndedWithoutBye {
+        /// The agent.
+        agent: usize,
+    },
+    /// An agent sent what belongs behind the answer to HELLO before it had come.
+    #[error("agent {agent} did not wait for the answer to HELLO")]
+    DidNotAwaitWelcome {
+        /// The agent.
+        agent: usize,
+    },
+    /// An agent that ends closed a connection whose request had arrived, or that was still in its drain grace.
+    #[error("agent {agent} drained a connection {age_ms} ms old, with {unread} bytes unread")]
+    DrainedTooSoon {
+        /// The agent.
+        agent: usize,
+        /// Age of the connection.
+        age_ms: u64,
+        /// Bytes that had arrived and were not read.
+        unread: u64,
+    },
+    /// An agent wrote on a connection that had taken nothing for longer than the write timeout.
+    #[error("agent {agent} waited {blocked_ms} ms for an application that does not read")]
+    WaitedForDeaf {
+        /// The agent.
+        agent: usize,
+        /// How long the application took nothing.
+        blocked_ms: u64,
+    },
+    /// An agent that ends kept a connection without a request beyond its drain grace.
+    #[error("agent {agent} keeps a connection {age_ms} ms old that has asked nothing, though it ends")]
+    KeptBeyondGrace {
+        /// The agent.
+        agent: usize,
+        /// Age of the connection.
+        age_ms: u64,
+    },
+    /// The server closed a connection gracefully though a whole request had arrived and was not answered.
+    #[error(
+        "direct client {client} was not answered: uid {uid}, which had reached the server before it closed #{connection}"
+    )]
+    Unserved {
+        /// The client.
+        client: usize,
+        /// Its connection.
+        connection: u32,
+        /// The request.
+        uid: u32,
+    },
+    /// A direct client received an answer to nothing that it has in flight.
+    #[error("direct client {client} was answered uid {uid}, for which it has no open request")]
+    DirectNotAsked {
+        /// The client.
+        client: usize,
+        /// The uid of the answer.
+        uid: u32,
+    },
+    /// A small request waited too long behind others.
+    #[error("direct client {client} was answered after {after_ms} ms: others had more than their share")]
+    Starved {
+        /// The client.
+        client: usize,
+        /// How long it took.
+        after_ms: u64,
+    },
+    /// A direct client was never answered, and its connection did not end.
+    #[error("direct client {client} is still waiting")]
+    DirectUnanswered {
+        /// The client.
+        client: usize,
+    },
+    /// A connection that had received nothing was closed before its drain grace was over.
+    #[error("#{connection} was closed {after_ms} ms after it was accepted, before its drain grace was over")]
+    DrainGraceCut {
+        /// The connection.
+        connection: u32,
+        /// Its age.
+        after_ms: u64,
+    },
+    /// A connection that had received nothing was kept beyond its drain grace.
+    #[error("#{connection} was closed {after_ms} ms after its drain grace was over")]
+    DrainGraceExceeded {
+        /// The connection.
+        connection: u32,
+        /// How much too late.
+        after_ms: u64,
+    },
+    /// A shutdown had not come to its end when its time was over, and nothing kept it from that.
+    #[error("the server has not shut down in time: #{connection} is still open")]
+    ShutdownOverdue {
+        /// A connection.
+        connection: u32,
+    },
     /// About locks.
     #[error("{0}")]
     Locking(LockViolation),

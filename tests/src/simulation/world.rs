@@ -2,7 +2,8 @@
 
 use super::agent::SimAgent;
 use super::application::Application;
-use super::event_queue::{EventQueue, SimEvent};
+use super::direct::DirectClient;
+use super::event_queue::{EventQueue, EventTime, SimEvent};
 use super::history::History;
 use super::lock::{LockHistory, LockViolation, Locker, LockerEnv};
 use super::network::{Network, NetworkEnd, Party};
@@ -34,8 +35,13 @@ pub(crate) struct World {
     pub(crate) agents: Vec<SimAgent>,
     lockers: Vec<Locker>,
     applications: Vec<Application>,
+    direct: Vec<DirectClient>,
     events: u64,
     faults: u64,
+    /// Shutdowns of the server.
+    pub(crate) drains: u32,
+    /// The server was stopped then, and shuts down when it is continued.
+    pub(crate) drains_on_continue: Option<EventTime>,
 }
 
 impl World {
@@ -61,6 +67,12 @@ impl World {
         for locker in 0..lockers.len() {
             net.agenda.after_ms(0, SimEvent::Locker(locker));
         }
+        let plans = scenario.direct.iter().enumerate();
+        let direct: Vec<_> =
+            plans.map(|(number, plan)| DirectClient::new(number, *plan, random.fork())).collect();
+        for client in 0..direct.len() {
+            net.agenda.after_ms(0, SimEvent::Direct(client));
+        }
         net.agenda.after_ms(scenario.faults.interval_ms, SimEvent::Fault);
         let server = SimServer::new(scenario.server, sabotage, net.now());
         Self {
@@ -71,9 +83,12 @@ impl World {
             history: History::new(scenario.ids.len(), scenario.server.evicts()),
             agents,
             applications,
+            direct,
             scenario,
             events: 0,
             faults: 0,
+            drains: 0,
+            drains_on_continue: None,
         }
     }
 
@@ -101,7 +116,9 @@ impl World {
 
     /// Whether everybody has what they wanted.
     fn is_done(&self) -> bool {
-        self.applications.iter().all(Application::is_done) && self.lockers.iter().all(Locker::is_done)
+        self.applications.iter().all(Application::is_done)
+            && self.lockers.iter().all(Locker::is_done)
+            && self.direct.iter().all(DirectClient::is_done)
     }
 
     /// What did not come to its end.
@@ -112,7 +129,8 @@ impl World {
         };
         let session = self.history.open().map(|operation| Violation::Unanswered { operation });
         let remnant = || Violation::NotIdle(Remnant::Locals { agent: 0, connections: 1 });
-        session.or_else(locking).unwrap_or_else(remnant)
+        let direct = || self.direct.iter().find_map(DirectClient::unanswered);
+        session.or_else(locking).or_else(direct).unwrap_or_else(remnant)
     }
 
     /// What happened.
@@ -171,6 +189,16 @@ impl World {
             SimEvent::Connected(agent, _) => self.connected(agent),
             SimEvent::AgentEnds(agent, _) => self.agents[agent].finish_on(&mut self.net),
             SimEvent::AgentStart(agent) => self.agents[agent].start(&mut self.net),
+            SimEvent::Direct(client) => {
+                self.direct[client].wake(&mut self.net, &mut self.server, &self.scenario);
+            }
+            SimEvent::ServerWorker => self.server.work(&mut self.net),
+            SimEvent::ShutdownTimeout(drain) => {
+                if drain == self.drains && self.server.state() == ServerState::Draining {
+                    self.server.drain_timeout(&mut self.net);
+                    self.process_ended();
+                }
+            }
             SimEvent::LockTime => self.server.keep_time(&mut self.net),
             SimEvent::Locker(locker) => {
                 let mut around = LockerEnv {
@@ -192,7 +220,17 @@ impl World {
                     self.locking.held_off(self.net.moment());
                 }
             }
-            SimEvent::Continue => self.server.go_on(&mut self.net),
+            SimEvent::Continue => {
+                self.server.go_on(&mut self.net);
+                if let Some(stopped) = self.drains_on_continue.take()
+                    && self.server.state() == ServerState::Running
+                {
+                    self.drain_server(stopped);
+                }
+            }
+        }
+        if self.server.finish_drain(&mut self.net) {
+            self.process_ended();
         }
         self.run_until_idle();
         self.net.violation().cloned().map_or(Ok(()), Err)
@@ -211,13 +249,24 @@ impl World {
             }
             Some(Party::Local { agent, id }) => self.agents[agent].turn_local(&mut self.net, id),
             Some(Party::Link(agent)) => self.agents[agent].turn_link(&mut self.net),
-            Some(Party::Server { .. }) => self.server.turn(&mut self.net, end),
-            None => {}
+            Some(Party::Direct(client)) => self.direct[client].turn(&mut self.net, &self.server),
+            Some(Party::Server { .. }) => self.server.wake(&mut self.net, end),
+            Some(Party::Idle) | None => {}
+        }
+    }
+
+    /// An application connects to an agent that is about to end, and asks nothing.
+    pub(crate) fn connect_idle(&mut self, agent: usize) {
+        if self.agents[agent].is_there() {
+            self.net.trace.count("connections without a request drained", 1);
+            let quality = self.scenario.network.local(&mut self.net.random);
+            self.agents[agent].accept(&mut self.net, Party::Idle, quality);
         }
     }
 
     /// An agent tries to reach the server.
     fn attempt(&mut self, agent: usize, generation: u32) {
+        self.agents[agent].note_attempt(&mut self.net);
         let plan = self.scenario.network;
         let takes_ms = self.net.random.between(0..=plan.connect_ms);
         self.net.agenda.after_ms(takes_ms, SimEvent::Connected(agent, generation));
@@ -229,7 +278,7 @@ impl World {
         // When nothing else happens any more, the network is good.
         let calm = self.is_done();
         let fails = !calm && self.net.random.chance(plan.attempts_failing);
-        if fails || self.server.state() == ServerState::Dead {
+        if fails || !matches!(self.server.state(), ServerState::Running | ServerState::Stopped) {
             self.agents[agent].attempt_failed(&mut self.net);
             return;
         }

@@ -1,4 +1,4 @@
-//! The program is missing, can't be executed, or becomes another.
+//! The program is missing, cannot be executed, or becomes another.
 
 use crate::load::under_load;
 use dc_tests::harness::daemon::stderr;
@@ -12,15 +12,15 @@ use std::os::unix::fs::{MetadataExt, PermissionsExt, symlink};
 use std::path::Path;
 use std::process::Command;
 
-/// A command at a path of its own, which leads to `dc_child`.
+/// A command at a separate path, which leads to `dc_child`.
 fn linked(place: &TestDir) -> std::path::PathBuf {
     let path = place.file("app");
     symlink(program("dc_child"), &path).unwrap();
     path
 }
 
-/// A copy of `dc_child`. Made by another process, so that no fork of this one has it open for writing, which would
-/// keep it from being executed.
+/// A copy of `dc_child`. Made by another process, so that no fork of this one has it open for writing, which
+/// would keep it from being executed.
 pub(crate) fn copy_child(path: &Path) {
     let copied = Command::new("cp").arg(program("dc_child")).arg(path).status().unwrap();
     assert!(copied.success());
@@ -52,19 +52,19 @@ fn a_command_that_goes_and_comes_back_costs_nothing() {
     let command = linked(&place);
     let mut master = MasterProcess::for_command(&command, &["-start", "0"], &["ready"]);
     let old = master.child();
-    let cant_start = format!("can't start {}: ", command.display());
+    let cannot_start = format!("cannot start {}: ", command.display());
     under_load(&mut master, |master, callers| {
         fs::remove_file(&command).unwrap();
         master.hup();
-        master.expect(&cant_start);
-        master.expect("the old one serves on");
+        master.expect(&cannot_start);
+        master.expect("the old one keeps serving");
         callers.wait_for_more_of(old);
         let plain = place.file("plain");
         fs::write(&plain, "no program").unwrap();
         symlink(&plain, &command).unwrap();
         master.hup();
-        master.expect(&cant_start);
-        master.expect("the old one serves on");
+        master.expect(&cannot_start);
+        master.expect("the old one keeps serving");
         callers.wait_for_more_of(old);
         fs::remove_file(&command).unwrap();
         linked(&place);
@@ -84,7 +84,7 @@ fn a_command_that_is_missing_when_its_child_has_died_is_tried_again() {
     kill(master.child(), Signal::SIGKILL).unwrap();
     master.ended(master.child());
     master.expect("restarting in_ms=1000");
-    master.expect(&format!("can't start {}: ", command.display()));
+    master.expect(&format!("cannot start {}: ", command.display()));
     master.expect("restarting in_ms=2000");
     linked(&place);
     master.hup();

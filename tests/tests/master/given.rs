@@ -1,4 +1,4 @@
-//! What a child has from its master, exactly, and what it says to it.
+//! The exact environment of a child, and its notifications to the master.
 
 use crate::load::under_load;
 use dc_tests::harness::loopback::own_loopback;
@@ -25,7 +25,7 @@ impl Reported {
         let report = place.file("report");
         let socket = format!("unix://{}", place.file("socket").display());
         let listen = format!("tcp://{}:0", own_loopback());
-        // Descriptors of the master's own are to be inherited by nobody, nor is what it was told to ignore, as by nohup.
+        // Children inherit neither the master's own descriptors nor its ignored signals, as from nohup.
         let launch =
             ProgramLaunch::new("dc_master").after("trap '' HUP; exec \"$0\" \"$@\" 7</dev/null 9<&0");
         let launch = launch.within(place.path()).with_variable("MARK", "left alone");
@@ -57,8 +57,8 @@ impl Reported {
 fn a_child_has_its_sockets_and_nothing_else() {
     let mut reported = Reported::start(&[]);
     assert_eq!(reported.descriptors(), ["0 /dev/null", "1 pipe", "2 pipe", "3 socket", "4 socket"]);
-    // The children of these tests set the flag, which is the socket's and not the descriptor's. Nobody may clear it
-    // while they serve.
+    // The children of these tests set the flag, which belongs to the socket and not to the descriptor. It
+    // must not be cleared while they serve.
     under_load(&mut reported.master, |master, _| master.restart());
     let second = ["0 /dev/null", "1 pipe", "2 pipe", "3 socket nonblock", "4 socket nonblock"];
     assert_eq!(reported.descriptors(), second);
@@ -124,7 +124,7 @@ fn a_child_is_told_what_it_has() {
 }
 
 #[test]
-fn what_a_child_writes_has_its_number() {
+fn child_output_has_the_child_number() {
     let mut master = MasterProcess::start(&["-start", "0"], &["output", "ready"]);
     let child = master.child();
     let own = format!("[{child}] ");
@@ -142,7 +142,7 @@ fn what_a_child_writes_has_its_number() {
     assert_eq!(strays.count(), 0, "lines without a number");
 }
 
-/// A pipe that takes no more.
+/// A pipe whose buffer is full.
 fn full_pipe() -> (PipeReader, PipeWriter) {
     let (reader, mut writer) = io::pipe().unwrap();
     let capacity = fcntl(&writer, FcntlArg::F_GETPIPE_SZ).unwrap();
@@ -151,8 +151,8 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 }
 
 #[test]
-fn what_children_write_and_nobody_reads_holds_the_master_up_in_nothing() {
-    // Open, or it would be an error to write.
+fn unread_child_output_does_not_block_the_master() {
+    // Kept open, or writing would fail.
     let (unread, full) = full_pipe();
     let launch = ProgramLaunch::new("dc_master").with_stdin(full).after("exec \"$0\" \"$@\" >&0 </dev/null");
     let launch = launch.with(["-listen", &format!("tcp://{}:0", own_loopback()), "-start", "0"]);
@@ -168,7 +168,7 @@ fn what_children_write_and_nobody_reads_holds_the_master_up_in_nothing() {
 
 #[test]
 fn a_reader_that_stops_halfway_holds_the_master_up_in_nothing() {
-    // The log and what the children write go to the same pipe, of which little is read, and then nothing.
+    // Log and child output go to the same pipe, of which little is read, and then nothing.
     let (mut unread, full) = full_pipe();
     let launch =
         ProgramLaunch::new("dc_master").with_stdin(full).after("exec \"$0\" \"$@\" >&0 2>&0 </dev/null");
@@ -183,7 +183,7 @@ fn a_reader_that_stops_halfway_holds_the_master_up_in_nothing() {
     }
     for _ in 0..1000 {
         unread.read_exact(&mut page).unwrap();
-        // It logs that it passes these on, most likely while the lines of a child wait for room.
+        // It logs each forwarded signal, most likely while lines of a child are queued.
         (0..20).for_each(|_| master.signal(Signal::SIGUSR1));
     }
     with_timeout("the end of the master", move || master.stop());

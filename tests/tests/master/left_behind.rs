@@ -1,4 +1,4 @@
-//! Processes that nobody waits for but the master, and those that it leaves itself.
+//! Orphaned processes that the master adopts, and those that it leaves behind itself.
 
 use crate::load::under_load;
 use dc_tests::harness::callers::Callers;
@@ -18,7 +18,7 @@ fn a_grandchild_that_holds_the_socket_keeps_nobody_from_it() {
     let grandchild = format!("grandchild={}", end.display());
     let mut master = MasterProcess::start(&["-start", "0"], &["ready", &grandchild]);
     under_load(&mut master, |master, _| master.restart());
-    // That of the first child is the master's now.
+    // The grandchild of the first child now belongs to the master.
     assert_eq!(master.children().len(), 2);
     let address = master.address();
     master.process.stop();
@@ -42,7 +42,7 @@ fn hundreds_of_restarts_leave_nothing() {
     let mut master = MasterProcess::start(&["-start", "0"], &["ready"]);
     let pid = master.process.pid();
     let tally = under_load(&mut master, |master, _| {
-        // What is there once, such as a thread's, is there by now.
+        // By now everything made once, such as a thread's descriptor, exists.
         (0..3).for_each(|_| master.restart());
         let descriptors = master.descriptors();
         (0..200).for_each(|_| master.restart());
@@ -70,7 +70,7 @@ fn failed_restarts_leave_nothing_either() {
             master.hup();
             let new = master.started();
             master.ended(new);
-            master.expect("the old one serves on");
+            master.expect("the old one keeps serving");
         };
         (0..3).for_each(|_| fail(master));
         let descriptors = master.descriptors();
@@ -82,7 +82,7 @@ fn failed_restarts_leave_nothing_either() {
 
 #[test]
 fn children_of_a_master_that_is_killed_are_told() {
-    // Orphans are this process's, so that their end can be seen.
+    // This process adopts orphans, so that their end can be observed.
     set_child_subreaper(true).unwrap();
     for (options, status) in
         [(&["-start", "0"][..], None), (&["-start", "0", "-orphan-signal", "KILL"], Some(Signal::SIGKILL))]

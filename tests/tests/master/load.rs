@@ -1,12 +1,12 @@
-//! Callers beside whatever a test does to a master.
+//! Callers that run during a test of the master.
 
 use dc_tests::harness::callers::{CallCounters, Callers};
 use dc_tests::harness::master::MasterProcess;
 
-/// The fewest calls that a claim is made for.
+/// Minimum number of calls for a result.
 const CALLS_MIN: u64 = 100;
 
-/// Has callers at work while `happens` happens, and for a while behind it. Not one may go without an answer.
+/// Runs callers during `happens` and for a while after it. Every call must be answered.
 pub(crate) fn under_load(
     master: &mut MasterProcess,
     happens: impl FnOnce(&mut MasterProcess, &Callers),

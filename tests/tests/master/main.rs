@@ -1,17 +1,17 @@
-//! `dc_master` with children that behave well and badly, while callers come all the time: each must be answered.
+//! `dc_master` with good and faulty children under constant load: each call must be answered.
 //!
 //! | | |
 //! |---|---|
-//! | `restart` | nothing goes wrong: fifty restarts of servers of several kinds, hundreds of one |
-//! | `new_child` | what starts dies, or is not ready, or claims to be |
-//! | `old_child` | what is to end does not, or dies before |
-//! | `signals` | signals at any time, to the master and on to the children |
-//! | `command` | the program is not there, can't be executed, is replaced |
-//! | `given` | nothing: what a child has from its master |
-//! | `store` | nothing: descriptors that children leave to their successors |
-//! | `sockets` | paths that are stale, taken, removed; sockets that were passed in |
+//! | `restart` | no faults: fifty restarts of servers of several kinds, hundreds of one |
+//! | `new_child` | a new child that dies, is not ready, or claims to be |
+//! | `old_child` | an old child that does not stop, or dies before |
+//! | `signals` | signals at any time, to the master and forwarded to the children |
+//! | `command` | a program that is missing, not executable, or replaced |
+//! | `given` | no faults: what a child inherits from its master |
+//! | `store` | no faults: descriptors that children leave to their successors |
+//! | `sockets` | paths that are stale, taken, removed; inherited sockets |
 //! | `left_behind` | grandchildren, orphans, children of a master that was killed |
-//! | `supervised` | nothing: what systemd is told |
+//! | `supervised` | no faults: notifications to systemd |
 //! | `process` | pidfiles, daemons, users, the first process of a container |
 
 #![allow(clippy::unwrap_used, reason = "so a test fails")]

@@ -1,4 +1,4 @@
-//! What is started fails, in each way that there is: the old child serves on.
+//! Failures of a new child: the old child keeps serving.
 
 use crate::load::under_load;
 use dc_tests::harness::master::{ChildReport, MasterProcess, PlanFile, number, wait_for_file};
@@ -11,11 +11,11 @@ use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::Command;
 
-const DIED: &str = "the new child died before it was ready; the old one serves on";
-const NOT_READY: &str = "the new child was not ready in time; the old one serves on";
+const DIED: &str = "the new child died before it was ready; the old one keeps serving";
+const NOT_READY: &str = "the new child was not ready in time; the old one keeps serving";
 
-/// Under load, a child with `plan` fails as the line `says`, and the old one serves on; the next one that is good
-/// takes over.
+/// Under load, a child with `plan` fails with the log line `says`, and the old one keeps serving; the next
+/// good child takes over.
 fn fails(options: &[&str], plan: &[&str], says: &str) {
     let place = TestDir::new();
     let plan_file = PlanFile::new(&place, &["ready"]);
@@ -30,7 +30,7 @@ fn fails(options: &[&str], plan: &[&str], says: &str) {
         assert!(line.contains(&format!("old={old}")), "{line}");
         master.process.log.wait_for(&format!("ended child={new} "));
         callers.wait_for_more_of(old);
-        // Nothing of it stays: the next is started and takes over.
+        // The failure leaves no trace: the next child starts and takes over.
         plan_file.set(&["ready"]);
         master.restart();
         callers.wait_for_child(master.child());
@@ -41,14 +41,14 @@ fn fails(options: &[&str], plan: &[&str], says: &str) {
 }
 
 #[test]
-fn one_that_dies_at_once_changes_nothing() {
+fn child_that_dies_at_once_leaves_the_old_one_serving() {
     fails(&["-start", "0"], &["die=7"], DIED);
-    // Nor when it is time alone that makes one ready.
+    // The same with readiness by age alone.
     fails(&["-start", "60000"], &["die=0"], DIED);
 }
 
 #[test]
-fn one_for_which_there_are_no_descriptors_changes_nothing() {
+fn child_without_descriptors_leaves_the_old_one_serving() {
     let mut master = MasterProcess::start(&["-start", "0"], &["ready"]);
     let old = master.child();
     let allow = |master: &MasterProcess, files: usize| {
@@ -60,7 +60,7 @@ fn one_for_which_there_are_no_descriptors_changes_nothing() {
         allow(master, master.descriptors() + 3);
         for _ in 0..3 {
             master.hup();
-            let line = master.expect("no new child could be started; the old one serves on");
+            let line = master.expect("cannot start a new child; the old one keeps serving");
             assert!(line.ends_with(&format!("old={old}")), "{line}");
         }
         callers.wait_for_more_of(old);
@@ -72,12 +72,12 @@ fn one_for_which_there_are_no_descriptors_changes_nothing() {
 }
 
 #[test]
-fn one_that_dies_after_a_second_changes_nothing() {
+fn child_that_dies_after_a_second_leaves_the_old_one_serving() {
     fails(&["-start", "60000"], &["mute", "die-after=1000"], DIED);
 }
 
 #[test]
-fn one_that_has_said_that_it_is_ready_and_died_changes_nothing() {
+fn child_that_dies_after_ready_leaves_the_old_one_serving() {
     let place = TestDir::new();
     let go = place.file("go");
     let plan = PlanFile::new(&place, &["ready"]);
@@ -103,12 +103,12 @@ fn one_that_has_said_that_it_is_ready_and_died_changes_nothing() {
 }
 
 #[test]
-fn one_that_is_never_ready_is_given_up() {
+fn child_that_is_never_ready_is_given_up() {
     fails(&["-start", "0", "-ready-timeout", "1"], &[], NOT_READY);
 }
 
 #[test]
-fn one_that_is_never_ready_and_deaf_is_killed() {
+fn child_that_is_never_ready_and_ignores_signals_is_killed() {
     let place = TestDir::new();
     let plan = PlanFile::new(&place, &["ready"]);
     let options = ["-start", "0", "-ready-timeout", "1", "-stop-timeout", "1"];
@@ -126,7 +126,7 @@ fn one_that_is_never_ready_and_deaf_is_killed() {
 }
 
 #[test]
-fn one_that_dies_when_it_is_ready_is_replaced_while_the_old_one_drains() {
+fn ready_child_that_dies_is_replaced_while_the_old_one_drains() {
     let place = TestDir::new();
     let (death, end) = (place.file("death"), place.file("end"));
     let plan = PlanFile::new(&place, &["ready", &format!("linger-until={}", end.display())]);
@@ -141,7 +141,7 @@ fn one_that_dies_when_it_is_ready_is_replaced_while_the_old_one_drains() {
         fs::write(&death, "").unwrap();
         master.ended(new);
         master.expect("restarting in_ms=1000");
-        // Who connects now waits for this one.
+        // New connections now wait for this one.
         let next = master.ready();
         callers.wait_for_child(next);
         assert!(master.children().contains(&old), "the old one was not left to drain");
@@ -151,7 +151,7 @@ fn one_that_dies_when_it_is_ready_is_replaced_while_the_old_one_drains() {
 }
 
 #[test]
-fn one_that_dies_while_the_master_is_held_up_was_not_ready() {
+fn child_that_dies_while_the_master_is_stopped_was_not_ready() {
     let place = TestDir::new();
     let plan = PlanFile::new(&place, &["ready"]);
     let mut master = MasterProcess::start(&["-start", "1000"], &[plan.word()]);
@@ -172,7 +172,7 @@ fn one_that_dies_while_the_master_is_held_up_was_not_ready() {
 }
 
 #[test]
-fn one_that_is_ready_while_the_master_is_held_up_is_heard_before_its_time_is_over() {
+fn ready_is_handled_before_the_deadline_of_a_stopped_master() {
     let place = TestDir::new();
     let said = place.file("said");
     let plan = PlanFile::new(&place, &["ready"]);
@@ -193,7 +193,7 @@ fn one_that_is_ready_while_the_master_is_held_up_is_heard_before_its_time_is_ove
 }
 
 #[test]
-fn one_may_ask_for_more_time() {
+fn child_extends_its_start_timeout() {
     let place = TestDir::new();
     let plan = PlanFile::new(&place, &["ready"]);
     let mut master = MasterProcess::start(&["-start", "0", "-ready-timeout", "1"], &[plan.word()]);
@@ -206,13 +206,13 @@ fn one_may_ask_for_more_time() {
 }
 
 #[test]
-fn one_is_ready_when_a_process_of_its_own_says_so() {
+fn descendant_of_a_child_may_notify_ready() {
     let mut master = MasterProcess::start(&["-start", "0"], &["ready-by-helper"]);
     under_load(&mut master, |master, _| master.restart());
 }
 
 #[test]
-fn one_that_is_a_script_may_have_systemd_notify_say_so() {
+fn script_child_may_notify_ready_with_systemd_notify() {
     if Command::new("systemd-notify").arg("--version").output().is_err() {
         skip("systemd-notify is not installed");
         return;
@@ -226,7 +226,7 @@ fn one_that_is_a_script_may_have_systemd_notify_say_so() {
 }
 
 #[test]
-fn one_is_not_ready_because_a_stranger_says_so() {
+fn ready_from_an_unrelated_process_is_ignored() {
     let place = TestDir::new();
     let (report, ready) = (place.file("report"), place.file("ready"));
     let plan = PlanFile::new(&place, &["ready"]);
@@ -252,7 +252,7 @@ fn one_is_not_ready_because_a_stranger_says_so() {
 }
 
 #[test]
-fn one_that_says_nothing_is_ready_by_its_age() {
+fn silent_child_is_ready_by_its_age() {
     let mut master = MasterProcess::start(&["-start", "50"], &[]);
     under_load(&mut master, |master, callers| {
         master.restart();

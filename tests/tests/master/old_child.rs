@@ -1,4 +1,4 @@
-//! What is to end does not, or dies by itself.
+//! An old child that does not stop, or dies.
 
 use crate::load::under_load;
 use crate::signals::last_of_the_master;
@@ -9,8 +9,8 @@ use nix::sys::signal::{Signal, kill};
 use std::fs;
 
 #[test]
-fn what_was_accepted_is_answered_by_the_old_one() {
-    // Each answer takes long enough to be under way when its child is told to end.
+fn accepted_connections_are_answered_by_the_old_child() {
+    // Each answer takes long enough to be in flight when its child is stopped.
     let mut master = MasterProcess::start(&["-start", "0"], &["ready", "answer-after=30"]);
     let tally = under_load(&mut master, |master, callers| {
         for _ in 0..5 {
@@ -22,7 +22,7 @@ fn what_was_accepted_is_answered_by_the_old_one() {
 }
 
 #[test]
-fn one_that_does_not_end_is_killed_and_nobody_notices() {
+fn child_that_does_not_stop_is_killed_unnoticed() {
     let place = TestDir::new();
     let never = format!("linger-until={}", place.file("never").display());
     let mut master = MasterProcess::start(&["-start", "0", "-stop-timeout", "1"], &["ready", &never]);
@@ -37,7 +37,7 @@ fn one_that_does_not_end_is_killed_and_nobody_notices() {
 }
 
 #[test]
-fn one_that_heeds_no_signal_takes_with_it_only_what_it_has_accepted() {
+fn child_that_ignores_signals_loses_only_accepted_connections() {
     let place = TestDir::new();
     let plan = PlanFile::new(&place, &["ready", "deaf"]);
     let mut master = MasterProcess::start(&["-start", "0", "-stop-timeout", "1"], &[plan.word()]);
@@ -66,7 +66,7 @@ fn the_end_comes_although_a_child_heeds_no_signal() {
 }
 
 #[test]
-fn one_that_is_killed_is_replaced_and_callers_wait() {
+fn killed_child_is_replaced_while_callers_wait() {
     let place = TestDir::new();
     let death = place.file("death");
     let plan = PlanFile::new(&place, &["ready", "mute", &format!("die-when={}", death.display())]);
@@ -75,7 +75,7 @@ fn one_that_is_killed_is_replaced_and_callers_wait() {
     plan.set(&["ready"]);
     fs::write(&death, "").unwrap();
     master.ended(old);
-    // From here on nobody serves, and the sockets listen.
+    // From here on no child serves, and the sockets listen.
     let callers = std::thread::spawn({
         let address = master.address();
         move || Callers::of_child(address)
@@ -89,7 +89,7 @@ fn one_that_is_killed_is_replaced_and_callers_wait() {
 }
 
 #[test]
-fn one_that_dies_while_the_new_one_starts_leaves_no_gap() {
+fn old_child_dying_during_a_start_leaves_no_gap() {
     let place = TestDir::new();
     let ready = place.file("ready");
     let plan = PlanFile::new(&place, &["ready"]);
@@ -105,7 +105,7 @@ fn one_that_dies_while_the_new_one_starts_leaves_no_gap() {
         assert_eq!(master.ready(), new);
         callers.wait_for_child(new);
     });
-    // The one that starts is enough.
+    // The starting child is enough.
     assert_eq!(master.process.log.with("started child=").len(), 2);
     master.process.stop();
 }
@@ -125,7 +125,7 @@ fn the_master_gives_up_when_children_die_too_often() {
     master.expect("restarting in_ms=1000");
     let third = master.started();
     master.ended(third);
-    // Whoever drains is waited for.
+    // The master waits for a draining child.
     fs::write(&end, "").unwrap();
     master.ended(first);
     assert_eq!(master.process.wait().code(), Some(1), "{:#?}", master.process.log.lines());

@@ -18,7 +18,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-/// A launch on an address of its own, which is said: nobody logs it.
+/// A launch on a separate address, which is returned, since no log line has it.
 fn launch(place: &TestDir) -> (ProgramLaunch, SocketAddr) {
     let port = TcpListener::bind((own_loopback(), 0)).unwrap();
     let address = port.local_addr().unwrap();
@@ -116,7 +116,7 @@ fn children_are_another_user_and_the_master_stays_who_it_is() {
             assert!(says.contains(&expected.as_str()), "{expected} in {says:?}");
         }
         assert_eq!(status(master.process.pid(), "Uid"), four(0));
-        // The report is that user's; the next child can't replace another's in this directory.
+        // The report is that user's; the next child cannot replace another's in this directory.
         under_load(&mut master, |master, _| master.restart());
     }
     assert_eq!(fs::metadata(&path).unwrap().uid(), nobody.uid.as_raw());
@@ -158,7 +158,7 @@ fn signals_that_were_blocked_are_heard() {
 }
 
 #[test]
-fn it_can_be_the_first_process_of_a_container() {
+fn master_runs_as_first_process_of_a_container() {
     let unshare = ["-pf", "--mount-proc"];
     let works = Command::new("unshare").args(unshare).arg("true").output();
     if !works.is_ok_and(|output| output.status.success()) {

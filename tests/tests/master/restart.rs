@@ -1,4 +1,4 @@
-//! Fifty restarts of servers of several kinds, and nobody notices.
+//! Fifty restarts of servers of several kinds, unnoticed by callers.
 
 use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::callers::{CallCounters, Callers};

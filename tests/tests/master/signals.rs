@@ -7,10 +7,10 @@ use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 use std::fs;
 
-/// What the log says of a SIGHUP that waits.
+/// The log message about a postponed SIGHUP.
 const KEPT: &str = "another child starts once this one is ready or has failed";
 
-/// What the master said last. Its children's lines come by another way, and may be seen after it.
+/// The last log line of the master. Lines of its children take another path, and may follow later.
 pub(crate) fn last_of_the_master(lines: &[String]) -> Option<&String> {
     lines.iter().rfind(|line| !line.starts_with('['))
 }
@@ -103,7 +103,7 @@ fn a_hangup_ends_a_pause_and_is_no_restart_that_counts() {
     }
     plan.set(&["ready"]);
     master.restart();
-    // The last pause is over meanwhile, and starts nobody.
+    // The last pause has ended meanwhile, without a start.
     plan.set(&["ready-after=2500"]);
     under_load(&mut master, |master, _| master.restart());
     let lines = master.process.stop();
@@ -129,7 +129,7 @@ fn a_hangup_during_the_end_is_ignored() {
 }
 
 #[test]
-fn what_ends_the_master_is_passed_to_all_children_and_it_ends_behind_them() {
+fn ending_signal_is_passed_to_children_before_the_master_ends() {
     for (signal, name) in [(Signal::SIGTERM, "TERM"), (Signal::SIGINT, "INT"), (Signal::SIGQUIT, "QUIT")] {
         let place = TestDir::new();
         let end = place.file("end");

@@ -31,7 +31,7 @@ fn with_path(path: &Path, options: &[&str]) -> MasterProcess {
     MasterProcess::launch(&launch.with(options).with(["-command", command.to_str().unwrap(), "--", "ready"]))
 }
 
-/// Who answers at a path.
+/// The child that answers at a path.
 fn child_at(path: &Path) -> Pid {
     let answer = TestConnection::unix(path).request("who\n");
     Pid::from_raw(answer.strip_prefix("child ").and_then(|number| number.parse().ok()).unwrap())
@@ -115,7 +115,7 @@ fn a_path_that_was_replaced_is_the_others_at_the_end() {
     let mut master = with_path(&path, &[]);
     fs::remove_file(&path).unwrap();
     let _other = UnixListener::bind(&path).unwrap();
-    // It can't have the path, and serves on with what it has.
+    // The path is taken, so the master keeps its old socket.
     under_load(&mut master, |master, _| master.restart());
     master.process.stop();
     assert_eq!(place.names(), ["socket"], "the socket of another was removed");
@@ -188,7 +188,7 @@ fn systemd_socket_activate_starts_it() {
     }
     let place = TestDir::new();
     let report = place.file("report");
-    // The port is nobody else's: the address is ours alone.
+    // No other process has the port: the address is ours alone.
     let port = TcpListener::bind((own_loopback(), 0)).unwrap();
     let address = port.local_addr().unwrap();
     drop(port);

@@ -24,7 +24,7 @@ impl Storing {
         Self { master, plan, report, _place: place }
     }
 
-    /// What the child that serves has of others: name and content, in order.
+    /// Stored descriptors that the serving child received: name and content, in order.
     fn found(&self) -> Vec<(String, String)> {
         let found = ChildReport::read(&self.report);
         assert_eq!(found.one("pid"), self.master.child().to_string());
@@ -49,7 +49,7 @@ fn pairs(expected: &[(&str, &str)]) -> Vec<(String, String)> {
 }
 
 #[test]
-fn what_is_stored_is_there_until_it_is_removed() {
+fn stored_descriptor_stays_until_removed() {
     let mut storing = Storing::start(&["store=state:hello", "store=:nameless", "store=state:again"]);
     assert_eq!(storing.found(), []);
     storing.plan.set(&["remove=state"]);
@@ -60,7 +60,7 @@ fn what_is_stored_is_there_until_it_is_removed() {
     storing.master.restart();
     let left = pairs(&[("stored", "nameless")]);
     assert_eq!(storing.found(), left);
-    // Nobody need be there for it to stay.
+    // It stays even without a child.
     kill(storing.master.child(), Signal::SIGKILL).unwrap();
     storing.master.expect("restarting");
     storing.master.ready();
@@ -69,7 +69,7 @@ fn what_is_stored_is_there_until_it_is_removed() {
 }
 
 #[test]
-fn what_is_closed_at_its_other_end_goes_by_itself() {
+fn stored_descriptor_with_closed_peer_is_dropped() {
     let mut storing = Storing::start(&["store-closed=pipe", "store=kept:yes"]);
     let first = storing.master.child();
     storing.plan.set(&[]);
@@ -83,7 +83,7 @@ fn what_is_closed_at_its_other_end_goes_by_itself() {
 }
 
 #[test]
-fn what_is_not_to_be_polled_stays_when_it_is_closed_at_its_other_end() {
+fn stored_descriptor_with_fdpoll_0_outlives_its_peer() {
     let mut storing = Storing::start(&["store-closed=pipe", "store-unpolled=other"]);
     storing.plan.set(&[]);
     // The first, which had the other ends, has ended before the third is started.

@@ -1,4 +1,4 @@
-//! What the master tells who supervises it, as systemd: the test is its receiver.
+//! Notifications of the master to its service manager, such as systemd. The test is the receiver.
 
 use crate::load::under_load;
 use dc_tests::harness::loopback::own_loopback;
@@ -9,7 +9,7 @@ use dc_tests::harness::programs::program;
 use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::{Signal, kill};
 
-/// A master, and its supervisor, who hears it.
+/// A master with the receiver of its notifications.
 struct Supervised {
     supervisor: NotifyReceiver,
     master: MasterProcess,
@@ -31,7 +31,7 @@ impl Supervised {
         Self { supervisor, master, place }
     }
 
-    /// The next that is said, but for signs of life, words about the state, and its number. Names and values.
+    /// The next notification, except keepalives, STATUS and MAINPID. Names and values.
     fn hear(&self) -> Vec<(String, String)> {
         loop {
             let said = self.hear_any();
@@ -97,7 +97,7 @@ fn a_reload_that_fails_is_over_too() {
     assert_eq!(value(&supervised.hear(), "READY"), Some("1"));
     plan.set(&["die=1"]);
     supervised.master.hup();
-    supervised.master.expect("the old one serves on");
+    supervised.master.expect("the old one keeps serving");
     assert_eq!(value(&supervised.hear(), "RELOADING"), Some("1"));
     assert_eq!(value(&supervised.hear(), "READY"), Some("1"));
 }
@@ -114,7 +114,7 @@ fn the_status_is_that_of_the_child_that_serves() {
 
     plan.set(&["die=1"]);
     supervised.master.hup();
-    let serves_on = format!("process {first} serves on: the new child died before it was ready");
+    let serves_on = format!("process {first} keeps serving: the new child died before it was ready");
     assert_eq!(supervised.hear_status(), serves_on);
 
     plan.set(&["ready"]);

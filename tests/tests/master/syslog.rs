@@ -1,4 +1,4 @@
-//! What goes to the local syslog: the log, and what children write.
+//! Output to the local syslog: the log, and the children's output.
 
 use dc_tests::harness::daemon::{DaemonProcess, stderr};
 use dc_tests::harness::loopback::own_loopback;
@@ -11,7 +11,7 @@ use nix::sys::signal::Signal;
 use std::os::unix::net::UnixDatagram;
 use std::process::Command;
 
-/// A `/dev` of its own for the program, in which `/dev/log` is the socket `log` of this directory.
+/// A private `/dev` for the program, in which `/dev/log` is the socket `log` of this directory.
 const OWN_DEV: &str = "exec unshare -m sh -c 'mkdir -p dev && mount -t tmpfs tmpfs dev && \
     cp -a /dev/null /dev/urandom dev/ && ln -s \"$PWD/log\" dev/log && mount --bind dev /dev && exec \"$0\" \"$@\"' \"$0\" \"$@\"";
 
@@ -22,7 +22,7 @@ fn syslog(place: &TestDir) -> UnixDatagram {
     syslog
 }
 
-/// The launch of a master that takes what is in `place` for the system's. `None`, with a word, where that is not possible.
+/// A master with `place` as its `/dev`. `None`, with a message, if that is not possible.
 fn launch(place: &TestDir) -> Option<ProgramLaunch> {
     let works = Command::new("unshare").args(["-m", "mount", "-t", "tmpfs", "tmpfs", "/mnt"]).output();
     if !works.is_ok_and(|output| output.status.success()) {
@@ -44,7 +44,7 @@ fn message(syslog: &UnixDatagram) -> String {
     message.to_owned()
 }
 
-/// Messages up to one that ends so.
+/// Messages up to one that ends like this.
 fn messages_until(syslog: &UnixDatagram, end: &str) -> Vec<String> {
     let mut messages = Vec::new();
     while !messages.last().is_some_and(|last: &String| last.ends_with(end)) {
@@ -54,7 +54,7 @@ fn messages_until(syslog: &UnixDatagram, end: &str) -> Vec<String> {
 }
 
 #[test]
-fn what_children_write_is_all_there_whatever_is_logged() {
+fn child_output_reaches_syslog_at_any_log_level() {
     let place = TestDir::new();
     let Some(launch) = launch(&place) else { return };
     let syslog = syslog(&place);

@@ -2,99 +2,25 @@
 //!
 //! Each rule takes the sources and says what breaks it, and has a test that shows it something broken.
 
+mod circles;
+mod layers;
+mod names;
 mod source;
 
+use circles::circles;
+use layers::{layer_violations, purity_violations};
+use names::{bad_test_names, doubled_types, empty_names};
 use source::{Source, sources, walk};
 use std::path::Path;
 
 /// Most lines of a file without its tests.
 const LINES_MAX: usize = 600;
 
-/// What each module of libdc may use of the others. Those that are not here may use all.
-const LAYERS: [(&str, &[&str]); 7] = [
-    ("limits", &[]),
-    ("id", &["limits"]),
-    ("time", &["limits"]),
-    ("wire", &["limits", "id", "time"]),
-    ("table", &["limits", "id", "time"]),
-    ("service", &["limits", "id", "time", "wire", "table"]),
-    ("proto", &["limits", "id", "time", "wire", "service"]),
-];
-
-/// The decisions of `dc_master`, which are as pure, and know of nothing but the time.
-const DECISIONS: &str = "dc-master/src/supervisor";
-
-/// What the pure layers never touch: sockets, clocks, randomness, threads, the terminal.
-const WORLD: [&str; 13] = [
-    "tokio",
-    "tokio_util",
-    "tracing",
-    "nix",
-    "rand",
-    "std::net",
-    "std::os",
-    "std::thread",
-    "thread",
-    "SystemTime",
-    "std::time::SystemTime",
-    "std::process",
-    "std::fs",
-];
-
-/// Names that say how a thing is built instead of what it is.
-const FORBIDDEN_NAMES: [&str; 7] = ["utils", "util", "common", "types", "helpers", "helper", "manager"];
+/// Last column of a comment.
+const COMMENT_COLUMN_MAX: usize = 110;
 
 fn top() -> &'static Path {
     Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."))
-}
-
-/// Whether `path` is `what` or leads into it.
-fn leads_to(path: &str, what: &str) -> bool {
-    path.strip_prefix(what).is_some_and(|rest| rest.is_empty() || rest.starts_with("::"))
-}
-
-fn breaks_layers(source: &Source) -> Vec<String> {
-    let Some((layer, allowed)) =
-        source.layer().and_then(|layer| LAYERS.into_iter().find(|(name, _)| *name == layer))
-    else {
-        return Vec::new();
-    };
-    let at_root = source.path.matches('/').count() == 2 || source.path.ends_with("/mod.rs");
-    let mut broken = Vec::new();
-    for path in source.paths() {
-        let from_root =
-            path.strip_prefix("crate::").or_else(|| path.strip_prefix("super::").filter(|_| at_root));
-        let module = from_root.and_then(|path| path.split("::").next());
-        if path.starts_with("super::super") || module == Some("super") {
-            broken.push(format!("{}: {path} is to be written from `crate`", source.path));
-        } else if let Some(module) = module
-            && module != layer
-            && is_module_of_libdc(module)
-            && !allowed.contains(&module)
-        {
-            broken.push(format!("{}: {layer} must not use {module} ({path})", source.path));
-        }
-    }
-    broken
-}
-
-fn is_module_of_libdc(name: &str) -> bool {
-    LAYERS.iter().any(|(layer, _)| *layer == name) || matches!(name, "net" | "process" | "client")
-}
-
-fn touches_the_world(source: &Source) -> Vec<String> {
-    let decides = source.path.starts_with(DECISIONS);
-    let is_pure =
-        source.layer().is_some_and(|layer| LAYERS.iter().any(|(name, _)| *name == layer)) || decides;
-    let touches = |path: &String| {
-        WORLD.iter().any(|world| leads_to(path, world))
-            || decides
-                && (path.starts_with("crate::") || path.starts_with("libdc::") && path != "libdc::time::Time")
-            || path.ends_with("Instant::now")
-            || matches!(path.as_str(), "println" | "eprintln" | "print" | "eprint")
-    };
-    let paths = source.paths().into_iter().filter(|path| is_pure && touches(path));
-    paths.map(|path| format!("{}: a pure layer uses {path}", source.path)).collect()
 }
 
 fn is_too_long(source: &Source) -> Vec<String> {
@@ -113,17 +39,27 @@ fn unwraps(source: &Source) -> Vec<String> {
     unwraps.then(|| format!("{}: unwrap() outside of tests", source.path)).into_iter().collect()
 }
 
-fn has_an_empty_name(source: &Source) -> Vec<String> {
-    let names = source.path.trim_end_matches(".rs").split('/');
-    let empty = names.filter(|name| FORBIDDEN_NAMES.contains(name));
-    empty.map(|name| format!("{}: `{name}` says nothing", source.path)).collect()
-}
-
 fn sleeps(source: &Source) -> Vec<String> {
     // The harness is code of tests, the programs beside it are not.
     let is_harness = source.path.starts_with("tests/src/") && !source.path.starts_with("tests/src/bin/");
     let sleeps = source.test_code.contains("sleep(") || (is_harness && source.code.contains("sleep("));
     sleeps.then(|| format!("{}: a test that sleeps", source.path)).into_iter().collect()
+}
+
+/// Comments that are too wide. Tables, and lines of one long word such as a link, stay as they are.
+fn wide_comments(path: &str, text: &str) -> Vec<String> {
+    let is_wide = |line: &str| {
+        let words = line.trim_start();
+        let is_comment = words.starts_with("//");
+        let is_table = words.trim_start_matches(['/', '!']).trim_start().starts_with('|');
+        is_comment
+            && !is_table
+            && line.chars().count() > COMMENT_COLUMN_MAX
+            && words.split(' ').nth(2).is_some()
+    };
+    let wide = text.lines().enumerate().filter(|(_, line)| is_wide(line));
+    wide.map(|(number, _)| format!("{path}:{}: a comment beyond column {COMMENT_COLUMN_MAX}", number + 1))
+        .collect()
 }
 
 /// Relative links of a Markdown file that lead nowhere.
@@ -151,70 +87,61 @@ fn is_seen(rule: fn(&Source) -> Vec<String>, path: &str, text: &str) -> bool {
 }
 
 #[test]
-fn the_layers_use_only_what_is_below_them() {
-    hold(breaks_layers);
+fn layers_use_only_what_is_below_them() {
+    hold(layer_violations);
 }
 
 #[test]
-fn a_use_of_a_layer_above_is_seen() {
-    for text in [
-        "use crate::wire::frame;",
-        "use crate::{id::SessionId, wire::{frame, message}};",
-        "use crate::wire::session::Status as Answer;",
-        "use crate::{id::SessionId as Id, wire::frame};",
-        "fn f() { crate::service::serve() }",
-        "use crate::{\n    limits::EXPIRY_BATCH,\n    net,\n};",
-        "use super::super::wire;",
-    ] {
-        assert!(is_seen(breaks_layers, "libdc/src/table/session.rs", text), "{text}");
-    }
-    assert!(is_seen(breaks_layers, "libdc/src/table/mod.rs", "use super::wire::frame;"));
-    assert!(is_seen(breaks_layers, "libdc/src/id.rs", "use super::time::Time;"));
-    assert!(is_seen(breaks_layers, "libdc/src/wire/frame.rs", "use crate::table::session;"));
-    assert!(is_seen(breaks_layers, "libdc/src/service.rs", "use crate::proto::server;"));
-    assert!(is_seen(breaks_layers, "libdc/src/proto/agent.rs", "use crate::client::blocking;"));
-    for text in [
-        "use crate::{id::SessionId, limits::EXPIRY_BATCH};",
-        "use crate::table::expiry; use super::expiry;",
-        "/// As [`crate::wire`] has it.\nfn f() { g(\"crate::wire\") }",
-        "fn f() {}\n#[cfg(test)]\nmod tests {\n    use crate::wire::frame;\n}",
-    ] {
-        assert!(!is_seen(breaks_layers, "libdc/src/table/session.rs", text), "{text}");
-    }
+fn pure_modules_do_not_touch_the_system() {
+    let crates = workspace_crates();
+    assert!(crates.iter().any(|name| name == "tokio"), "{crates:?}");
+    let found: Vec<String> = sources(top()).iter().flat_map(|it| purity_violations(it, &crates)).collect();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+/// The crates that the workspace uses, as they are written in paths.
+fn workspace_crates() -> Vec<String> {
+    let manifest = std::fs::read_to_string(top().join("Cargo.toml")).expect("the manifest is readable");
+    let table = manifest.split("[workspace.dependencies]").nth(1).unwrap_or_default();
+    let lines = table.lines().take_while(|line| !line.starts_with('['));
+    lines.filter_map(|line| Some(line.split_once(" = ")?.0.replace('-', "_"))).collect()
 }
 
 #[test]
-fn the_pure_layers_do_not_touch_the_world() {
-    hold(touches_the_world);
+fn files_import_each_other_in_no_circle() {
+    let found = circles(&sources(top()));
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
 }
 
 #[test]
-fn a_touch_of_the_world_is_seen() {
-    for text in [
-        "use tokio::sync::mpsc;",
-        "use std::{fmt, net::SocketAddr};",
-        "use std::os::fd::OwnedFd;",
-        "fn f() { std::time::Instant::now(); }",
-        "fn f() { Instant::now(); }",
-        "use std::time::{Duration, SystemTime};",
-        "fn f() { rand::random(); }",
-        "fn f() { std::thread::spawn(g); }",
-        "fn f() { thread::spawn(g); }",
-        "fn f() { println!(\"here\"); }",
-    ] {
-        for layer in ["wire/frame.rs", "table/session.rs", "proto/agent.rs", "service.rs"] {
-            assert!(is_seen(touches_the_world, &format!("libdc/src/{layer}"), text), "{text}");
-        }
-        assert!(is_seen(touches_the_world, "dc-master/src/supervisor/child.rs", text), "{text}");
-        assert!(!is_seen(touches_the_world, "libdc/src/net/driver.rs", text));
-    }
-    for text in ["use crate::launch::Launcher;", "use libdc::net::clock::Clock;"] {
-        assert!(is_seen(touches_the_world, "dc-master/src/supervisor.rs", text), "{text}");
-        assert!(!is_seen(touches_the_world, "dc-master/src/master.rs", text), "{text}");
-    }
-    assert!(!is_seen(touches_the_world, "dc-master/src/supervisor.rs", "use libdc::time::Time;"));
-    let pure = "// tokio\nuse std::time::Duration;\nfn f<'a>(operand: &'a str) { write!(operand, \"rand\") }";
-    assert!(!is_seen(touches_the_world, "libdc/src/wire/frame.rs", pure));
+fn type_names_mean_one_thing() {
+    let found = doubled_types(&sources(top()));
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn test_names_begin_with_the_thing_under_test() {
+    hold(bad_test_names);
+}
+
+#[test]
+fn comment_lines_end_at_column_110() {
+    let mut files = Vec::new();
+    walk(top(), "", "rs", &mut files);
+    let text = |path: &String| std::fs::read_to_string(top().join(path)).expect("the file is readable");
+    let found: Vec<String> = files.iter().flat_map(|path| wide_comments(path, &text(path))).collect();
+    assert!(found.is_empty(), "\n{}", found.join("\n"));
+}
+
+#[test]
+fn wide_comment_is_a_violation() {
+    let line = |length: usize| format!("    /// {} y\n", "x".repeat(length - 10));
+    assert!(wide_comments("a.rs", &line(COMMENT_COLUMN_MAX)).is_empty());
+    assert_eq!(wide_comments("a.rs", &line(COMMENT_COLUMN_MAX + 1)), ["a.rs:1: a comment beyond column 110"]);
+    assert!(
+        wide_comments("a.rs", &format!("/// | {} |\n", "x".repeat(200))).is_empty(),
+        "tables stay in one line"
+    );
 }
 
 #[test]
@@ -258,15 +185,8 @@ fn an_unwrap_is_seen() {
 }
 
 #[test]
-fn names_say_what_a_thing_is() {
-    hold(has_an_empty_name);
-}
-
-#[test]
-fn a_name_that_says_nothing_is_seen() {
-    assert!(is_seen(has_an_empty_name, "libdc/src/net/utils.rs", ""));
-    assert!(is_seen(has_an_empty_name, "libdc/src/common/address.rs", ""));
-    assert!(!is_seen(has_an_empty_name, "libdc/src/net/address.rs", ""));
+fn file_names_say_what_a_thing_is() {
+    hold(empty_names);
 }
 
 #[test]

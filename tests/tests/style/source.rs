@@ -1,23 +1,24 @@
-//! A source file as the rules see it: its code without comments and text, the paths in it, its tests apart.
+//! A source file prepared for the rules: code without comments and strings, its paths, and its tests
+//! separately.
 
 use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-/// One file of Rust.
+/// One file of Rust, split into product and test code.
 pub(crate) struct Source {
-    /// The path from the top of the repository, with `/`.
+    /// The path relative to the repository, with `/`.
     pub(crate) path: String,
-    /// The code outside of its test modules, where comments are gone and texts are empty.
+    /// The code outside test modules, without comments and with empty strings.
     pub(crate) code: String,
-    /// The code of its test modules; all of it in a file of tests.
+    /// The code of its test modules; all code of a test file.
     pub(crate) test_code: String,
-    /// Files that belong to this one's tests: those of `#[cfg(test)] mod name;`.
+    /// Paths of the modules declared by `#[cfg(test)] mod name;`.
     test_files: Vec<String>,
 }
 
 impl Source {
-    /// The file at `path` that holds `text`.
+    /// Prepares the file at `path` with the content `text`.
     pub(crate) fn new(path: &str, text: &str) -> Self {
         let code = without_comments(text);
         let mut source = Self {
@@ -35,7 +36,7 @@ impl Source {
         source
     }
 
-    /// Parts the code at the attributes `#[cfg(test)]` that stand before a module.
+    /// Splits off the modules marked `#[cfg(test)]`.
     fn split_tests(&mut self, code: &str) {
         let mut lines = code.lines().peekable();
         while let Some(line) = lines.next() {
@@ -66,13 +67,8 @@ impl Source {
         }
     }
 
-    /// The module of libdc that the file is in or is.
-    pub(crate) fn layer(&self) -> Option<&str> {
-        let inside = self.path.strip_prefix("libdc/src/")?;
-        Some(inside.split_once('/').map_or(inside.trim_end_matches(".rs"), |(folder, _)| folder))
-    }
-
-    /// Every path in the code outside of tests, imports written out: `use a::{b, c::d}` is `a::b` and `a::c::d`.
+    /// Every path in the code outside tests. Imports are expanded: `use a::{b, c::d}` is `a::b` and
+    /// `a::c::d`.
     pub(crate) fn paths(&self) -> BTreeSet<String> {
         let mut paths = BTreeSet::new();
         let mut rest = self.code.as_str();
@@ -93,7 +89,7 @@ impl Source {
     }
 }
 
-/// The sources below `top`.
+/// Reads the sources below `top`.
 pub(crate) fn sources(top: &Path) -> Vec<Source> {
     let mut files = Vec::new();
     walk(top, "", "rs", &mut files);
@@ -112,7 +108,7 @@ pub(crate) fn sources(top: &Path) -> Vec<Source> {
     sources
 }
 
-/// The paths of the files with `extension` below `folder` of `top`, but hidden and built ones.
+/// Collects the paths of the files with `extension` below `folder` of `top`, except hidden and built ones.
 pub(crate) fn walk(top: &Path, folder: &str, extension: &str, found: &mut Vec<String>) {
     for entry in fs::read_dir(top.join(folder)).expect("the folder is readable") {
         let entry = entry.expect("the folder is readable");
@@ -129,7 +125,7 @@ pub(crate) fn walk(top: &Path, folder: &str, extension: &str, found: &mut Vec<St
     }
 }
 
-/// What follows `mod`, if a module begins on `line`.
+/// The text after `mod`, if a module begins on `line`.
 fn module_of(line: &str) -> Option<&str> {
     let item =
         line.strip_prefix("pub").map_or(line, |rest| rest.trim_start_matches(|c| c != ' ').trim_start());
@@ -140,7 +136,7 @@ fn is_word(c: char) -> bool {
     c.is_alphanumeric() || c == '_'
 }
 
-/// The tree of a `use` without its `as name` and without spaces.
+/// The tree of a `use` without `as name` and without spaces.
 fn without_aliases(tree: &str) -> String {
     let mut parts = tree.split(" as ");
     let first = parts.next().unwrap_or_default();
@@ -148,7 +144,7 @@ fn without_aliases(tree: &str) -> String {
     std::iter::once(first).chain(others).flat_map(str::split_whitespace).collect()
 }
 
-/// Adds all paths of the tree of a `use`, which has no spaces.
+/// Adds all paths of the tree of a `use`, which contains no spaces.
 fn expand(prefix: &str, tree: &str, paths: &mut BTreeSet<String>) {
     let Some((head, group)) = tree.split_once('{') else {
         paths.insert(format!("{prefix}{tree}"));
@@ -156,20 +152,20 @@ fn expand(prefix: &str, tree: &str, paths: &mut BTreeSet<String>) {
     };
     let group = group.rsplit_once('}').map_or(group, |(inside, _)| inside);
     let (mut depth, mut start) = (0_usize, 0);
-    for (place, c) in group.char_indices().chain([(group.len(), ',')]) {
+    for (index, c) in group.char_indices().chain([(group.len(), ',')]) {
         match c {
             '{' => depth += 1,
             '}' => depth = depth.saturating_sub(1),
             ',' if depth == 0 => {
-                expand(&format!("{prefix}{head}"), &group[start..place], paths);
-                start = place + 1;
+                expand(&format!("{prefix}{head}"), &group[start..index], paths);
+                start = index + 1;
             }
             _ => {}
         }
     }
 }
 
-/// `text` without its comments, and with all texts in quotes empty. Lines stay lines.
+/// Removes comments from `text` and empties its strings. Line breaks stay.
 fn without_comments(text: &str) -> String {
     let mut code = String::with_capacity(text.len());
     let mut rest = text;
@@ -191,12 +187,12 @@ fn without_comments(text: &str) -> String {
     code
 }
 
-/// Bytes of the text in quotes that `rest` begins with.
+/// The length in bytes of the string that `rest` begins with.
 fn quoted(rest: &str) -> usize {
     let mut escaped = false;
-    for (place, c) in rest.char_indices().skip(1) {
+    for (index, c) in rest.char_indices().skip(1) {
         match c {
-            '"' if !escaped => return place + 1,
+            '"' if !escaped => return index + 1,
             '\\' => escaped = !escaped,
             _ => escaped = false,
         }
@@ -204,22 +200,22 @@ fn quoted(rest: &str) -> usize {
     rest.len()
 }
 
-/// Bytes of the raw text that `rest` begins with, or 0.
+/// The length in bytes of the raw string that `rest` begins with, or 0.
 fn raw(rest: &str) -> usize {
     let hashes = rest[1..].bytes().take_while(|byte| *byte == b'#').count();
     if !rest[1 + hashes..].starts_with('"') {
         return 0;
     }
     let end = format!("\"{}", "#".repeat(hashes));
-    rest[2 + hashes..].find(&end).map_or(rest.len(), |place| 2 + hashes + place + end.len())
+    rest[2 + hashes..].find(&end).map_or(rest.len(), |index| 2 + hashes + index + end.len())
 }
 
-/// Bytes of the character in quotes that `rest` begins with, or 0: then it is a lifetime.
+/// The length in bytes of the character literal that `rest` begins with, or 0 for a lifetime.
 fn character(rest: &str) -> usize {
     let mut inside = rest.char_indices().skip(1);
     match (inside.next(), inside.next()) {
         (Some((_, '\\')), _) => rest[3..].find('\'').map_or(0, |end| 3 + end + 1),
-        (_, Some((place, '\''))) => place + 1,
+        (_, Some((index, '\''))) => index + 1,
         _ => 0,
     }
 }

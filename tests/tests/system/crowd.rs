@@ -1,4 +1,4 @@
-//! Very many connections: left open, more than there are descriptors for, or gone before their answer.
+//! Very many connections: left open, exceeding the descriptors, or closed before their answer.
 
 use dc_daemon::file_limit;
 use dc_tests::harness::agent::AgentProcess;
@@ -11,13 +11,13 @@ use libdc::wire::frame::SessionOperation;
 use std::collections::VecDeque;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
-/// Descriptors that the tests beside may need.
+/// Descriptors reserved for concurrent tests.
 const SPARE_FILES: u64 = 2_000;
 
-/// Held by a test that has very many descriptors open.
+/// Held by a test that opens very many descriptors.
 static CROWDED: Mutex<()> = Mutex::new(());
 
-/// The right to open `count` connections at once. Where that is not possible it says so.
+/// Permission to open `count` connections at once; skips the test if the limit is too low.
 fn crowd(count: u64) -> Option<MutexGuard<'static, ()>> {
     let files_max = file_limit::raise().unwrap();
     if files_max < count + SPARE_FILES {
@@ -28,13 +28,13 @@ fn crowd(count: u64) -> Option<MutexGuard<'static, ()>> {
 }
 
 #[test]
-fn the_server_serves_on_beside_5000_connections_that_are_left_open() {
+fn server_keeps_serving_beside_5000_idle_connections() {
     let server = ServerProcess::start(&[]);
     serves_beside_5000(|| server.connect(), &server.process);
 }
 
 #[test]
-fn the_agent_serves_on_beside_5000_connections_that_are_left_open() {
+fn agent_keeps_serving_beside_5000_idle_connections() {
     let server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &[]);
     serves_beside_5000(|| agent.connect(), &agent.process);
@@ -55,7 +55,7 @@ fn serves_beside_5000(connect: impl Fn() -> TestConnection, process: &TestProces
 }
 
 #[test]
-fn the_agent_serves_2000_clients_at_once() {
+fn agent_serves_2000_clients_at_once() {
     let Some(_crowd) = crowd(2_000) else { return };
     let server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &[]);
@@ -64,7 +64,7 @@ fn the_agent_serves_2000_clients_at_once() {
     for (client, id) in clients.iter_mut().zip(ids.clone()) {
         assert_eq!(client.add(&id, &id.repeat(8)), OK);
     }
-    // All at once, each for what its neighbour stored.
+    // All requests at once, each client for a session that another one stored.
     for (client, id) in clients.iter_mut().rev().zip(ids.clone()) {
         client.send(SessionOperation::Get, &id);
     }
@@ -74,7 +74,7 @@ fn the_agent_serves_2000_clients_at_once() {
 }
 
 #[test]
-fn clients_that_vanish_with_a_request_under_way_harm_nobody() {
+fn clients_closing_with_pending_requests_affect_no_other() {
     let server = ServerProcess::start(&[]);
     let relay = TestRelay::to(server.address());
     let mut agent = AgentProcess::start(relay.address(), &["-timeout", "0"]);
@@ -82,7 +82,7 @@ fn clients_that_vanish_with_a_request_under_way_harm_nobody() {
     assert_eq!(good.add(b"id", b"session"), OK);
     for round in 0..10 {
         let mut leaving: Vec<TestConnection> = (0..20).map(|_| agent.connect()).collect();
-        // Who leaves with an answer unread is gone for good; who just closes might still listen.
+        // Closing with an unread answer resets the connection; without one, the agent may see a half-close.
         for client in leaving.iter_mut().step_by(2) {
             client.send(SessionOperation::Have, b"id");
             client.wait_for_input();
@@ -92,7 +92,7 @@ fn clients_that_vanish_with_a_request_under_way_harm_nobody() {
             client.send(SessionOperation::Get, b"id");
         }
         relay.wait_until_held(RelayWay::Down, 1);
-        // Half of them leave before the answers come, half when they are about to.
+        // Half of the clients close before the answers arrive, half just as they do.
         leaving.truncate(10);
         good.send(SessionOperation::Have, b"other");
         relay.release(RelayWay::Down);
@@ -105,15 +105,15 @@ fn clients_that_vanish_with_a_request_under_way_harm_nobody() {
 }
 
 #[test]
-fn the_server_pauses_without_descriptors_and_goes_on_with_them() {
+fn server_pauses_accepting_until_descriptors_are_free() {
     let server =
         ServerProcess::launch(ProgramLaunch::new("dc_server").with(["-threads", "1"]).with_files_max(80));
     runs_out_of_descriptors(|| server.connect(), &server.process);
 }
 
 #[test]
-fn the_server_pauses_when_the_system_has_no_more_descriptors_than_it_thought() {
-    // So many threads need more descriptors than are kept back.
+fn server_pauses_accepting_on_unexpected_emfile() {
+    // This many threads need more descriptors than are reserved.
     let server =
         ServerProcess::launch(ProgramLaunch::new("dc_server").with(["-threads", "32"]).with_files_max(150));
     runs_out_of_descriptors(|| server.connect(), &server.process);
@@ -121,7 +121,7 @@ fn the_server_pauses_when_the_system_has_no_more_descriptors_than_it_thought() {
 }
 
 #[test]
-fn the_agent_pauses_without_descriptors_and_goes_on_with_them() {
+fn agent_pauses_accepting_until_descriptors_are_free() {
     let server = ServerProcess::start(&[]);
     let agent = AgentProcess::launch(ProgramLaunch::new("dc_client").with_files_max(80), server.address());
     runs_out_of_descriptors(|| agent.connect(), &agent.process);
@@ -133,7 +133,7 @@ fn runs_out_of_descriptors(connect: impl Fn() -> TestConnection, process: &TestP
         connection.send(SessionOperation::Have, b"id");
     }
     process.log.expect("new connections wait");
-    // The first are served; each that leaves makes room for one that waits.
+    // The first connections are served; each closed one lets a waiting one be accepted.
     assert_eq!(open[0].receive().data, NOTOK);
     assert_eq!(open[0].add(b"other", b"session"), OK);
     open[0].send(SessionOperation::Have, b"id");
@@ -153,7 +153,7 @@ fn runs_out_of_descriptors(connect: impl Fn() -> TestConnection, process: &TestP
 }
 
 #[test]
-fn an_agent_full_of_clients_still_finds_its_server_again() {
+fn agent_out_of_descriptors_reconnects_to_server() {
     let mut server = ServerProcess::start(&[]);
     let launch = ProgramLaunch::new("dc_client").with(["-retry", "20", "-log", "debug"]).with_files_max(80);
     let agent = AgentProcess::launch(launch, server.address());
@@ -162,7 +162,7 @@ fn an_agent_full_of_clients_still_finds_its_server_again() {
     agent.process.log.expect("new connections wait");
     server.kill();
     agent.process.log.expect("the link is lost");
-    // Clients wait all that time, and would take the descriptor of the link.
+    // Waiting clients would otherwise take the descriptor of the link.
     for _ in 0..30 {
         agent.process.log.expect("DEBUG ");
     }

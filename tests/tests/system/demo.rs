@@ -1,10 +1,10 @@
-//! `cargo demo`, which a newcomer sees first.
+//! `cargo demo`, the first program that a new user runs.
 
 use dc_tests::harness::daemon::stderr;
 use dc_tests::harness::process::ProgramLaunch;
 
 #[test]
-fn the_demo_shows_what_it_says() {
+fn demo_prints_every_step_and_succeeds() {
     let output = ProgramLaunch::new("dc_demo").output();
     let shown = String::from_utf8_lossy(&output.stdout);
     assert!(output.status.success(), "{}\n{shown}\n{}", output.status, stderr(&output));
@@ -19,6 +19,6 @@ fn the_demo_shows_what_it_says() {
     for line in ["→ ENQUEUE", "← WAIT", "host B has it within"] {
         assert!(shown.contains(line), "{line}: {shown}");
     }
-    // What a session says is nobody's affair.
+    // The content of a session is never printed.
     assert!(!shown.contains("a1a1a1"), "{shown}");
 }

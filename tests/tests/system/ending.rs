@@ -1,4 +1,4 @@
-//! Programs that are told to end while others wait for locks, or have only just connected.
+//! Programs that receive a stop signal while clients wait for locks, or have only just connected.
 
 use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::{NOTOK, TestConnection};
@@ -7,12 +7,12 @@ use dc_tests::harness::server::ServerProcess;
 use libdc::wire::frame::SessionOperation;
 use nix::sys::signal::Signal;
 
-/// A server that waits for ever for what is under way.
-fn patient() -> ServerProcess {
+/// A server without a limit on the duration of its shutdown.
+fn server_without_deadline() -> ServerProcess {
     ServerProcess::start(&["-shutdown-timeout", "0"])
 }
 
-/// Sees to it that all of these wait for the lock.
+/// Makes all of these wait for the lock.
 fn all_wait(waiters: &mut [TestConnection], server: &ServerProcess) {
     for waiter in &mut *waiters {
         waiter.write(b"l\nk\n600\n");
@@ -27,9 +27,9 @@ fn ends_on(process: &mut TestProcess, signal: Signal) {
 }
 
 #[test]
-fn a_server_that_ends_grants_nothing_and_waits_for_nobody_who_waits() {
+fn stopping_server_cancels_waiters_and_grants_nothing() {
     for signal in [Signal::SIGTERM, Signal::SIGINT] {
-        let mut server = patient();
+        let mut server = server_without_deadline();
         let agents = [AgentProcess::start(server.address(), &[]), AgentProcess::start(server.address(), &[])];
         let (mut holder, mut far_holder) = (server.connect(), agents[0].connect());
         let mut waiters: Vec<_> = (0..20).map(|_| server.connect()).collect();
@@ -41,13 +41,13 @@ fn a_server_that_ends_grants_nothing_and_waits_for_nobody_who_waits() {
         for waiter in &mut waiters {
             assert_eq!(waiter.line(), "error_disconnected");
         }
-        assert_eq!(holder.read_to_end(), b"", "it hears no more");
+        assert_eq!(holder.read_to_end(), b"", "the holder gets no further bytes");
     }
 }
 
 #[test]
-fn an_agent_that_ends_waits_for_nobody_who_waits() {
-    let server = patient();
+fn stopping_agent_does_not_wait_for_lock_waiters() {
+    let server = server_without_deadline();
     let mut agent = AgentProcess::start(server.address(), &["-shutdown-timeout", "0"]);
     let mut holder = server.connect();
     let mut waiters: Vec<_> = (0..20).map(|_| agent.connect()).collect();
@@ -55,14 +55,14 @@ fn an_agent_that_ends_waits_for_nobody_who_waits() {
     all_wait(&mut waiters, &server);
     ends_on(&mut agent.process, Signal::SIGTERM);
     for waiter in &mut waiters {
-        let said = String::from_utf8(waiter.read_to_end()).unwrap();
-        assert!(!said.contains("ok "), "{said}");
+        let answers = String::from_utf8(waiter.read_to_end()).unwrap();
+        assert!(!answers.contains("ok "), "{answers}");
     }
 }
 
 #[test]
-fn who_waits_to_be_accepted_at_the_end_is_answered() {
-    let mut server = patient();
+fn connections_in_accept_queue_are_answered_at_shutdown() {
+    let mut server = server_without_deadline();
     let mut agent = AgentProcess::start(server.address(), &["-shutdown-timeout", "0"]);
     let at_agent = || agent.connect();
     answers_all_that_wait(&agent.process, &at_agent);
@@ -72,34 +72,35 @@ fn who_waits_to_be_accepted_at_the_end_is_answered() {
 }
 
 #[test]
-fn who_is_still_to_be_accepted_is_not_told_that_somebody_has_the_lock() {
-    let mut server = patient();
+fn queued_try_lock_at_shutdown_never_reports_timeout() {
+    let mut server = server_without_deadline();
     server.process.signal(Signal::SIGSTOP);
-    let mut newcomers: Vec<_> = (0..500).map(|_| server.connect()).collect();
-    for (number, newcomer) in newcomers.iter_mut().enumerate() {
-        newcomer.write(format!("l\nfree-{number}\n0\n").as_bytes());
+    let mut connections: Vec<_> = (0..500).map(|_| server.connect()).collect();
+    for (number, connection) in connections.iter_mut().enumerate() {
+        connection.write(format!("l\nfree-{number}\n0\n").as_bytes());
     }
     server.process.signal(Signal::SIGTERM);
     server.process.signal(Signal::SIGCONT);
-    for newcomer in &mut newcomers {
-        // Some may come before the signal.
-        let answer = newcomer.line();
+    for connection in &mut connections {
+        // Some may be accepted before the signal.
+        let answer = connection.line();
         assert!(answer.starts_with("ok ") || answer == "error_disconnected", "{answer}");
     }
     assert_eq!(server.process.wait().code(), Some(0));
 }
 
-/// More than are accepted in one go come while the process stands still, and it is told to end before it goes on.
+/// More connections than one accept batch arrive while the process is stopped, and SIGTERM is pending when it
+/// continues.
 fn answers_all_that_wait(process: &TestProcess, connect: &dyn Fn() -> TestConnection) {
     process.signal(Signal::SIGSTOP);
-    let mut newcomers: Vec<_> = (0..500).map(|_| connect()).collect();
-    for newcomer in &mut newcomers {
-        newcomer.send(SessionOperation::Have, b"id");
+    let mut connections: Vec<_> = (0..500).map(|_| connect()).collect();
+    for connection in &mut connections {
+        connection.send(SessionOperation::Have, b"id");
     }
     process.signal(Signal::SIGTERM);
     process.signal(Signal::SIGCONT);
-    for newcomer in &mut newcomers {
-        assert_eq!(newcomer.receive().data, NOTOK);
-        assert_eq!(newcomer.read_to_end(), b"");
+    for connection in &mut connections {
+        assert_eq!(connection.receive().data, NOTOK);
+        assert_eq!(connection.read_to_end(), b"");
     }
 }

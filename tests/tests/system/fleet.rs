@@ -1,4 +1,4 @@
-//! What the fleet is for: sessions stored on one host are resumed on another.
+//! The purpose of the fleet: sessions stored on one host are resumed on another.
 
 use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::connection::{NOTOK, OK, TestConnection};
@@ -6,7 +6,7 @@ use dc_tests::harness::server::ServerProcess;
 use dc_tests::harness::test_dir::TestDir;
 
 #[test]
-fn sessions_stored_through_one_agent_are_resumed_through_another() {
+fn session_stored_through_one_agent_is_found_through_another() {
     let server = ServerProcess::start(&[]);
     let (first, second) =
         (AgentProcess::start(server.address(), &[]), AgentProcess::start(server.address(), &[]));
@@ -24,9 +24,9 @@ fn sessions_stored_through_one_agent_are_resumed_through_another() {
 }
 
 #[test]
-fn a_server_listens_at_every_address_that_it_is_given() {
-    let place = TestDir::new();
-    let (first, second) = (place.file("first"), place.file("second"));
+fn server_listens_on_every_given_address() {
+    let dir = TestDir::new();
+    let (first, second) = (dir.file("first"), dir.file("second"));
     let server = ServerProcess::start(&["-listen", &unix(&first), "-listen", &unix(&second)]);
     assert_eq!(server.connect().add(b"id", b"session"), OK);
     for path in [first, second] {
@@ -35,7 +35,7 @@ fn a_server_listens_at_every_address_that_it_is_given() {
 }
 
 #[test]
-fn a_connection_for_each_operation_is_as_good_as_one_for_all() {
+fn agent_serves_one_connection_per_operation() {
     let server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &[]);
     for number in 0..300_u32 {

@@ -1,4 +1,4 @@
-//! How the programs start, fail to start, and end: what is said, with which status, and what is left behind.
+//! How the programs start, fail to start, and stop: messages, exit statuses, and files left behind.
 
 use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::connection::{DISCONNECTED, NOTOK, OK, TestConnection, request};
@@ -18,68 +18,69 @@ use std::io::ErrorKind;
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::ExitStatusExt;
 
-/// A server on sockets in `place`, with its pidfile there.
-fn server_in(place: &TestDir) -> ProgramLaunch {
-    let (socket, pidfile) = (place.file("socket"), place.file("pid"));
+/// A server on sockets in `dir`, with its pidfile there.
+fn server_in(dir: &TestDir) -> ProgramLaunch {
+    let (socket, pidfile) = (dir.file("socket"), dir.file("pid"));
     ProgramLaunch::new("dc_server").with(["-listen", &unix(&socket), "-pidfile", pidfile.to_str().unwrap()])
 }
 
-/// An agent on a socket in `place`, with its pidfile there and no server.
-fn agent_in(place: &TestDir) -> ProgramLaunch {
-    let (socket, pidfile) = (place.file("socket"), place.file("pid"));
-    let nobody = unix(&place.file("no-server"));
-    let arguments = ["-listen", &unix(&socket), "-server", &nobody, "-pidfile", pidfile.to_str().unwrap()];
+/// An agent on a socket in `dir`, with its pidfile there and an unreachable server.
+fn agent_in(dir: &TestDir) -> ProgramLaunch {
+    let (socket, pidfile) = (dir.file("socket"), dir.file("pid"));
+    let unreachable = unix(&dir.file("no-server"));
+    let arguments =
+        ["-listen", &unix(&socket), "-server", &unreachable, "-pidfile", pidfile.to_str().unwrap()];
     ProgramLaunch::new("dc_client").with(arguments)
 }
 
-/// Starting with `launch` fails, and says why in one line that contains `why`.
-fn fails(launch: &ProgramLaunch, why: &str) {
+/// Asserts that starting fails with one line that contains `reason`.
+fn fails(launch: &ProgramLaunch, reason: &str) {
     let output = launch.output();
-    let said = stderr(&output);
-    assert!(said.contains(why) && said.lines().count() == 1, "{why:?} expected, {said:?} said");
-    assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()), "{said}");
+    let errors = stderr(&output);
+    assert!(errors.contains(reason) && errors.lines().count() == 1, "expected {reason:?}, got {errors:?}");
+    assert_eq!((output.status.code(), output.stdout), (Some(1), Vec::new()), "{errors}");
 }
 
 #[test]
-fn a_daemon_serves_when_its_starter_is_back_and_leaves_nothing() {
+fn daemon_serves_when_parent_exits_and_leaves_no_files() {
     for launch in [server_in, agent_in] {
-        let place = TestDir::new();
-        let daemon = DaemonProcess::start(&launch(&place).with(["-daemon"]), &place.file("pid"));
-        let answer = TestConnection::unix(&place.file("socket")).get(b"id");
+        let dir = TestDir::new();
+        let daemon = DaemonProcess::start(&launch(&dir).with(["-daemon"]), &dir.file("pid"));
+        let answer = TestConnection::unix(&dir.file("socket")).get(b"id");
         assert!(answer == NOTOK || answer == DISCONNECTED);
-        assert_eq!(place.names(), ["pid", "socket"]);
+        assert_eq!(dir.names(), ["pid", "socket"]);
         let pid = daemon.pid();
         assert_eq!(daemon.terminate(Signal::SIGTERM), WaitStatus::Exited(pid, 0));
-        assert_eq!(place.names(), Vec::<String>::new());
+        assert_eq!(dir.names(), Vec::<String>::new());
     }
 }
 
 #[test]
-fn a_second_instance_is_refused_and_changes_nothing() {
-    let place = TestDir::new();
-    let daemon = DaemonProcess::start(&server_in(&place).with(["-daemon"]), &place.file("pid"));
+fn second_instance_is_refused_and_changes_nothing() {
+    let dir = TestDir::new();
+    let daemon = DaemonProcess::start(&server_in(&dir).with(["-daemon"]), &dir.file("pid"));
     let running = format!("another instance is running as process {}", daemon.pid());
-    fails(&server_in(&place), &running);
-    fails(&server_in(&place).with(["-daemon"]), &running);
-    assert_eq!(fs::read_to_string(place.file("pid")).unwrap(), format!("{}\n", daemon.pid()));
-    assert_eq!(TestConnection::unix(&place.file("socket")).have(b"id"), NOTOK);
+    fails(&server_in(&dir), &running);
+    fails(&server_in(&dir).with(["-daemon"]), &running);
+    assert_eq!(fs::read_to_string(dir.file("pid")).unwrap(), format!("{}\n", daemon.pid()));
+    assert_eq!(TestConnection::unix(&dir.file("socket")).have(b"id"), NOTOK);
 }
 
 #[test]
-fn what_prevents_a_start_is_said_in_one_line_under_daemon_too() {
+fn start_failure_prints_one_line_also_as_daemon() {
     let server = ServerProcess::start(&[]);
     let taken = format!("IP:{}", server.address());
-    let place = TestDir::new();
-    let nowhere = place.file("no-directory/pid");
+    let dir = TestDir::new();
+    let nowhere = dir.file("no-directory/pid");
     let nowhere = nowhere.to_str().unwrap();
     for launch in [server_in, agent_in] {
         for further in [&[][..], &["-daemon"]] {
-            let launch = launch(&place).with(further);
+            let launch = launch(&dir).with(further);
             fails(&launch.clone().with(["-listen", &taken]), "Address already in use");
             fails(&launch.clone().with(["-user", "no-such-user"]), "no-such-user");
             fails(&launch.clone().with(["-sockgroup", "no-such-group"]), "no-such-group");
             fails(&launch.clone().with(["-sockowner", "no-such-owner"]), "no-such-owner");
-            assert_eq!(place.names(), Vec::<String>::new());
+            assert_eq!(dir.names(), Vec::<String>::new());
         }
     }
     let bare = ProgramLaunch::new("dc_server").with(["-listen", "IP:127.0.0.1:0", "-pidfile", nowhere]);
@@ -88,32 +89,32 @@ fn what_prevents_a_start_is_said_in_one_line_under_daemon_too() {
 }
 
 #[test]
-fn what_is_found_missing_after_listening_is_said_in_one_line_too() {
+fn missing_file_found_after_listening_prints_one_line() {
     for further in [&[][..], &["-daemon"]] {
-        let place = TestDir::new();
-        let absent = place.file("absent");
+        let dir = TestDir::new();
+        let absent = dir.file("absent");
         let absent = absent.to_str().unwrap();
-        let server = server_in(&place).with(further);
+        let server = server_in(&dir).with(further);
         for options in [["-state", absent].as_slice(), &["-tls-cert", absent, "-tls-key", absent]] {
             fails(&server.clone().with(options), "No such file or directory");
         }
-        let agent = agent_in(&place).with(further);
+        let agent = agent_in(&dir).with(further);
         for launch in [server.clone(), agent] {
             fails(&launch.with(["-auth-token-file", absent]), "No such file or directory");
         }
-        // Nothing can be written to a file, but to the pipes of the test.
+        // No file can be written; the pipes of the test can.
         fails(&server.after("trap '' XFSZ; ulimit -f 0 && exec \"$0\" \"$@\""), "File too large");
-        assert_eq!(place.names(), Vec::<String>::new());
+        assert_eq!(dir.names(), Vec::<String>::new());
     }
 }
 
 #[test]
-fn a_log_that_may_not_grow_costs_lines_and_not_the_program() {
+fn log_at_file_size_limit_drops_lines_and_keeps_serving() {
     for launch in [server_in, agent_in] {
-        let place = TestDir::new();
-        let (log, socket) = (place.file("log"), place.file("socket"));
+        let dir = TestDir::new();
+        let (log, socket) = (dir.file("log"), dir.file("socket"));
         let prelude = format!("ulimit -f 2 && exec \"$0\" \"$@\" 2>{}", log.display());
-        let mut program = launch(&place).with(["-debug"]).after(&prelude).start();
+        let mut program = launch(&dir).with(["-debug"]).after(&prelude).start();
         with_timeout("an answer", {
             let socket = socket.clone();
             move || while TestConnection::try_unix(&socket).is_err() {}
@@ -130,11 +131,11 @@ fn a_log_that_may_not_grow_costs_lines_and_not_the_program() {
 }
 
 #[test]
-fn a_signal_during_the_start_is_heeded_when_it_serves() {
+fn signal_during_start_is_handled_when_serving() {
     for launch in [server_in, agent_in] {
         for (signal, ends) in [(Signal::SIGTERM, true), (Signal::SIGUSR1, false)] {
-            let place = TestDir::new();
-            let mut program = launch(&place).start_amid(signal, &place, "pid");
+            let dir = TestDir::new();
+            let mut program = launch(&dir).start_amid(signal, &dir, "pid");
             program.log.expect("serving");
             if ends {
                 program.log.expect("shutting down signal=\"SIGTERM\"");
@@ -143,19 +144,20 @@ fn a_signal_during_the_start_is_heeded_when_it_serves() {
                 program.log.expect("ignored signal=\"SIGUSR1\"");
                 program.stop();
             }
-            assert_eq!(place.names(), Vec::<String>::new());
+            assert_eq!(dir.names(), Vec::<String>::new());
         }
     }
 }
 
 #[test]
-fn a_signal_that_was_blocked_at_the_start_is_heard() {
+fn signal_blocked_by_parent_is_handled() {
     let blocked: SigSet = [Signal::SIGTERM].into_iter().collect();
     for launch in [server_in, agent_in] {
-        let place = TestDir::new();
-        // A process that is started has the mask of the thread that starts it, and this thread starts no other.
+        let dir = TestDir::new();
+        // A child process inherits the signal mask of the thread that starts it, and this thread starts no
+        // other.
         blocked.thread_block().unwrap();
-        let mut program = launch(&place).start();
+        let mut program = launch(&dir).start();
         blocked.thread_unblock().unwrap();
         program.log.expect("serving");
         program.signal(Signal::SIGTERM);
@@ -164,41 +166,41 @@ fn a_signal_that_was_blocked_at_the_start_is_heard() {
 }
 
 #[test]
-fn a_token_that_does_not_come_can_be_done_without() {
+fn sigterm_ends_program_that_waits_for_token_file() {
     for launch in [server_in, agent_in] {
-        let place = TestDir::new();
-        let pipe = place.file("token");
+        let dir = TestDir::new();
+        let pipe = dir.file("token");
         mkfifo(&pipe, Mode::S_IRUSR | Mode::S_IWUSR).unwrap();
-        let mut program = launch(&place).with(["-auth-token-file", pipe.to_str().unwrap()]).start();
-        // Opened when the program has opened it, too.
+        let mut program = launch(&dir).with(["-auth-token-file", pipe.to_str().unwrap()]).start();
+        // The call returns when the program has opened the pipe too.
         let writer =
-            with_timeout("who reads the token", move || File::options().write(true).open(pipe).unwrap());
+            with_timeout("opening the token file", move || File::options().write(true).open(pipe).unwrap());
         program.signal(Signal::SIGTERM);
         assert_eq!(program.wait().signal(), Some(Signal::SIGTERM as i32));
-        assert_eq!(place.names(), ["token"]);
+        assert_eq!(dir.names(), ["token"]);
         drop(writer);
     }
 }
 
 #[test]
-fn a_mistake_on_the_command_line_has_its_own_status() {
+fn usage_error_exits_with_status_64() {
     for launch in [ProgramLaunch::new("dc_server"), ProgramLaunch::new("dc_client").with(["-server", "9001"])]
     {
         let output = launch.with(["-daemon"]).output();
-        let said = stderr(&output);
-        assert_eq!((output.status.code(), said.lines().count()), (Some(64), 1), "{said}");
+        let errors = stderr(&output);
+        assert_eq!((output.status.code(), errors.lines().count()), (Some(64), 1), "{errors}");
     }
 }
 
 #[test]
-fn a_server_that_is_told_to_end_answers_what_has_begun() {
+fn stopping_server_answers_partly_received_request() {
     let mut server = ServerProcess::start(&["-threads", "1"]);
     let (mut busy, mut idle) = (server.connect(), server.connect());
     assert_eq!(busy.add(b"id", b"session"), OK);
     let get = request(77, SessionOperation::Get, b"id");
-    let (begun, rest) = get.split_at(15);
-    busy.write(begun);
-    // Its one thread learns of what came first no later than of this.
+    let (start, rest) = get.split_at(15);
+    busy.write(start);
+    // The server's only thread has read the bytes above before it answers this request.
     assert_eq!(idle.have(b"id"), OK);
     server.process.signal(Signal::SIGTERM);
     server.process.log.expect("shutting down");
@@ -210,7 +212,7 @@ fn a_server_that_is_told_to_end_answers_what_has_begun() {
 }
 
 #[test]
-fn an_agent_that_is_told_to_end_answers_what_is_on_its_way() {
+fn stopping_agent_answers_request_in_flight() {
     let server = ServerProcess::start(&[]);
     let relay = TestRelay::to(server.address());
     let mut agent = AgentProcess::start(relay.address(), &[]);
@@ -231,21 +233,23 @@ fn an_agent_that_is_told_to_end_answers_what_is_on_its_way() {
 }
 
 #[test]
-fn who_connected_just_before_the_end_is_answered() {
+fn connection_accepted_just_before_shutdown_is_answered() {
     let options = ["-log", "libdc=debug,info", "-shutdown-timeout", "0"];
     let ends = |process: &mut TestProcess, connect: &dyn Fn() -> TestConnection| {
-        let (mut newcomer, mut silent) = (connect(), connect());
+        let (mut pending, mut silent) = (connect(), connect());
         process.log.expect("connected");
         process.log.expect("connected");
-        // Whoever asked before goes at once. It came last, so of those before it has been decided when it has gone.
+        // A connection that has had a request closes at once. It was accepted last, so the earlier ones are
+        // decided by then.
         let mut other = connect();
         assert_eq!(other.have(b"id"), NOTOK);
         process.signal(Signal::SIGTERM);
         process.log.expect("shutting down");
         assert_eq!(other.read_to_end(), b"");
-        assert_eq!(newcomer.have(b"id"), NOTOK);
-        assert_eq!(newcomer.read_to_end(), b"");
-        // Who asks nothing is not waited for as long as there is no limit to the time.
+        assert_eq!(pending.have(b"id"), NOTOK);
+        assert_eq!(pending.read_to_end(), b"");
+        // A connection without a request is closed after its drain grace, although the shutdown has no time
+        // limit.
         assert_eq!(silent.read_to_end(), b"");
         assert!(process.wait().success());
     };
@@ -253,14 +257,14 @@ fn who_connected_just_before_the_end_is_answered() {
     let mut agent = AgentProcess::start(server.address(), &options);
     let socket = agent.socket().to_owned();
     ends(&mut agent.process, &|| TestConnection::unix(&socket));
-    // Behind the agent's link.
+    // After the agent's link.
     server.process.log.expect("connected");
     let address = server.address();
     ends(&mut server.process, &|| TestConnection::tcp(address));
 }
 
 #[test]
-fn a_second_signal_ends_at_once_and_a_shutdown_takes_no_longer_than_it_may() {
+fn second_signal_or_shutdown_timeout_ends_shutdown() {
     for (timeout, signals) in [("0", 2), ("1", 1)] {
         let mut server = ServerProcess::start(&["-shutdown-timeout", timeout, "-threads", "1"]);
         let (mut busy, mut idle) = (server.connect(), server.connect());
@@ -275,7 +279,7 @@ fn a_second_signal_ends_at_once_and_a_shutdown_takes_no_longer_than_it_may() {
 }
 
 #[test]
-fn user_signals_end_only_who_is_killable() {
+fn user_signals_stop_only_killable_programs() {
     for signal in [Signal::SIGUSR1, Signal::SIGUSR2] {
         let mut server = ServerProcess::start(&[]);
         server.process.signal(signal);
@@ -295,7 +299,7 @@ fn user_signals_end_only_who_is_killable() {
 }
 
 #[test]
-fn a_socket_that_a_live_process_serves_is_not_taken() {
+fn socket_of_live_process_is_not_replaced() {
     let server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &[]);
     let path = agent.socket();
@@ -303,7 +307,7 @@ fn a_socket_that_a_live_process_serves_is_not_taken() {
     fails(&second, "a live process is listening there");
     fails(&second.with(["-daemon"]), "a live process is listening there");
     assert_eq!(agent.connect().have(b"id"), NOTOK);
-    // Nor is what is no socket.
+    // A file that is not a socket is not replaced either.
     let file = agent.dir().file("file");
     fs::write(&file, "precious").unwrap();
     fails(&ProgramLaunch::new("dc_server").with(["-listen", &unix(&file)]), "not a socket");
@@ -311,26 +315,26 @@ fn a_socket_that_a_live_process_serves_is_not_taken() {
 }
 
 #[test]
-fn a_socket_that_a_dead_process_left_is_replaced() {
-    let place = TestDir::new();
-    let path = place.file("socket");
+fn socket_of_dead_process_is_replaced() {
+    let dir = TestDir::new();
+    let path = dir.file("socket");
     drop(UnixListener::bind(&path).unwrap());
     assert!(path.exists());
-    let mut first = agent_in(&place).start();
+    let mut first = agent_in(&dir).start();
     first.log.expect("serving server=");
     assert_eq!(TestConnection::unix(&path).have(b"id"), DISCONNECTED);
-    // Without a chance to tidy up.
+    // SIGKILL prevents the cleanup.
     first.kill();
-    assert_eq!(place.names(), ["pid", "socket"]);
-    let mut second = agent_in(&place).start();
+    assert_eq!(dir.names(), ["pid", "socket"]);
+    let mut second = agent_in(&dir).start();
     second.log.expect("serving server=");
     assert_eq!(TestConnection::unix(&path).have(b"id"), DISCONNECTED);
     second.stop();
-    assert_eq!(place.names(), Vec::<String>::new());
+    assert_eq!(dir.names(), Vec::<String>::new());
 }
 
 #[test]
-fn an_agent_whose_socket_was_removed_goes_on_and_leaves_its_successors_alone() {
+fn agent_with_removed_socket_keeps_serving_and_spares_new_one() {
     let server = ServerProcess::start(&[]);
     let mut first = AgentProcess::start(server.address(), &[]);
     let mut client = first.connect();

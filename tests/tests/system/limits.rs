@@ -1,4 +1,4 @@
-//! How many connections there may be, and for how long one may say nothing.
+//! The limits on the number of connections, and on their idle time.
 
 use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::{NOTOK, OK, TestConnection};
@@ -11,13 +11,13 @@ const LIMITED: [&str; 4] = ["-max-connections", "3", "-log", "debug"];
 const THROTTLED: [&str; 4] = ["-throttle", "3", "-log", "debug"];
 
 #[test]
-fn the_server_closes_connections_beyond_its_limit_at_once() {
+fn server_closes_connections_beyond_limit_at_once() {
     let server = ServerProcess::start(&LIMITED);
     closes_the_fourth(|| server.connect(), &server.process);
 }
 
 #[test]
-fn the_agent_closes_connections_beyond_its_limit_at_once() {
+fn agent_closes_connections_beyond_limit_at_once() {
     let server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &LIMITED);
     closes_the_fourth(|| agent.connect(), &agent.process);
@@ -38,13 +38,13 @@ fn closes_the_fourth(connect: impl Fn() -> TestConnection, process: &TestProcess
 }
 
 #[test]
-fn the_server_leaves_connections_beyond_its_throttle_in_the_queue() {
+fn server_leaves_connections_beyond_throttle_queued() {
     let server = ServerProcess::start(&THROTTLED);
     leaves_the_fourth_waiting(|| server.connect());
 }
 
 #[test]
-fn the_agent_leaves_connections_beyond_its_throttle_in_the_queue() {
+fn agent_leaves_connections_beyond_throttle_queued() {
     let server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &THROTTLED);
     leaves_the_fourth_waiting(|| agent.connect());
@@ -57,7 +57,7 @@ fn leaves_the_fourth_waiting(connect: impl Fn() -> TestConnection) {
     for connection in &mut waiting {
         connection.send(SessionOperation::Have, b"id");
     }
-    // Long enough for those to be answered, were they served.
+    // Enough round trips for the waiting connections to be answered, if they were served.
     for connection in &mut open {
         (0..200).for_each(|_| assert_eq!(connection.have(b"id"), NOTOK));
     }
@@ -70,7 +70,7 @@ fn leaves_the_fourth_waiting(connect: impl Fn() -> TestConnection) {
 }
 
 #[test]
-fn the_agent_closes_an_idle_connection_and_none_that_waits_for_its_answer() {
+fn agent_closes_idle_connection_but_not_pending_one() {
     let server = ServerProcess::start(&[]);
     assert_eq!(server.connect().add(b"id", b"session"), OK);
     let relay = TestRelay::to(server.address());
@@ -79,24 +79,24 @@ fn the_agent_closes_an_idle_connection_and_none_that_waits_for_its_answer() {
     let mut busy = agent.connect();
     busy.send(SessionOperation::Get, b"id");
     relay.wait_until_held(RelayWay::Down, 1);
-    // Each of these has been idle for less long than the other one, were it idle.
+    // Each of these connects later than the busy one, and reaches the idle timeout later.
     for _ in 0..2 {
         assert_eq!(agent.connect().read_to_end(), b"");
     }
     assert!(!busy.has_input());
     relay.release(RelayWay::Down);
     assert_eq!(busy.receive().data, b"session");
-    // Now it has nothing under way.
+    // Its request is answered, so it is idle now.
     assert_eq!(busy.read_to_end(), b"");
     assert_eq!(agent.process.log.with(" WARN "), Vec::<String>::new());
 }
 
 #[test]
-fn without_idle_nobody_is_closed_for_silence() {
+fn agent_without_idle_timeout_keeps_silent_connection() {
     let server = ServerProcess::start(&[]);
-    let patient = AgentProcess::start(server.address(), &[]);
-    let mut silent = patient.connect();
-    let strict = AgentProcess::start(server.address(), &["-idle", "300"]);
-    assert_eq!(strict.connect().read_to_end(), b"");
+    let unlimited = AgentProcess::start(server.address(), &[]);
+    let mut silent = unlimited.connect();
+    let limited = AgentProcess::start(server.address(), &["-idle", "300"]);
+    assert_eq!(limited.connect().read_to_end(), b"");
     assert_eq!(silent.have(b"id"), NOTOK);
 }

@@ -1,4 +1,4 @@
-//! The server is killed and restarted under load. `dc_test` holds every answer against what must be stored.
+//! The server is killed and restarted under load. `dc_test` checks every answer against the stored sessions.
 
 use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::log::time_of;
@@ -8,11 +8,11 @@ use nix::sys::signal::Signal;
 use serde_json::Value;
 
 const OUTAGES: u64 = 3;
-/// What `dc_test` says every so many answers.
+/// The text of each progress line of `dc_test`.
 const PROGRESS: &str = " operations in ";
 
 #[test]
-fn a_load_goes_through_every_outage_of_the_server() {
+fn session_load_continues_through_outages() {
     let mut server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &["-retry", "200", "-log", "debug"]);
     let load = ProgramLaunch::new("dc_test").with(["-connect", &unix(agent.socket()), "-persistent"]);
@@ -36,28 +36,28 @@ fn a_load_goes_through_every_outage_of_the_server() {
     let status = load.wait();
     let report: Value = serde_json::from_str(&load.log.with("{\"")[0]).unwrap();
     assert_eq!((status.code(), &report["result"]), (Some(130), &"interrupted".into()), "{report}");
-    // Nothing else failed, and nothing at any other time.
+    // There are no other failures, at any time.
     let failures = &report["failures"];
     assert_eq!(failures["unanswered"], 0, "{report}");
     assert_eq!(failures["connection_lost"], 0, "{report}");
     assert_eq!(failures["not_connected"], 0, "{report}");
     assert!(failures["disconnected"].as_u64().unwrap() >= OUTAGES, "{report}");
-    // One counts as two if an answer from before its end is read behind one from after it.
+    // One outage counts as two if an answer from before its end is read after one from after it.
     let outages = report["outages"]["count"].as_u64().unwrap();
     assert!((OUTAGES..=2 * OUTAGES).contains(&outages), "{report}");
 }
 
 #[test]
-fn a_load_finds_every_answer_right() {
+fn session_load_accepts_every_answer() {
     let server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &[]);
     for connect in [unix(agent.socket()), format!("IP:{}", server.address())] {
-        for how in [&["-persistent", "-pipeline", "8"][..], &[]] {
+        for mode in [&["-persistent", "-pipeline", "8"][..], &[]] {
             let load = ProgramLaunch::new("dc_test").with(["-connect", &connect, "-clients", "4"]);
             let output =
-                load.with(["-sessions", "20", "-ops", "4000", "-datamax", "32000"]).with(how).output();
-            let said = String::from_utf8_lossy(&output.stderr);
-            assert!(output.status.success(), "{}: {said}", output.status);
+                load.with(["-sessions", "20", "-ops", "4000", "-datamax", "32000"]).with(mode).output();
+            let errors = String::from_utf8_lossy(&output.stderr);
+            assert!(output.status.success(), "{}: {errors}", output.status);
         }
     }
 }

@@ -1,11 +1,11 @@
-//! A counter that only the holder of a lock may change, on four hosts, while everything between them breaks.
+//! A counter that only the holder of a lock may change, on four hosts, under every fault.
 //!
-//! Thirty-two lockers behind four agents read the counter, and write it back one greater if their guard says that the
-//! lock is theirs for long enough. The store of the counter refuses a fence that is smaller than one it has seen. No
-//! update may be lost, and none that was made while the guard held true may be refused.
+//! Thirty-two clients behind four agents read the counter, and write it back incremented if their guard is
+//! valid for long enough. The store of the counter rejects a fence smaller than the largest so far. No update
+//! may be lost, and no update made under a valid guard may be rejected.
 //!
-//! Who holds the lock for a moment is hardly ever caught by a fault. So before the worst of them a locker is asked to keep
-//! it until its guard says that it is lost, or somebody else has written: of these the first must be first.
+//! A fault rarely hits a lock that is held for a moment. So before the worst faults a client keeps the lock
+//! until its guard is lost, or another client has written: the loss must be first.
 
 use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::patience::PATIENCE;
@@ -21,12 +21,12 @@ use tokio::sync::Notify;
 
 const HOSTS: usize = 4;
 const LOCKERS_OF_A_HOST: usize = 8;
-/// For how long the lock must be held still when the counter is about to be written.
+/// The remaining lease required before the counter is written.
 const NEEDED: Duration = Duration::from_millis(100);
 /// Updates between two faults.
 const UPDATES: u64 = 40;
 
-/// Where the counter is.
+/// The store of the counter.
 #[derive(Default)]
 struct CounterStore {
     counter: Mutex<Counter>,
@@ -38,9 +38,9 @@ struct CounterStore {
 struct Counter {
     value: u64,
     fence: u64,
-    /// Writes that came with a fence smaller than another's before, from who could not know better.
+    /// Writes with a fence smaller than an earlier one, by clients whose guard had expired meanwhile.
     stale: u64,
-    /// How often the lock was kept.
+    /// How many times a client has kept the lock.
     kept: u64,
 }
 
@@ -49,15 +49,14 @@ impl CounterStore {
         self.counter.lock().unwrap_or_else(PoisonError::into_inner).value
     }
 
-    /// Writes what was read before and one more, for a holder to whom the lock was promised at `promised` for as long as
-    /// it needs.
+    /// Writes the value for a client whose guard, at the time `promised`, was valid for at least [`NEEDED`].
     fn write(&self, fence: u64, value: u64, promised: Instant) {
         let mut counter = self.counter.lock().unwrap_or_else(PoisonError::into_inner);
         let in_time = promised.elapsed() < NEEDED;
         if fence < counter.fence {
             assert!(
                 !in_time,
-                "fence {fence} is refused after {}, though its holder was told that it holds",
+                "fence {fence} is rejected after {}, although its guard was valid",
                 counter.fence
             );
             counter.stale += 1;
@@ -70,7 +69,7 @@ impl CounterStore {
         self.written.notify_waiters();
     }
 
-    /// Keeps the lock until it is lost, or somebody else has written.
+    /// Keeps the lock until it is lost, or another client has written.
     async fn keep(&self, guard: &Guard) {
         let written = self.written.notified();
         self.counter.lock().unwrap_or_else(PoisonError::into_inner).kept += 1;
@@ -81,15 +80,15 @@ impl CounterStore {
         }
     }
 
-    /// Waits until there were so many updates more.
+    /// Waits for this many further updates.
     fn wait_for_updates(&self, count: u64) {
         self.wait_for_more(count, "the counter", |counter| counter.value);
     }
 
-    /// Has a locker of a host keep the lock from now on.
-    fn have_kept(&self, keep: &AtomicBool) {
+    /// Makes a client of a host keep the lock from now on, and waits until one does.
+    fn make_holder_keep(&self, keep: &AtomicBool) {
         keep.store(true, Ordering::Relaxed);
-        self.wait_for_more(1, "who is to keep the lock", |counter| counter.kept);
+        self.wait_for_more(1, "the client that keeps the lock", |counter| counter.kept);
     }
 
     fn wait_for_more(&self, count: u64, what: &str, number: impl Fn(&Counter) -> u64) {
@@ -97,7 +96,7 @@ impl CounterStore {
         let goal = number(&counter) + count;
         let waited = self.changed.wait_timeout_while(counter, PATIENCE, |counter| number(counter) < goal);
         let (counter, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
-        assert!(!timeout.timed_out(), "{what} stands still at {} of {goal}", number(&counter));
+        assert!(!timeout.timed_out(), "{what} stays at {} of {goal}", number(&counter));
     }
 }
 
@@ -106,7 +105,7 @@ async fn count(address: Address, store: Arc<CounterStore>, keep: Arc<AtomicBool>
     let client = LockClient::new(address, quick);
     let options = AcquireOptions { lease: Some(Duration::from_secs(3)), ..AcquireOptions::default() };
     while !over.load(Ordering::Relaxed) {
-        // While its agent is away, or cut off, a locker tries again.
+        // While the agent is down or cut off, the client retries.
         let Ok(Some(guard)) = client.acquire_within("counter", PATIENCE, &options).await else { continue };
         let value = store.read();
         if keep.swap(false, Ordering::Relaxed) {
@@ -118,7 +117,7 @@ async fn count(address: Address, store: Arc<CounterStore>, keep: Arc<AtomicBool>
         if guard.is_valid_for(NEEDED) {
             store.write(guard.fence(), value + 1, promised);
         }
-        // Where it can't be said, the lock is released by the end of the connection or of the lease.
+        // If the release fails, the end of the connection or of the lease releases the lock.
         guard.release().await.ok();
     }
 }
@@ -128,7 +127,7 @@ struct CounterFleet {
     server: ServerProcess,
     relays: Vec<TestRelay>,
     agents: Vec<AgentProcess>,
-    /// For each host, whether one of its lockers is to keep the lock when it has it next.
+    /// For each host, whether the next holder there keeps the lock.
     keeps: Vec<Arc<AtomicBool>>,
     _state: TestDir,
 }
@@ -145,8 +144,8 @@ impl CounterFleet {
         Self { server, relays, agents, keeps, _state: state }
     }
 
-    /// Everything that can break, one thing after the other; between two of them the counter has to go on.
-    fn suffer(&mut self, store: &CounterStore) {
+    /// Injects every fault in turn; after each, the counter must advance.
+    fn inject_faults(&mut self, store: &CounterStore) {
         for round in 0..2 {
             for host in 0..HOSTS {
                 self.relays[host].cut();
@@ -159,16 +158,17 @@ impl CounterFleet {
             let host = 2 * round;
             self.agents[host].restart();
             store.wait_for_updates(UPDATES);
-            // Delayed until others have gone on, if need be after the grace; and then all at once.
+            // Delayed until other hosts have made progress, if need be after the grace period; then released
+            // at once.
             for way in [RelayWay::Down, RelayWay::Up] {
                 self.relays[host + 1].hold(way);
                 store.wait_for_updates(UPDATES);
                 self.relays[host + 1].release(way);
             }
-            // A host that has the lock, and is away for longer than the grace; of a server that knows it and of one that
-            // was restarted.
+            // A host with the lock is cut off for longer than the grace period, from a server that knows the
+            // lock and from a restarted one.
             for restarts in [false, true] {
-                store.have_kept(&self.keeps[host]);
+                store.make_holder_keep(&self.keeps[host]);
                 self.relays[host].refuse();
                 if restarts {
                     self.server.restart();
@@ -182,7 +182,7 @@ impl CounterFleet {
 }
 
 #[test]
-fn no_update_is_lost_whatever_breaks() {
+fn counter_under_lock_loses_no_update_under_faults() {
     let mut fleet = CounterFleet::start();
     let (store, over) = (Arc::new(CounterStore::default()), Arc::new(AtomicBool::new(false)));
     let runtime = tokio::runtime::Builder::new_multi_thread().worker_threads(2).enable_all().build().unwrap();
@@ -194,10 +194,10 @@ fn no_update_is_lost_whatever_breaks() {
             lockers.spawn_on(locker, runtime.handle());
         }
     }
-    fleet.suffer(&store);
+    fleet.inject_faults(&store);
     over.store(true, Ordering::Relaxed);
     let ended = runtime.block_on(lockers.join_all());
     assert_eq!(ended.len(), HOSTS * LOCKERS_OF_A_HOST);
     let counter = store.counter.lock().unwrap();
-    println!("{} updates, {} refused that came too late", counter.value, counter.stale);
+    println!("{} updates, {} late ones rejected", counter.value, counter.stale);
 }

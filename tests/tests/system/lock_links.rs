@@ -1,4 +1,4 @@
-//! Locks through agents whose link breaks, whose server restarts, or who are killed themselves.
+//! Locks through agents whose link breaks, whose server restarts, or that are killed.
 
 use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::TestConnection;
@@ -8,7 +8,7 @@ use dc_tests::harness::test_dir::TestDir;
 use nix::sys::signal::Signal;
 use std::time::Instant;
 
-/// Tries to reach the server every 20 ms.
+/// Retries every 20 ms.
 const EAGER: [&str; 2] = ["-retry", "20"];
 
 fn token(answer: &str) -> &str {
@@ -21,14 +21,14 @@ fn fence(answer: &str) -> u64 {
     u64::from_str_radix(&token(answer)[..16], 16).unwrap()
 }
 
-/// Asks for a lock and sees to it that it waits.
+/// Requests a lock, and returns when the request waits.
 fn wait_for(client: &mut TestConnection, key: &str, monitor: &mut TestConnection) {
     client.write(format!("l\n{key}\n600\n").as_bytes());
     while !monitor.request("stats\n_\n\n").contains("\"waiters\":1") {}
 }
 
 #[test]
-fn two_hosts_share_a_lock_and_a_client_that_leaves_gives_it_up() {
+fn client_disconnect_grants_lock_to_waiter_on_other_host() {
     let server = ServerProcess::start(&[]);
     let agents = [AgentProcess::start(server.address(), &[]), AgentProcess::start(server.address(), &[])];
     let (mut one, mut other) = (agents[0].connect(), agents[1].connect());
@@ -41,7 +41,7 @@ fn two_hosts_share_a_lock_and_a_client_that_leaves_gives_it_up() {
 }
 
 #[test]
-fn a_link_that_is_cut_for_less_than_the_grace_loses_no_lock() {
+fn link_cut_within_grace_period_keeps_locks() {
     let server = ServerProcess::start(&["-grace", "600"]);
     let relay = TestRelay::to(server.address());
     let agent = AgentProcess::start(relay.address(), &EAGER);
@@ -50,16 +50,16 @@ fn a_link_that_is_cut_for_less_than_the_grace_loses_no_lock() {
     wait_for(&mut blocked, "k", &mut direct);
     relay.cut();
     agent.process.log.expect("the link is lost");
-    assert_eq!(blocked.line(), "error_disconnected", "what is blocked is told at once");
+    assert_eq!(blocked.line(), "error_disconnected", "a blocked request fails at once");
     agent.process.log.expect("the link is up");
-    assert_eq!(direct.request("l\nk\n0\n"), "timeout", "nobody else gets it");
+    assert_eq!(direct.request("l\nk\n0\n"), "timeout", "no other client gets it");
     assert_eq!(holder.request(&format!("n\nk\n{} 60\n", token(&held))), "ok 60");
     assert_eq!(holder.request(&format!("r\nk\n{}\n", token(&held))), "ok");
     assert!(fence(&direct.request("l\nk\n0\n")) > fence(&held));
 }
 
 #[test]
-fn a_link_that_is_cut_for_longer_than_the_grace_loses_its_locks() {
+fn link_cut_beyond_grace_period_loses_locks() {
     let server = ServerProcess::start(&["-grace", "200ms"]);
     let relay = TestRelay::to(server.address());
     let agent = AgentProcess::start(relay.address(), &EAGER);
@@ -68,15 +68,15 @@ fn a_link_that_is_cut_for_longer_than_the_grace_loses_its_locks() {
     wait_for(&mut waiter, "k", &mut monitor);
     relay.refuse();
     let next = waiter.line();
-    assert!(fence(&next) > fence(&held), "the next one has it when the grace is over");
+    assert!(fence(&next) > fence(&held), "the waiter gets it after the grace period");
     relay.accept_again();
     agent.process.log.expect("the link is up");
-    assert_eq!(holder.request(&format!("n\nk\n{}\n", token(&held))), "error", "the old holder is told");
+    assert_eq!(holder.request(&format!("n\nk\n{}\n", token(&held))), "error", "the old holder has lost it");
     assert_eq!(waiter.request(&format!("n\nk\n{} 60\n", token(&next))), "ok 60");
 }
 
 #[test]
-fn while_the_server_is_away_locks_are_answered_at_once() {
+fn lock_requests_fail_at_once_while_server_is_down() {
     let mut server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &EAGER);
     let mut client = agent.connect();
@@ -85,7 +85,7 @@ fn while_the_server_is_away_locks_are_answered_at_once() {
     agent.process.log.expect("the link is lost");
     assert_eq!(client.request("l\nj\n600\n"), "error_disconnected");
     assert_eq!(client.request(&format!("n\nk\n{}\n", token(&held))), "error_disconnected");
-    assert_eq!(client.request("ping\n_\n\n"), "ok", "the agent is there");
+    assert_eq!(client.request("ping\n_\n\n"), "ok", "the agent still answers");
     server.restart();
     agent.process.log.expect("the link is up");
     assert_eq!(client.request(&format!("n\nk\n{}\n", token(&held))), "error", "the server has forgotten it");
@@ -93,7 +93,7 @@ fn while_the_server_is_away_locks_are_answered_at_once() {
 }
 
 #[test]
-fn an_agent_that_ends_releases_at_once_and_one_that_is_killed_after_the_grace() {
+fn stopped_agent_releases_at_once_and_killed_one_after_grace() {
     let server = ServerProcess::start(&["-grace", "600"]);
     let mut ending = AgentProcess::start(server.address(), &[]);
     let (mut waiter, mut monitor) = (server.connect(), server.connect());
@@ -101,24 +101,24 @@ fn an_agent_that_ends_releases_at_once_and_one_that_is_killed_after_the_grace() 
     client.request("l\nk\n0 600\n");
     wait_for(&mut waiter, "k", &mut monitor);
     ending.process.signal(Signal::SIGTERM);
-    // A grace of ten minutes would be noticed.
-    let got = waiter.line();
+    // A grace period of ten minutes would fail the test.
+    let granted = waiter.line();
     ending.process.wait();
 
     let killed = AgentProcess::start(server.address(), &[]);
     let mut client = killed.connect();
-    assert_eq!(waiter.request(&format!("r\nk\n{}\n", token(&got))), "ok");
+    assert_eq!(waiter.request(&format!("r\nk\n{}\n", token(&granted))), "ok");
     client.request("l\nk\n0 2\n");
     killed.process.signal(Signal::SIGKILL);
     assert_eq!(client.read_to_end(), b"");
-    assert_eq!(waiter.request("l\nk\n0\n"), "timeout", "nobody knows yet that it won't be claimed");
-    let begun = Instant::now();
-    assert!(waiter.request("l\nk\n600\n").starts_with("ok "), "but never beyond its lease");
-    assert!(begun.elapsed().as_secs() < 60);
+    assert_eq!(waiter.request("l\nk\n0\n"), "timeout", "the lock may still be claimed");
+    let start = Instant::now();
+    assert!(waiter.request("l\nk\n600\n").starts_with("ok "), "the lease bounds the wait");
+    assert!(start.elapsed().as_secs() < 60);
 }
 
 #[test]
-fn after_a_crash_nothing_is_granted_before_links_have_lost_what_they_held() {
+fn server_after_crash_grants_only_after_grace_period() {
     let state = TestDir::new();
     let directory = state.path().to_str().unwrap().to_owned();
     let options = ["-state", directory.as_str(), "-grace", "1"];
@@ -128,7 +128,7 @@ fn after_a_crash_nothing_is_granted_before_links_have_lost_what_they_held() {
     server.restart();
     let mut direct = server.connect();
     let second = direct.request("l\nk\n0 600\n");
-    assert!(fence(&second) > fence(&first), "no link was there: nobody has to wait");
+    assert!(fence(&second) > fence(&first), "without links there is no grace period");
 
     let agent = AgentProcess::start(server.address(), &EAGER);
     let mut holder = agent.connect();
@@ -136,7 +136,7 @@ fn after_a_crash_nothing_is_granted_before_links_have_lost_what_they_held() {
     server.restart();
     assert!(server.process.log.lines().iter().any(|line| line.contains("before the grace is over")));
     let mut direct = server.connect();
-    assert_eq!(direct.request("l\nj\n0 600\n"), "timeout", "an agent may believe that it holds it");
+    assert_eq!(direct.request("l\nj\n0 600\n"), "timeout", "an agent may still hold it");
     let fourth = direct.request("l\nj\n600 600\n");
     assert!(fence(&fourth) > fence(&third));
 
@@ -146,14 +146,14 @@ fn after_a_crash_nothing_is_granted_before_links_have_lost_what_they_held() {
     server.restart();
     assert!(
         server.connect().request("l\nj\n0\n").starts_with("ok "),
-        "after an orderly end nobody has to wait"
+        "after a graceful shutdown there is no grace period"
     );
 }
 
 #[test]
-fn an_orderly_end_takes_the_locks_from_nobody() {
+fn server_restarted_gracefully_keeps_locks_for_claims() {
     let state = TestDir::new();
-    // Of a grace of ten minutes nobody sees the end.
+    // The test does not outlast a grace period of ten minutes.
     let options = ["-state", state.path().to_str().unwrap(), "-grace", "600"];
     let mut server = ServerProcess::start(&options);
     let agent = AgentProcess::start(server.address(), &EAGER);
@@ -163,5 +163,5 @@ fn an_orderly_end_takes_the_locks_from_nobody() {
     server.process.stop();
     server.restart();
     let mut direct = server.connect();
-    assert_eq!(direct.request("l\nk\n0\n"), "timeout", "its agent may believe that it holds it");
+    assert_eq!(direct.request("l\nk\n0\n"), "timeout", "its agent may still hold it");
 }

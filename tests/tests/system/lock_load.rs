@@ -1,4 +1,4 @@
-//! `dc_test -locks` holds every answer about a lock against who may hold it: it finds ours right, and others wrong.
+//! `dc_test -locks` checks every answer about a lock: it must accept ours, and find the faults of others.
 
 use dc_tests::harness::agent::{AgentProcess, unix};
 use dc_tests::harness::daemon::stderr;
@@ -8,32 +8,32 @@ use dc_tests::harness::server::ServerProcess;
 use nix::sys::signal::Signal;
 use serde_json::Value;
 
-/// Many lockers of few keys, and many locks of a lonely one.
-const MANNERS: [&[&str]; 4] = [
+/// Many clients with few keys, and many rounds of a single client.
+const WORKLOADS: [&[&str]; 4] = [
     &["-ops", "500"],
     &["-persistent", "-pipeline", "4", "-ops", "4000"],
     &["-persistent", "-pipeline", "3", "-limit", "3", "-keys", "2", "-ops", "2000"],
     &["-persistent", "-clients", "1", "-keys", "1", "-hold", "1", "-ops", "50"],
 ];
-/// What `dc_test` says every so many rounds.
+/// The text of each progress line of `dc_test`.
 const PROGRESS: &str = " rounds in ";
 
-fn check(connect: &str, manner: &[&str]) -> std::process::Output {
-    ProgramLaunch::new("dc_test").with(["-connect", connect, "-locks", "-json"]).with(manner).output()
+fn check(connect: &str, workload: &[&str]) -> std::process::Output {
+    ProgramLaunch::new("dc_test").with(["-connect", connect, "-locks", "-json"]).with(workload).output()
 }
 
 #[test]
-fn a_load_of_locks_finds_every_answer_right() {
+fn lock_load_accepts_every_answer() {
     let server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &[]);
     for connect in [unix(agent.socket()), format!("IP:{}", server.address())] {
-        for manner in MANNERS {
-            let output = check(&connect, manner);
-            assert!(output.status.success(), "{manner:?}: {} {}", output.status, stderr(&output));
+        for workload in WORKLOADS {
+            let output = check(&connect, workload);
+            assert!(output.status.success(), "{workload:?}: {} {}", output.status, stderr(&output));
             let report: Value = serde_json::from_slice(&output.stdout).unwrap();
             assert_eq!(report["result"], "right");
             assert!(report["locks"].as_u64().unwrap() > 20, "{report}");
-            // Each kind of question was asked, those too that must be refused.
+            // Every kind of request occurred, including invalid ones.
             for row in ["free", "renew", "release"] {
                 assert!(report["operations"][row]["ok"].as_u64().unwrap() > 0, "{row}: {report}");
             }
@@ -43,57 +43,57 @@ fn a_load_of_locks_finds_every_answer_right() {
 }
 
 #[test]
-fn a_lock_server_that_keeps_its_promises_passes() {
+fn lock_load_accepts_honest_fake_server() {
     let server = FakeLockServer::start(FaultMode::Honest);
-    for manner in MANNERS {
-        let output = check(&format!("IP:{}", server.address()), manner);
-        assert!(output.status.success(), "{manner:?}: {} {}", output.status, stderr(&output));
+    for workload in WORKLOADS {
+        let output = check(&format!("IP:{}", server.address()), workload);
+        assert!(output.status.success(), "{workload:?}: {} {}", output.status, stderr(&output));
     }
 }
 
 #[test]
-fn a_broken_promise_about_locks_is_found() {
-    for (conduct, said) in [
-        // Of two grants at a time the later fence may have come first.
+fn lock_load_finds_each_server_fault() {
+    for (fault, expected) in [
+        // Of two concurrent grants, the one with the later fence may be seen first.
         (FaultMode::GrantsTwice, &["no more than 1 at a time to hold it", "a fence above "][..]),
         (FaultMode::FenceGoesBack, &["a fence above "]),
-        (FaultMode::LastInFirstOut, &["which was asked for later"]),
-        (FaultMode::TriesOvertake, &["which was asked for later"]),
+        (FaultMode::LastInFirstOut, &["which was requested later"]),
+        (FaultMode::TriesOvertake, &["which was requested later"]),
         (FaultMode::ReleasesTwice, &["expected error, as it had been released"]),
         (FaultMode::LosesLocks, &["ok, as it was held; got error"]),
         (FaultMode::RenewsForLess, &["got ok for 15000 ms"]),
         (FaultMode::NeverExpires, &["expected error, as it had been released or had expired; got ok"]),
         (FaultMode::IgnoresLimits, &["expected error_limit_mismatch"]),
-        (FaultMode::MixesUpUids, &["which was not asked"]),
+        (FaultMode::MixesUpUids, &["which is not pending"]),
     ] {
-        let server = FakeLockServer::start(conduct);
-        // What is tolerated makes no difference.
-        let manner = ["-persistent", "-pipeline", "4", "-ops", "20000", "-tolerate-outage", "60000"];
-        let output = check(&format!("IP:{}", server.address()), &manner);
-        assert_eq!(output.status.code(), Some(1), "{conduct:?}: {}", stderr(&output));
-        let told = stderr(&output);
-        assert!(said.iter().any(|said| told.contains(said)), "{conduct:?}: {told}");
+        let server = FakeLockServer::start(fault);
+        // Tolerating outages makes no difference.
+        let workload = ["-persistent", "-pipeline", "4", "-ops", "20000", "-tolerate-outage", "60000"];
+        let output = check(&format!("IP:{}", server.address()), &workload);
+        assert_eq!(output.status.code(), Some(1), "{fault:?}: {}", stderr(&output));
+        let errors = stderr(&output);
+        assert!(expected.iter().any(|expected| errors.contains(expected)), "{fault:?}: {errors}");
         let report: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(report["result"], "wrong", "{report}");
     }
 }
 
 #[test]
-fn a_lease_that_ends_too_early_is_found() {
-    for (conduct, manner) in [
-        // Found by the first renewal that the machine is not too busy for.
+fn lock_load_finds_lease_that_ends_early() {
+    for (fault, workload) in [
+        // Found by the first renewal that is sent in time, which a busy machine may delay.
         (FaultMode::RenewsNothing, &["-persistent", "-pipeline", "4", "-duration", "60"][..]),
         (FaultMode::ExpiresEarly, &["-hold", "400"]),
     ] {
-        let server = FakeLockServer::start(conduct);
-        let output = check(&format!("IP:{}", server.address()), manner);
-        let told = stderr(&output);
-        assert!(told.contains("ok, as it was held; got error"), "{conduct:?}: {} {told}", output.status);
+        let server = FakeLockServer::start(fault);
+        let output = check(&format!("IP:{}", server.address()), workload);
+        let errors = stderr(&output);
+        assert!(errors.contains("ok, as it was held; got error"), "{fault:?}: {} {errors}", output.status);
     }
 }
 
 #[test]
-fn a_load_of_locks_goes_through_outages() {
+fn lock_load_continues_through_outages() {
     let mut server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &["-retry", "200"]);
     for (connect, disconnected) in [(unix(agent.socket()), true), (format!("IP:{}", server.address()), false)]

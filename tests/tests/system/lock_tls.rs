@@ -1,5 +1,5 @@
-//! TLS and authentication between agents and their server: what is right works, what is wrong is named in the log, and
-//! nothing secret is.
+//! TLS and authentication between agents and their server: valid credentials work, invalid ones are logged by
+//! name, and no secret is logged.
 
 use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::{DISCONNECTED, OK};
@@ -9,13 +9,13 @@ use rcgen::{CertificateParams, KeyPair};
 use std::fs;
 use std::path::Path;
 
-const SECRET: &str = "a token that nobody knows";
+const SECRET: &str = "a token that is secret";
 
-/// A certificate for every address of the loopback that a test server may have.
-fn write_certificate(place: &TestDir, name: &str, address: &str) -> (String, String) {
+/// Writes a certificate for this name or address, and its key.
+fn write_certificate(dir: &TestDir, name: &str, address: &str) -> (String, String) {
     let key = KeyPair::generate().unwrap();
     let certificate = CertificateParams::new([address.to_owned()]).unwrap().self_signed(&key).unwrap();
-    let (cert, private) = (place.file(&format!("{name}.pem")), place.file(&format!("{name}.key")));
+    let (cert, private) = (dir.file(&format!("{name}.pem")), dir.file(&format!("{name}.key")));
     fs::write(&cert, certificate.pem()).unwrap();
     fs::write(&private, key.serialize_pem()).unwrap();
     (text(&cert), text(&private))
@@ -25,21 +25,21 @@ fn text(path: &Path) -> String {
     path.to_str().unwrap().to_owned()
 }
 
-/// A file with this token.
-fn write_token(place: &TestDir, name: &str, token: &str) -> String {
-    let path = place.file(name);
+/// Writes a file with this token.
+fn write_token(dir: &TestDir, name: &str, token: &str) -> String {
+    let path = dir.file(name);
     fs::write(&path, format!("{token}\n")).unwrap();
     text(&path)
 }
 
 #[test]
-fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
-    let place = TestDir::new();
-    let (cert, key) = write_certificate(&place, "server", "fleet.example");
-    let (other, other_key) = write_certificate(&place, "other", "fleet.example");
-    let (client_cert, client_key) = write_certificate(&place, "client", "agent.example");
-    let right = write_token(&place, "right", SECRET);
-    let wrong = write_token(&place, "wrong", "a token that somebody made up");
+fn agent_serves_only_with_valid_certificate_and_token() {
+    let dir = TestDir::new();
+    let (cert, key) = write_certificate(&dir, "server", "fleet.example");
+    let (other, other_key) = write_certificate(&dir, "other", "fleet.example");
+    let (client_cert, client_key) = write_certificate(&dir, "client", "agent.example");
+    let right = write_token(&dir, "right", SECRET);
+    let wrong = write_token(&dir, "wrong", "a token that is invented");
     let server = ServerProcess::start(&[
         "-tls-cert",
         &cert,
@@ -55,13 +55,13 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
         tls.map(str::to_owned).to_vec()
     };
     let identity = |cert: &str, key: &str| ["-tls-cert", cert, "-tls-key", key].map(str::to_owned).to_vec();
-    let own = || identity(&client_cert, &client_key);
+    let client_identity = || identity(&client_cert, &client_key);
     let start = |options: Vec<String>, identity: Vec<String>| {
         let options: Vec<_> = options.iter().chain(&identity).map(String::as_str).collect();
         AgentProcess::start(server.address(), &options)
     };
 
-    let agent = start(options(&cert, "fleet.example", &right), own());
+    let agent = start(options(&cert, "fleet.example", &right), client_identity());
     let mut client = agent.connect();
     assert_eq!(client.add(b"id", b"session"), OK);
     assert_eq!(client.get(b"id"), b"session");
@@ -69,20 +69,20 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
     assert!(locker.request("l\nk\n0\n").starts_with("ok "));
 
     let refused = [
-        (options(&other, "fleet.example", &right), own(), "not signed by a trusted CA"),
-        (options(&cert, "another.example", &right), own(), "another.example"),
+        (options(&other, "fleet.example", &right), client_identity(), "not signed by a trusted CA"),
+        (options(&cert, "another.example", &right), client_identity(), "another.example"),
         (options(&cert, "fleet.example", &right), Vec::new(), "requires a client certificate"),
         (
             options(&cert, "fleet.example", &right),
             identity(&other, &other_key),
             "does not trust our certificate",
         ),
-        (options(&cert, "fleet.example", &wrong), own(), "the token of authentication is wrong"),
+        (options(&cert, "fleet.example", &wrong), client_identity(), "the token of authentication is wrong"),
     ];
-    for (options, identity, complaint) in refused {
+    for (options, identity, warning) in refused {
         let agent = start(options, identity);
         let warnings = agent.process.log.with(" WARN ");
-        assert!(warnings.iter().any(|line| line.contains(complaint)), "{complaint}: {warnings:?}");
+        assert!(warnings.iter().any(|line| line.contains(warning)), "{warning}: {warnings:?}");
         assert_eq!(agent.connect().get(b"id"), DISCONNECTED);
         assert_eq!(agent.connect().request("l\nj\n0\n"), "error_disconnected");
         assert!(!agent.process.log.lines().concat().contains("token that"));
@@ -92,9 +92,9 @@ fn an_agent_with_the_right_certificate_and_token_serves_sessions_and_locks() {
 }
 
 #[test]
-fn a_server_with_a_token_serves_nobody_who_has_none() {
-    let place = TestDir::new();
-    let token = write_token(&place, "token", SECRET);
+fn server_with_token_refuses_unauthenticated_peers() {
+    let dir = TestDir::new();
+    let token = write_token(&dir, "token", SECRET);
     let server = ServerProcess::start(&["-auth-token-file", &token]);
     let agent = AgentProcess::start(server.address(), &["-retry", "20"]);
     assert_eq!(agent.connect().have(b"id"), DISCONNECTED);
@@ -108,9 +108,9 @@ fn a_server_with_a_token_serves_nobody_who_has_none() {
 }
 
 #[test]
-fn a_plain_connection_to_a_port_with_tls_is_refused_and_named() {
-    let place = TestDir::new();
-    let (cert, key) = write_certificate(&place, "server", "fleet.example");
+fn plain_and_tls_mismatch_is_refused_and_logged() {
+    let dir = TestDir::new();
+    let (cert, key) = write_certificate(&dir, "server", "fleet.example");
     let server = ServerProcess::start(&["-tls-cert", &cert, "-tls-key", &key]);
     let mut plain = server.connect();
     plain.write(b"l\nk\n0\n");

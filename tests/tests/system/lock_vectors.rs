@@ -1,7 +1,7 @@
-//! Every case that was recorded from an original dflockd, against the running server and through an agent.
+//! Every case recorded from an original dflockd, replayed against the server and through an agent.
 //!
-//! A case has a server of its own, with the options it was recorded with. Through an agent go the cases that do not
-//! depend on options, over Unix sockets.
+//! Each case has a separate server with the options of the recording. Cases without options are also replayed
+//! through an agent, over Unix sockets.
 
 use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::TestConnection;
@@ -12,12 +12,12 @@ use std::collections::BTreeMap;
 const RECORDING: &str = include_str!("../../vectors/lock.json");
 
 #[test]
-fn the_server_answers_as_an_original_dflockd() {
+fn server_answers_as_original_dflockd() {
     for case in cases() {
         let options: Vec<_> =
             case["server_args"].as_array().unwrap().iter().filter_map(Value::as_str).collect();
         let server = ServerProcess::start(&options);
-        // As whoever recorded it did, to see whether the server was there: it had the number 1.
+        // The recorder probed the server first, so the probe is connection 1.
         if options.iter().all(|option| *option != "--max-connections") {
             let mut first = server.connect();
             if !options.contains(&"--auth-token") {
@@ -31,21 +31,21 @@ fn the_server_answers_as_an_original_dflockd() {
 }
 
 #[test]
-fn the_agent_answers_as_an_original_dflockd() {
-    // What one case leaves behind is nothing to the next: a key that is idle keeps its limit.
+fn agent_answers_as_original_dflockd() {
+    // No case affects the next one: an idle key would keep its limit.
     let server = ServerProcess::start(&["-gc-max-idle", "0"]);
     let agent = AgentProcess::start(server.address(), &[]);
     for case in cases().iter().filter(|case| case["server_args"].as_array().is_some_and(Vec::is_empty)) {
-        // The numbers of connections in the statistics are those of the agent's.
+        // The statistics number the agent's connections otherwise.
         if case["name"] != "stats" {
             replay(case, || agent.connect());
-            // That its connections are closed is heard of behind the agent a moment later.
+            // The server learns about the closed connections with a delay.
             while !is_empty(&stats(|| agent.connect())) {}
         }
     }
 }
 
-/// Whether nothing is held, waited for or remembered.
+/// Whether no key is held, waited for or remembered.
 fn is_empty(stats: &Value) -> bool {
     let lists = ["locks", "semaphores", "idle_locks", "idle_semaphores"];
     lists.iter().all(|list| stats[list].as_array().is_some_and(Vec::is_empty))
@@ -63,7 +63,7 @@ fn replay(case: &Value, connect: impl Fn() -> TestConnection) {
     let mut tokens: BTreeMap<String, String> = BTreeMap::new();
     for step in case["steps"].as_array().unwrap() {
         if let Some(seconds) = step["sleep_s"].as_f64() {
-            pass(seconds, &connect);
+            wait_for_lease(seconds, &connect);
             continue;
         }
         let conn = step["conn"].as_str().unwrap();
@@ -76,21 +76,23 @@ fn replay(case: &Value, connect: impl Fn() -> TestConnection) {
             let send = tokens.iter().fold(send.to_owned(), |text, (name, token)| text.replace(name, token));
             let blocks = step["reply"].is_null() && name != "read_timeout_closes";
             let waiting = if blocks { waiters(&connect) } else { 0 };
-            // A server that has seen enough may close before it has been told all.
+            // The server may close before it has received all of it.
             connection.try_write(send.as_bytes()).ok();
-            // The order in which requests come over different connections is that of the recording.
+            // Requests on different connections must arrive in the order of the recording.
             while blocks && waiters(&connect) == waiting && !connection.has_input() {}
         }
         match step["reply"].as_str() {
             None => {}
-            Some("CLOSED") => assert_eq!(connection.read_to_end(), b"", "{name}: more than was recorded"),
+            Some("CLOSED") => {
+                assert_eq!(connection.read_to_end(), b"", "{name}: more bytes than were recorded")
+            }
             Some(expected) if expected.contains('{') => check_stats(&connection.line()),
             Some(expected) => check(name, expected, &connection.line(), &mut tokens),
         }
     }
 }
 
-/// What there is, seen over a connection of its own.
+/// The statistics, requested on a separate connection.
 fn stats(connect: impl Fn() -> TestConnection) -> Value {
     let mut connection = connect();
     let stats =
@@ -100,30 +102,37 @@ fn stats(connect: impl Fn() -> TestConnection) -> Value {
     stats
 }
 
-/// How many wait, for whatever key.
+/// The number of waiters, over all keys.
 fn waiters(connect: impl Fn() -> TestConnection) -> u64 {
     let stats = stats(connect);
     let lists = ["locks", "semaphores"].map(|list| stats[list].as_array().unwrap().clone());
     lists.iter().flatten().filter_map(|entry| entry["waiters"].as_u64()).sum()
 }
 
-/// Waits until a lease of as many seconds has ended.
-fn pass(seconds: f64, connect: impl Fn() -> TestConnection) {
+/// Waits until a lease of this many seconds has expired.
+fn wait_for_lease(seconds: f64, connect: impl Fn() -> TestConnection) {
     let (mut holder, mut waiter) = (connect(), connect());
     let lease = seconds.ceil();
     assert!(holder.request(&format!("l\ntime\n0 {lease}\n")).starts_with("ok "));
     assert!(waiter.request("l\ntime\n60\n").starts_with("ok "));
 }
 
-fn check(name: &str, expected: &str, got: &str, tokens: &mut BTreeMap<String, String>) {
-    let (expected, got): (Vec<_>, Vec<_>) = (expected.split(' ').collect(), got.split(' ').collect());
-    assert_eq!(expected.len(), got.len(), "{name}: {got:?} for {expected:?}");
-    for (expected, got) in expected.into_iter().zip(got) {
+fn check(name: &str, expected: &str, actual: &str, tokens: &mut BTreeMap<String, String>) {
+    let (expected, actual): (Vec<_>, Vec<_>) = (expected.split(' ').collect(), actual.split(' ').collect());
+    assert_eq!(expected.len(), actual.len(), "{name}: {actual:?} for {expected:?}");
+    for (expected, actual) in expected.into_iter().zip(actual) {
         if expected.starts_with('<') {
-            assert!(got.len() == 32 && got.bytes().all(|digit| digit.is_ascii_hexdigit()), "{name}: {got}");
-            assert_eq!(tokens.entry(expected.to_owned()).or_insert_with(|| got.to_owned()), got, "{name}");
+            assert!(
+                actual.len() == 32 && actual.bytes().all(|digit| digit.is_ascii_hexdigit()),
+                "{name}: {actual}"
+            );
+            assert_eq!(
+                tokens.entry(expected.to_owned()).or_insert_with(|| actual.to_owned()),
+                actual,
+                "{name}"
+            );
         } else {
-            assert_eq!(expected, got, "{name}");
+            assert_eq!(expected, actual, "{name}");
         }
     }
 }

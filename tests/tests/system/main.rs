@@ -1,30 +1,30 @@
-//! The running programs, as their users and their enemies meet them.
+//! Tests of the running programs, with well-behaved and hostile peers.
 //!
-//! What each file breaks, and what must hold all the same:
+//! Each file tests one kind of failure:
 //!
-//! | | |
+//! | file | failure |
 //! |---|---|
-//! | `vectors` | nothing: what an original server answered, ours answers, also through an agent |
-//! | `lock_vectors` | nothing: what an original dflockd answered, ours answers, also through an agent |
-//! | `lock_command` | `dc_lock` on two hosts, without its agent, without the server |
-//! | `lock_counter` | everything, under lockers whose counter must not lose an update |
-//! | `lock_links` | links with locks break, servers restart, agents end and are killed |
-//! | `lock_tls` | certificates and tokens of authentication that are right and wrong |
-//! | `ending` | the server, and an agent, are told to end while others wait for locks, or have only just connected |
-//! | `fleet` | nothing: sessions stored on one host are resumed on another |
-//! | `outage` | the server is absent, killed, stopped, silent; the network between it and the agent fails |
+//! | `vectors` | none: the answers recorded from an original server, also through an agent |
+//! | `lock_vectors` | none: the answers recorded from an original dflockd, also through an agent |
+//! | `lock_command` | `dc_lock` on two hosts, after the loss of its agent or of the server |
+//! | `lock_counter` | all of them, under clients whose counter must not lose an update |
+//! | `lock_links` | links with locks break, servers restart, agents stop and are killed |
+//! | `lock_tls` | valid and invalid certificates and auth tokens |
+//! | `ending` | server and agent stop while clients wait for locks, or have only just connected |
+//! | `fleet` | none: sessions stored on one host are resumed on another |
+//! | `outage` | the server is absent, killed, stopped or silent; the network to it fails |
 //! | `load` | the server is killed and restarted under load |
-//! | `lock_load` | nothing, or the server; and servers that break a promise about locks |
+//! | `lock_load` | none, or the server; and lock servers with a known fault |
 //! | `original` | the server is one of distcache 1.x |
-//! | `hostile` | what comes is no request; requests that never end; answers that nobody reads |
-//! | `crowd` | thousands of connections; no descriptors left; clients that vanish |
-//! | `demo` | nothing: what a newcomer sees |
-//! | `limits` | more connections than allowed; idle ones |
-//! | `life` | starting that fails, signals, pidfiles, sockets of others |
-//! | `passed` | sockets and a supervisor from outside, and variables that make no sense |
-//! | `user` | root's rights given up (only as root) |
+//! | `hostile` | malformed requests; requests that never end; answers that are never read |
+//! | `crowd` | thousands of connections; no free descriptors; clients that disconnect |
+//! | `demo` | none: the first steps of a new user |
+//! | `limits` | more connections than allowed; idle connections |
+//! | `life` | a failing start, signals, pidfiles, sockets of other processes |
+//! | `passed` | socket activation and a service manager, and malformed variables |
+//! | `user` | dropping root privileges (only as root) |
 
-#![allow(clippy::unwrap_used, reason = "so a test fails")]
+#![allow(clippy::unwrap_used, reason = "a panic fails the test")]
 
 mod crowd;
 mod demo;

@@ -1,4 +1,5 @@
-//! The server goes, or the network to it; applications are told at once, and it comes back without a restart.
+//! The server or the network fails: applications get an answer at once, and the agent reconnects without a
+//! restart.
 
 use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::{DISCONNECTED, NOTOK, OK};
@@ -13,16 +14,16 @@ use nix::sys::signal::Signal;
 use std::net::TcpListener;
 use std::time::Instant;
 
-/// Tries to reach the server every 20 ms, and tells of every attempt.
+/// Retries every 20 ms, and logs every attempt.
 const EAGER: [&str; 4] = ["-retry", "20", "-log", "debug"];
-/// What the agent logs of an attempt that fails, but for the first of an outage.
+/// The log line of a failed attempt, except for the first of an outage.
 const FAILED_ATTEMPT: &str = "DEBUG Connection refused";
 
 #[test]
-fn without_a_server_every_request_is_answered_disconnected_at_once() {
-    // The address of a server that has just ended.
+fn agent_without_server_answers_disconnected_at_once() {
+    // The address of a server that has just stopped.
     let address = TcpListener::bind((own_loopback(), 0)).unwrap().local_addr().unwrap();
-    // Were an answer to wait for the server, it would have to wait for an hour.
+    // An answer that waited for the server would take an hour.
     let agent = AgentProcess::start(address, &["-timeout", "0", "-retry", "3600000"]);
     let mut client = agent.connect();
     assert_eq!(client.add(b"id", b"session"), DISCONNECTED);
@@ -33,7 +34,7 @@ fn without_a_server_every_request_is_answered_disconnected_at_once() {
 }
 
 #[test]
-fn a_server_that_was_killed_is_back_after_one_attempt() {
+fn agent_reconnects_to_restarted_server_in_one_attempt() {
     let mut server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &EAGER);
     let mut client = agent.connect();
@@ -48,13 +49,13 @@ fn a_server_that_was_killed_is_back_after_one_attempt() {
         assert_eq!(client.get(b"id"), NOTOK, "the connection is the same, the server is another");
         let failed = agent.process.log.with(FAILED_ATTEMPT);
         let late = failed.iter().filter(|line| time_of(line) > time_of(&listening)).count();
-        // One may have failed before, and been late to say so.
+        // One attempt may have failed earlier, and been logged late.
         assert!(late <= 1, "{late} attempts failed although the server listened: {failed:?}");
     }
 }
 
 #[test]
-fn attempts_are_as_far_apart_as_asked() {
+fn retry_option_sets_pause_between_attempts() {
     let mut server = ServerProcess::start(&[]);
     let eager = AgentProcess::start(server.address(), &["-retry", "20", "-idle", "8000", "-log", "debug"]);
     let calm = AgentProcess::start(server.address(), &["-retry", "20000", "-idle", "1000", "-log", "debug"]);
@@ -64,14 +65,14 @@ fn attempts_are_as_far_apart_as_asked() {
     for _ in 0..10 {
         eager.process.log.expect(FAILED_ATTEMPT);
     }
-    assert!(!idle_long.has_input(), "8 seconds are over before ten pauses of 20 ms");
+    assert!(!idle_long.has_input(), "ten pauses of 20 ms took more than 8 seconds");
     assert_eq!(idle_short.read_to_end(), b"");
     let attempts = calm.process.log.with(FAILED_ATTEMPT).len();
     assert!(attempts <= 1, "{attempts} attempts in a second, with a pause of 20 seconds");
 }
 
 #[test]
-fn a_stopped_server_is_noticed_and_used_again_when_it_continues() {
+fn agent_detects_stopped_server_and_its_continuation() {
     let server = ServerProcess::start(&[]);
     let agent = AgentProcess::start(server.address(), &["-retry", "20", "-timeout", "1000"]);
     let mut client = agent.connect();
@@ -86,7 +87,7 @@ fn a_stopped_server_is_noticed_and_used_again_when_it_continues() {
 }
 
 #[test]
-fn a_server_that_accepts_and_never_answers_is_no_server() {
+fn silent_server_counts_as_unreachable() {
     let silent = FakeServer::start(FakeKind::Silent);
     let agent = AgentProcess::start(silent.address(), &["-retry", "20", "-timeout", "1000", "-log", "debug"]);
     let mut client = agent.connect();
@@ -96,7 +97,7 @@ fn a_server_that_accepts_and_never_answers_is_no_server() {
     assert!(agent.process.log.with("the link is up").is_empty());
 }
 
-/// What happens to the link while an answer is on its way.
+/// A fault of the link while an answer is in flight.
 #[derive(Clone, Copy, Debug)]
 enum OutageFault {
     Cut,
@@ -105,7 +106,7 @@ enum OutageFault {
 }
 
 #[test]
-fn a_request_that_is_lost_with_the_link_is_answered_and_the_next_one_goes_through() {
+fn link_loss_fails_pending_request_and_next_one_succeeds() {
     let server = ServerProcess::start(&[]);
     let relay = TestRelay::to(server.address());
     let agent = AgentProcess::start(relay.address(), &EAGER);
@@ -125,7 +126,7 @@ fn a_request_that_is_lost_with_the_link_is_answered_and_the_next_one_goes_throug
                 DISCONNECTED
             }
             OutageFault::NoMoreRequests => {
-                // The server answers what it was asked, and closes.
+                // The server answers the requests it has received, and closes.
                 relay.half_close(RelayWay::Up);
                 relay.release(RelayWay::Down);
                 b"session"
@@ -140,16 +141,16 @@ fn a_request_that_is_lost_with_the_link_is_answered_and_the_next_one_goes_throug
 }
 
 #[test]
-fn a_request_without_an_answer_holds_up_nobody_and_its_late_answer_reaches_nobody() {
+fn unanswered_request_delays_no_other_and_late_answer_is_lost() {
     let server = FakeServer::start(FakeKind::Current);
     let agent = AgentProcess::start(server.address(), &["-timeout", "2000"]);
     let (mut late, mut other) = (agent.connect(), agent.connect());
     assert_eq!(late.add(b"id", b"session"), OK);
     late.send(SessionOperation::Get, HELD_ID);
-    // The server is there for everything else.
-    let begun = Instant::now();
+    // The server still answers all other requests.
+    let start = Instant::now();
     while !late.has_input() {
-        assert!(begun.elapsed() < PATIENCE, "a request without an answer has none from the agent either");
+        assert!(start.elapsed() < PATIENCE, "the agent does not time out a request");
         assert_eq!(other.get(b"id"), b"session");
     }
     assert_eq!(late.receive().data, DISCONNECTED);
@@ -161,13 +162,13 @@ fn a_request_without_an_answer_holds_up_nobody_and_its_late_answer_reaches_nobod
         assert_eq!(client.receive().data, NOTOK);
         assert_eq!(client.get(b"id"), b"session");
     }
-    assert_eq!(agent.process.log.with(" WARN "), Vec::<String>::new(), "the link was given up");
+    assert_eq!(agent.process.log.with(" WARN "), Vec::<String>::new(), "the link was closed");
 }
 
 #[test]
-fn a_server_that_asks_to_be_reconnected_to_is_at_once() {
+fn goaway_makes_agent_reconnect_at_once() {
     let server = FakeServer::start(FakeKind::Current);
-    // A pause of an hour would be noticed.
+    // A pause of an hour would fail the test.
     let agent = AgentProcess::start(server.address(), &["-retry", "3600000"]);
     let mut client = agent.connect();
     assert_eq!(client.add(b"id", b"session"), OK);

@@ -1,7 +1,8 @@
-//! Every case of the recording, against the running server and through an agent.
+//! Every case recorded from an original session server, replayed against the server and through an agent.
 //!
-//! As in the recording one server, with `-sessions 64`, has all cases in their order: a case may find what an
-//! earlier one stored, and some rely on it. A connection that was left open must still be of use after its case.
+//! As in the recording, one server with `-sessions 64` runs all cases in order: a case may find sessions
+//! stored by an earlier one, and some rely on it. A connection that stays open must still work after its
+//! case.
 
 use dc_tests::harness::agent::AgentProcess;
 use dc_tests::harness::connection::{NOTOK, TestConnection, request};
@@ -11,17 +12,17 @@ use serde_json::Value;
 
 const RECORDING: &str = include_str!("../../vectors/session.json");
 const HEADER_BYTES: usize = 14;
-/// Not a uid of the recording.
+/// A uid that the recording does not use.
 const PROBE_UID: u32 = 0xfeed_face;
 
 #[test]
-fn the_server_answers_as_an_original_one() {
+fn server_answers_as_original_server() {
     let server = ServerProcess::start(&["-sessions", "64"]);
     replay_all(|| server.connect());
 }
 
 #[test]
-fn the_agent_passes_on_what_an_original_server_answers() {
+fn agent_answers_as_original_server() {
     let server = ServerProcess::start(&["-sessions", "64"]);
     let agent = AgentProcess::start(server.address(), &[]);
     replay_all(|| agent.connect());
@@ -40,7 +41,7 @@ fn replay(case: &Value, mut connection: TestConnection) {
     let mut closed = false;
     for (number, step) in case["steps"].as_array().unwrap().iter().enumerate() {
         assert!(!closed, "{name}: a step after the end");
-        // A server that has seen enough may close before it has been told all.
+        // The server may close before it has received all of it.
         let sent = connection.try_write(&bytes(&step["send"]));
         let Some(reply) = step.get("reply") else {
             sent.unwrap();
@@ -53,13 +54,13 @@ fn replay(case: &Value, mut connection: TestConnection) {
     }
     if !closed {
         connection.write(&request(PROBE_UID, SessionOperation::Have, b"never stored"));
-        // An answer that the recording left out may come before.
+        // An answer omitted from the recording may precede it.
         let answer = std::iter::repeat_with(|| connection.receive()).find(|it| it.head.uid == PROBE_UID);
-        assert_eq!(answer.unwrap().data, NOTOK, "{name}: the connection is of no more use");
+        assert_eq!(answer.unwrap().data, NOTOK, "{name}: the connection no longer works");
     }
 }
 
-/// Without the patch level, which every server has of its own.
+/// Clears the patch level, which differs between servers.
 fn masked(mut frames: Vec<u8>) -> Vec<u8> {
     let mut start = 0;
     while let Some(header) = frames.get_mut(start..start + HEADER_BYTES) {

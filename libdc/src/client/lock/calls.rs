@@ -1,58 +1,54 @@
-//! The requests that a client has made and that have not been answered.
+//! The calls of a client that have not been answered.
 //!
 //! ```text
-//!            ┌────────── the agent has no server ───────────┐
+//!            ┌──────────── agent disconnected ──────────────┐
 //!            ▼                                              │
-//!  ask ─▶ Waiting ──────── the link is up ────────────▶ Sent ─── granted long after it was asked ──▶ Confirming
+//!   ask ─▶ Waiting ───────────── link up ────────────▶ Sent ┴── granted long after it was sent ──▶ Confirming
 //!            ▲                                           │ │                                            │
-//!            └── the link broke, and the asker is patient ┘ └──────────────▶ answered ◀─────────────────┘
+//!            └──────── link lost, the call retries ──────┘ └──────────────▶ answered ◀──────────────────┘
 //! ```
 //!
-//! Requests that block are sent only up to [`BLOCKED_MAX`] at once; the others wait here. So there is always room
-//! on the connection for what renews and releases. Nothing here panics.
+//! At most [`BLOCKED_MAX`] blocking calls are sent at a time; the others wait here. So the connection always
+//! has capacity for renewals and releases. Nothing here panics.
 
 use crate::client::lock::lease::LeaseId;
 use crate::id::{OwnedLockKey, Token};
 use crate::limits::{LOCAL_IN_FLIGHT_MAX, LOCK_MS_MAX};
 use crate::time::Time;
 use crate::wire::lock::LockAction;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
-/// Most requests that may block at the server at once. An agent reads no more from a connection with
-/// [`LOCAL_IN_FLIGHT_MAX`] requests under way.
+/// Limit of calls blocked at the server. An agent stops reading a connection with [`LOCAL_IN_FLIGHT_MAX`]
+/// requests in flight.
 pub(super) const BLOCKED_MAX: usize = LOCAL_IN_FLIGHT_MAX / 2;
 
-/// Names a request within its client, in the order in which they were made; never reused.
+/// Names a call of a client, in the order of the calls. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct CallId(u64);
 
-/// What is asked.
 #[derive(Clone, Debug)]
 pub(super) enum LockCall {
-    /// A lock. The patient ask again over the next connection when one is lost.
+    /// Acquires a lock. If `patient`, the call is sent again when the connection is lost.
     Acquire { key: OwnedLockKey, limit: u32, lease_ms: u64, until: WaitLimit, patient: bool },
-    /// A place in a queue.
+    /// Takes a position in a queue.
     Enqueue { key: OwnedLockKey, limit: u32, lease_ms: u64 },
-    /// The lock for which there is a place in the queue, taken over the connection with this number.
+    /// Waits for the lock of a queue. The position was taken over the connection with this number.
     Wait { key: OwnedLockKey, until: WaitLimit, connection: u64 },
-    /// That a lock be released.
+    /// Releases a lock.
     Release { key: OwnedLockKey, token: Token },
-    /// A new lease.
+    /// Renews a lease.
     Renew { hold: LeaseId },
-    /// The state of the server.
+    /// Asks for the state of the server.
     Stats,
-    /// Nothing: only that the link is up.
+    /// Waits until the link is up; nothing is sent.
     Ready,
 }
 
-/// How long to wait for a lock.
+/// The wait timeout of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum WaitLimit {
-    /// Not at all.
     Now,
-    /// Until then.
     Time(Time),
-    /// For ever.
     Forever,
 }
 
@@ -66,35 +62,35 @@ impl WaitLimit {
     }
 }
 
-/// Where a request stands.
+/// How far a call has come.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallStage {
-    /// To be sent; not before the time, if there is one.
+    /// To be sent; not before this time.
     Waiting(Option<Time>),
-    /// Under way since then, under this uid.
+    /// Sent at this time, with this uid.
     Sent { uid: u32, at: Time },
-    /// Granted, and being renewed since then, because the grant may be old.
+    /// Granted, and being renewed since this time, because the grant may be old.
     Confirming { hold: LeaseId, uid: u32, at: Time },
 }
 
-/// A request that has not been answered.
+/// A call that has not been answered.
 #[derive(Debug)]
 pub(super) struct PendingCall {
     pub(super) ask: LockCall,
     pub(super) stage: CallStage,
     made_at: Time,
-    /// Whether anybody is there to be told the answer.
+    /// Whether the application waits for the answer.
     pub(super) is_heard: bool,
     due: Option<Time>,
 }
 
 impl PendingCall {
-    /// Whether it is to be sent again over the next connection if this one is lost.
+    /// Whether the call is sent again when the connection is lost.
     pub(super) const fn retries(&self) -> bool {
         matches!(self.ask, LockCall::Acquire { patient: true, .. })
     }
 
-    /// Whether the answer may be long in coming.
+    /// Whether the server may answer late.
     pub(super) const fn may_block(&self) -> bool {
         matches!(
             self.ask,
@@ -103,8 +99,7 @@ impl PendingCall {
         )
     }
 
-    /// The request as it is sent; `None` for a renewal, which only the hold knows how to ask for, and for what
-    /// is not sent at all.
+    /// The request to send; `None` for a renewal, whose token is in its lease, and for [`LockCall::Ready`].
     pub(super) fn action(&self, now: Time) -> Option<LockAction<'_>> {
         Some(match &self.ask {
             LockCall::Acquire { key, limit, lease_ms, until, .. } => LockAction::Acquire {
@@ -125,7 +120,7 @@ impl PendingCall {
         })
     }
 
-    /// When something is to be done if nothing happens: sending, or giving up.
+    /// When the call is to be sent, or to fail.
     fn due(&self, timeout_ms: u64) -> Option<Time> {
         let until = match self.ask {
             LockCall::Acquire { until, .. } | LockCall::Wait { until, .. } => until,
@@ -133,7 +128,7 @@ impl PendingCall {
         };
         match (self.stage, until) {
             (CallStage::Sent { .. } | CallStage::Confirming { .. }, _) if !self.is_heard => None,
-            // A lock that nobody holds is released as soon as it can be.
+            // A lock without a guard is released as soon as possible.
             (CallStage::Waiting(later), _) if !self.is_heard => later,
             (CallStage::Confirming { at, .. }, _) => Some(at.after_ms(timeout_ms)),
             (CallStage::Waiting(None), WaitLimit::Time(end)) => Some(end),
@@ -143,18 +138,18 @@ impl PendingCall {
                 Some(later.min(self.made_at.after_ms(timeout_ms)))
             }
             (_, WaitLimit::Now) => Some(self.made_at.after_ms(timeout_ms)),
-            // The server counts the time, and is given some for its answer.
+            // The server counts the wait timeout; its answer has the call timeout on top.
             (CallStage::Sent { .. }, WaitLimit::Time(end)) => Some(end.after_ms(timeout_ms)),
             (CallStage::Sent { .. }, WaitLimit::Forever) => None,
         }
     }
 }
 
-/// All requests of a client that have not been answered.
+/// All calls of a client that have not been answered.
 #[derive(Debug, Default)]
 pub(super) struct CallTable {
     timeout_ms: u64,
-    all: HashMap<CallId, PendingCall>,
+    all: BTreeMap<CallId, PendingCall>,
     agenda: BTreeSet<(Time, CallId)>,
     prompt: BTreeSet<CallId>,
     blocking: BTreeSet<CallId>,
@@ -163,12 +158,12 @@ pub(super) struct CallTable {
 }
 
 impl CallTable {
-    /// None yet. One that does not block has to be answered within `timeout_ms`.
+    /// An empty table. A call that does not block fails after `timeout_ms`.
     pub(super) fn new(timeout_ms: u64) -> Self {
         Self { timeout_ms, ..Self::default() }
     }
 
-    /// A new one, to be sent.
+    /// Adds a call to be sent.
     pub(super) fn insert(&mut self, now: Time, ask: LockCall, is_heard: bool) -> CallId {
         self.count += 1;
         let id = CallId(self.count);
@@ -182,40 +177,38 @@ impl CallTable {
         self.all.get(&id)
     }
 
-    /// It is answered, or given up.
+    /// The call is answered, or abandoned.
     pub(super) fn remove(&mut self, id: CallId) -> Option<PendingCall> {
         self.unfile(id);
         self.all.remove(&id)
     }
 
-    /// It has reached another stage.
+    /// The call has reached another stage.
     pub(super) fn set_stage(&mut self, id: CallId, stage: CallStage) {
         self.update(id, |request| request.stage = stage);
     }
 
-    /// Nobody will be told the answer.
+    /// The application no longer waits for the answer.
     pub(super) fn abandon(&mut self, id: CallId) {
         self.update(id, |request| request.is_heard = false);
     }
 
-    /// The next one to be sent over a link that is up.
+    /// The next call to send over a link that is up.
     pub(super) fn next_to_send(&self) -> Option<CallId> {
         let blocking = self.blocking.first().filter(|_| self.blocked < BLOCKED_MAX);
         self.prompt.first().or(blocking).copied()
     }
 
-    /// Whether there is one that wants a connection, and whether one wants it now or wants to be told that there is none.
+    /// Whether a call needs a connection, and whether such a call is to fail rather than wait for one.
     pub(super) fn wanted(&self) -> (bool, bool) {
         let is_hasty = |id: &CallId| self.all.get(id).is_some_and(|request| !request.retries());
         let hasty = self.prompt.iter().chain(&self.blocking).any(is_hasty);
         (!self.prompt.is_empty() || !self.blocking.is_empty(), hasty)
     }
 
-    /// All of them, in the order in which they were made.
+    /// All calls, in their order.
     pub(super) fn ids(&self) -> Vec<CallId> {
-        let mut ids: Vec<CallId> = self.all.keys().copied().collect();
-        ids.sort_unstable();
-        ids
+        self.all.keys().copied().collect()
     }
 
     /// When [`next_due`](Self::next_due) will have something.
@@ -223,7 +216,7 @@ impl CallTable {
         self.agenda.first().map(|(due, _)| *due)
     }
 
-    /// One for which the time is up: that to wait before it is sent, or that for its answer.
+    /// A call whose time to be sent, or to be answered, has come.
     pub(super) fn next_due(&self, now: Time) -> Option<CallId> {
         self.agenda.first().filter(|(due, _)| *due <= now).map(|(_, id)| *id)
     }
@@ -242,7 +235,7 @@ impl CallTable {
         }
     }
 
-    /// Takes it out of all lists.
+    /// Removes the call from all lists.
     fn unfile(&mut self, id: CallId) {
         let Some(request) = self.all.get(&id) else { return };
         if let Some(due) = request.due {

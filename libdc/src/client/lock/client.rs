@@ -145,7 +145,7 @@ impl LockClient {
     /// Returns when the server has said so, or the connection is closed.
     pub async fn close(self) {
         // A forked child has nothing to close.
-        if self.core.shared.change(|state, now| state.link.close(now)).is_ok() {
+        if self.core.shared.change(|state, now| state.machine.shut_down(now)).is_ok() {
             self.core.shared.ended().await;
         }
     }
@@ -171,7 +171,7 @@ impl LockClient {
 impl Drop for ClientCore {
     fn drop(&mut self) {
         // A forked child has nothing to close.
-        let closed = self.shared.change(|state, now| state.link.close(now));
+        let closed = self.shared.change(|state, now| state.machine.shut_down(now));
         drop(closed);
     }
 }

@@ -1,18 +1,19 @@
-//! The task of a lock client: it moves bytes between its socket and its link, and connects when one is wanted.
+//! The task of a lock client: it moves bytes between its socket and its machine, and connects when the
+//! machine needs a connection.
 //!
 //! ```text
-//!            wanted                       connected
+//!            needed                       connected
 //!   Idle ───────────────▶ Connecting ──────────────▶ Connected
-//!     ▲                     ▲     │ failed               │ broken
-//!     │ not wanted     over │     ▼                      │
-//!     └────────────────── Pausing ◀──────────────────────┘
+//!     ▲                                │ failed          │ lost
+//!     │ time of the next attempt       ▼                 │
+//!     └───────────────────────────── Pausing ◀───────────┘
 //! ```
 //!
-//! A connection that had lasted is made anew at once; other attempts are further and further apart, at random, so that
-//! a fleet does not come back in step. Somebody who wants to be told rather than to wait ends a pause.
+//! The [`ReconnectPolicy`] decides the time of the next attempt. A call that is to fail rather than wait ends
+//! a pause.
 //!
-//! Timers of the runtime stand still while the machine is suspended, so while something is held they are set for a
-//! second at most.
+//! Timers of the runtime stand still while the system is suspended, so while a lock is held they are set for
+//! at most a second.
 
 use crate::client::lock::error::{LockError, LockLinkError};
 use crate::client::lock::machine::LockMachine;
@@ -21,6 +22,9 @@ use crate::client::lock::shared::SharedState;
 use crate::client::session::stream::ClientStream;
 use crate::id::LinkId;
 use crate::net::address::Address;
+use crate::proto::link::LinkError;
+use crate::proto::machine::MachineState;
+use crate::proto::reconnect::{LinkLoss, ReconnectPolicy, ReconnectSettings};
 use crate::time::Time;
 use std::fmt;
 use std::future::{Future, poll_fn};
@@ -31,15 +35,16 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// The first pause between two attempts to connect, in milliseconds; the next ones are twice as long.
+/// The first pause after a failed attempt or a brief link, in milliseconds. It doubles up to
+/// [`LockOptions::retry`].
 const PAUSE_MS_MIN: u64 = 50;
-/// A link that was up for as long is made anew without a pause, in milliseconds.
-const LASTED_MS: u64 = 1_000;
-/// The longest time until the clock is looked at while something is held, in milliseconds.
-const LOOK_MS: u64 = 1_000;
-/// The longest time a timer is set for, in milliseconds.
+/// A link that was up for this long is lasting, in milliseconds.
+const LASTING_MS: u64 = 1_000;
+/// Longest wait of the timer while a lock is held, in milliseconds.
+const HELD_TIMER_MS_MAX: u64 = 1_000;
+/// Longest wait of the timer, in milliseconds.
 const TIMER_MS_MAX: u64 = 24 * 3_600_000;
-/// Bytes read at once.
+/// Bytes of one read.
 const READ_BYTES: usize = 16 << 10;
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<ClientStream>> + Send>>;
@@ -51,7 +56,7 @@ pub(super) struct LockDriver {
     options: LockOptions,
     phase: DriverPhase,
     link_id: Option<LinkId>,
-    pause_ms: u64,
+    reconnect: ReconnectPolicy,
     buffer: Box<[u8]>,
 }
 
@@ -59,23 +64,29 @@ enum DriverPhase {
     Idle,
     Pausing { until: Time },
     Connecting(Connecting),
-    Connected { stream: ClientStream, up_since: Option<Time> },
+    Connected { stream: ClientStream, is_up: bool },
 }
 
 enum DriverStep {
     /// There may be more to do.
     Again,
-    /// There is nothing to do before the task is woken.
+    /// There is nothing to do until the task wakes.
     Wait,
-    /// All is over.
+    /// The client has ended.
     End,
 }
 
 impl LockDriver {
     pub(super) fn new(shared: Arc<SharedState>, address: Address, options: LockOptions) -> Self {
         let buffer = vec![0; READ_BYTES].into_boxed_slice();
-        let pause_ms = PAUSE_MS_MIN;
-        Self { shared, address, options, phase: DriverPhase::Idle, link_id: None, pause_ms, buffer }
+        let reconnect = ReconnectPolicy::new(ReconnectSettings {
+            retry_ms: u64::try_from(options.retry.as_millis()).unwrap_or(u64::MAX).max(PAUSE_MS_MIN),
+            failed_ms_min: PAUSE_MS_MIN,
+            brief_ms_min: PAUSE_MS_MIN,
+            lasting_ms: LASTING_MS,
+            at_once: matches!(address, Address::Unix(_)),
+        });
+        Self { shared, address, options, phase: DriverPhase::Idle, link_id: None, reconnect, buffer }
     }
 
     /// Serves the client until it is closed.
@@ -90,9 +101,9 @@ impl LockDriver {
             let now = shared.clock.now();
             let mut state = shared.lock();
             state.driver = Some(cx.waker().clone());
-            let step = self.step(cx, now, &mut state.link);
+            let step = self.step(cx, now, &mut state.machine);
             let wake = state.deliver(now);
-            let wait_ms = self.wait_ms(now, &state.link);
+            let wait_ms = self.wait_ms(now, &state.machine);
             drop(state);
             wake.into_iter().for_each(std::task::Waker::wake);
             match step {
@@ -110,20 +121,19 @@ impl LockDriver {
         let pause = if let DriverPhase::Pausing { until } = self.phase { Some(until) } else { None };
         let deadline = [link.deadline(), pause].into_iter().flatten().min();
         let wait_ms = deadline.map_or(TIMER_MS_MAX, |deadline| deadline.ms_since(now));
-        wait_ms.min(if link.is_holding() { LOOK_MS } else { TIMER_MS_MAX })
+        wait_ms.min(if link.is_holding() { HELD_TIMER_MS_MAX } else { TIMER_MS_MAX })
     }
 
-    fn step(&mut self, cx: &mut Context<'_>, now: Time, link: &mut LockMachine) -> DriverStep {
-        if let Err(fault) = link.tick(now) {
-            self.broken(now, link, fault);
-            return DriverStep::Again;
+    fn step(&mut self, cx: &mut Context<'_>, now: Time, machine: &mut LockMachine) -> DriverStep {
+        if !matches!(self.phase, DriverPhase::Connected { .. }) {
+            machine.handle_timeout(now);
         }
-        if link.is_closed() {
+        if machine.is_closed() {
             return DriverStep::End;
         }
         match &mut self.phase {
-            DriverPhase::Idle if link.wants_connection() => self.connect(),
-            DriverPhase::Pausing { until } if *until <= now || link.fails_fast() => {
+            DriverPhase::Idle if machine.wants_connection() => self.connect(),
+            DriverPhase::Pausing { until } if *until <= now || machine.fails_fast() => {
                 self.phase = DriverPhase::Idle;
                 DriverStep::Again
             }
@@ -131,22 +141,33 @@ impl LockDriver {
             DriverPhase::Connecting(connecting) => match connecting.as_mut().poll(cx) {
                 Poll::Pending => DriverStep::Wait,
                 Poll::Ready(connected) => {
-                    let connected = connected.and_then(|stream| self.send_hello(now, link, stream));
+                    let connected = connected.and_then(|stream| self.connected(now, machine, stream));
                     if let Err(source) = connected {
                         let address = self.address.clone();
-                        link.disconnected(now, &LockError::Connect { address, source: Arc::new(source) });
-                        self.pause(now);
+                        machine.close(now, &LockError::Connect { address, source: Arc::new(source) });
+                        self.reconnect.set_held_grace_ms(machine.held_grace_ms());
+                        let next = self.reconnect.attempt_failed(now, random());
+                        self.pause(next);
                     }
                     DriverStep::Again
                 }
             },
-            DriverPhase::Connected { .. } => match self.serve(cx, now, link) {
-                Ok(step) => step,
-                Err(fault) => {
-                    self.broken(now, link, fault);
-                    DriverStep::Again
+            DriverPhase::Connected { stream, is_up } => {
+                let end = turn(cx, now, machine, stream, &mut self.buffer);
+                if machine.is_up() && !std::mem::replace(is_up, true) {
+                    self.reconnect.link_up(now);
                 }
-            },
+                match end.map(|()| machine.state()) {
+                    Err(error) => self.lost(now, machine, LockLinkError::Io(error.kind())),
+                    Ok(MachineState::Closed(reason)) => self.lost(now, machine, reason),
+                    Ok(MachineState::Open { more: true, .. }) => {
+                        cx.waker().wake_by_ref();
+                        DriverStep::Wait
+                    }
+                    Ok(_) if machine.is_closed() => DriverStep::End,
+                    Ok(_) => DriverStep::Wait,
+                }
+            }
         }
     }
 
@@ -157,8 +178,8 @@ impl LockDriver {
         DriverStep::Again
     }
 
-    fn send_hello(&mut self, now: Time, link: &mut LockMachine, stream: ClientStream) -> io::Result<()> {
-        let mut random = [0; 32];
+    fn connected(&mut self, now: Time, machine: &mut LockMachine, stream: ClientStream) -> io::Result<()> {
+        let mut probe_id = [0; 32];
         let link_id = match self.link_id {
             Some(link_id) => link_id,
             None => {
@@ -167,67 +188,76 @@ impl LockDriver {
                 *self.link_id.insert(LinkId::new(bytes))
             }
         };
-        getrandom::fill(&mut random).map_err(io::Error::other)?;
-        link.connected(now, link_id, &random);
-        self.phase = DriverPhase::Connected { stream, up_since: None };
+        getrandom::fill(&mut probe_id).map_err(io::Error::other)?;
+        machine.connected(now, link_id, &probe_id);
+        self.phase = DriverPhase::Connected { stream, is_up: false };
         Ok(())
     }
 
-    fn serve(
-        &mut self,
-        cx: &mut Context<'_>,
-        now: Time,
-        link: &mut LockMachine,
-    ) -> Result<DriverStep, LockLinkError> {
-        let DriverPhase::Connected { stream, up_since } = &mut self.phase else {
-            return Ok(DriverStep::Again);
-        };
-        let io = |error: io::Error| LockLinkError::Io(error.kind());
-        while !link.outbox().is_empty() {
-            match stream.poll_send(cx, link.outbox().pending()).map_err(io)? {
-                Poll::Ready(0) => return Err(LockLinkError::Closed),
-                Poll::Ready(written) => link.outbox().advance(written),
-                Poll::Pending => break,
-            }
-        }
-        // That it is not done yet is nothing to wait for: the next turn goes on.
-        let _flushed = stream.poll_flush(cx).map_err(io)?;
-        let Poll::Ready(read) = stream.poll_receive(cx, &mut self.buffer).map_err(io)? else {
-            return Ok(DriverStep::Wait);
-        };
-        if read == 0 {
-            return Err(link.closed());
-        }
-        link.receive(now, &self.buffer[..read])?;
-        if link.is_up() {
-            up_since.get_or_insert(now);
-        }
-        Ok(DriverStep::Again)
+    fn lost(&mut self, now: Time, machine: &mut LockMachine, reason: LockLinkError) -> DriverStep {
+        machine.close(now, &LockError::from_fault(reason));
+        self.reconnect.set_held_grace_ms(machine.held_grace_ms());
+        let is_goaway = reason == LockLinkError::Link(LinkError::GoAway);
+        let loss = if is_goaway { LinkLoss::GoAway } else { LinkLoss::Lost };
+        let next = self.reconnect.link_lost(now, loss, random());
+        self.pause(next);
+        DriverStep::Again
     }
 
-    fn broken(&mut self, now: Time, link: &mut LockMachine, fault: LockLinkError) {
-        let up_since = match &self.phase {
-            DriverPhase::Connected { up_since, .. } => *up_since,
-            _ => None,
-        };
-        link.disconnected(now, &LockError::from_fault(fault));
-        if up_since.is_some_and(|since| now.ms_since(since) >= LASTED_MS) || fault == LockLinkError::GoAway {
-            self.pause_ms = PAUSE_MS_MIN;
-            self.phase = DriverPhase::Idle;
-        } else {
-            self.pause(now);
+    fn pause(&mut self, next_attempt: Option<Time>) {
+        self.phase = next_attempt.map_or(DriverPhase::Idle, |until| DriverPhase::Pausing { until });
+    }
+}
+
+/// A turn of the connection, in the order of [`machine`](crate::proto::machine).
+fn turn(
+    cx: &mut Context<'_>,
+    now: Time,
+    machine: &mut LockMachine,
+    stream: &mut ClientStream,
+    buffer: &mut [u8],
+) -> io::Result<()> {
+    machine.begin_turn();
+    write(cx, now, machine, stream)?;
+    while let MachineState::Open { wants_input: true, more } = machine.state() {
+        if more {
+            return Ok(());
+        }
+        let Poll::Ready(count) = stream.poll_receive(cx, buffer)? else { break };
+        machine.handle_input(now, &buffer[..count]);
+        if !matches!(machine.state(), MachineState::Closed(_)) {
+            write(cx, now, machine, stream)?;
         }
     }
-
-    fn pause(&mut self, now: Time) {
-        let mut random = [0; 1];
-        // Without randomness the pauses are merely in step.
-        let quarter = getrandom::fill(&mut random).map_or(0, |()| u64::from(random[0]));
-        let pause_ms = self.pause_ms - self.pause_ms / 4 * quarter / 255;
-        self.phase = DriverPhase::Pausing { until: now.after_ms(pause_ms) };
-        let most_ms = u64::try_from(self.options.retry.as_millis()).unwrap_or(u64::MAX);
-        self.pause_ms = (self.pause_ms * 2).min(most_ms.max(PAUSE_MS_MIN));
+    if let MachineState::Closed(_) = machine.state() {
+        return Ok(());
     }
+    machine.handle_timeout(now);
+    write(cx, now, machine, stream)
+}
+
+fn write(
+    cx: &mut Context<'_>,
+    now: Time,
+    machine: &mut LockMachine,
+    stream: &mut ClientStream,
+) -> io::Result<()> {
+    while !machine.poll_output().is_empty() {
+        match stream.poll_send(cx, machine.poll_output())? {
+            Poll::Ready(0) => return Err(io::ErrorKind::WriteZero.into()),
+            Poll::Ready(count) => machine.wrote(now, count),
+            Poll::Pending => break,
+        }
+    }
+    // A flush that is pending is continued by the next turn.
+    let _flushed = stream.poll_flush(cx)?;
+    Ok(())
+}
+
+/// A random number. Without a source of random numbers the clients of a server reconnect in step.
+fn random() -> u64 {
+    let mut bytes = [0; 8];
+    getrandom::fill(&mut bytes).map_or(u64::MAX / 2, |()| u64::from_ne_bytes(bytes))
 }
 
 impl fmt::Debug for LockDriver {
@@ -236,12 +266,12 @@ impl fmt::Debug for LockDriver {
     }
 }
 
-/// Whoever still waits is told that nobody serves the client any more: it was closed, or its runtime has ended.
+/// Pending calls fail: the client was closed, or its runtime has ended.
 impl Drop for LockDriver {
     fn drop(&mut self) {
         let ended = self.shared.change(|state, now| {
-            state.link.close(now);
-            state.link.disconnected(now, &LockError::Closed);
+            state.machine.shut_down(now);
+            state.machine.close(now, &LockError::Closed);
         });
         // A forked child has nothing to end.
         if ended.is_ok() {

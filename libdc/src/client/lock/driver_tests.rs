@@ -1,5 +1,5 @@
-//! The client against a server that a test plays over a Unix socket, all in one thread and on a clock that jumps to the
-//! next thing to happen.
+//! The client against a server scripted by the test over a Unix socket, in one thread and on a clock that
+//! jumps to the next timer.
 
 use crate::client::lock::boot_clock::BootClock;
 use crate::client::lock::{AcquireOptions, Guard, LockClient, LockError, LockOptions, Loss, PeerKind};
@@ -18,7 +18,7 @@ use tokio::time::Instant;
 
 const GRACE_MS: u32 = 10_000;
 const LEASE_MS: u64 = 33_000;
-/// More pings than these say that what is waited for will not come.
+/// Pings after which the expected request counts as missing.
 const PINGS_MAX: usize = 100;
 
 fn ms(ms: u64) -> Duration {
@@ -29,7 +29,7 @@ fn lock() -> AcquireOptions {
     AcquireOptions::default()
 }
 
-/// Where a played server listens.
+/// The listener of a scripted server.
 pub(super) struct ScriptedStage {
     listener: Option<UnixListener>,
     directory: TempDir,
@@ -55,7 +55,7 @@ impl ScriptedStage {
         format!("UNIX:{}", self.path().display()).parse().unwrap()
     }
 
-    /// A client that takes the peer for a server, or for an agent.
+    /// A client of this kind of peer.
     fn client(&self, peer: PeerKind) -> LockClient {
         let address = self.address();
         let options = LockOptions { peer, ..LockOptions::default() };
@@ -145,7 +145,7 @@ impl Played {
         let probe = self.expect("HAVE").await.head;
         self.answer(probe, &[1]).await;
         let hello = self.expect("HELLO").await.head;
-        assert!(self.unread.is_empty(), "something came behind HELLO");
+        assert!(self.unread.is_empty(), "bytes behind HELLO");
         let mut out = Vec::new();
         Welcome { status: LockStatus::Ok, grace_ms, remembered: 0 }.write(hello, &mut out);
         self.send(&out).await;
@@ -172,7 +172,7 @@ impl Played {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_is_renewed_while_it_is_held_and_released() {
+async fn held_lock_is_renewed_until_released() {
     let stage = ScriptedStage::new();
     let (_client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     assert_eq!((guard.key(), guard.fence(), guard.lease()), ("k", 1, ms(LEASE_MS)));
@@ -194,7 +194,7 @@ async fn a_lock_is_renewed_while_it_is_held_and_released() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_guard_that_is_dropped_releases_and_a_client_that_is_dropped_says_bye() {
+async fn dropped_guard_releases_and_dropped_client_sends_bye() {
     let stage = ScriptedStage::new();
     let (client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     drop(guard);
@@ -205,7 +205,7 @@ async fn a_guard_that_is_dropped_releases_and_a_client_that_is_dropped_says_bye(
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_guard_keeps_its_client() {
+async fn guard_keeps_its_client() {
     let stage = ScriptedStage::new();
     let (client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     drop(client);
@@ -216,7 +216,7 @@ async fn a_guard_keeps_its_client() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn closing_waits_for_the_server() {
+async fn closing_waits_for_the_answer_to_bye() {
     let stage = ScriptedStage::new();
     let (client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     let closing = tokio::spawn(client.close());
@@ -227,7 +227,7 @@ async fn closing_waits_for_the_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_is_not_renewed_is_lost_before_the_grace_is_over() {
+async fn unrenewed_guard_is_lost_before_grace_ends() {
     let stage = ScriptedStage::new();
     let (_client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     let start = Instant::now();
@@ -243,7 +243,7 @@ async fn what_is_not_renewed_is_lost_before_the_grace_is_over() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn the_server_s_word_is_told_at_once() {
+async fn refused_renewal_loses_guard_at_once() {
     let stage = ScriptedStage::new();
     let (_client, mut peer, guard) = stage.hold(PeerKind::Server).await;
     let start = Instant::now();
@@ -254,7 +254,7 @@ async fn the_server_s_word_is_told_at_once() {
     assert!(matches!(guard.release().await, Err(LockError::NotHeld)));
 }
 
-/// The link is cut while a lock is held; the claim is answered so.
+/// Cuts the link while a lock is held; the claim is answered with this status.
 async fn cut(answer: LockStatus) -> (LockClient, Played, Guard) {
     let stage = ScriptedStage::new();
     let (client, peer, guard) = stage.hold(PeerKind::Server).await;
@@ -269,7 +269,7 @@ async fn cut(answer: LockStatus) -> (LockClient, Played, Guard) {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_outlives_its_connection_to_a_server() {
+async fn guard_outlives_its_connection_to_a_server() {
     let (_client, mut peer, guard) = cut(LockStatus::Ok).await;
     peer.renew().await;
     let renewing = tokio::spawn(async move { guard.renew().await.map(|()| guard) });
@@ -278,7 +278,7 @@ async fn a_lock_outlives_its_connection_to_a_server() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_lock_that_the_server_does_not_know_any_more_is_lost() {
+async fn guard_with_refused_claim_is_lost() {
     let (_client, mut peer, guard) = cut(LockStatus::Error).await;
     assert_eq!(guard.lost().await, Loss::Refused);
     let _answering = tokio::spawn(async move { peer.next().await });
@@ -286,7 +286,7 @@ async fn a_lock_that_the_server_does_not_know_any_more_is_lost() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn over_an_agent_a_broken_connection_is_a_loss() {
+async fn guard_over_agent_is_lost_with_its_connection() {
     let stage = ScriptedStage::new();
     let (_client, peer, guard) = stage.hold(PeerKind::ByAddress).await;
     drop(peer);
@@ -294,7 +294,7 @@ async fn over_an_agent_a_broken_connection_is_a_loss() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_future_that_is_dropped_cancels_its_request() {
+async fn dropped_future_cancels_its_request() {
     let stage = ScriptedStage::new();
     let client = stage.client(PeerKind::Server);
     let asking = client.clone();
@@ -309,7 +309,7 @@ async fn a_future_that_is_dropped_cancels_its_request() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn a_grant_that_nobody_takes_any_more_is_released() {
+async fn grant_to_dropped_future_is_released() {
     let stage = ScriptedStage::new();
     let client = stage.client(PeerKind::Server);
     let options = lock();
@@ -318,7 +318,7 @@ async fn a_grant_that_nobody_takes_any_more_is_released() {
         peer = stage.open() => peer,
         _ = &mut asking => panic!("answered"),
     };
-    // The grant is delivered to the future, which is not polled any more.
+    // The grant is delivered to a future that is not polled again.
     peer.grant("ACQUIRE", 1).await;
     let ready = tokio::spawn({
         let client = client.clone();
@@ -331,7 +331,7 @@ async fn a_grant_that_nobody_takes_any_more_is_released() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_waits_waits_through_an_outage() {
+async fn retrying_call_waits_through_an_outage() {
     let mut stage = ScriptedStage::new();
     let client = stage.client(PeerKind::Server);
     let asking = client.clone();
@@ -349,7 +349,7 @@ async fn who_waits_waits_through_an_outage() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn who_would_rather_be_told_is_told() {
+async fn calls_without_retry_fail_without_server() {
     let mut stage = ScriptedStage::new();
     stage.listener = None;
     let client = stage.client(PeerKind::Server);
@@ -357,11 +357,14 @@ async fn who_would_rather_be_told_is_told() {
     assert!(matches!(client.try_acquire("k", &lock()).await, Err(LockError::Connect { .. })));
     let options = AcquireOptions { retry: false, ..lock() };
     assert!(matches!(client.acquire("k", &options).await, Err(LockError::Connect { .. })));
-    assert!(client.acquire_within("k", ms(300), &lock()).await.unwrap().is_none(), "the time was over");
+    assert!(
+        client.acquire_within("k", ms(300), &lock()).await.unwrap().is_none(),
+        "the wait timeout has passed"
+    );
 }
 
 #[tokio::test(start_paused = true)]
-async fn time_and_places() {
+async fn wait_timeouts_and_queue_positions() {
     let stage = ScriptedStage::new();
     let client = stage.client(PeerKind::Server);
     let asking = tokio::spawn(async move {
@@ -388,7 +391,7 @@ async fn time_and_places() {
 }
 
 #[tokio::test(start_paused = true)]
-async fn what_can_not_be_is_refused_before_it_is_asked() {
+async fn invalid_arguments_are_refused_locally() {
     let stage = ScriptedStage::new();
     let client = stage.client(PeerKind::Server);
     for (key, options, text) in [
@@ -403,7 +406,7 @@ async fn what_can_not_be_is_refused_before_it_is_asked() {
 }
 
 #[test]
-fn a_runtime_that_ends_ends_the_client() {
+fn end_of_runtime_ends_the_client() {
     let stage_runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
     let (client, guard) = stage_runtime.block_on(async {
         let stage = ScriptedStage::new();

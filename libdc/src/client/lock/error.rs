@@ -1,15 +1,15 @@
-//! What may go wrong with a lock.
+//! Errors of the lock client.
 //!
-//! That a lock is held by somebody else, or that the time to wait was over, is an answer and no error.
+//! A lock held by another client, or a wait timeout, is an answer and no error.
 
 use crate::net::address::Address;
-use crate::wire::decode_error::DecodeError;
+use crate::proto::link::state::LinkError;
 use crate::wire::lock::LockStatus;
 use std::io;
 use std::sync::Arc;
 use thiserror::Error;
 
-/// Why a request about a lock has no result.
+/// Why a call has no result.
 #[derive(Clone, Debug, Error)]
 #[non_exhaustive]
 pub enum LockError {
@@ -22,57 +22,58 @@ pub enum LockError {
     /// The lease is shorter than a millisecond or longer than a hundred years.
     #[error("a lease is 1 ms to 100 years")]
     InvalidLease,
-    /// There is nobody at the address.
+    /// The attempt to connect failed.
     #[error("could not connect to {address}: {source}")]
     Connect {
-        /// Where to.
+        /// The address of the agent or server.
         address: Address,
-        /// Why not.
+        /// The error of the attempt.
         source: Arc<io::Error>,
     },
-    /// The connection was lost before the answer came. A lock that may have been granted is released by the server.
+    /// The connection was lost before the answer came. A lock that may have been granted is released by the
+    /// server.
     #[error("the connection was lost: {0}")]
     Disconnected(LockLinkError),
-    /// The agent can't reach the server at the moment.
+    /// The agent has no link to the server.
     #[error("the agent can't reach the server")]
     AgentDisconnected,
     /// No answer came within [`LockOptions::timeout`](super::LockOptions::timeout).
     #[error("no answer in time")]
     NoAnswer,
-    /// The server knows as many keys as its `-max-locks` allows.
+    /// The server has reached its limit of keys (`-max-locks`).
     #[error("the server has as many locks as it may have")]
     MaxLocks,
-    /// As many wait for this lock as the server's `-max-waiters` allows.
+    /// The lock has reached the limit of waiters (`-max-waiters`).
     #[error("as many wait for the lock as may")]
     MaxWaiters,
     /// The lock is in use with another limit.
     #[error("the lock is in use with another limit")]
     LimitMismatch,
-    /// This client has a place in the queue of the lock already.
+    /// This client is in the queue of the lock already.
     #[error("this client is in the queue of the lock already")]
     AlreadyEnqueued,
-    /// The place in the queue is no more.
+    /// The position in the queue is lost.
     #[error("the place in the queue of the lock is lost")]
     NotEnqueued,
-    /// The place had become the lock, and its lease passed before anybody waited for it.
+    /// The lock was granted to the position, and its lease ended before the application waited for it.
     #[error("the lock was granted, and its lease has passed since")]
     LeaseExpired,
-    /// The lock to be renewed or released is held no more.
+    /// The lock to be renewed or released is not held any more.
     #[error("the lock is not held any more")]
     NotHeld,
-    /// The token of authentication is wrong or lacking.
+    /// The auth token is wrong or missing.
     #[error("the server takes another token of authentication")]
     Auth,
-    /// The server knows no locks: it is one of distcache 1.x.
+    /// The server has no locks: it is a distcache 1.x server.
     #[error("the server knows no locks")]
     Unsupported,
-    /// The server can make no sense of the request, or answers it with something that is no answer to it.
+    /// The server answered with a status that is none of the above.
     #[error("the server refused the request: {}", .0.name())]
     Refused(LockStatus),
     /// The client was closed, or its runtime has ended.
     #[error("the client is closed")]
     Closed,
-    /// The client belongs to the process from which this one was forked.
+    /// The client belongs to the parent of this process.
     #[error("the client belongs to the parent of this process")]
     Forked,
     /// The thread of a blocking client could not be started.
@@ -80,68 +81,48 @@ pub enum LockError {
     Thread(Arc<io::Error>),
 }
 
-/// Why a lock that was held is held no more, or may not be.
+/// Why a lock is lost.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq, Hash)]
 pub enum Loss {
-    /// It could not be renewed in time. The lease has not passed yet: [`Guard::remaining`](super::Guard::remaining)
-    /// tells how much of it is left.
+    /// The lease was not renewed in time. It has not ended yet: [`Guard::remaining`](super::Guard::remaining)
+    /// returns the rest.
     #[error("it could not be renewed in time")]
     Unrenewed,
-    /// The server says that it is held no more.
+    /// The server answered that the lock is not held.
     #[error("the server says that it is held no more")]
     Refused,
-    /// The agent closed the connection, and by that released what was held over it.
+    /// The connection to the agent was lost, which releases its locks.
     #[error("the connection to the agent was lost")]
     Disconnected,
     /// The client was closed, or its runtime has ended.
     #[error("the client is closed")]
     Closed,
-    /// It is held by the process from which this one was forked.
+    /// The parent of this process holds it.
     #[error("it is held by the parent of this process")]
     Forked,
 }
 
-/// Why a connection is of no more use.
+/// Why a connection is closed.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 #[non_exhaustive]
 pub enum LockLinkError {
     /// The peer closed it.
     #[error("closed by the peer")]
     Closed,
-    /// The peer closed it and had answered nothing. So does a server that asks for a token to who has none.
+    /// The peer closed it without an answer: a server that requires an auth token does so to a client without
+    /// one.
     #[error("closed by the peer without an answer; does the server ask for a token?")]
     Unanswered,
-    /// It broke, or could not be opened.
+    /// An error of the socket.
     #[error("{0}")]
     Io(io::ErrorKind),
-    /// What the peer sent can't be read.
-    #[error("malformed answer: {0}")]
-    Corruption(#[from] DecodeError),
-    /// An answer came that nobody had asked for.
-    #[error("an answer came that nobody had asked for")]
-    Unasked,
-    /// An answer names another operation than its request.
-    #[error("an answer came to another operation than was asked")]
-    OtherOperation,
-    /// The peer has said nothing although something was asked.
-    #[error("the peer has been silent for {silent_ms} ms")]
-    Silent {
-        /// For how long.
-        silent_ms: u64,
-    },
-    /// The server is being restarted and asks to connect anew.
-    #[error("the server asks to reconnect")]
-    GoAway,
-    /// The server does not open the link.
-    #[error("the server answered {}", .0.name())]
-    Refused(LockStatus),
-    /// The server is one of distcache 1.x.
-    #[error("the server knows no locks")]
-    Unsupported,
+    /// The peer broke the protocol, was silent, sent GOAWAY, or refused the link.
+    #[error(transparent)]
+    Link(#[from] LinkError),
 }
 
 impl LockError {
-    /// The error that a status is, which is no answer to its request.
+    /// The error for a status that is not an answer to its request.
     pub(super) const fn from_status(status: LockStatus) -> Self {
         match status {
             LockStatus::ErrorMaxLocks => Self::MaxLocks,
@@ -161,20 +142,20 @@ impl LockError {
         }
     }
 
-    /// The error of requests that were under way over a connection that ended so.
+    /// The error of calls in flight on a connection that was closed for this reason.
     pub(super) const fn from_fault(fault: LockLinkError) -> Self {
         match fault {
-            LockLinkError::Refused(status @ (LockStatus::ErrorAuth | LockStatus::ErrorDisconnected)) => {
-                Self::from_status(status)
-            }
-            LockLinkError::Refused(LockStatus::ErrorUnsupported) | LockLinkError::Unsupported => {
-                Self::Unsupported
-            }
+            LockLinkError::Link(LinkError::Refused {
+                status: status @ (LockStatus::ErrorAuth | LockStatus::ErrorDisconnected),
+            }) => Self::from_status(status),
+            LockLinkError::Link(
+                LinkError::Refused { status: LockStatus::ErrorUnsupported } | LinkError::Unsupported,
+            ) => Self::Unsupported,
             fault => Self::Disconnected(fault),
         }
     }
 
-    /// Whether a later attempt may fare better.
+    /// Whether a later attempt may succeed.
     pub(super) const fn is_transient(&self) -> bool {
         matches!(self, Self::Connect { .. } | Self::Disconnected(_) | Self::AgentDisconnected)
     }

@@ -141,7 +141,7 @@ impl Drop for Guard {
         // In a forked child there is nothing to release: the lock is the parent's.
         let released = self.core.shared.change(|state, now| {
             state.forget(self.hold);
-            state.link.drop_hold(now, self.hold);
+            state.machine.drop_hold(now, self.hold);
         });
         drop(released);
     }
@@ -220,7 +220,7 @@ impl Drop for QueuedLock {
     fn drop(&mut self) {
         if let Some(QueuePosition::Queued { key, connection }) = self.standing.take() {
             // In a forked child there is nothing to give up.
-            let left = self.core.shared.change(|state, now| state.link.leave_queue(now, key, connection));
+            let left = self.core.shared.change(|state, now| state.machine.leave_queue(now, key, connection));
             drop(left);
         }
     }

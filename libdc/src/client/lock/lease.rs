@@ -1,13 +1,13 @@
-//! The locks that a client holds: until when each is surely held, and when it has to be renewed.
+//! The locks that a client holds: until when each is certainly held, and when it has to be renewed.
 //!
-//! Whoever asked for a lock at `t0` and was granted it, or renewed it, holds it until `t0 + min(lease, grace)`:
-//! the server granted it no earlier than `t0`, and keeps it for the grace when the connection breaks, which it
-//! did no earlier either. That span is the validity of the hold. It is renewed after a third of it. A quarter of
-//! it before its end, but no more than [`NOTICE_MS_MAX`], the hold counts as lost, and stays so whatever is
-//! answered later: whoever relies on it has that time to stop.
+//! A lock granted or renewed by a request sent at `t0` is held until `t0 + min(lease, grace)`. The server
+//! grants it no earlier than `t0`. When the connection is lost, which is no earlier either, the server keeps
+//! it for the grace period. That span is the validity of the lease. The lease is renewed after a third of it.
+//! A quarter before the end of the validity, but at most [`NOTICE_MS_MAX`] before it, the lock counts as
+//! lost, whatever is answered later. Its holder has that time to stop.
 //!
 //! ```text
-//!  t0         renewed      again          lost             surely held until
+//!  t0         renewed      again          lost             certainly held until
 //!  ├────────────┼────────────┼──────────────┼───────────────────┤
 //!  0            ⅓            ⅔        ¾, or end − 2.5 s    min(lease, grace)
 //! ```
@@ -16,16 +16,19 @@
 
 use crate::client::lock::error::Loss;
 use crate::id::{Grant, OwnedLockKey, Token};
+use crate::proto::handshake::ClaimSource;
 use crate::time::Time;
-use std::collections::{BTreeSet, HashMap};
+use crate::wire::link::Claim;
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::Bound;
 
-/// The longest time between the loss of a lock and the end of its validity, in milliseconds.
+/// Longest time from the loss of a lock to the end of its validity, in milliseconds.
 pub(super) const NOTICE_MS_MAX: u64 = 2_500;
-/// The shortest and the longest pause before a renewal that failed is tried again, in milliseconds.
+/// Bounds of the pause before a failed renewal is tried again, in milliseconds.
 const RETRY_MS_MIN: u64 = 20;
 const RETRY_MS_MAX: u64 = 1_000;
 
-/// Names a hold within its client; never reused.
+/// Names a lease of a client, in the order of the grants. Never reused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct LeaseId(u64);
 
@@ -35,42 +38,42 @@ pub(super) struct Lease {
     pub(super) key: OwnedLockKey,
     pub(super) token: Token,
     pub(super) lease_ms: u64,
-    /// How long it is surely held after `asked_at`, in milliseconds.
+    /// How long the lock is certainly held after `asked_at`, in milliseconds.
     validity_ms: u64,
-    /// When the last answered grant or renewal was asked for.
+    /// When the request of the last grant or renewal was sent.
     asked_at: Time,
-    /// Whether the connection has broken since, or the agent's to the server.
+    /// Whether the connection was lost since, or the link of the agent.
     broken: bool,
-    /// Whether the grant is too old to be relied on before a renewal is answered.
+    /// Whether the grant is too old to rely on before a renewal is answered.
     stale: bool,
     lost: Option<Loss>,
-    /// When to renew; `None` while that is under way or there is no connection.
+    /// When to renew; `None` while a renewal is in flight or there is no connection.
     renew_at: Option<Time>,
-    /// Its place in the agenda.
+    /// Its entry in the agenda.
     due: Option<Time>,
 }
 
-/// What is to be done about a hold.
+/// What is due for a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LeaseAction {
-    /// Ask for a new lease.
+    /// To be renewed.
     Renew(LeaseId),
-    /// It was not renewed in time, and counts as lost from now on.
+    /// Not renewed in time: it counts as lost from now on.
     Lost(LeaseId),
 }
 
 impl Lease {
-    /// Why it is lost; `None` while it is not.
+    /// Why the lock is lost, if it is.
     pub(super) const fn lost(&self) -> Option<Loss> {
         self.lost
     }
 
-    /// How long it is surely held after the last answered request, in milliseconds.
+    /// How long the lock is certainly held after the last answered request, in milliseconds.
     pub(super) const fn validity_ms(&self) -> u64 {
         self.validity_ms
     }
 
-    /// How long it is surely held from `now` on, connected or not, lost or not, in milliseconds.
+    /// How long the lock is certainly held from `now` on, in milliseconds, connected or not, lost or not.
     pub(super) const fn remaining_ms(&self, now: Time) -> u64 {
         match self.lost {
             None | Some(Loss::Unrenewed) => self.ends_at().ms_since(now),
@@ -78,17 +81,17 @@ impl Lease {
         }
     }
 
-    /// Whether it is held, its connection stands, and it will be held for `span_ms` more.
+    /// Whether the lock is held, its connection stands, and it will be held for `span_ms` more.
     pub(super) const fn is_valid_for(&self, now: Time, span_ms: u64) -> bool {
         let stands = self.lost.is_none() && !self.broken && !self.stale;
         stands && self.remaining_ms(now) >= span_ms && self.remaining_ms(now) > 0
     }
 
-    /// Whether the server may still know it, and should be asked to keep it.
+    /// Whether the server may still know the lock, so that it is to be claimed.
     const fn is_worth_a_claim(&self, now: Time) -> bool {
         match self.lost {
             None => true,
-            // Its holder is being told, and may need the rest of the lease to stop.
+            // Its holder may need the rest of the lease to stop.
             Some(Loss::Unrenewed) => self.asked_at.after_ms(self.lease_ms).ms_since(now) > 0,
             Some(_) => false,
         }
@@ -112,16 +115,18 @@ impl Lease {
     }
 }
 
-/// All holds of a client.
+/// All leases of a client.
 #[derive(Debug, Default)]
 pub(super) struct Leases {
-    all: HashMap<LeaseId, Lease>,
+    all: BTreeMap<LeaseId, Lease>,
     agenda: BTreeSet<(Time, LeaseId)>,
     count: u64,
+    /// Leases whose claim was refused, and that were not lost before.
+    refused: Vec<LeaseId>,
 }
 
 impl Leases {
-    /// A lock was granted that had been asked for at `asked_at`.
+    /// A lock was granted to a request sent at `asked_at`.
     pub(super) fn insert(
         &mut self,
         key: OwnedLockKey,
@@ -153,7 +158,7 @@ impl Leases {
         self.all.get(&id)
     }
 
-    /// Nobody is interested any more.
+    /// The lock is released, or its guard is gone.
     pub(super) fn remove(&mut self, id: LeaseId) -> Option<Lease> {
         let hold = self.all.remove(&id)?;
         if let Some(due) = hold.due {
@@ -167,17 +172,17 @@ impl Leases {
         self.all.is_empty()
     }
 
-    /// Whether something is held that is not lost.
+    /// Whether a lock is held that is not lost.
     pub(super) fn any_live(&self) -> bool {
         self.all.values().any(|hold| hold.lost.is_none())
     }
 
-    /// A request for a new lease is under way.
+    /// A renewal is in flight.
     pub(super) fn renewing(&mut self, id: LeaseId) {
         self.update(id, |hold| hold.renew_at = None);
     }
 
-    /// The grant may be old: it is being renewed, and counts for nothing before that is answered.
+    /// The grant may be old: the lease is not valid before a renewal is answered.
     pub(super) fn stale(&mut self, id: LeaseId) {
         self.update(id, |hold| {
             hold.stale = true;
@@ -185,12 +190,12 @@ impl Leases {
         });
     }
 
-    /// A new lease was granted that had been asked for at `asked_at`.
+    /// The lease was renewed by a request sent at `asked_at`.
     pub(super) fn renewed(&mut self, id: LeaseId, asked_at: Time, lease_ms: u64, grace_ms: u64) {
         self.update(id, |hold| hold.prove(asked_at, lease_ms, grace_ms));
     }
 
-    /// The agent can't reach the server: it may be held or not, and is asked for again soon.
+    /// The agent cannot reach the server: the lease is not valid, and the renewal is repeated soon.
     pub(super) fn not_renewed(&mut self, id: LeaseId, now: Time) {
         self.update(id, |hold| {
             hold.broken = true;
@@ -199,7 +204,7 @@ impl Leases {
         });
     }
 
-    /// There is no connection any more.
+    /// The connection is lost.
     pub(super) fn disconnected(&mut self) {
         for id in self.ids() {
             self.update(id, |hold| {
@@ -209,15 +214,7 @@ impl Leases {
         }
     }
 
-    /// The holds to be claimed over a new connection, in the order of their grants.
-    pub(super) fn claims(&self, now: Time) -> Vec<(LeaseId, &Lease)> {
-        let held = self.all.iter().filter(|(_, hold)| hold.is_worth_a_claim(now));
-        let mut claims: Vec<_> = held.map(|(id, hold)| (*id, hold)).collect();
-        claims.sort_unstable_by_key(|(id, _)| *id);
-        claims
-    }
-
-    /// The server says that it is still held. For how long, the renewal will tell that follows at once.
+    /// The claim was accepted. A renewal follows at once and gives the new lease.
     pub(super) fn claimed(&mut self, id: LeaseId, now: Time) {
         self.update(id, |hold| {
             hold.broken = false;
@@ -225,17 +222,17 @@ impl Leases {
         });
     }
 
-    /// It is lost. Returns whether that is news.
+    /// The lock is lost. Returns whether it was not lost before.
     pub(super) fn lose(&mut self, id: LeaseId, loss: Loss) -> bool {
         let is_news = self.all.get(&id).is_some_and(|hold| hold.lost.is_none());
-        // The server's word is the last.
+        // A refusal by the server overrides other reasons.
         self.update(id, |hold| {
             hold.lost = if is_news || loss == Loss::Refused { Some(loss) } else { hold.lost }
         });
         is_news
     }
 
-    /// All are lost. Returns for which that is news.
+    /// All locks are lost. Returns those that were not lost before.
     pub(super) fn lose_all(&mut self, loss: Loss) -> Vec<LeaseId> {
         self.ids().into_iter().filter(|id| self.lose(*id, loss)).collect()
     }
@@ -245,11 +242,16 @@ impl Leases {
         self.agenda.first().map(|(due, _)| *due)
     }
 
-    /// What is to be done now. It is up to the caller that it does not come again.
+    /// The next lease with something due now. The caller changes the lease, so that it is due no more.
     pub(super) fn next_due(&self, now: Time) -> Option<LeaseAction> {
         let (_, id) = *self.agenda.first().filter(|(due, _)| *due <= now)?;
         let is_lost = self.all.get(&id).is_some_and(|hold| hold.lost_at() <= now);
         Some(if is_lost { LeaseAction::Lost(id) } else { LeaseAction::Renew(id) })
+    }
+
+    /// Takes the leases lost by refused claims.
+    pub(super) fn take_refused(&mut self) -> Vec<LeaseId> {
+        std::mem::take(&mut self.refused)
     }
 
     fn ids(&self) -> Vec<LeaseId> {
@@ -268,6 +270,25 @@ impl Leases {
             }
             self.agenda.extend(due.map(|due| (due, id)));
             hold.due = due;
+        }
+    }
+}
+
+impl ClaimSource for Leases {
+    type Id = LeaseId;
+
+    /// In the order of the grants.
+    fn claims_after(&self, now: Time, last: Option<LeaseId>) -> impl Iterator<Item = (LeaseId, Claim<'_>)> {
+        let after = (last.map_or(Bound::Unbounded, Bound::Excluded), Bound::Unbounded);
+        let held = self.all.range(after).filter(move |(_, hold)| hold.is_worth_a_claim(now));
+        held.map(|(id, hold)| (*id, Claim { owner: 0, token: hold.token, key: hold.key.as_key() }))
+    }
+
+    fn claim_answered(&mut self, now: Time, id: LeaseId, is_held: bool) {
+        if is_held {
+            self.claimed(id, now);
+        } else if self.lose(id, Loss::Refused) {
+            self.refused.push(id);
         }
     }
 }
@@ -293,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_held_for_the_lesser_of_lease_and_grace() {
+    fn lease_is_valid_for_the_lesser_of_lease_and_grace() {
         for (lease_ms, grace_ms) in [(9_000, 10_000), (10_000, 9_000)] {
             let (holds, id) = held(lease_ms, grace_ms);
             assert!(is_valid_for(&holds, id, 1_000, 9_000));
@@ -304,7 +325,7 @@ mod tests {
     }
 
     #[test]
-    fn it_is_renewed_after_a_third_and_lost_before_the_end() {
+    fn lease_is_renewed_after_a_third_and_lost_before_its_end() {
         let (mut holds, id) = held(9_000, 60_000);
         assert_eq!(holds.deadline(), Some(at(4_000)));
         assert_eq!(holds.next_due(at(3_999)), None);
@@ -324,14 +345,14 @@ mod tests {
     }
 
     #[test]
-    fn a_long_validity_ends_with_a_short_notice() {
+    fn long_validity_ends_with_bounded_notice() {
         let (mut holds, id) = held(100_000, 60_000);
         holds.renewing(id);
         assert_eq!(holds.deadline(), Some(at(61_000 - 2_500)));
     }
 
     #[test]
-    fn what_is_lost_stays_lost() {
+    fn lost_lock_stays_lost_after_renewal_and_claim() {
         let (mut holds, id) = held(9_000, 9_000);
         holds.lose(id, Loss::Unrenewed);
         holds.renewed(id, at(9_000), 9_000, 9_000);
@@ -347,7 +368,7 @@ mod tests {
     }
 
     #[test]
-    fn a_broken_hold_is_not_valid_until_it_is_claimed() {
+    fn disconnected_lease_is_not_valid_until_claimed() {
         let (mut holds, id) = held(9_000, 9_000);
         holds.disconnected();
         assert!(!is_valid_for(&holds, id, 1_500, 0));
@@ -359,7 +380,7 @@ mod tests {
     }
 
     #[test]
-    fn an_old_grant_counts_from_its_renewal_on() {
+    fn stale_grant_is_valid_from_its_renewal() {
         let (mut holds, id) = held(9_000, 9_000);
         holds.stale(id);
         assert_eq!(holds.next_due(at(60_000)), None);
@@ -369,7 +390,7 @@ mod tests {
     }
 
     #[test]
-    fn an_agent_without_a_server_is_asked_again() {
+    fn failed_renewal_is_repeated_soon() {
         let (mut holds, id) = held(9_000, 9_000);
         holds.not_renewed(id, at(4_000));
         assert!(!is_valid_for(&holds, id, 4_000, 0));
@@ -379,9 +400,10 @@ mod tests {
     }
 
     #[test]
-    fn claims_are_for_what_the_server_may_know() {
+    fn claims_name_leases_that_the_server_may_know() {
         let (mut holds, id) = held(9_000, 3_000);
-        let ids = |holds: &Leases, now| holds.claims(at(now)).iter().map(|(id, _)| *id).collect::<Vec<_>>();
+        let ids =
+            |holds: &Leases, now| holds.claims_after(at(now), None).map(|(id, _)| id).collect::<Vec<_>>();
         assert_eq!(ids(&holds, 50_000), [id]);
         holds.lose(id, Loss::Unrenewed);
         assert_eq!(ids(&holds, 9_999), [id], "until its lease has passed");

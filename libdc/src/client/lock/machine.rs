@@ -1,71 +1,66 @@
-//! A lock client without its socket: bytes and the time go in, bytes, deadlines and events come out.
+//! The lock client without its socket: bytes and the time go in, bytes, deadlines and events come out.
 //!
 //! ```text
-//!          connected          patch level ≥ 1            HELLO is answered           claims and OPEN are answered
-//!   Down ───────────▶ Probing ───────────────▶ Greeting ───────────────────▶ Opening ───────────────────────────▶ Up
-//!     ▲                  │   (at once with        │                            │                                 │
-//!     │                  │    a token)            │                            │                                 │
-//!     └──────────────────┴────────────────────────┴────────────────────────────┴────────── disconnected ─────────┘
+//!   application ─▶ call ─▶ CallTable ─┬─ link up ──▶ Link ─▶ poll_output ─▶ (server or agent)
+//!                                     └─ link down: waits, or fails
+//!   application ◀─ event ◀─ CallTable, Leases ◀───── Link ◀─ handle_input ◀─ (server or agent)
 //! ```
 //!
-//! - A HAVE of a random id asks for the patch level of the peer: one at level 0 must not see HELLO.
-//! - Nothing follows HELLO before it is answered. A HELLO that was long under way on a connection that was given up
-//!   takes the link over from the one made since. That costs a reconnection; an OPEN behind it would release what was
-//!   granted over that.
-//! - Then the claims of all that is held and OPEN go out in one write. Nothing else does before all are answered.
-//! - A link that says nothing is asked by PING; one that stays silent although it was asked is broken.
-//! - When the link breaks, requests fail, but for the patient ones, which are sent again over the next. What is held
-//!   is claimed then; over an agent, which has released it already, it is lost at once.
-//! - A grant that comes long after it was asked for may be old, so it is renewed before anybody is told.
-//! - A grant that nobody waits for any more is released at once.
+//! The [link](crate::proto::link) is that of the agents: it opens, claims, pings and ends the connection.
+//! Here are the calls of the application, and the leases of its locks:
 //!
-//! The machine survives its connections: there is one for a client's life. Nothing here panics.
+//! - When the connection is lost, calls fail, but for retrying ones, which are sent again over the next
+//!   connection. Held locks are claimed then. An agent has released them already: over an agent they are lost
+//!   at once.
+//! - A grant that arrives long after its request may be old: it is renewed before it is reported.
+//! - A grant for an abandoned call is released at once.
+//!
+//! The machine survives its connections: there is one in the life of a client. Nothing here panics.
 
 mod answers;
-mod opening;
 mod sending;
 
 use crate::client::lock::calls::{CallId, CallStage, CallTable, LockCall, WaitLimit};
 use crate::client::lock::error::{LockError, LockLinkError, Loss};
 use crate::client::lock::lease::{Lease, LeaseAction, LeaseId, Leases};
 use crate::id::{LinkId, OwnedLockKey};
-use crate::limits::{PING_INTERVAL_MS, PING_TIMEOUT_MS_MAX, PING_TIMEOUT_MS_MIN};
-use crate::proto::outbox::Outbox;
+use crate::limits::READ_BUDGET_BYTES;
+use crate::proto::link::Link;
+use crate::proto::link::state::{LinkError, LinkSettings, LinkState};
+use crate::proto::machine::MachineState;
 use crate::secret::AuthToken;
 use crate::time::Time;
-use crate::wire::frame::{Direction, LinkOperation, MessageHead, Operation, SessionOperation};
-use crate::wire::lock::LockAction;
-use crate::wire::message::{MessageReader, write_message};
-use std::collections::{HashMap, VecDeque};
+use crate::wire::message::MessageRef;
+use std::collections::VecDeque;
 
-/// How a link behaves.
+/// Options of the machine.
 #[derive(Debug)]
 pub(super) struct LockLinkSettings {
-    /// The token of authentication, where there is one.
+    /// The auth token, if the server asks for one.
     pub(super) auth_token: Option<AuthToken>,
-    /// How long to wait for an answer that should come at once, in milliseconds.
+    /// Wait timeout of a call that does not block, in milliseconds.
     pub(super) timeout_ms: u64,
-    /// Whether the peer keeps what is held when the connection breaks: a server does, an agent does not.
+    /// Whether the peer keeps locks when the connection is lost: a server does, an agent does not.
     pub(super) resumes: bool,
 }
 
-/// What has happened.
+/// News for the application.
 #[derive(Debug)]
 pub(super) enum LockEvent {
-    /// A request has been answered, or has failed.
+    /// A call has been answered, or has failed.
     Answered(CallId, Result<CallReply, LockError>),
-    /// A lock is held no more.
+    /// A lock is lost.
     Lost(LeaseId, Loss),
 }
 
-/// The answer to a request.
+/// The answer to a call.
 #[derive(Debug)]
 pub(super) enum CallReply {
     /// The lock is held.
     Granted(LeaseId),
-    /// There is a place in the queue, as long as the connection with this number stands.
+    /// There is a position in the queue, as long as the connection with this number stands.
     Queued { connection: u64 },
-    /// The time to wait was over.
+    /// The wait timeout has passed.
     TimedOut,
     /// It is done.
     Done,
@@ -73,325 +68,273 @@ pub(super) enum CallReply {
     Stats(Vec<u8>),
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum LockLinkState {
-    Down,
-    Probing,
-    /// HELLO has not been answered.
-    Greeting,
-    /// So many of the claims and OPEN have not been answered.
-    Opening(usize),
-    Up,
-}
-
-/// Something under way.
-#[derive(Debug)]
-struct Flying {
-    operation: Operation,
-    purpose: ClientOrigin,
-    /// Whether it is answered at once.
-    is_prompt: bool,
-}
-
-#[derive(Debug)]
-enum ClientOrigin {
-    Probe,
-    Hello,
-    Claims(Vec<LeaseId>),
-    Open,
-    Ping,
-    Bye,
-    Cancel,
-    Request(CallId),
-}
-
-/// The link of a lock client, and all that is asked and held over it.
+/// The machine of a lock client.
 #[derive(Debug)]
 pub(super) struct LockMachine {
-    settings: LockLinkSettings,
-    state: LockLinkState,
-    link_id: Option<LinkId>,
-    /// The number of the connection; a place in a queue does not outlive it.
+    link: Link<Leases, CallId>,
+    resumes: bool,
+    /// The number of the connection; a position in a queue is lost with it.
     connection: u64,
+    /// The grace period of the server, in milliseconds.
     grace_ms: u64,
-    reader: MessageReader,
-    unread: Vec<u8>,
-    outbox: Outbox,
-    uid: u32,
-    flying: HashMap<u32, Flying>,
-    /// How many of them are answered at once.
-    prompt: usize,
-    last_heard: Time,
-    last_sent: Time,
-    silent_since: Option<Time>,
-    is_pinging: bool,
-    requests: CallTable,
-    holds: Leases,
-    /// Whether the server may remember something that will not be claimed.
+    /// Bytes read in this turn.
+    turn_bytes: usize,
+    closed: Option<LockLinkError>,
+    calls: CallTable,
+    /// Whether the server may remember a lock that will not be claimed.
     unreleased: bool,
-    closing: bool,
-    bye_answered: bool,
+    is_shutting_down: bool,
     events: VecDeque<LockEvent>,
 }
 
 impl LockMachine {
-    /// A link without a connection.
+    /// A machine without a connection.
     pub(super) fn new(settings: LockLinkSettings) -> Self {
-        let requests = CallTable::new(settings.timeout_ms);
+        let LockLinkSettings { auth_token, timeout_ms, resumes } = settings;
+        let link = LinkSettings { timeout_ms: timeout_ms.max(1), auth_token, needs_locks: true };
         Self {
-            settings,
-            state: LockLinkState::Down,
-            link_id: None,
+            link: Link::new(link, Leases::default()),
+            resumes,
             connection: 0,
             grace_ms: 0,
-            reader: MessageReader::link(Direction::Response),
-            unread: Vec::new(),
-            outbox: Outbox::new(),
-            uid: 0,
-            flying: HashMap::new(),
-            prompt: 0,
-            last_heard: Time::default(),
-            last_sent: Time::default(),
-            silent_since: None,
-            is_pinging: false,
-            requests,
-            holds: Leases::default(),
+            turn_bytes: 0,
+            closed: None,
+            calls: CallTable::new(timeout_ms),
             unreleased: false,
-            closing: false,
-            bye_answered: false,
+            is_shutting_down: false,
             events: VecDeque::new(),
         }
     }
 
-    // ---- what the client wants
+    // ---- the application
 
-    /// Asks something.
-    pub(super) fn ask(&mut self, now: Time, ask: LockCall) -> CallId {
-        let place = if let LockCall::Wait { connection, .. } = ask { Some(connection) } else { None };
-        let id = self.requests.insert(now, ask, true);
-        if self.closing {
+    /// Makes a call.
+    pub(super) fn ask(&mut self, now: Time, call: LockCall) -> CallId {
+        let position = if let LockCall::Wait { connection, .. } = call { Some(connection) } else { None };
+        let id = self.calls.insert(now, call, true);
+        if self.is_shutting_down {
             self.complete(now, id, Err(LockError::Closed));
-        } else if place.is_some_and(|connection| connection != self.connection || !self.is_up()) {
+        } else if position.is_some_and(|connection| connection != self.connection || !self.is_up()) {
             self.complete(now, id, Err(LockError::NotEnqueued));
         }
         self.send_waiting(now);
         id
     }
 
-    /// Nobody waits for the answer any more. What it may bring is given back.
+    /// The application has dropped a call. A lock that it may bring is released.
     pub(super) fn abandon(&mut self, now: Time, id: CallId) {
-        let Some(request) = self.requests.get(id) else { return };
-        let stage = request.stage;
-        let may_block = request.may_block();
-        match (stage, &request.ask) {
+        let Some(call) = self.calls.get(id) else { return };
+        let stage = call.stage;
+        let may_block = call.may_block();
+        match (stage, &call.ask) {
             (CallStage::Waiting(_), LockCall::Wait { key, connection, .. }) => {
                 let (key, connection) = (key.clone(), *connection);
-                self.requests.remove(id);
+                self.calls.remove(id);
                 self.leave_queue(now, key, connection);
             }
-            (CallStage::Waiting(_), LockCall::Release { .. }) => self.requests.abandon(id),
-            (CallStage::Waiting(_), _) => drop(self.requests.remove(id)),
+            (CallStage::Waiting(_), LockCall::Release { .. }) => self.calls.abandon(id),
+            (CallStage::Waiting(_), _) => drop(self.calls.remove(id)),
             (CallStage::Sent { uid, .. }, _) => {
-                self.requests.abandon(id);
+                self.calls.abandon(id);
                 if may_block {
-                    self.send_lock(now, ClientOrigin::Cancel, &LockAction::Cancel { uid });
+                    self.send_cancel(now, uid);
                 }
             }
             (CallStage::Confirming { hold, .. }, _) => {
-                self.requests.abandon(id);
+                self.calls.abandon(id);
                 self.drop_hold(now, hold);
             }
         }
         self.send_waiting(now);
     }
 
-    /// Gives up a place in a queue.
+    /// Gives up a position in a queue.
     pub(super) fn leave_queue(&mut self, now: Time, key: OwnedLockKey, connection: u64) {
-        if connection == self.connection && self.state == LockLinkState::Up {
-            self.requests.insert(now, LockCall::Wait { key, until: WaitLimit::Now, connection }, false);
+        if connection == self.connection && self.is_up() {
+            self.calls.insert(now, LockCall::Wait { key, until: WaitLimit::Now, connection }, false);
             self.send_waiting(now);
         }
     }
 
-    /// Gives a lock back.
+    /// Releases a lock.
     pub(super) fn release(&mut self, now: Time, hold: LeaseId) -> Option<CallId> {
         self.release_as(now, hold, true)
     }
 
-    /// Gives a lock back; nobody waits for the answer.
+    /// Releases a lock; the answer is ignored.
     pub(super) fn drop_hold(&mut self, now: Time, hold: LeaseId) {
         self.release_as(now, hold, false);
     }
 
-    /// What is known of a lock that was granted and not given back.
+    /// A lock that was granted and not released.
     pub(super) fn hold(&self, id: LeaseId) -> Option<&Lease> {
-        self.holds.get(id)
+        self.link.held.get(id)
     }
 
-    /// Ends everything in good order. What is held is lost.
-    pub(super) fn close(&mut self, now: Time) {
-        if self.closing {
+    /// Ends everything gracefully. All locks are lost.
+    pub(super) fn shut_down(&mut self, now: Time) {
+        if self.is_shutting_down {
             return;
         }
-        self.closing = true;
-        for id in self.requests.ids() {
+        self.is_shutting_down = true;
+        for id in self.calls.ids() {
             self.complete(now, id, Err(LockError::Closed));
         }
         self.lose_all(Loss::Closed);
-        if self.state == LockLinkState::Up {
-            self.send_empty(now, LinkOperation::Bye, ClientOrigin::Bye);
-        }
+        // A link that is not open yet is opened first: what it does not claim is released.
+        self.link.send_bye(now);
     }
 
     /// Whether everything has ended.
     pub(super) const fn is_closed(&self) -> bool {
-        self.closing && (self.bye_answered || matches!(self.state, LockLinkState::Down))
+        self.is_shutting_down && matches!(self.link.state, LinkState::Left | LinkState::Down)
     }
 
-    /// Whether a connection is wanted.
+    /// Whether a connection is needed.
     pub(super) fn wants_connection(&self) -> bool {
-        !self.closing && (self.unreleased || self.requests.wanted().0 || self.holds.any_live())
+        !self.is_shutting_down && (self.unreleased || self.calls.wanted().0 || self.link.held.any_live())
     }
 
-    /// Whether somebody would rather be told that there is no connection than wait for one.
+    /// Whether a call is to fail rather than wait for a connection.
     pub(super) fn fails_fast(&self) -> bool {
-        !self.closing && self.requests.wanted().1
+        !self.is_shutting_down && self.calls.wanted().1
     }
 
-    /// Whether something is held that is not lost.
+    /// Whether a lock is held that is not lost.
     pub(super) fn is_holding(&self) -> bool {
-        self.holds.any_live()
+        self.link.held.any_live()
+    }
+
+    /// The grace period of the server in milliseconds, while a lock is held.
+    pub(super) fn held_grace_ms(&self) -> Option<u64> {
+        self.is_holding().then_some(self.grace_ms)
     }
 
     /// Whether the link is up.
     pub(super) const fn is_up(&self) -> bool {
-        matches!(self.state, LockLinkState::Up)
+        self.link.is_up()
     }
 
-    /// What has happened.
+    /// The next event.
     pub(super) fn poll_event(&mut self) -> Option<LockEvent> {
         self.events.pop_front()
     }
 
     // ---- the connection
 
-    /// There is a connection.
+    /// There is a connection for the link with this id. `probe_id` is random.
     pub(super) fn connected(&mut self, now: Time, link_id: LinkId, probe_id: &[u8; 32]) {
         self.connection += 1;
-        self.link_id = Some(link_id);
-        self.last_heard = now;
-        self.last_sent = now;
-        if self.settings.auth_token.is_none() {
-            self.state = LockLinkState::Probing;
-            let operation = Operation::Session(SessionOperation::Have);
-            let uid = self.take_off(now, operation, ClientOrigin::Probe, true);
-            write_message(self.outbox.buffer(), MessageHead::request(uid, operation), probe_id);
-        } else {
-            self.send_hello(now);
+        self.closed = None;
+        self.link.connect(now, link_id, probe_id);
+    }
+
+    /// A turn begins.
+    pub(super) const fn begin_turn(&mut self) {
+        self.turn_bytes = 0;
+    }
+
+    /// The bytes to write next.
+    pub(super) fn poll_output(&self) -> &[u8] {
+        self.link.outbox.pending()
+    }
+
+    /// The socket took `count` bytes.
+    pub(super) fn wrote(&mut self, now: Time, count: usize) {
+        self.link.written(now, count);
+    }
+
+    /// Bytes were read; an empty slice is the end of input.
+    pub(super) fn handle_input(&mut self, now: Time, bytes: &[u8]) {
+        self.turn_bytes += bytes.len();
+        if bytes.is_empty() {
+            let is_unanswered = self.link.state == LinkState::Probing;
+            let reason = if is_unanswered { LockLinkError::Unanswered } else { LockLinkError::Closed };
+            self.closed.get_or_insert(reason);
+            return;
+        }
+        let mut input = std::mem::take(&mut self.link.input);
+        let result = input.read(bytes, |message| self.handle_message(now, &message));
+        self.link.input = input;
+        self.link.received(now);
+        self.send_waiting(now);
+        if let Err(error) = result {
+            self.closed.get_or_insert(error.into());
         }
     }
 
-    /// There is no connection any more, or none could be made.
-    pub(super) fn disconnected(&mut self, now: Time, error: &LockError) {
-        let was_up = self.state != LockLinkState::Down;
-        self.state = LockLinkState::Down;
-        self.reader = MessageReader::link(Direction::Response);
-        self.unread = Vec::new();
-        self.outbox.clear();
-        self.flying.clear();
-        self.prompt = 0;
-        self.silent_since = None;
-        self.is_pinging = false;
-        if was_up {
-            self.unreleased |= self.settings.resumes && !self.holds.is_empty();
-            self.holds.disconnected();
-            if !self.settings.resumes {
+    /// When [`handle_timeout`](Self::handle_timeout) must be called.
+    pub(super) fn deadline(&self) -> Option<Time> {
+        let link = if self.link.state == LinkState::Down { None } else { self.link.deadline() };
+        [self.link.held.deadline(), self.calls.deadline(), link].into_iter().flatten().min()
+    }
+
+    /// Does what is due, with a connection or without.
+    pub(super) fn handle_timeout(&mut self, now: Time) {
+        while let Some(due) = self.link.held.next_due(now) {
+            match due {
+                LeaseAction::Lost(hold) => self.lose(hold, Loss::Unrenewed),
+                LeaseAction::Renew(hold) => {
+                    self.link.held.renewing(hold);
+                    self.calls.insert(now, LockCall::Renew { hold }, false);
+                }
+            }
+        }
+        while let Some(id) = self.calls.next_due(now) {
+            self.call_is_due(now, id);
+        }
+        self.send_waiting(now);
+        if self.link.state != LinkState::Down
+            && let Err(error) = self.link.check(now)
+        {
+            self.closed.get_or_insert(error.into());
+        }
+    }
+
+    /// Whether to read the connection, to call it again soon, or to end it.
+    pub(super) fn state(&self) -> MachineState<LockLinkError> {
+        match self.closed {
+            Some(reason) => MachineState::Closed(reason),
+            None => MachineState::Open { wants_input: true, more: self.turn_bytes >= READ_BUDGET_BYTES },
+        }
+    }
+
+    /// The connection is gone, or an attempt failed.
+    pub(super) fn close(&mut self, now: Time, error: &LockError) {
+        let was_connected = self.link.state != LinkState::Down;
+        self.closed = None;
+        drop(self.link.close());
+        if was_connected {
+            self.unreleased |= self.resumes && !self.link.held.is_empty();
+            self.link.held.disconnected();
+            if !self.resumes {
                 self.lose_all(Loss::Disconnected);
             }
         }
-        for id in self.requests.ids() {
+        for id in self.calls.ids() {
             self.interrupt(now, id, error);
         }
     }
 
-    /// Bytes came.
-    ///
-    /// # Errors
-    /// [`LockLinkError`] if the connection is of no more use.
-    pub(super) fn receive(&mut self, now: Time, bytes: &[u8]) -> Result<(), LockLinkError> {
-        self.last_heard = now;
-        let mut reader = std::mem::take(&mut self.reader);
-        let mut unread = std::mem::take(&mut self.unread);
-        unread.extend_from_slice(bytes);
-        let mut input = unread.as_slice();
-        let end = loop {
-            match reader.next(&mut input) {
-                Ok(Some(message)) => {
-                    if let Err(fault) = self.handle(now, &message) {
-                        break Err(fault);
-                    }
-                }
-                Ok(None) => break Ok(()),
-                Err(corruption) => break Err(corruption.into()),
-            }
-        };
-        let used = unread.len() - input.len();
-        unread.drain(..used);
-        (self.reader, self.unread) = (reader, unread);
-        self.silent_since = (self.prompt > 0).then_some(now);
-        self.send_waiting(now);
-        end
-    }
-
-    /// Does what is due.
-    ///
-    /// # Errors
-    /// [`LockLinkError::Silent`] if the connection is of no more use.
-    pub(super) fn tick(&mut self, now: Time) -> Result<(), LockLinkError> {
-        while let Some(due) = self.holds.next_due(now) {
-            match due {
-                LeaseAction::Lost(hold) => self.lose(hold, Loss::Unrenewed),
-                LeaseAction::Renew(hold) => {
-                    self.holds.renewing(hold);
-                    self.requests.insert(now, LockCall::Renew { hold }, false);
-                }
-            }
+    fn handle_message(&mut self, now: Time, message: &MessageRef<'_>) -> Result<(), LinkError> {
+        let was_up = self.is_up();
+        if let Some(id) = self.link.receive(now, message)? {
+            return self.answered(now, id, message);
         }
-        while let Some(id) = self.requests.next_due(now) {
-            self.request_is_due(now, id);
+        for hold in self.link.held.take_refused() {
+            self.events.push_back(LockEvent::Lost(hold, Loss::Refused));
         }
-        self.send_waiting(now);
-        if self.state == LockLinkState::Down {
-            return Ok(());
-        }
-        let silent_ms = self.silent_since.map_or(0, |since| now.ms_since(since));
-        if silent_ms >= self.silence_ms_max() {
-            return Err(LockLinkError::Silent { silent_ms });
-        }
-        if self.ping_at().is_some_and(|at| at <= now) {
-            self.is_pinging = true;
-            self.send_empty(now, LinkOperation::Ping, ClientOrigin::Ping);
+        if !was_up && self.is_up() {
+            self.opened(now);
         }
         Ok(())
     }
 
-    /// When [`tick`](Self::tick) has to be called.
-    pub(super) fn deadline(&self) -> Option<Time> {
-        let silence = self.silent_since.map(|since| since.after_ms(self.silence_ms_max()));
-        [self.holds.deadline(), self.requests.deadline(), silence, self.ping_at()].into_iter().flatten().min()
-    }
-
-    /// What is to be written.
-    pub(super) const fn outbox(&mut self) -> &mut Outbox {
-        &mut self.outbox
-    }
-
-    fn silence_ms_max(&self) -> u64 {
-        self.settings.timeout_ms.clamp(PING_TIMEOUT_MS_MIN, PING_TIMEOUT_MS_MAX)
-    }
-
-    fn ping_at(&self) -> Option<Time> {
-        let may_ping = self.state == LockLinkState::Up && !self.is_pinging;
-        may_ping.then(|| self.last_heard.min(self.last_sent).after_ms(PING_INTERVAL_MS))
+    fn opened(&mut self, now: Time) {
+        self.unreleased = false;
+        self.grace_ms = self.link.lock_service().map_or(0, u64::from);
+        if self.is_shutting_down {
+            self.link.send_bye(now);
+        }
     }
 }

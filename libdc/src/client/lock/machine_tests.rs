@@ -1,5 +1,6 @@
-//! The link against a peer that a test plays, message by message, on a clock of the test's own.
+//! The machine against a peer scripted by the test, message by message, on the clock of the test.
 
+mod opening;
 mod silence;
 
 use crate::client::lock::calls::{BLOCKED_MAX, CallId, LockCall, WaitLimit};
@@ -7,7 +8,9 @@ use crate::client::lock::error::{LockError, LockLinkError, Loss};
 use crate::client::lock::lease::LeaseId;
 use crate::client::lock::machine::{CallReply, LockEvent, LockLinkSettings, LockMachine};
 use crate::id::{Grant, LinkId, LockKey, OwnedLockKey, Token};
-use crate::limits::PING_INTERVAL_MS;
+use crate::limits::{CLAIM_BYTES_MAX, PING_INTERVAL_MS};
+use crate::proto::link::LinkError;
+use crate::proto::machine::MachineState;
 use crate::secret::AuthToken;
 use crate::time::Time;
 use crate::wire::frame::{Direction, LinkOperation, LockOperation, MessageHead, Operation};
@@ -31,12 +34,12 @@ fn token(fence: u64) -> Token {
     Token::new(fence, 0xabcd)
 }
 
-/// The link, the bytes it has sent, and the clock.
+/// The machine, the bytes it has sent, and the clock.
 struct Bench {
-    link: LockMachine,
+    machine: LockMachine,
     now: Time,
     reader: MessageReader,
-    /// What the link asked and was not looked at.
+    /// Requests of the machine that the test has not taken.
     asked: Vec<Message>,
     fence: u64,
 }
@@ -49,7 +52,7 @@ impl Bench {
     fn with(settings: LockLinkSettings) -> Self {
         let reader = MessageReader::link(Direction::Request);
         Self {
-            link: LockMachine::new(settings),
+            machine: LockMachine::new(settings),
             now: Time::from_ms(1_000),
             reader,
             asked: Vec::new(),
@@ -57,7 +60,7 @@ impl Bench {
         }
     }
 
-    /// One that is up.
+    /// A bench whose link is up.
     fn up(resumes: bool) -> Self {
         let mut bench = Self::new(resumes);
         bench.connect();
@@ -68,7 +71,7 @@ impl Bench {
     fn connect(&mut self) {
         self.reader = MessageReader::link(Direction::Request);
         self.asked.clear();
-        self.link.connected(self.now, LinkId::new([7; 16]), &[9; 32]);
+        self.machine.connected(self.now, LinkId::new([7; 16]), &[9; 32]);
     }
 
     fn answer_opening(&mut self) {
@@ -80,7 +83,7 @@ impl Bench {
         self.welcome(hello.head, LockStatus::Ok);
         let open = self.expect("OPEN");
         self.answer(open.head, &[0]);
-        assert!(self.link.is_up());
+        assert!(self.machine.is_up() || self.asked() == ["BYE"]);
     }
 
     fn welcome(&mut self, hello: MessageHead, status: LockStatus) {
@@ -91,11 +94,21 @@ impl Bench {
 
     fn pass_ms(&mut self, ms: u64) {
         self.now = self.now.after_ms(ms);
-        self.link.tick(self.now).unwrap();
+        self.machine.handle_timeout(self.now);
+        self.end().unwrap();
     }
 
     fn receive(&mut self, bytes: &[u8]) -> Result<(), LockLinkError> {
-        self.link.receive(self.now, bytes)
+        self.machine.handle_input(self.now, bytes);
+        self.end()
+    }
+
+    /// Whether the machine keeps the connection.
+    fn end(&self) -> Result<(), LockLinkError> {
+        match self.machine.state() {
+            MachineState::Closed(reason) => Err(reason),
+            MachineState::Open { .. } | MachineState::Closing => Ok(()),
+        }
     }
 
     fn answer(&mut self, request: MessageHead, data: &[u8]) {
@@ -129,8 +142,12 @@ impl Bench {
     }
 
     fn look(&mut self) {
-        let bytes = self.link.outbox().pending().to_vec();
-        self.link.outbox().advance(bytes.len());
+        let mut bytes = Vec::new();
+        while !self.machine.poll_output().is_empty() {
+            let output = self.machine.poll_output().to_vec();
+            self.machine.wrote(self.now, output.len());
+            bytes.extend(output);
+        }
         let mut input = bytes.as_slice();
         while let Some(message) = self.reader.next(&mut input).unwrap() {
             self.asked.push(message.into());
@@ -138,7 +155,7 @@ impl Bench {
         assert!(input.is_empty());
     }
 
-    /// What the link has asked and was not answered, by name.
+    /// The operations of the requests that the test has not taken.
     fn asked(&mut self) -> Vec<&'static str> {
         self.look();
         self.asked.iter().map(|message| message.head.operation.name()).collect()
@@ -152,15 +169,15 @@ impl Bench {
     }
 
     fn ask(&mut self, ask: LockCall) -> CallId {
-        self.link.ask(self.now, ask)
+        self.machine.ask(self.now, ask)
     }
 
     fn disconnect(&mut self) {
-        self.link.disconnected(self.now, &LockError::Disconnected(LockLinkError::Closed));
+        self.machine.close(self.now, &LockError::Disconnected(LockLinkError::Closed));
     }
 
     fn event(&mut self) -> Option<LockEvent> {
-        self.link.poll_event()
+        self.machine.poll_event()
     }
 
     fn granted(&mut self) -> LeaseId {
@@ -192,72 +209,16 @@ impl Bench {
     }
 
     fn is_valid(&self, hold: LeaseId) -> bool {
-        self.link.hold(hold).is_some_and(|hold| hold.is_valid_for(self.now, 1))
+        self.machine.hold(hold).is_some_and(|hold| hold.is_valid_for(self.now, 1))
     }
 }
 
 #[test]
-fn a_link_is_probed_greeted_and_opened_before_anything_else() {
-    let mut bench = Bench::new(true);
-    bench.ask(acquire("k", WaitLimit::Forever));
-    assert!(bench.link.wants_connection() && !bench.link.fails_fast());
-    bench.connect();
-    assert_eq!(bench.asked(), ["HAVE"]);
-    let probe = bench.expect("HAVE");
-    assert_eq!(probe.data, [9; 32]);
-    bench.answer(probe.head, &[1]);
-    assert_eq!(bench.asked(), ["HELLO"]);
-    let hello = bench.expect("HELLO");
-    assert_eq!(Hello::parse(&hello.data), Ok(Hello { link_id: LinkId::new([7; 16]), auth_token: b"" }));
-    bench.welcome(hello.head, LockStatus::Ok);
-    assert_eq!(bench.asked(), ["OPEN"]);
-    bench.status("OPEN", LockStatus::Ok);
-    let request = bench.expect("ACQUIRE");
-    let key = LockKey::new("k").unwrap();
-    let timeout_ms = crate::limits::LOCK_MS_MAX;
-    let action = LockAction::Acquire { key, limit: 1, timeout_ms, lease_ms: 0 };
-    assert_eq!(
-        LockRequest::parse(LockOperation::Acquire, &request.data),
-        Ok(Ok(LockRequest { owner: 0, action }))
-    );
-}
-
-#[test]
-fn with_a_token_there_is_no_probe() {
-    let auth_token = Some(AuthToken::new(b"secret").unwrap());
-    let mut bench = Bench::with(LockLinkSettings { auth_token, timeout_ms: 6_000, resumes: true });
-    bench.ask(acquire("k", WaitLimit::Forever));
-    bench.connect();
-    let hello = bench.expect("HELLO");
-    assert_eq!(Hello::parse(&hello.data).unwrap().auth_token, b"secret");
-    let mut out = Vec::new();
-    Welcome { status: LockStatus::ErrorAuth, grace_ms: 0, remembered: 0 }.write(hello.head, &mut out);
-    let fault = bench.receive(&out).unwrap_err();
-    assert_eq!(fault, LockLinkError::Refused(LockStatus::ErrorAuth));
-    bench.link.disconnected(bench.now, &LockError::from_fault(fault));
-    assert!(matches!(bench.error(), LockError::Auth), "nobody waits for another token");
-}
-
-#[test]
-fn a_server_of_patch_level_0_sees_no_hello() {
-    let mut bench = Bench::new(true);
-    bench.connect();
-    let mut head = bench.expect("HAVE").head.response();
-    head.patch_level = 0;
-    let mut out = Vec::new();
-    write_message(&mut out, head, &[1]);
-    let fault = bench.receive(&out).unwrap_err();
-    assert_eq!(fault, LockLinkError::Unsupported);
-    assert!(bench.asked().is_empty());
-    assert!(matches!(LockError::from_fault(fault), LockError::Unsupported));
-}
-
-#[test]
-fn a_lock_is_granted_renewed_and_released() {
+fn lock_is_granted_renewed_and_released() {
     let mut bench = Bench::up(true);
     let hold = bench.hold("k");
     assert!(bench.is_valid(hold));
-    assert_eq!(bench.link.deadline(), Some(Time::from_ms(1_000 + 3_333)), "a third of the grace");
+    assert_eq!(bench.machine.deadline(), Some(Time::from_ms(1_000 + 3_333)), "a third of the grace");
     bench.pass_ms(3_333);
     let renewal = bench.expect("RENEW");
     let key = LockKey::new("k").unwrap();
@@ -268,15 +229,15 @@ fn a_lock_is_granted_renewed_and_released() {
     );
     bench.asked.push(renewal);
     bench.renew();
-    assert!(bench.link.hold(hold).unwrap().is_valid_for(bench.now, 10_000));
-    bench.link.release(bench.now, hold).unwrap();
+    assert!(bench.machine.hold(hold).unwrap().is_valid_for(bench.now, 10_000));
+    bench.machine.release(bench.now, hold).unwrap();
     bench.status("RELEASE", LockStatus::Ok);
     assert!(matches!(bench.event(), Some(LockEvent::Answered(_, Ok(CallReply::Done)))));
     assert!(bench.event().is_none());
 }
 
 #[test]
-fn what_is_not_renewed_in_time_is_lost_before_its_end() {
+fn unrenewed_lease_is_lost_before_its_end() {
     let mut bench = Bench::up(true);
     let hold = bench.hold("k");
     bench.pass_ms(5_000);
@@ -287,27 +248,27 @@ fn what_is_not_renewed_in_time_is_lost_before_its_end() {
     bench.pass_ms(1);
     assert_eq!(bench.loss(hold), Loss::Unrenewed);
     assert!(!bench.is_valid(hold));
-    assert_eq!(bench.link.hold(hold).unwrap().remaining_ms(bench.now), 2_500);
+    assert_eq!(bench.machine.hold(hold).unwrap().remaining_ms(bench.now), 2_500);
     bench.renew();
     assert!(!bench.is_valid(hold), "late");
-    bench.link.drop_hold(bench.now, hold);
-    assert_eq!(bench.asked(), ["RELEASE"], "the server may still think that it is held");
+    bench.machine.drop_hold(bench.now, hold);
+    assert_eq!(bench.asked(), ["RELEASE"], "the lock may still be held at the server");
 }
 
 #[test]
-fn the_server_s_word_is_heard_at_once() {
+fn refused_renewal_is_a_loss_at_once() {
     let mut bench = Bench::up(true);
     let hold = bench.hold("k");
     bench.pass_ms(3_333);
     bench.status("RENEW", LockStatus::Error);
     assert_eq!(bench.loss(hold), Loss::Refused);
-    bench.link.release(bench.now, hold);
+    bench.machine.release(bench.now, hold);
     assert!(matches!(bench.error(), LockError::NotHeld));
     assert!(bench.asked().is_empty());
 }
 
 #[test]
-fn an_old_grant_is_renewed_before_anybody_is_told() {
+fn old_grant_is_renewed_before_it_is_reported() {
     let mut bench = Bench::up(true);
     bench.ask(acquire("k", WaitLimit::Forever));
     bench.pass_ms(4_000);
@@ -316,13 +277,13 @@ fn an_old_grant_is_renewed_before_anybody_is_told() {
     bench.pass_ms(100);
     bench.renew();
     let hold = bench.granted();
-    let held = bench.link.hold(hold).unwrap();
+    let held = bench.machine.hold(hold).unwrap();
     assert_eq!(held.token, granted);
     assert_eq!(held.remaining_ms(bench.now), 9_900, "from before the renewal was sent");
 }
 
 #[test]
-fn an_old_grant_that_has_passed_is_asked_for_again() {
+fn expired_old_grant_is_acquired_again() {
     let mut bench = Bench::up(true);
     bench.ask(acquire("k", WaitLimit::Forever));
     bench.pass_ms(4_000);
@@ -334,81 +295,19 @@ fn an_old_grant_that_has_passed_is_asked_for_again() {
 }
 
 #[test]
-fn claims_bring_holds_over_a_broken_connection() {
-    let mut bench = Bench::up(true);
-    let (kept, lost) = (bench.hold("kept"), bench.hold("lost"));
-    bench.disconnect();
-    assert!(!bench.is_valid(kept) && bench.link.wants_connection());
-    bench.pass_ms(1_000);
-    bench.connect();
-    let probe = bench.expect("HAVE").head;
-    bench.answer(probe, &[1]);
-    let hello = bench.expect("HELLO").head;
-    bench.welcome(hello, LockStatus::Ok);
-    assert_eq!(bench.asked(), ["CLAIM", "OPEN"]);
-    let claim = bench.expect("CLAIM");
-    let claims: Vec<_> =
-        Claim::parse_all(&claim.data).map(|it| it.unwrap().unwrap().key.as_str().to_owned()).collect();
-    assert_eq!(claims, ["kept", "lost"]);
-    bench.answer(claim.head, &[0, 4]);
-    assert_eq!(bench.loss(lost), Loss::Refused);
-    assert!(bench.is_valid(kept) && !bench.is_valid(lost));
-    bench.pass_ms(0);
-    bench.status("OPEN", LockStatus::Ok);
-    bench.renew();
-    assert!(bench.link.hold(kept).unwrap().is_valid_for(bench.now, 10_000));
-    assert!(bench.event().is_none());
-}
-
-#[test]
-fn nothing_but_hello_is_sent_before_it_is_answered() {
-    for auth_token in [None, Some(AuthToken::new(b"secret").unwrap())] {
-        let is_probed = auth_token.is_none();
-        let mut bench = Bench::with(LockLinkSettings { auth_token, timeout_ms: 6_000, resumes: true });
-        bench.connect();
-        bench.answer_opening();
-        let (kept, returned) = (bench.hold("kept"), bench.hold("returned"));
-        bench.disconnect();
-        bench.connect();
-        if is_probed {
-            let probe = bench.expect("HAVE").head;
-            bench.answer(probe, &[1]);
-        }
-        bench.ask(acquire("k", WaitLimit::Forever));
-        bench.link.release(bench.now, returned);
-        assert!(matches!(bench.error(), LockError::Disconnected(_)), "it is not claimed any more");
-        bench.pass_ms(PING_INTERVAL_MS);
-        assert_eq!(bench.asked(), ["HELLO"]);
-        let hello = bench.expect("HELLO").head;
-        bench.welcome(hello, LockStatus::Ok);
-        assert_eq!(bench.asked(), ["CLAIM", "OPEN"]);
-        let claim = bench.expect("CLAIM");
-        let mut claims = Claim::parse_all(&claim.data);
-        assert_eq!(claims.next().unwrap().unwrap().unwrap().key.as_str(), "kept");
-        assert!(claims.next().is_none());
-        bench.answer(claim.head, &[0]);
-        assert_eq!(bench.asked(), ["OPEN"]);
-        bench.status("OPEN", LockStatus::Ok);
-        assert!(bench.is_valid(kept));
-        bench.pass_ms(0);
-        assert_eq!(bench.asked(), ["ACQUIRE", "RENEW"]);
-    }
-}
-
-#[test]
-fn over_an_agent_a_broken_connection_is_a_loss() {
+fn lost_connection_to_agent_loses_its_locks() {
     let mut bench = Bench::up(false);
     let hold = bench.hold("k");
     bench.disconnect();
     assert_eq!(bench.loss(hold), Loss::Disconnected);
-    assert!(!bench.link.wants_connection());
+    assert!(!bench.machine.wants_connection());
     bench.connect();
     bench.answer_opening();
     assert!(bench.asked().is_empty(), "nothing is claimed, nothing released");
 }
 
 #[test]
-fn an_agent_without_a_server_is_asked_again() {
+fn calls_to_agent_without_server_are_repeated() {
     let mut bench = Bench::up(false);
     let hold = bench.hold("k");
     bench.pass_ms(3_333);
@@ -417,7 +316,7 @@ fn an_agent_without_a_server_is_asked_again() {
     bench.pass_ms(1_000);
     bench.renew();
     assert!(bench.is_valid(hold));
-    bench.link.release(bench.now, hold);
+    bench.machine.release(bench.now, hold);
     bench.status("RELEASE", LockStatus::ErrorDisconnected);
     assert!(matches!(bench.error(), LockError::AgentDisconnected));
     assert!(bench.asked().is_empty());
@@ -427,7 +326,7 @@ fn an_agent_without_a_server_is_asked_again() {
 }
 
 #[test]
-fn the_patient_ask_again_and_the_others_are_told() {
+fn link_loss_resends_retrying_calls_and_fails_others() {
     let mut bench = Bench::up(true);
     bench.ask(acquire("patient", WaitLimit::Forever));
     bench.ask(acquire("hasty", WaitLimit::Now));
@@ -436,7 +335,7 @@ fn the_patient_ask_again_and_the_others_are_told() {
     assert!(matches!(bench.error(), LockError::Disconnected(LockLinkError::Closed)));
     assert!(bench.event().is_none());
     bench.ask(LockCall::Stats);
-    assert!(bench.link.fails_fast());
+    assert!(bench.machine.fails_fast());
     bench.disconnect();
     assert!(matches!(bench.error(), LockError::Disconnected(_)), "the attempt failed too");
     bench.connect();
@@ -447,22 +346,22 @@ fn the_patient_ask_again_and_the_others_are_told() {
 }
 
 #[test]
-fn the_time_to_wait_runs_without_a_connection() {
+fn wait_timeout_runs_without_connection() {
     let mut bench = Bench::new(true);
     bench.ask(acquire("k", WaitLimit::Time(bench.now.after_ms(500))));
     bench.disconnect();
     assert!(bench.event().is_none());
     bench.pass_ms(500);
     assert!(matches!(bench.event(), Some(LockEvent::Answered(_, Ok(CallReply::TimedOut)))));
-    assert!(!bench.link.wants_connection());
+    assert!(!bench.machine.wants_connection());
 }
 
 #[test]
-fn a_request_that_is_given_up_is_cancelled_and_a_late_grant_released() {
+fn abandoned_call_is_cancelled_and_its_late_grant_released() {
     let mut bench = Bench::up(true);
     let id = bench.ask(acquire("k", WaitLimit::Forever));
     let head = bench.expect("ACQUIRE");
-    bench.link.abandon(bench.now, id);
+    bench.machine.abandon(bench.now, id);
     let cancel = bench.expect("CANCEL");
     let action = LockAction::Cancel { uid: head.head.uid };
     assert_eq!(
@@ -474,22 +373,22 @@ fn a_request_that_is_given_up_is_cancelled_and_a_late_grant_released() {
     bench.answer(cancel.head, &[LockStatus::Error as u8]);
     assert_eq!(bench.asked(), ["RELEASE"]);
     bench.status("RELEASE", LockStatus::Ok);
-    assert!(bench.event().is_none() && !bench.link.is_holding());
+    assert!(bench.event().is_none() && !bench.machine.is_holding());
 }
 
 #[test]
-fn a_request_that_is_given_up_before_it_is_sent_is_none() {
+fn call_abandoned_before_sending_is_never_sent() {
     let mut bench = Bench::new(true);
     let id = bench.ask(acquire("k", WaitLimit::Forever));
-    bench.link.abandon(bench.now, id);
-    assert!(!bench.link.wants_connection());
+    bench.machine.abandon(bench.now, id);
+    assert!(!bench.machine.wants_connection());
     bench.connect();
     bench.answer_opening();
     assert!(bench.asked().is_empty());
 }
 
 #[test]
-fn a_place_in_a_queue_becomes_a_lock_or_is_given_up() {
+fn queue_position_becomes_a_lock_or_is_given_up() {
     let mut bench = Bench::up(true);
     let enqueue = || LockCall::Enqueue { key: key("k"), limit: 1, lease_ms: 0 };
     bench.ask(enqueue());
@@ -501,43 +400,43 @@ fn a_place_in_a_queue_becomes_a_lock_or_is_given_up() {
     bench.ask(wait.clone());
     bench.grant("WAIT");
     let hold = bench.granted();
-    bench.link.drop_hold(bench.now, hold);
+    bench.machine.drop_hold(bench.now, hold);
     bench.status("RELEASE", LockStatus::Ok);
-    bench.link.leave_queue(bench.now, key("k"), connection);
+    bench.machine.leave_queue(bench.now, key("k"), connection);
     bench.grant("WAIT");
-    assert_eq!(bench.asked(), ["RELEASE"], "nobody wants it");
+    assert_eq!(bench.asked(), ["RELEASE"], "the application does not wait for it");
     bench.disconnect();
     bench.ask(wait.clone());
     assert!(matches!(bench.error(), LockError::NotEnqueued));
     bench.connect();
     bench.answer_opening();
-    bench.link.leave_queue(bench.now, key("k"), connection);
+    bench.machine.leave_queue(bench.now, key("k"), connection);
     bench.ask(wait);
     assert!(matches!(bench.error(), LockError::NotEnqueued));
     let id = bench.ask(enqueue());
-    bench.link.abandon(bench.now, id);
+    bench.machine.abandon(bench.now, id);
     bench.status("ENQUEUE", LockStatus::Queued);
     assert_eq!(bench.asked(), ["WAIT"], "given up");
 }
 
 #[test]
-fn there_is_always_room_for_renewals() {
+fn blocked_calls_leave_capacity_for_renewals() {
     let mut bench = Bench::up(false);
     let hold = bench.hold("held");
     for number in 0..BLOCKED_MAX + 5 {
         bench.ask(acquire(&format!("k{number}"), WaitLimit::Forever));
     }
     assert_eq!(bench.asked().len(), BLOCKED_MAX);
-    bench.link.drop_hold(bench.now, hold);
+    bench.machine.drop_hold(bench.now, hold);
     assert_eq!(bench.asked().len(), BLOCKED_MAX + 1);
     bench.grant("ACQUIRE");
     assert_eq!(bench.asked().len(), BLOCKED_MAX + 1, "one answered, one more asked");
 }
 
 proptest! {
-    /// However the bytes of the peer are cut, the same happens.
+    /// The events do not depend on how the input is cut.
     #[test]
-    fn cuts_change_nothing(cuts in proptest::collection::vec(1_usize..40, 1..40)) {
+    fn input_cut_anywhere_gives_the_same_events(cuts in proptest::collection::vec(1_usize..40, 1..40)) {
         let mut bench = Bench::up(true);
         bench.ask(acquire("a", WaitLimit::Forever));
         bench.ask(acquire("b", WaitLimit::Now));
@@ -564,14 +463,14 @@ proptest! {
         prop_assert!(matches!(bench.event(), Some(LockEvent::Answered(_, Ok(CallReply::TimedOut)))));
     }
 
-    /// Nothing that a peer sends makes the link panic.
+    /// No input from a peer makes the machine panic.
     #[test]
-    fn no_bytes_panic(
+    fn arbitrary_input_never_panics(
         bytes in proptest::collection::vec(any::<u8>(), 0..200),
         flips in proptest::collection::vec((0_usize..60, any::<u8>()), 0..4),
     ) {
         let mut bench = Bench::up(true);
-        // An error is as good as none here.
+        // Both results are fine here.
         bench.receive(&bytes).ok();
         let mut bench = Bench::up(true);
         bench.ask(acquire("a", WaitLimit::Forever));
@@ -586,6 +485,6 @@ proptest! {
         }
         bench.receive(&answer).ok();
         bench.disconnect();
-        bench.link.close(bench.now);
+        bench.machine.shut_down(bench.now);
     }
 }

@@ -1,10 +1,11 @@
-//! What the client, its guards and its driver share: the link, behind a lock that is never held across an await.
+//! The state shared by the client, its guards and its driver: the machine, behind a mutex never held across
+//! an await.
 //!
-//! Whoever changes something wakes the driver; the driver does what the link says and wakes whoever was answered.
-//! Dropping a guard or a request only leaves word here, so it never waits.
+//! A change wakes the driver. The driver takes its turn and wakes the tasks whose calls were answered.
+//! Dropping a guard or a call only changes the state, so it never waits.
 //!
-//! A forked child has a copy of all this, whose lock may be held for ever by a thread that it has not. So every way
-//! in looks first whether this is still the process that made it.
+//! A forked child has a copy of the state, whose mutex may stay locked by a thread that the child does not
+//! have. So each access checks first that it is made by the process of the client.
 
 use crate::client::lock::boot_clock::BootClock;
 use crate::client::lock::calls::{CallId, LockCall};
@@ -20,7 +21,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::task::{Context, Poll, Waker};
 use tokio::sync::watch;
 
-/// The state of a client.
 #[derive(Debug)]
 pub(super) struct SharedState {
     pub(super) clock: BootClock,
@@ -29,16 +29,16 @@ pub(super) struct SharedState {
     has_ended: watch::Sender<bool>,
 }
 
-/// The part of it that changes.
+/// The part behind the mutex.
 #[derive(Debug)]
 pub(super) struct ClientState {
-    pub(super) link: LockMachine,
+    pub(super) machine: LockMachine,
     pub(super) driver: Option<Waker>,
     askers: HashMap<CallId, CallWaiter>,
     holders: HashMap<LeaseId, watch::Sender<Option<Loss>>>,
 }
 
-/// Who waits for an answer.
+/// The task of a call.
 #[derive(Debug)]
 enum CallWaiter {
     Waiting(Option<Waker>),
@@ -48,7 +48,7 @@ enum CallWaiter {
 impl SharedState {
     pub(super) fn new(clock: BootClock, settings: LockLinkSettings) -> Self {
         let state = ClientState {
-            link: LockMachine::new(settings),
+            machine: LockMachine::new(settings),
             driver: None,
             askers: HashMap::new(),
             holders: HashMap::new(),
@@ -57,12 +57,12 @@ impl SharedState {
         Self { clock, process: process::id(), state: Mutex::new(state), has_ended }
     }
 
-    /// Whether this is the process that made it.
+    /// Whether this is the process of the client.
     pub(super) fn is_own(&self) -> bool {
         self.process == process::id()
     }
 
-    /// Looks at the link.
+    /// Reads the machine.
     ///
     /// # Errors
     /// [`LockError::Forked`].
@@ -70,10 +70,10 @@ impl SharedState {
         if !self.is_own() {
             return Err(LockError::Forked);
         }
-        Ok(look(&self.lock().link, self.clock.now()))
+        Ok(look(&self.lock().machine, self.clock.now()))
     }
 
-    /// Changes something; the driver and whoever is answered by that are woken.
+    /// Changes the state. Wakes the driver, and the tasks of the calls that are answered by the change.
     ///
     /// # Errors
     /// [`LockError::Forked`].
@@ -91,38 +91,38 @@ impl SharedState {
         Ok(result)
     }
 
-    /// The news of a lock that was granted.
+    /// Subscribes to the loss of a granted lock.
     ///
     /// # Errors
-    /// [`LockError::Closed`] if it is none any more.
+    /// [`LockError::Closed`] if the lock has been released.
     pub(super) fn watch(&self, hold: LeaseId) -> Result<watch::Receiver<Option<Loss>>, LockError> {
         let state = self.lock();
         state.holders.get(&hold).map(watch::Sender::subscribe).ok_or(LockError::Closed)
     }
 
-    /// The driver is no more.
+    /// The driver has ended.
     pub(super) fn shut_down(&self) {
         self.has_ended.send_replace(true);
     }
 
-    /// Waits until the driver is no more. Cancel-safe.
+    /// Waits until the driver has ended. Cancel-safe.
     pub(super) async fn ended(&self) {
-        // The sender is this: it does not go away meanwhile.
+        // The sender lives as long as `self`, so there is no error.
         self.has_ended.subscribe().wait_for(|has_ended| *has_ended).await.ok();
     }
 
-    /// For the driver, and for nothing that a forked child may call.
+    /// For the driver only: a forked child must not call it.
     pub(super) fn lock(&self) -> MutexGuard<'_, ClientState> {
-        // The link is whole between any two calls, and panics in none.
+        // The machine never panics, so it is consistent even then.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
 impl ClientState {
-    /// Hands on what has happened. Returns who is to be woken, once the lock is free.
+    /// Delivers the events of the machine. Returns the tasks to wake once the mutex is unlocked.
     pub(super) fn deliver(&mut self, now: Time) -> Vec<Waker> {
         let mut wake = Vec::new();
-        while let Some(event) = self.link.poll_event() {
+        while let Some(event) = self.machine.poll_event() {
             match event {
                 LockEvent::Lost(hold, loss) => {
                     if let Some(holder) = self.holders.get(&hold) {
@@ -147,7 +147,7 @@ impl ClientState {
         wake
     }
 
-    /// Nobody holds this lock any more.
+    /// The guard of this lock is gone.
     pub(super) fn forget(&mut self, hold: LeaseId) {
         self.holders.remove(&hold);
     }
@@ -155,12 +155,12 @@ impl ClientState {
     fn give_back(&mut self, now: Time, answer: &Result<CallReply, LockError>) {
         if let Ok(CallReply::Granted(hold)) = answer {
             self.forget(*hold);
-            self.link.drop_hold(now, *hold);
+            self.machine.drop_hold(now, *hold);
         }
     }
 }
 
-/// A request under way. When it is dropped before it is answered, it is given up, and with it what it may bring.
+/// A call in flight. Dropped before its answer, it is abandoned, and a lock that it may bring is released.
 #[derive(Debug)]
 pub(super) struct CallFuture {
     shared: Arc<SharedState>,
@@ -168,7 +168,7 @@ pub(super) struct CallFuture {
 }
 
 impl CallFuture {
-    /// Asks.
+    /// Makes a call.
     ///
     /// # Errors
     /// [`LockError::Forked`].
@@ -179,7 +179,7 @@ impl CallFuture {
         Self::begin_with(shared, |link, now| Some(link.ask(now, ask(now))))
     }
 
-    /// Asks what `ask` asks the link; nothing, and is answered that nothing is held, if that is `None`.
+    /// Makes the call that `ask` makes. Without one the future resolves to [`LockError::NotHeld`].
     ///
     /// # Errors
     /// [`LockError::Forked`].
@@ -188,7 +188,7 @@ impl CallFuture {
         ask: impl FnOnce(&mut LockMachine, Time) -> Option<CallId>,
     ) -> Result<Self, LockError> {
         let id = shared.change(|state, now| {
-            let id = ask(&mut state.link, now)?;
+            let id = ask(&mut state.machine, now)?;
             state.askers.insert(id, CallWaiter::Waiting(None));
             Some(id)
         })?;
@@ -223,10 +223,10 @@ impl Future for CallFuture {
 impl Drop for CallFuture {
     fn drop(&mut self) {
         let Some(id) = self.id else { return };
-        // In a forked child there is nothing to give up.
+        // A forked child has nothing to abandon.
         let given_up = self.shared.change(|state, now| match state.askers.remove(&id) {
             Some(CallWaiter::Answered(answer)) => state.give_back(now, &answer),
-            Some(CallWaiter::Waiting(_)) | None => state.link.abandon(now, id),
+            Some(CallWaiter::Waiting(_)) | None => state.machine.abandon(now, id),
         });
         drop(given_up);
     }

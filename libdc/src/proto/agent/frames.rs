@@ -1,49 +1,43 @@
-//! What a local connection asks in frames: taken from its input, answered here or sent on.
+//! Requests of a local connection in frames: taken from its input, answered here or sent on.
 //!
-//! Requests that a server need not see are answered here: those that break the format are refused before
-//! they could cost everybody the link, those outside the protocol's ranges get their status. So is what is said
-//! of the link: an application that opens one to the agent as it would to the server has it until it closes the
-//! connection, and nothing is remembered of it.
+//! Requests that a server need not see are answered here: malformed ones are refused before they could cost all
+//! connections the link, and requests outside the ranges of the protocol get their status. So are the operations of
+//! class 2: an application may open a link to the agent as it would to the server. It lasts until the connection
+//! closes, and nothing of it is remembered.
 
 use crate::id::SessionId;
-use crate::proto::agent::local::{LocalConnection, LocalId};
-use crate::proto::agent::multiplexer::MultiplexerSettings;
-use crate::proto::agent::pending_locks::RequestForm;
-use crate::proto::link::Link;
-use crate::proto::pending::{AgentOrigin, PendingRequest};
-use crate::time::Time;
+use crate::proto::agent::local::{LocalConnection, LocalContext};
+use crate::proto::agent::origin::{AgentOrigin, RequestForm};
+use crate::proto::pending::PendingRequest;
 use crate::wire::frame::{DecodeError, LinkOperation, LockOperation, Operation, SessionOperation};
 use crate::wire::link::{Claim, Hello, Welcome};
 use crate::wire::lock::{LockAnswer, LockRequest, LockStatus};
 use crate::wire::message::MessageRef;
 use crate::wire::session::{AddRequest, SessionStatus};
 
-/// Takes every whole request from `input` for which there is room.
+/// Takes every whole request from `input` for which there is capacity. Returns whether there was one.
 pub(crate) fn take_frames(
-    now: Time,
-    id: LocalId,
     local: &mut LocalConnection,
+    cx: &mut LocalContext<'_>,
     input: &mut &[u8],
-    link: &mut Link,
-    settings: &MultiplexerSettings,
-    took: &mut bool,
-) -> Result<(), DecodeError> {
+) -> Result<bool, DecodeError> {
     let mut reader = std::mem::take(&mut local.reader);
+    let mut took = false;
     let result = loop {
-        let has_room = local.has_capacity() && link.has_capacity();
-        local.stalled = !(input.is_empty() || has_room);
+        let has_capacity = local.has_capacity() && cx.link.has_capacity();
+        local.stalled = !(input.is_empty() || has_capacity);
         if local.stalled {
-            break Ok(());
+            break Ok(took);
         }
         match reader.next(input) {
             Ok(Some(request)) => {
-                *took = true;
-                if let Err(corruption) = take_request(now, id, local, request, link, settings) {
-                    break Err(corruption);
+                took = true;
+                if let Err(error) = take_request(local, cx, request) {
+                    break Err(error);
                 }
             }
-            Ok(None) => break Ok(()),
-            Err(corruption) => break Err(corruption),
+            Ok(None) => break Ok(took),
+            Err(error) => break Err(error),
         }
     };
     reader.reclaim();
@@ -52,62 +46,64 @@ pub(crate) fn take_frames(
 }
 
 fn take_request(
-    now: Time,
-    id: LocalId,
     local: &mut LocalConnection,
+    cx: &mut LocalContext<'_>,
     request: MessageRef<'_>,
-    link: &mut Link,
-    settings: &MultiplexerSettings,
 ) -> Result<(), DecodeError> {
     let refused = match request.head.operation {
         Operation::Session(SessionOperation::Add) => AddRequest::parse(request.data)?.err(),
         Operation::Session(_) => SessionId::new(request.data).is_none().then_some(SessionStatus::NotOk),
-        Operation::Lock(operation) => return take_lock(now, id, local, operation, request, link),
-        Operation::Link(operation) => return take_link(now, local, operation, request, link),
+        Operation::Lock(operation) => return take_lock(local, cx, operation, request),
+        Operation::Link(operation) => return take_link(local, cx, operation, request),
     };
-    if !link.is_up() {
+    let now = cx.now;
+    if !cx.link.is_up() {
         local.answer_disconnected(now, request.head);
     } else if let Some(status) = refused {
         local.answer(now, request.head, &[status as u8]);
     } else {
-        let asker = AgentOrigin::Local { id, uid: request.head.uid };
-        let deadline = (settings.timeout_ms > 0).then(|| now.after_ms(settings.timeout_ms));
-        link.send(now, PendingRequest::prompt(asker, request.head.operation), request.data, deadline);
+        let origin = AgentOrigin::Session { id: cx.id, uid: request.head.uid };
+        let timeout_ms = cx.settings.timeout_ms;
+        let deadline = (timeout_ms > 0).then(|| now.after_ms(timeout_ms));
+        let pending = PendingRequest::prompt(Some(origin), request.head.operation);
+        cx.link.send(now, pending, request.data, deadline);
         local.in_flight += 1;
     }
     Ok(())
 }
 
 fn take_lock(
-    now: Time,
-    id: LocalId,
     local: &mut LocalConnection,
+    cx: &mut LocalContext<'_>,
     operation: LockOperation,
     request: MessageRef<'_>,
-    link: &mut Link,
 ) -> Result<(), DecodeError> {
     let form = RequestForm::Frame { uid: request.head.uid };
-    match LockRequest::parse(operation, request.data)? {
-        Ok(LockRequest { owner: 0, action }) => local.ask_lock(now, id, link, form, action),
-        // Who comes here speaks for itself only.
-        Ok(_) => local.answer_lock(now, form, operation, &LockAnswer::Status(LockStatus::Error)),
-        Err(status) => local.answer_lock(now, form, operation, &LockAnswer::Status(status)),
-    }
+    let status = match LockRequest::parse(operation, request.data)? {
+        Ok(LockRequest { owner: 0, action }) => {
+            local.ask_lock(cx, form, action);
+            return Ok(());
+        }
+        // A local connection speaks for no other owner.
+        Ok(_) => LockStatus::Error,
+        Err(status) => status,
+    };
+    local.answer_lock(cx.now, form, operation, &LockAnswer::Status(status));
     Ok(())
 }
 
 fn take_link(
-    now: Time,
     local: &mut LocalConnection,
+    cx: &mut LocalContext<'_>,
     operation: LinkOperation,
     request: MessageRef<'_>,
-    link: &mut Link,
 ) -> Result<(), DecodeError> {
     const OK: &[u8] = &[LockStatus::Ok as u8];
+    let now = cx.now;
     match operation {
         LinkOperation::Hello => {
             Hello::parse(request.data)?;
-            let (status, grace_ms) = match link.lock_service() {
+            let (status, grace_ms) = match cx.link.lock_service() {
                 Ok(grace_ms) => (LockStatus::Ok, grace_ms),
                 Err(status) => (status, 0),
             };
@@ -125,8 +121,8 @@ fn take_link(
         LinkOperation::Open => local.answer(now, request.head, OK),
         LinkOperation::Ping => local.answer(now, request.head, &[]),
         LinkOperation::Bye => {
-            link.detach(now, local.locks.owner);
-            local.locks.owner = link.new_owner();
+            cx.link.detach(now, local.locks.owner);
+            local.locks.owner = cx.link.new_owner();
             local.answer(now, request.head, OK);
         }
         LinkOperation::Detach | LinkOperation::GoAway => {

@@ -1,19 +1,21 @@
-//! What the local connections of the agent hold: learned from the server's answers, forgotten when it is released,
-//! lost, or its lease is over.
+//! The locks held by the local connections of the agent: learned from the answers of the server, forgotten
+//! when they are released, lost or expired.
 //!
-//! A lease is reckoned here from the moment of the answer, so it never ends before the server says so. What is
-//! here is claimed when the link is resumed, and keeps its connection from being closed for being idle.
+//! A lease counts here from its answer, so it never ends before it does at the server. The locks are claimed
+//! when the link is resumed. They keep their connection from being closed for being idle.
 //!
-//! Every operation takes time that grows with the logarithm of what is held. What has expired is removed a batch
-//! at a time, by every grant and by the link's clock.
+//! Every operation takes time logarithmic in the number of held locks. Expired locks are removed in batches,
+//! by each grant and by the timeouts of the link.
 
 use crate::id::{LockKey, Token};
 use crate::limits::EXPIRY_BATCH;
+use crate::proto::handshake::ClaimSource;
+use crate::proto::link::Link;
 use crate::time::Time;
 use crate::wire::link::Claim;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// All that is held over the link.
+/// All locks held over the link.
 #[derive(Debug, Default)]
 pub(crate) struct HeldLocks {
     /// By token.
@@ -51,12 +53,12 @@ impl HeldLocks {
         }
     }
 
-    /// It is held no longer.
+    /// A lock is not held any more.
     pub(crate) fn remove(&mut self, token: Token) {
         self.unlink(token.to_bytes());
     }
 
-    /// Nothing is held by `owner` any longer.
+    /// `owner` is gone.
     pub(crate) fn remove_owner(&mut self, owner: u64) {
         while let Some((_, _, bits)) =
             self.by_owner.range((owner, Time::from_ms(0), [0; 16])..).next().copied()
@@ -66,7 +68,7 @@ impl HeldLocks {
         }
     }
 
-    /// Whether `token` is that of `key`, as far as is known here.
+    /// Whether `token` is known to be the token of `key`.
     pub(crate) fn is_held(&self, key: LockKey<'_>, token: Token) -> bool {
         self.held.get(&token.to_bytes()).is_some_and(|holding| *holding.key == *key.as_str())
     }
@@ -77,7 +79,7 @@ impl HeldLocks {
         (last.0 == owner).then_some(last.1)
     }
 
-    /// Removes what has expired, a batch of it.
+    /// Removes a batch of expired locks.
     pub(crate) fn purge(&mut self, now: Time) {
         for _ in 0..EXPIRY_BATCH {
             match self.by_end.first() {
@@ -87,14 +89,15 @@ impl HeldLocks {
         }
     }
 
-    /// How many are held or have only just expired.
+    /// Locks that are held or have only just expired.
     #[cfg(test)]
     pub(crate) fn len(&self) -> usize {
         assert!(self.held.len() == self.by_owner.len() && self.held.len() == self.by_end.len());
         self.held.len()
     }
 
-    /// What is held at `now` and comes after `last`, in the order of tokens: all of it, for `last` `None`.
+    /// The locks held at `now` whose tokens follow `last`, in the order of tokens; all of them if it is
+    /// `None`.
     pub(crate) fn claims(&self, now: Time, last: Option<Token>) -> impl Iterator<Item = Claim<'_>> {
         // No token has a fence of 0.
         let last = last.map_or([0; Token::BYTES], Token::to_bytes);
@@ -112,6 +115,34 @@ impl HeldLocks {
         self.by_owner.remove(&(holding.owner, holding.until, bits));
         self.by_end.remove(&(holding.until, bits));
         Some(holding)
+    }
+}
+
+impl ClaimSource for HeldLocks {
+    type Id = TokenBits;
+
+    fn claims_after(
+        &self,
+        now: Time,
+        last: Option<TokenBits>,
+    ) -> impl Iterator<Item = (TokenBits, Claim<'_>)> {
+        self.claims(now, last.map(Token::from_bytes)).map(|claim| (claim.token.to_bytes(), claim))
+    }
+
+    fn claim_answered(&mut self, _now: Time, bits: TokenBits, is_held: bool) {
+        if !is_held {
+            self.unlink(bits);
+        }
+    }
+}
+
+impl<P> Link<HeldLocks, P> {
+    /// An owner is gone: its locks are claimed no more, and a server that knows it releases them.
+    pub(crate) fn detach(&mut self, now: Time, owner: u64) {
+        self.held.remove_owner(owner);
+        if self.owner_gone(owner) {
+            self.send_detach(now, owner);
+        }
     }
 }
 
@@ -133,7 +164,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_held_is_claimed_until_it_is_released_or_over() {
+    fn held_lock_is_claimed_until_released_or_expired() {
         let mut holdings = HeldLocks::default();
         holdings.granted(at(0), 1, "a".into(), token(1), 100);
         holdings.granted(at(0), 1, "b".into(), token(2), 200);
@@ -149,7 +180,7 @@ mod tests {
     }
 
     #[test]
-    fn an_owner_holds_until_its_last_lease_ends() {
+    fn held_until_is_the_end_of_the_owners_last_lease() {
         let mut holdings = HeldLocks::default();
         holdings.granted(at(0), 7, "a".into(), token(1), 500);
         holdings.granted(at(0), 7, "b".into(), token(2), 200);
@@ -163,11 +194,11 @@ mod tests {
         assert_eq!((holdings.held_until(7), holdings.held_until(8)), (None, Some(at(900))));
         assert_eq!((holdings.held_until(6), holdings.len()), (None, 1));
         holdings.renewed(at(100), token(1), 700);
-        assert_eq!(holdings.len(), 1, "what is not held can't be renewed");
+        assert_eq!(holdings.len(), 1, "a lock that is not held cannot be renewed");
     }
 
     #[test]
-    fn a_key_and_a_token_belong_together() {
+    fn token_is_held_with_its_own_key_only() {
         let mut holdings = HeldLocks::default();
         holdings.granted(at(0), 7, "a".into(), token(1), 500);
         let key = |key| LockKey::new(key).unwrap();
@@ -176,7 +207,7 @@ mod tests {
     }
 
     #[test]
-    fn what_has_expired_does_not_pile_up() {
+    fn expired_locks_do_not_accumulate() {
         let mut holdings = HeldLocks::default();
         for fence in 1..=1_000 {
             holdings.granted(at(fence), fence % 3, "a".into(), token(fence), 10);

@@ -1,62 +1,49 @@
-//! What a local connection asks in lines: taken from its input, answered here or sent on.
+//! Requests of a local connection in the line protocol: taken from its input, answered here or sent on.
 //!
-//! What makes no sense is answered `error` and the connection goes on; after a line that is too long, or a
-//! request that is not whole in time, `error` is the last answer. Every answer is given in its turn.
+//! A request that makes no sense is answered `error`, and the connection goes on. After a line that is too long, or a
+//! request that is not complete in time, `error` is the last answer. Answers have the order of the requests.
 
-use crate::proto::agent::local::{LocalCloseReason, LocalConnection, LocalId};
-use crate::proto::agent::pending_locks::RequestForm;
-use crate::proto::link::Link;
+use crate::proto::agent::local::{LocalCloseReason, LocalConnection, LocalContext};
+use crate::proto::agent::origin::RequestForm;
 use crate::time::Time;
 use crate::wire::line::{LineRequest, RequestLines};
 use crate::wire::lock::{LockAnswer, LockStatus};
 
-/// Takes every whole request from `input` for which there is room. Returns whether there was one.
-pub(crate) fn take_lines(
-    now: Time,
-    id: LocalId,
-    local: &mut LocalConnection,
-    input: &mut &[u8],
-    link: &mut Link,
-) -> bool {
+/// Takes every whole request from `input` for which there is capacity. Returns whether there was one.
+pub(crate) fn take_lines(local: &mut LocalConnection, cx: &mut LocalContext<'_>, input: &mut &[u8]) -> bool {
     let mut took = false;
     loop {
-        let has_room = local.has_capacity() && local.locks.lines.has_room() && link.has_capacity();
-        local.stalled = !(input.is_empty() || has_room);
+        let has_capacity = local.has_capacity() && local.locks.lines.has_room() && cx.link.has_capacity();
+        local.stalled = !(input.is_empty() || has_capacity);
         if local.stalled {
             return took;
         }
         match RequestLines::next(input) {
             Ok(Some(lines)) => {
                 took = true;
-                take_request(now, id, local, &lines, link);
+                take_request(local, cx, &lines);
             }
             Ok(None) => return took,
             Err(line) => {
                 *input = &[];
-                local.end_lines(now, LocalCloseReason::LineTooLong(line));
+                local.end_lines(cx.now, LocalCloseReason::LineTooLong(line));
                 return took;
             }
         }
     }
 }
 
-fn take_request(
-    now: Time,
-    id: LocalId,
-    local: &mut LocalConnection,
-    lines: &RequestLines<'_>,
-    link: &mut Link,
-) {
+fn take_request(local: &mut LocalConnection, cx: &mut LocalContext<'_>, lines: &RequestLines<'_>) {
     let status = match LineRequest::parse(lines) {
         Some(LineRequest::Lock(action)) => {
-            local.ask_lock(now, id, link, RequestForm::Line, action);
+            local.ask_lock(cx, RequestForm::Line, action);
             return;
         }
         Some(LineRequest::Ping) => LockStatus::Ok,
-        // Nobody has to prove anything here.
+        // The agent asks for no authentication.
         Some(LineRequest::Auth { .. }) | None => LockStatus::Error,
     };
-    local.push_line(now, status);
+    local.push_line(cx.now, status);
 }
 
 impl LocalConnection {
@@ -66,8 +53,8 @@ impl LocalConnection {
     }
 
     /// No more requests are taken: `error` is the last answer.
-    pub(crate) fn end_lines(&mut self, now: Time, fault: LocalCloseReason) {
+    pub(crate) fn end_lines(&mut self, now: Time, reason: LocalCloseReason) {
         self.push_line(now, LockStatus::Error);
-        self.close_with(fault);
+        self.close_after_answers(reason);
     }
 }

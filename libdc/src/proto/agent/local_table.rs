@@ -1,15 +1,15 @@
-//! The local connections of the agent, by the names the driver knows them by, and those of them it must look at.
+//! The local connections of the agent by id, and those of them that the driver must look at.
 
 use crate::proto::agent::local::{LocalConnection, LocalId};
 use std::collections::VecDeque;
 
-/// All local connections. A place is used again, a name never.
+/// All local connections. A slot is used again, an id never.
 #[derive(Debug, Default)]
 pub(crate) struct LocalTable {
-    places: Vec<LocalSlot>,
+    slots: Vec<LocalSlot>,
     free: Vec<u32>,
-    /// Connections with something to write or, after a stall, room to read.
-    attention: VecDeque<LocalId>,
+    /// Connections with output or, after a stall, capacity.
+    ready: VecDeque<LocalId>,
 }
 
 #[derive(Debug, Default)]
@@ -21,16 +21,16 @@ struct LocalSlot {
 impl LocalTable {
     pub(crate) fn open(&mut self, local: LocalConnection) -> LocalId {
         let place = self.free.pop().unwrap_or_else(|| {
-            self.places.push(LocalSlot::default());
-            self.places.len() as u32 - 1
+            self.slots.push(LocalSlot::default());
+            self.slots.len() as u32 - 1
         });
-        let entry = &mut self.places[place as usize];
+        let entry = &mut self.slots[place as usize];
         entry.local = Some(local);
         LocalId { place, generation: entry.generation }
     }
 
     pub(crate) fn close(&mut self, id: LocalId) -> Option<LocalConnection> {
-        let entry = self.places.get_mut(id.slot()).filter(|place| place.generation == id.generation)?;
+        let entry = self.slots.get_mut(id.slot()).filter(|slot| slot.generation == id.generation)?;
         let local = entry.local.take()?;
         entry.generation = entry.generation.wrapping_add(1);
         self.free.push(id.place);
@@ -39,31 +39,42 @@ impl LocalTable {
 
     #[inline]
     pub(crate) fn at(&self, id: LocalId) -> Option<&LocalConnection> {
-        let place = self.places.get(id.slot()).filter(|place| place.generation == id.generation)?;
-        place.local.as_ref()
+        let slot = self.slots.get(id.slot()).filter(|slot| slot.generation == id.generation)?;
+        slot.local.as_ref()
     }
 
     #[inline]
     pub(crate) fn at_mut(&mut self, id: LocalId) -> Option<&mut LocalConnection> {
-        let place = self.places.get_mut(id.slot()).filter(|place| place.generation == id.generation)?;
-        place.local.as_mut()
+        let slot = self.slots.get_mut(id.slot()).filter(|slot| slot.generation == id.generation)?;
+        slot.local.as_mut()
     }
 
-    /// Lists a connection for the driver, once.
+    /// Lists a connection for the driver, unless it is listed.
     #[inline]
     pub(crate) fn mark_ready(&mut self, id: LocalId) {
         if let Some(local) = self.at_mut(id)
             && !std::mem::replace(&mut local.listed, true)
         {
-            self.attention.push_back(id);
+            self.ready.push_back(id);
         }
     }
 
-    /// The next connection that was listed and is still there.
+    /// Lists all connections for the driver.
+    pub(crate) fn mark_all_ready(&mut self) {
+        for (place, slot) in (0..).zip(&mut self.slots) {
+            if let Some(local) = &mut slot.local
+                && !std::mem::replace(&mut local.listed, true)
+            {
+                self.ready.push_back(LocalId { place, generation: slot.generation });
+            }
+        }
+    }
+
+    /// The next connection that was listed and is still open.
     pub(crate) fn poll_ready(&mut self) -> Option<LocalId> {
-        while let Some(id) = self.attention.pop_front() {
+        while let Some(id) = self.ready.pop_front() {
             if let Some(local) = self.at_mut(id) {
-                local.listed = false;
+                local.begin_delivery();
                 return Some(id);
             }
         }

@@ -1,33 +1,32 @@
-//! What a local connection asks about locks, in frames or in lines, and how it is answered.
+//! Lock requests of a local connection, in frames or in lines, and their answers.
 //!
-//! A request that may block does not hold back those behind it in frames, whose answers name what they answer. In
-//! lines it does: nothing behind it is taken before it is answered. So does a request for the state of the table,
-//! whose answer is long. All others may be under way together; a line waits for those before it.
+//! A request in frames that may block does not delay the requests behind it, since an answer carries the uid of its
+//! request. In lines it does: nothing behind it is taken before it is answered. STATS does so in both, because its
+//! answer is long. All other requests may be in flight together; the answer of a line waits for those before it.
 
 use crate::limits::{LOCAL_BLOCKED_MAX, LOCAL_HELD_BACK_BYTES_MAX, LOCAL_IN_FLIGHT_MAX};
-use crate::proto::agent::local::{LocalConnection, LocalId};
-use crate::proto::agent::pending_locks::{PendingLockRequest, RequestForm};
-use crate::proto::link::Link;
+use crate::proto::agent::local::{LocalConnection, LocalContext};
+use crate::proto::agent::origin::{AgentLink, AgentOrigin, PendingLockRequest, RequestForm};
 use crate::proto::outbox::Outbox;
-use crate::proto::pending::{AgentOrigin, PendingRequest};
+use crate::proto::pending::PendingRequest;
 use crate::time::Time;
 use crate::wire::frame::{LockOperation, MessageHead, Operation};
 use crate::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
 use std::collections::VecDeque;
 
-/// The locks' side of a local connection.
+/// The lock requests of a local connection.
 #[derive(Debug)]
 pub(crate) struct LocalLockState {
-    /// As who it asks the server.
+    /// Its owner number at the server.
     pub(crate) owner: u64,
     blocked: Vec<BlockedLockRequest>,
-    /// The uid on the link of the request that holds back those behind it.
+    /// The uid on the link of the request behind which no other is taken.
     barrier: Option<u32>,
-    /// The answers of the text protocol, in the order they were asked for.
+    /// Answers of the line protocol, in the order of the requests.
     pub(crate) lines: OrderedAnswers,
 }
 
-/// A request that may be blocked at the server.
+/// A request in flight that may block at the server.
 #[derive(Clone, Copy, Debug)]
 struct BlockedLockRequest {
     form: RequestForm,
@@ -40,7 +39,7 @@ impl LocalLockState {
         Self { owner, blocked: Vec::new(), barrier: None, lines: OrderedAnswers { answers: VecDeque::new() } }
     }
 
-    /// Whether no request is held back.
+    /// Whether one more request may be taken.
     #[inline]
     pub(crate) const fn has_capacity(&self) -> bool {
         self.barrier.is_none()
@@ -52,12 +51,12 @@ impl LocalLockState {
         self.blocked.is_empty()
     }
 
-    /// Whether `unread` bytes are held back by a request, and more may be.
+    /// Whether input waits behind a request, and more than `unread` bytes may.
     pub(crate) const fn may_hold_back(&self, unread: usize) -> bool {
         self.barrier.is_some() && unread < LOCAL_HELD_BACK_BYTES_MAX
     }
 
-    /// Whether the only thing that keeps the next request from being taken is a blocked one.
+    /// Whether nothing but a blocked request keeps the next one from being taken.
     pub(crate) fn is_held_back(&self) -> bool {
         self.barrier.is_some_and(|barrier| self.blocked.iter().any(|blocked| blocked.sent == barrier))
     }
@@ -70,34 +69,26 @@ impl LocalLockState {
 }
 
 impl LocalConnection {
-    /// Asks the server, or answers at once if that can't be.
-    pub(crate) fn ask_lock(
-        &mut self,
-        now: Time,
-        id: LocalId,
-        link: &mut Link,
-        form: RequestForm,
-        action: LockAction<'_>,
-    ) {
-        if let Err(status) = self.send_lock(now, id, link, form, action) {
-            self.answer_lock(now, form, action.operation(), &LockAnswer::Status(status));
+    /// Sends a request on, or answers it if that cannot be done.
+    pub(crate) fn ask_lock(&mut self, cx: &mut LocalContext<'_>, form: RequestForm, action: LockAction<'_>) {
+        if let Err(status) = self.send_lock(cx, form, action) {
+            self.answer_lock(cx.now, form, action.operation(), &LockAnswer::Status(status));
         }
     }
 
     fn send_lock(
         &mut self,
-        now: Time,
-        id: LocalId,
-        link: &mut Link,
+        cx: &mut LocalContext<'_>,
         form: RequestForm,
         action: LockAction<'_>,
     ) -> Result<(), LockStatus> {
+        let link = &mut *cx.link;
         link.lock_service()?;
         let action = match action {
             LockAction::Cancel { uid } => {
                 LockAction::Cancel { uid: self.locks.sent_as(uid).ok_or(LockStatus::Error)? }
             }
-            // Who asks nothing more may have left: nobody is made to wait for it.
+            // The peer may be gone already, so its requests must not wait.
             action if self.is_finished() => without_waiting(action),
             action => action,
         };
@@ -107,9 +98,8 @@ impl LocalConnection {
         }
         let owner = self.locks.owner;
         let operation = Operation::Lock(action.operation());
-        let uid = link.enter(now, PendingRequest { asker: AgentOrigin::Lock, operation, may_block }, None);
-        let request = PendingLockRequest::new(id, owner, form, &action, &link.holdings);
-        link.lock_flight.insert(uid, request);
+        let origin = AgentOrigin::Lock(PendingLockRequest::new(cx.id, owner, form, &action, &link.held));
+        let uid = link.enter(cx.now, PendingRequest { payload: Some(origin), operation, may_block }, None);
         link.owner_sent(owner);
         LockRequest { owner, action }.write(uid, link.outbox.buffer());
         if may_block {
@@ -126,7 +116,7 @@ impl LocalConnection {
         Ok(())
     }
 
-    /// A request has its answer.
+    /// A request is answered by the server. `uid` is that on the link.
     pub(crate) fn lock_answered(
         &mut self,
         now: Time,
@@ -152,7 +142,7 @@ impl LocalConnection {
         }
     }
 
-    /// Answers what was asked just now, and was not sent on.
+    /// Answers a request that was not sent on.
     pub(crate) fn answer_lock(
         &mut self,
         now: Time,
@@ -169,18 +159,18 @@ impl LocalConnection {
         }
     }
 
-    /// The peer asks nothing more, and may have left: it gives its place in the queues up.
-    pub(crate) fn cancel_blocked(&self, now: Time, link: &mut Link) {
+    /// Cancels the blocked requests: the peer has finished and may be gone.
+    pub(crate) fn cancel_blocked(&self, now: Time, link: &mut AgentLink) {
         let operation = Operation::Lock(LockOperation::Cancel);
         for blocked in &self.locks.blocked {
-            let uid = link.enter(now, PendingRequest::prompt(AgentOrigin::Agent, operation), None);
+            let uid = link.enter(now, PendingRequest::prompt(None, operation), None);
             let action = LockAction::Cancel { uid: blocked.sent };
             LockRequest { owner: self.locks.owner, action }.write(uid, link.outbox.buffer());
         }
     }
 }
 
-/// Answers of the text protocol that can't be given yet, because one before them is not there.
+/// Answers of the line protocol that wait for an answer before them.
 #[derive(Debug)]
 pub(crate) struct OrderedAnswers {
     answers: VecDeque<OrderedAnswer>,
@@ -188,9 +178,9 @@ pub(crate) struct OrderedAnswers {
 
 #[derive(Debug)]
 enum OrderedAnswer {
-    /// To the request with this uid on the link.
+    /// Of the request with this uid on the link.
     Awaited(u32),
-    There(Vec<u8>),
+    Ready(Vec<u8>),
 }
 
 impl OrderedAnswers {
@@ -199,19 +189,19 @@ impl OrderedAnswers {
         self.answers.is_empty()
     }
 
-    /// Whether one more may be waited for.
+    /// Whether one more request may be taken.
     pub(crate) fn has_room(&self) -> bool {
         self.answers.len() < LOCAL_IN_FLIGHT_MAX
     }
 
-    /// Gives an answer after all those before it.
+    /// Appends an answer behind all those before it.
     pub(crate) fn push(&mut self, outbox: &mut Outbox, answer: &LockAnswer<'_>) {
         if self.answers.is_empty() {
             answer.write_line(outbox.buffer());
         } else {
             let mut line = Vec::new();
             answer.write_line(&mut line);
-            self.answers.push_back(OrderedAnswer::There(line));
+            self.answers.push_back(OrderedAnswer::Ready(line));
         }
     }
 
@@ -229,18 +219,18 @@ impl OrderedAnswers {
             Some(place) => {
                 let mut line = Vec::new();
                 answer.write_line(&mut line);
-                self.answers[place] = OrderedAnswer::There(line);
+                self.answers[place] = OrderedAnswer::Ready(line);
             }
             None => {}
         }
-        while let Some(OrderedAnswer::There(line)) = self.answers.front() {
+        while let Some(OrderedAnswer::Ready(line)) = self.answers.front() {
             outbox.buffer().extend_from_slice(line);
             self.answers.pop_front();
         }
     }
 }
 
-/// The same request, as it is made by who does not wait.
+/// The same request, which does not wait.
 const fn without_waiting(action: LockAction<'_>) -> LockAction<'_> {
     match action {
         LockAction::Acquire { key, limit, lease_ms, .. } => {

@@ -7,5 +7,5 @@ pub mod local;
 mod local_table;
 mod locks;
 pub mod multiplexer;
-pub(crate) mod pending_locks;
+pub(crate) mod origin;
 mod protocol;

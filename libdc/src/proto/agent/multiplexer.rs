@@ -1,368 +1,358 @@
 //! The agent's multiplexer: many local connections, one link to the server.
 //!
 //! ```text
-//!   handle_local ─▶ Local ─▶ request ─┬─ link up: Flight, a new uid ─▶ link outbox ─▶ (the server)
-//!                                     └─ link down: DISCONNECTED ──┐
-//!   (the application) ◀─ Local's outbox ◀─ the asker's uid ◀─ Flight ◀─ answer ◀─ handle_link
+//!   local_handle_input ─▶ LocalConnection ─▶ request ─┬─ link up: PendingTable, new uid ─▶ link_poll_output
+//!                                                     └─ link down: DISCONNECTED ─┐
+//!   local_poll_output ◀─ outbox, uid of the request ◀─ PendingTable ◀─ answer ◀─ link_handle_input
 //! ```
 //!
-//! Only while the link is up are requests sent on; otherwise they are answered at once. How it comes up is told at
-//! [`LinkState`].
+//! Requests are sent on only while the link is up; otherwise they are answered at once. [`LinkState`] shows how the
+//! link comes up.
 //!
-//! An application may speak in frames or in the lines of the text protocol. For the server it is an owner of locks
-//! with a number of its own, never used again; when it closes its connection, the server is told. What it holds is
-//! known here, to be claimed when a link that broke is resumed.
+//! An application may use frames or the line protocol. For the server it is an owner of locks with its own number, never
+//! used again; the server is notified when its connection closes. Its locks are remembered here, to be claimed when a
+//! link that broke is resumed.
 //!
-//! Everything is bounded: requests under way for each connection and in all, answers not yet read, bytes
-//! not yet written to the server. Whoever is at a bound is not read until there is room again.
+//! Local connections and the link have the methods of [`machine`](crate::proto::machine), here with the prefixes
+//! `local_` and `link_`. Answers take a short way: after [`link_handle_input`](Multiplexer::link_handle_input) the
+//! driver writes the output of each connection that [`poll_ready`](Multiplexer::poll_ready) names, and wakes the
+//! connection's task only if [`local_needs_turn`](Multiplexer::local_needs_turn).
+//!
+//! Everything is bounded: requests in flight per connection and in all, unread answers, bytes not yet written to the
+//! server. A connection at a bound is not read until there is capacity again.
 
-use crate::proto::agent::local::{LocalCloseReason, LocalConnection, LocalId};
+use crate::id::LinkId;
+use crate::limits::READ_BUDGET_BYTES;
+use crate::proto::agent::held::HeldLocks;
+use crate::proto::agent::local::{LocalCloseReason, LocalConnection, LocalContext, LocalId};
 use crate::proto::agent::local_table::LocalTable;
-use crate::proto::agent::protocol::handle_requests;
+use crate::proto::agent::origin::{AgentLink, AgentOrigin, PendingLockRequest};
 use crate::proto::handshake::LinkIdentity;
+use crate::proto::link::state::LinkSettings;
 use crate::proto::link::{Link, LinkError, LinkState};
-use crate::proto::pending::{AgentOrigin, PendingRequest};
+use crate::proto::machine::MachineState;
 use crate::time::Time;
-use crate::wire::frame::{Direction, MessageHead, Operation};
+use crate::wire::frame::{MessageHead, Operation};
 use crate::wire::lock::{LockAnswer, LockStatus};
-use crate::wire::message::{MessageReader, MessageRef};
+use crate::wire::message::MessageRef;
 use std::collections::VecDeque;
+use thiserror::Error;
 
-/// What an operator chooses of the multiplexer's behaviour. Times are in milliseconds; 0 is never.
+/// Options of the multiplexer. Times are in milliseconds; 0 is never.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct MultiplexerSettings {
-    /// A request that the server has not answered for this long is answered DISCONNECTED.
+    /// A request without an answer for this long is answered DISCONNECTED.
     pub timeout_ms: u64,
-    /// A local connection that asked nothing for this long is closed.
+    /// A local connection without a request for this long is closed.
     pub idle_ms: u64,
 }
 
-/// The agent's state: its local connections, the link, and what is under way between them.
+/// Why the connection of the link is closed.
+#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
+pub enum LinkCloseReason {
+    /// The server closed it.
+    #[error("the server closed the connection")]
+    PeerClosed,
+    /// The link cannot be used, or has to be made again.
+    #[error(transparent)]
+    Error(#[from] LinkError),
+    /// The agent ends, and the server has answered BYE.
+    #[error("the agent ends")]
+    Left,
+}
+
+/// The agent's state: its local connections, the link, and the requests in flight between them.
 #[derive(Debug)]
 pub struct Multiplexer {
     settings: MultiplexerSettings,
     locals: LocalTable,
-    link: Link,
-    /// Connections that stalled because the link had no room.
+    link: AgentLink,
+    link_id: LinkId,
+    /// Bytes read from the link in this turn.
+    link_turn_bytes: usize,
+    link_closed: Option<LinkCloseReason>,
+    /// That of the last link with locks.
+    last_grace_ms: Option<u32>,
+    /// Connections that wait for capacity of the link.
     waiting_for_link: VecDeque<LocalId>,
+    draining_since: Option<Time>,
 }
 
 impl Multiplexer {
     /// A multiplexer without connections.
     #[must_use]
-    pub fn new(settings: MultiplexerSettings, introduction: LinkIdentity) -> Self {
+    pub fn new(settings: MultiplexerSettings, identity: LinkIdentity) -> Self {
+        let LinkIdentity { link_id, auth_token } = identity;
+        let link = LinkSettings { timeout_ms: settings.timeout_ms, auth_token, needs_locks: false };
         Self {
             settings,
             locals: LocalTable::default(),
-            link: Link::new(settings.timeout_ms, introduction),
+            link: Link::new(link, HeldLocks::default()),
+            link_id,
+            link_turn_bytes: 0,
+            link_closed: None,
+            last_grace_ms: None,
             waiting_for_link: VecDeque::new(),
+            draining_since: None,
         }
+    }
+
+    /// From now on a local connection closes as soon as no request of it is in flight. A connection without a request
+    /// so far has [`DRAIN_GRACE_MS`](crate::limits::DRAIN_GRACE_MS) since it was accepted. All connections are
+    /// [ready](Self::poll_ready), and need a turn.
+    pub fn drain(&mut self, now: Time) {
+        self.draining_since.get_or_insert(now);
+        self.locals.mark_all_ready();
     }
 
     // ---- local connections
 
-    /// An application connected.
-    pub fn open_local(&mut self, now: Time) -> LocalId {
+    /// An application has connected.
+    pub fn local_open(&mut self, now: Time) -> LocalId {
         self.locals.open(LocalConnection::new(now, self.link.new_owner()))
     }
 
-    /// The peer of a local connection will ask nothing more. It may have left: what is blocked for it is given up.
-    pub fn finish_local(&mut self, now: Time, id: LocalId) {
-        if let Some(local) = self.locals.at_mut(id)
-            && local.finish()
-        {
-            local.cancel_blocked(now, &mut self.link);
+    /// A turn of a local connection begins.
+    pub fn local_begin_turn(&mut self, now: Time, id: LocalId) {
+        if let Some(local) = self.locals.at_mut(id) {
+            local.begin_turn(now);
         }
     }
 
-    /// A local connection is gone. Answers that are under way for it will be dropped, and the server releases
-    /// what it held.
-    pub fn close_local(&mut self, now: Time, id: LocalId) {
+    /// The bytes to write next to a local connection. Requests that waited for capacity are taken first.
+    pub fn local_poll_output(&mut self, now: Time, id: LocalId) -> &[u8] {
+        self.local(now, id).map_or(&[], |(local, mut cx)| local.poll_output(&mut cx))
+    }
+
+    /// A local connection took `count` bytes of its output; fewer than offered start the write timeout.
+    pub fn local_wrote(&mut self, now: Time, id: LocalId, count: usize) {
+        if let Some(local) = self.locals.at_mut(id) {
+            local.wrote(now, count);
+        }
+    }
+
+    /// Bytes were read from a local connection; an empty slice is the end of input.
+    pub fn local_handle_input(&mut self, now: Time, id: LocalId, bytes: &[u8]) {
+        if let Some((local, mut cx)) = self.local(now, id) {
+            local.handle_input(&mut cx, bytes);
+        }
+    }
+
+    /// When [`local_handle_timeout`](Self::local_handle_timeout) must be called.
+    #[must_use]
+    pub fn local_deadline(&self, id: LocalId) -> Option<Time> {
+        let local = self.locals.at(id)?;
+        local.deadline(&self.settings, self.draining_since, &self.link.held)
+    }
+
+    /// Does what is due on a local connection.
+    pub fn local_handle_timeout(&mut self, now: Time, id: LocalId) {
+        if let Some((local, cx)) = self.local(now, id) {
+            local.handle_timeout(&cx);
+        }
+    }
+
+    /// Whether to read a local connection, to call it again soon, or to end it.
+    #[must_use]
+    pub fn local_state(&self, id: LocalId) -> MachineState<LocalCloseReason> {
+        let gone = MachineState::Closed(LocalCloseReason::PeerFinished);
+        self.locals.at(id).map_or(gone, LocalConnection::state)
+    }
+
+    /// The socket of a local connection is gone. Its answers will be dropped, and the server releases its locks.
+    pub fn local_close(&mut self, now: Time, id: LocalId) {
         if let Some(local) = self.locals.close(id) {
             self.link.detach(now, local.locks.owner);
         }
     }
 
-    /// Takes bytes from a local connection.
-    ///
-    /// # Errors
-    /// [`LocalCloseReason`]: the connection must be closed once what is in its outbox is written.
-    pub fn handle_local(&mut self, now: Time, id: LocalId, bytes: &[u8]) -> Result<(), LocalCloseReason> {
-        let Some(local) = self.locals.at_mut(id) else {
-            return Ok(());
-        };
-        let mut took = false;
-        let result = if local.unread.is_empty() {
-            let mut input = bytes;
-            let result =
-                handle_requests(now, id, local, &mut input, &mut self.link, &self.settings, &mut took);
-            local.unread.extend_from_slice(input);
-            result
-        } else {
-            let mut unread = std::mem::take(&mut local.unread);
-            unread.extend_from_slice(bytes);
-            let mut input = unread.as_slice();
-            let result =
-                handle_requests(now, id, local, &mut input, &mut self.link, &self.settings, &mut took);
-            let used = unread.len() - input.len();
-            if used < unread.len() {
-                unread.drain(..used);
-                local.unread = unread;
-            }
-            result
-        };
-        local.note_input(now, took);
-        if local.stalled && !self.link.has_capacity() && !std::mem::replace(&mut local.waits_for_link, true) {
-            self.waiting_for_link.push_back(id);
-        }
-        result
-    }
-
-    /// Whether more bytes of this connection can be taken now. While they can't, leave them in the socket.
-    #[must_use]
-    pub fn wants_input(&self, id: LocalId) -> bool {
-        self.locals.at(id).is_some_and(LocalConnection::wants_input)
-    }
-
-    /// Whether requests of this connection have been read that can't be taken yet.
-    #[must_use]
-    pub fn is_local_stalled(&self, id: LocalId) -> bool {
-        self.locals.at(id).is_some_and(|local| local.stalled)
-    }
-
-    /// What is to be written to a local connection. Call [`local_written`](Self::local_written) after.
-    #[must_use]
-    pub fn local_output(&self, id: LocalId) -> &[u8] {
-        self.locals.at(id).map_or(&[], |local| local.outbox.pending())
-    }
-
-    /// A local connection took `count` bytes of its output; `blocked` says that it takes no more for now.
-    ///
-    /// # Errors
-    /// As [`handle_local`](Self::handle_local): requests that had waited for room are taken now.
-    pub fn local_written(
-        &mut self,
-        now: Time,
-        id: LocalId,
-        count: usize,
-        blocked: bool,
-    ) -> Result<(), LocalCloseReason> {
-        let Some(local) = self.locals.at_mut(id) else {
-            return Ok(());
-        };
-        if count > 0 {
-            local.outbox.advance(count);
-        }
-        if blocked && !local.outbox.is_empty() {
-            local.outbox.block(now);
-        }
-        if local.stalled && local.has_capacity() { self.handle_local(now, id, &[]) } else { Ok(()) }
-    }
-
-    /// The next local connection that has output, or can be read again after a stall.
+    /// The next local connection with output, or with capacity after a stall. Its output is to be written.
     pub fn poll_ready(&mut self) -> Option<LocalId> {
         self.locals.poll_ready()
     }
 
-    /// When [`check_local`](Self::check_local) has to be called for a connection.
+    /// Whether a connection that was [ready](Self::poll_ready) needs a turn, its output having been written as far as its
+    /// socket took it.
     #[must_use]
-    pub fn local_deadline(&self, id: LocalId) -> Option<Time> {
-        let local = self.locals.at(id)?;
-        local.deadline(self.settings.idle_ms, self.held_until(local))
+    pub fn local_needs_turn(&self, id: LocalId) -> bool {
+        let is_draining = self.draining_since.is_some();
+        self.locals.at(id).is_some_and(|local| local.needs_turn(is_draining))
     }
 
-    /// Whether a local connection may go on. It may have output then that it had not before.
-    ///
-    /// # Errors
-    /// The [`LocalCloseReason`] for which it must be closed.
-    pub fn check_local(&mut self, now: Time, id: LocalId) -> Result<(), LocalCloseReason> {
-        let held_until = self.locals.at(id).and_then(|local| self.held_until(local));
-        let local = self.locals.at_mut(id);
-        local.map_or(Ok(()), |local| local.check(now, self.settings.idle_ms, held_until))
-    }
-
-    /// Whether [`check_local`](Self::check_local) will end a connection when its output is written.
-    #[must_use]
-    pub fn is_local_ending(&self, id: LocalId) -> bool {
-        self.locals.at(id).is_some_and(LocalConnection::is_ending)
-    }
-
-    /// Whether a local connection can be closed without an answer being lost that is under way. Requests that are
-    /// blocked don't count, unless its peer has [finished](Self::finish_local): then they are about to be answered.
-    #[must_use]
-    pub fn can_close_local(&self, id: LocalId) -> bool {
-        self.locals.at(id).is_none_or(LocalConnection::can_close)
+    /// A local connection, with what it works on.
+    fn local(&mut self, now: Time, id: LocalId) -> Option<(&mut LocalConnection, LocalContext<'_>)> {
+        let context = LocalContext {
+            now,
+            id,
+            link: &mut self.link,
+            settings: &self.settings,
+            draining_since: self.draining_since,
+            waiting_for_link: &mut self.waiting_for_link,
+        };
+        Some((self.locals.at_mut(id)?, context))
     }
 
     // ---- the link
 
-    /// The link is connected. `probe_id` may be asked for to learn who the server is: 32 random bytes.
+    /// The link has a connection. `probe_id`, 32 random bytes, serves to probe the server.
     pub fn link_connected(&mut self, now: Time, probe_id: &[u8; 32]) {
-        self.link.connect(now, probe_id);
+        self.link_closed = None;
+        self.link_turn_bytes = 0;
+        self.link.connect(now, self.link_id, probe_id);
     }
 
-    /// The link is gone, or given up. Every request under way is answered DISCONNECTED.
-    pub fn link_lost(&mut self, now: Time) {
-        for (uid, request) in self.link.close() {
-            self.answer_disconnected(now, uid, request);
-        }
-        self.wake_stalled();
-    }
-
-    /// Where the link stands.
+    /// How far the link has come.
     #[must_use]
-    pub const fn link_state(&self) -> LinkState {
+    pub const fn link_phase(&self) -> LinkState {
         self.link.state
     }
 
     /// Requests that have not been answered.
     #[must_use]
     pub const fn in_flight(&self) -> usize {
-        self.link.flight.len()
+        self.link.in_flight()
     }
 
-    /// Takes bytes from the server.
-    ///
-    /// # Errors
-    /// The [`LinkError`] for which the link must be closed ([`link_lost`](Self::link_lost)).
-    pub fn handle_link(&mut self, now: Time, bytes: &[u8]) -> Result<(), LinkError> {
-        let mut reader = std::mem::take(&mut self.link.reader);
-        let mut unread = std::mem::take(&mut self.link.unread);
-        let result = if unread.is_empty() {
-            let mut input = bytes;
-            let result = self.handle_answers(now, &mut reader, &mut input);
-            unread.extend_from_slice(input);
-            result
-        } else {
-            unread.extend_from_slice(bytes);
-            let mut input = unread.as_slice();
-            let result = self.handle_answers(now, &mut reader, &mut input);
-            let used = unread.len() - input.len();
-            unread.drain(..used);
-            result
-        };
-        reader.reclaim();
-        self.link.reader = reader;
-        self.link.unread = unread;
-        self.link.handle_message(now);
-        self.wake_stalled();
-        result
+    /// A turn of the link begins.
+    pub const fn link_begin_turn(&mut self) {
+        self.link_turn_bytes = 0;
     }
 
-    /// What is to be written to the server. Call [`link_written`](Self::link_written) after.
+    /// The bytes to write next to the server.
     #[must_use]
-    pub fn link_output(&self) -> &[u8] {
+    pub fn link_poll_output(&self) -> &[u8] {
         self.link.outbox.pending()
     }
 
-    /// The server took `count` bytes.
-    pub fn link_written(&mut self, now: Time, count: usize) {
-        self.link.written(now, count);
+    /// The server took `count` bytes of the output. A server that takes nothing becomes silent, which is noticed.
+    pub fn link_wrote(&mut self, now: Time, count: usize) {
+        if count > 0 {
+            self.link.written(now, count);
+            self.wake_stalled();
+        }
+    }
+
+    /// Bytes were read from the server; an empty slice is the end of input.
+    pub fn link_handle_input(&mut self, now: Time, bytes: &[u8]) {
+        self.link_turn_bytes += bytes.len();
+        if bytes.is_empty() {
+            self.link_closed.get_or_insert(LinkCloseReason::PeerClosed);
+            return;
+        }
+        let mut input = std::mem::take(&mut self.link.input);
+        let result = input.read(bytes, |message| self.handle_message(now, &message));
+        self.link.input = input;
+        self.link.received(now);
         self.wake_stalled();
+        if let Err(error) = result {
+            self.link_closed.get_or_insert(error.into());
+        }
     }
 
-    /// The agent ends in good order, and the server is told to release everything. Returns whether there is a server
-    /// that has to be told: what it has heard is known when the link is [`LinkState::Left`].
-    pub fn send_bye(&mut self, now: Time) -> bool {
-        self.link.send_bye(now)
-    }
-
-    /// When [`handle_timeout`](Self::handle_timeout) has to be called.
+    /// When [`link_handle_timeout`](Self::link_handle_timeout) must be called.
     #[must_use]
     pub fn link_deadline(&self) -> Option<Time> {
         self.link.deadline()
     }
 
-    /// The time of [`link_deadline`](Self::link_deadline) came: answers what took too long, asks whether
-    /// the server is there.
-    ///
-    /// # Errors
-    /// [`LinkError::Silent`]: the link must be closed ([`link_lost`](Self::link_lost)).
-    pub fn handle_timeout(&mut self, now: Time) -> Result<(), LinkError> {
-        while let Some(request) = self.link.flight.expire(now) {
-            // It keeps its uid, which is not looked at: only requests about sessions expire.
-            self.answer_disconnected(now, 0, request);
+    /// Does what is due on the link: answers requests that took too long, sends a ping, or gives the link up.
+    pub fn link_handle_timeout(&mut self, now: Time) {
+        while let Some((uid, operation, origin)) = self.link.expire(now) {
+            self.answer_disconnected(now, uid, operation, origin);
         }
-        self.link.check(now)
+        self.link.held.purge(now);
+        if let Err(error) = self.link.check(now) {
+            self.link_closed.get_or_insert(error.into());
+        }
     }
 
-    fn handle_answers(
+    /// Whether to read the link, to call it again soon, or to end its connection.
+    #[must_use]
+    pub fn link_state(&self) -> MachineState<LinkCloseReason> {
+        match self.link_closed {
+            _ if self.link.state == LinkState::Left => MachineState::Closed(LinkCloseReason::Left),
+            Some(reason) => MachineState::Closed(reason),
+            None => MachineState::Open { wants_input: true, more: self.link_turn_bytes >= READ_BUDGET_BYTES },
+        }
+    }
+
+    /// The connection of the link is gone. Every request in flight is answered DISCONNECTED.
+    pub fn link_close(&mut self, now: Time) {
+        self.last_grace_ms = self.link.lock_service().ok().or(self.last_grace_ms);
+        for (uid, operation, origin) in self.link.close() {
+            self.answer_disconnected(now, uid, operation, origin);
+        }
+        self.wake_stalled();
+    }
+
+    /// The grace period of the server, in milliseconds, while the link is down and a local connection holds a lock.
+    #[must_use]
+    pub fn held_grace_ms(&self, now: Time) -> Option<u64> {
+        self.link.held.claims(now, None).next()?;
+        self.last_grace_ms.map(u64::from)
+    }
+
+    /// The agent ends gracefully: asks the server to release everything. Returns whether there is a server to ask: then
+    /// its answer closes the link with [`LinkCloseReason::Left`].
+    pub fn send_bye(&mut self, now: Time) -> bool {
+        self.link.send_bye(now)
+    }
+
+    fn handle_message(&mut self, now: Time, message: &MessageRef<'_>) -> Result<(), LinkError> {
+        match self.link.receive(now, message)? {
+            Some(AgentOrigin::Session { id, uid }) => {
+                if let Some(local) = self.locals.at_mut(id) {
+                    local.answer(now, MessageHead { uid, ..message.head }, message.data);
+                    self.complete(id);
+                }
+                Ok(())
+            }
+            Some(AgentOrigin::Lock(request)) => self.answer_lock(now, message, request),
+            None => Ok(()),
+        }
+    }
+
+    /// A lock request is answered.
+    fn answer_lock(
         &mut self,
         now: Time,
-        reader: &mut MessageReader,
-        input: &mut &[u8],
+        message: &MessageRef<'_>,
+        request: PendingLockRequest,
     ) -> Result<(), LinkError> {
-        while let Some(answer) = reader.next(input)? {
-            if answer.head.direction == Direction::Request {
-                self.link.handle_request(now, answer.head)?;
-                continue;
-            }
-            let request = self.link.flight.remove(answer.head.uid).ok_or(LinkError::Unasked)?;
-            if request.operation != answer.head.operation {
-                return Err(LinkError::OtherOperation);
-            }
-            match request.asker {
-                AgentOrigin::Local { id, uid } => {
-                    if let Some(local) = self.locals.at_mut(id) {
-                        local.answer(now, MessageHead { uid, ..answer.head }, answer.data);
-                        self.complete(id);
-                    }
-                }
-                AgentOrigin::Lock => self.answer_lock(now, &answer)?,
-                AgentOrigin::Agent => self.link.handle_own_answer(now, &answer)?,
-                AgentOrigin::Nobody => {}
-            }
-        }
-        Ok(())
-    }
-
-    /// The server answered a request about a lock.
-    fn answer_lock(&mut self, now: Time, message: &MessageRef<'_>) -> Result<(), LinkError> {
-        let uid = message.head.uid;
-        let (Operation::Lock(operation), Some(request)) =
-            (message.head.operation, self.link.lock_flight.remove(uid))
-        else {
-            return Err(LinkError::Unasked);
-        };
+        let Operation::Lock(operation) = message.head.operation else { return Err(LinkError::Unasked) };
         let answer = LockAnswer::parse(operation, message.data)?;
-        let mut is_there = false;
+        let mut owner_exists = false;
         if let Some(local) = self.locals.at_mut(request.id) {
-            is_there = local.locks.owner == request.owner;
-            local.lock_answered(now, uid, request.form, operation, &answer);
+            owner_exists = local.locks.owner == request.owner;
+            local.lock_answered(now, message.head.uid, request.form, operation, &answer);
             self.locals.mark_ready(request.id);
         }
-        request.apply_answer(now, &answer, is_there, &mut self.link.holdings);
+        request.apply_answer(now, &answer, owner_exists, &mut self.link.held);
         Ok(())
     }
 
-    /// Nobody will answer this request but us. `uid` is that on the link.
-    fn answer_disconnected(&mut self, now: Time, uid: u32, request: PendingRequest) {
-        match (request.asker, request.operation) {
-            (AgentOrigin::Local { id, uid }, operation) => {
+    /// Answers a request that the server will not answer. `uid` is that on the link.
+    fn answer_disconnected(&mut self, now: Time, uid: u32, operation: Operation, origin: AgentOrigin) {
+        match (origin, operation) {
+            (AgentOrigin::Session { id, uid }, operation) => {
                 if let Some(local) = self.locals.at_mut(id) {
                     local.answer_disconnected(now, MessageHead::request(uid, operation));
                     self.complete(id);
                 }
             }
-            (AgentOrigin::Lock, Operation::Lock(operation)) => {
-                let Some(request) = self.link.lock_flight.remove(uid) else { return };
-                request.give_up(&mut self.link.holdings);
+            (AgentOrigin::Lock(request), Operation::Lock(operation)) => {
+                request.give_up(&mut self.link.held);
                 if let Some(local) = self.locals.at_mut(request.id) {
                     let answer = LockAnswer::Status(LockStatus::ErrorDisconnected);
                     local.lock_answered(now, uid, request.form, operation, &answer);
                     self.locals.mark_ready(request.id);
                 }
             }
-            _ => {}
+            (AgentOrigin::Lock(_), _) => {}
         }
     }
 
-    /// Until when a connection holds locks; looked up only if it matters.
-    fn held_until(&self, local: &LocalConnection) -> Option<Time> {
-        if self.settings.idle_ms == 0 { None } else { self.link.holdings.held_until(local.locks.owner) }
-    }
-
-    /// A request of this connection has its answer.
+    /// A request of this connection is answered.
     fn complete(&mut self, id: LocalId) {
         if let Some(local) = self.locals.at_mut(id) {
             local.in_flight -= 1;
@@ -370,7 +360,7 @@ impl Multiplexer {
         }
     }
 
-    /// The link has room again: those who waited for it may go on.
+    /// Lists connections that wait for capacity of the link, while there is some.
     fn wake_stalled(&mut self) {
         for _ in 0..self.waiting_for_link.len() {
             if !self.link.has_capacity() {

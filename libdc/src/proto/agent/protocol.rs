@@ -1,53 +1,48 @@
-//! What a local connection speaks: frames, or the lines of the text protocol. Its first byte tells.
+//! The protocol of a local connection: frames or lines. Its first byte decides.
 
 use crate::proto::agent::frames::take_frames;
 use crate::proto::agent::lines::take_lines;
-use crate::proto::agent::local::{LocalCloseReason, LocalConnection, LocalId};
-use crate::proto::agent::multiplexer::MultiplexerSettings;
-use crate::proto::link::Link;
-use crate::time::Time;
+use crate::proto::agent::local::{LocalCloseReason, LocalConnection, LocalContext};
 use crate::wire::detect::Protocol;
 
-/// What a local connection speaks, as far as is known.
+/// The protocol of a local connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LocalProtocol {
+    /// Nothing has been received.
     Unknown,
     Frames,
     Lines,
 }
 
 impl LocalProtocol {
-    /// What begins with this byte.
-    pub(crate) fn detect(first: u8) -> Result<Self, LocalCloseReason> {
+    fn detect(first: u8) -> Result<Self, LocalCloseReason> {
         match Protocol::detect(first) {
             Protocol::Text => Ok(Self::Lines),
             Protocol::Tls => Err(LocalCloseReason::Tls),
-            // Of what is unknown the first frame's corruption says what is wrong.
+            // The error of the first frame names what is wrong with unknown input.
             Protocol::Frames | Protocol::Unknown(_) => Ok(Self::Frames),
         }
     }
 }
 
-/// Takes every whole request from `input` for which there is room, in what the connection speaks.
+/// Takes every whole request from `input` for which there is capacity. Returns whether there was one.
 pub(crate) fn handle_requests(
-    now: Time,
-    id: LocalId,
     local: &mut LocalConnection,
+    cx: &mut LocalContext<'_>,
     input: &mut &[u8],
-    link: &mut Link,
-    settings: &MultiplexerSettings,
-    took: &mut bool,
-) -> Result<(), LocalCloseReason> {
-    if local.speech == LocalProtocol::Unknown
+) -> Result<bool, LocalCloseReason> {
+    if local.protocol == LocalProtocol::Unknown
         && let Some(first) = input.first()
     {
-        local.speech = LocalProtocol::detect(*first)?;
+        local.protocol = LocalProtocol::detect(*first)?;
     }
-    match local.speech {
-        LocalProtocol::Frames => take_frames(now, id, local, input, link, settings, took)?,
-        LocalProtocol::Lines if local.is_ending() => *input = &[],
-        LocalProtocol::Lines => *took = take_lines(now, id, local, input, link),
-        LocalProtocol::Unknown => {}
+    match local.protocol {
+        _ if local.is_closing() => {
+            *input = &[];
+            Ok(false)
+        }
+        LocalProtocol::Frames => Ok(take_frames(local, cx, input)?),
+        LocalProtocol::Lines => Ok(take_lines(local, cx, input)),
+        LocalProtocol::Unknown => Ok(false),
     }
-    Ok(())
 }

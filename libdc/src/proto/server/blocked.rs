@@ -1,29 +1,27 @@
-//! The requests of a connection of frames that wait for a lock.
+//! The blocked requests of a connection of frames: those that wait for a lock.
 
 use crate::service::WaiterId;
 use crate::wire::frame::{LockOperation, MessageHead, Operation};
 use foldhash::fast::RandomState;
 use std::collections::{BTreeSet, HashMap};
 
-/// A request that waits.
+/// A blocked request.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct BlockedRequest {
-    /// Its name in the table.
-    pub(super) ticket: WaiterId,
-    /// What was asked.
+    pub(super) waiter: WaiterId,
     pub(super) operation: LockOperation,
-    /// For whom.
+    /// The owner.
     pub(super) local: u64,
 }
 
 impl BlockedRequest {
-    /// The head of the request, as far as its answer needs it.
+    /// The head of the request, as far as the answer needs it.
     pub(super) const fn request(&self, uid: u32) -> MessageHead {
         MessageHead::request(uid, Operation::Lock(self.operation))
     }
 }
 
-/// The requests that wait, by uid and by owner.
+/// The blocked requests, by uid and by owner.
 #[derive(Debug, Default)]
 pub(super) struct BlockedRequests {
     by_uid: HashMap<u32, BlockedRequest, RandomState>,
@@ -51,12 +49,12 @@ impl BlockedRequests {
         Some(blocked)
     }
 
-    /// Those of all owners, in the order of these.
+    /// The uids of all requests, ordered by owner.
     pub(super) fn uids(&self) -> Vec<u32> {
         self.by_owner.iter().map(|&(_, uid)| uid).collect()
     }
 
-    /// Removes a request of this owner, if there is one.
+    /// Removes a request of this owner, if it has one.
     pub(super) fn remove_one_of(&mut self, local: u64) -> Option<(u32, BlockedRequest)> {
         let &(_, uid) = self.by_owner.range((local, 0)..=(local, u32::MAX)).next()?;
         Some((uid, self.remove(uid)?))

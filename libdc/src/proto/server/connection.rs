@@ -1,336 +1,455 @@
 //! The server's side of one connection.
 //!
 //! ```text
-//!           handle_input                        output
-//!   bytes ─────────────▶ unread ─▶ requests ─▶ Service ─▶ answers ─▶ (the driver's socket)
+//!           handle_input                        poll_output, wrote
+//!   bytes ─────────────▶ unread ─▶ requests ─▶ Service ─▶ answers ─▶ outbox ─▶ bytes
 //!                          ▲                     │ │
-//!                          │                     │ └─▶ effects ─▶ (the driver) ─▶ handle_answer of others
+//!                          │                     │ └─▶ effects ─▶ (driver) ─▶ handle_mail of other connections
 //!                          └── stalled, blocked ◀┘
 //! ```
 //!
-//! The first byte says what is spoken: 0x00 frames (`frames`), a small letter text (`text`). The machine
-//! keeps what has been read and not yet used: the beginning of a request, or whole requests that wait until the
-//! peer has read earlier answers or, in text, until a lock is granted. An idle connection keeps no memory at all.
+//! The first byte selects the protocol: 0x00 is frames (`frames`), a lower-case letter the line protocol (`lines`). The
+//! machine keeps bytes that were read and are not handled yet: the beginning of a request, or whole requests that wait
+//! until the peer has read earlier answers or, in the line protocol, until a lock is granted.
+//!
+//! Answers are made in the buffer of the thread and offered from there. Only what the socket does not take is copied into
+//! the outbox, so an idle connection owns no buffer.
+//!
+//! ```text
+//!          end of input, violation, timeout, drain       outbox empty, delay over
+//!   Open ──────────────────────────────────────▶ Closing ────────────────────────▶ Closed
+//! ```
 
 use crate::id::ConnectionId;
-use crate::limits::{AUTH_FAILURE_DELAY_MS, LINE_BYTES_MAX, OUTBOX_BYTES_MAX};
+use crate::limits::{DRAIN_GRACE_MS, LINE_BYTES_MAX, OUTBOX_BYTES_MAX, READ_BUDGET_BYTES};
+use crate::proto::machine::MachineState;
+use crate::proto::outbox::Outbox;
+use crate::proto::server::close_reason::ServerCloseReason;
 use crate::proto::server::frames::FrameProtocol;
 use crate::proto::server::lines::LineProtocol;
 use crate::service::{Completion, Effects, RequestCounters, Service};
 use crate::time::Time;
 use crate::wire::detect::Protocol;
-use crate::wire::frame::DecodeError;
-use crate::wire::line::LineTooLong;
-use thiserror::Error;
 
-/// Most bytes read ahead of a blocked request. They are read only to notice that the peer has gone.
+/// Most bytes read ahead of a blocked request. They are read only to detect that the peer has gone.
 const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
 
 /// One connection, as the server sees it.
 #[derive(Debug)]
 pub struct ServerConnection {
     peer: PeerState,
-    speech: ServerProtocol,
+    protocol: ServerProtocol,
+    /// Bytes that were read and are not handled yet.
     unread: Vec<u8>,
+    /// There while it has something: an idle connection owns none.
+    outbox: Option<Box<Outbox>>,
+    phase: Phase,
+    timeouts: ServerTimeouts,
+    /// Requests in `unread` wait until the answers to earlier ones have been written.
     stalled: bool,
+    /// Bytes read and answered in this turn.
+    spent: usize,
     opened: Time,
     unfinished_since: Option<Time>,
+    /// When the drain began.
+    draining: Option<Time>,
+    /// Until when the peer may send its first byte while the server drains. `None` once it has sent one.
+    drain_grace: Option<Time>,
 }
 
-/// What is known of the peer whatever it speaks.
+/// What is known of the peer in either protocol.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PeerState {
     pub(super) id: ConnectionId,
-    /// Whether it may ask for anything: it said the right token, or none is needed.
+    /// Whether its requests are served: it presented the right auth token, or none is configured.
     pub(super) admitted: bool,
-    /// Whether a whole request came in this step.
+    /// Whether a whole request was handled in this step.
     pub(super) has_asked: bool,
 }
 
-/// What the peer speaks.
 #[derive(Debug)]
 enum ServerProtocol {
-    /// Nothing yet.
+    /// No byte has been received.
     Unknown,
     Frames(FrameProtocol),
-    Text(LineProtocol),
+    Lines(LineProtocol),
 }
 
-/// One step of a connection: the time, the service, and where answers and effects go.
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    Open,
+    /// The answers are still to be written, and the delay to pass.
+    Closing {
+        reason: ServerCloseReason,
+        until: Time,
+    },
+    Closed(ServerCloseReason),
+}
+
+/// How long a peer may take.
+#[derive(Clone, Copy, Debug)]
+pub struct ServerTimeouts {
+    /// For a whole request from its first byte on, for the silence of a link, and for the next request of an idle peer of the
+    /// line protocol that holds no lock. In milliseconds; 0 is for ever.
+    pub read_ms: u64,
+    /// For taking some of the output. In milliseconds; 0 is for ever.
+    pub write_ms: u64,
+}
+
+/// What a connection works on during a turn.
 pub struct ServerContext<'a> {
-    /// When.
+    /// The present time.
     pub now: Time,
-    /// Who answers.
+    /// The tables.
     pub service: &'a Service,
-    /// Where the answers to this connection are appended.
-    pub out: &'a mut Vec<u8>,
-    /// Where it is told what follows for others.
+    /// The thread's buffer for answers. Empty at the beginning and at the end of a turn.
+    pub output: &'a mut Vec<u8>,
+    /// Effects on other connections, to be delivered before the output is written.
     pub effects: &'a mut Effects,
-    /// What was asked.
-    pub tally: &'a mut RequestCounters,
+    /// Requests handled, to be added to those of the service.
+    pub counters: &'a mut RequestCounters,
 }
 
-/// Why a connection has to be closed.
-#[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
-pub enum ServerCloseReason {
-    /// What it sent can't be read.
-    #[error("{0}, at byte {offset} of the frame", offset = .0.offset())]
-    Corruption(#[from] DecodeError),
-    /// It sent a line without an end.
-    #[error(transparent)]
-    LineTooLong(#[from] LineTooLong),
-    /// It speaks TLS where there is none.
-    #[error("a TLS handshake on a port without TLS")]
-    Tls,
-    /// It did not begin with the token of authentication.
-    #[error("not authenticated: {0}")]
-    NotAuthenticated(&'static str),
-    /// It offered a wrong token of authentication.
-    #[error("a wrong token of authentication")]
-    WrongToken,
-    /// It began a request and did not end it.
-    #[error("a request was not whole within the read timeout")]
-    ReadTimeout,
-    /// It spoke text, held nothing, and asked for nothing.
-    #[error("idle for the read timeout")]
-    Idle,
-    /// It is a link, and said nothing for longer than links may.
-    #[error("the link was silent for longer than the read timeout")]
-    Silent,
-    /// Another connection resumed its link.
-    #[error("the link was taken over by a newer connection")]
-    TakenOver,
-    /// It said goodbye.
-    #[error("the link ended")]
-    Bye,
-}
-
-impl ServerCloseReason {
-    /// How long to wait before the connection is closed, in milliseconds: guessing tokens is made slow.
-    #[must_use]
-    pub const fn delay_ms(&self) -> u64 {
-        match self {
-            Self::NotAuthenticated(_) | Self::WrongToken => AUTH_FAILURE_DELAY_MS,
-            _ => 0,
-        }
-    }
-
-    /// Whether it is the usual end of a connection.
-    #[must_use]
-    pub const fn is_graceful(&self) -> bool {
-        matches!(self, Self::Bye | Self::Idle)
-    }
+/// Something that another connection, or the program, caused for this one.
+#[derive(Clone, Copy, Debug)]
+pub enum Notification {
+    /// The answer to a blocked request.
+    Completion(Completion),
+    /// Another connection resumed the link of this one.
+    LinkTakenOver,
+    /// The server is shutting down; its service has been [shut down](Service::shut_down) before.
+    Drain,
 }
 
 impl ServerConnection {
-    /// A connection on which nothing has happened.
+    /// A connection that was accepted now. If the server is shutting down, it drains.
     #[must_use]
-    pub const fn new(now: Time, id: ConnectionId, service: &Service) -> Self {
+    pub fn new(now: Time, id: ConnectionId, service: &Service, timeouts: ServerTimeouts) -> Self {
         Self {
             peer: PeerState { id, admitted: service.auth().is_none(), has_asked: false },
-            speech: ServerProtocol::Unknown,
+            protocol: ServerProtocol::Unknown,
             unread: Vec::new(),
+            outbox: None,
+            phase: Phase::Open,
+            timeouts,
             stalled: false,
+            spent: 0,
             opened: now,
             unfinished_since: None,
+            draining: service.is_shutting_down().then_some(now),
+            drain_grace: Some(now.after_ms(DRAIN_GRACE_MS)),
         }
     }
 
-    /// Takes bytes that arrived and appends the answers to the turn's output.
-    ///
-    /// Stops when that holds more than [`OUTBOX_BYTES_MAX`], or at a request of text that is blocked; call again
-    /// with no bytes once the output has been written.
-    ///
-    /// # Errors
-    /// [`ServerCloseReason`]: what came before it has been answered; the connection must be closed once that is written
-    /// and the fault's [pause](ServerCloseReason::delay_ms) is over.
-    pub fn handle_input(
-        &mut self,
-        turn: &mut ServerContext<'_>,
-        bytes: &[u8],
-    ) -> Result<(), ServerCloseReason> {
-        if self.unread.is_empty() {
-            let mut input = bytes;
-            self.handle_requests(turn, &mut input)?;
-            self.unread.extend_from_slice(input);
-        } else {
-            let mut unread = std::mem::take(&mut self.unread);
-            unread.extend_from_slice(bytes);
-            let mut input = unread.as_slice();
-            self.handle_requests(turn, &mut input)?;
-            let used = unread.len() - input.len();
-            if used < unread.len() {
-                unread.drain(..used);
-                self.unread = unread;
-            }
-        }
-        Ok(())
+    /// A turn begins: the budget is available again, and requests that waited for it are handled.
+    pub fn begin_turn(&mut self, cx: &mut ServerContext<'_>) {
+        self.spent = 0;
+        self.resume(cx);
     }
 
-    /// Takes the answer to a request of this connection that was blocked.
-    ///
-    /// # Errors
-    /// As [`handle_input`](Self::handle_input): requests that were held back are taken now.
-    pub fn handle_completion(
-        &mut self,
-        turn: &mut ServerContext<'_>,
-        answer: &Completion,
-    ) -> Result<(), ServerCloseReason> {
-        match &mut self.speech {
-            ServerProtocol::Unknown => Ok(()),
-            ServerProtocol::Frames(frames) => {
-                frames.handle_completion(turn, answer);
-                Ok(())
-            }
-            ServerProtocol::Text(text) => {
-                if text.handle_completion(turn, answer) {
-                    self.handle_input(turn, &[])?;
-                }
-                Ok(())
-            }
-        }
-    }
-
-    /// Answers `error_disconnected` to the requests of this connection that wait for a lock; to be called when the
-    /// [service ends](Service::shut_down), as often as there may be some. Returns whether there were any.
-    ///
-    /// # Errors
-    /// As [`handle_input`](Self::handle_input): requests that were held back are taken now.
-    pub fn cancel_waiters(&mut self, turn: &mut ServerContext<'_>) -> Result<bool, ServerCloseReason> {
-        match &mut self.speech {
-            ServerProtocol::Unknown => Ok(false),
-            ServerProtocol::Frames(frames) => Ok(frames.cancel_waiters(turn)),
-            ServerProtocol::Text(text) => {
-                let some = text.cancel_waiters(turn);
-                if some {
-                    self.handle_input(turn, &[])?;
-                }
-                Ok(some)
-            }
-        }
-    }
-
-    /// Whether answers from elsewhere may come for this connection.
+    /// The bytes to write next.
     #[must_use]
-    pub fn expects_mail(&self) -> bool {
-        match &self.speech {
+    pub fn poll_output<'a>(&'a self, cx: &'a ServerContext<'_>) -> &'a [u8] {
+        self.outbox.as_ref().map_or(&cx.output[..], |outbox| outbox.pending())
+    }
+
+    /// The socket took `count` bytes of [`poll_output`](Self::poll_output); 0 if it would block. Fewer than offered start the
+    /// write timeout.
+    pub fn wrote(&mut self, cx: &mut ServerContext<'_>, count: usize) {
+        match &mut self.outbox {
+            None if count < cx.output.len() => {
+                let mut outbox = Box::new(Outbox::new());
+                outbox.buffer().extend_from_slice(&cx.output[count..]);
+                outbox.block(cx.now);
+                self.outbox = Some(outbox);
+                cx.output.clear();
+            }
+            None => cx.output.clear(),
+            Some(outbox) => {
+                let is_partial = count < outbox.pending().len();
+                if count > 0 {
+                    outbox.advance(count);
+                }
+                if is_partial {
+                    outbox.block(cx.now);
+                }
+                if outbox.is_empty() {
+                    self.outbox = None;
+                }
+            }
+        }
+        if self.outbox.is_none() {
+            self.resume(cx);
+            self.finish_closing(cx);
+        }
+    }
+
+    /// Bytes were read; an empty slice is the end of input. Answers are made until the output is full or, in the line
+    /// protocol, a request is blocked.
+    pub fn handle_input(&mut self, cx: &mut ServerContext<'_>, bytes: &[u8]) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        if bytes.is_empty() {
+            return self.end(cx, ServerCloseReason::PeerClosed);
+        }
+        self.drain_grace = None;
+        self.spent += bytes.len();
+        self.handle_bytes(cx, bytes);
+        self.keep_order(cx);
+    }
+
+    /// Takes what another connection, or the program, caused for this one.
+    pub fn handle_mail(&mut self, cx: &mut ServerContext<'_>, notification: Notification) {
+        if !matches!(self.phase, Phase::Open) {
+            return;
+        }
+        let goes_on = match notification {
+            Notification::LinkTakenOver => return self.end(cx, ServerCloseReason::TakenOver),
+            Notification::Completion(completion) => match &mut self.protocol {
+                ServerProtocol::Unknown => false,
+                ServerProtocol::Frames(frames) => {
+                    frames.handle_completion(cx, &completion);
+                    false
+                }
+                ServerProtocol::Lines(lines) => lines.handle_completion(cx, &completion),
+            },
+            Notification::Drain => {
+                self.draining.get_or_insert(cx.now);
+                self.cancel_waiters(cx)
+            }
+        };
+        self.keep_order(cx);
+        if goes_on {
+            self.stalled = !self.unread.is_empty();
+            self.resume(cx);
+        }
+    }
+
+    /// When [`handle_timeout`](Self::handle_timeout) must be called.
+    #[must_use]
+    pub fn deadline(&self) -> Option<Time> {
+        let connection = match self.phase {
+            Phase::Open => [self.drain_deadline(), self.read_deadline()].into_iter().flatten().min(),
+            Phase::Closing { until, .. } => self.outbox.is_none().then_some(until),
+            Phase::Closed(_) => return None,
+        };
+        [connection, self.write_deadline()].into_iter().flatten().min()
+    }
+
+    /// Does what is due: closes the connection, or pings a link that has been silent for half of the read timeout.
+    pub fn handle_timeout(&mut self, cx: &mut ServerContext<'_>) {
+        let is_due = |deadline: Option<Time>| deadline.is_some_and(|deadline| deadline <= cx.now);
+        if is_due(self.write_deadline()) {
+            self.phase = Phase::Closed(ServerCloseReason::WriteTimeout(self.timeouts.write_ms));
+        } else if !matches!(self.phase, Phase::Open) {
+            self.finish_closing(cx);
+        } else if is_due(self.drain_deadline()) {
+            self.end(cx, ServerCloseReason::Drained);
+        } else if is_due(self.read_deadline()) {
+            if let Err(reason) = self.handle_read_timeout(cx) {
+                self.end(cx, reason);
+            }
+            self.keep_order(cx);
+        }
+    }
+
+    /// Whether the connection goes on. To be asked when the output has been written, as far as the socket takes it.
+    #[must_use]
+    pub fn state(&self) -> MachineState<ServerCloseReason> {
+        match self.phase {
+            Phase::Open => {
+                let may_read = self.outbox.is_none() && self.unread.len() < READ_AHEAD_BYTES_MAX;
+                let has_work = self.outbox.is_none() && (self.stalled || may_read);
+                MachineState::Open {
+                    wants_input: may_read && !self.stalled,
+                    more: has_work && self.spent >= READ_BUDGET_BYTES,
+                }
+            }
+            Phase::Closing { .. } => MachineState::Closing,
+            Phase::Closed(reason) => MachineState::Closed(reason),
+        }
+    }
+
+    /// The socket is gone: cancels the waiters of this connection and, unless its link may be resumed, releases its locks.
+    pub fn close(&mut self, cx: &mut ServerContext<'_>) {
+        if !matches!(self.phase, Phase::Closed(_)) {
+            self.phase = Phase::Closed(ServerCloseReason::PeerClosed);
+        }
+        let had_locks = match std::mem::replace(&mut self.protocol, ServerProtocol::Unknown) {
             ServerProtocol::Unknown => false,
-            ServerProtocol::Frames(frames) => frames.expects_mail(),
-            ServerProtocol::Text(text) => text.is_blocked(),
-        }
+            ServerProtocol::Frames(frames) => frames.close(cx, self.peer.id),
+            ServerProtocol::Lines(_) => {
+                cx.service.end_connection(cx.now, self.peer.id, cx.effects);
+                true
+            }
+        };
+        cx.effects.expiry_changed |= had_locks;
+        self.unread = Vec::new();
+        self.outbox = None;
+        cx.output.clear();
     }
 
-    /// Whether bytes should be read. While a request is blocked that goes on, to notice when the peer leaves.
-    #[must_use]
-    pub const fn wants_input(&self) -> bool {
-        !self.stalled && self.unread.len() < READ_AHEAD_BYTES_MAX
-    }
-
-    /// Whether requests wait here for room in the output. No input is needed then.
-    #[must_use]
-    pub const fn is_stalled(&self) -> bool {
-        self.stalled
-    }
-
-    /// Whether nothing is under way: no part of a request, no request without an answer.
+    /// Whether nothing is in flight: no part of a request, no request without an answer, no output.
     #[must_use]
     pub fn is_idle(&self) -> bool {
         self.unread.is_empty()
-            && match &self.speech {
+            && self.outbox.is_none()
+            && match &self.protocol {
                 ServerProtocol::Unknown => true,
                 ServerProtocol::Frames(frames) => frames.is_idle(),
-                ServerProtocol::Text(text) => !text.is_blocked(),
+                ServerProtocol::Lines(lines) => !lines.is_blocked(),
             }
     }
 
-    /// When [`handle_timeout`](Self::handle_timeout) has to be called. The timeout is in milliseconds; 0 is none.
-    #[must_use]
-    pub fn deadline(&self, read_timeout_ms: u64) -> Option<Time> {
-        if read_timeout_ms == 0 {
+    /// While the server drains: when the connection ends if it stays idle.
+    fn drain_deadline(&self) -> Option<Time> {
+        let began = self.draining.filter(|_| self.is_idle())?;
+        Some(self.drain_grace.unwrap_or(began).max(began))
+    }
+
+    fn write_deadline(&self) -> Option<Time> {
+        let blocked_since = self.outbox.as_ref().and_then(|outbox| outbox.blocked_since());
+        let blocked_since = blocked_since.filter(|_| self.timeouts.write_ms > 0);
+        blocked_since.map(|since| since.after_ms(self.timeouts.write_ms))
+    }
+
+    fn read_deadline(&self) -> Option<Time> {
+        let read_ms = self.timeouts.read_ms;
+        if read_ms == 0 {
             return None;
         }
         let unadmitted = (!self.peer.admitted).then_some(self.opened);
-        let since = match &self.speech {
-            ServerProtocol::Unknown | ServerProtocol::Frames(_) => None,
-            ServerProtocol::Text(text) => text.waits_since(),
+        let (waits_since, link) = match &self.protocol {
+            ServerProtocol::Unknown => (None, None),
+            ServerProtocol::Frames(frames) => (None, frames.deadline(read_ms)),
+            ServerProtocol::Lines(lines) => (lines.waits_since(), None),
         };
-        let since = [unadmitted, since, self.unfinished_since].into_iter().flatten().min();
-        let link = match &self.speech {
-            ServerProtocol::Frames(frames) => frames.deadline(read_timeout_ms),
-            ServerProtocol::Unknown | ServerProtocol::Text(_) => None,
-        };
-        [since.map(|since| since.after_ms(read_timeout_ms)), link].into_iter().flatten().min()
+        let since = [unadmitted, waits_since, self.unfinished_since].into_iter().flatten().min();
+        [since.map(|since| since.after_ms(read_ms)), link].into_iter().flatten().min()
     }
 
-    /// Whether the connection may go on; to be asked at its [`deadline`](Self::deadline). A link that has been silent for
-    /// half of the time is pinged.
-    ///
-    /// # Errors
-    /// The [`ServerCloseReason`] for which it must be closed; text is told `error` before.
-    pub fn handle_timeout(
-        &mut self,
-        turn: &mut ServerContext<'_>,
-        read_timeout_ms: u64,
-    ) -> Result<(), ServerCloseReason> {
-        if self.deadline(read_timeout_ms).is_none_or(|deadline| deadline > turn.now) {
-            return Ok(());
-        }
+    fn handle_read_timeout(&mut self, cx: &mut ServerContext<'_>) -> Result<(), ServerCloseReason> {
+        let read_ms = self.timeouts.read_ms;
         let started = self.unfinished_since.is_some() || !self.unread.is_empty();
-        match &mut self.speech {
+        match &mut self.protocol {
             _ if !self.peer.admitted => {
-                Err(ServerCloseReason::NotAuthenticated("nothing came within the read timeout"))
+                Err(ServerCloseReason::NotAuthenticated("no request within the read timeout"))
             }
-            ServerProtocol::Text(text) => text.handle_timeout(turn, self.peer.id, started, read_timeout_ms),
+            ServerProtocol::Lines(lines) => lines.handle_timeout(cx, self.peer.id, started, read_ms),
             ServerProtocol::Frames(frames)
-                if self.unfinished_since.is_none_or(|since| since.after_ms(read_timeout_ms) > turn.now) =>
+                if self.unfinished_since.is_none_or(|since| since.after_ms(read_ms) > cx.now) =>
             {
-                frames.handle_timeout(turn)
+                frames.handle_timeout(cx)
             }
             ServerProtocol::Frames(_) | ServerProtocol::Unknown => Err(ServerCloseReason::ReadTimeout),
         }
     }
 
-    /// The connection is gone: gives up what it waited for and, unless its link may be resumed, what it held.
-    /// Returns whether it had to do with locks at all.
-    pub fn close(&mut self, turn: &mut ServerContext<'_>) -> bool {
-        match std::mem::replace(&mut self.speech, ServerProtocol::Unknown) {
+    /// Answers `error_disconnected` to the requests of this connection that wait for a lock. Returns whether the line
+    /// protocol can go on with the requests behind.
+    fn cancel_waiters(&mut self, cx: &mut ServerContext<'_>) -> bool {
+        match &mut self.protocol {
             ServerProtocol::Unknown => false,
-            ServerProtocol::Frames(frames) => frames.close(turn, self.peer.id),
-            ServerProtocol::Text(_) => {
-                turn.service.end_connection(turn.now, self.peer.id, turn.effects);
-                true
+            ServerProtocol::Frames(frames) => {
+                frames.cancel_waiters(cx);
+                false
             }
+            ServerProtocol::Lines(lines) => lines.cancel_waiters(cx),
+        }
+    }
+
+    /// Begins to close, unless that has begun.
+    fn end(&mut self, cx: &mut ServerContext<'_>, reason: ServerCloseReason) {
+        if matches!(self.phase, Phase::Open) {
+            self.phase = Phase::Closing { reason, until: cx.now.after_ms(reason.delay_ms()) };
+            self.stalled = false;
+        }
+        self.keep_order(cx);
+        self.finish_closing(cx);
+    }
+
+    /// Closes, if the output has been written and the delay is over.
+    fn finish_closing(&mut self, cx: &ServerContext<'_>) {
+        if let Phase::Closing { reason, until } = self.phase
+            && until <= cx.now
+            && self.poll_output(cx).is_empty()
+        {
+            self.phase = Phase::Closed(reason);
+        }
+    }
+
+    /// Output that must not overtake what is in the outbox is put behind it.
+    fn keep_order(&mut self, cx: &mut ServerContext<'_>) {
+        if let Some(outbox) = &mut self.outbox {
+            outbox.buffer().append(cx.output);
+        }
+    }
+
+    /// Handles requests that waited, if the outbox is empty and the budget is not spent.
+    fn resume(&mut self, cx: &mut ServerContext<'_>) {
+        if self.stalled
+            && self.outbox.is_none()
+            && cx.output.len() < OUTBOX_BYTES_MAX
+            && self.spent < READ_BUDGET_BYTES
+        {
+            self.handle_bytes(cx, &[]);
+        }
+    }
+
+    fn handle_bytes(&mut self, cx: &mut ServerContext<'_>, bytes: &[u8]) {
+        let before = cx.output.len();
+        let handled = if self.unread.is_empty() {
+            let mut input = bytes;
+            let handled = self.handle_requests(cx, &mut input);
+            self.unread.extend_from_slice(input);
+            handled
+        } else {
+            let mut unread = std::mem::take(&mut self.unread);
+            unread.extend_from_slice(bytes);
+            let mut input = unread.as_slice();
+            let handled = self.handle_requests(cx, &mut input);
+            let used = unread.len() - input.len();
+            if used < unread.len() {
+                unread.drain(..used);
+                self.unread = unread;
+            }
+            handled
+        };
+        self.spent += cx.output.len() - before;
+        if let Err(reason) = handled {
+            self.end(cx, reason);
         }
     }
 
     fn handle_requests(
         &mut self,
-        turn: &mut ServerContext<'_>,
+        cx: &mut ServerContext<'_>,
         input: &mut &[u8],
     ) -> Result<(), ServerCloseReason> {
-        if matches!(self.speech, ServerProtocol::Unknown)
+        if matches!(self.protocol, ServerProtocol::Unknown)
             && let Some(first) = input.first()
         {
-            self.speech = match Protocol::detect(*first) {
-                Protocol::Text => ServerProtocol::Text(LineProtocol::new(turn.now)),
+            self.protocol = match Protocol::detect(*first) {
+                Protocol::Text => ServerProtocol::Lines(LineProtocol::new(cx.now)),
                 Protocol::Tls => return Err(ServerCloseReason::Tls),
-                // Of what is unknown the first frame's corruption says what is wrong.
+                // An unknown first byte is reported by the decoder of the first frame.
                 Protocol::Frames | Protocol::Unknown(_) => ServerProtocol::Frames(FrameProtocol::default()),
             };
         }
         self.peer.has_asked = false;
-        let result = match &mut self.speech {
+        let result = match &mut self.protocol {
             ServerProtocol::Unknown => Ok(()),
-            ServerProtocol::Frames(frames) => frames.handle_requests(turn, &mut self.peer, input),
-            ServerProtocol::Text(text) => text.handle_requests(turn, &mut self.peer, input),
+            ServerProtocol::Frames(frames) => frames.handle_requests(cx, &mut self.peer, input),
+            ServerProtocol::Lines(lines) => lines.handle_requests(cx, &mut self.peer, input),
         };
-        let blocked = matches!(&self.speech, ServerProtocol::Text(text) if text.is_blocked());
-        self.stalled = turn.out.len() >= OUTBOX_BYTES_MAX && !input.is_empty() && !blocked;
-        let inside = matches!(&self.speech, ServerProtocol::Frames(frames) if frames.is_inside_message());
+        let blocked = matches!(&self.protocol, ServerProtocol::Lines(lines) if lines.is_blocked());
+        self.stalled = cx.output.len() >= OUTBOX_BYTES_MAX && !input.is_empty() && !blocked;
+        let inside = matches!(&self.protocol, ServerProtocol::Frames(frames) if frames.is_inside_message());
         if self.stalled || blocked || (input.is_empty() && !inside) {
             self.unfinished_since = None;
         } else if self.peer.has_asked || self.unfinished_since.is_none() {
-            self.unfinished_since = Some(turn.now);
+            self.unfinished_since = Some(cx.now);
         }
         result
     }
@@ -338,5 +457,6 @@ impl ServerConnection {
 
 const _: () = assert!(
     READ_AHEAD_BYTES_MAX > 4 * LINE_BYTES_MAX,
-    "a request that is blocked holds back others, not itself"
+    "bytes behind a blocked request do not keep the connection from reading whole requests"
 );
+const _: () = assert!(size_of::<ServerConnection>() <= 272, "an idle connection stays small");

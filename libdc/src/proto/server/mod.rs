@@ -1,8 +1,10 @@
 //! The server's side of a connection: the machine, and the two protocols that it speaks.
 
 mod blocked;
+mod close_reason;
 pub mod connection;
 mod frames;
 mod lines;
 
-pub use connection::{ServerCloseReason, ServerConnection, ServerContext};
+pub use close_reason::ServerCloseReason;
+pub use connection::{Notification, ServerConnection, ServerContext, ServerTimeouts};

@@ -2,7 +2,7 @@
 
 use super::outcome::LockOutcome;
 use super::record::{Enqueued, LockRecord, NONE, RecordStage};
-use super::table::{AcquireParams, Effects, HashedKey, LockTable};
+use super::table::{AcquireParams, Completions, HashedKey, LockTable};
 use crate::id::{Grant, Token};
 use crate::table::expiry::ExpiryRank;
 use crate::time::Time;
@@ -17,7 +17,7 @@ impl LockTable {
         key: HashedKey<'_>,
         limit: u32,
         may_wait: bool,
-        effects: &mut Effects,
+        effects: &mut Completions,
     ) -> Result<(u32, bool), LockOutcome> {
         let found = self.find_settled(now, key, effects);
         let (waiters, is_free) = match found {

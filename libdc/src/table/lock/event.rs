@@ -10,14 +10,14 @@
 
 use super::outcome::{Completion, LockOutcome};
 use super::record::{Enqueued, ListLinks, LockRecord, NONE, RecordStage};
-use super::table::{Effects, LockTable};
+use super::table::{Completions, LockTable};
 use crate::limits::EXPIRY_BATCH;
 use crate::table::expiry::ExpiryRank;
 use crate::time::Time;
 
 impl LockTable {
     /// Handles at most `most` due events, in the order of their times.
-    pub(super) fn advance(&mut self, most: usize, effects: &mut Effects) {
+    pub(super) fn advance(&mut self, most: usize, effects: &mut Completions) {
         let mut moves = EXPIRY_BATCH;
         for _ in 0..most {
             let Some(key) = self.first_due(&mut moves) else { break };
@@ -42,7 +42,7 @@ impl LockTable {
 
     /// Handles all due events of one key. Returns whether the key still exists.
     #[inline]
-    pub(super) fn resolve(&mut self, now: Time, key: u32, effects: &mut Effects) -> bool {
+    pub(super) fn resolve(&mut self, now: Time, key: u32, effects: &mut Completions) -> bool {
         while self.keys[key].soonest.time() <= now {
             if !self.handle_first_due(now, key, effects) {
                 return false;
@@ -52,7 +52,7 @@ impl LockTable {
     }
 
     /// Handles the first due event of a key that has one. Returns whether the key still exists.
-    fn handle_first_due(&mut self, now: Time, key: u32, effects: &mut Effects) -> bool {
+    fn handle_first_due(&mut self, now: Time, key: u32, effects: &mut Completions) -> bool {
         let entry = &self.keys[key];
         let (due, root) = (entry.soonest, entry.root);
         if entry.is_idle() {
@@ -68,7 +68,7 @@ impl LockTable {
     }
 
     /// Handles the deadline of a record.
-    fn handle_deadline(&mut self, record: u32, effects: &mut Effects) {
+    fn handle_deadline(&mut self, record: u32, effects: &mut Completions) {
         match self.records[record].stage {
             RecordStage::Held { enqueued: Enqueued::FromQueue, .. } => {
                 self.counts.expired += 1;
@@ -93,7 +93,7 @@ impl LockTable {
     }
 
     /// Grants the free slots of a key to its waiters, because of an event at the time `at`.
-    fn grant_waiters(&mut self, now: Time, at: Time, key: u32, effects: &mut Effects) {
+    fn grant_waiters(&mut self, now: Time, at: Time, key: u32, effects: &mut Completions) {
         while at >= self.hold_off {
             let entry = &self.keys[key];
             let first = entry.first;
@@ -117,7 +117,7 @@ impl LockTable {
     }
 
     /// Removes a record, and grants its slot to the next waiter if it was a hold.
-    pub(super) fn end_record_and_grant(&mut self, now: Time, record: u32, effects: &mut Effects) {
+    pub(super) fn end_record_and_grant(&mut self, now: Time, record: u32, effects: &mut Completions) {
         let key = self.records[record].key;
         self.remove_record(record);
         self.grant_waiters(now, now, key, effects);

@@ -7,13 +7,13 @@
 
 use super::outcome::WaiterId;
 use super::record::RecordStage;
-use super::table::{Effects, HashedKey, LockTable, Scope};
+use super::table::{Completions, HashedKey, LockTable, Scope};
 use crate::id::{ConnectionId, Owner, Token};
 use crate::time::Time;
 
 impl LockTable {
     /// Removes all records in the scope.
-    pub(super) fn release_all(&mut self, now: Time, scope: Scope, effects: &mut Effects) {
+    pub(super) fn release_all(&mut self, now: Time, scope: Scope, effects: &mut Completions) {
         let now = self.begin(now, effects);
         self.forget_queue_positions(now, scope);
         for ticket in self.records_in_scope(scope) {
@@ -22,7 +22,7 @@ impl LockTable {
     }
 
     /// Removes the positions in queues and the enqueued records. Holds stay.
-    pub(super) fn forget_waiters(&mut self, now: Time, scope: Scope, effects: &mut Effects) {
+    pub(super) fn forget_waiters(&mut self, now: Time, scope: Scope, effects: &mut Completions) {
         let now = self.begin(now, effects);
         self.forget_queue_positions(now, scope);
     }
@@ -54,7 +54,7 @@ impl LockTable {
     }
 
     /// Removes the holds of a connection that were not claimed.
-    pub(super) fn end_claims(&mut self, now: Time, connection: ConnectionId, effects: &mut Effects) {
+    pub(super) fn end_claims(&mut self, now: Time, connection: ConnectionId, effects: &mut Completions) {
         let now = self.begin(now, effects);
         for ticket in self.records_in_scope(Scope::Connection(connection)) {
             self.remove_record_if(
@@ -95,7 +95,7 @@ impl LockTable {
         now: Time,
         ticket: WaiterId,
         applies: impl Fn(RecordStage) -> bool,
-        effects: &mut Effects,
+        effects: &mut Completions,
     ) {
         let Some(record) = self.records.find(ticket) else { return };
         self.resolve(now, self.records[record].key, effects);

@@ -50,7 +50,7 @@ pub(super) struct HashedKey<'a> {
 }
 
 /// The answers to blocked requests.
-pub(super) type Effects = Vec<Completion>;
+pub(super) type Completions = Vec<Completion>;
 
 /// Counters that the parts of a table do not keep themselves.
 #[derive(Default)]
@@ -137,7 +137,7 @@ impl LockTable {
         params: AcquireParams,
         timeout_ms: u64,
         reply: ReplyTo,
-        effects: &mut Effects,
+        effects: &mut Completions,
     ) -> LockOutcome {
         let now = self.begin(now, effects);
         let (key, is_free) = match self.admit(now, key, params.limit, timeout_ms > 0, effects) {
@@ -161,7 +161,7 @@ impl LockTable {
         now: Time,
         key: HashedKey<'_>,
         params: AcquireParams,
-        effects: &mut Effects,
+        effects: &mut Completions,
     ) -> LockOutcome {
         let now = self.begin(now, effects);
         if let Some(key) = self.find_settled(now, key, effects)
@@ -192,7 +192,7 @@ impl LockTable {
         owner: Owner,
         timeout_ms: u64,
         reply: ReplyTo,
-        effects: &mut Effects,
+        effects: &mut Completions,
     ) -> LockOutcome {
         let now = self.begin(now, effects);
         let found = self.find_settled(now, key, effects);
@@ -233,7 +233,7 @@ impl LockTable {
         now: Time,
         key: HashedKey<'_>,
         token: Token,
-        effects: &mut Effects,
+        effects: &mut Completions,
     ) -> bool {
         let now = self.begin(now, effects);
         let found = self.find_settled(now, key, effects);
@@ -249,7 +249,7 @@ impl LockTable {
         key: HashedKey<'_>,
         token: Token,
         lease_ms: u64,
-        effects: &mut Effects,
+        effects: &mut Completions,
     ) -> Option<u64> {
         let now = self.begin(now, effects);
         let key = self.find_settled(now, key, effects)?;
@@ -262,7 +262,7 @@ impl LockTable {
     }
 
     /// See [`ShardedLocks::cancel`](super::ShardedLocks::cancel).
-    pub(super) fn cancel(&mut self, now: Time, ticket: WaiterId, effects: &mut Effects) -> bool {
+    pub(super) fn cancel(&mut self, now: Time, ticket: WaiterId, effects: &mut Completions) -> bool {
         let now = self.begin(now, effects);
         let Some(record) = self.records.find(ticket) else { return false };
         self.resolve(now, self.records[record].key, effects);
@@ -280,7 +280,7 @@ impl LockTable {
     ///
     /// Returns the current time. Threads read the clock before they wait for the lock, so `now` can be
     /// slightly earlier than the time of a previous call.
-    pub(super) fn begin(&mut self, now: Time, effects: &mut Effects) -> Time {
+    pub(super) fn begin(&mut self, now: Time, effects: &mut Completions) -> Time {
         self.now = self.now.max(now.min(LAST));
         if self.soonest().time() <= self.now {
             self.advance(EXPIRY_BATCH, effects);
@@ -293,7 +293,7 @@ impl LockTable {
         &mut self,
         now: Time,
         key: HashedKey<'_>,
-        effects: &mut Effects,
+        effects: &mut Completions,
     ) -> Option<u32> {
         let key = self.keys.find(key.hash, key.name)?;
         self.resolve(now, key, effects).then_some(key)

@@ -1,4 +1,4 @@
-//! The descriptors that a child has from its master.
+//! The descriptors that a child inherits from its master.
 
 use std::env;
 use std::io;
@@ -6,31 +6,29 @@ use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
-/// The first descriptor that is passed.
+/// The first inherited descriptor, as in sd_listen_fds(3).
 pub(crate) const FIRST: RawFd = 3;
 
-/// A socket that listens.
+/// A listening socket, TCP or Unix.
 #[derive(Debug)]
 pub(crate) enum ChildListener {
-    /// On TCP.
     Tcp(TcpListener),
-    /// On a path.
     Unix(UnixListener),
 }
 
-/// The sockets. May be called once.
+/// The inherited sockets. May be called once.
 ///
 /// # Errors
-/// There are none, or one of them is no listening socket.
+/// No socket is inherited, or a descriptor is not a listening socket.
 pub(crate) fn listeners() -> io::Result<Vec<ChildListener>> {
     let count = number("EINHORN_FD_COUNT").or_else(|| number("LISTEN_FDS")).unwrap_or_default();
     if count == 0 {
-        return Err(io::Error::other("there are no sockets"));
+        return Err(io::Error::other("no sockets are inherited"));
     }
     (FIRST..FIRST + count).map(|number| listener(claim(number))).collect()
 }
 
-/// The number of a variable.
+/// The value of a numeric variable; `None` if absent or malformed.
 pub(crate) fn number(name: &str) -> Option<RawFd> {
     env::var(name).ok()?.parse().ok()
 }
@@ -46,8 +44,8 @@ fn listener(socket: OwnedFd) -> io::Result<ChildListener> {
     Ok(listener)
 }
 
-#[allow(unsafe_code, reason = "a number becomes a descriptor in no other way")]
+#[allow(unsafe_code, reason = "there is no safe way from a number to a descriptor")]
 fn claim(number: RawFd) -> OwnedFd {
-    // SAFETY: what was inherited under this number is nobody else's in this process, and is taken once.
+    // SAFETY: the descriptor was inherited, has no other owner in this process, and is taken once.
     unsafe { OwnedFd::from_raw_fd(number) }
 }

@@ -1,11 +1,12 @@
-//! `dc_child` is what `dc_master` runs in its tests: a server that behaves well, or badly in the ways that its
-//! arguments name. [`plan`] has them all.
+//! `dc_child`, the child process that `dc_master` runs in its tests: a server that behaves well, or has the
+//! faults that its arguments name. [`plan`] lists them all.
 //!
 //! It answers each line that a connection sends with `child PID`, and closes. It takes its sockets as
-//! socketmaster's, einhorn's or systemd's programs do, speaks to `NOTIFY_SOCKET` in bytes of its own, and has nothing
-//! of libdc in it, so that it proves what is said of any program. Told to end, it answers what it has accepted.
+//! programs of socketmaster, einhorn or systemd do, writes sd_notify messages without a library, and uses
+//! nothing of libdc, so that it stands for any program. On shutdown it answers the connections that it has
+//! accepted.
 //!
-//! What it can't do it says on standard error, and ends with status 9, which nothing else does.
+//! An error is written to standard error, and the exit status is 9, which has no other cause.
 
 mod descriptors;
 mod notify;
@@ -20,23 +21,23 @@ use std::thread;
 use std::time::{Duration, Instant};
 use std::{env, io, path::Path};
 
-/// The status of a child that can't be what its plan says.
+/// The exit status of a child that cannot follow its plan.
 const BROKEN: u8 = 9;
-/// How often a file is looked for.
+/// The interval at which a file is polled for.
 const LOOK_EVERY: Duration = Duration::from_millis(5);
-/// The longest that any process lives: a test that failed may not end it.
+/// The longest lifetime of a process, in case a failed test leaves it running.
 const LIFE_MAX: Duration = Duration::from_secs(180);
 
 fn main() -> ExitCode {
     let started = Instant::now();
-    let done = ChildPlan::parse(env::args_os().skip(1)).and_then(|plan| run(&plan, started));
-    done.unwrap_or_else(|error| {
+    let status = ChildPlan::parse(env::args_os().skip(1)).and_then(|plan| run(&plan, started));
+    status.unwrap_or_else(|error| {
         eprintln!("dc_child: {error}");
         ExitCode::from(BROKEN)
     })
 }
 
-/// Does what `plan` says, in its order.
+/// Follows the plan, step by step.
 fn run(plan: &ChildPlan, started: Instant) -> io::Result<ExitCode> {
     if let Some(path) = &plan.report {
         report::write(path)?;
@@ -50,8 +51,8 @@ fn run(plan: &ChildPlan, started: Instant) -> io::Result<ExitCode> {
         return Ok(ExitCode::SUCCESS);
     }
     if plan.leave_orphan {
-        // Its parent, this process, ends at once.
-        own(&["left-behind=/"]).spawn()?;
+        // Its parent, this process, exits at once.
+        this_program(&["left-behind=/"]).spawn()?;
         return Ok(ExitCode::SUCCESS);
     }
     output::write(plan.output)?;
@@ -67,10 +68,10 @@ fn run(plan: &ChildPlan, started: Instant) -> io::Result<ExitCode> {
     thread::sleep(plan.start_after.saturating_sub(started.elapsed()));
     let listeners = descriptors::listeners()?;
     if let Some(path) = &plan.grandchild {
-        own(&[&format!("left-behind={}", path.display())]).spawn()?;
+        this_program(&[&format!("left-behind={}", path.display())]).spawn()?;
     }
     for _ in 0..plan.orphans {
-        own(&["leave-orphan"]).status()?;
+        this_program(&["leave-orphan"]).status()?;
     }
     for stored in &plan.store {
         notify::store(stored)?;
@@ -79,7 +80,7 @@ fn run(plan: &ChildPlan, started: Instant) -> io::Result<ExitCode> {
         notify::send(format!("FDSTOREREMOVE=1\nFDNAME={name}").as_bytes())?;
     }
     let helper = match &plan.ready {
-        Some(ReadyPlan::ByHelper) => Some(own(&["helper"]).stdin(Stdio::piped()).spawn()?),
+        Some(ReadyPlan::ByHelper) => Some(this_program(&["helper"]).stdin(Stdio::piped()).spawn()?),
         _ => None,
     };
     let status = serve::serve(plan, listeners, started)?;
@@ -90,21 +91,21 @@ fn run(plan: &ChildPlan, started: Instant) -> io::Result<ExitCode> {
     Ok(ExitCode::from(status))
 }
 
-/// This program anew, with another plan, and what this one has inherited.
-fn own(plan: &[&str]) -> Command {
+/// This program with another plan and the same inherited descriptors.
+fn this_program(plan: &[&str]) -> Command {
     let mut command = Command::new("/proc/self/exe");
     command.args(plan);
     command
 }
 
-/// Says that its parent is ready, and lives as long as that.
+/// Sends READY=1 for its parent, and lives until the parent exits.
 fn help() -> io::Result<ExitCode> {
     notify::send(b"READY=1")?;
     io::copy(&mut io::stdin(), &mut io::sink())?;
     Ok(ExitCode::SUCCESS)
 }
 
-/// Returns when there is such a file, or no directory for it any more.
+/// Returns when the file exists, or its directory no longer does.
 fn wait_for(path: &Path) {
     let started = Instant::now();
     while !path.exists() && path.parent().is_none_or(Path::exists) && started.elapsed() < LIFE_MAX {

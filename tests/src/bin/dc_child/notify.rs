@@ -1,4 +1,4 @@
-//! What a child says to its master, in datagrams to `NOTIFY_SOCKET`. Without one it says nothing.
+//! The sd_notify messages of a child: datagrams to `NOTIFY_SOCKET`. Without that variable nothing is sent.
 
 use crate::plan::StorePlan;
 use nix::sys::memfd::{MFdFlags, memfd_create};
@@ -9,18 +9,18 @@ use std::io::{self, IoSlice, Write};
 use std::os::fd::{AsRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixDatagram;
 
-/// Says `text`.
+/// Sends `text` as one message.
 ///
 /// # Errors
-/// Those of the system.
+/// The errors of the socket calls.
 pub(crate) fn send(text: &[u8]) -> io::Result<()> {
     send_with(text, &[])
 }
 
-/// Has a descriptor stored. The other end of a pipe stays open until the process ends.
+/// Stores a descriptor with the master. The other end of a pipe stays open until the process exits.
 ///
 /// # Errors
-/// Those of the system.
+/// The errors of the system calls.
 pub(crate) fn store(stored: &StorePlan) -> io::Result<()> {
     let name = if stored.name.is_empty() { String::new() } else { format!("\nFDNAME={}", stored.name) };
     let descriptor: OwnedFd = if let Some(text) = &stored.text {

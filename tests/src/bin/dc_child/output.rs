@@ -1,21 +1,22 @@
-//! What a child writes to its standard streams.
+//! The output of a child on its standard streams.
 
 use std::fs::File;
 use std::io::{self, Write};
 use std::os::fd::AsFd;
 use std::thread;
 
-/// The length of a line that no buffer holds.
+/// The length of a line that exceeds every buffer.
 const LONG: usize = 300_000;
-/// The length of what who chatters writes at once.
+/// The number of bytes that `chatter` writes at once.
 const CHATTER: usize = 16_000;
 
-/// Writes, if it `is_asked`: a long line, a binary one, an empty one, one to standard error, and one without an end.
+/// If `is_enabled`, writes a long line, a binary one, an empty one, one to standard error, and one without a
+/// newline.
 ///
 /// # Errors
-/// Nobody reads it.
-pub(crate) fn write(is_asked: bool) -> io::Result<()> {
-    if !is_asked {
+/// The reading end of the pipe is closed.
+pub(crate) fn write(is_enabled: bool) -> io::Result<()> {
+    if !is_enabled {
         return Ok(());
     }
     let mut stdout = io::stdout();
@@ -25,10 +26,10 @@ pub(crate) fn write(is_asked: bool) -> io::Result<()> {
     io::stderr().write_all(b"to stderr\nwithout an end")
 }
 
-/// Writes for ever, from a thread that waits where nobody reads.
+/// Writes without end, from a thread that blocks while the pipe is full.
 ///
 /// # Errors
-/// Those of the system.
+/// The errors of the system calls.
 pub(crate) fn chatter() -> io::Result<()> {
     let mut stdout = File::from(io::stdout().as_fd().try_clone_to_owned()?);
     let lines = b"and so on\n".repeat(CHATTER / 10);
@@ -36,7 +37,7 @@ pub(crate) fn chatter() -> io::Result<()> {
     Ok(())
 }
 
-/// Writes a line, and does not mind if nobody reads it: the master may be gone.
+/// Writes a line, and ignores a closed pipe: the master may have exited.
 pub(crate) fn line(text: &str) {
     io::stdout().write_all(format!("{text}\n").as_bytes()).ok();
 }

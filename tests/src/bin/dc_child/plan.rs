@@ -1,32 +1,34 @@
-//! What a child is to do: a word for each argument, in any order.
+//! The behaviour of a child: one word for each argument, in any order.
 //!
 //! | word | |
 //! |---|---|
-//! | `@FILE` | the words in this file, one a line; for a plan that changes while the master runs |
-//! | `report=FILE` | write to FILE what was found at the start, see `report`, and then the line `reported` |
-//! | `output` | write lines that are long, binary, and not ended |
-//! | `chatter` | write lines for ever, and no others: for a standard output that nobody reads |
-//! | `die=STATUS` | end at once |
-//! | `start-after=MS` | do nothing for so long |
-//! | `extend=MS` | ask for so much more time to start |
-//! | `ready`, `ready-after=MS` | say that it is ready, when it serves or so long after its start |
-//! | `ready-when=FILE` | say so when there is such a file |
-//! | `status=TEXT` | say so of its state then, in the same datagram |
-//! | `last-word` | end with status 3 as soon as it has said so |
-//! | `said=FILE` | make FILE then |
-//! | `ready-by-helper` | have a process say so that it starts |
-//! | `mute` | accept nothing |
-//! | `answer-after=MS` | answer each connection only so long after its request |
-//! | `die-after=MS`, `die-when=FILE` | end with status 3 so long after its start, or when there is such a file |
-//! | `deaf` | heed no signal |
-//! | `linger-until=FILE` | told to end, do so when there is such a file |
-//! | `grandchild=FILE` | start a process that has the sockets and ends when there is such a file |
-//! | `orphans=N` | leave N processes behind, which end at once |
-//! | `store=NAME:TEXT` | store a descriptor with this text behind it; NAME may be empty |
-//! | `store-closed=NAME` | store a descriptor whose other end is closed when the child ends |
-//! | `store-unpolled=NAME` | the same, and have it kept nevertheless |
-//! | `remove=NAME` | remove what was stored |
-//! | `helper`, `left-behind=FILE`, `leave-orphan` | it is a process that one of the above started |
+//! | `@FILE` | reads words from this file, one a line; for a plan that changes while the master runs |
+//! | `report=FILE` | writes to FILE the environment found at the start, see `report`, and then the line
+//! `reported` |
+//! | `output` | writes a long line, a binary one, and one without a newline |
+//! | `chatter` | writes lines without end, and no others: for a standard output that is not read |
+//! | `die=STATUS` | exits at once |
+//! | `start-after=MS` | delays the start |
+//! | `extend=MS` | sends EXTEND_TIMEOUT_USEC with this time |
+//! | `ready`, `ready-after=MS` | sends READY=1 when it serves, or at this time after its start |
+//! | `ready-when=FILE` | sends READY=1 when FILE exists |
+//! | `status=TEXT` | adds STATUS to that message |
+//! | `last-word` | exits with status 3 right after that message |
+//! | `said=FILE` | creates FILE right after that message |
+//! | `ready-by-helper` | lets a child process send READY=1 |
+//! | `mute` | accepts no connection |
+//! | `answer-after=MS` | delays each answer |
+//! | `die-after=MS`, `die-when=FILE` | exits with status 3 at this time after its start, or when FILE exists
+//! |
+//! | `deaf` | ignores signals |
+//! | `linger-until=FILE` | after a signal, exits only when FILE exists |
+//! | `grandchild=FILE` | starts a process that inherits the sockets and exits when FILE exists |
+//! | `orphans=N` | leaves N orphans, which exit at once |
+//! | `store=NAME:TEXT` | stores the descriptor of a file that contains TEXT; NAME may be empty |
+//! | `store-closed=NAME` | stores the descriptor of a pipe whose other end closes when the child exits |
+//! | `store-unpolled=NAME` | the same with FDPOLL=0, so it stays stored |
+//! | `remove=NAME` | removes a stored descriptor |
+//! | `helper`, `left-behind=FILE`, `leave-orphan` | the plans of the processes started by words above |
 
 use std::ffi::OsString;
 use std::io;
@@ -34,7 +36,7 @@ use std::path::PathBuf;
 use std::str::FromStr;
 use std::time::Duration;
 
-/// What a child is to do.
+/// The parsed words. Fields are named after them.
 #[derive(Debug, Default)]
 pub(crate) struct ChildPlan {
     pub(crate) report: Option<PathBuf>,
@@ -62,36 +64,36 @@ pub(crate) struct ChildPlan {
     pub(crate) leave_orphan: bool,
 }
 
-/// Who says `READY=1`, and when.
+/// The sender and the time of `READY=1`.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) enum ReadyPlan {
-    /// The child, so long after its start, but not before it serves.
+    /// The child, at this time after its start, but not before it serves.
     After(Duration),
-    /// The child, when there is such a file.
+    /// The child, when this file exists.
     When(PathBuf),
-    /// A process that it has started.
+    /// A child process that it has started.
     ByHelper,
 }
 
-/// A descriptor for the store.
+/// A descriptor to be stored with the master.
 #[derive(Debug)]
 pub(crate) struct StorePlan {
     pub(crate) name: String,
-    /// What is behind it; a pipe whose other end the child has where it is `None`.
+    /// Content of the file; `None` for a pipe whose other end the child holds.
     pub(crate) text: Option<String>,
-    /// Whether it goes when its other end does.
+    /// Whether the master drops it when its other end closes.
     pub(crate) polled: bool,
 }
 
 impl ChildPlan {
-    /// The plan that these words make.
+    /// Parses the words of a plan.
     ///
     /// # Errors
-    /// A word means nothing, or a file of words can't be read.
+    /// A word is unknown, or a file of words cannot be read.
     pub(crate) fn parse(words: impl IntoIterator<Item = OsString>) -> io::Result<Self> {
         let mut plan = Self::default();
         for word in words {
-            let word = word.into_string().map_err(|word| wrong(&word.to_string_lossy()))?;
+            let word = word.into_string().map_err(|word| unknown_word(&word.to_string_lossy()))?;
             match word.strip_prefix('@') {
                 Some(file) => {
                     let text = std::fs::read_to_string(file)?;
@@ -128,7 +130,7 @@ impl ChildPlan {
             "grandchild" => self.grandchild = Some(value.into()),
             "orphans" => self.orphans = number(word, value)?,
             "store" => {
-                let (name, text) = value.split_once(':').ok_or_else(|| wrong(word))?;
+                let (name, text) = value.split_once(':').ok_or_else(|| unknown_word(word))?;
                 self.store.push(StorePlan {
                     name: name.to_owned(),
                     text: Some(text.to_owned()),
@@ -143,20 +145,20 @@ impl ChildPlan {
             "helper" => self.helper = true,
             "left-behind" => self.left_behind = Some(value.into()),
             "leave-orphan" => self.leave_orphan = true,
-            _ => return Err(wrong(word)),
+            _ => return Err(unknown_word(word)),
         }
         Ok(())
     }
 }
 
 fn number<T: FromStr>(word: &str, value: &str) -> io::Result<T> {
-    value.parse().map_err(|_| wrong(word))
+    value.parse().map_err(|_| unknown_word(word))
 }
 
 fn milliseconds(word: &str, value: &str) -> io::Result<Duration> {
     number(word, value).map(Duration::from_millis)
 }
 
-fn wrong(word: &str) -> io::Error {
-    io::Error::new(io::ErrorKind::InvalidInput, format!("{word:?} is no part of a plan"))
+fn unknown_word(word: &str) -> io::Error {
+    io::Error::new(io::ErrorKind::InvalidInput, format!("{word:?} is not a word of a plan"))
 }

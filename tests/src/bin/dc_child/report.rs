@@ -1,8 +1,8 @@
-//! What a child found when it started: lines of a word and what it stands for.
+//! The environment that a child finds at its start: lines of a keyword and a value.
 //!
-//! `pid`, `parent`, `directory`, `argument`, `variable NAME=VALUE`, `status FIELD: VALUE` of proc(5), and for each open
-//! descriptor `descriptor NUMBER TARGET` with `cloexec` and `nonblock` behind it where it is so. Of one that is behind
-//! the sockets there is `stored NUMBER TEXT`, which was read from its start.
+//! The keywords are `pid`, `parent`, `directory`, `argument`, `variable NAME=VALUE`, `status FIELD: VALUE` of
+//! proc(5), and for each open descriptor `descriptor NUMBER TARGET`, followed by `cloexec` and `nonblock` if
+//! set. For a descriptor after the sockets there is also `stored NUMBER TEXT` with the start of its content.
 
 use crate::descriptors::{FIRST, number};
 use std::fmt::Write;
@@ -13,18 +13,18 @@ use std::os::unix::process::parent_id;
 use std::path::Path;
 use std::{env, process};
 
-/// Fields of a process's status that it has from whoever started it.
+/// The fields of `/proc/self/status` that a process inherits.
 const FIELDS: [&str; 7] = ["Name:", "Uid:", "Gid:", "Groups:", "SigBlk:", "SigIgn:", "NSpid:"];
-/// In `flags` of `proc_pid_fdinfo(5)`, which are octal.
+/// Bits of `flags` in `proc_pid_fdinfo(5)`, which are octal.
 const O_NONBLOCK: u32 = 0o4_000;
 const O_CLOEXEC: u32 = 0o2_000_000;
-/// The most that is read of what was stored.
+/// The most bytes read from a stored descriptor.
 const STORED_MAX: usize = 64;
 
-/// Writes the report, whole as soon as there is a file.
+/// Writes the report under a temporary name and renames it, so that the file is always complete.
 ///
 /// # Errors
-/// Those of the system.
+/// The errors of the file system.
 pub(crate) fn write(path: &Path) -> io::Result<()> {
     let text = report()?;
     let unfinished = path.with_extension("unfinished");
@@ -35,7 +35,7 @@ pub(crate) fn write(path: &Path) -> io::Result<()> {
 fn report() -> io::Result<String> {
     let mut text = format!("pid {}\nparent {}\n", process::id(), parent_id());
     let mut line = |kind: &str, what: &str| {
-        // Into a string nothing fails.
+        // Writing to a string cannot fail.
         writeln!(text, "{kind} {what}").ok();
     };
     line("directory", &env::current_dir()?.to_string_lossy());
@@ -44,7 +44,7 @@ fn report() -> io::Result<String> {
         line("variable", &format!("{}={}", name.to_string_lossy(), value.to_string_lossy()));
     }
     for field in fs::read_to_string("/proc/self/status")?.lines() {
-        if FIELDS.iter().any(|wanted| field.starts_with(wanted)) {
+        if FIELDS.iter().any(|inherited| field.starts_with(inherited)) {
             line("status", field);
         }
     }
@@ -55,7 +55,7 @@ fn report() -> io::Result<String> {
     }
     numbers.sort_unstable();
     for number in numbers {
-        // The one that read the directory is gone by now.
+        // The descriptor of this directory listing is closed by now.
         let Ok(target) = fs::read_link(format!("/proc/self/fd/{number}")) else { continue };
         line("descriptor", &format!("{number} {}{}", target.display(), flags(number)?));
         if number >= FIRST + sockets

@@ -1,6 +1,6 @@
-//! A child that serves, until it is told to end or its plan says so.
+//! The serving child: it runs until a signal or its plan stops it.
 //!
-//! Nothing that was accepted is left unanswered: accepting stops first, and what was accepted is waited for.
+//! Every accepted connection is answered: accepting stops first, and the pending answers are awaited.
 
 use crate::descriptors::ChildListener;
 use crate::plan::{ChildPlan, ReadyPlan};
@@ -19,13 +19,13 @@ use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, sleep_until};
 
-/// The status of a child that its plan lets die.
+/// The exit status of a child whose plan lets it die.
 const DEAD: u8 = 3;
 
-/// Serves. Returns the status to end with.
+/// Serves connections. Returns the exit status.
 ///
 /// # Errors
-/// Those of the system.
+/// The errors of the sockets and of sd_notify.
 pub(crate) fn serve(plan: &ChildPlan, listeners: Vec<ChildListener>, started: Instant) -> io::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
@@ -78,7 +78,8 @@ trait ChildConnection: AsyncRead + AsyncWrite + Send + Unpin {}
 
 impl<T: AsyncRead + AsyncWrite + Send + Unpin> ChildConnection for T {}
 
-/// Accepts until it is stopped, and has answered all when it returns. Without a time to answer it accepts nothing.
+/// Accepts until `stopped` changes, and returns when every answer is sent. Without `answer_after` it accepts
+/// nothing.
 async fn accept(socket: ChildSocket, answer_after: Option<Duration>, mut stopped: watch::Receiver<bool>) {
     let mut answering = JoinSet::new();
     loop {
@@ -87,7 +88,7 @@ async fn accept(socket: ChildSocket, answer_after: Option<Duration>, mut stopped
             _ = stopped.changed() => break,
             Some(_) = answering.join_next() => {}
             accepted = socket.accept(), if answer_after.is_some() => {
-                // The client may be gone again; that is its own affair.
+                // An error means that the client has gone away.
                 if let (Ok(connection), Some(after)) = (accepted, answer_after) {
                     answering.spawn(answer(connection, after));
                 }
@@ -101,7 +102,7 @@ async fn accept(socket: ChildSocket, answer_after: Option<Duration>, mut stopped
 /// Answers one line.
 ///
 /// # Errors
-/// The client went away.
+/// The client closed the connection.
 async fn answer(connection: Box<dyn ChildConnection>, after: Duration) -> io::Result<()> {
     let mut connection = BufReader::new(connection);
     let mut line = Vec::new();
@@ -111,7 +112,7 @@ async fn answer(connection: Box<dyn ChildConnection>, after: Duration) -> io::Re
     connection.shutdown().await
 }
 
-/// The signals that a child heeds: the first four end it. Each one is written to standard output.
+/// The signals that a child handles: the first four stop it. Each one is written to standard output.
 struct ChildSignals([(&'static str, Signal); 6]);
 
 impl ChildSignals {
@@ -128,7 +129,8 @@ impl ChildSignals {
         ]))
     }
 
-    /// Returns when it is to end; who is deaf never is. Who chatters would wait with the line.
+    /// Returns on a signal that stops the child; never if the plan says `deaf`. With `chatter` no line is
+    /// written, because standard output may block.
     async fn end_signal(&mut self, plan: &ChildPlan) {
         loop {
             let name = self.next().await;
@@ -174,7 +176,7 @@ async fn death(plan: &ChildPlan, started: Instant) {
     }
 }
 
-/// Says that the child is ready, when its plan has it so. Returns only if that can't be said.
+/// Sends READY=1 as the plan says. Returns only if sending fails.
 async fn readiness(plan: &ChildPlan, started: Instant) -> io::Error {
     match &plan.ready {
         Some(ReadyPlan::After(after)) => sleep_until((started + *after).into()).await,
@@ -196,7 +198,7 @@ async fn readiness(plan: &ChildPlan, started: Instant) -> io::Error {
     pending().await
 }
 
-/// Returns when there is such a file, or no directory for it any more.
+/// Returns when the file exists, or its directory no longer does.
 async fn appearance(path: &Path) {
     while !path.exists() && path.parent().is_none_or(Path::exists) {
         sleep(LOOK_EVERY).await;

@@ -1,6 +1,6 @@
-//! A connection on which locks are asked for, in the lines of the text protocol or in frames.
+//! A connection for lock requests, with the line protocol or with frames.
 //!
-//! Lines are answered in their order, frames by their uids; each request once, with an answer that belongs to it.
+//! Lines are answered in order, frames by their uids; each request gets one answer, of a kind that fits it.
 
 use super::history::{LockOpKind, ObservedLockReply};
 use super::violation::LockViolation;
@@ -24,16 +24,18 @@ pub(crate) struct LockConversation {
     unread: Vec<u8>,
     outgoing: Outbox,
     uid: u32,
-    /// What has no answer yet, in the order of the requests.
+    /// Bytes of requests made.
+    pub(crate) asked: u64,
+    /// Unanswered requests, in order.
     pub(crate) open: VecDeque<SentLock>,
-    /// Answers of the opening of a link that are still to come.
+    /// Outstanding answers to HELLO and OPEN.
     opening: usize,
     claims: Vec<SentLock>,
-    /// An `error` came in text that nobody had asked for; only the end may follow.
-    told_off: bool,
+    /// An unsolicited `error` line has arrived; only the end of the connection may follow.
+    idle_error_seen: bool,
 }
 
-/// What was asked for.
+/// A request that was sent or is to be sent.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct SentLock {
     pub(crate) operation: usize,
@@ -43,16 +45,16 @@ pub(crate) struct SentLock {
 }
 
 impl SentLock {
-    /// What is going to be asked.
+    /// A request to be sent, without its uid.
     pub(crate) const fn new(operation: usize, key: usize, locking: LockOpKind) -> Self {
         Self { operation, locking, key, uid: 0 }
     }
 }
 
-/// The names of keys; the last are semaphores.
+/// The names of keys; the last ones are semaphores.
 pub(crate) const KEYS: [&str; 6] = ["a", "b", "nightly", "disk/1", "two", "three"];
 
-/// How many may hold a key.
+/// The number of holders a key allows.
 pub(crate) const fn limit_of(key: usize) -> u32 {
     match key {
         4 => 2,
@@ -62,7 +64,7 @@ pub(crate) const fn limit_of(key: usize) -> u32 {
 }
 
 impl LockConversation {
-    /// A connection on which nothing was said.
+    /// A connection without any requests yet.
     pub(crate) fn new(end: NetworkEnd, since: Time, text: bool) -> Self {
         Self {
             end,
@@ -72,24 +74,25 @@ impl LockConversation {
             unread: Vec::new(),
             outgoing: Outbox::new(),
             uid: 0,
+            asked: 0,
             open: VecDeque::new(),
             opening: 0,
             claims: Vec::new(),
-            told_off: false,
+            idle_error_seen: false,
         }
     }
 
-    /// Opens a link, which claims what these operations ask for.
+    /// Opens a link, which claims the locks of these operations.
     pub(crate) fn open_link(&mut self, link_id: LinkId, claims: &[SentLock]) {
         self.uid += 1;
         Hello { link_id, auth_token: &[] }.write(self.uid, self.outgoing.buffer());
         self.opening = 2;
         self.claims = claims.to_vec();
-        // They are open from now on: whoever leaves before the answer has claimed in vain.
+        // They count as open from now on: if the connection ends before the answer, the claim is lost.
         self.open.extend(claims);
     }
 
-    /// Claims what is held, and opens the link; after the answer to HELLO, which may have been long under way.
+    /// Sends the claims, and opens the link. This follows the answer to HELLO, which may take long.
     fn claim(&mut self) {
         for claim in std::mem::take(&mut self.claims) {
             if let (LockOpKind::Claim { token }, Some(key)) = (claim.locking, LockKey::new(KEYS[claim.key])) {
@@ -110,14 +113,15 @@ impl LockConversation {
         write_message(self.outgoing.buffer(), head, data);
     }
 
-    /// Whether the link is open; any other connection always is.
+    /// Whether the link is open; always true for other connections.
     pub(crate) const fn is_open(&self) -> bool {
         self.opening == 0
     }
 
-    /// Asks something.
+    /// Sends a request.
     pub(crate) fn ask(&mut self, operation: usize, key: usize, locking: LockOpKind) {
         self.uid += 1;
+        let before = self.outgoing.len();
         if self.text {
             let line = line_of(key, locking);
             self.outgoing.buffer().extend_from_slice(line.as_bytes());
@@ -134,30 +138,31 @@ impl LockConversation {
                 }
                 LockOpKind::Renew { token, lease_ms } => LockAction::Renew { key, token, lease_ms },
                 LockOpKind::Cancel { operation } => {
-                    let asked = self.open.iter().find(|it| it.operation == operation);
-                    LockAction::Cancel { uid: asked.map_or(0, |it| it.uid) }
+                    let request = self.open.iter().find(|it| it.operation == operation);
+                    LockAction::Cancel { uid: request.map_or(0, |it| it.uid) }
                 }
             };
             LockRequest { owner: 0, action }.write(self.uid, self.outgoing.buffer());
         }
+        self.asked += (self.outgoing.len() - before) as u64;
         self.open.push_back(SentLock { operation, locking, key, uid: self.uid });
     }
 
-    /// Writes what the connection takes.
+    /// Writes as much output as the connection accepts.
     pub(crate) fn write(&mut self, net: &mut Network) {
         if !self.outgoing.is_empty() {
             match net.write(self.end, self.outgoing.pending()) {
                 Ok(count) => self.outgoing.advance(count),
-                // What was answered before may still be there to be read.
+                // Answers sent before the failure may still be readable.
                 Err(_) => self.outgoing.clear(),
             }
         }
     }
 
-    /// Appends the answers that have come. Returns whether the connection goes on.
+    /// Appends the answers received. Returns whether the connection stays open.
     ///
     /// # Errors
-    /// The [`LockViolation`] if they are none.
+    /// The [`LockViolation`] if a message is not an expected answer.
     pub(crate) fn read(
         &mut self,
         net: &mut Network,
@@ -190,8 +195,8 @@ impl LockConversation {
             let line = std::str::from_utf8(&rest[..end]).map_err(|_| LockViolation::NotAsked { locker })?;
             rest = &rest[end + 1..];
             let Some(request) = self.open.pop_front() else {
-                // Whoever is idle for too long is told so, and left.
-                if line != "error" || std::mem::replace(&mut self.told_off, true) {
+                // A connection that is idle for too long gets `error`, and is closed.
+                if line != "error" || std::mem::replace(&mut self.idle_error_seen, true) {
                     return Err(LockViolation::NotAsked { locker });
                 }
                 continue;
@@ -214,7 +219,7 @@ impl LockConversation {
         while let Some(answer) = reader.next(&mut input).map_err(|_| LockViolation::NotAsked { locker })? {
             let uid = answer.head.uid;
             if answer.head.direction == Direction::Request {
-                // The server asks whether the link is there. It lets nothing else come this way.
+                // A ping of the server. It sends no other requests.
                 Ping { uid }.write_response(self.outgoing.buffer());
                 continue;
             }
@@ -228,8 +233,8 @@ impl LockConversation {
                 }
                 continue;
             }
-            let place = self.open.iter().position(|it| it.uid == uid);
-            let Some(request) = place.and_then(|place| self.open.remove(place)) else {
+            let index = self.open.iter().position(|it| it.uid == uid);
+            let Some(request) = index.and_then(|index| self.open.remove(index)) else {
                 return Err(LockViolation::NotAsked { locker });
             };
             let malformed = LockViolation::Malformed { operation: request.operation };
@@ -249,7 +254,7 @@ fn limit_of_key(key: LockKey<'_>) -> u32 {
     KEYS.iter().position(|name| *name == key.as_str()).map_or(1, limit_of)
 }
 
-/// The request in the text protocol.
+/// The request in the line protocol.
 fn line_of(key: usize, locking: LockOpKind) -> String {
     let limit = limit_of(key);
     let (name, semaphore) = (KEYS[key], limit > 1);
@@ -266,13 +271,13 @@ fn line_of(key: usize, locking: LockOpKind) -> String {
         LockOpKind::Wait { timeout_ms } => ("w", (timeout_ms / 1_000).to_string()),
         LockOpKind::Release { token } | LockOpKind::Claim { token } => ("r", hex(token)),
         LockOpKind::Renew { token, lease_ms } => ("n", format!("{} {}", hex(token), lease_ms / 1_000)),
-        // There is none: an honest mistake, to be answered `error`.
+        // The line protocol has no such request: a deliberate error, answered `error`.
         LockOpKind::Cancel { .. } => ("c", String::new()),
     };
     format!("{command}\n{name}\n{argument}\n")
 }
 
-/// What the line says; `None` if it is no answer to that.
+/// Parses an answer line; `None` if it does not fit the request.
 fn read_line(locking: LockOpKind, line: &str) -> Option<ObservedLockReply> {
     let words: Vec<&str> = line.split(' ').collect();
     let reply = match words[..] {
@@ -296,7 +301,7 @@ fn read_line(locking: LockOpKind, line: &str) -> Option<ObservedLockReply> {
     may_answer(locking, reply, true).then_some(reply)
 }
 
-/// What the data say; `None` if they are no answer to that.
+/// Parses an answer's data; `None` if they do not fit the request.
 fn read_frame(locking: LockOpKind, data: &[u8]) -> Option<ObservedLockReply> {
     let Operation::Lock(operation) = operation_of(locking) else {
         let [status] = data else { return None };
@@ -316,7 +321,7 @@ const fn grants(locking: LockOpKind) -> bool {
     matches!(locking, LockOpKind::Acquire { .. } | LockOpKind::Enqueue { .. } | LockOpKind::Wait { .. })
 }
 
-/// Whether there is such an answer. Where the text protocol closes a connection it says `error` before.
+/// Whether this answer is allowed. The line protocol sends `error` before it closes a connection.
 const fn may_answer(locking: LockOpKind, reply: ObservedLockReply, text: bool) -> bool {
     use LockStatus as S;
     match (locking, reply) {

@@ -91,6 +91,16 @@ pub(crate) struct Route {
     pub(crate) settled: EventTime,
 }
 
+/// A graceful end of the server.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Shutdown {
+    /// From then on the server has granted nothing: it was stopped before.
+    pub(crate) idle_since: EventTime,
+    pub(crate) began: Time,
+    /// When the process ended.
+    pub(crate) ended: EventTime,
+}
+
 /// All operations on locks of a run.
 #[derive(Debug)]
 pub(crate) struct LockHistory {
@@ -100,6 +110,7 @@ pub(crate) struct LockHistory {
     pub(crate) kills: Vec<EventTime>,
     /// Times in which nothing is granted, after a restart.
     pub(crate) held_off: Vec<(EventTime, Time)>,
+    pub(crate) shutdowns: Vec<Shutdown>,
     /// Whether the server remembers across restarts that there may be holders.
     pub(crate) keeps_state: bool,
     pub(crate) grace_ms: u64,
@@ -115,6 +126,7 @@ impl LockHistory {
             routes: BTreeMap::new(),
             kills: Vec::new(),
             held_off: Vec::new(),
+            shutdowns: Vec::new(),
             keeps_state,
             grace_ms: grace_ms.into(),
             unresolved: Vec::new(),
@@ -176,6 +188,20 @@ impl LockHistory {
     /// The server was started again, and grants nothing while the grace runs.
     pub(crate) fn held_off(&mut self, started: EventTime) {
         self.held_off.push((started, started.at.after_ms(self.grace_ms)));
+    }
+
+    /// The server begins to shut down: nothing is granted until the process ends.
+    pub(crate) fn drained(&mut self, idle_since: EventTime, began: Time, until: Time) {
+        self.shutdowns.push(Shutdown { idle_since, began, ended: EventTime::NEVER });
+        self.held_off.push((idle_since, until));
+    }
+
+    /// The process ended, gracefully or not.
+    pub(crate) fn process_ended(&mut self, moment: EventTime) {
+        self.kills.push(moment);
+        if let Some(shutdown) = self.shutdowns.last_mut() {
+            shutdown.ended = shutdown.ended.min(moment);
+        }
     }
 
     /// Whether [`settle`](Self::settle) would settle anything of this agent.

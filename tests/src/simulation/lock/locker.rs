@@ -150,7 +150,7 @@ impl Locker {
                 self.conversation = Some(conversation);
             } else {
                 if !goes_on {
-                    self.check_abandoned(net, &conversation);
+                    self.check_abandoned(net, history, &conversation);
                 }
                 self.close(net, history, &conversation);
             }
@@ -188,7 +188,7 @@ impl Locker {
             let quality = scenario.network.local(&mut net.random);
             around.agents[agent].accept(net, party, quality)
         } else {
-            if around.server.state() == ServerState::Dead {
+            if !matches!(around.server.state(), ServerState::Running | ServerState::Stopped) {
                 self.discouraged = true;
                 return;
             }
@@ -409,11 +409,19 @@ impl Locker {
         self.discouraged = true;
     }
 
-    /// Whether the other end closed the connection without need, when something was asked.
-    fn check_abandoned(&self, net: &mut Network, conversation: &LockConversation) {
+    /// Whether the other end closed the connection without need while a request was in flight. A server that shuts down may
+    /// do so if the request had not reached it.
+    fn check_abandoned(&self, net: &mut Network, history: &LockHistory, conversation: &LockConversation) {
         let is_plain = self.plan.agent.is_none() && self.plan.speech != LockerProtocol::Link;
+        let end = conversation.end;
+        let had_arrived = net.arrived_total(end.peer()) == conversation.asked;
+        let was_drained = history.shutdowns.last().is_some_and(|shutdown| {
+            let closed = net.closed(end.peer());
+            closed.is_some_and(|closed| shutdown.idle_since < closed && closed <= shutdown.ended)
+        });
         if let Some(request) = conversation.open.front()
             && is_plain
+            && (had_arrived || !was_drained)
             && !net.was_cut(conversation.end.connection)
             && net.disturbed_until() < conversation.since
         {
@@ -429,6 +437,15 @@ const ANSWER_MS_MAX: u64 = 3_000;
 /// Whether the server answered in time what was asked of it alone, when nothing held anything up.
 fn check_in_time(net: &Network, history: &LockHistory, operation: usize) -> Result<(), LockViolation> {
     let it = &history.operations[operation];
+    if let Some(shutdown) = history.shutdowns.last()
+        && it.begun < shutdown.idle_since
+        && it.ended < shutdown.ended
+        && net.disturbed_until() <= shutdown.began
+        && it.ended.at > shutdown.began.after_ms(ANSWER_MS_MAX)
+    {
+        let after_ms = it.ended.at.ms_since(shutdown.began);
+        return Err(LockViolation::KeptWaiting { operation, after_ms });
+    }
     let (LockOpKind::Acquire { timeout_ms, .. } | LockOpKind::Wait { timeout_ms }) = it.locking else {
         return Ok(());
     };

@@ -1,11 +1,11 @@
-//! Locks in the simulation: applications that want them, through an agent or straight from the server, and what must be
-//! true of what they were answered.
+//! Locks in the simulation: applications that take locks, through an agent or directly at the server, and the
+//! checker of the answers they get.
 //!
 //! ```text
-//!   Locker ◀─ Conversation: text, frames, a link of its own ─▶ (an agent, the server)
-//!     │ asks, is answered
+//!   Locker ◀─ LockConversation: lines, frames, a separate link ─▶ (an agent, the server)
+//!     │ requests, answers
 //!     ▼
-//!   LockHistory ─▶ Verdict: can that be true?
+//!   LockHistory ─▶ Verdict: are these answers possible?
 //! ```
 
 mod conversation;

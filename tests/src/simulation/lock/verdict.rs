@@ -21,7 +21,7 @@
 //!    held by the dead can't ([`LockViolation::Revived`]).
 
 use super::conversation::{KEYS, limit_of};
-use super::history::{LockHistory, LockOpKind, ObservedLockReply, RecordedLockOp};
+use super::history::{LockHistory, LockOpKind, ObservedLockReply, RecordedLockOp, Shutdown};
 use super::violation::{Ended, LockViolation};
 use crate::simulation::event_queue::EventTime;
 use libdc::id::Token;
@@ -35,6 +35,7 @@ impl LockHistory {
     /// # Errors
     /// The first one found.
     pub(crate) fn verify(&self) -> Result<(), LockViolation> {
+        self.check_drains()?;
         let mut holds = self.holds()?;
         check_fences(&holds)?;
         for hold in &mut holds {
@@ -47,6 +48,17 @@ impl LockHistory {
             self.check_timeouts(key, &of_key)?;
         }
         self.check_places()
+    }
+
+    /// Whether nothing was asked for and granted while the server was shutting down.
+    fn check_drains(&self) -> Result<(), LockViolation> {
+        for (operation, it) in self.operations.iter().enumerate() {
+            let within = |shutdown: &Shutdown| it.begun > shutdown.idle_since && it.ended < shutdown.ended;
+            if matches!(it.reply, ObservedLockReply::Granted(_)) && self.shutdowns.iter().any(within) {
+                return Err(LockViolation::GrantedWhileDraining { operation });
+            }
+        }
+        Ok(())
     }
 
     /// All grants, in the order of their fences.
@@ -101,6 +113,14 @@ impl LockHistory {
     fn follow(&self, hold: &mut GrantHistory) -> Result<(), LockViolation> {
         let mut at = Reliance::new();
         for (number, it) in self.operations.iter().enumerate() {
+            // A WAIT whose answer was lost may have started the lease again.
+            if let (LockOpKind::Wait { .. }, LockOpKind::Enqueue { lease_ms }) =
+                (it.locking, self.operations[hold.asked].locking)
+                && it.reply.is_unknown()
+                && self.enqueued_by(number) == Some(hold.asked)
+            {
+                hold.over_at = hold.over_at.max(self.settled(it).after_ms(lease_ms));
+            }
             if !it.concerns(hold) {
                 continue;
             }

@@ -77,6 +77,20 @@ pub enum LockViolation {
         /// How long it was ready to wait.
         timeout_ms: u64,
     },
+    /// A lock was granted by a server that was shutting down.
+    #[error("operation {operation} was asked for and granted while the server was shutting down")]
+    GrantedWhileDraining {
+        /// The operation.
+        operation: usize,
+    },
+    /// A waiter was not answered when the server began to shut down.
+    #[error("operation {operation} was answered only {after_ms} ms after the shutdown began")]
+    KeptWaiting {
+        /// The operation.
+        operation: usize,
+        /// How long it took.
+        after_ms: u64,
+    },
     /// There is no such answer to the request.
     #[error("operation {operation} has an answer that can't be")]
     Malformed {

@@ -1,26 +1,46 @@
-//! Requests and their answers: what was granted, refused, given up or lost.
+//! Answers to calls: granted, refused, abandoned or lost.
 
 use crate::client::lock::calls::{CallId, CallStage, LockCall, WaitLimit};
 use crate::client::lock::error::{LockError, LockLinkError, Loss};
 use crate::client::lock::lease::{Lease, LeaseId};
-use crate::client::lock::machine::{CallReply, LockEvent, LockLinkState, LockMachine};
+use crate::client::lock::machine::{CallReply, LockEvent, LockMachine};
+use crate::proto::link::state::LinkError;
 use crate::time::Time;
+use crate::wire::frame::Operation;
 use crate::wire::lock::{LockAnswer, LockStatus};
+use crate::wire::message::MessageRef;
 
-/// Pause before a request is sent again that the agent could not pass on, in milliseconds.
+/// Pause before a call is sent again that the agent could not pass on, in milliseconds.
 const RETRY_MS: u64 = 250;
 
 impl LockMachine {
-    pub(super) fn handle_reply(&mut self, now: Time, id: CallId, asked_at: Time, answer: LockAnswer<'_>) {
-        let Some(request) = self.requests.get(id) else { return };
-        match (answer, &request.ask) {
+    /// The server answered a call.
+    pub(super) fn answered(
+        &mut self,
+        now: Time,
+        id: CallId,
+        message: &MessageRef<'_>,
+    ) -> Result<(), LinkError> {
+        let Operation::Lock(operation) = message.head.operation else { return Ok(()) };
+        let answer = LockAnswer::parse(operation, message.data)?;
+        match self.calls.get(id).map(|call| call.stage) {
+            Some(CallStage::Sent { at, .. }) => self.handle_reply(now, id, at, answer),
+            Some(CallStage::Confirming { hold, at, .. }) => self.confirmed(now, id, hold, at, answer),
+            Some(CallStage::Waiting(_)) | None => {}
+        }
+        Ok(())
+    }
+
+    fn handle_reply(&mut self, now: Time, id: CallId, asked_at: Time, answer: LockAnswer<'_>) {
+        let Some(call) = self.calls.get(id) else { return };
+        match (answer, &call.ask) {
             (
                 LockAnswer::Grant { grant, .. },
                 LockCall::Acquire { key, .. } | LockCall::Enqueue { key, .. } | LockCall::Wait { key, .. },
             ) => {
-                let (key, is_heard) = (key.clone(), request.is_heard);
-                let hold = self.holds.insert(key, grant, asked_at, self.grace_ms);
-                let validity_ms = self.holds.get(hold).map_or(0, Lease::validity_ms);
+                let (key, is_heard) = (key.clone(), call.is_heard);
+                let hold = self.link.held.insert(key, grant, asked_at, self.grace_ms);
+                let validity_ms = self.link.held.get(hold).map_or(0, Lease::validity_ms);
                 if is_heard && now.ms_since(asked_at) > validity_ms / 4 {
                     self.confirm(now, id, hold);
                 } else {
@@ -28,27 +48,27 @@ impl LockMachine {
                 }
             }
             (LockAnswer::Renewed { lease_ms }, LockCall::Renew { hold }) => {
-                self.holds.renewed(*hold, asked_at, lease_ms, self.grace_ms);
+                self.link.held.renewed(*hold, asked_at, lease_ms, self.grace_ms);
                 self.complete(now, id, Ok(CallReply::Done));
             }
             (LockAnswer::Stats(json), _) => self.complete(now, id, Ok(CallReply::Stats(json.to_vec()))),
             (LockAnswer::Status(status), _) => self.status(now, id, status),
-            // The wire reads no such answer to such a request.
-            (answer, _) => self.status(now, id, word_of(answer)),
+            // Never parsed as the answer to such a call.
+            (answer, _) => self.status(now, id, status_of(answer)),
         }
     }
 
-    /// A request was answered with a word.
+    /// A call was answered with a status.
     fn status(&mut self, now: Time, id: CallId, status: LockStatus) {
-        let Some(request) = self.requests.get(id) else { return };
-        let (is_heard, is_patient) = (request.is_heard, request.retries());
+        let Some(call) = self.calls.get(id) else { return };
+        let (is_heard, is_patient) = (call.is_heard, call.retries());
         let later = CallStage::Waiting(Some(now.after_ms(RETRY_MS)));
-        let result = match (request.ask.clone(), status) {
+        let result = match (call.ask.clone(), status) {
             (LockCall::Release { .. }, LockStatus::Ok) => Ok(CallReply::Done),
             (LockCall::Release { .. }, LockStatus::Error) => Err(LockError::NotHeld),
             (LockCall::Release { key, token }, LockStatus::ErrorDisconnected) => {
-                let again = self.requests.insert(now, LockCall::Release { key, token }, false);
-                self.requests.set_stage(again, later);
+                let again = self.calls.insert(now, LockCall::Release { key, token }, false);
+                self.calls.set_stage(again, later);
                 Err(LockError::AgentDisconnected)
             }
             (LockCall::Renew { hold }, LockStatus::Error) => {
@@ -56,17 +76,17 @@ impl LockMachine {
                 Err(LockError::NotHeld)
             }
             (LockCall::Renew { hold }, status) => {
-                self.holds.not_renewed(hold, now);
+                self.link.held.not_renewed(hold, now);
                 Err(LockError::from_status(status))
             }
             (LockCall::Acquire { until: WaitLimit::Forever, .. }, LockStatus::Timeout) if is_heard => {
-                return self.requests.set_stage(id, CallStage::Waiting(None));
+                return self.calls.set_stage(id, CallStage::Waiting(None));
             }
             (LockCall::Acquire { .. } | LockCall::Wait { .. }, LockStatus::Timeout) => {
                 Ok(CallReply::TimedOut)
             }
             (LockCall::Acquire { .. }, LockStatus::ErrorDisconnected) if is_heard && is_patient => {
-                return self.requests.set_stage(id, later);
+                return self.calls.set_stage(id, later);
             }
             (LockCall::Enqueue { key, .. }, LockStatus::Queued) => {
                 if !is_heard {
@@ -79,59 +99,52 @@ impl LockMachine {
         self.complete(now, id, result);
     }
 
-    /// A grant that may be old is renewed before anybody relies on it.
+    /// A grant that may be old is renewed before it is reported.
     fn confirm(&mut self, now: Time, id: CallId, hold: LeaseId) {
-        self.holds.stale(hold);
+        self.link.held.stale(hold);
         if let Some(uid) = self.send_renewal(now, id, hold) {
-            self.requests.set_stage(id, CallStage::Confirming { hold, uid, at: now });
+            self.calls.set_stage(id, CallStage::Confirming { hold, uid, at: now });
         }
     }
 
-    pub(super) fn confirmed(
-        &mut self,
-        now: Time,
-        id: CallId,
-        hold: LeaseId,
-        asked_at: Time,
-        answer: LockAnswer<'_>,
-    ) {
+    fn confirmed(&mut self, now: Time, id: CallId, hold: LeaseId, asked_at: Time, answer: LockAnswer<'_>) {
         if let LockAnswer::Renewed { lease_ms } = answer {
-            self.holds.renewed(hold, asked_at, lease_ms, self.grace_ms);
+            self.link.held.renewed(hold, asked_at, lease_ms, self.grace_ms);
             return self.complete(now, id, Ok(CallReply::Granted(hold)));
         }
-        let error = match word_of(answer) {
+        let error = match status_of(answer) {
             LockStatus::Error => LockError::LeaseExpired,
             status => LockError::from_status(status),
         };
         self.drop_hold(now, hold);
-        let is_patient = self.requests.get(id).is_some_and(|request| request.is_heard && request.retries());
+        let is_patient = self.calls.get(id).is_some_and(|call| call.is_heard && call.retries());
         if is_patient && (error.is_transient() || matches!(error, LockError::LeaseExpired)) {
-            self.requests.set_stage(id, CallStage::Waiting(Some(now.after_ms(RETRY_MS))));
+            self.calls.set_stage(id, CallStage::Waiting(Some(now.after_ms(RETRY_MS))));
         } else {
             self.complete(now, id, Err(error));
         }
     }
 
-    /// The connection of a request has ended, or there is none.
+    /// The connection of a call is lost, or there is none.
     pub(super) fn interrupt(&mut self, now: Time, id: CallId, error: &LockError) {
-        let Some(request) = self.requests.get(id) else { return };
-        let (stage, is_heard, is_patient) = (request.stage, request.is_heard, request.retries());
+        let Some(call) = self.calls.get(id) else { return };
+        let (stage, is_heard, is_patient) = (call.stage, call.is_heard, call.retries());
         if !matches!(stage, CallStage::Waiting(_)) {
-            self.unreleased |= self.settings.resumes;
+            self.unreleased |= self.resumes;
         }
         if let CallStage::Confirming { hold, .. } = stage {
-            self.holds.remove(hold);
+            self.link.held.remove(hold);
         }
         if is_heard && is_patient && error.is_transient() {
-            self.requests.set_stage(id, CallStage::Waiting(None));
+            self.calls.set_stage(id, CallStage::Waiting(None));
         } else {
             self.complete(now, id, Err(error.clone()));
         }
     }
 
-    pub(super) fn request_is_due(&mut self, now: Time, id: CallId) {
-        let Some(request) = self.requests.get(id) else { return };
-        match (request.stage, &request.ask) {
+    pub(super) fn call_is_due(&mut self, now: Time, id: CallId) {
+        let Some(call) = self.calls.get(id) else { return };
+        match (call.stage, &call.ask) {
             (CallStage::Waiting(_), LockCall::Acquire { until: WaitLimit::Time(end), .. }) if *end <= now => {
                 self.complete(now, id, Ok(CallReply::TimedOut));
             }
@@ -140,7 +153,7 @@ impl LockMachine {
                 self.events.push_back(LockEvent::Answered(id, Ok(CallReply::TimedOut)));
             }
             (CallStage::Waiting(Some(later)), _) if later <= now => {
-                self.requests.set_stage(id, CallStage::Waiting(None));
+                self.calls.set_stage(id, CallStage::Waiting(None));
             }
             _ => {
                 self.abandon(now, id);
@@ -149,10 +162,10 @@ impl LockMachine {
         }
     }
 
-    /// A request is answered. What it brought and nobody takes is given back.
+    /// A call is answered. A lock granted to an abandoned call is released.
     pub(super) fn complete(&mut self, now: Time, id: CallId, result: Result<CallReply, LockError>) {
-        let Some(request) = self.requests.remove(id) else { return };
-        if request.is_heard {
+        let Some(call) = self.calls.remove(id) else { return };
+        if call.is_heard {
             self.events.push_back(LockEvent::Answered(id, result));
         } else if let Ok(CallReply::Granted(hold)) = result {
             self.drop_hold(now, hold);
@@ -160,44 +173,39 @@ impl LockMachine {
     }
 
     pub(super) fn release_as(&mut self, now: Time, hold: LeaseId, is_heard: bool) -> Option<CallId> {
-        let Lease { key, token, .. } = self.holds.get(hold)?;
+        let Lease { key, token, .. } = self.link.held.get(hold)?;
         let ask = LockCall::Release { key: key.clone(), token: *token };
-        let lost = self.holds.remove(hold).and_then(|hold| hold.lost());
-        let id = self.requests.insert(now, ask, is_heard);
-        match (lost, self.state) {
-            (Some(Loss::Closed), _) => self.complete(now, id, Err(LockError::Closed)),
-            (Some(Loss::Refused | Loss::Disconnected | Loss::Forked), _) => {
+        let lost = self.link.held.remove(hold).and_then(|hold| hold.lost());
+        let id = self.calls.insert(now, ask, is_heard);
+        match lost {
+            Some(Loss::Closed) => self.complete(now, id, Err(LockError::Closed)),
+            Some(Loss::Refused | Loss::Disconnected | Loss::Forked) => {
                 self.complete(now, id, Err(LockError::NotHeld));
             }
-            // What is not claimed is released when the link is opened.
-            (
-                None | Some(Loss::Unrenewed),
-                LockLinkState::Down | LockLinkState::Probing | LockLinkState::Greeting,
-            ) => {
+            None | Some(Loss::Unrenewed) if self.link.has_claimed(hold) => self.send_waiting(now),
+            // A lock that is not claimed is released when the link is opened.
+            None | Some(Loss::Unrenewed) => {
                 self.complete(now, id, Err(LockError::Disconnected(LockLinkError::Closed)));
-            }
-            (None | Some(Loss::Unrenewed), LockLinkState::Opening(_) | LockLinkState::Up) => {
-                self.send_waiting(now);
             }
         }
         Some(id)
     }
 
     pub(super) fn lose(&mut self, hold: LeaseId, loss: Loss) {
-        if self.holds.lose(hold, loss) {
+        if self.link.held.lose(hold, loss) {
             self.events.push_back(LockEvent::Lost(hold, loss));
         }
     }
 
     pub(super) fn lose_all(&mut self, loss: Loss) {
-        for hold in self.holds.lose_all(loss) {
+        for hold in self.link.held.lose_all(loss) {
             self.events.push_back(LockEvent::Lost(hold, loss));
         }
     }
 }
 
-/// The word of an answer.
-const fn word_of(answer: LockAnswer<'_>) -> LockStatus {
+/// The status of an answer.
+const fn status_of(answer: LockAnswer<'_>) -> LockStatus {
     match answer {
         LockAnswer::Status(status) | LockAnswer::Grant { status, .. } => status,
         LockAnswer::Renewed { .. } | LockAnswer::Stats(_) => LockStatus::Ok,

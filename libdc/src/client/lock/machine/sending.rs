@@ -1,106 +1,72 @@
-//! What goes out over the link, and under which uid.
+//! Sending the calls of the application.
 
 use crate::client::lock::calls::{CallId, CallStage, LockCall};
 use crate::client::lock::error::LockError;
-use crate::client::lock::lease::{Lease, LeaseId};
-use crate::client::lock::machine::{CallReply, ClientOrigin, Flying, LockLinkState, LockMachine};
+use crate::client::lock::lease::{Lease, LeaseId, Leases};
+use crate::client::lock::machine::{CallReply, LockMachine};
+use crate::proto::link::Link;
+use crate::proto::pending::PendingRequest;
 use crate::time::Time;
-use crate::wire::frame::{LinkOperation, MessageHead, Operation};
+use crate::wire::frame::Operation;
 use crate::wire::lock::{LockAction, LockRequest};
-use crate::wire::message::write_message;
-use std::collections::HashMap;
 
 impl LockMachine {
+    /// Sends the calls that wait, while the link is up and has capacity.
     pub(super) fn send_waiting(&mut self, now: Time) {
-        if self.state != LockLinkState::Up || self.bye_answered {
-            return;
-        }
-        while let Some(id) = self.requests.next_to_send() {
-            self.send_request(now, id);
+        while self.link.is_up()
+            && self.link.has_capacity()
+            && let Some(id) = self.calls.next_to_send()
+        {
+            self.send_call(now, id);
         }
     }
 
-    fn send_request(&mut self, now: Time, id: CallId) {
-        let Some(request) = self.requests.get(id) else { return };
-        let sent = match &request.ask {
+    fn send_call(&mut self, now: Time, id: CallId) {
+        let Some(call) = self.calls.get(id) else { return };
+        let sent = match &call.ask {
             LockCall::Ready => return self.complete(now, id, Ok(CallReply::Done)),
             LockCall::Renew { hold } => {
                 let hold = *hold;
-                self.holds.renewing(hold);
+                self.link.held.renewing(hold);
                 self.send_renewal(now, id, hold)
             }
             _ => {
-                let is_prompt = !request.may_block();
-                let Some(action) = request.action(now) else { return };
-                let operation = Operation::Lock(action.operation());
-                let uid = free_uid(&mut self.uid, &self.flying);
-                LockRequest { owner: 0, action }.write(uid, self.outbox.buffer());
-                self.under_way(now, uid, operation, ClientOrigin::Request(id), is_prompt);
-                Some(uid)
+                let may_block = call.may_block();
+                let Some(action) = call.action(now) else { return };
+                Some(send_lock(&mut self.link, now, Some(id), action, may_block))
             }
         };
         match sent {
-            Some(uid) => self.requests.set_stage(id, CallStage::Sent { uid, at: now }),
+            Some(uid) => self.calls.set_stage(id, CallStage::Sent { uid, at: now }),
             None => self.complete(now, id, Err(LockError::NotHeld)),
         }
     }
 
-    /// `None` if there is nothing to renew.
+    /// Asks for a new lease; `None` if there is nothing to renew.
     pub(super) fn send_renewal(&mut self, now: Time, id: CallId, hold: LeaseId) -> Option<u32> {
-        let Lease { key, token, lease_ms, .. } = self.holds.get(hold).filter(|hold| hold.lost().is_none())?;
-        let action = LockAction::Renew { key: key.as_key(), token: *token, lease_ms: *lease_ms };
-        let uid = free_uid(&mut self.uid, &self.flying);
-        LockRequest { owner: 0, action }.write(uid, self.outbox.buffer());
-        self.under_way(now, uid, Operation::Lock(action.operation()), ClientOrigin::Request(id), true);
-        Some(uid)
+        let lease = self.link.held.get(hold).filter(|hold| hold.lost().is_none())?;
+        let Lease { key, token, lease_ms, .. } = lease;
+        let (key, token, lease_ms) = (key.clone(), *token, *lease_ms);
+        let action = LockAction::Renew { key: key.as_key(), token, lease_ms };
+        Some(send_lock(&mut self.link, now, Some(id), action, false))
     }
 
-    pub(super) fn send_lock(&mut self, now: Time, purpose: ClientOrigin, action: &LockAction<'_>) {
-        let uid = self.take_off(now, Operation::Lock(action.operation()), purpose, true);
-        LockRequest { owner: 0, action: *action }.write(uid, self.outbox.buffer());
-    }
-
-    pub(super) fn send_empty(&mut self, now: Time, operation: LinkOperation, purpose: ClientOrigin) {
-        let operation = Operation::Link(operation);
-        let uid = self.take_off(now, operation, purpose, true);
-        write_message(self.outbox.buffer(), MessageHead::request(uid, operation), &[]);
-    }
-
-    pub(super) fn take_off(
-        &mut self,
-        now: Time,
-        operation: Operation,
-        purpose: ClientOrigin,
-        is_prompt: bool,
-    ) -> u32 {
-        let uid = free_uid(&mut self.uid, &self.flying);
-        self.under_way(now, uid, operation, purpose, is_prompt);
-        uid
-    }
-
-    fn under_way(
-        &mut self,
-        now: Time,
-        uid: u32,
-        operation: Operation,
-        purpose: ClientOrigin,
-        is_prompt: bool,
-    ) {
-        self.flying.insert(uid, Flying { operation, purpose, is_prompt });
-        self.last_sent = now;
-        if is_prompt {
-            self.prompt += 1;
-            self.silent_since.get_or_insert(now);
-        }
+    /// Asks the server to give up a blocked request.
+    pub(super) fn send_cancel(&mut self, now: Time, uid: u32) {
+        send_lock(&mut self.link, now, None, LockAction::Cancel { uid }, false);
     }
 }
 
-/// The next uid that nothing under way has.
-fn free_uid(last: &mut u32, flying: &HashMap<u32, Flying>) -> u32 {
-    loop {
-        *last = last.wrapping_add(1);
-        if !flying.contains_key(last) {
-            return *last;
-        }
-    }
+/// Sends a lock request for a call. Returns its uid.
+fn send_lock(
+    link: &mut Link<Leases, CallId>,
+    now: Time,
+    call: Option<CallId>,
+    action: LockAction<'_>,
+    may_block: bool,
+) -> u32 {
+    let operation = Operation::Lock(action.operation());
+    let uid = link.enter(now, PendingRequest { payload: call, operation, may_block }, None);
+    LockRequest { owner: 0, action }.write(uid, link.outbox.buffer());
+    uid
 }

@@ -1,11 +1,11 @@
-//! Peers that say nothing, the wrong thing, or goodbye.
+//! Peers that are silent, break the protocol, or end the link.
 
 use super::*;
 
 #[test]
-fn an_idle_link_is_pinged_and_a_silent_one_broken() {
+fn idle_link_is_pinged_and_silent_link_closed() {
     let mut bench = Bench::up(true);
-    assert_eq!(bench.link.deadline(), Some(Time::from_ms(1_000 + PING_INTERVAL_MS)));
+    assert_eq!(bench.machine.deadline(), Some(Time::from_ms(1_000 + PING_INTERVAL_MS)));
     bench.pass_ms(PING_INTERVAL_MS);
     let ping = bench.expect("PING").head;
     bench.answer(ping, &[]);
@@ -13,11 +13,12 @@ fn an_idle_link_is_pinged_and_a_silent_one_broken() {
     assert_eq!(bench.asked(), ["PING"]);
     bench.pass_ms(5_999);
     bench.now = bench.now.after_ms(1);
-    assert_eq!(bench.link.tick(bench.now), Err(LockLinkError::Silent { silent_ms: 6_000 }));
+    bench.machine.handle_timeout(bench.now);
+    assert_eq!(bench.end(), Err(LinkError::Silent { silent_ms: 6_000 }.into()));
 }
 
 #[test]
-fn a_blocked_request_is_no_silence() {
+fn blocked_call_is_no_silence() {
     let mut bench = Bench::up(true);
     bench.ask(acquire("k", WaitLimit::Forever));
     for _ in 0..10 {
@@ -29,7 +30,7 @@ fn a_blocked_request_is_no_silence() {
 }
 
 #[test]
-fn an_answer_that_does_not_come_is_missed() {
+fn call_without_answer_fails_after_its_timeout() {
     let mut bench = Bench::up(true);
     bench.ask(acquire("k", WaitLimit::Now));
     bench.pass_ms(5_000);
@@ -42,51 +43,51 @@ fn an_answer_that_does_not_come_is_missed() {
 }
 
 #[test]
-fn the_peer_is_answered_and_obeyed() {
+fn ping_is_answered_and_goaway_closes_the_link() {
     let mut bench = Bench::up(true);
     let mut out = Vec::new();
     Ping { uid: 99 }.write_request(&mut out);
     bench.receive(&out).unwrap();
-    let answered = bench.link.outbox().pending().to_vec();
+    let answered = bench.machine.poll_output().to_vec();
     out.clear();
     Ping { uid: 99 }.write_response(&mut out);
     assert_eq!(answered, out);
     out.clear();
     write_message(&mut out, MessageHead::request(1, Operation::Link(LinkOperation::GoAway)), &[]);
-    assert_eq!(bench.receive(&out), Err(LockLinkError::GoAway));
+    assert_eq!(bench.receive(&out), Err(LinkError::GoAway.into()));
 }
 
 #[test]
-fn what_was_not_asked_is_a_fault() {
+fn unasked_answer_closes_the_link() {
     let mut bench = Bench::up(true);
     let mut out = Vec::new();
     Ping { uid: 99 }.write_response(&mut out);
-    assert_eq!(bench.receive(&out), Err(LockLinkError::Unasked));
+    assert_eq!(bench.receive(&out), Err(LinkError::Unasked.into()));
     let mut bench = Bench::up(true);
     bench.ask(acquire("k", WaitLimit::Forever));
     let uid = bench.expect("ACQUIRE").head.uid;
     out.clear();
     Ping { uid }.write_response(&mut out);
-    assert_eq!(bench.receive(&out), Err(LockLinkError::OtherOperation));
+    assert_eq!(bench.receive(&out), Err(LinkError::OtherOperation.into()));
 }
 
 #[test]
-fn closing_tells_everybody_and_says_bye() {
+fn shutdown_fails_calls_loses_locks_and_sends_bye() {
     let mut bench = Bench::up(true);
     let hold = bench.hold("k");
     bench.ask(acquire("other", WaitLimit::Forever));
-    bench.link.close(bench.now);
+    bench.machine.shut_down(bench.now);
     assert!(matches!(bench.error(), LockError::Closed));
     assert_eq!(bench.loss(hold), Loss::Closed);
     bench.ask(LockCall::Stats);
     assert!(matches!(bench.error(), LockError::Closed));
-    assert!(!bench.link.is_closed());
+    assert!(!bench.machine.is_closed());
     bench.status("BYE", LockStatus::Ok);
-    assert!(bench.link.is_closed());
+    assert!(bench.machine.is_closed());
 }
 
 #[test]
-fn each_status_has_its_error() {
+fn error_status_maps_to_its_error() {
     for (status, text) in [
         (LockStatus::ErrorMaxLocks, "MaxLocks"),
         (LockStatus::ErrorMaxWaiters, "MaxWaiters"),

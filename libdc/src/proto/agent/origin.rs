@@ -1,63 +1,51 @@
-//! The requests about locks that are on their way to the server: beside the table of all requests, what has to be
-//! known of these when they are answered.
+//! The payload of an agent's requests on the link: which local connection gets the answer, and what it means
+//! for the locks that are held.
 
 use crate::id::Token;
 use crate::proto::agent::held::HeldLocks;
 use crate::proto::agent::local::LocalId;
+use crate::proto::link::Link;
 use crate::time::Time;
 use crate::wire::lock::{LockAction, LockAnswer, LockStatus};
-use std::collections::HashMap;
 
-/// A request about a lock on its way.
+/// The link of an agent.
+pub(crate) type AgentLink = Link<HeldLocks, AgentOrigin>;
+
+/// Where a request on the link came from.
+#[derive(Debug)]
+pub(crate) enum AgentOrigin {
+    /// A session request of a local connection, with the uid that the connection gave it.
+    Session { id: LocalId, uid: u32 },
+    /// A lock request of a local connection.
+    Lock(PendingLockRequest),
+}
+
+/// A lock request in flight.
 #[derive(Debug)]
 pub(crate) struct PendingLockRequest {
-    /// Who asked.
     pub(crate) id: LocalId,
-    /// As which owner.
     pub(crate) owner: u64,
-    /// How the answer goes back.
     pub(crate) form: RequestForm,
     subject: PendingLock,
 }
 
-/// In which protocol a request came, and how it is named there.
+/// The protocol of a lock request, and its name there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum RequestForm {
-    /// In frames.
-    Frame {
-        /// The uid it was given.
-        uid: u32,
-    },
-    /// In lines: the answers come in the order of the requests.
+    /// A frame, with the uid that the local connection gave it.
+    Frame { uid: u32 },
+    /// A line: answers have the order of the requests.
     Line,
 }
 
-/// What the answer tells of what is held.
+/// The held lock to which the answer matters.
 #[derive(Debug)]
 enum PendingLock {
-    /// The key of what may be granted.
+    /// A lock with this key may be granted.
     Granted(Box<str>),
-    /// What may be released.
     Released(Token),
-    /// What may be renewed.
     Renewed(Token),
     Nothing,
-}
-
-/// By the uids of the link.
-#[derive(Debug, Default)]
-pub(crate) struct PendingLocks {
-    requests: HashMap<u32, PendingLockRequest, foldhash::fast::FixedState>,
-}
-
-impl PendingLocks {
-    pub(crate) fn insert(&mut self, uid: u32, request: PendingLockRequest) {
-        self.requests.insert(uid, request);
-    }
-
-    pub(crate) fn remove(&mut self, uid: u32) -> Option<PendingLockRequest> {
-        self.requests.remove(&uid)
-    }
 }
 
 impl PendingLockRequest {
@@ -81,16 +69,16 @@ impl PendingLockRequest {
         Self { id, owner, form, subject }
     }
 
-    /// The answer came. `is_there`: the owner is still there to hold what was granted.
+    /// The server answered. `owner_exists`: the owner can still hold what was granted.
     pub(crate) fn apply_answer(
         self,
         now: Time,
         answer: &LockAnswer<'_>,
-        is_there: bool,
+        owner_exists: bool,
         held: &mut HeldLocks,
     ) {
         match (self.subject, answer) {
-            (PendingLock::Granted(key), LockAnswer::Grant { grant, .. }) if is_there => {
+            (PendingLock::Granted(key), LockAnswer::Grant { grant, .. }) if owner_exists => {
                 held.granted(now, self.owner, key, grant.token, grant.lease_ms);
             }
             (PendingLock::Renewed(token), LockAnswer::Renewed { lease_ms }) => {
@@ -102,7 +90,7 @@ impl PendingLockRequest {
         }
     }
 
-    /// No answer will come: what was to be released is not claimed any more.
+    /// There will be no answer: a lock that was to be released is not claimed any more.
     pub(crate) fn give_up(&self, held: &mut HeldLocks) {
         if let PendingLock::Released(token) = self.subject {
             held.remove(token);
