@@ -165,7 +165,7 @@ fn show_hello(f: &mut fmt::Formatter<'_>, hello: &Hello<'_>, secrets: Redaction)
     show_auth_token(f, hello.auth_token, secrets)
 }
 
-/// A token of authentication: `token 6 bytes d0c0`, or the text itself.
+/// An auth token: `token 6 bytes d0c0`, or the text itself.
 pub(super) fn show_auth_token(f: &mut fmt::Formatter<'_>, token: &[u8], secrets: Redaction) -> fmt::Result {
     match secrets {
         Redaction::Hidden => write!(f, "token {} {:04x}", bytes(token.len()), short_digest(token)),

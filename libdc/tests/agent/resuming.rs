@@ -54,7 +54,7 @@ fn a_refused_link_says_why() {
     assert_eq!(fault, LinkError::Refused { status: LockStatus::ErrorAuth });
     assert_eq!(
         fault.to_string(),
-        "the server refuses the link: the token of authentication is wrong or lacking"
+        "the server refuses the link: the auth token is wrong or missing"
     );
     let other = LinkError::Refused { status: LockStatus::ErrorDisconnected };
     assert_eq!(other.to_string(), "the server refuses the link: error_disconnected");

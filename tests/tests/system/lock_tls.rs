@@ -77,7 +77,7 @@ fn agent_serves_only_with_valid_certificate_and_token() {
             identity(&other, &other_key),
             "does not trust our certificate",
         ),
-        (options(&cert, "fleet.example", &wrong), client_identity(), "the token of authentication is wrong"),
+        (options(&cert, "fleet.example", &wrong), client_identity(), "the auth token is wrong"),
     ];
     for (options, identity, warning) in refused {
         let agent = start(options, identity);
@@ -87,7 +87,7 @@ fn agent_serves_only_with_valid_certificate_and_token() {
         assert_eq!(agent.connect().request("l\nj\n0\n"), "error_disconnected");
         assert!(!agent.process.log.lines().concat().contains("token that"));
     }
-    server.process.log.expect("a wrong token of authentication");
+    server.process.log.expect("a wrong auth token");
     assert!(!server.process.log.lines().concat().contains("token that"), "a secret in the log");
 }
 

@@ -62,7 +62,7 @@ pub enum LockError {
     #[error("the lock is not held any more")]
     NotHeld,
     /// The auth token is wrong or missing.
-    #[error("the server takes another token of authentication")]
+    #[error("the server requires another auth token")]
     Auth,
     /// The server has no locks: it is a distcache 1.x server.
     #[error("the server knows no locks")]

@@ -30,7 +30,7 @@ pub enum LinkError {
     },
     /// The server refused HELLO or OPEN.
     #[error("the server refuses the link: {}", match .status {
-        LockStatus::ErrorAuth => "the token of authentication is wrong or lacking",
+        LockStatus::ErrorAuth => "the auth token is wrong or missing",
         status => status.name(),
     })]
     Refused {

@@ -21,7 +21,7 @@ pub enum ServerCloseReason {
     #[error("not authenticated: {0}")]
     NotAuthenticated(&'static str),
     /// A wrong auth token.
-    #[error("a wrong token of authentication")]
+    #[error("a wrong auth token")]
     WrongToken,
     /// A request was begun and not completed.
     #[error("a request was not whole within the read timeout")]
