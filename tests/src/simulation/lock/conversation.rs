@@ -118,7 +118,7 @@ impl LockConversation {
         self.opening == 0
     }
 
-    /// Sends a request.
+    /// Appends a request to the output and records it as open.
     pub(crate) fn ask(&mut self, operation: usize, key: usize, locking: LockOpKind) {
         self.uid += 1;
         let before = self.outgoing.len();

@@ -1,8 +1,8 @@
-//! What was asked about locks, and answered, as the applications saw it.
+//! The history of lock requests and answers as the applications observed them.
 //!
-//! An operation whose answer was lost, or was `error_disconnected`, may have had its effect or not. From a moment on
-//! that the run knows, nothing of it is under way any more, and what it was granted is held at most for the grace: it
-//! is *settled*.
+//! An operation whose answer was lost, or was `error_disconnected`, may or may not have taken effect. The run
+//! determines a moment from which nothing of the operation is in flight any more. A lock granted by it is
+//! held for at most the grace period from then on: the operation is *settled*.
 
 use crate::simulation::event_queue::EventTime;
 use crate::simulation::network::Network;
@@ -12,7 +12,7 @@ use libdc::time::Time;
 use libdc::wire::lock::LockStatus;
 use std::collections::BTreeMap;
 
-/// What was asked.
+/// The request of a lock operation.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockOpKind {
     Acquire {
@@ -32,38 +32,37 @@ pub(crate) enum LockOpKind {
         token: Token,
         lease_ms: u64,
     },
-    /// Give up this operation.
+    /// Cancels the operation with this number.
     Cancel {
         operation: usize,
     },
-    /// After a link was made anew.
+    /// Claims a hold after the link was re-established.
     Claim {
         token: Token,
     },
 }
 
-/// What was answered.
+/// The answer to a lock operation, as far as known.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ObservedLockReply {
-    /// Nothing yet.
+    /// No answer has arrived yet.
     Open,
-    /// The connection ended before.
+    /// The connection ended before the answer.
     Lost,
-    /// A word.
     Status(LockStatus),
     Granted(Grant),
-    /// For so long from now, in milliseconds.
+    /// The renewed lease, in milliseconds.
     Renewed(u64),
 }
 
 impl ObservedLockReply {
-    /// Whether it says nothing of what was done.
+    /// Whether it leaves open if the operation took effect.
     pub(crate) const fn is_unknown(&self) -> bool {
         matches!(self, Self::Open | Self::Lost | Self::Status(LockStatus::ErrorDisconnected))
     }
 }
 
-/// An operation.
+/// A lock operation with its answer.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct RecordedLockOp {
     pub(crate) key: usize,
@@ -72,46 +71,46 @@ pub(crate) struct RecordedLockOp {
     pub(crate) begun: EventTime,
     pub(crate) ended: EventTime,
     pub(crate) reply: ObservedLockReply,
-    /// If its answer was `error_disconnected`: nothing of it is under way any more.
+    /// After `error_disconnected`: when nothing of the operation was in flight any more.
     pub(crate) settled: EventTime,
 }
 
-/// A connection on which locks were asked for.
+/// A connection that carries lock requests.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Route {
-    /// Through which agent; none is straight to the server.
+    /// The agent it leads to; `None` for a connection straight to the server.
     pub(crate) agent: Option<usize>,
-    /// What it holds outlives it for the grace: it is a link, or through one.
+    /// The connection is a link or leads through one: its holds outlive it by the grace period.
     pub(crate) link: bool,
-    /// Which of the lockers' own links it is, if it is one: holds go from one connection to the next.
+    /// The locker that uses it as its own link, if any: holds move from one connection to the next.
     pub(crate) own_link: Option<usize>,
-    /// From then on nobody can be sure to hold anything over it.
+    /// From then on no holder can rely on a hold over it.
     pub(crate) over: EventTime,
-    /// Nothing of it is under way to the server any more, and the server knows that it is gone.
+    /// From then on its requests are no longer in flight, and the server has detected its end.
     pub(crate) settled: EventTime,
 }
 
-/// A graceful end of the server.
+/// A graceful shutdown of the server.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Shutdown {
-    /// From then on the server has granted nothing: it was stopped before.
+    /// From then on the server granted nothing: the shutdown began, or the process was stopped before it.
     pub(crate) idle_since: EventTime,
     pub(crate) began: Time,
     /// When the process ended.
     pub(crate) ended: EventTime,
 }
 
-/// All operations on locks of a run.
+/// All lock operations of a run.
 #[derive(Debug)]
 pub(crate) struct LockHistory {
     pub(crate) operations: Vec<RecordedLockOp>,
     pub(crate) routes: BTreeMap<u32, Route>,
-    /// When the server was killed.
+    /// When server processes ended, gracefully or not.
     pub(crate) kills: Vec<EventTime>,
-    /// Times in which nothing is granted, after a restart.
+    /// Periods in which nothing is granted: the grace after a restart, and a shutdown.
     pub(crate) held_off: Vec<(EventTime, Time)>,
     pub(crate) shutdowns: Vec<Shutdown>,
-    /// Whether the server remembers across restarts that there may be holders.
+    /// Whether the server records across restarts that locks may be held.
     pub(crate) keeps_state: bool,
     pub(crate) grace_ms: u64,
     unresolved: Vec<usize>,
@@ -119,7 +118,7 @@ pub(crate) struct LockHistory {
 }
 
 impl LockHistory {
-    /// Nothing has happened.
+    /// A history without any operations yet.
     pub(crate) fn new(keeps_state: bool, grace_ms: u32) -> Self {
         Self {
             operations: Vec::new(),
@@ -134,14 +133,14 @@ impl LockHistory {
         }
     }
 
-    /// A locker connected.
+    /// Records the new connection of a locker.
     pub(crate) fn connected(&mut self, connection: u32, agent: Option<usize>, own_link: Option<usize>) {
         let link = agent.is_some() || own_link.is_some();
         let (over, settled) = (EventTime::NEVER, EventTime::NEVER);
         self.routes.insert(connection, Route { agent, link, own_link, over, settled });
     }
 
-    /// Something is asked for.
+    /// Records a new request, and returns its operation number.
     pub(crate) fn begin(
         &mut self,
         net: &mut Network,
@@ -159,7 +158,7 @@ impl LockHistory {
         operation
     }
 
-    /// It was answered, or never will be.
+    /// Records the answer, or that none will arrive.
     pub(crate) fn finish(
         &mut self,
         net: &mut Network,
@@ -177,7 +176,7 @@ impl LockHistory {
         net.trace.count(label(self.operations[operation].locking, reply), 1);
     }
 
-    /// A connection is over for its locker, and `over` for its holds.
+    /// Records that a locker left its connection. Its holds cannot be relied on from `over` on.
     pub(crate) fn left(&mut self, connection: u32, over: EventTime) {
         if let Some(route) = self.routes.get_mut(&connection) {
             route.over = over;
@@ -185,18 +184,19 @@ impl LockHistory {
         }
     }
 
-    /// The server was started again, and grants nothing while the grace runs.
+    /// Records a restart of the server, which grants nothing during the grace period.
     pub(crate) fn held_off(&mut self, started: EventTime) {
         self.held_off.push((started, started.at.after_ms(self.grace_ms)));
     }
 
-    /// The server begins to shut down: nothing is granted until the process ends.
+    /// Records the start of a shutdown. The server grants nothing until the process ends, which it does by
+    /// `until` at the latest.
     pub(crate) fn drained(&mut self, idle_since: EventTime, began: Time, until: Time) {
         self.shutdowns.push(Shutdown { idle_since, began, ended: EventTime::NEVER });
         self.held_off.push((idle_since, until));
     }
 
-    /// The process ended, gracefully or not.
+    /// Records the end of the server process, graceful or not.
     pub(crate) fn process_ended(&mut self, moment: EventTime) {
         self.kills.push(moment);
         if let Some(shutdown) = self.shutdowns.last_mut() {
@@ -204,15 +204,15 @@ impl LockHistory {
         }
     }
 
-    /// Whether [`settle`](Self::settle) would settle anything of this agent.
+    /// Whether [`resolve_gone`](Self::resolve_gone) has operations or connections of this agent to settle.
     pub(crate) fn is_unsettled(&self, agent: usize) -> bool {
         let is_its = |connection: &u32| self.routes[connection].agent == Some(agent);
         self.unsettled.iter().any(is_its)
             || self.unresolved.iter().any(|it| is_its(&self.operations[*it].connection))
     }
 
-    /// Nothing that this agent took is on its way to the server, or will ever be. `is_gone` says whether the
-    /// agent has closed a connection.
+    /// Settles the operations and connections of this agent, whose requests can no longer reach the server.
+    /// `is_gone` returns whether the agent has closed a connection.
     pub(crate) fn resolve_gone(&mut self, now: EventTime, agent: usize, is_gone: impl Fn(u32) -> bool) {
         let (routes, operations) = (&mut self.routes, &mut self.operations);
         self.unresolved.retain(|it| {
@@ -231,7 +231,7 @@ impl LockHistory {
         });
     }
 
-    /// The same for connections straight to the server: `closed` says when it closed its end.
+    /// Settles connections straight to the server. `closed` returns when the server closed its end.
     pub(crate) fn settle_direct(&mut self, closed: impl Fn(u32) -> Option<EventTime>) {
         let routes = &mut self.routes;
         self.unsettled.retain(|connection| {
@@ -244,7 +244,7 @@ impl LockHistory {
         });
     }
 
-    /// An operation that has not ended.
+    /// The first operation that has not ended.
     pub(crate) fn open(&self) -> Option<usize> {
         self.operations.iter().position(|it| it.reply == ObservedLockReply::Open)
     }

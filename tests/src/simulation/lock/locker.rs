@@ -1,7 +1,7 @@
-//! An application that wants locks, and does with them what comes to its mind: it takes them, waits for them, renews and
-//! releases them, tries what it held long ago, and goes away in the middle of anything.
+//! An application that uses locks at random: it acquires them, waits for them, renews and releases them,
+//! tries the tokens of former holds, and disconnects at any point.
 //!
-//! It believes nothing but what it was told. Every lock is in the hands of one connection at a time.
+//! It relies only on the answers it received. Each lock is used over one connection at a time.
 
 use super::conversation::{KEYS, LockConversation, SentLock};
 use super::history::{LockHistory, LockOpKind, ObservedLockReply};
@@ -17,45 +17,45 @@ use libdc::id::{LinkId, Token};
 use libdc::time::Time;
 use libdc::wire::lock::LockStatus;
 
-/// Longest pause after an attempt that failed or an answer that the server could not be reached, in milliseconds.
+/// Longest extra pause after a failed connect, a closed connection or `error_disconnected`, in milliseconds.
 const DISCOURAGED_MS: u64 = 2_000;
-/// How long it waits for a server over a connection that carries nothing, in milliseconds.
+/// How long a locker waits for a server over a stalled connection, in milliseconds.
 const PATIENCE_MS: u64 = 20_000;
-/// Locks of former times that it remembers.
+/// Limit of tokens of former holds that a locker keeps.
 const OLD_MAX: usize = 4;
 
 /// How a locker behaves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct LockerPlan {
-    /// Its agent; none is that it speaks to the server itself.
+    /// The agent it connects to; `None` for a connection to the server.
     pub(crate) agent: Option<usize>,
     pub(crate) speech: LockerProtocol,
-    /// Operations in all.
+    /// Total number of its operations.
     pub(crate) operations: usize,
-    /// Most requests that it has under way.
+    /// Limit of requests in flight.
     pub(crate) depth: usize,
-    /// Longest pause between two turns.
+    /// Longest pause between two turns, in milliseconds.
     pub(crate) think_ms: u64,
-    /// Out of a thousand turns, how many it goes away in.
+    /// Turns per thousand in which it closes its connection early.
     pub(crate) vanishes: u64,
-    /// Keys that it uses.
+    /// Number of keys that it uses.
     pub(crate) keys: usize,
-    /// The longest lease that it asks for, in seconds.
+    /// The longest lease that it requests, in seconds.
     pub(crate) lease_s_max: u64,
-    /// The longest wait that it asks for, in seconds.
+    /// The longest wait timeout that it requests, in seconds.
     pub(crate) timeout_s_max: u64,
 }
 
-/// What a locker speaks.
+/// The protocol between a locker and its agent or the server.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum LockerProtocol {
     Text,
     Frames,
-    /// Frames, over a link of its own that it makes anew and claims what it held.
+    /// Frames over the locker's link. The locker re-establishes it, and claims the locks it held.
     Link,
 }
 
-/// What a locker can get at.
+/// The parts of the simulation that a locker uses.
 pub(crate) struct LockerEnv<'a> {
     pub(crate) net: &'a mut Network,
     pub(crate) agents: &'a mut [SimAgent],
@@ -63,24 +63,24 @@ pub(crate) struct LockerEnv<'a> {
     pub(crate) history: &'a mut LockHistory,
 }
 
-/// An application that wants locks.
+/// An application that uses locks at random.
 pub(crate) struct Locker {
     number: usize,
     plan: LockerPlan,
     random: SeededRng,
-    /// Operations that it still wants to make.
+    /// Operations that remain to be made.
     left: usize,
     conversation: Option<LockConversation>,
     held: Vec<LockerHold>,
-    /// Keys that it has a place for.
+    /// Keys of an ENQUEUE that no WAIT has completed yet.
     places: Vec<usize>,
     old: Vec<(usize, Token)>,
-    /// A call to [`wake`](Self::wake) is on the agenda.
+    /// The event that calls [`wake`](Self::wake) is queued.
     called: bool,
     discouraged: bool,
-    /// When it loses its patience with a server that does not answer.
+    /// When it gives up on a server that does not answer.
     patience: Option<Time>,
-    /// How often it was started: each time with a new link.
+    /// How often it has given up its holds; each time it opens a link with a new ID.
     lives: u32,
 }
 
@@ -88,15 +88,15 @@ pub(crate) struct Locker {
 struct LockerHold {
     key: usize,
     token: Token,
-    /// By its own clock, from before it asked.
+    /// End of the lease by the locker's clock, counted from before the request.
     until: Time,
     lease_ms: u64,
-    /// Something is being done with it.
+    /// A request with its token is open.
     busy: bool,
 }
 
 impl Locker {
-    /// A locker that has done nothing yet.
+    /// A locker without any operations yet.
     pub(crate) fn new(number: usize, plan: LockerPlan, random: SeededRng) -> Self {
         Self {
             number,
@@ -114,12 +114,12 @@ impl Locker {
         }
     }
 
-    /// Whether it has all that it wanted.
+    /// Whether all its operations have ended and its connection is closed.
     pub(crate) const fn is_done(&self) -> bool {
         self.left == 0 && self.conversation.is_none()
     }
 
-    /// It is time to do something.
+    /// Connects if necessary, or disconnects at random, then sends requests and reads answers.
     pub(crate) fn wake(&mut self, around: &mut LockerEnv<'_>, scenario: &Scenario) {
         self.called = false;
         if self.conversation.is_none() && self.left > 0 {
@@ -136,7 +136,7 @@ impl Locker {
         self.turn(net, history);
     }
 
-    /// Reads, writes, and leaves when everything is said.
+    /// Reads, writes, and closes the connection after the last answer.
     pub(crate) fn turn(&mut self, net: &mut Network, history: &mut LockHistory) {
         if let Some(mut conversation) = self.conversation.take() {
             let goes_on = self.read(net, history, &mut conversation).unwrap_or_else(|violation| {
@@ -158,7 +158,7 @@ impl Locker {
         self.call_again(net);
     }
 
-    /// Whether it waits on. Over a connection that carries nothing, and may never again, it does not for ever.
+    /// Whether it keeps waiting. It gives up on a stalled connection, which may never carry anything again.
     fn retries(&mut self, net: &mut Network, conversation: &LockConversation) -> bool {
         let connection = conversation.end.connection;
         if self.plan.agent.is_some() || (conversation.open.is_empty() && conversation.is_open()) {
@@ -211,7 +211,7 @@ impl Locker {
         self.conversation = Some(conversation);
     }
 
-    /// Says what it held over its link, and may hold still.
+    /// Begins claims for the locks that it held over its link and may still hold.
     fn claims(&mut self, net: &mut Network, history: &mut LockHistory, connection: u32) -> Vec<SentLock> {
         let now = net.now();
         self.held.retain(|held| held.until > now);
@@ -225,7 +225,7 @@ impl Locker {
         claims
     }
 
-    /// Sees to it that there is a next time.
+    /// Schedules the next call of [`wake`](Self::wake) if operations remain and the depth allows it.
     fn call_again(&mut self, net: &mut Network) {
         let has_room = self.conversation.as_ref().is_none_or(|it| it.open.len() < self.plan.depth);
         if self.left > 0 && has_room && !self.called {
@@ -252,7 +252,7 @@ impl Locker {
         self.conversation = Some(conversation);
     }
 
-    /// What it wants next.
+    /// Draws the next operation at random.
     fn draw(&mut self, now: Time, conversation: &LockConversation) -> (usize, LockOpKind) {
         let random = &mut self.random;
         let waits_for = |key: usize| {
@@ -284,7 +284,7 @@ impl Locker {
             if random.chance(mostly_releases) {
                 return (key, LockOpKind::Release { token });
             }
-            // As a guard does: rather long ones.
+            // Like a guard, it requests at least the previous lease.
             return (key, LockOpKind::Renew { token, lease_ms: lease_ms.max(held.lease_ms) });
         }
         if !self.old.is_empty() && random.chance(60) {
@@ -308,7 +308,7 @@ impl Locker {
         (key, LockOpKind::Acquire { timeout_ms, lease_ms })
     }
 
-    /// Reads what there is. Returns whether the connection goes on.
+    /// Reads the answers received. Returns whether the connection stays open.
     fn read(
         &mut self,
         net: &mut Network,
@@ -375,7 +375,7 @@ impl Locker {
         }
     }
 
-    /// Does not believe any more that it holds these.
+    /// Drops holds, and keeps their tokens for later attempts.
     fn give_up(&mut self, is_lost: impl Fn(&LockerHold) -> bool) {
         for held in self.held.extract_if(.., |held| is_lost(held)) {
             self.old.push((held.key, held.token));
@@ -384,7 +384,7 @@ impl Locker {
         self.old.drain(..surplus);
     }
 
-    /// The connection is over, and nobody knows what became of its requests.
+    /// Closes the connection; the effects of its open requests remain unknown.
     fn close(&mut self, net: &mut Network, history: &mut LockHistory, conversation: &LockConversation) {
         for request in &conversation.open {
             history.finish(net, self.number, request.operation, ObservedLockReply::Lost);
@@ -392,7 +392,7 @@ impl Locker {
         let connection = conversation.end.connection;
         let now = net.moment();
         let is_kept = self.plan.speech == LockerProtocol::Link && self.left > 0 && !self.random.chance(300);
-        // Over a link of its own it holds on to what it has, until it sees that the connection is gone.
+        // Over its own link, a locker relies on its holds until it detects the end of the connection.
         let over =
             if self.plan.speech == LockerProtocol::Link { now } else { net.over(connection).unwrap_or(now) };
         history.left(connection, over);
@@ -409,8 +409,8 @@ impl Locker {
         self.discouraged = true;
     }
 
-    /// Whether the other end closed the connection without need while a request was in flight. A server that shuts down may
-    /// do so if the request had not reached it.
+    /// Checks that the other end did not close the connection without need while a request was in flight. A
+    /// server that shuts down may do so if the request had not reached it.
     fn check_abandoned(&self, net: &mut Network, history: &LockHistory, conversation: &LockConversation) {
         let is_plain = self.plan.agent.is_none() && self.plan.speech != LockerProtocol::Link;
         let end = conversation.end;
@@ -431,10 +431,11 @@ impl Locker {
     }
 }
 
-/// So much longer than its time to wait a request may take, over a good network.
+/// How much longer than its wait timeout a request may take over an undisturbed network, in milliseconds.
 const ANSWER_MS_MAX: u64 = 3_000;
 
-/// Whether the server answered in time what was asked of it alone, when nothing held anything up.
+/// Checks that an answer over an undisturbed network was in time. A waiter is answered soon after a shutdown
+/// begins, and a request that was alone on its connection soon after its wait timeout.
 fn check_in_time(net: &Network, history: &LockHistory, operation: usize) -> Result<(), LockViolation> {
     let it = &history.operations[operation];
     if let Some(shutdown) = history.shutdowns.last()

@@ -1,5 +1,5 @@
-//! Locks in the simulation: applications that take locks, through an agent or directly at the server, and the
-//! checker of the answers they get.
+//! Locks in the simulation: applications that acquire locks, through an agent or directly from the server,
+//! and the checker of their answers.
 //!
 //! ```text
 //!   Locker ◀─ LockConversation: lines, frames, a separate link ─▶ (an agent, the server)

@@ -1,24 +1,29 @@
-//! Whether what the lockers saw can be true: linearizability of first-in-first-out locks with leases.
+//! Checks whether the observations of the lockers are possible: linearizability of FIFO locks with leases.
 //!
-//! In general that is NP-complete (Gibbons and Korach, "Testing Shared Memories", SIAM Journal on Computing 26(4),
-//! 1997), and a checker has to search for an order (Wing and Gong, 1993; Lowe, 2017). It is not where the history tells
-//! the order of what changes the state, as Gibbons and Korach show for registers with a known order of writes. Here it
-//! does: every grant has a fence, and the fences are the order of all grants. So nothing is searched; each rule looks
-//! at intervals.
+//! The general problem is NP-complete (Gibbons and Korach, "Testing Shared Memories", SIAM Journal on
+//! Computing 26(4), 1997), and a checker has to search for an order (Wing and Gong, 1993; Lowe, 2017). No
+//! search is needed if the history gives the order of state changes, as Gibbons and Korach show for registers
+//! with a known order of writes. Here it does: every grant has a fencing token (fence), and the fences give
+//! the order of all grants. Each rule therefore only compares intervals.
 //!
-//! Of every grant two intervals are reckoned. It *surely* was in force while its holder could rely on it: from the
-//! answer until it sent the release, was told of the loss, its connection was gone, or the lesser of lease and (behind
-//! a link) grace was over, counted from before the request. It *may* have been in force from when it was asked for
-//! until its end was certain. An operation without an answer may have been granted and held, until it is settled.
+//! The checker computes two intervals for each grant. The grant was *certainly* in force while its holder
+//! could rely on it. This interval starts with the answer. It ends when the holder sends the release,
+//! receives an answer that reports the loss, or loses its connection. It also ends when the lease has
+//! elapsed, counted from before the request; behind a link, the grace period has the same effect if it is
+//! shorter. The grant *may* have been in force from the request until its end is certain. An operation
+//! without an answer may have been granted, and the lock may be held, until the operation is settled.
 //!
-//! 1. Sure holds of a key overlap at most as often as it may be held ([`LockViolation::NotExclusive`]).
-//! 2. Points of time can be found for all grants in the order of their fences, each between request and answer
-//!    ([`LockViolation::FencesNotInOrder`]), and no fence comes twice.
-//! 3. Who surely waited before another asked is granted before it ([`LockViolation::Overtaken`]).
-//! 4. Nobody is refused, or waits in vain, unless as many as may hold the key may have held it
+//! 1. The certain holds of a key never exceed its limit ([`LockViolation::NotExclusive`]).
+//! 2. Each grant can be assigned a time between its request and its answer so that the times are in the order
+//!    of the fences ([`LockViolation::FencesNotInOrder`]). No fence occurs twice
+//!    ([`LockViolation::FenceTwice`]).
+//! 3. A waiter certainly queued before another request begins is granted first
+//!    ([`LockViolation::Overtaken`]).
+//! 4. A request times out only if the key may have reached its limit of holders
 //!    ([`LockViolation::NeedlessTimeout`]).
-//! 5. What surely is held can be renewed and released ([`LockViolation::LostHold`]); what was released, lost, over, or
-//!    held by the dead can't ([`LockViolation::Revived`]).
+//! 5. A certain hold can be renewed and released ([`LockViolation::LostHold`]). A hold that was released,
+//!    lost or expired cannot, nor can a hold whose server process or connection has ended
+//!    ([`LockViolation::Revived`]).
 
 use super::conversation::{KEYS, limit_of};
 use super::history::{LockHistory, LockOpKind, ObservedLockReply, RecordedLockOp, Shutdown};
@@ -30,10 +35,10 @@ use libdc::wire::lock::LockStatus;
 use std::collections::BTreeMap;
 
 impl LockHistory {
-    /// Looks for answers that can't be true.
+    /// Looks for answers that are impossible.
     ///
     /// # Errors
-    /// The first one found.
+    /// The first violation found.
     pub(crate) fn verify(&self) -> Result<(), LockViolation> {
         self.check_drains()?;
         let mut holds = self.holds()?;
@@ -50,7 +55,7 @@ impl LockHistory {
         self.check_places()
     }
 
-    /// Whether nothing was asked for and granted while the server was shutting down.
+    /// Checks that no lock was both requested and granted while the server was shutting down.
     fn check_drains(&self) -> Result<(), LockViolation> {
         for (operation, it) in self.operations.iter().enumerate() {
             let within = |shutdown: &Shutdown| it.begun > shutdown.idle_since && it.ended < shutdown.ended;
@@ -75,7 +80,7 @@ impl LockHistory {
                 std::collections::btree_map::Entry::Vacant(entry) => {
                     entry.insert(hold);
                 }
-                // The lease of what was acquired by ENQUEUE starts again with WAIT.
+                // WAIT restarts the lease of a lock acquired by ENQUEUE.
                 std::collections::btree_map::Entry::Occupied(entry) => {
                     let one = entry.get();
                     if one.token != grant.token || one.key != it.key || one.asked != asked {
@@ -104,16 +109,16 @@ impl LockHistory {
         })
     }
 
-    /// How long a lease may be relied on, counted from before it was asked for, over this connection.
+    /// How long a holder can rely on a lease over this connection, in milliseconds from before the request.
     fn reliable_ms(&self, connection: u32, lease_ms: u64) -> u64 {
         if self.routes[&connection].link { lease_ms.min(self.grace_ms) } else { lease_ms }
     }
 
-    /// Follows a grant through all that was done with its token, and finds its two intervals.
+    /// Follows a grant through all operations with its token, and computes its two intervals.
     fn follow(&self, hold: &mut GrantHistory) -> Result<(), LockViolation> {
         let mut at = Reliance::new();
         for (number, it) in self.operations.iter().enumerate() {
-            // A WAIT whose answer was lost may have started the lease again.
+            // A WAIT whose answer was lost may have restarted the lease.
             if let (LockOpKind::Wait { .. }, LockOpKind::Enqueue { lease_ms }) =
                 (it.locking, self.operations[hold.asked].locking)
                 && it.reply.is_unknown()
@@ -129,7 +134,7 @@ impl LockHistory {
         if at.since.is_some() {
             hold.sure.extend(at.stop(EventTime::NEVER, self.over(at.connection)));
         }
-        // Whoever sent a release relies on nothing more, whatever is answered later.
+        // A holder that has sent a release relies on the lock no longer, regardless of later answers.
         let is_release =
             |it: &&RecordedLockOp| matches!(it.locking, LockOpKind::Release { .. }) && it.concerns(hold);
         let released = self.operations.iter().find(is_release).map(|it| it.begun);
@@ -144,7 +149,7 @@ impl LockHistory {
         Ok(())
     }
 
-    /// One thing that was done with a token.
+    /// Applies one operation with the token of the grant.
     fn follow_one(
         &self,
         hold: &mut GrantHistory,
@@ -153,7 +158,7 @@ impl LockHistory {
         number: usize,
     ) -> Result<(), LockViolation> {
         if let LockOpKind::Renew { lease_ms, .. } = it.locking {
-            // It may be shorter than it was.
+            // The new lease may be shorter than the old one.
             at.until = at.until.min(it.begun.at.after_ms(lease_ms));
         }
         match (it.locking, it.reply) {
@@ -210,15 +215,15 @@ impl LockHistory {
         Ok(())
     }
 
-    /// When a connection was over for what is held.
+    /// When holders over a connection could no longer rely on their locks.
     fn over(&self, connection: u32) -> EventTime {
         self.routes.get(&connection).map_or(EventTime::NEVER, |route| route.over)
     }
 
-    /// Until when a hold may have been in force.
+    /// The time until which a hold may have been in force.
     fn may_until(&self, hold: &GrantHistory) -> Time {
         let route = &self.routes[&hold.connection];
-        // What is held over a link of a locker's own goes from connection to connection.
+        // Holds over a locker's own link move from connection to connection.
         let gone = match route.own_link {
             Some(_) => Time::from_ms(u64::MAX),
             None => route.settled.at.after_ms(if route.link { self.grace_ms } else { 0 }),
@@ -228,7 +233,7 @@ impl LockHistory {
         hold.over_at.min(gone).min(kill).min(ended)
     }
 
-    /// From when an operation without an answer has no effect that is not there.
+    /// The time from which an operation without an answer can have no further effect.
     fn settled(&self, it: &RecordedLockOp) -> Time {
         it.settled.min(self.routes[&it.connection].settled).at
     }
@@ -237,7 +242,7 @@ impl LockHistory {
         self.kills.get(self.kills.partition_point(|kill| *kill < moment)).copied()
     }
 
-    /// An operation says that a hold is still there: can it be?
+    /// Checks that an operation can have found the hold still in force.
     fn check_alive(
         &self,
         hold: &GrantHistory,
@@ -262,7 +267,7 @@ impl LockHistory {
         Ok(())
     }
 
-    /// An operation says that a hold is not there: can it be?
+    /// Checks that an operation can have found the hold lost.
     fn check_lost(
         &self,
         hold: &GrantHistory,
@@ -280,11 +285,11 @@ impl LockHistory {
         Ok(())
     }
 
-    /// Whether those that waited were granted in the order in which they came.
+    /// Checks that waiters were granted in FIFO order.
     fn check_order(&self, holds: &[&GrantHistory]) -> Result<(), LockViolation> {
         for second in holds {
             let asked_at = self.operations[second.asked].begun;
-            // In the order of fences: whoever waited before and was granted after.
+            // Later grants, by their fences, to waiters that were queued earlier.
             for first in holds.iter().filter(|first| first.token.fence() > second.token.fence()) {
                 if self.waits_since(first.asked).is_some_and(|since| since < asked_at) {
                     return Err(LockViolation::Overtaken { first: first.asked, second: second.asked });
@@ -305,8 +310,8 @@ impl LockHistory {
         Ok(())
     }
 
-    /// From when on a request surely had its place in the queue: it was answered `queued`, or one that was sent behind it
-    /// on its connection was answered by the server.
+    /// The moment from which a request certainly had its position in the queue. An ENQUEUE has it once it is
+    /// answered `queued`; others, once the server has answered a later request on the same connection.
     fn waits_since(&self, number: usize) -> Option<EventTime> {
         let it = &self.operations[number];
         if let LockOpKind::Enqueue { .. } = it.locking {
@@ -328,7 +333,8 @@ impl LockHistory {
         self.operations.iter().any(cancels)
     }
 
-    /// Whether everybody who was refused, or waited in vain, may have been in the way of others.
+    /// Checks that every timeout has a possible reason: the key may have reached its limit, or the server
+    /// granted nothing at that time.
     fn check_timeouts(&self, key: usize, holds: &[&GrantHistory]) -> Result<(), LockViolation> {
         let unknown: Vec<(EventTime, Time)> = self.possible(key);
         for (number, it) in self.operations.iter().enumerate().filter(|(_, it)| it.key == key) {
@@ -351,7 +357,7 @@ impl LockHistory {
         Ok(())
     }
 
-    /// Grants of a key that nobody was told of, but that may have been made: since when, and until when.
+    /// Grants of a key that may have been made but were not observed: the start and end of each.
     fn possible(&self, key: usize) -> Vec<(EventTime, Time)> {
         let of_key = self.operations.iter().enumerate().filter(|(_, it)| it.key == key);
         let possible = |(number, it): (usize, &RecordedLockOp)| {
@@ -371,7 +377,7 @@ impl LockHistory {
                     let consumed = behind.map_or(Time::from_ms(u64::MAX), |wait| wait.ended.at);
                     Some((it.begun, settled.after_ms(lease_ms).min(consumed)))
                 }
-                // It may have been granted, or its lease have begun again.
+                // The WAIT may have been granted, or may have restarted the lease.
                 LockOpKind::Wait { .. } if it.reply.is_unknown() => {
                     let enqueued = self.enqueued_by(number).map(|number| self.operations[number].locking);
                     let Some(LockOpKind::Enqueue { lease_ms }) = enqueued else { return None };
@@ -383,7 +389,7 @@ impl LockHistory {
         of_key.filter_map(possible).collect()
     }
 
-    /// Whether every place was found again, over connections to the server that did not break.
+    /// Checks that no queue position was lost over unbroken connections straight to the server.
     fn check_places(&self) -> Result<(), LockViolation> {
         for (number, it) in self.operations.iter().enumerate() {
             let lost = it.reply == ObservedLockReply::Status(LockStatus::ErrorNotEnqueued);
@@ -410,12 +416,12 @@ impl LockHistory {
     }
 }
 
-/// A grant, and what became of it.
+/// A grant with its later history.
 #[derive(Debug)]
 struct GrantHistory {
-    /// The operation that was answered with it.
+    /// The operation answered with the grant.
     granted: usize,
-    /// The operation that took the place in the queue.
+    /// The operation that requested the lock; for a WAIT, its ENQUEUE.
     asked: usize,
     key: usize,
     connection: u32,
@@ -423,14 +429,14 @@ struct GrantHistory {
     asked_at: EventTime,
     answered: EventTime,
     sure: Vec<CertainInterval>,
-    /// When its lease was surely over.
+    /// When its lease had certainly ended.
     over_at: Time,
-    /// When its end was certain for another reason.
+    /// When it had certainly ended for another reason.
     ended: Option<(EventTime, Ended)>,
     may_until: Time,
 }
 
-/// A time in which the holder could rely on it.
+/// A period in which the holder could rely on the grant.
 #[derive(Clone, Copy, Debug)]
 struct CertainInterval {
     since: EventTime,
@@ -461,7 +467,7 @@ impl GrantHistory {
 }
 
 impl RecordedLockOp {
-    /// Whether it is about this hold.
+    /// Whether the operation concerns this hold.
     fn concerns(&self, hold: &GrantHistory) -> bool {
         match self.locking {
             LockOpKind::Release { token } | LockOpKind::Renew { token, .. } | LockOpKind::Claim { token } => {
@@ -472,7 +478,7 @@ impl RecordedLockOp {
     }
 }
 
-/// On what a holder relies, as far as its history was followed.
+/// The period a holder currently relies on, while its history is followed.
 struct Reliance {
     connection: u32,
     since: Option<EventTime>,
@@ -489,7 +495,7 @@ impl Reliance {
         *self = Self { connection, since: Some(since), until, lease_end };
     }
 
-    /// Relies on it no longer, or anew: the time until now.
+    /// Ends the current period, and returns its certain interval if it is not empty.
     fn stop(&mut self, now: EventTime, over: EventTime) -> Option<CertainInterval> {
         let since = self.since.take()?;
         let until = now.min(over);
@@ -501,11 +507,11 @@ impl Reliance {
     }
 }
 
-/// Whether the grants can have been made in the order of their fences.
+/// Checks that the grants can have been made in the order of their fences.
 fn check_fences(holds: &[GrantHistory]) -> Result<(), LockViolation> {
     let mut latest: Option<&GrantHistory> = None;
     for hold in holds {
-        // The earliest moment for it is after its request, and after all that have smaller fences.
+        // A grant can be made only after its request, and after all grants with smaller fences.
         if let Some(before) = latest.filter(|before| before.asked_at > hold.answered) {
             return Err(LockViolation::FencesNotInOrder { earlier: before.granted, later: hold.granted });
         }
@@ -516,7 +522,7 @@ fn check_fences(holds: &[GrantHistory]) -> Result<(), LockViolation> {
     Ok(())
 }
 
-/// Whether nobody could be sure of a hold while as many others as may were.
+/// Checks that the certain holds of a key never exceed its limit.
 fn check_exclusive(holds: &[&GrantHistory], limit: u32) -> Result<(), LockViolation> {
     for hold in holds {
         for sure in &hold.sure {

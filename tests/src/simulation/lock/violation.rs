@@ -1,138 +1,136 @@
-//! What must not happen to locks.
+//! Violations of the guarantees for locks.
 
 use thiserror::Error;
 
-/// What happened to locks that must not. Operations are named by their number among those about locks.
+/// A violation of the guarantees for locks. Operations are numbered among the lock operations of the run.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum LockViolation {
-    /// More than may were sure to hold a key.
-    #[error(
-        "those who were granted {one} and {other} both could be sure to hold the key, and one too many did"
-    )]
+    /// More holders than the limit certainly held a key.
+    #[error("operations {one} and {other} held the key at the same time, beyond its limit")]
     NotExclusive {
-        /// A grant.
+        /// The operation of the earlier grant.
         one: usize,
-        /// A later one.
+        /// The operation of the later grant.
         other: usize,
     },
-    /// The fences are not in the order of the grants.
-    #[error("operation {later} has a greater fence than {earlier}, and was over before that was asked for")]
+    /// Fences are not in the order of the grants.
+    #[error("operation {later} has a greater fence than {earlier}, but ended before {earlier} began")]
     FencesNotInOrder {
-        /// The one with the smaller fence.
+        /// The operation with the smaller fence.
         earlier: usize,
-        /// The one with the greater.
+        /// The operation with the greater fence.
         later: usize,
     },
-    /// A fence was given out twice.
+    /// Two grants have the same fence.
     #[error("operations {one} and {other} were granted with the same fence")]
     FenceTwice {
-        /// A grant.
+        /// The operation of the first grant.
         one: usize,
-        /// Another.
+        /// The operation of the second grant.
         other: usize,
     },
-    /// Somebody who came later was granted earlier.
-    #[error("operation {first} waited before {second} was asked for, which was granted first")]
+    /// A later request was granted before an earlier waiter.
+    #[error("operation {second} began after operation {first} was queued, but was granted first")]
     Overtaken {
-        /// Who waited.
+        /// The operation of the waiter.
         first: usize,
-        /// Who came later.
+        /// The operation of the later request.
         second: usize,
     },
-    /// Somebody waited in vain, or was turned away, and nobody can have held the key.
-    #[error("operation {operation} was answered timeout, and there was room")]
+    /// A request timed out although the key cannot have reached its limit of holders.
+    #[error("operation {operation} was answered timeout although the key was below its limit")]
     NeedlessTimeout {
-        /// The operation.
+        /// The request that timed out.
         operation: usize,
     },
-    /// A lock was lost that its holder could be sure of.
-    #[error("operation {operation} says that the lock is lost that the holder could be sure of")]
+    /// A lock was reported lost while its holder could rely on it.
+    #[error("operation {operation} reports a lock as lost while its holder could rely on it")]
     LostHold {
-        /// The operation.
+        /// The operation that reports the loss.
         operation: usize,
     },
-    /// A place in the queue was lost over a connection that did not break.
-    #[error("operation {operation} does not find the place that was taken by {enqueued}")]
+    /// A position in the queue was lost over a connection that did not break.
+    #[error("operation {operation} does not find the queue position of operation {enqueued}")]
     LostPlace {
-        /// The WAIT.
+        /// The number of the WAIT.
         operation: usize,
-        /// The ENQUEUE.
+        /// The number of the ENQUEUE.
         enqueued: usize,
     },
-    /// A lock came back that was released, lost, or over.
+    /// An operation succeeded on a lock that had already ended, for one of the reasons of [`Ended`].
     #[error("operation {operation} succeeded on a lock that was {reason}")]
     Revived {
-        /// The operation.
+        /// The operation that succeeded.
         operation: usize,
-        /// What had become of it.
+        /// How the lock had ended.
         reason: Ended,
     },
-    /// An answer took longer than the time to wait for.
-    #[error("operation {operation} was answered after {after_ms} ms, and would have waited for {timeout_ms}")]
+    /// An answer came long after the wait timeout of its request.
+    #[error("operation {operation} was answered after {after_ms} ms, with a wait timeout of {timeout_ms} ms")]
     Overdue {
-        /// The operation.
+        /// The operation answered too late.
         operation: usize,
-        /// How long it took.
+        /// Time from request to answer, in milliseconds.
         after_ms: u64,
-        /// How long it was ready to wait.
+        /// The wait timeout, in milliseconds.
         timeout_ms: u64,
     },
     /// A lock was granted by a server that was shutting down.
-    #[error("operation {operation} was asked for and granted while the server was shutting down")]
+    #[error("operation {operation} was requested and granted while the server was shutting down")]
     GrantedWhileDraining {
-        /// The operation.
+        /// The operation with the grant.
         operation: usize,
     },
-    /// A waiter was not answered when the server began to shut down.
+    /// A waiter was not answered soon after the server began to shut down.
     #[error("operation {operation} was answered only {after_ms} ms after the shutdown began")]
     KeptWaiting {
-        /// The operation.
+        /// The operation of the waiter.
         operation: usize,
-        /// How long it took.
+        /// Time from the start of the shutdown to the answer, in milliseconds.
         after_ms: u64,
     },
-    /// There is no such answer to the request.
-    #[error("operation {operation} has an answer that can't be")]
+    /// An answer does not fit its request.
+    #[error("operation {operation} has an answer that does not fit the request")]
     Malformed {
-        /// The operation.
+        /// The operation with this answer.
         operation: usize,
     },
-    /// What came is no answer to anything that was asked, or can't be read.
-    #[error("locker {locker} was told what it had not asked for, or what can't be read")]
+    /// A locker received a malformed message, or an answer without a request.
+    #[error("locker {locker} received a malformed or unsolicited message")]
     NotAsked {
-        /// Who was told.
+        /// The locker that received it.
         locker: usize,
     },
     /// A request has no answer, and its connection did not end.
-    #[error("operation {operation} about locks was never answered")]
+    #[error("lock operation {operation} was never answered")]
     Unanswered {
-        /// The operation.
+        /// The operation without an answer.
         operation: usize,
     },
-    /// A connection was closed that had a request under way.
-    #[error("operation {operation} about locks was abandoned: the connection was closed without need")]
+    /// A connection was closed without need while a request was in flight.
+    #[error("lock operation {operation} was abandoned: the connection was closed without need")]
     Abandoned {
-        /// The operation.
+        /// The operation in flight, the oldest one.
         operation: usize,
     },
 }
 
-/// What had become of a lock.
+/// How a lock had ended.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Ended {
-    /// It was released.
+    /// Its holder had released it.
     #[error("released")]
     Released,
-    /// Its holder was told that it was lost.
+    /// Its holder had received an answer that reports it lost.
     #[error("lost")]
     Lost,
-    /// Its lease had ended.
+    /// Its lease had certainly expired.
     #[error("expired")]
     Expired,
-    /// The server had been killed since.
-    #[error("held of another server")]
+    /// The server process had ended since the grant.
+    #[error("granted by an earlier server process")]
     Restarted,
-    /// The connection that it was held over was gone.
-    #[error("that of the dead")]
+    /// Its connection, and the grace after it, had ended.
+    #[error("held over a connection that had ended")]
     Dead,
 }
