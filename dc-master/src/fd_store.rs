@@ -122,6 +122,7 @@ mod tests {
     use super::*;
     use nix::sys::eventfd::EventFd;
     use std::fs::File;
+    use std::net::Shutdown;
     use std::os::unix::net::UnixStream;
 
     fn names(store: &mut FdStore) -> Vec<&str> {
@@ -178,11 +179,19 @@ mod tests {
         assert_eq!(names(&mut store).len(), first.len());
     }
 
+    /// A socket whose peer is closed. The peer is also shut down: a process that another test is starting may share
+    /// it until it executes its program.
+    fn with_closed_peer() -> UnixStream {
+        let (near, far) = UnixStream::pair().unwrap();
+        far.shutdown(Shutdown::Both).unwrap();
+        near
+    }
+
     #[test]
     fn closed_peers_are_dropped_when_the_store_is_full() {
         let mut store = FdStore::default();
         for _ in 0..STORED_MAX {
-            keep(&mut store, "gone", UnixStream::pair().unwrap().0);
+            keep(&mut store, "gone", with_closed_peer());
         }
         let (near, _far) = UnixStream::pair().unwrap();
         keep(&mut store, "live", near);
@@ -196,7 +205,7 @@ mod tests {
         store.keep(1, Some("kept".to_owned()), vec![near.try_clone().unwrap().into()], false);
         keep(&mut store, "dropped", near);
         assert_eq!(names(&mut store).len(), 2);
-        drop(far);
+        far.shutdown(Shutdown::Both).unwrap();
         assert_eq!(names(&mut store), ["kept"]);
     }
 

@@ -134,7 +134,7 @@ mod tests {
             (&["-command", "a", "-stop-signal", "HUB"], "-stop-signal \"HUB\" is not a signal"),
             (&["-command", "a", "-orphan-signal", ""], "-orphan-signal"),
             (&["-command", "a", "-listen", "udp://h:1"], "-listen \"udp://h:1\" is not an address"),
-            (&["-command", "a", "-sockowner"], "-sockowner stands for the user of -user"),
+            (&["-command", "a", "-sockowner"], "-sockowner without a name stands for the user of -user"),
             (&["-command", "a", "-sockperms", "888"], "-sockperms \"888\" is not octal"),
         ] {
             let text = parse(line).map(|_| String::new()).unwrap_or_else(|text| text);

@@ -52,10 +52,7 @@ fn a_refused_link_says_why() {
     let opening = agent.at_server();
     let fault = agent.answer(&opening[0], &welcome(LockStatus::ErrorAuth)).unwrap_err();
     assert_eq!(fault, LinkError::Refused { status: LockStatus::ErrorAuth });
-    assert_eq!(
-        fault.to_string(),
-        "the server refuses the link: the auth token is wrong or missing"
-    );
+    assert_eq!(fault.to_string(), "the server refuses the link: the auth token is wrong or missing");
     let other = LinkError::Refused { status: LockStatus::ErrorDisconnected };
     assert_eq!(other.to_string(), "the server refuses the link: error_disconnected");
 }
