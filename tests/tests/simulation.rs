@@ -1,9 +1,10 @@
-//! Whole systems on a virtual clock, from seeds: `dc_tests::simulation` says what is simulated and checked.
+//! Whole systems on a virtual clock, from seeds: see `dc_tests::simulation` for the simulation and its
+//! checks.
 //!
 //! - `SIMULATION_SEEDS=n` runs n seeds instead of 10,000.
-//! - `SIMULATION_SEED=n` runs that one alone and prints what happened in it.
-//! - `SIMULATION_DIGESTS=file` writes the seeds to a file, a line each, with their digests: `tests/baselines/digests`
-//!   compares these.
+//! - `SIMULATION_SEED=n` runs only seed n and prints its trace.
+//! - `SIMULATION_DIGESTS=file` writes one line per seed with its digest to a file: `tests/baselines/digests`
+//!   compares these files.
 
 use dc_tests::simulation::{Absence, LockViolation, PlantedBug, Violation, simulate, simulate_all};
 use std::{env, fs};
@@ -47,7 +48,7 @@ fn every_answer_can_be_true() {
     }
 }
 
-/// What is to be found somewhere among the seeds, or they do not test what they should.
+/// Events that must occur in some of the seeds, since the checks would otherwise miss such cases.
 const RARE: [&str; 47] = [
     "GOAWAY sent",
     "agents drained",
@@ -109,7 +110,7 @@ fn a_seed_is_the_same_every_time() {
     assert_ne!(simulate(1, PlantedBug::None, false).digest, simulate(2, PlantedBug::None, false).digest);
 }
 
-/// Runs seeds with a planted bug until it shows as it should.
+/// Runs seeds with a planted bug until the expected violation is found.
 fn find(sabotage: PlantedBug, is_found: fn(&Violation) -> bool) {
     for seed in 0..300 {
         if let Err(violation) = simulate(seed, sabotage, false).result {

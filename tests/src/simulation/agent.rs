@@ -1,7 +1,8 @@
-//! An agent process: the real multiplexer and reconnect policy, driven as the agent's driver drives them.
+//! An agent process: the real multiplexer and reconnect policy, driven in the same way as by the agent's
+//! driver.
 //!
-//! It can be killed, and end gracefully: then it drains its connections, and says BYE to the server. Started again it has
-//! another link.
+//! It can be killed or end gracefully; in the latter case it drains its connections and sends BYE to the
+//! server. After a restart it opens a new link.
 
 mod attempts;
 mod link;
@@ -26,47 +27,47 @@ use libdc::proto::handshake::LinkIdentity;
 use libdc::proto::link::LinkState;
 use libdc::proto::reconnect::{ReconnectPolicy, ReconnectSettings};
 
-/// How long a process that ends waits for its connections, and then for the server.
+/// Shutdown deadlines: for the connections to drain, and then for the server to answer BYE.
 const SHUTDOWN_MS: u64 = DRAIN_GRACE_MS + 1_000;
 const BYE_TIMEOUT_MS: u64 = 1_000;
 
-/// An agent process, and those after it.
+/// An agent: the current process and its successors.
 pub(crate) struct SimAgent {
     number: usize,
     phase: AgentPhase,
-    /// Processes so far. Events planned for another one do not concern this one.
+    /// Number of processes so far. Events scheduled for an earlier process are ignored.
     generation: u32,
     plan: AgentPlan,
     bug: PlantedBug,
     multiplexer: Multiplexer,
     reconnect: ReconnectPolicy,
-    /// By [`LocalId::slot`](libdc::proto::agent::local::LocalId::slot).
+    /// Indexed by [`LocalId::slot`](libdc::proto::agent::local::LocalId::slot).
     locals: Vec<Option<SimLocalSocket>>,
     link: Option<SimLinkSocket>,
     state: LinkState,
     losses: u64,
     link_called: bool,
     attempts: AttemptMonitor,
-    /// So many of the next links break as soon as they are up.
+    /// Number of upcoming links that break as soon as they are up.
     flaps: u64,
-    /// How much of the virtual time had been leapt over when the process began to end.
+    /// The skipped part of the virtual time when the shutdown began, in milliseconds.
     drain_leapt_ms: u64,
     input: Vec<u8>,
 }
 
-/// The life of the process.
+/// The life cycle of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum AgentPhase {
     Running,
-    /// It closes connections that have no request in flight.
+    /// Closes connections that have no request in flight.
     Draining,
-    /// It has no connections, and waits for the server to answer BYE.
+    /// Has no connections left and waits for the server to answer BYE.
     Leaving,
     Dead,
 }
 
 impl SimAgent {
-    /// An agent without connections, which will try to reach the server.
+    /// An agent without connections, which will try to connect to the server.
     pub(crate) fn new(number: usize, plan: AgentPlan, bug: PlantedBug) -> Self {
         Self {
             number,
@@ -88,17 +89,17 @@ impl SimAgent {
         }
     }
 
-    /// The longest time that it may take to answer, in milliseconds; 0 is any.
+    /// The request timeout in milliseconds; 0 disables it.
     pub(crate) const fn timeout_ms(&self) -> u64 {
         self.plan.timeout_ms
     }
 
-    /// Requests that have not been answered.
+    /// Number of unanswered requests.
     pub(crate) const fn in_flight(&self) -> usize {
         self.multiplexer.in_flight()
     }
 
-    /// Whether applications can connect.
+    /// Whether it accepts connections from applications.
     pub(crate) fn is_there(&self) -> bool {
         self.phase == AgentPhase::Running
     }
@@ -108,19 +109,19 @@ impl SimAgent {
         matches!(self.state, LinkState::Up { .. })
     }
 
-    /// Which process it is, of those that the agent has been.
+    /// The number of the current process, counted over all restarts of the agent.
     pub(crate) const fn generation(&self) -> u32 {
         self.generation
     }
 
-    /// The connection that is its link, if there is one.
+    /// The connection that carries the link, if any.
     pub(crate) fn link_connection(&self) -> Option<u32> {
         self.link.as_ref().map(|link| link.end.connection)
     }
 
     // ---- the process
 
-    /// It is killed: all its connections break.
+    /// Kills the process: all its connections break.
     pub(crate) fn kill(&mut self, net: &mut Network) {
         if self.phase == AgentPhase::Dead {
             return;
@@ -129,7 +130,7 @@ impl SimAgent {
         self.end_process(net);
     }
 
-    /// It is asked to end gracefully.
+    /// Starts a graceful shutdown.
     pub(crate) fn finish(&mut self, net: &mut Network) {
         if self.phase != AgentPhase::Running {
             return;
@@ -143,7 +144,7 @@ impl SimAgent {
         self.leave_if_drained(net);
     }
 
-    /// It has waited long enough for its connections, or for the server.
+    /// Handles a shutdown deadline: of the connections, or of the answer to BYE.
     pub(crate) fn finish_on(&mut self, net: &mut Network) {
         match self.phase {
             AgentPhase::Draining => {
@@ -178,7 +179,7 @@ impl SimAgent {
         }
     }
 
-    /// It ends, and has had its time to say so.
+    /// Ends the process, after its chance to send BYE.
     fn stop(&mut self, net: &mut Network) {
         let is_up = matches!(self.state, LinkState::Up { patch_level: 1.. } | LinkState::Leaving);
         if let Some(link) = self.link.as_ref().filter(|link| is_up && !link.monitor.said_bye) {
@@ -213,16 +214,16 @@ impl SimAgent {
         net.agenda.after_ms(pause_ms, SimEvent::AgentStart(self.number));
     }
 
-    /// It is started again.
+    /// Starts the process again.
     pub(crate) fn start(&mut self, net: &mut Network) {
         self.phase = AgentPhase::Running;
         net.agenda.after_ms(0, SimEvent::Attempt(self.number, self.generation));
     }
 
-    /// Whether everything is as if nothing had happened.
+    /// Checks that the agent is idle, with no remnants of the run.
     ///
     /// # Errors
-    /// What is left.
+    /// The remnant that was found.
     pub(crate) fn check_idle(&self, net: &Network) -> Result<(), Remnant> {
         let agent = self.number;
         if self.phase != AgentPhase::Running {
@@ -247,7 +248,7 @@ impl SimAgent {
     }
 }
 
-/// The multiplexer of a new process. Its link has another id.
+/// The multiplexer of a new process. Each process has a different link id.
 fn new_multiplexer(number: usize, generation: u32, plan: AgentPlan) -> Multiplexer {
     let settings = MultiplexerSettings { timeout_ms: plan.timeout_ms, idle_ms: plan.idle_ms };
     let mut link_id = [0; LinkId::BYTES];

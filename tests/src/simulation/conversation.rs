@@ -1,4 +1,4 @@
-//! An application's connection to its agent: what was asked on it, and what is to be expected of it.
+//! An application's connection to its agent: the requests sent on it, and the behaviour expected of it.
 
 use super::agent::SimAgent;
 use super::history::{History, ObservedOutcome};
@@ -22,7 +22,7 @@ pub(crate) struct SessionConnection {
     reader: MessageReader,
     unread: Vec<u8>,
     outgoing: Outbox,
-    /// Bytes of requests made, and of answers read.
+    /// Bytes of requests sent, and of answers read.
     pub(crate) asked: u64,
     received: u64,
     pub(crate) open: VecDeque<SentSession>,
@@ -32,32 +32,32 @@ pub(crate) struct SessionConnection {
     tamperer: AnswerTamperer,
 }
 
-/// A request that has no answer.
+/// An unanswered request.
 pub(crate) struct SentSession {
     uid: u32,
     code: Operation,
     pub(crate) operation: usize,
     expects: ExpectedAnswer,
-    /// Where it begins and ends in the stream of requests.
+    /// Its start and end offsets in the stream of requests.
     begin: u64,
     end: u64,
 }
 
-/// What is to be expected of a connection.
+/// The expected behaviour of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ConnectionExpectation {
-    /// Questions and answers.
+    /// Carries requests and answers.
     Good,
-    /// Answers, but no more questions.
+    /// Answers still arrive; no more requests are sent.
     Ending,
-    /// As before, and the other side knows.
+    /// As `Ending`, and the write side has been closed.
     Ended,
-    /// Its end: what was sent can't be understood.
+    /// The agent closes it, because it was sent malformed bytes.
     Spoiled,
 }
 
 impl SessionConnection {
-    /// A connection on which nothing was said.
+    /// A connection that has carried nothing yet.
     pub(crate) fn new(end: NetworkEnd, tamperer: AnswerTamperer) -> Self {
         Self {
             end,
@@ -74,7 +74,7 @@ impl SessionConnection {
         }
     }
 
-    /// Asks something.
+    /// Queues a request.
     pub(crate) fn ask(&mut self, request: &SimRequest, uid: u32, patch_level: u16, operation: usize) {
         let outgoing = self.outgoing.buffer();
         let before = outgoing.len();
@@ -86,35 +86,35 @@ impl SessionConnection {
         self.open.push_back(SentSession { uid, code, operation, expects, begin, end });
     }
 
-    /// Whether nothing is to be written or answered.
+    /// Whether nothing is left to write and no answer is pending.
     pub(crate) fn is_idle(&self) -> bool {
         self.open.is_empty() && self.outgoing.is_empty()
     }
 
-    /// Sends bytes that no message begins with.
+    /// Sends bytes that start no valid message.
     pub(crate) fn send_garbage(&mut self, random: &mut SeededRng) {
         self.outgoing.buffer().extend(garbage(random));
         self.manner = ConnectionExpectation::Spoiled;
     }
 
-    /// Sends the beginning of a message.
+    /// Sends a truncated message.
     pub(crate) fn send_half_a_message(&mut self, random: &mut SeededRng) {
         self.outgoing.buffer().extend(half_message(random));
         self.manner = ConnectionExpectation::Spoiled;
     }
 
-    /// Reads nothing until then.
+    /// Stops reading until this time.
     pub(crate) const fn be_deaf(&mut self, until: Time) {
         self.deaf_until = until;
         self.was_deaf = true;
     }
 
-    /// Writes what the connection takes.
+    /// Writes until the connection would block.
     pub(crate) fn write(&mut self, net: &mut Network) {
         if !self.outgoing.is_empty() {
             match net.write(self.end, self.outgoing.pending()) {
                 Ok(count) => self.outgoing.advance(count),
-                // What was answered before may still be there to be read.
+                // Earlier answers may still be readable.
                 Err(_) => self.outgoing.clear(),
             }
         }
@@ -124,11 +124,11 @@ impl SessionConnection {
         }
     }
 
-    /// Appends the answers that have come to `answers`, each with its end in the stream. Returns whether the
-    /// connection goes on.
+    /// Appends the received answers to `answers`, each with its end in the stream. Returns whether the
+    /// connection stays open.
     ///
     /// # Errors
-    /// [`DecodeError`] if they can't be read.
+    /// [`DecodeError`] if an answer is malformed.
     pub(crate) fn read(
         &mut self,
         net: &mut Network,
@@ -156,10 +156,10 @@ impl SessionConnection {
         Ok(incoming == Incoming::Nothing)
     }
 
-    /// Finds the operation that an answer belongs to, and what it says; `None` is DISCONNECTED.
+    /// Matches an answer to its operation and classifies it; `None` is DISCONNECTED.
     ///
     /// # Errors
-    /// The [`Violation`] if it is not as it may be.
+    /// The [`Violation`] if the answer is not allowed.
     pub(crate) fn accept(
         &mut self,
         net: &mut Network,
@@ -184,7 +184,7 @@ impl SessionConnection {
         Ok((operation, outcome))
     }
 
-    /// The requests that should have been answered before the agent ended the connection.
+    /// Finds a request that should have been answered before the agent closed the connection.
     pub(crate) fn abandoned(&self, net: &mut Network) -> Option<Violation> {
         let number = self.end.connection;
         let was_held = net.was_held(number);
@@ -206,7 +206,7 @@ impl SessionConnection {
                 )
                 | None => false,
             };
-        // Half a request is enough not to be idle.
+        // A partial request is enough for the connection not to be idle.
         let reaches = |request: &SentSession| {
             if fault == Some(LocalCloseReason::Idle) { request.begin + 1 } else { request.end }
         };
@@ -215,7 +215,8 @@ impl SessionConnection {
         Some(Violation::Abandoned { operation: request.operation, fault })
     }
 
-    /// Whether the agent took its time, or gave up too soon, or too late.
+    /// Checks the timing of an answer: not later than the timeout, and DISCONNECTED neither too early nor too
+    /// late.
     fn check_times(
         &self,
         net: &mut Network,
@@ -254,12 +255,12 @@ impl SessionConnection {
     }
 }
 
-/// Bytes that no message begins with.
+/// Bytes that start no valid message.
 fn garbage(random: &mut SeededRng) -> Vec<u8> {
     if random.chance(500) {
         let mut bytes = vec![0; random.between(1..=60) as usize];
         random.fill(&mut bytes);
-        // Nor a line of text.
+        // Nor a line of the line protocol.
         bytes[0] |= 0x80;
         return bytes;
     }
@@ -269,7 +270,7 @@ fn garbage(random: &mut SeededRng) -> Vec<u8> {
     bytes
 }
 
-/// The beginning of a good message.
+/// A truncated valid message.
 fn half_message(random: &mut SeededRng) -> Vec<u8> {
     let mut bytes = have();
     bytes.truncate(random.between(1..=FRAME_HEADER_BYTES as u64 + 20) as usize);

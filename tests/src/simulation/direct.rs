@@ -1,9 +1,11 @@
-//! A client that asks the server for sessions directly, without an agent: it connects and may say nothing for a while, sends
-//! one small request at a time, or pipelines as much as the connection takes.
+//! A client that sends session requests directly to the server, without an agent. After connecting it may
+//! stay silent for a while; then it sends one small request at a time, or pipelines as much as the connection
+//! takes.
 //!
-//! Its requests are HAVE with data that no session id has, so that they change nothing. It checks what concerns connections:
-//! each request that reached the server is answered once before the server closes the connection, a connection on which
-//! nothing was sent is kept for its drain grace and no longer, and a small request does not starve beside a large one.
+//! Its requests are HAVE with data that equals no session id, so they change nothing. It checks the handling
+//! of connections: each request that reached the server is answered once before the server closes the
+//! connection, a connection on which nothing was sent is kept exactly for its drain grace, and a small
+//! request does not starve beside a large one.
 
 use super::event_queue::SimEvent;
 use super::network::{Network, NetworkEnd, Party};
@@ -19,41 +21,41 @@ use libdc::wire::frame::{Direction, MessageHead, Operation, SessionOperation};
 use libdc::wire::message::{MessageReader, write_message};
 use std::collections::VecDeque;
 
-/// Longest pause after a connection that ended, in milliseconds.
+/// Longest pause after the end of a connection, in milliseconds.
 const RETRY_MS_MAX: u64 = 2_000;
-/// How long it waits for answers over a connection that carries nothing, in milliseconds.
+/// Wait time for answers over a stalled connection, in milliseconds.
 const PATIENCE_MS: u64 = 20_000;
-/// How long it reads nothing, in milliseconds: longer than a server that shuts down may wait.
+/// Time without reading, in milliseconds: longer than the server's shutdown timeout.
 const DEAF_MS: u64 = 40_000;
-/// By how much a connection may outlive its drain grace: the time of a turn.
+/// Tolerance for a connection that outlives its drain grace: the time of a turn.
 const LATE_MS_MAX: u64 = 200;
 
 /// How a direct client behaves.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct DirectPlan {
-    /// Requests in all.
+    /// Total number of requests.
     pub(crate) operations: usize,
-    /// Most requests in flight.
+    /// Maximum number of requests in flight.
     pub(crate) depth: usize,
-    /// Bytes of data of a request.
+    /// Bytes of data in a request.
     pub(crate) data_bytes: usize,
     /// Longest pause between two requests, in milliseconds.
     pub(crate) think_ms: u64,
-    /// Longest time that it says nothing after connecting, in milliseconds.
+    /// Longest silence after connecting, in milliseconds.
     pub(crate) silent_ms: u64,
-    /// Out of a thousand turns without a request in flight, after how many it closes the connection.
+    /// Probability per mille of closing the connection in a turn without a request in flight.
     pub(crate) leaves: u64,
-    /// Most time that an answer may take, in milliseconds. `None` where something may delay it.
+    /// Longest time to an answer, in milliseconds. `None` where faults may delay it.
     pub(crate) latency_ms_max: Option<u64>,
-    /// Out of a thousand times that it sends requests, how often it reads no answers for a while.
+    /// Probability per mille of not reading for a while after sending requests.
     pub(crate) deaf: u64,
-    /// Out of a thousand times that it sends requests, how often a malformed frame follows.
+    /// Probability per mille of sending a malformed frame after requests.
     pub(crate) spoils: u64,
-    /// Bytes that each direction of its connections holds. `None` is what the network has.
+    /// Capacity in bytes of each direction of its connections. `None` is the network's default.
     pub(crate) capacity: Option<usize>,
 }
 
-/// A client of the server.
+/// A direct client of the server.
 pub(crate) struct DirectClient {
     number: usize,
     plan: DirectPlan,
@@ -61,7 +63,7 @@ pub(crate) struct DirectClient {
     left: usize,
     uid: u32,
     connection: Option<DirectConnection>,
-    /// A call to [`wake`](Self::wake) is on the agenda.
+    /// A call to [`wake`](Self::wake) is scheduled.
     called: bool,
 }
 
@@ -72,40 +74,40 @@ struct DirectConnection {
     unread: Vec<u8>,
     outgoing: Outbox,
     open: VecDeque<OpenRequest>,
-    /// Bytes of requests made.
+    /// Bytes of requests sent.
     asked: u64,
     patience: Time,
-    /// Reads nothing until then.
+    /// Does not read before this time.
     deaf_until: Time,
     was_deaf: bool,
-    /// A malformed frame was sent: nothing more can follow.
+    /// A malformed frame was sent, so no more requests can follow.
     spoiled: bool,
 }
 
 struct OpenRequest {
     uid: u32,
     asked_at: Time,
-    /// Where it ends in the stream of requests.
+    /// Its end offset in the stream of requests.
     end: u64,
 }
 
 impl DirectClient {
-    /// A client that has done nothing yet.
+    /// A client that is not connected yet.
     pub(crate) fn new(number: usize, plan: DirectPlan, random: SeededRng) -> Self {
         Self { number, left: plan.operations, plan, random, uid: 0, connection: None, called: true }
     }
 
-    /// Whether it has all that it wanted.
+    /// Whether all its requests have been answered.
     pub(crate) const fn is_done(&self) -> bool {
         self.left == 0 && self.connection.is_none()
     }
 
-    /// It has waited for an answer to the end of the run.
+    /// The violation, if an answer is still missing at the end of the run.
     pub(crate) fn unanswered(&self) -> Option<Violation> {
         (!self.is_done()).then_some(Violation::DirectUnanswered { client: self.number })
     }
 
-    /// It is time to do something.
+    /// Runs a scheduled step.
     pub(crate) fn wake(&mut self, net: &mut Network, server: &mut SimServer, scenario: &Scenario) {
         self.called = false;
         if self.connection.is_none() && self.left > 0 {
@@ -119,7 +121,7 @@ impl DirectClient {
         self.turn(net, server);
     }
 
-    /// Reads, writes, and leaves when everything is answered.
+    /// Reads, writes, and disconnects once everything is answered.
     pub(crate) fn turn(&mut self, net: &mut Network, server: &SimServer) {
         if let Some(mut connection) = self.connection.take() {
             let goes_on = self.read(net, server, &mut connection).unwrap_or_else(|violation| {
@@ -137,7 +139,7 @@ impl DirectClient {
         self.call_again(net);
     }
 
-    /// Connects, if the server accepts. Returns how long nothing is to be sent, in milliseconds.
+    /// Connects, if the server accepts. Returns the length of the initial silence, in milliseconds.
     fn connect(&mut self, net: &mut Network, server: &mut SimServer, scenario: &Scenario) -> u64 {
         if !matches!(server.state(), ServerState::Running | ServerState::Stopped) {
             return self.random.between(1..=RETRY_MS_MAX);
@@ -209,7 +211,7 @@ impl DirectClient {
         }
     }
 
-    /// Reads what there is. Returns whether the connection goes on.
+    /// Reads all available answers. Returns whether the connection stays open.
     fn read(
         &self,
         net: &mut Network,
@@ -248,7 +250,7 @@ impl DirectClient {
         Ok(incoming == Incoming::Nothing)
     }
 
-    /// The server closed the connection: whether it could.
+    /// Handles the server's closing of the connection, and checks whether that was allowed.
     fn check_close(
         &self,
         net: &mut Network,
@@ -301,13 +303,13 @@ impl DirectConnection {
         if !self.outgoing.is_empty() {
             match net.write(self.end, self.outgoing.pending()) {
                 Ok(count) => self.outgoing.advance(count),
-                // Answers that came before may still be there to be read.
+                // Earlier answers may still be readable.
                 Err(_) => self.outgoing.clear(),
             }
         }
     }
 
-    /// Whether it waits on. Over a connection that carries nothing, and may never again, it does not for ever.
+    /// Whether it keeps waiting for answers. It gives up on a stalled connection, which may never recover.
     fn keeps_waiting(&mut self, net: &mut Network) -> bool {
         if self.open.is_empty() && !self.spoiled {
             return true;

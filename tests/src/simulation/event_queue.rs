@@ -1,10 +1,10 @@
-//! The virtual clock, and what is to happen when.
+//! The virtual clock and the scheduled events.
 //!
-//! Time moves from one event to the next and never else, so a simulated hour without events costs nothing.
-//! Events of the same millisecond come in an order drawn from the seed.
+//! The time advances from one event to the next, so a simulated hour without events costs nothing. Events in
+//! the same millisecond run in an order drawn from the seed.
 //!
-//! A *leap* moves the clock ahead over events that are due, as when the machine was suspended: they all
-//! come late, at the time after the leap.
+//! A *leap* moves the clock past pending events, as when the machine was suspended: they all run late, at the
+//! time after the leap.
 
 use super::network::NetworkEnd;
 use super::random::SeededRng;
@@ -12,60 +12,60 @@ use libdc::time::Time;
 use std::cmp::Reverse;
 use std::collections::BinaryHeap;
 
-/// Something that is to happen.
+/// A scheduled event.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) enum SimEvent {
     /// Bytes, or the end of a stream, arrive at this end.
     Arrive(NetworkEnd),
-    /// The owner of this end has to look at it: there is room to write again, or its time is up.
+    /// The owner of this end takes a turn: there is room to write again, or a deadline has passed.
     Turn(NetworkEnd),
-    /// The owner of this end asked to be called at this time.
+    /// A timer of the owner of this end expires.
     Timer(NetworkEnd),
-    /// There is something to write to the server.
+    /// An agent has output for the server.
     LinkTurn(usize),
-    /// An agent, in this of its processes, tries to connect to the server.
+    /// An agent, in the process of this number, tries to connect to the server.
     Attempt(usize, u32),
-    /// The attempt succeeds, if the server is there then.
+    /// The attempt succeeds if the server is running.
     Connected(usize, u32),
-    /// An agent that ends has waited long enough.
+    /// A shutdown deadline of an agent has passed.
     AgentEnds(usize, u32),
-    /// An agent that ended, or was killed, is started again.
+    /// An agent that ended or was killed is started again.
     AgentStart(usize),
-    /// An application wants to do something.
+    /// An application takes a step.
     Application(usize),
-    /// One that wants locks does.
+    /// A locker takes a step.
     Locker(usize),
-    /// A direct client does.
+    /// A direct client takes a step.
     Direct(usize),
-    /// The server's worker may have time for the next turn.
+    /// The server's worker may be free for the next turn.
     ServerWorker,
-    /// The shutdown of the server, the one of this number, has taken as long as it may.
+    /// The shutdown of this number has reached the server's shutdown timeout.
     ShutdownTimeout(u32),
-    /// A lease or a wait of the server may be over.
+    /// A lease or a wait timeout of the server may have expired.
     LockTime,
-    /// Something breaks.
+    /// A fault is injected.
     Fault,
     /// The killed server is started again.
     Start,
-    /// The stopped server is continued.
+    /// The stopped server continues.
     Continue,
 }
 
-/// A moment: of two at the same time, the one with the lower order was first.
+/// A point in time; the order distinguishes events in the same millisecond.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct EventTime {
-    /// Counts what happens.
+    /// A counter of events.
     pub(crate) order: u64,
-    /// What the clock says.
+    /// The time of the clock.
     pub(crate) at: Time,
 }
 
 impl EventTime {
-    /// After everything.
+    /// After all events.
     pub(crate) const NEVER: Self = Self { order: u64::MAX, at: Time::from_ms(u64::MAX) };
 }
 
-/// Virtual time and the events that wait for theirs.
+/// Virtual time and the pending events.
 #[derive(Debug)]
 pub(crate) struct EventQueue {
     now: Time,
@@ -76,41 +76,41 @@ pub(crate) struct EventQueue {
 }
 
 impl EventQueue {
-    /// Begins at a time drawn from the seed.
+    /// Starts at a time drawn from the seed.
     pub(crate) fn new(mut random: SeededRng) -> Self {
         let now = Time::from_ms(random.below(1 << 40));
         Self { now, order: 0, leapt_ms: 0, random, events: BinaryHeap::new() }
     }
 
-    /// What the clock says.
+    /// The current time.
     pub(crate) const fn now(&self) -> Time {
         self.now
     }
 
-    /// This very moment; every call gives a later one.
+    /// The current point in time; each call returns a later one.
     pub(crate) const fn moment(&mut self) -> EventTime {
         self.order += 1;
         EventTime { order: self.order, at: self.now }
     }
 
-    /// How much of the time that passed was leapt over, in milliseconds.
+    /// The total time skipped by leaps, in milliseconds.
     pub(crate) const fn leapt_ms(&self) -> u64 {
         self.leapt_ms
     }
 
-    /// Lets `event` happen at this time, or now if it has passed.
+    /// Schedules `event` at this time, or now if it has passed.
     pub(crate) fn at(&mut self, time: Time, event: SimEvent) {
         self.order += 1;
         let shuffle = self.random.next() as u32;
         self.events.push(Reverse((time.max(self.now), shuffle, self.order, event)));
     }
 
-    /// Lets `event` happen in so many milliseconds.
+    /// Schedules `event` after a delay in milliseconds.
     pub(crate) fn after_ms(&mut self, ms: u64, event: SimEvent) {
         self.at(self.now.after_ms(ms), event);
     }
 
-    /// Moves on to the next event; `None` if there is none until `end`.
+    /// Advances to the next event up to `end`; `None` if no event is due by then.
     pub(crate) fn next(&mut self, end: Time) -> Option<SimEvent> {
         if self.events.peek()?.0.0 > end {
             return None;
@@ -120,7 +120,7 @@ impl EventQueue {
         Some(event)
     }
 
-    /// Moves the clock ahead, over whatever is due meanwhile.
+    /// Moves the clock ahead, past any pending events.
     pub(crate) const fn leap(&mut self, ms: u64) {
         self.now = self.now.after_ms(ms);
         self.leapt_ms += ms;

@@ -1,4 +1,4 @@
-//! What goes wrong in a run, besides what the applications do.
+//! The faults of a run, in addition to the misbehaviour of applications.
 
 use super::event_queue::{EventTime, SimEvent};
 use super::network::{NetworkEnd, Party};
@@ -13,25 +13,25 @@ pub(crate) enum FaultKind {
     CutLink,
     /// An application's connection breaks.
     CutLocal,
-    /// One direction of a link carries nothing for a while.
+    /// One direction of a link stalls for a while.
     StallLink,
-    /// One direction of an application's connection carries nothing for a while.
+    /// One direction of an application's connection stalls for a while.
     StallLocal,
-    /// The server is killed, and started again later.
+    /// The server is killed and restarted later.
     Kill,
-    /// The server is stopped, and continued later.
+    /// The server is stopped and continued later.
     Stop,
     /// The clock moves ahead.
     Leap,
-    /// An agent is killed, and started again later.
+    /// An agent is killed and restarted later.
     KillAgent,
-    /// An agent ends in good order, and is started again later.
+    /// An agent shuts down gracefully and is restarted later.
     EndAgent,
     /// The server sends GOAWAY to an agent.
     GoAway,
     /// The next links of an agent break as soon as they are up.
     Flap,
-    /// The server shuts down gracefully, and is started again later.
+    /// The server shuts down gracefully and is restarted later.
     EndServer,
 }
 
@@ -55,13 +55,13 @@ impl FaultKind {
 
 const STALLS_MS: [u64; 5] = [5, 200, 2_000, 8_000, 40_000];
 const OUTAGES_MS: [u64; 5] = [0, 100, 500, 2_000, 20_000];
-/// So many of a thousand links that stall never carry anything again; the ends have to find out.
+/// Probability per mille that a stalled link never recovers; its ends have to detect that.
 const LOST_FOREVER: u64 = 100;
 const FOREVER_MS: u64 = 1 << 40;
 const LEAPS_MS: [u64; 5] = [1, 500, 6_000, 120_000, 1_000_000_000];
 
 impl World {
-    /// Something goes wrong.
+    /// Injects a fault.
     pub(crate) fn inflict(&mut self, kind: FaultKind) {
         match kind {
             FaultKind::CutLink => {
@@ -85,7 +85,7 @@ impl World {
             FaultKind::EndServer => {
                 if self.server.state() == ServerState::Running {
                     if self.net.random.chance(500) {
-                        // What arrives until then is in the kernel when the shutdown begins.
+                        // Bytes that arrive until then are in the kernel when the shutdown begins.
                         self.server.stop(&mut self.net);
                         self.drains_on_continue = Some(self.net.moment());
                         let pause_ms = self.net.random.between(1..=200);
@@ -134,7 +134,7 @@ impl World {
         }
     }
 
-    /// The server shuts down. It has done nothing since `idle_since`.
+    /// Shuts the server down. It has been idle since `idle_since`.
     pub(crate) fn drain_server(&mut self, idle_since: EventTime) {
         self.server.drain(&mut self.net);
         let began = self.net.now();
@@ -143,12 +143,12 @@ impl World {
         self.net.agenda.after_ms(SHUTDOWN_TIMEOUT_MS, SimEvent::ShutdownTimeout(self.drains));
     }
 
-    /// The server process is gone, gracefully or not, and is started again after a while.
+    /// Handles the end of the server process, graceful or not; a restart is scheduled.
     pub(crate) fn process_ended(&mut self) {
         let ended = self.net.moment();
         self.history.kills.push(ended);
         self.locking.process_ended(ended);
-        // The clock goes on in any case, from which the fences may come.
+        // The clock advances in any case, as the fences may be derived from it.
         let outage_ms = 1 + self.draw_up_to(&OUTAGES_MS);
         self.net.agenda.after_ms(outage_ms, SimEvent::Start);
     }
@@ -172,7 +172,7 @@ impl World {
         self.net.random.between(0..=most)
     }
 
-    /// One of the open links, or of the open connections of applications.
+    /// Picks an open link, or an open connection of an application.
     fn pick_connection(&mut self, link: bool) -> Option<u32> {
         let is_wanted = |connection: &u32| {
             let near = self.net.owner(NetworkEnd { connection: *connection, side: 0 });

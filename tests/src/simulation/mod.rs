@@ -1,7 +1,7 @@
 //! The simulation: agents, a server and applications in one thread, on a virtual clock, with a network that
-//! does everything a network may do. All of it comes from a seed, so a failure can be had again.
+//! shows all behaviour allowed to a network. Everything is derived from a seed, so failures are reproducible.
 //!
-//! What is simulated is the sockets, the clock and what processes do; the machines are the real ones:
+//! Sockets, the clock and processes are simulated; the protocol machines are the real ones:
 //!
 //! ```text
 //!   Application ◀─ pipes ─▶ AgentHost (Multiplexer) ◀─ pipes ─▶ SimServer (ServerConnection, Service)
@@ -10,8 +10,8 @@
 //!   History ─▶ verify: can that be true?                      World: what breaks when
 //! ```
 //!
-//! Nothing here knows what an answer should be from having looked into a machine: the history is that of
-//! the applications. `PlantedBug` plants bugs, to show that they are found.
+//! No check depends on the internal state of a machine: the history contains only the observations of the
+//! applications. `PlantedBug` plants bugs, to show that the checks find them.
 
 mod agent;
 mod application;

@@ -1,7 +1,7 @@
-//! What the simulated system gives to a process: connections and the time.
+//! The environment of the simulated processes: connections and the time.
 //!
-//! A connection has two ends, 0 being the one that connected, and a pipe in each direction. What happens at
-//! an end is an event; its owner then reads and writes until there is nothing more to read or no room.
+//! A connection has two ends, of which end 0 connected, and a pipe in each direction. Activity at an end is
+//! an event; the owner of the end then reads and writes until both would block.
 
 use super::event_queue::{EventQueue, EventTime, SimEvent};
 use super::pipe::{Incoming, Pipe, PipeBroken, PipeQuality};
@@ -12,15 +12,15 @@ use super::violation::Violation;
 use libdc::proto::agent::local::LocalId;
 use libdc::time::Time;
 
-/// The longest time after which a stalled connection that one end has closed is known to be closed, in milliseconds.
+/// Longest time until the closing of one end of a stalled connection is detected, in milliseconds.
 const CLOSE_MS_MAX: u64 = 30_000;
 
 /// One end of a connection.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(crate) struct NetworkEnd {
-    /// Which connection.
+    /// The index of the connection.
     pub(crate) connection: u32,
-    /// 0 is the one that connected.
+    /// 0 at the connecting end, 1 at the other.
     pub(crate) side: usize,
 }
 
@@ -31,34 +31,34 @@ impl NetworkEnd {
     }
 }
 
-/// Whose an end is.
+/// The owner of an end.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Party {
-    /// An application's.
+    /// An application, towards its agent.
     Application(usize),
-    /// That of an application that wants locks.
+    /// A locker, towards an agent or the server.
     Locker {
-        /// Which.
+        /// The index of the locker.
         locker: usize,
-        /// It speaks to the server itself.
+        /// It is connected to the server without an agent.
         direct: bool,
     },
-    /// An application's that asks nothing.
+    /// An application that sends no request.
     Idle,
-    /// An agent's, towards an application.
+    /// An agent, towards an application.
     Local {
         /// The agent.
         agent: usize,
-        /// What it calls the connection.
+        /// The agent's id of the connection.
         id: LocalId,
     },
-    /// An agent's, towards the server.
+    /// An agent, towards the server.
     Link(usize),
-    /// That of a client that speaks to the server directly.
+    /// A direct client, towards the server.
     Direct(usize),
-    /// The server's.
+    /// The server.
     Server {
-        /// The agent at the other end; none if it is an application.
+        /// The agent at the other end; `None` for a direct connection.
         agent: Option<usize>,
     },
 }
@@ -77,7 +77,7 @@ impl Party {
     }
 }
 
-/// The network of a run, its clock, its chance, and what was seen.
+/// The network of a run, with its clock, random numbers and observations.
 #[derive(Debug)]
 pub(crate) struct Network {
     pub(crate) agenda: EventQueue,
@@ -91,20 +91,20 @@ pub(crate) struct Network {
 #[derive(Debug)]
 struct NetworkConnection {
     ends: [Option<Party>; 2],
-    /// By the side of the writer.
+    /// Indexed by the side of the writer.
     pipes: [Pipe; 2],
-    /// Earliest timer asked for at each end.
+    /// The earliest pending timer of each end.
     timers: [Option<Time>; 2],
-    /// A turn of each end is on the agenda.
+    /// Whether a turn of each end is scheduled.
     called: [bool; 2],
     cut: bool,
-    /// When it was cut, or one of its ends closed, whichever was first.
+    /// The time at which it was cut or one of its ends was closed, whichever was first.
     over: Option<EventTime>,
-    /// When its ends were closed.
+    /// The times at which its ends were closed.
     closed: [Option<EventTime>; 2],
-    /// Something was held up, however short.
+    /// Data was held up, for however short a time.
     held: bool,
-    /// How much time had been leapt over when it began, in milliseconds.
+    /// The time skipped by leaps before it began, in milliseconds.
     leapt_ms: u64,
     witness: Witness,
 }
@@ -123,32 +123,32 @@ impl Network {
         }
     }
 
-    /// What the clock says.
+    /// The current time.
     pub(crate) const fn now(&self) -> Time {
         self.agenda.now()
     }
 
-    /// This very moment.
+    /// The current point in time.
     pub(crate) const fn moment(&mut self) -> EventTime {
         self.agenda.moment()
     }
 
-    /// Writes something down.
+    /// Adds an event to the trace.
     pub(crate) fn note(&mut self, note: TraceEvent) {
         self.trace.note(self.agenda.now(), note);
     }
 
-    /// Something happened that must not. The run ends with the first of these.
+    /// Records a violation. The run ends with the first of them.
     pub(crate) fn fail(&mut self, violation: Violation) {
         self.violation.get_or_insert(violation);
     }
 
-    /// What happened that must not.
+    /// The first violation, if any.
     pub(crate) const fn violation(&self) -> Option<&Violation> {
         self.violation.as_ref()
     }
 
-    /// Connects two parties, and calls both.
+    /// Connects two parties, and schedules a turn of both.
     pub(crate) fn connect(&mut self, near: Party, far: Party, quality: [PipeQuality; 2]) -> u32 {
         let connection = self.connections.len() as u32;
         self.note(TraceEvent::Connected { connection, near: near.name(), far: far.name() });
@@ -167,22 +167,22 @@ impl Network {
         connection
     }
 
-    /// Whose this end is; `None` once it is closed.
+    /// The owner of this end; `None` once it is closed.
     pub(crate) fn owner(&self, end: NetworkEnd) -> Option<Party> {
         self.at(end).ends[end.side]
     }
 
-    /// The connections that are not closed at both ends.
+    /// The connections with an open end.
     pub(crate) fn open_connections(&self) -> impl Iterator<Item = u32> {
         let open =
             |(_, connection): &(usize, &NetworkConnection)| connection.ends.iter().any(Option::is_some);
         self.connections.iter().enumerate().filter(open).map(|(number, _)| number as u32)
     }
 
-    /// Writes as much of `bytes` as there is room for.
+    /// Writes as much of `bytes` as fits.
     ///
     /// # Errors
-    /// [`PipeBroken`] if the connection is, or nobody reads at the other end.
+    /// [`PipeBroken`] if the connection is broken, or the other end no longer reads.
     pub(crate) fn write(&mut self, end: NetworkEnd, bytes: &[u8]) -> Result<usize, PipeBroken> {
         let pipe = &mut self.connections[end.connection as usize].pipes[end.side];
         let count = pipe.write(self.agenda.now(), bytes, &mut self.random)?;
@@ -190,7 +190,7 @@ impl Network {
         Ok(count)
     }
 
-    /// Appends what has arrived to `out`.
+    /// Appends the bytes that have arrived to `out`.
     pub(crate) fn read(&mut self, end: NetworkEnd, out: &mut Vec<u8>) -> Incoming {
         let pipe = &mut self.connections[end.connection as usize].pipes[1 - end.side];
         let incoming = pipe.read(out);
@@ -200,14 +200,15 @@ impl Network {
         incoming
     }
 
-    /// Says that no more will be written.
+    /// Closes the write side.
     pub(crate) fn finish(&mut self, end: NetworkEnd) {
         let now = self.agenda.now();
         self.connections[end.connection as usize].pipes[end.side].finish(now);
         self.announce(end);
     }
 
-    /// Closes an end. What was written before still arrives; if the connection is stalled, after some time.
+    /// Closes an end. Data written before still arrives; the other end of a stalled connection detects it
+    /// later.
     pub(crate) fn close(&mut self, end: NetworkEnd) {
         self.finish(end);
         let stalled_ms = self.random.below(CLOSE_MS_MAX);
@@ -223,12 +224,12 @@ impl Network {
         if connection.ends[1 - end.side].is_none() {
             connection.pipes[end.side].abandon();
         } else {
-            // Who waits for room learns that there will be none.
+            // Wakes a writer waiting for room, so that it detects the close.
             self.call(end.peer());
         }
     }
 
-    /// Breaks a connection, at any byte of either direction.
+    /// Cuts a connection, at any byte of either direction.
     pub(crate) fn cut(&mut self, connection: u32) {
         self.note(TraceEvent::Cut { connection });
         let forget_unread = self.random.chance(300);
@@ -245,7 +246,7 @@ impl Network {
         }
     }
 
-    /// Lets nothing arrive at this end for so long.
+    /// Stalls the direction towards this end for this time.
     pub(crate) fn stall(&mut self, end: NetworkEnd, ms: u64) {
         self.note(TraceEvent::Stalled { connection: end.connection, side: end.side, ms });
         let until = self.now().after_ms(ms);
@@ -255,59 +256,59 @@ impl Network {
         connection.pipes[1 - end.side].hold(until);
     }
 
-    /// Until then things may take longer than they should.
+    /// Extends the time until which delays are excused.
     pub(crate) fn disturb(&mut self, until: Time) {
         self.disturbed_until = self.disturbed_until.max(until);
     }
 
-    /// Until when things may take longer than they should.
+    /// The time until which delays are excused.
     pub(crate) const fn disturbed_until(&self) -> Time {
         self.disturbed_until
     }
 
-    /// Whether one direction of the connection carries nothing now.
+    /// Whether one direction of the connection is stalled.
     pub(crate) fn is_stalled(&self, connection: u32) -> bool {
         let now = self.now();
         self.connections[connection as usize].pipes.iter().any(|pipe| pipe.is_held(now))
     }
 
-    /// When the connection was cut, or one of its ends closed.
+    /// The time at which the connection was cut or one of its ends was closed.
     pub(crate) fn over(&self, connection: u32) -> Option<EventTime> {
         self.connections[connection as usize].over
     }
 
-    /// When this end was closed.
+    /// The time at which this end was closed.
     pub(crate) fn closed(&self, end: NetworkEnd) -> Option<EventTime> {
         self.at(end).closed[end.side]
     }
 
-    /// Whether the connection broke.
+    /// Whether the connection was cut.
     pub(crate) fn was_cut(&self, connection: u32) -> bool {
         self.connections[connection as usize].cut
     }
 
-    /// Whether something of the connection was ever held up, or the clock leapt.
+    /// Whether data of the connection was ever held up, or the clock leapt.
     pub(crate) fn was_held(&self, connection: u32) -> bool {
         let connection = &self.connections[connection as usize];
         connection.held || connection.leapt_ms < self.agenda.leapt_ms()
     }
 
-    /// How many bytes were ever written at this end.
+    /// Total bytes written at this end.
     pub(crate) fn written_total(&self, end: NetworkEnd) -> u64 {
         self.at(end).pipes[end.side].written_total
     }
 
-    /// How many bytes have arrived at this end, until it was closed.
+    /// Total bytes that arrived at this end, until it was closed.
     pub(crate) fn arrived_total(&self, end: NetworkEnd) -> u64 {
         self.at(end).pipes[1 - end.side].arrived_total
     }
 
-    /// What was seen at the agent's end of a local connection.
+    /// The observations at the agent's end of a local connection.
     pub(crate) fn witness(&mut self, connection: u32) -> &mut Witness {
         &mut self.connections[connection as usize].witness
     }
 
-    /// Has the owner of this end look at it soon.
+    /// Schedules a turn of this end, as soon as possible.
     pub(crate) fn call(&mut self, end: NetworkEnd) {
         let called = &mut self.connections[end.connection as usize].called[end.side];
         if !std::mem::replace(called, true) {
@@ -315,12 +316,12 @@ impl Network {
         }
     }
 
-    /// The turn that [`call`](Self::call) asked for has come.
+    /// Handles the turn scheduled by [`call`](Self::call).
     pub(crate) fn turn_came(&mut self, end: NetworkEnd) {
         self.connections[end.connection as usize].called[end.side] = false;
     }
 
-    /// Has the owner of this end look at it at this time.
+    /// Schedules a turn of this end at this time.
     pub(crate) fn set_timer(&mut self, end: NetworkEnd, deadline: Option<Time>) {
         let timer = &mut self.connections[end.connection as usize].timers[end.side];
         if let Some(deadline) = deadline
@@ -331,14 +332,14 @@ impl Network {
         }
     }
 
-    /// A timer that was set came. Returns whether it is the one that counts.
+    /// Handles an expired timer. Returns whether it is the current one of this end.
     pub(crate) fn timer_came(&mut self, end: NetworkEnd) -> bool {
         let now = self.agenda.now();
         let timer = &mut self.connections[end.connection as usize].timers[end.side];
         timer.take_if(|set| *set <= now).is_some()
     }
 
-    /// The next piece arrives at this end. Returns whether there is something to look at.
+    /// The next piece arrives at this end. Returns whether there is new input.
     pub(crate) fn arrive(&mut self, end: NetworkEnd) -> bool {
         let now = self.agenda.now();
         let pipe = &mut self.connections[end.connection as usize].pipes[1 - end.side];
@@ -348,13 +349,13 @@ impl Network {
         arrived
     }
 
-    /// As [`announce`](Self::announce), when it may be earlier than was announced.
+    /// As [`announce`](Self::announce), for an arrival that may be earlier than announced.
     fn announce_again(&mut self, end: NetworkEnd) {
         self.connections[end.connection as usize].pipes[end.side].announced = false;
         self.announce(end);
     }
 
-    /// Puts the arrival of the next piece from this end on the agenda.
+    /// Schedules the arrival of the next piece from this end.
     fn announce(&mut self, end: NetworkEnd) {
         let pipe = &mut self.connections[end.connection as usize].pipes[end.side];
         if !pipe.announced

@@ -1,11 +1,11 @@
-//! What makes a simulated server a distcache 1.x server: its answers carry patch level 0, and it must be sent nothing but
-//! messages of class 0.
+//! The differences of a simulated distcache 1.x server: its answers carry patch level 0, and it must be sent
+//! only messages of class 0.
 
 use libdc::limits::FRAME_HEADER_BYTES;
 use libdc::wire::frame::{Direction, Operation};
 use libdc::wire::message::MessageReader;
 
-/// Reads along with what a distcache 1.x server is sent.
+/// Monitors the messages sent to a distcache 1.x server.
 #[derive(Default)]
 pub(crate) struct ExtensionSniffer {
     reader: MessageReader,
@@ -13,7 +13,7 @@ pub(crate) struct ExtensionSniffer {
 }
 
 impl ExtensionSniffer {
-    /// Whether a message that such a server does not understand ends in these bytes.
+    /// Whether these bytes complete a message that such a server does not understand.
     pub(crate) fn detects_extensions(&mut self, bytes: &[u8]) -> bool {
         self.unread.extend_from_slice(bytes);
         let mut input = self.unread.as_slice();
@@ -28,7 +28,7 @@ impl ExtensionSniffer {
     }
 }
 
-/// The whole messages, one slice each.
+/// Splits the bytes into complete messages.
 pub(crate) fn split_messages(messages: &[u8]) -> Vec<&[u8]> {
     let mut split = Vec::new();
     let (mut start, mut end) = (0, 0);
@@ -46,7 +46,7 @@ pub(crate) fn split_messages(messages: &[u8]) -> Vec<&[u8]> {
     split
 }
 
-/// Writes patch level 0 into every frame of whole messages.
+/// Writes patch level 0 into every frame of complete messages.
 pub(crate) fn set_patch_level_0(messages: &mut [u8]) {
     let mut rest = messages;
     while let Some((header, behind)) = rest.split_first_chunk_mut::<FRAME_HEADER_BYTES>() {

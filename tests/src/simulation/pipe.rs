@@ -1,76 +1,76 @@
 //! One direction of a connection: bytes arrive in order, in pieces and after delays drawn from the seed.
 //!
-//! A pipe holds so many bytes and no more, as the buffers of two sockets do; a writer that finds it full
-//! writes in part, or not at all, until the reader has read.
+//! A pipe has a fixed capacity, as the buffers of two sockets do. While it is full, writes are partial or
+//! would block, until the reader has read.
 
 use super::random::SeededRng;
 use libdc::limits::READ_BUDGET_BYTES;
 use libdc::time::Time;
 use std::collections::VecDeque;
 
-/// How a pipe treats what it carries.
+/// The properties of a pipe.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct PipeQuality {
-    /// Every byte takes at least this long.
+    /// Minimum delay of every byte.
     pub(crate) delay_ms: u64,
-    /// A piece takes up to so much longer than the one before it.
+    /// Maximum additional delay of a piece, relative to the previous one.
     pub(crate) jitter_ms: u64,
-    /// Bytes it holds.
+    /// Capacity in bytes.
     pub(crate) capacity: usize,
-    /// Into what it breaks what is written.
+    /// How a write is split into pieces.
     pub(crate) pieces: PipePieces,
 }
 
-/// The pieces that one write arrives in.
+/// The pieces of one write.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum PipePieces {
-    /// One.
+    /// One piece.
     Whole,
-    /// Up to four.
+    /// Up to four pieces.
     Some,
-    /// The first bytes one by one, the rest as one.
+    /// The first bytes one by one, the rest as one piece.
     Bytes,
 }
 
-/// Bytes that arrive one by one, of one write.
+/// Bytes of one write that arrive one by one.
 const SINGLE_BYTES_MAX: usize = 48;
 
 /// One direction of a connection.
 #[derive(Debug)]
 pub(crate) struct Pipe {
     quality: PipeQuality,
-    /// What was written and not yet read.
+    /// Bytes written and not yet discarded after reading.
     bytes: Vec<u8>,
-    /// How much of it was read.
+    /// Length of the part that was read.
     read: usize,
-    /// How much of it has arrived.
+    /// Length of the part that has arrived.
     arrived: usize,
-    /// Up to where more arrives, and when.
+    /// Scheduled arrivals: time, and the length that has arrived by then.
     marks: VecDeque<(Time, usize)>,
     last_mark: Time,
     held_until: Time,
-    /// The writer will write no more.
+    /// The writer has closed its side.
     finished: bool,
-    /// The connection broke: after what has arrived comes an error.
+    /// The connection broke: the reader gets the bytes that have arrived, then an error.
     broken: bool,
-    /// Nobody reads any more.
+    /// The reader is gone.
     abandoned: bool,
     writer_waits: bool,
-    /// Bytes that were ever written, and that ever arrived.
+    /// Total bytes written, and total bytes arrived.
     pub(crate) written_total: u64,
     pub(crate) arrived_total: u64,
-    /// There is an event for the first mark.
+    /// An event is scheduled for the first mark.
     pub(crate) announced: bool,
 }
 
-/// What a reader finds.
+/// The result of a read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Incoming {
-    /// Nothing yet.
+    /// No input yet.
     Nothing,
-    /// So many bytes.
+    /// This many bytes.
     Bytes(usize),
-    /// The writer has finished.
+    /// The end of input.
     Finished,
     /// The connection is broken.
     Broken,
@@ -101,10 +101,10 @@ impl Pipe {
         }
     }
 
-    /// Takes as much of `bytes` as there is room for.
+    /// Takes as much of `bytes` as fits.
     ///
     /// # Errors
-    /// [`PipeBroken`] if nobody will ever read it.
+    /// [`PipeBroken`] if the bytes can never be read.
     pub(crate) fn write(
         &mut self,
         now: Time,
@@ -126,19 +126,19 @@ impl Pipe {
         Ok(count)
     }
 
-    /// No more will be written.
+    /// Closes the write side.
     pub(crate) fn finish(&mut self, now: Time) {
         if !std::mem::replace(&mut self.finished, true) && !self.broken {
             self.mark(now.after_ms(self.quality.delay_ms), self.bytes.len());
         }
     }
 
-    /// When the next piece arrives, if one is under way.
+    /// The arrival time of the next piece, if one is in flight.
     pub(crate) fn next_arrival(&self) -> Option<Time> {
         self.marks.front().map(|(at, _)| (*at).max(self.held_until))
     }
 
-    /// The next piece arrives, unless it is held up. Returns whether it did.
+    /// Delivers the next piece, unless the pipe is stalled. Returns whether it arrived.
     pub(crate) fn arrive(&mut self, now: Time) -> bool {
         if self.next_arrival().is_none_or(|at| at > now) {
             return false;
@@ -150,22 +150,22 @@ impl Pipe {
         true
     }
 
-    /// Nothing arrives until then.
+    /// Stalls the pipe until this time.
     pub(crate) fn hold(&mut self, until: Time) {
         self.held_until = self.held_until.max(until);
     }
 
-    /// Whether nothing arrives now.
+    /// Whether the pipe is stalled.
     pub(crate) fn is_held(&self, now: Time) -> bool {
         self.held_until > now
     }
 
-    /// Lets things arrive from then on, if not earlier.
+    /// Lets the stall end at this time, if it would end later.
     pub(crate) fn release(&mut self, until: Time) {
         self.held_until = self.held_until.min(until);
     }
 
-    /// Appends what has arrived to `out`, as much as is read at once.
+    /// Appends the bytes that have arrived to `out`, limited to the size of one read.
     pub(crate) fn read(&mut self, out: &mut Vec<u8>) -> Incoming {
         let count = (self.arrived - self.read).min(READ_BUDGET_BYTES);
         if count > 0 {
@@ -186,12 +186,12 @@ impl Pipe {
         }
     }
 
-    /// Whether the writer waits for room, and has it now. It is asked once.
+    /// Whether the writer was waiting for room that is now available. Clears the flag.
     pub(crate) const fn take_waiting_writer(&mut self) -> bool {
         std::mem::replace(&mut self.writer_waits, false)
     }
 
-    /// The connection breaks: of what has not arrived, `keep` bytes still do, at once.
+    /// Breaks the connection: `keep` of the bytes in flight still arrive, immediately.
     pub(crate) fn cut(&mut self, keep: usize, forget_unread: bool) {
         if std::mem::replace(&mut self.broken, true) {
             return;
@@ -204,12 +204,12 @@ impl Pipe {
         }
     }
 
-    /// Bytes under way.
+    /// Bytes in flight.
     pub(crate) const fn under_way(&self) -> usize {
         self.bytes.len() - self.arrived
     }
 
-    /// Nobody reads any more.
+    /// Closes the read side.
     pub(crate) fn abandon(&mut self) {
         self.abandoned = true;
         self.marks.clear();

@@ -1,4 +1,4 @@
-//! Planted bugs, by which the checks are checked: each must be found.
+//! Planted bugs that validate the checks: each must be found.
 
 use libdc::id::SessionId;
 use libdc::table::{AddOutcome, ExpiryStep, SessionStore, SessionTotals, ShardedSessions};
@@ -14,106 +14,107 @@ pub enum PlantedBug {
     /// None.
     #[default]
     None,
-    /// Two answers to requests of one kind change places, their uids staying where they are.
+    /// Two answers to requests of one kind are swapped; their uids stay.
     SwapAnswers,
-    /// Two answers to requests of different kinds exchange their uids.
+    /// Two answers to requests of different kinds have their uids swapped.
     SwapUids,
-    /// An answer is never given.
+    /// An answer is dropped.
     DropAnswer,
-    /// An answer is given twice.
+    /// An answer is sent twice.
     AnswerTwice,
-    /// DISCONNECTED is answered instead of what the server said.
+    /// DISCONNECTED replaces the server's answer.
     SayDisconnected,
-    /// The agent does not notice that time passes.
+    /// The agent does not notice the passage of time.
     DeafAgent,
-    /// An original server says that it is a new one, so that the agent sends what it does not understand.
+    /// A distcache 1.x server claims to be a new one, so the agent sends messages that it does not
+    /// understand.
     OriginalPretends,
-    /// A session is found after it has expired.
+    /// A lookup finds a session after it has expired.
     KeepExpired,
-    /// A session is found after it was removed.
+    /// A lookup finds a session after it was removed.
     KeepRemoved,
-    /// A session is not found though it is there.
+    /// A lookup does not find a session that is present.
     LoseSession,
-    /// The session of another id is found.
+    /// A lookup finds the session of another id.
     OtherSession,
-    /// A session is cut short.
+    /// A session is truncated.
     ShortenSession,
-    /// An ADD finds a session in its way that is not there.
+    /// An ADD is refused because of a session that is not present.
     PhantomMatch,
-    /// A REMOVE removes what was removed before.
+    /// A REMOVE removes an already removed session.
     RemoveTwice,
-    /// More is stored than the limits allow.
+    /// The store exceeds its limits.
     IgnoreLimits,
     /// The store panics.
     Panic,
-    /// Sessions are found after the server was killed and started again.
+    /// Sessions survive a kill and restart of the server.
     SurviveRestart,
-    /// Fences begin anew with every server.
+    /// Every server process issues the same fences again.
     RepeatFences,
-    /// After a restart locks are granted at once, whoever may still hold them.
+    /// After a restart locks are granted at once, without waiting for the grace period.
     GrantAtOnce,
     /// The locks of a broken link are released at once.
     ForgetGrace,
-    /// What is held over a connection stays when it is gone.
+    /// Locks acquired over a connection stay held after its end.
     KeepLocksOfTheDead,
-    /// The server does not notice that a connection is gone.
+    /// The server does not detect the end of a connection.
     ForgetToClose,
-    /// Leases and waits never end by themselves.
+    /// Leases and waits never expire.
     SleepOverLocks,
-    /// A grant to one who waits is not told.
+    /// A waiter is not notified of its grant.
     LoseGrant,
-    /// Somebody else can release a lock.
+    /// A client can release the lock of another.
     ReleaseOfOthers,
-    /// Who came later is granted first.
+    /// A later waiter is granted before an earlier one.
     HoldBackWaiters,
     /// A lost lock is claimed with success.
     ClaimsAlwaysGood,
-    /// What is not held is renewed.
+    /// A renewal succeeds without a held lock.
     RenewAlways,
-    /// What was granted is said to be refused.
+    /// A granted request is answered with a refusal.
     RefuseGranted,
-    /// The answers of the text protocol change places.
+    /// The answers of the line protocol are swapped.
     SwapLines,
-    /// An agent tries to reach its server again without a pause.
+    /// An agent reconnects without a pause.
     NoRetryPause,
-    /// The pauses of an agent are those of an outage, even after a link that lasted.
+    /// An agent keeps the pauses of an outage, even after a long-lived link.
     PauseNeverReset,
     /// All agents draw the same random numbers for their pauses.
     AgentsInStep,
-    /// An agent that ends closes its link without BYE.
+    /// An agent that shuts down closes its link without BYE.
     NoBye,
-    /// An agent goes on behind HELLO as if it had been answered.
+    /// An agent continues after HELLO without waiting for the answer.
     ClaimBeforeWelcome,
-    /// An agent takes GOAWAY for the loss of its link.
+    /// An agent treats GOAWAY as the loss of its link.
     GoAwayAsLoss,
-    /// An agent that ends closes idle connections without reading once more.
+    /// An agent that shuts down closes idle connections without a final read.
     DrainUnread,
-    /// An agent that ends closes connections without a request so far at once.
+    /// An agent that shuts down immediately closes connections that have not sent a request yet.
     NoDrainGrace,
-    /// An agent that ends keeps connections without a request for as long as it can.
+    /// An agent that shuts down keeps connections without a request until its shutdown timeout.
     EndlessDrainGrace,
-    /// An agent waits for applications that do not read for as long as they like.
+    /// An agent waits without limit for applications that do not read.
     NoWriteTimeout,
-    /// A local connection that has spent its budget is not served again.
+    /// A local connection that has used up its budget is not scheduled again.
     ForgetMoreLocal,
     /// Waiters are not cancelled when the server shuts down.
     KeepWaiters,
     /// Locks are granted while the server shuts down.
     GrantWhileDraining,
-    /// The server closes connections at the beginning of its shutdown, whatever is still to be written.
+    /// The server closes connections at the beginning of its shutdown, even with output pending.
     LoseAnswersAtEnd,
-    /// The server closes idle connections at the beginning of its shutdown without reading once more.
+    /// The server closes idle connections at the beginning of its shutdown without a final read.
     IgnoreKernelInput,
-    /// Connections that have received nothing stay open while the server shuts down.
+    /// Connections that have received nothing stay open during the shutdown of the server.
     KeepNewcomers,
-    /// A connection is served as long as it has input.
+    /// A connection is served as long as it has input, regardless of its budget.
     IgnoreBudget,
-    /// A connection that has spent its budget is not woken again.
+    /// A connection that has used up its budget is not scheduled again.
     ForgetMore,
 }
 
 impl PlantedBug {
-    /// Whether it is done to the sessions.
+    /// Whether the bug is in the session store.
     pub(crate) const fn is_of_the_store(self) -> bool {
         matches!(
             self,
@@ -129,10 +130,10 @@ impl PlantedBug {
     }
 }
 
-/// One answer in so many is tampered with.
+/// Interval between answers that are tampered with, counted in answers.
 const ANSWERS_BETWEEN: u64 = 40;
 
-/// Stands between an application and its answers.
+/// Tampers with the answers between the agent and an application.
 #[derive(Debug)]
 pub(crate) struct AnswerTamperer {
     sabotage: PlantedBug,
@@ -141,12 +142,12 @@ pub(crate) struct AnswerTamperer {
 }
 
 impl AnswerTamperer {
-    /// Does this, now and then.
+    /// Plants this bug, if it concerns answers.
     pub(crate) const fn new(sabotage: PlantedBug) -> Self {
         Self { sabotage, seen: 0, held: None }
     }
 
-    /// What becomes of an answer.
+    /// Passes an answer on, or tampers with it.
     pub(crate) fn pass(&mut self, mut answer: Message) -> Vec<Message> {
         let swaps_uids = self.sabotage == PlantedBug::SwapUids;
         let suits = |held: &mut Message| {
@@ -181,11 +182,11 @@ impl AnswerTamperer {
     }
 }
 
-/// A store that does wrong.
+/// A faulty session store.
 pub(crate) struct FaultyStore {
     good: ShardedSessions,
     sabotage: PlantedBug,
-    /// Every session that was ever stored, the last one under each id.
+    /// The last session stored under each id.
     ever: Mutex<BTreeMap<Vec<u8>, OldAnswers>>,
 }
 
@@ -196,7 +197,7 @@ struct OldAnswers {
 }
 
 impl FaultyStore {
-    /// Does this to what `good` says.
+    /// Wraps `good` and plants this bug in its results.
     pub(crate) const fn new(good: ShardedSessions, sabotage: PlantedBug) -> Self {
         Self { good, sabotage, ever: Mutex::new(BTreeMap::new()) }
     }

@@ -1,7 +1,7 @@
-//! What a seed stands for: who takes part, how each behaves, and what goes wrong.
+//! The scenario of a seed: the participants, their behaviour, and the faults.
 //!
-//! Every seed has its own few kinds of faults and its own extremes, rather than all of them a little of
-//! everything: so some runs are all calm, and some all outage.
+//! Every seed has a few kinds of faults and a few extremes, rather than a little of everything. Some runs are
+//! therefore entirely calm, and some are one long outage.
 
 use super::direct::DirectPlan;
 use super::faults::FaultKind;
@@ -11,7 +11,7 @@ use super::random::SeededRng;
 use libdc::limits::{DRAIN_GRACE_MS, LOCAL_IN_FLIGHT_MAX, SESSION_ID_BYTES_MAX};
 use libdc::table::SessionLimits;
 
-/// All that is decided before a run begins.
+/// All decisions made before a run begins.
 #[derive(Clone, Debug)]
 pub(crate) struct Scenario {
     pub(crate) server: ServerPlan,
@@ -21,7 +21,7 @@ pub(crate) struct Scenario {
     pub(crate) direct: Vec<DirectPlan>,
     pub(crate) network: NetworkPlan,
     pub(crate) faults: FaultPlan,
-    /// The ids that the applications use.
+    /// The ids of all sessions.
     pub(crate) ids: Vec<Vec<u8>>,
 }
 
@@ -31,21 +31,21 @@ pub(crate) struct ServerPlan {
     pub(crate) shards: usize,
     pub(crate) limits: SessionLimits,
     pub(crate) hash_seed: [u64; 2],
-    /// It does not answer in the order of the requests, unless it is an original one.
+    /// It may answer out of order, unless it is a distcache 1.x server.
     pub(crate) answers_in_any_order: bool,
-    /// It is an original one.
+    /// It is a distcache 1.x server.
     pub(crate) original: bool,
-    /// It may be another one after a restart.
+    /// It may be of the other kind after a restart.
     pub(crate) may_change: bool,
-    /// It keeps a state directory.
+    /// It has a state directory.
     pub(crate) keeps_state: bool,
     pub(crate) grace_ms: u32,
-    /// What a request costs the worker, in microseconds.
+    /// Time that the worker spends on a request, in microseconds.
     pub(crate) request_us: u64,
 }
 
 impl ServerPlan {
-    /// Whether sessions may go before their time.
+    /// Whether sessions may be evicted before they expire.
     pub(crate) const fn evicts(&self) -> bool {
         self.limits.sessions > 0 || self.limits.bytes > 0
     }
@@ -57,60 +57,60 @@ pub(crate) struct AgentPlan {
     pub(crate) timeout_ms: u64,
     pub(crate) idle_ms: u64,
     pub(crate) retry_ms: u64,
-    /// Its server's address is one of those that are tried again at once.
+    /// The server's address is of a kind that is retried immediately.
     pub(crate) at_once: bool,
 }
 
-/// How an application behaves.
+/// The behaviour of an application.
 #[derive(Clone, Debug)]
 pub(crate) struct ApplicationPlan {
-    /// Its agent.
+    /// The index of its agent.
     pub(crate) agent: usize,
-    /// It connects for each operation.
+    /// It opens a connection for each operation.
     pub(crate) temporary: bool,
-    /// Most requests that it has under way.
+    /// Maximum number of requests in flight.
     pub(crate) depth: usize,
-    /// Operations in all.
+    /// Total number of operations.
     pub(crate) operations: usize,
     /// Longest pause between two turns.
     pub(crate) think_ms: u64,
-    /// Out of a thousand turns, how many it misbehaves in.
+    /// Probability per mille of misbehaviour in a turn.
     pub(crate) misbehaves: u64,
-    /// Of what it sends: 0 as the original applications, 1 as ours.
+    /// Patch level of its requests: 0 as in distcache 1.x, 1 as in ours.
     pub(crate) patch_level: u16,
-    /// How likely each operation is: ADD, GET, REMOVE, HAVE, something else.
+    /// Weights of the operations: ADD, GET, REMOVE, HAVE, other.
     pub(crate) weights: [u64; 5],
-    /// The least and the most bytes of a session, of several kinds.
+    /// Ranges of the session size in bytes, one of which is chosen for each session.
     pub(crate) sizes: Vec<(u64, u64)>,
-    /// The least and the most time that a session is kept, of several kinds.
+    /// Ranges of the session timeout in milliseconds, one of which is chosen for each session.
     pub(crate) timeouts_ms: Vec<(u64, u64)>,
 }
 
-/// The connections' qualities.
+/// The properties of connections.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct NetworkPlan {
     local_delay_ms: u64,
     link_delay_ms: u64,
     small_buffers: bool,
     broken_pieces: bool,
-    /// Out of a thousand attempts of an agent to connect, how many fail.
+    /// Probability per mille that an agent's attempt to connect fails.
     pub(crate) attempts_failing: u64,
-    /// The longest that an attempt takes.
+    /// Longest time of an attempt, in milliseconds.
     pub(crate) connect_ms: u64,
-    /// Out of a thousand attempts of an application to connect, how many fail.
+    /// Probability per mille that an application's attempt to connect fails.
     pub(crate) refusals: u64,
 }
 
-/// What goes wrong.
+/// The faults of a run.
 #[derive(Clone, Debug)]
 pub(crate) struct FaultPlan {
     pub(crate) kinds: Vec<FaultKind>,
-    /// The longest time between two faults.
+    /// The longest time between two faults, in milliseconds.
     pub(crate) interval_ms: u64,
 }
 
 impl Scenario {
-    /// What this chance decides.
+    /// Draws a scenario.
     pub(crate) fn draw(random: &mut SeededRng) -> Self {
         if random.chance(25) {
             return Self::draw_crowd(random);
@@ -152,7 +152,7 @@ impl Scenario {
 }
 
 impl Scenario {
-    /// A server that shuts down again and again beneath clients of its own.
+    /// A server that shuts down repeatedly while direct clients are connected.
     fn draw_shutdowns(random: &mut SeededRng) -> Self {
         let plan = DirectPlan {
             operations: random.between(50..=150) as usize,
@@ -176,7 +176,8 @@ impl Scenario {
         }
     }
 
-    /// A client that pipelines without end beside a hundred small ones. Nothing breaks, and requests cost time.
+    /// One client that pipelines continuously beside a hundred clients with small requests. There are no
+    /// faults, and requests cost time.
     fn draw_crowd(random: &mut SeededRng) -> Self {
         let small = DirectPlan {
             operations: random.between(3..=10) as usize,
@@ -190,13 +191,13 @@ impl Scenario {
             spoils: 0,
             capacity: None,
         };
-        // A turn's budget of these takes a sixteenth of a second, all of them several seconds.
+        // Its budget for one turn takes a sixteenth of a second, all its requests several seconds.
         let pipelining = DirectPlan {
             operations: 4_000,
             depth: 4_000,
             data_bytes: 4_000,
             latency_ms_max: Some(PIPELINE_LATENCY_MS_MAX),
-            // Everything it has to say is in the kernel at once.
+            // All its requests fit into the kernel's buffers.
             capacity: Some(16 << 20),
             ..small
         };
@@ -219,9 +220,10 @@ impl Scenario {
     }
 }
 
-/// Most time that the last of the pipelined requests takes: five times what all requests cost.
+/// Longest time for the last of the pipelined requests: five times the cost of all requests.
 const PIPELINE_LATENCY_MS_MAX: u64 = 15_000;
-/// Most time that a small request takes in a crowd: two turns of the pipelining client, one of each other, and the network.
+/// Longest time for a small request in a crowd: two turns of the pipelining client, one of each other client,
+/// and the network delay.
 const CROWD_LATENCY_MS_MAX: u64 = 400;
 
 impl ServerPlan {
@@ -248,7 +250,7 @@ impl ServerPlan {
 impl AgentPlan {
     fn draw(heavy: bool, random: &mut SeededRng) -> Self {
         if heavy {
-            // Nothing but the answer to what it has done moves anyone on.
+            // Only the answers to earlier requests trigger further progress.
             return Self {
                 timeout_ms: random.pick(&[0, 5_000, 30_000]),
                 idle_ms: 0,
@@ -306,7 +308,7 @@ impl ApplicationPlan {
 }
 
 impl ApplicationPlan {
-    /// The same, with as much to say as will fill every buffer there is.
+    /// The same, with enough requests to fill every buffer.
     fn heavy(self) -> Self {
         let depth = LOCAL_IN_FLIGHT_MAX;
         let sizes = vec![(20_000, 32_760)];
@@ -314,7 +316,7 @@ impl ApplicationPlan {
         Self { temporary: false, depth, operations: 3 * depth, think_ms: 300, sizes, weights, ..self }
     }
 
-    /// The same, coming and going while others fill the buffers.
+    /// The same, connecting and disconnecting while others fill the buffers.
     fn beside_heavy(self) -> Self {
         Self { depth: 1, think_ms: 200, sizes: vec![(100, 250)], ..self }
     }
@@ -333,7 +335,7 @@ impl NetworkPlan {
         }
     }
 
-    /// The two directions of a new connection of an application.
+    /// The two directions of a new local connection.
     pub(crate) fn local(&self, random: &mut SeededRng) -> [PipeQuality; 2] {
         std::array::from_fn(|_| self.quality(self.local_delay_ms, random))
     }
@@ -367,13 +369,13 @@ impl FaultPlan {
         Self { kinds, interval_ms: random.pick(&[100, 2_000, 5_000, 20_000]) }
     }
 
-    /// Those that fill buffers, soon.
+    /// Faults that fill buffers, at short intervals.
     fn heavy() -> Self {
         Self { kinds: vec![FaultKind::StallLink, FaultKind::Stop], interval_ms: 300 }
     }
 }
 
-/// A few lockers, some with an agent, some without, over keys that are few enough to be fought for.
+/// A few lockers, some with an agent and some without, over so few keys that they contend.
 fn draw_lockers(agents: usize, random: &mut SeededRng) -> Vec<LockerPlan> {
     let count = random.between(2..=7) as usize;
     let keys = random.pick(&[1, 1, 2, 3, 6]);
@@ -402,7 +404,7 @@ fn draw_lockers(agents: usize, random: &mut SeededRng) -> Vec<LockerPlan> {
     (0..count).map(|_| draw(random)).collect()
 }
 
-/// A few clients of the server itself, some of which say nothing for a while after connecting.
+/// A few direct clients, some of which stay silent for a while after connecting.
 fn draw_direct(random: &mut SeededRng) -> Vec<DirectPlan> {
     if random.chance(600) {
         return Vec::new();
@@ -424,16 +426,16 @@ impl DirectPlan {
             latency_ms_max: None,
             deaf: 0,
             spoils: random.pick(&[0, 0, 100]),
-            // Large requests would take so long in pieces that a shutdown could not wait for them.
+            // Large requests in single bytes would take longer than a shutdown can wait.
             capacity: if data_bytes > 100 { None } else { random.pick(&[None, None, Some(200)]) },
         };
-        // More answers than the network holds.
+        // More answers than fit into the network.
         let deaf = Self { depth: 30, data_bytes: 32, deaf: 200, capacity: Some(200), ..plan };
         if random.chance(250) { deaf } else { plan }
     }
 }
 
-/// A few ids, of all lengths; some are the beginning of others.
+/// A few ids, of all lengths; some are prefixes of others.
 fn draw_ids(random: &mut SeededRng) -> Vec<Vec<u8>> {
     let count = random.pick(&[1, 3, 8, 16, 40]);
     let mut ids: Vec<Vec<u8>> = Vec::new();

@@ -1,13 +1,14 @@
-//! The simulated server process: the real service, and the real machines of its connections.
+//! The simulated server process: the real service, and the real protocol machines of its connections.
 //!
-//! It can be killed, stopped and continued, and shut down gracefully. It can be a distcache 1.x server, which differs in two
-//! things: its answers carry patch level 0, and it must be sent nothing but class 0. Another one may answer what it has read
-//! at once in any order, as the protocol allows.
+//! It can be killed, stopped and continued, and shut down gracefully. It can be a distcache 1.x server, which
+//! differs in two ways: its answers carry patch level 0, and it must be sent only messages of class 0. Other
+//! servers may answer the requests of one read in any order, as the protocol allows.
 //!
-//! A server with a state directory knows after a restart how far the fences had come, and whether there were links: then it
-//! grants nothing before their grace period is over. A server without one takes its fences from the clock.
+//! After a restart, a server with a state directory restores the highest fence and whether there were links;
+//! if so, it grants no locks during the grace period. A server without one derives its fences from the clock.
 //!
-//! Its connections share one worker. If requests cost time, a turn that comes while the worker is busy waits in its queue.
+//! Its connections share one worker. If requests cost time, turns that come due while the worker is busy are
+//! queued.
 
 use super::event_queue::SimEvent;
 use super::network::{Network, NetworkEnd, Party};
@@ -25,13 +26,13 @@ use libdc::time::Time;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
-/// Fences for each millisecond of the clock, as the program takes them without a state directory.
+/// Fences per millisecond of the clock, as in the program without a state directory.
 const FENCES_PER_MS_BITS: u32 = 20;
-/// With one, so many are reserved ahead.
+/// Number of fences reserved ahead, with a state directory.
 const FENCES_RESERVED: u64 = 1_000;
 /// As the program's `-read-timeout` and `-write-timeout`.
 const TIMEOUTS: ServerTimeouts = ServerTimeouts { read_ms: 23_000, write_ms: 5_000 };
-/// As the program's `-shutdown-timeout`: longer than a peer may take for anything.
+/// As the program's `-shutdown-timeout`: longer than all timeouts of its peers.
 pub(crate) const SHUTDOWN_TIMEOUT_MS: u64 = 30_000;
 
 /// The server process.
@@ -42,42 +43,42 @@ pub(crate) struct SimServer {
     original: bool,
     service: Service,
     fences: FenceSource,
-    /// A link was opened in this run.
+    /// A link was opened in this process.
     knows_links: bool,
-    /// Until when this run grants nothing.
+    /// No locks are granted before this time.
     held_off_until: Time,
-    /// When the last shutdown began.
+    /// The beginning of the last shutdown.
     pub(crate) drained: Option<Time>,
     connections: BTreeMap<u32, SimConnection>,
-    /// When the next [`SimEvent::LockTime`] comes that counts.
+    /// The time of the next valid [`SimEvent::LockTime`].
     expiry: Option<Time>,
     worker: SimWorker,
 }
 
-/// Whether the process runs.
+/// The state of the process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ServerState {
-    /// It does.
+    /// It is running.
     Running,
     /// It is shutting down.
     Draining,
-    /// It exists, and its sockets do, but it does nothing.
+    /// It is suspended, as by SIGSTOP; its sockets stay open.
     Stopped,
-    /// It does not exist.
+    /// There is no process.
     Dead,
 }
 
-/// The thread that has the turns of all connections.
+/// The thread that runs the turns of all connections.
 #[derive(Debug, Default)]
 struct SimWorker {
     busy_until: Time,
-    /// Less than a millisecond, in microseconds.
+    /// The remainder below a millisecond, in microseconds.
     rest_us: u64,
     queue: VecDeque<NetworkEnd>,
 }
 
 impl SimWorker {
-    /// A turn that began now has cost so much.
+    /// Accounts for the cost of a turn that began now.
     fn spend(&mut self, now: Time, us: u64) {
         self.rest_us += us;
         self.busy_until = now.after_ms(self.rest_us / 1_000);
@@ -86,7 +87,7 @@ impl SimWorker {
 }
 
 impl SimServer {
-    /// A server that runs and stores nothing yet.
+    /// A running server with an empty store.
     pub(crate) fn new(plan: ServerPlan, planted: PlantedBug, now: Time) -> Self {
         let fences = FenceSource::starting_at(now.as_ms() << FENCES_PER_MS_BITS);
         Self {
@@ -105,12 +106,12 @@ impl SimServer {
         }
     }
 
-    /// Whether it runs.
+    /// The state of the process.
     pub(crate) const fn state(&self) -> ServerState {
         self.state
     }
 
-    /// Killed: all connections break, all sessions are lost.
+    /// Kills the process: all connections break, all sessions are lost.
     pub(crate) fn kill(&mut self, net: &mut Network) {
         net.note(TraceEvent::Killed);
         self.state = ServerState::Dead;
@@ -121,7 +122,7 @@ impl SimServer {
         self.worker.queue.clear();
     }
 
-    /// Begins to shut down gracefully.
+    /// Starts a graceful shutdown.
     pub(crate) fn drain(&mut self, net: &mut Network) {
         net.note(TraceEvent::ServerDrains);
         self.state = ServerState::Draining;
@@ -142,21 +143,21 @@ impl SimServer {
         }
     }
 
-    /// Whether the process that shuts down has no connection left; it does not exist any more then.
+    /// Ends the process if it is shutting down and has no connections left. Returns whether it ended.
     pub(crate) fn finish_drain(&mut self, net: &mut Network) -> bool {
         let is_over = self.state == ServerState::Draining && self.connections.is_empty();
         if is_over {
             net.note(TraceEvent::ServerEnds);
             self.state = ServerState::Dead;
-            // The record is clean if nothing is held and this run may grant.
+            // The record is clean if no lock is held and this process may grant.
             let is_clean = self.service.locks().totals().holders == 0 && net.now() >= self.held_off_until;
             self.knows_links &= !is_clean;
         }
         is_over
     }
 
-    /// The shutdown has taken as long as it may: connections that are left are closed. Only the network can have kept the
-    /// process from ending.
+    /// Handles the shutdown timeout: closes the remaining connections. Only the network may have delayed the
+    /// shutdown this long.
     pub(crate) fn drain_timeout(&mut self, net: &mut Network) {
         let is_late = |connection: &&u32| !net.was_held(**connection);
         if let Some(&connection) = self.connections.keys().find(is_late) {
@@ -166,7 +167,7 @@ impl SimServer {
         self.kill(net);
     }
 
-    /// Started again. Returns whether it grants nothing for a while.
+    /// Starts a new process. Returns whether it begins with a grace period.
     pub(crate) fn start(&mut self, net: &mut Network) -> bool {
         if self.plan.may_change {
             self.original = net.random.chance(500);
@@ -185,7 +186,8 @@ impl SimServer {
         if self.planted != PlantedBug::SurviveRestart {
             self.service = new_service(&self.plan, self.planted, &self.fences);
         }
-        // Those of the run before may still hold something, whatever becomes of this run until the grace is over.
+        // Clients of the previous process may still hold locks until the grace period is over, even if this
+        // process ends before.
         let holds_off = self.plan.keeps_state && self.knows_links && self.planted != PlantedBug::GrantAtOnce;
         self.knows_links = self.knows_links && self.plan.keeps_state;
         if holds_off {
@@ -196,13 +198,13 @@ impl SimServer {
         holds_off
     }
 
-    /// Stopped, as by SIGSTOP.
+    /// Suspends the process, as SIGSTOP does.
     pub(crate) fn stop(&mut self, net: &mut Network) {
         net.note(TraceEvent::Stopped);
         self.state = ServerState::Stopped;
     }
 
-    /// Goes on after a stop.
+    /// Continues the suspended process.
     pub(crate) fn go_on(&mut self, net: &mut Network) {
         if self.state == ServerState::Stopped {
             net.note(TraceEvent::Continued);
@@ -215,7 +217,7 @@ impl SimServer {
         }
     }
 
-    /// A peer connected. While the process is stopped, the system accepts for it.
+    /// Accepts a connection. While the process is suspended, the kernel accepts on its behalf.
     pub(crate) fn accept(&mut self, net: &mut Network, end: NetworkEnd, agent: Option<usize>) {
         let id = ConnectionId::new(u64::from(end.connection));
         self.service.connection_opened();
@@ -226,7 +228,7 @@ impl SimServer {
         net.call(end);
     }
 
-    /// The connections that this agent has, or has left without the server's having detected it.
+    /// The connections of this agent, including closed ones whose end the server has not detected.
     pub(crate) fn connections_of(&self, agent: usize) -> impl Iterator<Item = u32> {
         self.connections
             .iter()
@@ -234,7 +236,7 @@ impl SimServer {
             .map(|(number, _)| *number)
     }
 
-    /// A connection is to have a turn, as soon as the worker has time.
+    /// Schedules a turn of a connection, as soon as the worker is free.
     pub(crate) fn wake(&mut self, net: &mut Network, end: NetworkEnd) {
         if !self.is_active() {
             return;
@@ -248,7 +250,7 @@ impl SimServer {
         self.wake_worker(net);
     }
 
-    /// The worker has time for the next turn.
+    /// The worker is free for the next turn.
     pub(crate) fn work(&mut self, net: &mut Network) {
         if self.is_active()
             && self.worker.busy_until <= net.now()
@@ -298,7 +300,7 @@ impl SimServer {
         }
     }
 
-    /// Leases and waits may have ended, or links are forgotten.
+    /// Handles expired leases and waits, and discards forgotten links.
     pub(crate) fn keep_time(&mut self, net: &mut Network) {
         if !self.is_active() || self.expiry.is_none_or(|expiry| expiry > net.now()) {
             return;
@@ -313,7 +315,7 @@ impl SimServer {
         self.wake_at(net, next);
     }
 
-    /// Carries out the effects of a turn, as the server's driver does.
+    /// Applies the effects of a turn, as the server's driver does.
     fn apply_effects(&mut self, net: &mut Network, effects: Effects, counters: &RequestCounters) {
         self.service.record(counters);
         self.knows_links |= effects.link_opened;
@@ -352,10 +354,10 @@ impl SimServer {
         }
     }
 
-    /// Whether everything is as if nothing had happened, once `now` is late enough.
+    /// Checks that the server is idle, once `now` is late enough.
     ///
     /// # Errors
-    /// What is left.
+    /// The remnant that was found.
     pub(crate) fn check_idle(&self, agents: usize, now: Time) -> Result<(), Remnant> {
         if self.connections.values().any(|it| !it.is_idle()) {
             return Err(Remnant::Server);
@@ -375,7 +377,7 @@ impl SimServer {
         }
     }
 
-    /// Counts what had to make room for something else.
+    /// Counts evicted sessions.
     pub(crate) fn count_evictions(&self, net: &mut Network) {
         let evicted = self.service.sessions().totals(net.now()).evicted;
         net.trace.count("sessions evicted", evicted);

@@ -1,5 +1,5 @@
-//! A connection of the simulated server: the real machine, its end of a simulated connection, and its mail. It is driven in
-//! the order of a turn that `libdc::proto::machine` gives, as tokio's driver does.
+//! A connection of the simulated server: the real machine, its end of a simulated connection, and its
+//! mailbox. A turn follows the order given in `libdc::proto::machine`, as in the tokio driver.
 
 use super::network::{Network, NetworkEnd};
 use super::original::ExtensionSniffer;
@@ -15,7 +15,7 @@ use std::collections::VecDeque;
 /// A connection of the server.
 pub(crate) struct SimConnection {
     pub(crate) end: NetworkEnd,
-    /// The agent whose link it is; `None` for a peer that connects to the server directly.
+    /// The agent, if this is its link; `None` for a direct connection.
     pub(crate) agent: Option<usize>,
     /// Whether the peer is a direct client, which may send malformed frames.
     is_direct: bool,
@@ -26,11 +26,11 @@ pub(crate) struct SimConnection {
     tamperer: StreamTamperer,
 }
 
-/// The other end is gone.
+/// The connection is broken.
 struct Broken;
 
 impl SimConnection {
-    /// A connection on which nothing has happened.
+    /// A connection without any traffic yet.
     pub(crate) fn new(
         end: NetworkEnd,
         (agent, is_direct): (Option<usize>, bool),
@@ -50,12 +50,12 @@ impl SimConnection {
         }
     }
 
-    /// Whether nothing is in flight.
+    /// Whether no request or answer is pending.
     pub(crate) fn is_idle(&self) -> bool {
         self.machine.is_idle() && self.mail.is_empty()
     }
 
-    /// One turn. Returns whether the connection is open.
+    /// Runs one turn. Returns whether the connection is open.
     pub(crate) fn turn(&mut self, net: &mut Network, env: &mut TurnEnv<'_>) -> bool {
         if self.run(net, env).is_err() {
             return false;
@@ -122,7 +122,7 @@ impl SimConnection {
         }
     }
 
-    /// Reads once; no bytes are the end of input. Returns whether the read did not block.
+    /// Reads once; zero bytes mean the end of input. Returns whether there is something to process.
     fn read(&mut self, net: &mut Network, input: &mut Vec<u8>) -> Result<bool, Broken> {
         input.clear();
         match net.read(self.end, input) {
@@ -134,7 +134,7 @@ impl SimConnection {
 
     fn write(&mut self, net: &mut Network, env: &mut TurnEnv<'_>) -> Result<(), Broken> {
         loop {
-            // It is new: what was offered before is in the outbox.
+            // Only new output: output offered before is already in the outbox.
             env.rewrite_answers(net, &mut self.tamperer, self.planted);
             let cx = env.context(net);
             let output = self.machine.poll_output(&cx);
@@ -149,7 +149,7 @@ impl SimConnection {
         }
     }
 
-    /// The connection is gone.
+    /// Closes the connection.
     pub(crate) fn close(&mut self, net: &Network, env: &mut TurnEnv<'_>) {
         if self.planted != PlantedBug::ForgetToClose {
             self.machine.close(&mut env.context(net));

@@ -1,6 +1,6 @@
-//! Planted bugs of a server that serves locks: what it is sent is held back, and what it answers changed.
+//! Planted bugs of a lock server: its requests are delayed, and its answers changed.
 //!
-//! It does so in frames alone, but for lines that change places.
+//! It changes frames only, except for swapping lines of the line protocol.
 
 use super::network::{Network, NetworkEnd};
 use super::original::split_messages;
@@ -13,12 +13,12 @@ use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
 use libdc::wire::message::{Message, MessageReader, write_message};
 use std::collections::BTreeMap;
 
-/// How long a request is held back, in milliseconds.
+/// Delay of a request, in milliseconds.
 const HELD_BACK_MS: u64 = 1_500;
-/// One answer in so many is tampered with.
+/// Interval between answers that are tampered with, counted in answers.
 const ANSWERS_BETWEEN: u64 = 4;
 
-/// Stands between a connection and the server.
+/// Tampers with the traffic between a connection and the server.
 pub(crate) struct StreamTamperer {
     sabotage: PlantedBug,
     requests: MessageReader,
@@ -45,12 +45,12 @@ impl StreamTamperer {
         }
     }
 
-    /// When what is held back goes on.
+    /// The time at which the delayed request is passed on.
     pub(crate) const fn due(&self) -> Option<Time> {
         self.due
     }
 
-    /// Whether that is now.
+    /// Whether that time has come.
     pub(crate) fn is_due(&self, now: Time) -> bool {
         self.due.is_some_and(|due| due <= now)
     }
@@ -66,7 +66,7 @@ impl StreamTamperer {
         )
     }
 
-    /// What becomes of what was received.
+    /// Delays a received request, where the bug requires it.
     pub(crate) fn receive(&mut self, net: &mut Network, end: NetworkEnd, input: &mut Vec<u8>) {
         let speaks_text = input.first().is_some_and(u8::is_ascii_lowercase) && self.keys.is_empty();
         if !self.is_active() || (speaks_text && self.unread.is_empty()) {
@@ -108,7 +108,7 @@ impl StreamTamperer {
         }
     }
 
-    /// What becomes of what is answered.
+    /// Tampers with the answers.
     pub(crate) fn answer(&mut self, net: &Network, env: &mut TurnEnv<'_>, output: &mut Vec<u8>) {
         if self.sabotage == PlantedBug::SwapLines && output.first().is_some_and(u8::is_ascii_lowercase) {
             let mut lines: Vec<&[u8]> = output.split_inclusive(|byte| *byte == b'\n').collect();
@@ -135,7 +135,7 @@ impl StreamTamperer {
         *output = changed;
     }
 
-    /// Appends another answer than this, or says that it stays.
+    /// Appends a replacement for this answer, or returns that it stays unchanged.
     fn change(
         &mut self,
         net: &Network,

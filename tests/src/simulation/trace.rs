@@ -1,4 +1,4 @@
-//! What happened, as a number that tells two runs apart, and as lines for who looks for the cause of a failure.
+//! The events of a run: as a digest that distinguishes runs, and as lines for debugging a failure.
 
 use super::event_queue::SimEvent;
 use super::history::{ObservedOutcome, SessionOpKind};
@@ -10,16 +10,16 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::hash::{Hash, Hasher};
 
-/// Something worth to be known of a run.
+/// An event of a run.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum TraceEvent {
-    /// An event's time has come.
+    /// A scheduled event occurs.
     Event(SimEvent),
     /// Two parties are connected.
     Connected { connection: u32, near: &'static str, far: &'static str },
     /// A connection breaks.
     Cut { connection: u32 },
-    /// Nothing arrives at this end for a while.
+    /// One direction of a connection stalls for a while.
     Stalled { connection: u32, side: usize, ms: u64 },
     /// The clock moves ahead.
     Leap { ms: u64 },
@@ -29,38 +29,38 @@ pub(crate) enum TraceEvent {
     ServerDrains,
     /// The server has shut down.
     ServerEnds,
-    /// The server is started, perhaps as an original one.
+    /// The server is started, possibly as a distcache 1.x server.
     Started { original: bool },
     /// The server is stopped.
     Stopped,
-    /// The server goes on.
+    /// The stopped server continues.
     Continued,
-    /// An agent's link is in another state.
+    /// The state of an agent's link changed.
     Link { agent: usize, state: LinkState },
-    /// An agent found a fault in its link.
+    /// An agent detected an error on its link.
     LinkFault { agent: usize, fault: LinkError },
-    /// An agent found a fault in a local connection.
+    /// An agent detected an error on a local connection.
     LocalFault { connection: u32, fault: LocalCloseReason },
-    /// An application asks something.
+    /// An application sends a request.
     Asked { application: usize, connection: u32, uid: u32, operation: usize, id: usize, kind: SessionOpKind },
-    /// It knows how that ended.
+    /// The operation of an application ended.
     Ended { application: usize, operation: usize, outcome: ObservedOutcome },
-    /// A locker asks something.
+    /// A locker sends a request.
     LockAsked { locker: usize, connection: u32, operation: usize, key: usize, locking: LockOpKind },
-    /// It knows how that ended.
+    /// The operation of a locker ended.
     LockEnded { locker: usize, operation: usize, reply: ObservedLockReply },
     /// An agent is killed.
     AgentKilled { agent: usize },
-    /// An agent is asked to end.
+    /// An agent starts a graceful shutdown.
     AgentEnds { agent: usize },
-    /// It does not behave.
+    /// An application misbehaves.
     Misbehaves { application: usize, how: &'static str },
-    /// It is done with a connection.
+    /// An application closes a connection.
     Left { application: usize, connection: u32 },
 }
 
 impl TraceEvent {
-    /// The name under which it is counted, if it is.
+    /// The name of its counter, if it has one.
     const fn label(&self) -> Option<&'static str> {
         Some(match self {
             Self::Cut { .. } => "connections broken",
@@ -106,12 +106,12 @@ impl TraceEvent {
 pub(crate) struct Trace {
     digest: TraceDigest,
     lines: Option<Vec<String>>,
-    /// How often what happened, besides operations.
+    /// Number of occurrences of each kind of event, except operations.
     pub(crate) counts: BTreeMap<&'static str, u64>,
 }
 
 impl Trace {
-    /// A trace that keeps its lines, or its digest alone.
+    /// A trace that keeps its lines, or only its digest.
     pub(crate) fn new(lines: bool) -> Self {
         Self {
             digest: TraceDigest(0xcbf2_9ce4_8422_2325),
@@ -120,7 +120,7 @@ impl Trace {
         }
     }
 
-    /// Writes something down.
+    /// Records an event.
     pub(crate) fn note(&mut self, now: Time, note: TraceEvent) {
         (now, std::mem::discriminant(&note)).hash(&mut self.digest);
         match note {
@@ -141,17 +141,17 @@ impl Trace {
         }
     }
 
-    /// Counts what is not worth a line.
+    /// Adds to a counter, without a line in the trace.
     pub(crate) fn count(&mut self, label: &'static str, times: u64) {
         *self.counts.entry(label).or_default() += times;
     }
 
-    /// A number that two runs have in common only if the same happened in both.
+    /// A digest, equal in two runs only if the same events happened.
     pub(crate) fn digest(&self) -> u64 {
         self.digest.finish()
     }
 
-    /// The lines, if they were kept.
+    /// The lines, if they were recorded.
     pub(crate) fn into_lines(self) -> Vec<String> {
         self.lines.unwrap_or_default()
     }
@@ -205,7 +205,7 @@ impl fmt::Display for TraceEvent {
     }
 }
 
-/// FNV-1a over words: the same on every machine and in every version, as the standard library's are not.
+/// FNV-1a over words: unlike the standard library's hashers, the same on every machine and in every version.
 #[derive(Debug)]
 struct TraceDigest(u64);
 

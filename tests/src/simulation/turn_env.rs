@@ -1,4 +1,4 @@
-//! What a turn of the simulated server works on, and what becomes of the answers that it makes.
+//! The environment of a turn of the simulated server, and the handling of the answers made in it.
 
 use super::network::Network;
 use super::original::{set_patch_level_0, split_messages};
@@ -8,12 +8,12 @@ use super::violation::Violation;
 use libdc::proto::server::{ServerCloseReason, ServerContext};
 use libdc::service::{Effects, RequestCounters, Service};
 
-/// What a turn of any connection works on.
+/// The state shared by the turns of all connections.
 pub(crate) struct TurnEnv<'a> {
     pub(crate) service: &'a Service,
     /// Whether it is a distcache 1.x server.
     pub(crate) original: bool,
-    /// Whether answers to requests that were read at once may change places.
+    /// Whether answers to the requests of one read may be reordered.
     pub(crate) any_order: bool,
     pub(crate) output: Vec<u8>,
     pub(crate) effects: Effects,
@@ -21,7 +21,7 @@ pub(crate) struct TurnEnv<'a> {
 }
 
 impl TurnEnv<'_> {
-    /// The context of a call of the machine.
+    /// The context of a call to the machine.
     pub(crate) fn context(&mut self, net: &Network) -> ServerContext<'_> {
         ServerContext {
             now: net.now(),
@@ -32,7 +32,7 @@ impl TurnEnv<'_> {
         }
     }
 
-    /// Changes answers that were just made, as the scenario or a planted bug says.
+    /// Changes new answers as the scenario or a planted bug requires.
     pub(crate) fn rewrite_answers(
         &mut self,
         net: &mut Network,
@@ -57,7 +57,8 @@ impl TurnEnv<'_> {
     }
 }
 
-/// Counts why a connection ended. That an agent or a locker violates the protocol is a violation of the run.
+/// Counts the reason for which a connection ended. A protocol error of an agent or a locker is a violation of
+/// the run.
 pub(crate) fn note_end(net: &mut Network, agent: Option<usize>, is_direct: bool, reason: ServerCloseReason) {
     match reason {
         ServerCloseReason::Corruption(_) if is_direct => net.trace.count("malformed frames refused", 1),

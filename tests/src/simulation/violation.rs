@@ -1,52 +1,52 @@
-//! What must not happen.
+//! The violations that fail a run.
 
 use super::lock::LockViolation;
 use libdc::proto::agent::local::LocalCloseReason;
 use libdc::proto::link::LinkError;
 use thiserror::Error;
 
-/// What happened in a run that must not. Operations are named by their number in the trace.
+/// A violation in a run. Operations are identified by their number in the trace.
 #[derive(Clone, Debug, Error, PartialEq, Eq)]
 pub enum Violation {
-    /// An answer does not belong to a request without one: mixed up, or a second one.
+    /// An answer without a matching request: misdelivered, or a duplicate.
     #[error("application {application} was answered uid {uid}, for which it has no open request")]
     NotAsked {
-        /// Who was answered.
+        /// The receiver of the answer.
         application: usize,
         /// The uid of the answer.
         uid: u32,
     },
-    /// An answer names another operation than the request with its uid.
+    /// The operation of an answer differs from that of the request with the same uid.
     #[error("operation {operation} was answered as if it were another one")]
     OtherOperation {
         /// The request.
         operation: usize,
     },
-    /// An answer has a form that no answer to its request has.
-    #[error("operation {operation} has an answer that can't be: {len} bytes, beginning with {first:?}")]
+    /// An answer has a form that is not valid for its request.
+    #[error("operation {operation} has an invalid answer: {len} bytes, beginning with {first:?}")]
     Malformed {
         /// The request.
         operation: usize,
-        /// Bytes of the answer.
+        /// The length of the answer in bytes.
         len: usize,
-        /// The first of them.
+        /// Its first bytes.
         first: Option<u8>,
     },
-    /// An application can't read what the agent sent.
-    #[error("application {application} can't read its answers: {fault}")]
+    /// An application received malformed bytes from the agent.
+    #[error("application {application} received malformed answers: {fault}")]
     Unreadable {
         /// The application.
         application: usize,
-        /// What is wrong.
+        /// The decoding error.
         fault: libdc::wire::frame::DecodeError,
     },
-    /// A request has no answer, and its connection did not end.
+    /// A request was never answered, and its connection did not end.
     #[error("operation {operation} was never answered")]
     Unanswered {
         /// The request.
         operation: usize,
     },
-    /// The agent closed a connection without need that had a request under way.
+    /// The agent closed a connection with a request in flight, without need.
     #[error(
         "operation {operation} was taken by the agent, which closed the connection without an answer ({fault:?})"
     )]
@@ -56,35 +56,35 @@ pub enum Violation {
         /// The agent's reason.
         fault: Option<LocalCloseReason>,
     },
-    /// An answer took longer than the agent may take.
+    /// An answer took longer than the agent's timeout.
     #[error("operation {operation} was answered after {after_ms} ms, with -timeout {timeout_ms}")]
     Late {
         /// The request.
         operation: usize,
-        /// Time from the request's reaching the agent to the answer.
+        /// Time from the arrival of the request at the agent to the answer.
         after_ms: u64,
-        /// The agent's setting.
+        /// The agent's timeout.
         timeout_ms: u64,
     },
-    /// DISCONNECTED was answered though the link was up all the time, and that was not too long.
+    /// DISCONNECTED was answered before the timeout, although the link was up all the time.
     #[error("operation {operation} was answered DISCONNECTED while the link was up, after {after_ms} ms")]
     NeedlesslyDisconnected {
         /// The request.
         operation: usize,
-        /// Time from the request's reaching the agent to the answer.
+        /// Time from the arrival of the request at the agent to the answer.
         after_ms: u64,
     },
-    /// The link was down, and the answer was not DISCONNECTED, or not there at once.
+    /// The link was down, and the answer was not an immediate DISCONNECTED.
     #[error(
         "operation {operation} was not answered DISCONNECTED at once while the link was down, but after {after_ms} ms"
     )]
     Delayed {
         /// The request.
         operation: usize,
-        /// Time from the request's reaching the agent to the answer.
+        /// Time from the arrival of the request at the agent to the answer.
         after_ms: u64,
     },
-    /// A GET returned what was never stored under any id.
+    /// A GET returned data that was never stored under any id.
     #[error("operation {operation} got a session that was never stored")]
     Invented {
         /// The GET.
@@ -98,29 +98,29 @@ pub enum Violation {
         /// The ADD.
         stored_by: usize,
     },
-    /// A GET returned a session that was stored once and can't be there any more, or yet.
+    /// A GET returned a session that was no longer present, or not yet.
     #[error("operation {operation} got the session of operation {stored_by}, which was gone: {reason}")]
     Gone {
         /// The GET.
         operation: usize,
         /// The ADD.
         stored_by: usize,
-        /// Why it can't be there.
+        /// The reason why it cannot be present.
         reason: Absence,
     },
-    /// An answer says that a session is there, and none can be.
+    /// An answer reports a session although none can be present.
     #[error("operation {operation} found a session where there can be none")]
     Phantom {
         /// The HAVE, REMOVE or ADD.
         operation: usize,
     },
-    /// More were removed than were ever stored.
+    /// More sessions were removed than stored.
     #[error("operation {operation} removed a session that another one had removed")]
     RemovedTwice {
         /// The REMOVE.
         operation: usize,
     },
-    /// An answer says that no session is there, and there must be one.
+    /// An answer reports no session although one must be present.
     #[error("operation {operation} did not find the session that operation {stored_by} had stored")]
     Lost {
         /// The operation that found nothing.
@@ -131,102 +131,103 @@ pub enum Violation {
     /// The server holds more than its limits allow.
     #[error("the server holds {sessions} sessions of {bytes} bytes, more than its limits")]
     LimitExceeded {
-        /// Sessions.
+        /// Number of sessions.
         sessions: u64,
-        /// Bytes.
+        /// Their total size in bytes.
         bytes: u64,
     },
-    /// An original server was sent what it does not understand.
-    #[error("agent {agent} sent a server at patch level 0 what it does not understand")]
+    /// A distcache 1.x server was sent a message that it does not understand.
+    #[error("agent {agent} sent a server at patch level 0 a message that it does not understand")]
     NotForOriginals {
         /// The agent.
         agent: usize,
     },
-    /// The agent found fault with what a good server sent over a good network.
+    /// The agent reported a protocol error of a correct server over a working network.
     #[error("agent {agent} lost its link: {fault}")]
     BadLink {
         /// The agent.
         agent: usize,
-        /// What it found.
+        /// The reported error.
         fault: LinkError,
     },
-    /// The server found fault with what a good agent, or locker, sent over a good network.
+    /// The server reported a protocol error of a correct agent or locker over a working network.
     #[error("the server refused agent {agent:?}: {fault}")]
     BadRequest {
-        /// The agent; none if it was a locker.
+        /// The agent; `None` for a locker.
         agent: Option<usize>,
-        /// What it found.
+        /// The reported error.
         fault: libdc::proto::server::ServerCloseReason,
     },
-    /// An agent tried to reach its server too soon after a failure.
+    /// An agent reconnected too soon after a failure.
     #[error("agent {agent} tried again after {after_ms} ms instead of at least {least_ms} ms")]
     RetriedTooSoon {
         /// The agent.
         agent: usize,
         /// Time since the failure.
         after_ms: u64,
-        /// Least pause after this failure.
+        /// The minimum pause after this failure.
         least_ms: u64,
     },
-    /// An agent tried to reach its server too late after a failure.
+    /// An agent reconnected too late after a failure.
     #[error("agent {agent} tried again after {after_ms} ms instead of at most {most_ms} ms")]
     RetriedTooLate {
         /// The agent.
         agent: usize,
         /// Time since the failure.
         after_ms: u64,
-        /// Greatest pause after this failure.
+        /// The maximum pause after this failure.
         most_ms: u64,
     },
-    /// The pauses of an agent do not vary, so that all agents would come at the same time.
+    /// The pauses of an agent do not vary, so all agents would reconnect at the same time.
     #[error("agent {agent} made {pauses} pauses of {pause_ms} ms in a row")]
     RetriedInStep {
         /// The agent.
         agent: usize,
-        /// How many were equal.
+        /// Number of equal pauses.
         pauses: usize,
         /// Their length.
         pause_ms: u64,
     },
-    /// An agent ended gracefully, and had a link, but did not say BYE.
+    /// An agent with a link shut down gracefully without sending BYE.
     #[error("agent {agent} ended without BYE")]
     EndedWithoutBye {
         /// The agent.
         agent: usize,
     },
-    /// An agent sent what belongs behind the answer to HELLO before it had come.
+    /// An agent sent messages before the answer to HELLO that must follow it.
     #[error("agent {agent} did not wait for the answer to HELLO")]
     DidNotAwaitWelcome {
         /// The agent.
         agent: usize,
     },
-    /// An agent that ends closed a connection whose request had arrived, or that was still in its drain grace.
+    /// During its shutdown, an agent closed a connection whose request had arrived, or whose drain grace was
+    /// not over.
     #[error("agent {agent} drained a connection {age_ms} ms old, with {unread} bytes unread")]
     DrainedTooSoon {
         /// The agent.
         agent: usize,
         /// Age of the connection.
         age_ms: u64,
-        /// Bytes that had arrived and were not read.
+        /// Bytes that had arrived and were unread.
         unread: u64,
     },
-    /// An agent wrote on a connection that had taken nothing for longer than the write timeout.
+    /// An agent kept writing on a connection that had accepted nothing for longer than the write timeout.
     #[error("agent {agent} waited {blocked_ms} ms for an application that does not read")]
     WaitedForDeaf {
         /// The agent.
         agent: usize,
-        /// How long the application took nothing.
+        /// Time during which the application read nothing.
         blocked_ms: u64,
     },
-    /// An agent that ends kept a connection without a request beyond its drain grace.
-    #[error("agent {agent} keeps a connection {age_ms} ms old that has asked nothing, though it ends")]
+    /// During its shutdown, an agent kept a connection without a request beyond its drain grace.
+    #[error("agent {agent} keeps a connection without a request, {age_ms} ms old, during its shutdown")]
     KeptBeyondGrace {
         /// The agent.
         agent: usize,
         /// Age of the connection.
         age_ms: u64,
     },
-    /// The server closed a connection gracefully though a whole request had arrived and was not answered.
+    /// The server closed a connection gracefully although a complete request had arrived unanswered.
     #[error(
         "direct client {client} was not answered: uid {uid}, which had reached the server before it closed #{connection}"
     )]
@@ -238,7 +239,7 @@ pub enum Violation {
         /// The request.
         uid: u32,
     },
-    /// A direct client received an answer to nothing that it has in flight.
+    /// A direct client received an answer without a matching request in flight.
     #[error("direct client {client} was answered uid {uid}, for which it has no open request")]
     DirectNotAsked {
         /// The client.
@@ -246,21 +247,21 @@ pub enum Violation {
         /// The uid of the answer.
         uid: u32,
     },
-    /// A small request waited too long behind others.
+    /// A small request waited too long behind those of others.
     #[error("direct client {client} was answered after {after_ms} ms: others had more than their share")]
     Starved {
         /// The client.
         client: usize,
-        /// How long it took.
+        /// Time to the answer.
         after_ms: u64,
     },
-    /// A direct client was never answered, and its connection did not end.
+    /// A direct client never received an answer, and its connection did not end.
     #[error("direct client {client} is still waiting")]
     DirectUnanswered {
         /// The client.
         client: usize,
     },
-    /// A connection that had received nothing was closed before its drain grace was over.
+    /// A connection that had received nothing was closed before the end of its drain grace.
     #[error("#{connection} was closed {after_ms} ms after it was accepted, before its drain grace was over")]
     DrainGraceCut {
         /// The connection.
@@ -273,70 +274,70 @@ pub enum Violation {
     DrainGraceExceeded {
         /// The connection.
         connection: u32,
-        /// How much too late.
+        /// Time beyond the end of the drain grace.
         after_ms: u64,
     },
-    /// A shutdown had not come to its end when its time was over, and nothing kept it from that.
+    /// A shutdown exceeded its timeout without a cause in the network.
     #[error("the server has not shut down in time: #{connection} is still open")]
     ShutdownOverdue {
-        /// A connection.
+        /// A connection that was still open.
         connection: u32,
     },
-    /// About locks.
+    /// A violation concerning locks.
     #[error("{0}")]
     Locking(LockViolation),
-    /// Events follow each other without end, and time does not pass.
-    #[error("{events} events, and no end")]
+    /// The run exceeded its maximum number of events, as when the clock does not advance.
+    #[error("{events} events, and the run has not ended")]
     Endless {
-        /// How many there were.
+        /// Number of events.
         events: u64,
     },
-    /// A machine panicked; its message has been printed.
+    /// A machine panicked; the panic message has been printed.
     #[error("a machine panicked")]
     Panicked,
-    /// Everything is over, and a machine still holds something.
-    #[error("all is over, but {0}")]
+    /// The run has ended, and a machine is not idle.
+    #[error("not idle at the end: {0}")]
     NotIdle(#[from] Remnant),
 }
 
-/// Why a session can't be where it was found.
+/// The reason why a session cannot be present.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Absence {
-    /// The operation that would have stored it did not.
+    /// The operation that would have stored it failed.
     #[error("it was not stored")]
     NotStored,
-    /// It was asked to be stored after the answer.
+    /// It was only stored after the answer.
     #[error("it was stored later")]
     Later,
-    /// Its time was up.
+    /// It had expired.
     #[error("it had expired")]
     Expired,
     /// The server had been restarted.
     #[error("the server had lost it")]
     Restarted,
-    /// Another operation proves that it had gone.
+    /// Another operation proves its absence.
     #[error("operation {0} proves it")]
     Proven(usize),
 }
 
-/// What is left when everything is over.
+/// A remnant at the end of a run, when everything should be idle.
 #[derive(Clone, Copy, Debug, Error, PartialEq, Eq)]
 pub enum Remnant {
-    /// Requests that no answer came for.
-    #[error("agent {agent} has {requests} requests under way")]
+    /// Requests without an answer.
+    #[error("agent {agent} has {requests} requests in flight")]
     InFlight {
         /// The agent.
         agent: usize,
-        /// How many.
+        /// Number of requests.
         requests: usize,
     },
-    /// A link that did not come back.
+    /// A link that was not re-established.
     #[error("agent {agent} has no link")]
     LinkDown {
         /// The agent.
         agent: usize,
     },
-    /// A link that carries nothing any more, and could have been found out by asking.
+    /// A dead link that the agent should have detected by a ping.
     #[error("agent {agent} has not noticed that its link is dead")]
     DeadLink {
         /// The agent.
@@ -347,40 +348,40 @@ pub enum Remnant {
     Locals {
         /// The agent.
         agent: usize,
-        /// How many.
+        /// Number of connections.
         connections: usize,
     },
-    /// Bytes that were not written to the server.
+    /// Bytes not yet written to the server.
     #[error("agent {agent} has {bytes} bytes for the server")]
     Unwritten {
         /// The agent.
         agent: usize,
-        /// How many.
+        /// Number of bytes.
         bytes: usize,
     },
-    /// A connection of the server in the middle of something.
+    /// A connection of the server that is not idle.
     #[error("a connection of the server is not idle")]
     Server,
-    /// Connections that the server has without an agent's having them.
+    /// Connections of the server that no agent has.
     #[error("the server has {connections} connections, for {agents} agents")]
     ServerConnections {
-        /// How many.
+        /// Number of connections.
         connections: usize,
-        /// Agents.
+        /// Number of agents.
         agents: usize,
     },
-    /// Locks that nobody is there to hold or to wait for.
+    /// Locks held or waited for by clients that are gone.
     #[error("the server knows {holders} holders and {waiters} waiters after all are gone")]
     Locks {
-        /// Holders.
+        /// Number of holders.
         holders: u64,
-        /// Waiters.
+        /// Number of waiters.
         waiters: u64,
     },
-    /// Sessions whose time is up.
+    /// Expired sessions.
     #[error("the server holds {sessions} sessions after all have expired")]
     Sessions {
-        /// How many.
+        /// Number of sessions.
         sessions: u64,
     },
 }

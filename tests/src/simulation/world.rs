@@ -1,4 +1,4 @@
-//! A run: everybody, and what happens next.
+//! A run: all participants, and the loop that processes the events.
 
 use super::agent::SimAgent;
 use super::application::Application;
@@ -14,18 +14,18 @@ use super::server::{ServerState, SimServer};
 use super::violation::{Remnant, Violation};
 use libdc::limits::SESSION_TIMEOUT_MS_MAX;
 
-/// After this, in virtual time, nothing breaks any more.
+/// Faults are injected only before this virtual time.
 const FAULTS_MS: u64 = 10 * 60_000;
-/// Faults of one run.
+/// Maximum number of faults in a run.
 const FAULTS_MAX: u64 = 100;
-/// Events of one run: many times what the longest one has.
+/// Maximum number of events in a run: many times that of the longest one.
 const EVENTS_MAX: u64 = 3_000_000;
-/// By then all applications have what they wanted.
+/// All applications have finished by this time.
 const RUN_MS_MAX: u64 = 4 * 60 * 60_000;
-/// So long after the last answer all is quiet: longer than any stall, silence or pause.
+/// Everything is idle this long after the last answer: longer than any stall, silence or pause.
 const QUIET_MS_MAX: u64 = 5 * 60_000;
 
-/// Everybody who takes part in a run.
+/// All participants of a run.
 pub(crate) struct World {
     pub(crate) net: Network,
     pub(crate) server: SimServer,
@@ -38,14 +38,14 @@ pub(crate) struct World {
     direct: Vec<DirectClient>,
     events: u64,
     faults: u64,
-    /// Shutdowns of the server.
+    /// Number of shutdowns of the server.
     pub(crate) drains: u32,
-    /// The server was stopped then, and shuts down when it is continued.
+    /// The server was stopped at this time, and shuts down when it continues.
     pub(crate) drains_on_continue: Option<EventTime>,
 }
 
 impl World {
-    /// The run of a seed, before it begins.
+    /// The run of a seed, before its first event.
     pub(crate) fn new(seed: u64, sabotage: PlantedBug, lines: bool) -> Self {
         let mut random = SeededRng::new(seed);
         let scenario = Scenario::draw(&mut random);
@@ -92,10 +92,10 @@ impl World {
         }
     }
 
-    /// Runs it to its end.
+    /// Processes events to the end of the run.
     ///
     /// # Errors
-    /// The first thing that went wrong.
+    /// The first violation.
     pub(crate) fn run(&mut self) -> Result<(), Violation> {
         let start = self.net.now();
         let end = |agenda: &EventQueue, ms: u64| start.after_ms(ms + agenda.leapt_ms());
@@ -114,14 +114,14 @@ impl World {
         self.locking.verify().map_err(Violation::Locking)
     }
 
-    /// Whether everybody has what they wanted.
+    /// Whether all participants have finished.
     fn is_done(&self) -> bool {
         self.applications.iter().all(Application::is_done)
             && self.lockers.iter().all(Locker::is_done)
             && self.direct.iter().all(DirectClient::is_done)
     }
 
-    /// What did not come to its end.
+    /// The violation for an operation that did not finish.
     fn unanswered(&self) -> Violation {
         let locking = || {
             let operation = self.locking.open();
@@ -133,12 +133,12 @@ impl World {
         session.or_else(locking).or_else(direct).unwrap_or_else(remnant)
     }
 
-    /// What happened.
+    /// Number of events processed.
     pub(crate) const fn events(&self) -> u64 {
         self.events
     }
 
-    /// Lets everything come to rest.
+    /// Processes events until everything is idle.
     fn finish(&mut self) -> Result<(), Violation> {
         let end = self.net.now().after_ms(QUIET_MS_MAX);
         while let Err(remnant) = self.check_idle() {
@@ -236,7 +236,7 @@ impl World {
         self.net.violation().cloned().map_or(Ok(()), Err)
     }
 
-    /// Somebody looks at one of his connections.
+    /// Gives the owner of this end a turn.
     fn turn(&mut self, end: NetworkEnd) {
         match self.net.owner(end) {
             Some(Party::Application(application)) => {
@@ -255,7 +255,7 @@ impl World {
         }
     }
 
-    /// An application connects to an agent that is about to end, and asks nothing.
+    /// Connects an application that sends no request to an agent that is about to shut down.
     pub(crate) fn connect_idle(&mut self, agent: usize) {
         if self.agents[agent].is_there() {
             self.net.trace.count("connections without a request drained", 1);
@@ -264,7 +264,7 @@ impl World {
         }
     }
 
-    /// An agent tries to reach the server.
+    /// An agent tries to connect to the server.
     fn attempt(&mut self, agent: usize, generation: u32) {
         self.agents[agent].note_attempt(&mut self.net);
         let plan = self.scenario.network;
@@ -272,10 +272,10 @@ impl World {
         self.net.agenda.after_ms(takes_ms, SimEvent::Connected(agent, generation));
     }
 
-    /// The attempt comes to its end.
+    /// The attempt succeeds or fails.
     fn connected(&mut self, agent: usize) {
         let plan = self.scenario.network;
-        // When nothing else happens any more, the network is good.
+        // Once all participants have finished, the network is fault-free.
         let calm = self.is_done();
         let fails = !calm && self.net.random.chance(plan.attempts_failing);
         if fails || !matches!(self.server.state(), ServerState::Running | ServerState::Stopped) {
@@ -300,7 +300,7 @@ impl World {
         self.inflict(kind);
     }
 
-    /// Finds the moments from which requests that were given up have no effect any more.
+    /// Finds the points in time after which abandoned requests can have no effect.
     fn run_until_idle(&mut self) {
         for (number, agent) in self.agents.iter().enumerate() {
             let unsettled = self.history.is_unsettled(number) || self.locking.is_unsettled(number);

@@ -1,4 +1,4 @@
-//! The program is missing, cannot be executed, or becomes another.
+//! The program is missing, cannot be executed, or is replaced.
 
 use crate::load::under_load;
 use dc_tests::harness::daemon::stderr;
@@ -19,8 +19,8 @@ fn linked(place: &TestDir) -> std::path::PathBuf {
     path
 }
 
-/// A copy of `dc_child`. Made by another process, so that no fork of this one has it open for writing, which
-/// would keep it from being executed.
+/// A copy of `dc_child`. It is made by another process, so that no fork of this one has it open for writing,
+/// which would prevent its execution.
 pub(crate) fn copy_child(path: &Path) {
     let copied = Command::new("cp").arg(program("dc_child")).arg(path).status().unwrap();
     assert!(copied.success());

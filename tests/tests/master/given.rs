@@ -152,7 +152,7 @@ fn full_pipe() -> (PipeReader, PipeWriter) {
 
 #[test]
 fn unread_child_output_does_not_block_the_master() {
-    // Kept open, or writing would fail.
+    // Kept open, since writing would fail otherwise.
     let (unread, full) = full_pipe();
     let launch = ProgramLaunch::new("dc_master").with_stdin(full).after("exec \"$0\" \"$@\" >&0 </dev/null");
     let launch = launch.with(["-listen", &format!("tcp://{}:0", own_loopback()), "-start", "0"]);

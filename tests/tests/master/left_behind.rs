@@ -1,4 +1,4 @@
-//! Orphaned processes that the master adopts, and those that it leaves behind itself.
+//! Orphaned processes adopted by the master, and processes left behind by it.
 
 use crate::load::under_load;
 use dc_tests::harness::callers::Callers;
@@ -42,7 +42,7 @@ fn hundreds_of_restarts_leave_nothing() {
     let mut master = MasterProcess::start(&["-start", "0"], &["ready"]);
     let pid = master.process.pid();
     let tally = under_load(&mut master, |master, _| {
-        // By now everything made once, such as a thread's descriptor, exists.
+        // By now all one-time resources, such as a thread's descriptor, exist.
         (0..3).for_each(|_| master.restart());
         let descriptors = master.descriptors();
         (0..200).for_each(|_| master.restart());

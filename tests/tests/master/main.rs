@@ -7,7 +7,7 @@
 //! | `old_child` | an old child that does not stop, or dies before |
 //! | `signals` | signals at any time, to the master and forwarded to the children |
 //! | `command` | a program that is missing, not executable, or replaced |
-//! | `given` | no faults: what a child inherits from its master |
+//! | `given` | no faults: the environment that a child inherits from its master |
 //! | `store` | no faults: descriptors that children leave to their successors |
 //! | `sockets` | paths that are stale, taken, removed; inherited sockets |
 //! | `left_behind` | grandchildren, orphans, children of a master that was killed |

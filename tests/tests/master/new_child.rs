@@ -87,7 +87,7 @@ fn child_that_dies_after_ready_leaves_the_old_one_serving() {
         plan.set(&["mute", "last-word", &format!("ready-when={}", go.display())]);
         master.hup();
         let new = master.started();
-        // The master finds both at once.
+        // The master detects both at once.
         master.process.signal(Signal::SIGSTOP);
         fs::write(&go, "").unwrap();
         master.wait_for_zombie(new);
@@ -157,7 +157,7 @@ fn child_that_dies_while_the_master_is_stopped_was_not_ready() {
     let mut master = MasterProcess::start(&["-start", "1000"], &[plan.word()]);
     let old = master.child();
     under_load(&mut master, |master, callers| {
-        // It is dead for certain when its time is over.
+        // It is certainly dead when its start timeout has passed.
         plan.set(&["mute", "die-after=1200"]);
         master.hup();
         let new = master.started();

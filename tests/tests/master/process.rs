@@ -1,4 +1,4 @@
-//! The master as a process: its file, its daemon, its user, and as the first of a container.
+//! The master as a process: pidfile, daemon, user, and first process of a container.
 
 use crate::command::copy_child;
 use crate::load::under_load;
@@ -18,7 +18,7 @@ use std::net::{SocketAddr, TcpListener};
 use std::os::unix::fs::MetadataExt;
 use std::process::Command;
 
-/// A launch on a separate address, which is returned, since no log line has it.
+/// Options for a separate address, which is returned, since no log line contains it.
 fn launch(place: &TestDir) -> (ProgramLaunch, SocketAddr) {
     let port = TcpListener::bind((own_loopback(), 0)).unwrap();
     let address = port.local_addr().unwrap();
@@ -44,7 +44,7 @@ fn a_daemon_keeps_its_number_while_its_children_change() {
     assert!(!children.contains(&daemon.pid()));
     callers.finish().all_answered(4);
     assert_eq!(fs::read_to_string(place.file("pid")).unwrap(), format!("{}\n", daemon.pid()));
-    // A second one is refused, and changes nothing.
+    // A second instance is refused and changes nothing.
     let output = launch.output();
     let said = stderr(&output);
     let running = format!("another instance is running as process {}", daemon.pid());
@@ -86,7 +86,7 @@ fn children_start_where_the_master_did_wherever_that_is_by_then() {
     callers.finish().all_answered(2);
 }
 
-/// The user to become, where that is possible; says so where not.
+/// The user to switch to, if that is possible; prints a message otherwise.
 fn nobody() -> Option<User> {
     let nobody = geteuid().is_root().then(|| User::from_name("nobody").unwrap()).flatten();
     if nobody.is_none() {
@@ -100,7 +100,7 @@ fn children_are_another_user_and_the_master_stays_who_it_is() {
     let Some(nobody) = nobody() else { return };
     let place = TestDir::new();
     let (command, report, path) = (place.file("app"), place.file("report"), place.file("socket"));
-    // Where that user may go.
+    // A directory that this user may enter.
     copy_child(&command);
     let tcp = format!("tcp://{}:0", own_loopback());
     let launch = ProgramLaunch::new("dc_master").with(["-listen", &tcp, "-start", "0", "-user", "nobody"]);
@@ -116,7 +116,7 @@ fn children_are_another_user_and_the_master_stays_who_it_is() {
             assert!(says.contains(&expected.as_str()), "{expected} in {says:?}");
         }
         assert_eq!(status(master.process.pid(), "Uid"), four(0));
-        // The report is that user's; the next child cannot replace another's in this directory.
+        // The report belongs to that user; the next child cannot replace another's in this directory.
         under_load(&mut master, |master, _| master.restart());
     }
     assert_eq!(fs::metadata(&path).unwrap().uid(), nobody.uid.as_raw());
@@ -149,7 +149,7 @@ fn too_few_descriptors_are_an_error_at_the_start() {
 fn signals_that_were_blocked_are_heard() {
     let signals = [Signal::SIGHUP, Signal::SIGTERM, Signal::SIGCHLD];
     let blocked: SigSet = signals.into_iter().collect();
-    // A process that is started has the mask of the thread that starts it, and this thread starts no other.
+    // A new process has the signal mask of the thread that starts it, and this thread starts no other.
     blocked.thread_block().unwrap();
     let mut master = MasterProcess::start(&["-start", "0"], &["ready"]);
     blocked.thread_unblock().unwrap();
@@ -173,7 +173,7 @@ fn master_runs_as_first_process_of_a_container() {
     let launch = launch.with(["-command", program("dc_child").to_str().unwrap(), "--"]);
     let mut master =
         MasterProcess::launch(&launch.with(["ready", "orphans=5", &format!("report={}", report.display())]));
-    // The process that was started waits for the first one of the container, whose number here is another.
+    // The started process waits for the first one of the container, which has a different pid here.
     let children = master.children();
     let [first] = children[..] else { panic!("{children:?}") };
     for _ in 0..3 {
@@ -191,7 +191,7 @@ fn master_runs_as_first_process_of_a_container() {
     assert!(master.process.wait().success());
 }
 
-/// Waits until a process has so many children, zombies counted.
+/// Waits until a process has this many children, including zombies.
 fn wait_for_children_of(pid: Pid, count: usize) {
     let children = || fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
     let began = std::time::Instant::now();

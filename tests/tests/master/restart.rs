@@ -14,7 +14,7 @@ use std::process::Command;
 
 const RESTARTS: usize = 50;
 
-/// Restarts a master's program fifty times. Its own number stays.
+/// Restarts a master's program fifty times. The master's pid stays the same.
 fn fifty_times(master: &mut MasterProcess) {
     let pid = master.process.pid();
     (0..RESTARTS).for_each(|_| master.restart());
@@ -23,9 +23,9 @@ fn fifty_times(master: &mut MasterProcess) {
     assert_eq!(ready.len(), RESTARTS + 1);
 }
 
-/// The interpreter of Python, if there is one; says so where not.
+/// The Python interpreter, if there is one; prints a message otherwise.
 fn python() -> Option<PathBuf> {
-    // Not what starts it elsewhere, by way of a shell.
+    // Not a wrapper that starts it elsewhere through a shell.
     let asked = Command::new("python3").args(["-c", "import sys; print(sys.executable)"]).output();
     let path = asked.ok().filter(|output| output.status.success()).map(|output| output.stdout);
     let path = path.and_then(|path| String::from_utf8(path).ok()).map(|path| PathBuf::from(path.trim()));
@@ -41,7 +41,7 @@ fn http_server() -> PathBuf {
 
 fn almost_all_served(tally: &CallCounters) {
     tally.all_answered(500);
-    // Not all answers are of the first, or the last: each child has its time.
+    // Neither the first nor the last child gives all answers: each child serves for a while.
     assert!(tally.by_child.len() > RESTARTS / 2, "{:?}", tally.by_child);
 }
 
@@ -119,7 +119,7 @@ fn an_agent_and_its_server_in_turn() {
         callers.wait_for(1);
     }
     let tally = callers.finish();
-    // An agent says so at once while it has no server, which is an answer: the client makes a new session.
+    // An agent without a server answers at once, so no call fails: the client makes a new session.
     println!("{} answers, and {} that the server is away", tally.answered, tally.disconnected);
     assert!(tally.failures.is_empty() && tally.answered > 200, "{tally:?}");
     agent.process.stop();
@@ -129,7 +129,7 @@ fn an_agent_and_its_server_in_turn() {
 #[test]
 fn an_agent_is_back_at_once_when_its_server_was_restarted() {
     let mut server = MasterProcess::for_command(&program("dc_server"), &["-start", "0"], &["-log", "warn"]);
-    // The first attempt that fails would be the last one of this test.
+    // The first failing attempt would end this test.
     let agent = AgentProcess::start(server.address(), &["-retry", "3600000"]);
     for _ in 0..5 {
         server.restart();

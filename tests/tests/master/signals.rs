@@ -1,4 +1,4 @@
-//! Signals, when they come and when they should not.
+//! Signals at expected and unexpected times.
 
 use crate::load::under_load;
 use dc_tests::harness::master::{MasterProcess, PlanFile};
@@ -10,7 +10,7 @@ use std::fs;
 /// The log message about a postponed SIGHUP.
 const KEPT: &str = "another child starts once this one is ready or has failed";
 
-/// The last log line of the master. Lines of its children take another path, and may follow later.
+/// The last log line of the master. Output of its children takes another path and may follow later.
 pub(crate) fn last_of_the_master(lines: &[String]) -> Option<&String> {
     lines.iter().rfind(|line| !line.starts_with('['))
 }
@@ -90,7 +90,7 @@ fn a_hangup_ends_a_pause_and_is_no_restart_that_counts() {
     let mut deaths = (0..3).map(|number| place.file(&format!("death-{number}")));
     let mut death = deaths.next().unwrap();
     plan.set(&["ready", "mute", &format!("die-when={}", death.display())]);
-    // A second restart would be one too many, so none of these children was started when the pause was over.
+    // Another restart would exceed the limit, so none of these children was started at the end of the pause.
     let mut master = MasterProcess::start(&["-start", "0", "-max-restarts", "1"], &[plan.word()]);
     for next in deaths {
         plan.set(&["ready", "mute", &format!("die-when={}", next.display())]);
@@ -156,7 +156,7 @@ fn ending_signal_is_passed_to_children_before_the_master_ends() {
 fn children_that_are_told_to_end_with_the_master_have_not_died() {
     let mut master = MasterProcess::start(&["-start", "0", "-max-restarts", "0"], &["ready"]);
     let child = master.child();
-    // As a supervisor that signals all processes of a service. The master finds both at once.
+    // As a service manager that signals all processes of a service. The master detects both at once.
     master.process.signal(Signal::SIGSTOP);
     kill(child, Signal::SIGTERM).unwrap();
     master.wait_for_zombie(child);
@@ -199,7 +199,7 @@ fn user_signals_do_not_kill_a_child_that_starts() {
     let plan = PlanFile::new(&place, &["ready"]);
     let mut master = MasterProcess::start(&["-start", "0"], &[plan.word()]);
     let first = master.child();
-    // It heeds no signal before it serves, as any program.
+    // Like any program, it handles no signal before it serves.
     plan.set(&["start-after=300", &format!("ready-when={}", ready.display())]);
     master.hup();
     let second = master.started();

@@ -1,4 +1,4 @@
-//! Where the master listens: paths that are stale, taken or removed, and sockets that it was given.
+//! The master's addresses: paths that are stale, taken or removed, and inherited sockets.
 
 use crate::load::under_load;
 use dc_tests::harness::callers::Callers;
@@ -58,12 +58,12 @@ fn a_path_that_a_dead_process_left_is_taken() {
     let place = TestDir::new();
     let path = place.file("socket");
     drop(UnixListener::bind(&path).unwrap());
-    // Orphans are this process's, so that their end can be seen.
+    // This process adopts orphans, so that their end can be observed.
     set_child_subreaper(true).unwrap();
     let mut first = with_path(&path, &[]);
     let child = first.child();
     assert_eq!(child_at(&path), child);
-    // It has no chance to remove it, and leaves it to the next: dead, when its child has ended.
+    // It has no chance to remove the path, which is stale once its child has ended.
     first.process.kill();
     with_timeout("the end of an orphan", move || waitpid(child, None)).unwrap();
     let second = with_path(&path, &[]);
@@ -98,7 +98,7 @@ fn a_path_that_was_removed_is_made_anew_by_a_hangup() {
         fs::remove_file(&path).unwrap();
         master.restart();
         assert_eq!(child_at(&path), master.child());
-        // And not without need.
+        // The path is not recreated without need.
         let made = fs::metadata(&path).unwrap();
         master.restart();
         assert_eq!(child_at(&path), master.child());
@@ -142,7 +142,7 @@ fn a_socket_that_was_passed_in_is_passed_on_and_stays_open() {
     assert_eq!((found.variable("LISTEN_FDS"), found.variable("EINHORN_FD_COUNT")), (Some("1"), Some("1")));
     assert_eq!(found.all("descriptor").len(), 4, "{found:?}");
     master.process.stop();
-    // It is not the master's to end.
+    // It does not belong to the master, which must not kill it.
     TcpStream::connect(address).unwrap();
 }
 
@@ -160,7 +160,7 @@ fn sockets_that_were_passed_in_come_before_others() {
         assert_eq!(found.variable("LISTEN_FDNAMES"), Some("web:listener"), "it keeps its name");
         let descriptors = found.all("descriptor");
         assert_eq!(descriptors.len(), 5, "{found:?}");
-        // Flags may stand behind it.
+        // Flags may follow it.
         assert!(descriptors[3].starts_with(&passed), "{passed} is not in {descriptors:?}");
         assert!(descriptors[4].starts_with("4 socket:"), "{descriptors:?}");
         under_load(&mut master, |master, _| master.restart());
@@ -188,7 +188,7 @@ fn systemd_socket_activate_starts_it() {
     }
     let place = TestDir::new();
     let report = place.file("report");
-    // No other process has the port: the address is ours alone.
+    // No other process has the port: the address is private to this test.
     let port = TcpListener::bind((own_loopback(), 0)).unwrap();
     let address = port.local_addr().unwrap();
     drop(port);

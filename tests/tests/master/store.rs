@@ -32,7 +32,7 @@ impl Storing {
         assert_eq!(found.variable("LISTEN_FDS"), Some(names.len().to_string().as_str()));
         assert_eq!(names[0], "listener");
         assert_eq!(found.variable("EINHORN_FD_COUNT"), Some("1"), "those of einhorn are sockets");
-        // No more descriptors than are named.
+        // No more descriptors than names.
         assert_eq!(found.all("descriptor").len(), 3 + names.len(), "{found:?}");
         let contents = found.all("stored");
         let content = |number: usize| {
@@ -60,7 +60,7 @@ fn stored_descriptor_stays_until_removed() {
     storing.master.restart();
     let left = pairs(&[("stored", "nameless")]);
     assert_eq!(storing.found(), left);
-    // It stays even without a child.
+    // It stays stored even without a child.
     kill(storing.master.child(), Signal::SIGKILL).unwrap();
     storing.master.expect("restarting");
     storing.master.ready();
@@ -77,7 +77,7 @@ fn stored_descriptor_with_closed_peer_is_dropped() {
     storing.master.ready();
     assert_eq!(storing.found(), pairs(&[("pipe", ""), ("kept", "yes")]));
     storing.master.ended(first);
-    // The first had the other end.
+    // The first child had the other end.
     storing.master.restart();
     assert_eq!(storing.found(), pairs(&[("kept", "yes")]));
 }
@@ -86,7 +86,7 @@ fn stored_descriptor_with_closed_peer_is_dropped() {
 fn stored_descriptor_with_fdpoll_0_outlives_its_peer() {
     let mut storing = Storing::start(&["store-closed=pipe", "store-unpolled=other"]);
     storing.plan.set(&[]);
-    // The first, which had the other ends, has ended before the third is started.
+    // The first child, which had the other ends, has ended before the third is started.
     storing.master.restart();
     for _ in 0..2 {
         storing.master.restart();

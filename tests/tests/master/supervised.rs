@@ -17,7 +17,7 @@ struct Supervised {
 }
 
 impl Supervised {
-    /// With further words of a shell before the master is started.
+    /// With additional shell commands before the master is started.
     fn start(prelude: &str, options: &[&str], plan: &[&str]) -> Self {
         let place = TestDir::new();
         let supervisor = NotifyReceiver::start();
@@ -43,7 +43,7 @@ impl Supervised {
         }
     }
 
-    /// The next word about the state.
+    /// The next notification about the state.
     fn hear_status(&self) -> String {
         loop {
             if let Some(status) = value(&self.hear_any(), "STATUS") {
@@ -109,7 +109,7 @@ fn the_status_is_that_of_the_child_that_serves() {
     let mut supervised = Supervised::start("", &[], &[plan.word()]);
     let first = supervised.master.child();
     let own = format!("process {first}: of its own");
-    // Once from the child, once when it is ready.
+    // Once from the child, and once when it is ready.
     assert_eq!([supervised.hear_status(), supervised.hear_status()], [own.as_str(), own.as_str()]);
 
     plan.set(&["die=1"]);

@@ -34,7 +34,7 @@ fn launch(place: &TestDir) -> Option<ProgramLaunch> {
     Some(launch.with(["-listen", &format!("tcp://{}:0", own_loopback())]))
 }
 
-/// The next message, without time and number of the process.
+/// The next message, without its time and pid.
 fn message(syslog: &UnixDatagram) -> String {
     let mut buffer = [0; 10_000];
     let count = syslog.recv(&mut buffer).expect("a message");
@@ -44,7 +44,7 @@ fn message(syslog: &UnixDatagram) -> String {
     message.to_owned()
 }
 
-/// Messages up to one that ends like this.
+/// Messages up to the first with this ending.
 fn messages_until(syslog: &UnixDatagram, end: &str) -> Vec<String> {
     let mut messages = Vec::new();
     while !messages.last().is_some_and(|last: &String| last.ends_with(end)) {
@@ -61,7 +61,7 @@ fn child_output_reaches_syslog_at_any_log_level() {
     let launch = launch.with(["-log", "error", "-command", program("dc_child").to_str().unwrap()]);
     let mut master = launch.with(["--", "output", "ready"]).start();
     let mut messages = messages_until(&syslog, "] plain");
-    // Standard error comes when it comes.
+    // Standard error may arrive at any time.
     let is_there = |messages: &[String]| messages.iter().any(|message| message.ends_with("] to stderr"));
     if !is_there(&messages) {
         messages.extend(messages_until(&syslog, "] to stderr"));
@@ -103,7 +103,7 @@ fn a_syslog_that_is_missing_is_told_of_before_the_daemon_lets_go_of_its_streams(
     assert_eq!((output.status.code(), said.lines().count()), (Some(0), 1), "{said}");
     assert!(said.starts_with("dc_master: cannot log until a syslog daemon listens at /dev/log: "), "{said}");
     let daemon = DaemonProcess::of_pidfile(&pidfile);
-    // It is found when it comes.
+    // The socket is used once it exists.
     let syslog = syslog(&place);
     daemon.terminate(Signal::SIGTERM);
     messages_until(&syslog, "ended");

@@ -1,13 +1,14 @@
-//! When an agent tries to reach its server, judged by the figures of the documents and not by those of the policy.
+//! Checks the timing of an agent's reconnect attempts against the documented figures, not against those of
+//! the policy.
 
 use crate::simulation::trace::Trace;
 use crate::simulation::violation::Violation;
 use libdc::proto::reconnect::LinkLoss;
 use libdc::time::Time;
 
-/// Equal pauses in a row that chance does not make.
+/// Number of equal pauses in a row that cannot be due to chance.
 const EQUAL_PAUSES_MAX: usize = 6;
-/// Only pauses as long as this vary by many milliseconds.
+/// Only pauses of at least this length vary by many milliseconds.
 const VARIED_MS_MIN: u64 = 100;
 
 /// The attempts of an agent process.
@@ -17,14 +18,14 @@ pub(super) struct AttemptMonitor {
     retry_ms: u64,
     at_once: bool,
     up_since: Option<Time>,
-    /// Links in a row that were brief.
+    /// Number of short-lived links in a row.
     brief_links: u32,
     awaited: Option<AwaitedAttempt>,
     last_pause_ms: u64,
     equal_pauses: usize,
 }
 
-/// The next attempt.
+/// The next expected attempt.
 #[derive(Clone, Copy, Debug)]
 struct AwaitedAttempt {
     since: Time,
@@ -47,12 +48,13 @@ impl AttemptMonitor {
         }
     }
 
-    /// The link is up.
+    /// Records that the link is up.
     pub(super) const fn is_up(&mut self, now: Time) {
         self.up_since = Some(now);
     }
 
-    /// An attempt failed, or a link has ended. `held_grace_ms` is the grace of the server while locks are held.
+    /// Records a failed attempt or the end of a link. `held_grace_ms` is the server's grace period while
+    /// locks are held.
     pub(super) fn ended(&mut self, now: Time, held_grace_ms: Option<u64>, loss: LinkLoss, trace: &mut Trace) {
         let held_ms = |fraction: u64| held_grace_ms.map_or(u64::MAX, |grace_ms| grace_ms / fraction);
         let up_ms = self.up_since.take().map(|since| now.ms_since(since));
@@ -80,17 +82,17 @@ impl AttemptMonitor {
         self.awaited = Some(AwaitedAttempt { since: now, leapt_ms: 0, least_ms, most_ms });
     }
 
-    /// How much of the virtual time had been leapt over when the pause began.
+    /// The time skipped by leaps before the pause began.
     pub(super) fn set_leapt_ms(&mut self, leapt_ms: u64) {
         if let Some(awaited) = &mut self.awaited {
             awaited.leapt_ms = leapt_ms;
         }
     }
 
-    /// An attempt is made.
+    /// Checks an attempt.
     ///
     /// # Errors
-    /// If it is too soon, too late, or as late as many before it.
+    /// A violation, if it is too soon, too late, or after the same pause as many before it.
     pub(super) fn attempt(&mut self, now: Time, leapt_ms: u64) -> Result<(), Violation> {
         let Some(awaited) = self.awaited.take() else { return Ok(()) };
         let agent = self.agent;
@@ -98,7 +100,7 @@ impl AttemptMonitor {
         if after_ms < awaited.least_ms {
             return Err(Violation::RetriedTooSoon { agent, after_ms, least_ms: awaited.least_ms });
         }
-        // Rounding may take one millisecond more.
+        // Rounding may add one millisecond.
         let most_ms = awaited.most_ms + u64::from(awaited.most_ms > 0);
         if after_ms.saturating_sub(leapt_ms - awaited.leapt_ms) > most_ms {
             return Err(Violation::RetriedTooLate { agent, after_ms, most_ms });

@@ -1,5 +1,5 @@
-//! The link of a simulated agent: the driver that moves bytes between the network and the machine, in the order of
-//! [`libdc::proto::machine`].
+//! The link of a simulated agent: the driver that moves bytes between the network and the machine, in the
+//! order given in [`libdc::proto::machine`].
 
 use super::SimAgent;
 use super::monitor::{LinkMonitor, goaway, welcome};
@@ -17,7 +17,7 @@ use libdc::time::Time;
 /// The socket of the link.
 pub(super) struct SimLinkSocket {
     pub(super) end: NetworkEnd,
-    /// When something came last.
+    /// The time of the last input.
     pub(super) heard_at: Time,
     pub(super) monitor: LinkMonitor,
     /// The server has sent GOAWAY.
@@ -25,7 +25,7 @@ pub(super) struct SimLinkSocket {
 }
 
 impl SimAgent {
-    /// The server is connected.
+    /// Handles an established connection to the server.
     pub(crate) fn link_connected(&mut self, net: &mut Network, end: NetworkEnd) {
         let mut probe_id = [0; 32];
         net.random.fill(&mut probe_id);
@@ -36,7 +36,7 @@ impl SimAgent {
         net.call(end);
     }
 
-    /// The turn of the link, if there is one.
+    /// Runs a turn of the link, if there is one.
     pub(crate) fn turn_link(&mut self, net: &mut Network) {
         self.link_called = false;
         let Some(end) = self.link.as_ref().map(|link| link.end) else {
@@ -113,7 +113,7 @@ impl SimAgent {
         }
     }
 
-    /// The server sends GOAWAY, once it is between two messages.
+    /// Sends GOAWAY from the server, once it is between two messages.
     pub(crate) fn send_goaway(&mut self, net: &mut Network) {
         if let Some(link) =
             self.link.as_mut().filter(|_| matches!(self.state, LinkState::Up { patch_level: 1.. }))

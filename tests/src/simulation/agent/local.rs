@@ -1,5 +1,6 @@
-//! The local connections of a simulated agent: the driver that moves bytes between the network and the machine, in the
-//! order of [`libdc::proto::machine`], and the marks by which the applications judge the agent.
+//! The local connections of a simulated agent: the driver that moves bytes between the network and the
+//! machine, in the order given in [`libdc::proto::machine`], and the observations by which the agent is
+//! judged.
 
 use super::{AgentPhase, SimAgent};
 use crate::simulation::network::{Network, NetworkEnd, Party};
@@ -18,12 +19,12 @@ pub(super) struct SimLocalSocket {
     pub(super) received: u64,
     pub(super) written: u64,
     finished: bool,
-    /// Since when the application takes nothing, and how much of the time had been leapt over then.
+    /// Since when the application has read nothing, and the time skipped by leaps before that.
     pub(super) blocked_since: Option<(Time, u64)>,
 }
 
 impl SimAgent {
-    /// An application connects.
+    /// Accepts a connection from an application.
     pub(crate) fn accept(
         &mut self,
         net: &mut Network,
@@ -51,7 +52,7 @@ impl SimAgent {
         end.peer()
     }
 
-    /// The turn of a local connection.
+    /// Runs a turn of a local connection.
     pub(crate) fn turn_local(&mut self, net: &mut Network, id: LocalId) {
         let Some(mut local) = self.locals.get_mut(id.slot()).and_then(|it| it.take_if(|it| it.id == id))
         else {
@@ -133,7 +134,7 @@ impl SimAgent {
         self.wake_link(net);
     }
 
-    /// Writes what the connection takes.
+    /// Writes until the connection would block.
     fn write_local(&mut self, net: &mut Network, local: &mut SimLocalSocket) -> Result<(), PipeBroken> {
         loop {
             let output = self.multiplexer.local_poll_output(net.now(), local.id).to_vec();
@@ -153,14 +154,14 @@ impl SimAgent {
         }
     }
 
-    /// Writes to each local connection what there is for it.
+    /// Writes the pending output of all local connections.
     pub(super) fn deliver(&mut self, net: &mut Network) {
         while let Some(id) = self.multiplexer.poll_ready() {
             let Some(mut local) = self.locals.get_mut(id.slot()).and_then(|it| it.take_if(|it| it.id == id))
             else {
                 continue;
             };
-            // The connection's own turn finds an error again.
+            // Errors are handled in the connection's next turn.
             let is_broken = self.write_local(net, &mut local).is_err();
             if is_broken || self.multiplexer.local_needs_turn(id) {
                 net.call(local.end);

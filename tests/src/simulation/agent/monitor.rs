@@ -1,4 +1,4 @@
-//! What is seen on the wire between an agent and its server, whatever the machines on both sides say.
+//! Monitors the traffic between an agent and its server, independently of the machines on both sides.
 
 use libdc::limits::FRAME_HEADER_BYTES;
 use libdc::wire::frame::{Direction, LinkOperation, MessageHead, Operation};
@@ -8,13 +8,13 @@ use libdc::wire::message::{MessageReader, write_message};
 
 const HELLO: Operation = Operation::Link(LinkOperation::Hello);
 
-/// Reads along with a link.
+/// Monitors a link.
 #[derive(Debug)]
 pub(super) struct LinkMonitor {
     sent: HalfMonitor,
-    /// Bytes received of the message that is not complete.
+    /// Received bytes of the incomplete message.
     received: Vec<u8>,
-    /// The last frame received is not the last one of its message.
+    /// The last frame received was not the final one of its message.
     inside_message: bool,
     hello: Option<u32>,
     welcomed: bool,
@@ -43,7 +43,8 @@ impl Default for LinkMonitor {
 }
 
 impl LinkMonitor {
-    /// The agent sends these bytes. Returns whether something in them should have waited for the answer to HELLO.
+    /// Records bytes sent by the agent. Returns whether a message in them should have waited for the answer
+    /// to HELLO.
     pub(super) fn sent(&mut self, bytes: &[u8]) -> bool {
         self.sent.unread.extend_from_slice(bytes);
         let mut input = self.sent.unread.as_slice();
@@ -64,7 +65,7 @@ impl LinkMonitor {
         early
     }
 
-    /// The agent receives these bytes.
+    /// Records bytes received by the agent.
     pub(super) fn received(&mut self, bytes: &[u8]) {
         self.received.extend_from_slice(bytes);
         let mut rest = self.received.as_slice();
@@ -83,12 +84,12 @@ impl LinkMonitor {
         self.received.drain(..used);
     }
 
-    /// Whether no message is half received.
+    /// Whether no message is partially received.
     pub(super) const fn is_between_answers(&self) -> bool {
         self.received.is_empty() && !self.inside_message
     }
 
-    /// The uid of HELLO, as long as it is not answered.
+    /// The uid of HELLO, until it is answered.
     pub(super) fn unanswered_hello(&self) -> Option<u32> {
         self.hello.filter(|_| !self.welcomed)
     }
@@ -102,7 +103,7 @@ pub(super) fn welcome(uid: u32) -> Vec<u8> {
     bytes
 }
 
-/// GOAWAY, as a server sends it.
+/// A GOAWAY from a server.
 pub(super) fn goaway() -> Vec<u8> {
     let mut bytes = Vec::new();
     let operation = Operation::Link(LinkOperation::GoAway);

@@ -1,4 +1,4 @@
-//! What is noted of the local connections of an agent, and how their ends are judged.
+//! Records observations of an agent's local connections, and judges how they end.
 
 use super::local::SimLocalSocket;
 use super::{AgentPhase, SimAgent};
@@ -13,7 +13,7 @@ use libdc::proto::link::LinkState;
 use libdc::proto::machine::MachineState;
 
 impl SimAgent {
-    /// Notes how far the connection has come.
+    /// Records the progress of the connection.
     pub(super) fn observe(&self, net: &mut Network, local: &SimLocalSocket, unwritten: usize) {
         let mark = Mark {
             offset: local.received,
@@ -48,7 +48,7 @@ impl SimAgent {
             }
     }
 
-    /// Whether a planted bug keeps this connection open when its deadline has passed.
+    /// Whether a planted bug keeps this connection open past its deadline.
     pub(super) fn keeps_wrongly(&self, local: &SimLocalSocket) -> bool {
         match self.bug {
             PlantedBug::EndlessDrainGrace => self.phase == AgentPhase::Draining && local.received == 0,
@@ -57,8 +57,8 @@ impl SimAgent {
         }
     }
 
-    /// Judges whether the agent has written to an application that took nothing for too long. The application's
-    /// connection ends at the write timeout, so a byte taken later than that shows that the agent waited on.
+    /// Checks whether the agent has written to an application that read nothing for too long. The connection
+    /// ends at the write timeout, so a byte read later shows that the agent kept waiting.
     pub(super) fn judge_patience(
         &self,
         net: &mut Network,
@@ -81,7 +81,7 @@ impl SimAgent {
         }
     }
 
-    /// Judges why and when the agent closes a connection.
+    /// Checks the reason and the time at which the agent closes a connection.
     pub(super) fn judge_end(&self, net: &mut Network, local: &SimLocalSocket, reason: LocalCloseReason) {
         let connection = local.end.connection;
         net.note(TraceEvent::LocalFault { connection, fault: reason });
@@ -94,7 +94,7 @@ impl SimAgent {
         }
     }
 
-    /// Judges that the agent has not closed a connection until its time to end was up.
+    /// Checks that the agent has not closed a connection before its shutdown timeout.
     pub(super) fn judge_cut(&self, net: &mut Network, local: &SimLocalSocket) {
         let age_ms = net.now().ms_since(local.opened_at);
         let has_asked = net.arrived_total(local.end) > 0;

@@ -1,4 +1,4 @@
-//! How a simulated agent loses its link and tries to have another, as the agent's driver does.
+//! The loss of a simulated agent's link and its reconnect attempts, as in the agent's driver.
 
 use super::{AgentPhase, SimAgent};
 use crate::simulation::event_queue::SimEvent;
@@ -12,14 +12,14 @@ use libdc::proto::reconnect::LinkLoss;
 use libdc::time::Time;
 
 impl SimAgent {
-    /// An attempt to connect begins.
+    /// Starts an attempt to connect.
     pub(crate) fn note_attempt(&mut self, net: &mut Network) {
         if let Err(violation) = self.attempts.attempt(net.now(), net.agenda.leapt_ms()) {
             net.fail(violation);
         }
     }
 
-    /// An attempt to connect failed.
+    /// Handles a failed attempt to connect.
     pub(crate) fn attempt_failed(&mut self, net: &mut Network) {
         let now = net.now();
         let held_grace_ms = self.multiplexer.held_grace_ms(now);
@@ -30,7 +30,7 @@ impl SimAgent {
         self.plan_attempt(net, next);
     }
 
-    /// The next links break as soon as they are up.
+    /// Lets the next links break as soon as they are up.
     pub(crate) fn flap(&mut self, net: &mut Network, links: u64) {
         self.flaps = links;
         if let Some(link) = &self.link {
