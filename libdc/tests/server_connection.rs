@@ -1,4 +1,4 @@
-//! The server's side of a connection, driven by hand: bytes in, bytes out, the time an argument.
+//! The server side of a connection, driven by the test: bytes and the time go in, bytes come out.
 
 use libdc::id::{ConnectionId, LockKey, SessionId};
 use libdc::limits::{DRAIN_GRACE_MS, OUTBOX_BYTES_MAX, SESSION_ADD_BYTES_MAX};
@@ -30,7 +30,7 @@ const WRITE_TIMEOUT_MS: u64 = 300;
 struct ConnectionFixture {
     service: Service,
     connection: ServerConnection,
-    /// How many bytes the socket takes before it would block.
+    /// Number of bytes the socket accepts before it would block.
     capacity: usize,
 }
 
@@ -47,7 +47,7 @@ impl ConnectionFixture {
         Self { service, connection, capacity: usize::MAX }
     }
 
-    /// A turn in which the machine is called once. What the socket takes is appended to `out`.
+    /// A turn with one call of the machine. Bytes that the socket accepts are appended to `out`.
     fn turn(
         &mut self,
         now: Time,
@@ -91,12 +91,12 @@ impl ConnectionFixture {
         self.turn(now, &mut Vec::new(), ServerConnection::handle_timeout)
     }
 
-    /// Since when something has been unfinished.
+    /// Since when a request has been incomplete.
     fn unfinished_since(&self) -> Option<Time> {
         self.connection.deadline().map(|deadline| Time::from_ms(deadline.as_ms() - READ_TIMEOUT_MS))
     }
 
-    /// What is answered to `bytes`: uid and data of each answer.
+    /// The uid and data of each answer to `bytes`.
     fn responses(&mut self, bytes: &[u8]) -> Vec<(u32, Vec<u8>)> {
         let mut out = Vec::new();
         let state = self.handle(NOW, bytes, &mut out);
@@ -112,7 +112,7 @@ fn decode(out: &[u8]) -> Vec<(u32, Vec<u8>)> {
     while let Some(answer) = reader.next(&mut input).expect("good answers") {
         answers.push((answer.head.uid, answer.data.to_vec()));
     }
-    assert!(input.is_empty(), "half an answer");
+    assert!(input.is_empty(), "an incomplete answer");
     answers
 }
 
@@ -165,7 +165,7 @@ fn many_requests_at_once_are_each_answered_as_if_alone() {
     for number in 0..100_u32 {
         bytes.extend(add(number, &number.to_be_bytes(), &vec![number as u8; number as usize * 40 + 1]));
     }
-    // What is asked ahead of its ADD is not there yet.
+    // All ADDs come first: a GET before its ADD would find nothing.
     for number in 0..100_u32 {
         bytes.extend(request(1_000 + number, GET, &number.to_be_bytes()));
         bytes.extend(request(2_000 + number, REMOVE, &number.to_be_bytes()));
@@ -195,11 +195,15 @@ fn a_peer_that_does_not_read_is_not_answered_without_end() {
         if !(matches!(state, MachineState::Open { wants_input: false, .. })) {
             break;
         }
-        assert_eq!(state, MachineState::Open { wants_input: false, more: true }, "others go first");
+        assert_eq!(
+            state,
+            MachineState::Open { wants_input: false, more: true },
+            "other connections go first"
+        );
         assert!(!server.connection.is_idle());
         out.clear();
         state = server.turn(NOW, &mut out, |_, _| {});
-        assert_eq!(server.unfinished_since(), None, "the peer has sent all that it has to");
+        assert_eq!(server.unfinished_since(), None, "no request is incomplete");
     }
     let uids: Vec<u32> = answers.iter().map(|(uid, _)| *uid).collect();
     assert_eq!(uids, (0..100).collect::<Vec<u32>>());
@@ -207,7 +211,7 @@ fn a_peer_that_does_not_read_is_not_answered_without_end() {
 }
 
 #[test]
-fn what_came_before_corruption_is_answered() {
+fn requests_before_a_malformed_frame_are_answered() {
     let mut server = ConnectionFixture::new();
     let mut bytes = request(1, HAVE, b"id");
     bytes.extend_from_slice(&[0, 0x11, 0, 0, 7]);
@@ -250,7 +254,7 @@ fn the_time_of_a_message_runs_from_its_first_byte() {
     assert_eq!(server.handle(at(0), &long[..1], &mut out), READING, "the beginning of a request");
     assert_eq!(server.unfinished_since(), Some(at(0)));
     assert_eq!(server.handle(at(5), &long[1..3_000], &mut out), READING, "more of it");
-    assert_eq!(server.unfinished_since(), Some(at(0)), "bytes alone win no time");
+    assert_eq!(server.unfinished_since(), Some(at(0)), "further bytes do not extend the deadline");
     let rest = [&long[3_000..], &[0, 0x11]].concat();
     assert_eq!(server.handle(at(6), &rest, &mut out), READING, "the rest, and a beginning");
     assert_eq!(server.unfinished_since(), Some(at(6)));
@@ -259,7 +263,7 @@ fn the_time_of_a_message_runs_from_its_first_byte() {
     assert_eq!(decode(&out), [(1, vec![0]), (2, vec![0])]);
 }
 
-/// It stores a session whose GET is answered with 2,014 bytes.
+/// A server with a stored session whose GET is answered with 2,014 bytes.
 fn with_session() -> ConnectionFixture {
     let mut server = ConnectionFixture::new();
     assert_eq!(server.responses(&add(1, b"id", &[5; 2_000])), [(1, vec![0])]);

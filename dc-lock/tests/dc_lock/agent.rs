@@ -18,7 +18,7 @@ pub(crate) const FENCE: u64 = 1_234_567;
 /// The lease of every grant, in milliseconds.
 const LEASE_MS: u64 = 33_000;
 
-/// Where an agent listens.
+/// The listener of a scripted agent, and its directory.
 pub(crate) struct ScriptedAgent {
     listener: UnixListener,
     directory: TempDir,
@@ -71,7 +71,7 @@ pub(crate) struct AgentConnection {
 }
 
 impl AgentConnection {
-    /// The next request but for pings, which are answered; `None` when the connection was closed.
+    /// The next request other than a ping, which is answered; `None` when the connection was closed.
     pub(crate) fn next(&mut self) -> Option<Message> {
         loop {
             let mut input = self.unread.as_slice();
@@ -88,7 +88,7 @@ impl AgentConnection {
                     match self.stream.read(&mut bytes) {
                         Ok(0) => return None,
                         Ok(count) => self.unread.extend_from_slice(&bytes[..count]),
-                        // A read with a time limit is not begun again by the system.
+                        // The system does not restart an interrupted read with a timeout.
                         Err(error) => assert_eq!(error.kind(), ErrorKind::Interrupted, "{error}"),
                     }
                 }
@@ -108,7 +108,7 @@ impl AgentConnection {
         self.stream.set_read_timeout(Some(PATIENCE)).unwrap();
     }
 
-    /// The next request, which is of this operation.
+    /// The next request, which must be of this operation.
     pub(crate) fn expect(&mut self, operation: &str) -> Message {
         let message = self.next().expect("a request");
         assert_eq!(message.head.operation.name(), operation);
@@ -121,7 +121,7 @@ impl AgentConnection {
         self.send(&out);
     }
 
-    /// Answers the next request, which is of this operation, with a word.
+    /// Answers the next request, which must be of this operation, with a status.
     pub(crate) fn status(&mut self, operation: &str, status: LockStatus) {
         let head = self.expect(operation).head;
         self.answer(head, &[status as u8]);
@@ -146,13 +146,13 @@ impl AgentConnection {
         asked.data
     }
 
-    /// Expects a release and an orderly close.
+    /// Expects a release and a graceful close of the connection.
     pub(crate) fn expect_end(&mut self) {
         self.status("RELEASE", LockStatus::Ok);
         self.expect_bye();
     }
 
-    /// Expects an orderly close of the connection.
+    /// Expects a graceful close of the connection.
     pub(crate) fn expect_bye(&mut self) {
         self.status("BYE", LockStatus::Ok);
         assert_eq!(self.next(), None);

@@ -1,4 +1,4 @@
-//! `dc_lock` as a process, with an agent that the test plays.
+//! `dc_lock` as a process, with a scripted agent.
 #![allow(clippy::unwrap_used, reason = "so a test fails")]
 
 mod agent;
@@ -20,7 +20,7 @@ use std::process::{Child, Command, Output, Stdio};
 use std::thread;
 use std::time::Duration;
 
-/// A command that prints `ready`, and ends at the end of its standard input.
+/// A command that prints `ready` and exits after a line or the end of its standard input.
 const READY: &str = "echo ready; read x";
 
 /// A running `dc_lock` with a time limit.
@@ -31,11 +31,11 @@ struct RunningCommand {
 
 impl RunningCommand {
     fn start(agent: &ScriptedAgent, words: &[&str]) -> Self {
-        // A shell in the background ignores some signals, and so would all that it starts.
+        // A shell in the background ignores some signals, and its child processes inherit that.
         Self::start_under(&["env", "--default-signal=HUP,INT,QUIT,TERM"], agent, words)
     }
 
-    /// Starts it by other words, which become it.
+    /// Starts it through the command `by`, which executes it.
     fn start_under(by: &[&str], agent: &ScriptedAgent, words: &[&str]) -> Self {
         let mut command = Command::new(by[0]);
         command.args(&by[1..]).arg(env!("CARGO_BIN_EXE_dc_lock"));
@@ -59,13 +59,13 @@ impl RunningCommand {
 
     /// Waits until the command has printed `ready`.
     fn expect_ready(&mut self) {
-        // Byte by byte: the rest is read when the process has ended.
+        // Exactly these bytes: the rest is read when the process has ended.
         let mut said = [0; 6];
         self.child.stdout.as_mut().unwrap().read_exact(&mut said).unwrap();
         assert_eq!(&said, b"ready\n");
     }
 
-    /// Ends its standard input, and waits for its end.
+    /// Closes its standard input and waits until it has exited.
     fn wait_for_end(self) -> CommandEnd {
         let Self { child, deadline } = self;
         let output = child.wait_with_output().unwrap();
@@ -73,7 +73,7 @@ impl RunningCommand {
         CommandEnd::from_output(output)
     }
 
-    /// Waits for its end while its standard input stays open.
+    /// Waits until it has exited, with its standard input open.
     fn ended(mut self) -> CommandEnd {
         let input = self.child.stdin.take();
         let end = self.wait_for_end();
@@ -135,7 +135,7 @@ fn a_script_without_a_first_line_is_run_by_the_shell() {
     for on_loss in ["kill", "warn"] {
         let agent = ScriptedAgent::new();
         let script = agent.file("script").display().to_string();
-        // Written by another process: a file that a child of ours may have open for writing cannot be
+        // Written by another process: a file that a child of this one has open for writing cannot be
         // executed.
         let write = "echo 'echo $DC_LOCK_FENCE \"$@\"; exit 7' > \"$0\" && chmod 755 \"$0\"";
         assert!(Command::new("sh").args(["-c", write, &script]).status().unwrap().success());
@@ -346,7 +346,7 @@ fn a_signal_is_passed_on_to_the_command() {
     assert_eq!((end.status, end.out.as_str()), (3, "ended\n"));
 }
 
-/// Stops it by SIGTSTP, sent to it alone. Returns the state of its command, whose pid it reads.
+/// Stops it by SIGTSTP, sent to it alone. Returns the state of its command, which has printed its pid.
 fn stop_alone(running: &mut RunningCommand) -> String {
     let mut number = String::new();
     BufReader::new(running.child.stdout.as_mut().unwrap()).read_line(&mut number).unwrap();
@@ -372,7 +372,7 @@ fn a_stop_is_passed_on_and_the_command_goes_on_with_it() {
 }
 
 #[test]
-fn a_command_whose_lease_passed_while_it_was_stopped_does_not_go_on() {
+fn command_is_ended_if_its_lease_ended_while_stopped() {
     const GRACE_MS: u32 = 3_000;
     for (on_loss, status, out) in [("kill", 76, "ended\n"), ("warn", 0, "went on\n")] {
         let agent = ScriptedAgent::with_grace_ms(GRACE_MS);
@@ -386,7 +386,7 @@ fn a_command_whose_lease_passed_while_it_was_stopped_does_not_go_on() {
         running.child.stdin.as_mut().unwrap().write_all(b"x\n").unwrap();
         running.signal(Signal::SIGCONT);
         let ended = thread::spawn(move || running.ended());
-        // Whether it asks for a lease before it gives the lock back does not matter.
+        // A renewal before the release is optional.
         while let Some(request) = connection.next() {
             let status =
                 if request.head.operation.name() == "RENEW" { LockStatus::Error } else { LockStatus::Ok };
@@ -409,7 +409,7 @@ fn stderr_after_kill(words: &[&str]) -> String {
     while connection.next().is_some() {}
     running.child.wait().unwrap();
     drop(input);
-    // Until every writer of the pipe has ended.
+    // Reads until every writer of the pipe has exited.
     let mut said = String::new();
     running.child.stdout.take().unwrap().read_to_string(&mut said).unwrap();
     said
@@ -448,7 +448,7 @@ fn a_command_that_does_not_heed_is_killed() {
     let mut connection = agent.open();
     connection.grant();
     running.expect_ready();
-    // No answer.
+    // The request is not answered.
     connection.expect("RENEW");
     connection.expect_end();
     let end = running.ended();
@@ -458,7 +458,7 @@ fn a_command_that_does_not_heed_is_killed() {
     assert_eq!(lines[1..], ["dc_lock: the command has not ended: killing it"]);
 }
 
-/// Runs until a waiting client without an answer would have given up. Returns whether `run` ended before.
+/// Returns whether `run` ends before the call of a waiting client without an answer times out.
 fn is_sooner_than_the_patient(agent: &ScriptedAgent, run: impl FnOnce()) -> bool {
     let mut patient = RunningCommand::start(agent, &["k", "--", "true"]);
     run();
@@ -491,7 +491,7 @@ fn the_server_is_not_waited_for_once_the_lock_is_lost() {
     running.expect_ready();
     connection.expect("RENEW");
     connection.expect("RELEASE");
-    // Neither is answered.
+    // Neither request is answered.
     assert!(is_sooner_than_the_patient(&agent, || assert_eq!(running.ended().status, 76)));
 }
 

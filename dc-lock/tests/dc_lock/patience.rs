@@ -1,4 +1,4 @@
-//! How long anything is waited for before the test is given up.
+//! Timeouts of the tests.
 
 use nix::sys::signal::{Signal, kill};
 use nix::unistd::Pid;
@@ -24,7 +24,7 @@ pub(crate) struct TestDeadline {
 }
 
 impl TestDeadline {
-    /// Of this process, until this is dropped; that is to be before its number may be another's.
+    /// A time limit for the process `pid`, until this is dropped. Drop it before the pid may be reused.
     pub(crate) fn for_process(pid: Pid) -> Self {
         let (sender, receiver) = mpsc::sync_channel(0);
         thread::spawn(move || {

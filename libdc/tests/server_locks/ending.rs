@@ -1,4 +1,4 @@
-//! What a server that ends does for those who want locks.
+//! Shutdown of a server with lock clients.
 
 use crate::server::{FixtureOptions, LockServerFixture, key, release};
 use libdc::proto::server::Notification;
@@ -6,7 +6,7 @@ use libdc::wire::lock::{LockAction, LockStatus};
 
 const DISCONNECTED: [u8; 1] = [LockStatus::ErrorDisconnected as u8];
 
-/// As the driver does it: the service shuts down, and then each connection is notified.
+/// Shuts down the service, then notifies each connection, as the driver does.
 fn shut_down(server: &mut LockServerFixture) {
     server.service.shut_down();
     for id in 1..=server.opened {
@@ -15,7 +15,7 @@ fn shut_down(server: &mut LockServerFixture) {
 }
 
 #[test]
-fn who_waits_is_told_and_nobody_gets_what_is_released() {
+fn shutdown_answers_waiters_and_grants_no_released_lock() {
     let mut server = LockServerFixture::new(FixtureOptions::default());
     let (holder, texts, frames) = (server.open(), [server.open(), server.open()], server.open());
     server.lock(holder, "l\nk\n5\n");
@@ -31,7 +31,7 @@ fn who_waits_is_told_and_nobody_gets_what_is_released() {
     }
     assert_eq!(server.messages(frames), [(7, DISCONNECTED.to_vec()), (8, DISCONNECTED.to_vec())]);
     for id in [texts[0], texts[1], frames] {
-        assert!(server.connections[&id].machine.is_idle(), "nothing keeps the server from ending");
+        assert!(server.connections[&id].machine.is_idle(), "the server waits for nothing");
     }
 }
 
@@ -63,7 +63,7 @@ fn requests_behind_one_that_waited_are_answered() {
 }
 
 #[test]
-fn what_was_granted_before_is_answered_so() {
+fn grant_made_before_shutdown_is_delivered() {
     let mut server = LockServerFixture::new(FixtureOptions::default());
     let (holder, waiter) = (server.open(), server.open());
     let token = server.lock(holder, "l\nk\n5\n");
@@ -71,7 +71,7 @@ fn what_was_granted_before_is_answered_so() {
     server.holds_answers = true;
     assert_eq!(server.ask(holder, &format!("r\nk\n{token}\n")), "ok");
     shut_down(&mut server);
-    assert_eq!(server.line(waiter), "", "its answer is on its way");
+    assert_eq!(server.line(waiter), "", "its answer is pending");
     assert!(!server.connections[&waiter].machine.is_idle());
     server.deliver_held();
     assert!(server.line(waiter).starts_with("ok "));

@@ -1,4 +1,5 @@
-//! The server's side of connections that want locks: what differs from the original, and what it does not have.
+//! The server side of connections with lock requests: differences from the original server, and additions to
+//! it.
 
 mod ending;
 mod recorded;
@@ -28,15 +29,11 @@ fn a_turn_that_was_missed_is_told() {
     assert_eq!(server.ask(b, "e\nk\n1\n"), "error_already_enqueued");
     assert_eq!(server.ask(b, "w\nk\n1\n"), "error_lease_expired");
     assert_eq!(server.ask(b, "w\nk\n1\n"), "error_not_enqueued");
-    assert_eq!(
-        server.ask(c, &format!("n\nk\n{other}\n")),
-        "ok 33",
-        "nobody's lease was revived in its place"
-    );
+    assert_eq!(server.ask(c, &format!("n\nk\n{other}\n")), "ok 33", "no other lease was renewed instead");
 }
 
 #[test]
-fn who_leaves_the_queue_is_not_granted() {
+fn closed_connection_leaves_the_queue() {
     let mut server = LockServerFixture::new(FixtureOptions::default());
     let (a, b, c) = (server.open(), server.open(), server.open());
     let token = server.lock(a, "l\nk\n5\n");
@@ -61,11 +58,7 @@ fn a_holder_is_not_closed_for_being_idle() {
     assert_eq!((server.close_reason(holder), server.line(blocked)), (None, String::new()));
     server.pass(1);
     assert!(server.line(blocked).starts_with("ok "), "granted when the lease ends");
-    assert_eq!(
-        server.close_reason(holder),
-        Some(ServerCloseReason::Idle),
-        "and the holder holds nothing any more"
-    );
+    assert_eq!(server.close_reason(holder), Some(ServerCloseReason::Idle), "the holder has lost its lock");
     assert_eq!(server.close_reason(blocked), None);
 }
 
@@ -114,7 +107,7 @@ fn frames_must_begin_with_the_token() {
     assert_eq!(server.hello(wrong, 2, b"s3creT").status, LockStatus::ErrorAuth);
     assert_eq!(server.connections[&wrong].machine.state(), MachineState::Closing);
     server.pass(99);
-    assert_eq!(server.close_reason(wrong), None, "guessing is slow");
+    assert_eq!(server.close_reason(wrong), None, "failed attempts are delayed");
     server.pass(1);
     assert_eq!(server.close_reason(wrong), Some(ServerCloseReason::WrongToken));
     server.send(session, &[0, 0x11, 0, 0, 0, 0, 0, 0, 1, 0, 3, 1, 0, 1, b'x']);
@@ -136,8 +129,8 @@ fn blocked_requests_hold_nobody_back_in_frames() {
     assert_eq!(server.acquire(a, 2, 6, "k", 60_000), None);
     assert!(server.acquire(a, 3, 6, "j", 0).is_some());
     assert_eq!(server.request(a, 4, 6, release("k", token)), Some(vec![LockStatus::Ok as u8]));
-    // The answer to 2 came with that of 4, or right behind it.
-    assert_eq!(server.acquire(a, 5, 7, "k", 0), None, "somebody holds it");
+    // The answer to 2 came with or right behind the answer to 4.
+    assert_eq!(server.acquire(a, 5, 7, "k", 0), None, "owner 6 holds it");
 }
 
 #[test]
@@ -171,14 +164,18 @@ fn a_link_cut_for_less_than_the_grace_keeps_its_locks() {
     let again = server.open();
     assert_eq!(server.hello(again, 1, b"").remembered, 2);
     assert_eq!(server.claim(again, 5, "k", held), LockStatus::Ok);
-    assert_eq!(server.claim(again, 6, "k", held), LockStatus::Error, "it is not that owner's");
+    assert_eq!(server.claim(again, 6, "k", held), LockStatus::Error, "another owner holds it");
     assert_eq!(server.claim(again, 5, "k", Token::new(held.fence(), 1)), LockStatus::Error);
     assert_eq!(server.link(again, LinkOperation::Open, &[]), [LockStatus::Ok as u8]);
-    assert_eq!(server.request(waiter, 0, 0, LockAction::Stats), None, "text stays text");
+    assert_eq!(
+        server.request(waiter, 0, 0, LockAction::Stats),
+        None,
+        "the connection keeps its line protocol"
+    );
     let other = server.open();
-    assert!(server.ask(other, "l\nj\n0\n").starts_with("ok "), "what was not claimed is free: {dropped:?}");
+    assert!(server.ask(other, "l\nj\n0\n").starts_with("ok "), "an unclaimed lock is free: {dropped:?}");
     server.pass(u64::from(GRACE_MS));
-    assert_eq!(server.line(waiter), "", "the link holds on");
+    assert_eq!(server.line(waiter), "", "the link still holds it");
     assert_eq!(server.request(again, 9, 5, release("k", held)), Some(vec![LockStatus::Ok as u8]));
     assert!(server.line(waiter).starts_with("ok "));
 }
@@ -231,7 +228,7 @@ fn a_detached_owner_holds_and_waits_for_nothing() {
     let expected = vec![(4, vec![LockStatus::Error as u8]), (9, vec![LockStatus::Ok as u8])];
     assert_eq!(server.messages(a), expected, "no uid is left without an answer");
     assert!(server.ask(b, "l\nk\n0\n").starts_with("ok "));
-    assert_eq!(server.ask(b, "l\nm\n0\n"), "timeout", "another owner's");
+    assert_eq!(server.ask(b, "l\nm\n0\n"), "timeout", "another owner holds it");
     assert_eq!(server.ask(b, &format!("r\nj\n{other}\n")), "ok");
     assert_eq!(server.messages(a), []);
 }
@@ -282,12 +279,12 @@ fn an_idle_link_is_pinged_and_stays_if_it_answers() {
     server.send(plain, &answer);
     assert!(
         matches!(server.close_reason(plain), Some(ServerCloseReason::Corruption(_))),
-        "nobody had asked it"
+        "a response without a request"
     );
 }
 
 #[test]
-fn what_belongs_to_a_link_needs_one() {
+fn link_operation_without_link_is_refused() {
     for operation in [LinkOperation::Claim, LinkOperation::Open, LinkOperation::Bye, LinkOperation::GoAway] {
         let mut server = LockServerFixture::new(FixtureOptions::default());
         let a = server.open();
@@ -296,7 +293,7 @@ fn what_belongs_to_a_link_needs_one() {
     }
 }
 
-/// A server whose link 1 held `k` for owner 5 and was cut, and a connection that may ask for it.
+/// A server whose link 1 held `k` for owner 5 and was cut, and another connection.
 fn a_link_is_cut_with_auto_release_off() -> (LockServerFixture, u64) {
     let links = LinkPolicy { auto_release: false, grace_ms: GRACE_MS };
     let mut server = LockServerFixture::new(FixtureOptions { links, ..FixtureOptions::default() });
@@ -355,12 +352,12 @@ fn a_link_that_is_cut_or_taken_over_waits_for_nothing() {
         server.close(old);
         assert_eq!(server.ask(other, &format!("r\nk\n{token}\n")), "ok");
         let answer = server.ask(other, "l\nk\n0\n");
-        assert!(answer.starts_with("ok "), "granted to a request that nobody remembers: {answer}");
+        assert!(answer.starts_with("ok "), "granted to a request of the old link: {answer}");
     }
 }
 
 #[test]
-fn a_connection_that_was_taken_over_does_nothing_more_before_it_knows() {
+fn request_after_unnoticed_takeover_closes_the_connection() {
     for act in [act_of_lock, act_of_link] {
         let mut server = LockServerFixture::new(FixtureOptions::default());
         let (old, new) = (server.open(), server.open());
@@ -371,7 +368,7 @@ fn a_connection_that_was_taken_over_does_nothing_more_before_it_knows() {
         assert_eq!(server.close_reason(old), None);
         act(&mut server, old, held);
         assert_eq!(server.close_reason(old), Some(ServerCloseReason::TakenOver));
-        assert_eq!(server.claim(new, 5, "k", held), LockStatus::Ok, "the link has what it had");
+        assert_eq!(server.claim(new, 5, "k", held), LockStatus::Ok, "the link kept its lock");
     }
 }
 
@@ -380,6 +377,6 @@ fn act_of_lock(server: &mut LockServerFixture, id: u64, token: Token) {
 }
 
 fn act_of_link(server: &mut LockServerFixture, id: u64, _: Token) {
-    // Nothing is claimed yet, so nothing would be left.
+    // Nothing is claimed yet, so OPEN would release every lock.
     assert_eq!(server.link(id, LinkOperation::Open, &[]), b"");
 }

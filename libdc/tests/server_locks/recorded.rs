@@ -1,4 +1,4 @@
-//! The cases that were recorded from an original server.
+//! Replay of cases recorded from an original server.
 
 use crate::server::{FixtureOptions, LockServerFixture};
 use libdc::id::Token;
@@ -6,7 +6,7 @@ use libdc::secret::AuthToken;
 use serde_json::Value;
 use std::collections::BTreeMap;
 
-/// What the cases' tokens stand for, and whether an answer is as recorded.
+/// The actual tokens for the placeholders in the recorded cases. Compares answers with the recording.
 #[derive(Default)]
 struct Tokens(BTreeMap<String, String>);
 
@@ -66,7 +66,7 @@ fn the_recorded_cases_are_answered_alike() {
 
 fn replay(name: &str, case: &Value) {
     let mut server = LockServerFixture::new(options_of(case["server_args"].as_array().expect("arguments")));
-    // The recorder had asked whether the server was there.
+    // The recorder checked first that the server was running.
     server.opened = 1;
     let mut ids: BTreeMap<&str, u64> = BTreeMap::new();
     let (mut tokens, mut unread) = (Tokens::default(), BTreeMap::<u64, Vec<u8>>::new());

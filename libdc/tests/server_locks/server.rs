@@ -1,4 +1,4 @@
-//! A server without sockets, driven by hand: bytes in, bytes out, the time as told.
+//! A server without sockets, driven by the test: bytes and the time go in, bytes come out.
 
 use libdc::id::{ConnectionId, LinkId, LockKey, Token};
 use libdc::proto::machine::MachineState;
@@ -19,14 +19,14 @@ use std::sync::Arc;
 pub(crate) const READ_TIMEOUT_MS: u64 = 23_000;
 pub(crate) const GRACE_MS: u32 = 10_000;
 
-/// A server with its connections, on a clock that stands still until it is told otherwise.
+/// A server with its connections, on a clock that only the test advances.
 pub(crate) struct LockServerFixture {
     pub(crate) service: Service,
     pub(crate) now: Time,
     pub(crate) read_timeout_ms: u64,
     pub(crate) connections: BTreeMap<u64, Served>,
     pub(crate) opened: u64,
-    /// Whether connections are told only later that they were taken over, as if each had its own thread.
+    /// Whether connections are notified late that they were taken over, as if each had a separate thread.
     pub(crate) tells_late: bool,
     /// Whether answers to blocked requests wait for [`LockServerFixture::deliver_held`].
     pub(crate) holds_answers: bool,
@@ -35,7 +35,7 @@ pub(crate) struct LockServerFixture {
 
 pub(crate) struct Served {
     pub(crate) machine: ServerConnection,
-    /// What the peer has received.
+    /// Bytes that the peer has received and the test has not taken.
     received: Vec<u8>,
 }
 
@@ -92,7 +92,7 @@ impl LockServerFixture {
         self.step(id, |machine, cx| machine.handle_input(cx, bytes));
     }
 
-    /// What has been answered since it was last looked at.
+    /// Takes the bytes that the peer has received since the last call.
     pub(crate) fn received(&mut self, id: u64) -> Vec<u8> {
         std::mem::take(&mut self.connections.get_mut(&id).expect("open").received)
     }
@@ -107,7 +107,7 @@ impl LockServerFixture {
         self.line(id)
     }
 
-    /// The token of the lock that was got.
+    /// Sends a request that must be granted. Returns the token of the lock.
     pub(crate) fn lock(&mut self, id: u64, request: &str) -> String {
         let answer = self.ask(id, request);
         let mut words = answer.split(' ');
@@ -120,7 +120,7 @@ impl LockServerFixture {
         !matches!(self.connections[&id].machine.state(), MachineState::Open { .. })
     }
 
-    /// Why the connection ends, once its delay is over.
+    /// Why the connection is closed, once its delay has passed.
     pub(crate) fn close_reason(&self, id: u64) -> Option<ServerCloseReason> {
         match self.connections[&id].machine.state() {
             MachineState::Closed(reason) => Some(reason),
@@ -152,7 +152,7 @@ impl LockServerFixture {
         self.now = end;
     }
 
-    /// One call of the machine, and the writing of what it answers.
+    /// Calls the machine once and writes its output.
     pub(crate) fn step(&mut self, id: u64, act: impl FnOnce(&mut ServerConnection, &mut ServerContext<'_>)) {
         let Some(served) = self.connections.get_mut(&id) else { return };
         let (mut output, mut effects, mut counters) =
@@ -210,7 +210,7 @@ impl LockServerFixture {
         let (mut reader, mut input) = (MessageReader::link(Direction::Response), output.as_slice());
         let mut messages = Vec::new();
         while let Some(answer) = reader.next(&mut input).expect("good answers") {
-            // A ping of the server's is no answer.
+            // A ping of the server is not an answer.
             if answer.head.direction == Direction::Response {
                 messages.push((answer.head.uid, answer.data.to_vec()));
             }
@@ -218,7 +218,7 @@ impl LockServerFixture {
         messages
     }
 
-    /// Asks for something about locks; the answer, if it came at once.
+    /// Sends a lock request. Returns its answer if it comes at once.
     pub(crate) fn request(
         &mut self,
         id: u64,

@@ -1,12 +1,12 @@
 //! The lock client for threads without a runtime.
 //!
-//! Somebody has to renew what is held while its holder works. So a client has one background thread, with a runtime
-//! of its own for the one connection; it ends with the last clone, [`Guard`] and [`QueuedLock`]. The methods do what those of
-//! the [asynchronous client](crate::client::lock) do, and block the calling thread; they may be called within a
-//! runtime too, which then does nothing else.
+//! Leases have to be renewed while the holder works. Each client therefore has one background thread, with a
+//! separate runtime for its connection. The thread ends when the last clone, [`Guard`] and [`QueuedLock`] are
+//! dropped. The methods do the same as those of the [asynchronous client](crate::client::lock), but block the
+//! calling thread. They may also be called within a runtime, but then block its thread.
 //!
-//! A forked child has no such thread. There the methods answer [`LockError::Forked`] and the guards count as lost, while
-//! the parent goes on to hold what it held.
+//! A forked child does not have the thread. There, methods that send a request fail with
+//! [`LockError::Forked`] and guards count as lost, while the parent keeps its locks.
 //!
 //! ```no_run
 //! use libdc::client::lock::blocking::LockClient;
@@ -14,7 +14,7 @@
 //!
 //! let client = LockClient::connect("UNIX:/tmp/scache".parse()?, LockOptions::default())?;
 //! if let Some(guard) = client.try_acquire("nightly-backup", &AcquireOptions::default())? {
-//!     // … as long as guard.is_valid_for(…)
+//!     // … while guard.is_valid_for(…)
 //!     guard.release()?;
 //! }
 //! # Ok::<(), Box<dyn std::error::Error>>(())
@@ -32,22 +32,23 @@ use std::task::{Context, Poll, Wake, Waker};
 use std::thread::{self, Thread};
 use std::time::{Duration, Instant};
 
-/// Takes locks over one connection to an agent or a server. Cheap to clone; all clones are one client.
+/// A client that acquires locks over one connection to an agent or a server. Clones are cheap and share the
+/// connection.
 #[derive(Clone, Debug)]
 pub struct LockClient {
     client: lock::LockClient,
 }
 
 impl LockClient {
-    /// A client of `address` that connects when it is first used.
+    /// Creates a client of the agent or server at `address`. It connects on first use.
     ///
     /// # Errors
-    /// [`LockError::Thread`].
+    /// [`LockError::Thread`] if the background thread cannot be started.
     pub fn new(address: Address, options: LockOptions) -> Result<Self, LockError> {
         let failed = |error| LockError::Thread(Arc::new(error));
         let runtime = runtime().map_err(failed)?;
         let (client, driver) = lock::LockClient::with_clock(address, options, BootClock::System);
-        // It is not joined: it ends by itself when the client is dropped, and who drops it should not wait.
+        // Not joined: the thread ends when the client is dropped, and dropping must not block.
         let _thread = thread::Builder::new()
             .name("lock-client".into())
             .spawn(move || runtime.block_on(driver.run()))
@@ -55,28 +56,29 @@ impl LockClient {
         Ok(Self { client })
     }
 
-    /// A client of `address` that is connected already.
+    /// Creates a client and connects it to the agent or server at `address`.
     ///
     /// # Errors
-    /// As [`lock::LockClient::connect`], and [`LockError::Thread`].
+    /// Those of [`lock::LockClient::connect`], and [`LockError::Thread`].
     pub fn connect(address: Address, options: LockOptions) -> Result<Self, LockError> {
         let client = Self::new(address, options)?;
         block_on(client.client.ready())?;
         Ok(client)
     }
 
-    /// Takes the lock `key`, waiting for it as long as it takes.
+    /// Acquires the lock `key`, waiting without a timeout.
     ///
     /// # Errors
-    /// As [`lock::LockClient::acquire`].
+    /// The same as [`lock::LockClient::acquire`].
     pub fn acquire(&self, key: &str, options: &AcquireOptions) -> Result<Guard, LockError> {
         block_on(self.client.acquire(key, options)).map(Guard::new)
     }
 
-    /// Takes the lock `key`, waiting for it no longer than `timeout`. `None` says that the time was over.
+    /// Acquires the lock `key`, waiting for at most `timeout`, rounded up to milliseconds. Returns `None`
+    /// when the timeout has passed.
     ///
     /// # Errors
-    /// As [`lock::LockClient::acquire_within`].
+    /// The same as [`lock::LockClient::acquire_within`].
     pub fn acquire_within(
         &self,
         key: &str,
@@ -86,37 +88,40 @@ impl LockClient {
         Ok(block_on(self.client.acquire_within(key, timeout, options))?.map(Guard::new))
     }
 
-    /// Takes the lock `key` if it can be had at once. `None` says that it can't.
+    /// Acquires the lock `key` if it is free, without waiting for it. Returns `None` if it is not.
     ///
     /// # Errors
-    /// As [`lock::LockClient::try_acquire`].
+    /// The same as [`lock::LockClient::try_acquire`].
     pub fn try_acquire(&self, key: &str, options: &AcquireOptions) -> Result<Option<Guard>, LockError> {
         Ok(block_on(self.client.try_acquire(key, options))?.map(Guard::new))
     }
 
-    /// Takes a place in the queue of the lock `key`, or the lock itself where there is no queue.
+    /// Takes a position in the queue of the lock `key`, or acquires the lock at once if it is free and
+    /// nothing is queued. A client can have one position in each queue.
     ///
     /// # Errors
-    /// As [`lock::LockClient::enqueue`].
+    /// The same as [`lock::LockClient::enqueue`].
     pub fn enqueue(&self, key: &str, options: &AcquireOptions) -> Result<QueuedLock, LockError> {
         Ok(QueuedLock { place: block_on(self.client.enqueue(key, options))? })
     }
 
-    /// The state of the server's locks, as JSON.
+    /// Requests the state of all locks of the server, as a JSON object.
     ///
     /// # Errors
-    /// As [`lock::LockClient::stats`].
+    /// The same as [`lock::LockClient::stats`].
     pub fn stats(&self) -> Result<String, LockError> {
         block_on(self.client.stats())
     }
 
-    /// Ends the client in good order, clones included: what it holds is released, what it waits for given up.
+    /// Shuts down the client and its clones gracefully: held locks are released, pending calls fail with
+    /// [`LockError::Closed`]. Blocks until the server has confirmed it, or the connection is closed.
     pub fn close(self) {
         block_on(self.client.close());
     }
 }
 
-/// A lock that is held, and renewed in the background until it is released, dropped or lost. See [`lock::Guard`].
+/// A held lock. Its lease is renewed in the background until the lock is released, dropped or lost. See
+/// [`lock::Guard`].
 #[derive(Debug)]
 #[must_use = "a guard that is dropped releases its lock"]
 pub struct Guard {
@@ -128,103 +133,105 @@ impl Guard {
         Self { guard }
     }
 
-    /// The lock.
+    /// The key of the lock.
     #[must_use]
     pub fn key(&self) -> &str {
         self.guard.key()
     }
 
-    /// What proves that it is held. Who has it can release the lock.
+    /// The token, which proves that the lock is held. Any client that has it can release the lock.
     #[must_use]
     pub const fn token(&self) -> Token {
         self.guard.token()
     }
 
-    /// A number greater than that of every grant before. See [`lock::Guard::fence`].
+    /// The fencing token: a number greater than that of every earlier grant. See [`lock::Guard::fence`].
     #[must_use]
     pub const fn fence(&self) -> u64 {
         self.guard.fence()
     }
 
-    /// The lease that the server gave last; zero when the lock is lost.
+    /// The lease as last granted or renewed by the server; zero in a forked child.
     #[must_use]
     pub fn lease(&self) -> Duration {
         self.guard.lease()
     }
 
-    /// Whether the lock will be held for `duration` whatever happens. See [`lock::Guard::is_valid_for`].
+    /// Whether the lock will certainly be held for `duration` from now. See [`lock::Guard::is_valid_for`].
     #[must_use]
     pub fn is_valid_for(&self, duration: Duration) -> bool {
         self.guard.is_valid_for(duration)
     }
 
-    /// How long the lock is held from now on whatever happens. See [`lock::Guard::remaining`].
+    /// How long the lock will certainly be held from now. See [`lock::Guard::remaining`].
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.guard.remaining()
     }
 
-    /// Why the lock is lost; `None` while it is not.
+    /// Why the lock is lost; `None` while it is held.
     #[must_use]
     pub fn loss(&self) -> Option<Loss> {
         self.guard.loss()
     }
 
-    /// Waits until the lock is lost, no longer than `timeout`. See [`lock::Guard::lost`].
+    /// Waits until the lock is lost, for at most `timeout`. Returns `None` when the timeout has passed. See
+    /// [`lock::Guard::lost`].
     #[must_use]
     pub fn lost_within(&self, timeout: Duration) -> Option<Loss> {
         block_on_within(self.guard.lost(), timeout)
     }
 
-    /// Renews the lease now, as the background does by itself.
+    /// Renews the lease now. The background thread also renews it in time without this call.
     ///
     /// # Errors
-    /// As [`lock::Guard::renew`].
+    /// The same as [`lock::Guard::renew`].
     pub fn renew(&self) -> Result<(), LockError> {
         block_on(self.guard.renew())
     }
 
-    /// Releases the lock, and waits for the server's word.
+    /// Releases the lock and waits for the server's confirmation.
     ///
     /// # Errors
-    /// As [`lock::Guard::release`].
+    /// The same as [`lock::Guard::release`].
     pub fn release(self) -> Result<(), LockError> {
         block_on(self.guard.release())
     }
 }
 
-/// A place in the queue of a lock, or the lock itself where there was no queue. See [`lock::QueuedLock`].
+/// A position in the queue of a lock, or the lock itself if it was free. See [`lock::QueuedLock`].
 #[derive(Debug)]
-#[must_use = "a place that is dropped is given up"]
+#[must_use = "dropping the position leaves the queue"]
 pub struct QueuedLock {
     place: lock::QueuedLock,
 }
 
 impl QueuedLock {
-    /// Whether the lock was held at once: [`wait`](Self::wait) will not wait.
+    /// Whether the lock was acquired at once, so that [`wait`](Self::wait) returns immediately.
     #[must_use]
     pub const fn is_held(&self) -> bool {
         self.place.is_held()
     }
 
-    /// Waits for the lock, as long as it takes.
+    /// Waits for the lock without a timeout.
     ///
     /// # Errors
-    /// As [`lock::QueuedLock::wait`].
+    /// The same as [`lock::QueuedLock::wait`].
     pub fn wait(self) -> Result<Guard, LockError> {
         block_on(self.place.wait()).map(Guard::new)
     }
 
-    /// Waits for the lock, no longer than `timeout`. `None` says that the time was over.
+    /// Waits for the lock for at most `timeout`, rounded up to milliseconds. Returns `None` when the timeout
+    /// has passed; the position is then lost.
     ///
     /// # Errors
-    /// As [`lock::QueuedLock::wait_within`].
+    /// The same as [`lock::QueuedLock::wait_within`].
     pub fn wait_within(self, timeout: Duration) -> Result<Option<Guard>, LockError> {
         Ok(block_on(self.place.wait_within(timeout))?.map(Guard::new))
     }
 }
 
-/// A thread that is woken when the future it waits for has got further.
+/// Unparks the thread that polls a future when the future can make progress.
 struct ThreadWaker(Thread);
 
 impl Wake for ThreadWaker {
@@ -267,7 +274,7 @@ mod tests {
     use crate::wire::lock::LockStatus;
     use std::sync::mpsc;
 
-    /// A client, and a thread on which its peer does what `script` says.
+    /// A client, and a thread on which its peer runs `script`.
     fn played<F: Future<Output = ()>>(
         script: impl FnOnce(Played) -> F + Send + 'static,
     ) -> (LockClient, thread::JoinHandle<()>) {

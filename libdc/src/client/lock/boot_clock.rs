@@ -1,7 +1,8 @@
-//! The clock by which locks are held: it goes on while the machine is suspended.
+//! The clock for leases. On Linux it keeps counting while the system is suspended.
 //!
-//! The monotonic clock of most systems, and with it every timer of the runtime, stands still during a suspension. The
-//! server's does not, and gives the lock to somebody else meanwhile. So on Linux this is `CLOCK_BOOTTIME`.
+//! The monotonic clock of most systems, and with it every timer of the runtime, stops during a suspension.
+//! The server's clock does not, and the lock may be granted to another client in the meantime. On Linux this
+//! is therefore `CLOCK_BOOTTIME`.
 
 use crate::time::Time;
 use nix::time::{ClockId, clock_gettime};
@@ -11,18 +12,17 @@ const CLOCK: ClockId = ClockId::CLOCK_BOOTTIME;
 #[cfg(not(target_os = "linux"))]
 const CLOCK: ClockId = ClockId::CLOCK_MONOTONIC;
 
-/// The clock.
 #[derive(Clone, Copy, Debug)]
 pub(super) enum BootClock {
-    /// That of the system.
+    /// The clock of the system.
     System,
-    /// That of a test's runtime.
+    /// The clock of a test's runtime, as time since this instant.
     #[cfg(test)]
     Runtime(tokio::time::Instant),
 }
 
 impl BootClock {
-    /// The time. Where the system does not tell it, it is the end of time: nothing counts as held.
+    /// The current time. If the system call fails it is the maximum, so that no lock counts as held.
     pub(super) fn now(self) -> Time {
         match self {
             Self::System => clock_gettime(CLOCK).map_or(Time::from_ms(u64::MAX), |time| {

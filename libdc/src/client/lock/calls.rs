@@ -18,8 +18,8 @@ use crate::time::Time;
 use crate::wire::lock::LockAction;
 use std::collections::{BTreeMap, BTreeSet};
 
-/// Limit of calls blocked at the server. An agent stops reading a connection with [`LOCAL_IN_FLIGHT_MAX`]
-/// requests in flight.
+/// Maximum number of calls blocked at the server. An agent stops reading a connection that has
+/// [`LOCAL_IN_FLIGHT_MAX`] requests in flight.
 pub(super) const BLOCKED_MAX: usize = LOCAL_IN_FLIGHT_MAX / 2;
 
 /// Names a call of a client, in the order of the calls. Never reused.
@@ -34,9 +34,9 @@ pub(super) enum LockCall {
     Enqueue { key: OwnedLockKey, limit: u32, lease_ms: u64 },
     /// Waits for the lock of a queue. The position was taken over the connection with this number.
     Wait { key: OwnedLockKey, until: WaitLimit, connection: u64 },
-    /// Releases a lock.
+    /// Releases the lock that has this token.
     Release { key: OwnedLockKey, token: Token },
-    /// Renews a lease.
+    /// Renews a lease for its previous duration.
     Renew { hold: LeaseId },
     /// Asks for the state of the server.
     Stats,
@@ -62,7 +62,7 @@ impl WaitLimit {
     }
 }
 
-/// How far a call has come.
+/// The stage of a call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum CallStage {
     /// To be sent; not before this time.
@@ -120,7 +120,7 @@ impl PendingCall {
         })
     }
 
-    /// When the call is to be sent, or to fail.
+    /// When the call must be sent, or must fail.
     fn due(&self, timeout_ms: u64) -> Option<Time> {
         let until = match self.ask {
             LockCall::Acquire { until, .. } | LockCall::Wait { until, .. } => until,
@@ -199,14 +199,14 @@ impl CallTable {
         self.prompt.first().or(blocking).copied()
     }
 
-    /// Whether a call needs a connection, and whether such a call is to fail rather than wait for one.
+    /// Whether a call needs a connection, and whether such a call must fail rather than wait for one.
     pub(super) fn wanted(&self) -> (bool, bool) {
         let is_hasty = |id: &CallId| self.all.get(id).is_some_and(|request| !request.retries());
         let hasty = self.prompt.iter().chain(&self.blocking).any(is_hasty);
         (!self.prompt.is_empty() || !self.blocking.is_empty(), hasty)
     }
 
-    /// All calls, in their order.
+    /// All calls, in the order in which they were made.
     pub(super) fn ids(&self) -> Vec<CallId> {
         self.all.keys().copied().collect()
     }
@@ -216,7 +216,7 @@ impl CallTable {
         self.agenda.first().map(|(due, _)| *due)
     }
 
-    /// A call whose time to be sent, or to be answered, has come.
+    /// A call that is due to be sent, or whose deadline has passed.
     pub(super) fn next_due(&self, now: Time) -> Option<CallId> {
         self.agenda.first().filter(|(due, _)| *due <= now).map(|(_, id)| *id)
     }

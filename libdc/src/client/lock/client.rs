@@ -16,52 +16,55 @@ use crate::wire::lock::LockStatus;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// Takes locks over one connection to an agent or a server. Cheap to clone; all clones are one client.
+/// A client that acquires locks over one connection to an agent or a server. Clones are cheap and share the
+/// connection.
 ///
-/// The connection is opened when it is first needed, kept, and made anew when it breaks; what is held is claimed then.
-/// A task on the runtime does that, and renews. It ends in good order when the last clone, [`Guard`] and [`QueuedLock`] are
-/// gone.
+/// A background task on the tokio runtime opens the connection when it is first needed, renews leases,
+/// reconnects after a failure and then claims the held locks. The task ends, and closes the connection
+/// gracefully, when the last clone, [`Guard`] and [`QueuedLock`] are dropped.
 ///
-/// All methods are cancel-safe: a future that is dropped gives its request up, at the server too, and a lock that was
-/// granted meanwhile is released.
+/// All methods are cancel-safe: dropping a future cancels its request, also at the server. A lock granted in
+/// the meantime is released.
 #[derive(Clone, Debug)]
 pub struct LockClient {
     core: Arc<ClientCore>,
 }
 
-/// What keeps the driver running.
+/// Shared by clones, guards and queue positions. The driver ends when it is dropped.
 #[derive(Debug)]
 pub(super) struct ClientCore {
     pub(super) shared: Arc<SharedState>,
 }
 
 impl LockClient {
-    /// A client of `address` that connects when it is first used.
+    /// Creates a client of the agent or server at `address`. It connects on first use.
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// If called outside a tokio runtime.
     #[must_use]
     pub fn new(address: Address, options: LockOptions) -> Self {
         let (client, driver) = Self::with_clock(address, options, BootClock::System);
-        // Its end is waited for by `close`, and told to all who wait for anything else.
+        // `close` waits until the driver has ended; pending calls fail when it ends.
         drop(tokio::spawn(driver.run()));
         client
     }
 
-    /// A client of `address` that is connected already.
+    /// Creates a client and connects it to the agent or server at `address`.
     ///
     /// # Errors
-    /// [`LockError::Connect`], [`LockError::Auth`], [`LockError::Unsupported`], or what else is wrong with who is there.
+    /// [`LockError::Connect`] if the connection could not be opened, [`LockError::Auth`] if the server
+    /// refused the auth token, [`LockError::Unsupported`] if it has no locks. Otherwise as
+    /// [`ready`](Self::ready).
     ///
     /// # Panics
-    /// Outside a tokio runtime.
+    /// If called outside a tokio runtime.
     pub async fn connect(address: Address, options: LockOptions) -> Result<Self, LockError> {
         let client = Self::new(address, options);
         client.ready().await?;
         Ok(client)
     }
 
-    /// A client, and its driver for somebody to run.
+    /// Creates a client and its driver, which the caller has to run.
     pub(super) fn with_clock(address: Address, options: LockOptions, clock: BootClock) -> (Self, LockDriver) {
         let settings = LockLinkSettings {
             auth_token: options.auth_token.clone(),
@@ -73,27 +76,34 @@ impl LockClient {
         (Self { core: Arc::new(ClientCore { shared }) }, driver)
     }
 
-    /// Waits until the connection stands, or the next attempt to open one has failed.
+    /// Waits until the connection is open, or an attempt to open it has failed.
     ///
     /// # Errors
-    /// Why there is none.
+    /// The error of the failed attempt; [`LockError::NoAnswer`] after [`LockOptions::timeout`].
     pub async fn ready(&self) -> Result<(), LockError> {
         self.begin(|_| LockCall::Ready)?.await.map(drop)
     }
 
-    /// Takes the lock `key`, waiting for it as long as it takes.
+    /// Acquires the lock `key`, waiting without a timeout. Waiters are served in FIFO order.
+    ///
+    /// While there is no connection the call waits for one, unless [`AcquireOptions::retry`] is off.
     ///
     /// # Errors
-    /// See [`LockError`]. While there is no connection it waits too, unless [`AcquireOptions::retry`] is off.
+    /// An invalid argument, a refusal by the server, or, with `retry` off, a connection failure: see
+    /// [`LockError`].
     pub async fn acquire(&self, key: &str, options: &AcquireOptions) -> Result<Guard, LockError> {
         let granted = self.ask_for(key, options, |_| WaitLimit::Forever, options.retry).await?;
         granted.ok_or(LockError::Refused(LockStatus::Timeout))
     }
 
-    /// Takes the lock `key`, waiting for it no longer than `timeout`. `None` says that the time was over.
+    /// Acquires the lock `key`, waiting for at most `timeout`, rounded up to milliseconds. Returns `None`
+    /// when the timeout has passed.
+    ///
+    /// While there is no connection the call waits for one, unless [`AcquireOptions::retry`] is off.
     ///
     /// # Errors
-    /// See [`LockError`]. While there is no connection it waits too, unless [`AcquireOptions::retry`] is off.
+    /// As [`acquire`](Self::acquire); [`LockError::NoAnswer`] if the server does not answer within
+    /// [`LockOptions::timeout`] after `timeout`.
     pub async fn acquire_within(
         &self,
         key: &str,
@@ -104,19 +114,21 @@ impl LockClient {
         self.ask_for(key, options, |now| WaitLimit::Time(now.after_ms(whole_ms(timeout))), retry).await
     }
 
-    /// Takes the lock `key` if it can be had at once. `None` says that it can't.
+    /// Acquires the lock `key` if it is free, without waiting for it. Returns `None` if it is not.
     ///
     /// # Errors
-    /// See [`LockError`].
+    /// As [`acquire`](Self::acquire) with [`AcquireOptions::retry`] off; [`LockError::NoAnswer`] after
+    /// [`LockOptions::timeout`].
     pub async fn try_acquire(&self, key: &str, options: &AcquireOptions) -> Result<Option<Guard>, LockError> {
         self.ask_for(key, options, |_| WaitLimit::Now, false).await
     }
 
-    /// Takes a place in the queue of the lock `key`, or the lock itself where there is no queue. A client has one
-    /// place in a queue at a time.
+    /// Takes a position in the queue of the lock `key`, or acquires the lock at once if it is free and
+    /// nothing is queued. A client can have one position in each queue.
     ///
     /// # Errors
-    /// See [`LockError`].
+    /// [`LockError::AlreadyEnqueued`] if the client has a position in this queue. Otherwise as
+    /// [`try_acquire`](Self::try_acquire).
     pub async fn enqueue(&self, key: &str, options: &AcquireOptions) -> Result<QueuedLock, LockError> {
         let (key, limit, lease_ms) = checked(key, options)?;
         let queue = key.clone();
@@ -130,10 +142,10 @@ impl LockClient {
         }
     }
 
-    /// The state of the server's locks, as JSON.
+    /// Requests the state of all locks of the server, as a JSON object.
     ///
     /// # Errors
-    /// See [`LockError`].
+    /// A connection failure, or [`LockError::NoAnswer`] after [`LockOptions::timeout`]: see [`LockError`].
     pub async fn stats(&self) -> Result<String, LockError> {
         match self.begin(|_| LockCall::Stats)?.await? {
             CallReply::Stats(json) => Ok(String::from_utf8_lossy(&json).into_owned()),
@@ -141,8 +153,8 @@ impl LockClient {
         }
     }
 
-    /// Ends the client in good order, clones included: what it holds is released, what it waits for given up.
-    /// Returns when the server has said so, or the connection is closed.
+    /// Shuts down the client and its clones gracefully: held locks are released, pending calls fail with
+    /// [`LockError::Closed`]. Returns when the server has confirmed it, or the connection is closed.
     pub async fn close(self) {
         // A forked child has nothing to close.
         if self.core.shared.change(|state, now| state.machine.shut_down(now)).is_ok() {
@@ -176,7 +188,7 @@ impl Drop for ClientCore {
     }
 }
 
-/// The guard of what was granted; `None` if the time to wait was over.
+/// The guard of a granted lock; `None` if the wait timeout has passed.
 pub(super) fn granted(core: &Arc<ClientCore>, reply: &CallReply) -> Result<Option<Guard>, LockError> {
     match reply {
         CallReply::Granted(hold) => Guard::new(core, *hold).map(Some),
@@ -185,7 +197,7 @@ pub(super) fn granted(core: &Arc<ClientCore>, reply: &CallReply) -> Result<Optio
     }
 }
 
-/// A duration in milliseconds, those that have begun included.
+/// A duration in milliseconds, rounded up and limited to [`LOCK_MS_MAX`].
 pub(super) fn whole_ms(duration: Duration) -> u64 {
     let ms = duration.as_nanos().div_ceil(1_000_000);
     u64::try_from(ms).unwrap_or(u64::MAX).min(LOCK_MS_MAX)

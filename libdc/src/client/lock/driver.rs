@@ -9,10 +9,10 @@
 //!     └───────────────────────────── Pausing ◀───────────┘
 //! ```
 //!
-//! The [`ReconnectPolicy`] decides the time of the next attempt. A call that is to fail rather than wait ends
+//! The [`ReconnectPolicy`] decides the time of the next attempt. A call that must fail rather than wait ends
 //! a pause.
 //!
-//! Timers of the runtime stand still while the system is suspended, so while a lock is held they are set for
+//! Timers of the runtime stop while the system is suspended. While a lock is held they are therefore set for
 //! at most a second.
 
 use crate::client::lock::error::{LockError, LockLinkError};
@@ -35,7 +35,7 @@ use std::task::{Context, Poll, ready};
 use std::time::Duration;
 use tokio::time::{Instant, Sleep, sleep};
 
-/// The first pause after a failed attempt or a brief link, in milliseconds. It doubles up to
+/// The first pause after a failed attempt or a brief link, in milliseconds. Pauses double up to the limit in
 /// [`LockOptions::retry`].
 const PAUSE_MS_MIN: u64 = 50;
 /// A link that was up for this long is lasting, in milliseconds.
@@ -44,7 +44,7 @@ const LASTING_MS: u64 = 1_000;
 const HELD_TIMER_MS_MAX: u64 = 1_000;
 /// Longest wait of the timer, in milliseconds.
 const TIMER_MS_MAX: u64 = 24 * 3_600_000;
-/// Bytes of one read.
+/// Maximum size of one read, in bytes.
 const READ_BYTES: usize = 16 << 10;
 
 type Connecting = Pin<Box<dyn Future<Output = io::Result<ClientStream>> + Send>>;

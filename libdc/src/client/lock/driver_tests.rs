@@ -96,7 +96,7 @@ pub(super) struct Played {
 }
 
 impl Played {
-    /// The next request, pings answered; `None` when the connection was closed.
+    /// The next request other than a ping, which is answered; `None` when the connection was closed.
     pub(super) async fn next(&mut self) -> Option<Message> {
         let mut pings = 0;
         loop {
@@ -233,7 +233,7 @@ async fn unrenewed_guard_is_lost_before_grace_ends() {
     let start = Instant::now();
     let loss = tokio::select! {
         loss = guard.lost() => loss,
-        // Nothing is answered.
+        // No request is answered.
         () = async { while peer.stream.read_buf(&mut peer.unread).await.unwrap() > 0 {} } => panic!("closed"),
     };
     assert_eq!(loss, Loss::Unrenewed);

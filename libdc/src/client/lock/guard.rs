@@ -1,4 +1,4 @@
-//! A lock that is held, and a place in the queue of one.
+//! Held locks and positions in the queue of a lock.
 
 use crate::client::lock::calls::{LockCall, WaitLimit};
 use crate::client::lock::client::{ClientCore, granted, whole_ms};
@@ -12,16 +12,16 @@ use std::sync::Arc;
 use std::time::Duration;
 use tokio::sync::watch;
 
-/// A lock that is held, and renewed in the background until it is released, dropped or lost.
+/// A held lock. Its lease is renewed in the background until the lock is released, dropped or lost.
 ///
-/// Whether it is held is known up to a point: [`is_valid_for`](Self::is_valid_for) says whether the server will
-/// have given it to nobody else in a time from now, and [`lost`](Self::lost) resolves before it may have. Both go by
-/// a clock that goes on while the machine is suspended. A process that is stopped between looking and acting
-/// is beyond both: against that only the [`fence`](Self::fence) helps, sent along to whatever the lock protects.
+/// [`is_valid_for`](Self::is_valid_for) tells for how long the server will grant the lock to no other client,
+/// and [`lost`](Self::lost) resolves before the server may grant it to another. Both use a clock that, on
+/// Linux, also counts while the system is suspended. Neither protects a process that is suspended between the
+/// check and the access. For that, send the [`fence`](Self::fence) along to the protected resource.
 ///
-/// Dropped, it is released: word is left for the client's task, which sends it, so dropping never waits. When the
-/// runtime has ended there is no such task, and the connection is closed with it: an agent releases the lock at
-/// once then, a server after its grace. [`release`](Self::release) says whether it was still held.
+/// Dropping the guard releases the lock without waiting: the background task sends the release. If the
+/// runtime has ended, so has this task, and the connection is closed. An agent then releases the lock at
+/// once, a server after its grace period. [`release`](Self::release) reports whether the lock was still held.
 #[derive(Debug)]
 #[must_use = "a guard that is dropped releases its lock"]
 pub struct Guard {
@@ -41,46 +41,47 @@ impl Guard {
         Ok(Self { core: Arc::clone(core), hold, key, token, news, is_released: false })
     }
 
-    /// The lock.
+    /// The key of the lock.
     #[must_use]
     pub fn key(&self) -> &str {
         self.key.as_key().as_str()
     }
 
-    /// What proves that it is held. Who has it can release the lock.
+    /// The token, which proves that the lock is held. Any client that has it can release the lock.
     #[must_use]
     pub const fn token(&self) -> Token {
         self.token
     }
 
-    /// A number greater than that of every grant before, of any lock. Whatever refuses a smaller one than it has
-    /// seen is safe from a holder that does not know yet that it is none.
+    /// The fencing token: a number greater than that of every earlier grant, of any lock. A resource that
+    /// refuses a fence smaller than the greatest one it has seen is protected from holders that have lost the
+    /// lock.
     #[must_use]
     pub const fn fence(&self) -> u64 {
         self.token.fence()
     }
 
-    /// The lease that the server gave last; zero when the lock is lost.
+    /// The lease as last granted or renewed by the server; zero in a forked child.
     #[must_use]
     pub fn lease(&self) -> Duration {
         self.look(|hold, _| Duration::from_millis(hold.lease_ms)).unwrap_or_default()
     }
 
-    /// Whether the lock is held, the connection stands, and the lock will be held for `duration` whatever happens.
-    /// Once it is lost this is false for good.
+    /// Whether the connection is open and the lock will certainly be held for `duration` from now, even if
+    /// the connection fails. Always `false` once the lock is lost.
     #[must_use]
     pub fn is_valid_for(&self, duration: Duration) -> bool {
         self.look(|hold, now| hold.is_valid_for(now, whole_ms(duration))).unwrap_or(false)
     }
 
-    /// How long the lock is held from now on whatever happens, even if it counts as lost because it was not
-    /// renewed: the time to stop. Zero if the server, or the agent, has said that it is lost.
+    /// How long the lock will certainly be held from now, even if the connection fails. After
+    /// [`Loss::Unrenewed`] this is the time left to stop using it; after any other loss it is zero.
     #[must_use]
     pub fn remaining(&self) -> Duration {
         self.look(|hold, now| Duration::from_millis(hold.remaining_ms(now))).unwrap_or_default()
     }
 
-    /// Why the lock is lost; `None` while it is not.
+    /// Why the lock is lost; `None` while it is held.
     #[must_use]
     pub fn loss(&self) -> Option<Loss> {
         if self.core.shared.is_own() { *self.news.borrow() } else { Some(Loss::Forked) }
@@ -88,9 +89,10 @@ impl Guard {
 
     /// Waits until the lock is lost.
     ///
-    /// Resolves at once when the server says so. Otherwise, when the lock could not be renewed, before it can
-    /// pass to somebody else: a quarter of the lesser of lease and grace before that, 2.5 seconds at most. After a
-    /// suspension of the machine it resolves within a second. Cancel-safe.
+    /// Resolves at once when the server reports the loss, or the connection to an agent is lost. If the lease
+    /// could not be renewed, it resolves before another client can acquire the lock. The notice is a quarter
+    /// of the lesser of lease and grace period, at most 2.5 seconds. After a suspension of the system it
+    /// resolves within a second. Cancel-safe.
     pub async fn lost(&self) -> Loss {
         if let Some(loss) = self.loss() {
             return loss;
@@ -99,21 +101,22 @@ impl Guard {
         news.wait_for(Option::is_some).await.ok().and_then(|loss| *loss).unwrap_or(Loss::Closed)
     }
 
-    /// Renews the lease now, as the background does by itself.
+    /// Renews the lease now. The background task also renews it in time without this call.
     ///
     /// # Errors
-    /// [`LockError::NotHeld`] if it is lost; see [`LockError`].
+    /// [`LockError::NotHeld`] if the lock is lost; otherwise a connection failure or timeout, see
+    /// [`LockError`].
     pub async fn renew(&self) -> Result<(), LockError> {
         let hold = self.hold;
         CallFuture::begin(&self.core.shared, |_| LockCall::Renew { hold })?.await.map(drop)
     }
 
-    /// Releases the lock, and waits for the server's word. A future that is dropped releases it all the same.
+    /// Releases the lock and waits for the server's confirmation. Dropping the future also releases the lock.
     ///
     /// # Errors
-    /// [`LockError::NotHeld`] if it had been lost: what was done last may have been done without the lock. Without a
-    /// connection [`LockError::Disconnected`] or [`LockError::AgentDisconnected`]: it is released when there is one
-    /// again, or when the server's grace is over.
+    /// [`LockError::NotHeld`] if the lock was already lost: the last operations may have run without it.
+    /// [`LockError::Disconnected`] or [`LockError::AgentDisconnected`] without a connection: the lock is
+    /// released on reconnecting, or after the server's grace period.
     pub async fn release(mut self) -> Result<(), LockError> {
         self.is_released = true;
         let hold = self.hold;
@@ -138,7 +141,7 @@ impl Drop for Guard {
         if self.is_released {
             return;
         }
-        // In a forked child there is nothing to release: the lock is the parent's.
+        // A forked child has nothing to release: the lock is the parent's.
         let released = self.core.shared.change(|state, now| {
             state.forget(self.hold);
             state.machine.drop_hold(now, self.hold);
@@ -147,13 +150,13 @@ impl Drop for Guard {
     }
 }
 
-/// A place in the queue of a lock, or the lock itself where there was no queue.
+/// A position in the queue of a lock, or the lock itself if it was free.
 ///
-/// The place is lost when the connection breaks. The server grants the lock to it when its turn comes, for the
-/// lease, whether anybody waits or not; that lease starts anew when [`wait`](Self::wait) takes it. Dropped, the place
-/// is given up.
+/// The server grants the lock to the first position in the queue, for one lease, even if [`wait`](Self::wait)
+/// has not been called yet; the lease restarts when `wait` takes the lock. The position is lost with the
+/// connection. Dropping it leaves the queue.
 #[derive(Debug)]
-#[must_use = "a place that is dropped is given up"]
+#[must_use = "dropping the position leaves the queue"]
 pub struct QueuedLock {
     core: Arc<ClientCore>,
     standing: Option<QueuePosition>,
@@ -174,26 +177,28 @@ impl QueuedLock {
         Self { core: Arc::clone(core), standing: Some(QueuePosition::Queued { key, connection }) }
     }
 
-    /// Whether the lock was held at once: [`wait`](Self::wait) will not wait.
+    /// Whether the lock was acquired at once, so that [`wait`](Self::wait) returns immediately.
     #[must_use]
     pub const fn is_held(&self) -> bool {
         matches!(self.standing, Some(QueuePosition::Held(_)))
     }
 
-    /// Waits for the lock, as long as it takes.
+    /// Waits for the lock without a timeout.
     ///
     /// # Errors
-    /// [`LockError::NotEnqueued`] or [`LockError::Disconnected`] if the connection has broken since,
-    /// [`LockError::LeaseExpired`] if the lock came and went before; see [`LockError`].
+    /// [`LockError::NotEnqueued`] if the connection was lost before this call, usually
+    /// [`LockError::Disconnected`] if during it. [`LockError::LeaseExpired`] if the lock was granted and its
+    /// lease ended before this call. Otherwise see [`LockError`].
     pub async fn wait(self) -> Result<Guard, LockError> {
         let guard = self.wait_until(|_| WaitLimit::Forever).await?;
         guard.ok_or(LockError::Refused(LockStatus::Timeout))
     }
 
-    /// Waits for the lock, no longer than `timeout`. `None` says that the time was over, and the place is lost by that.
+    /// Waits for the lock for at most `timeout`, rounded up to milliseconds. Returns `None` when the timeout
+    /// has passed; the position is then lost.
     ///
     /// # Errors
-    /// As [`wait`](Self::wait).
+    /// The same as [`wait`](Self::wait); [`LockError::NoAnswer`] if the server does not answer in time.
     pub async fn wait_within(self, timeout: Duration) -> Result<Option<Guard>, LockError> {
         self.wait_until(|now| WaitLimit::Time(now.after_ms(whole_ms(timeout)))).await
     }
@@ -219,7 +224,7 @@ impl QueuedLock {
 impl Drop for QueuedLock {
     fn drop(&mut self) {
         if let Some(QueuePosition::Queued { key, connection }) = self.standing.take() {
-            // In a forked child there is nothing to give up.
+            // A forked child has no position: it is the parent's.
             let left = self.core.shared.change(|state, now| state.machine.leave_queue(now, key, connection));
             drop(left);
         }

@@ -4,7 +4,7 @@
 //! grants it no earlier than `t0`. When the connection is lost, which is no earlier either, the server keeps
 //! it for the grace period. That span is the validity of the lease. The lease is renewed after a third of it.
 //! A quarter before the end of the validity, but at most [`NOTICE_MS_MAX`] before it, the lock counts as
-//! lost, whatever is answered later. Its holder has that time to stop.
+//! lost, even if a later answer renews it. The holder has that time to stop.
 //!
 //! ```text
 //!  t0         renewed      again          lost             certainly held until
@@ -53,12 +53,12 @@ pub(super) struct Lease {
     due: Option<Time>,
 }
 
-/// What is due for a lease.
+/// A due action of a lease.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum LeaseAction {
-    /// To be renewed.
+    /// The lease must be renewed.
     Renew(LeaseId),
-    /// Not renewed in time: it counts as lost from now on.
+    /// The lease was not renewed in time: it counts as lost from now on.
     Lost(LeaseId),
 }
 
@@ -87,7 +87,7 @@ impl Lease {
         stands && self.remaining_ms(now) >= span_ms && self.remaining_ms(now) > 0
     }
 
-    /// Whether the server may still know the lock, so that it is to be claimed.
+    /// Whether the server may still know the lock, so that it must be claimed.
     const fn is_worth_a_claim(&self, now: Time) -> bool {
         match self.lost {
             None => true,
@@ -158,7 +158,7 @@ impl Leases {
         self.all.get(&id)
     }
 
-    /// The lock is released, or its guard is gone.
+    /// The lock is released, or its guard was dropped.
     pub(super) fn remove(&mut self, id: LeaseId) -> Option<Lease> {
         let hold = self.all.remove(&id)?;
         if let Some(due) = hold.due {
@@ -232,7 +232,7 @@ impl Leases {
         is_news
     }
 
-    /// All locks are lost. Returns those that were not lost before.
+    /// All locks are lost. Returns the newly lost ones.
     pub(super) fn lose_all(&mut self, loss: Loss) -> Vec<LeaseId> {
         self.ids().into_iter().filter(|id| self.lose(*id, loss)).collect()
     }
@@ -242,7 +242,7 @@ impl Leases {
         self.agenda.first().map(|(due, _)| *due)
     }
 
-    /// The next lease with something due now. The caller changes the lease, so that it is due no more.
+    /// The next lease with something due now. The caller changes the lease, so that it is no longer due.
     pub(super) fn next_due(&self, now: Time) -> Option<LeaseAction> {
         let (_, id) = *self.agenda.first().filter(|(due, _)| *due <= now)?;
         let is_lost = self.all.get(&id).is_some_and(|hold| hold.lost_at() <= now);

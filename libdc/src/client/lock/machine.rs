@@ -9,8 +9,8 @@
 //! The [link](crate::proto::link) is that of the agents: it opens, claims, pings and ends the connection.
 //! Here are the calls of the application, and the leases of its locks:
 //!
-//! - When the connection is lost, calls fail, but for retrying ones, which are sent again over the next
-//!   connection. Held locks are claimed then. An agent has released them already: over an agent they are lost
+//! - When the connection is lost, calls fail, except retrying ones, which are sent again over the next
+//!   connection. Held locks are claimed then. With an agent, which has already released them, they are lost
 //!   at once.
 //! - A grant that arrives long after its request may be old: it is renewed before it is reported.
 //! - A grant for an abandoned call is released at once.
@@ -44,7 +44,7 @@ pub(super) struct LockLinkSettings {
     pub(super) resumes: bool,
 }
 
-/// News for the application.
+/// An event for the application.
 #[derive(Debug)]
 pub(super) enum LockEvent {
     /// A call has been answered, or has failed.
@@ -58,11 +58,11 @@ pub(super) enum LockEvent {
 pub(super) enum CallReply {
     /// The lock is held.
     Granted(LeaseId),
-    /// There is a position in the queue, as long as the connection with this number stands.
+    /// A position was taken in the queue. It exists as long as the connection with this number.
     Queued { connection: u64 },
     /// The wait timeout has passed.
     TimedOut,
-    /// It is done.
+    /// A release or renewal succeeded, or the link is up.
     Done,
     /// The state of the server, as JSON.
     Stats(Vec<u8>),
@@ -108,7 +108,7 @@ impl LockMachine {
 
     // ---- the application
 
-    /// Makes a call.
+    /// Makes a call; its answer is reported as an event.
     pub(super) fn ask(&mut self, now: Time, call: LockCall) -> CallId {
         let position = if let LockCall::Wait { connection, .. } = call { Some(connection) } else { None };
         let id = self.calls.insert(now, call, true);
@@ -121,7 +121,7 @@ impl LockMachine {
         id
     }
 
-    /// The application has dropped a call. A lock that it may bring is released.
+    /// The application has dropped a call. A lock granted to it is released.
     pub(super) fn abandon(&mut self, now: Time, id: CallId) {
         let Some(call) = self.calls.get(id) else { return };
         let stage = call.stage;
@@ -156,7 +156,7 @@ impl LockMachine {
         }
     }
 
-    /// Releases a lock.
+    /// Releases a lock. `None` if it is unknown.
     pub(super) fn release(&mut self, now: Time, hold: LeaseId) -> Option<CallId> {
         self.release_as(now, hold, true)
     }
@@ -181,11 +181,11 @@ impl LockMachine {
             self.complete(now, id, Err(LockError::Closed));
         }
         self.lose_all(Loss::Closed);
-        // A link that is not open yet is opened first: what it does not claim is released.
+        // A link that is not open yet is opened first; the server releases the locks that it does not claim.
         self.link.send_bye(now);
     }
 
-    /// Whether everything has ended.
+    /// Whether the client was shut down and its link has ended.
     pub(super) const fn is_closed(&self) -> bool {
         self.is_shutting_down && matches!(self.link.state, LinkState::Left | LinkState::Down)
     }
@@ -195,7 +195,7 @@ impl LockMachine {
         !self.is_shutting_down && (self.unreleased || self.calls.wanted().0 || self.link.held.any_live())
     }
 
-    /// Whether a call is to fail rather than wait for a connection.
+    /// Whether a call must fail rather than wait for a connection.
     pub(super) fn fails_fast(&self) -> bool {
         !self.is_shutting_down && self.calls.wanted().1
     }
@@ -215,7 +215,7 @@ impl LockMachine {
         self.link.is_up()
     }
 
-    /// The next event.
+    /// Takes the next event for the application.
     pub(super) fn poll_event(&mut self) -> Option<LockEvent> {
         self.events.pop_front()
     }
@@ -229,7 +229,7 @@ impl LockMachine {
         self.link.connect(now, link_id, probe_id);
     }
 
-    /// A turn begins.
+    /// A turn of the connection begins.
     pub(super) const fn begin_turn(&mut self) {
         self.turn_bytes = 0;
     }

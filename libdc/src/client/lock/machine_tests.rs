@@ -201,7 +201,7 @@ impl Bench {
         }
     }
 
-    /// Takes a lock.
+    /// Acquires a lock and takes its event.
     fn hold(&mut self, name: &str) -> LeaseId {
         self.ask(acquire(name, WaitLimit::Forever));
         self.grant("ACQUIRE");

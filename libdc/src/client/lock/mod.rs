@@ -1,4 +1,4 @@
-//! Locks shared by a fleet: taken, held and given back through an agent, or straight at a server.
+//! A client for distributed locks and semaphores, through an agent or directly at a server.
 //!
 //! ```no_run
 //! use libdc::client::lock::{AcquireOptions, LockClient, LockOptions};
@@ -16,15 +16,20 @@
 //! # async fn back_up(_: u64) {}
 //! ```
 //!
-//! [`LockClient`] is asynchronous; [`blocking`] is the same for threads.
+//! [`LockClient`] is asynchronous; [`blocking`] offers the same client to threads.
 //!
-//! What a [`Guard`] promises, and what it can't: a lease is a promise of the server for a time. The guard renews it and
-//! knows, by the local clock and counting from before each request was sent, until when it surely runs. A holder that
-//! is stopped for longer than that, and goes on, does not know. So whatever must not be done by two at once is
-//! best told the [`fence`](Guard::fence), and refuses smaller ones than it has seen.
+//! # Guarantees and their limits
 //!
-//! A client is of the process that made it. A forked child must not use it: there its methods answer
-//! [`LockError::Forked`], its guards count as lost, and dropping any of it does nothing.
+//! A lock is a lease: the server promises, for a time, to grant it to no other client. A [`Guard`] renews the
+//! lease in the background. By the local clock, counted from before each request was sent, it knows until
+//! when the lease certainly lasts. A process that is suspended for longer cannot detect the loss before it
+//! runs again. If concurrent access would do damage, send the [`fence`](Guard::fence) along with each request
+//! to the protected resource. The resource must refuse a fence smaller than the greatest one it has seen.
+//!
+//! # Forked processes
+//!
+//! A client belongs to the process that created it. In a forked child, methods that send a request fail with
+//! [`LockError::Forked`], guards count as lost, and dropping a client or guard has no effect.
 
 pub mod blocking;
 mod boot_clock;

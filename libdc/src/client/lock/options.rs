@@ -1,4 +1,4 @@
-//! How a lock client connects, and how locks are asked for.
+//! Options of a lock client and of its requests.
 
 use crate::client::lock::error::LockError;
 use crate::limits::LOCK_MS_MAX;
@@ -6,17 +6,18 @@ use crate::net::address::Address;
 use crate::secret::AuthToken;
 use std::time::Duration;
 
-/// How a lock client connects, and how long it waits.
+/// Connection options of a lock client.
 #[derive(Clone, Debug)]
 pub struct LockOptions {
-    /// The longest that connecting may take, and the answer to a request that does not wait for a lock. The
-    /// default is six seconds.
+    /// The timeout of an attempt to connect, and of a request that does not wait for a lock. The default
+    /// is 6 seconds.
     pub timeout: Duration,
-    /// The longest pause between two attempts to connect; the first ones are shorter. The default is five seconds.
+    /// The maximum pause between two attempts to connect. The first pauses are shorter, from 50 ms on. The
+    /// default is 5 seconds.
     pub retry: Duration,
-    /// What to present to a server that asks for it. An agent asks for none.
+    /// The auth token for a server that requires one. An agent requires none.
     pub auth_token: Option<AuthToken>,
-    /// What happens to locks when the connection breaks.
+    /// The kind of peer, which determines what happens to locks when the connection is lost.
     pub peer: PeerKind,
 }
 
@@ -31,21 +32,22 @@ impl Default for LockOptions {
     }
 }
 
-/// Who is at the other end, and so what happens to locks when the connection to it breaks.
+/// The kind of peer, which determines what happens to locks when the connection is lost.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum PeerKind {
-    /// An agent if the address is a Unix socket, else a server.
+    /// An agent if the address is a Unix socket, otherwise a server.
     #[default]
     ByAddress,
-    /// An agent: it releases what was held over the connection, so all of it is lost at once.
+    /// An agent: it releases the locks held over the connection, so they are lost at once.
     Agent,
-    /// A server: it keeps what was held for its grace, and gives it to nobody else while the client reconnects. Not
-    /// to be said of an agent, whose locks would be taken for held when they are not.
+    /// A server: it keeps the locks for its grace period and grants them to no other client while this one
+    /// reconnects. Do not use this for an agent: the client would treat locks as held that the agent has
+    /// released.
     Server,
 }
 
 impl PeerKind {
-    /// Whether locks outlive the connection to `address`.
+    /// Whether held locks outlive a lost connection to `address`.
     pub(super) const fn resumes(self, address: &Address) -> bool {
         match self {
             Self::ByAddress => !matches!(address, Address::Unix(_)),
@@ -55,26 +57,28 @@ impl PeerKind {
     }
 }
 
-/// How a lock is asked for.
+/// Options of a request for a lock.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AcquireOptions {
-    /// How many may hold it at once: 1 is a lock, more a semaphore. All who use a key have to agree.
+    /// The maximum number of holders at a time: 1 for a lock, more for a semaphore. At least 1, and the same
+    /// for all clients of a key.
     pub limit: u32,
-    /// How long it is held unless it is renewed. `None` is the server's default.
+    /// The lease: how long the lock is held without a renewal. 1 ms to 100 years, rounded down to
+    /// milliseconds; `None` for the server's default. Guards renew it in the background.
     pub lease: Option<Duration>,
-    /// Whether to ask again, at the end of the queue, when the connection breaks while waiting. The default is yes:
-    /// who waits for a lock waits for the server too. `try_acquire` never does.
+    /// Whether to repeat the request, at the end of the queue, when the connection is lost while waiting, and
+    /// to wait for a connection. The default is `true`. `try_acquire` and `enqueue` never retry.
     pub retry: bool,
 }
 
 impl AcquireOptions {
-    /// A semaphore that `limit` may hold at once, the rest as by default.
+    /// Options of a semaphore with at most `limit` holders, otherwise the default.
     #[must_use]
     pub fn semaphore(limit: u32) -> Self {
         Self { limit, ..Self::default() }
     }
 
-    /// The lease in milliseconds; 0 is the server's default.
+    /// The lease in milliseconds; 0 for the server's default.
     pub(super) fn lease_ms(&self) -> Result<u64, LockError> {
         let Some(lease) = self.lease else { return Ok(0) };
         let ms = u64::try_from(lease.as_millis()).unwrap_or(u64::MAX);
@@ -87,7 +91,7 @@ impl AcquireOptions {
 }
 
 impl Default for AcquireOptions {
-    /// A lock, for the server's default lease.
+    /// A lock with the server's default lease, and retries.
     fn default() -> Self {
         Self { limit: 1, lease: None, retry: true }
     }

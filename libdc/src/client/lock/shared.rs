@@ -5,7 +5,7 @@
 //! Dropping a guard or a call only changes the state, so it never waits.
 //!
 //! A forked child has a copy of the state, whose mutex may stay locked by a thread that the child does not
-//! have. So each access checks first that it is made by the process of the client.
+//! have. Each access therefore first checks that it is made by the client's process.
 
 use crate::client::lock::boot_clock::BootClock;
 use crate::client::lock::calls::{CallId, LockCall};
@@ -38,7 +38,7 @@ pub(super) struct ClientState {
     holders: HashMap<LeaseId, watch::Sender<Option<Loss>>>,
 }
 
-/// The task of a call.
+/// The task that waits for a call, or the answer that it has not taken yet.
 #[derive(Debug)]
 enum CallWaiter {
     Waiting(Option<Waker>),
@@ -62,10 +62,10 @@ impl SharedState {
         self.process == process::id()
     }
 
-    /// Reads the machine.
+    /// Calls `look` with the machine and the current time.
     ///
     /// # Errors
-    /// [`LockError::Forked`].
+    /// [`LockError::Forked`] in a forked child.
     pub(super) fn look<T>(&self, look: impl FnOnce(&LockMachine, Time) -> T) -> Result<T, LockError> {
         if !self.is_own() {
             return Err(LockError::Forked);
@@ -76,7 +76,7 @@ impl SharedState {
     /// Changes the state. Wakes the driver, and the tasks of the calls that are answered by the change.
     ///
     /// # Errors
-    /// [`LockError::Forked`].
+    /// [`LockError::Forked`] in a forked child.
     pub(super) fn change<T>(&self, change: impl FnOnce(&mut ClientState, Time) -> T) -> Result<T, LockError> {
         if !self.is_own() {
             return Err(LockError::Forked);
@@ -147,7 +147,7 @@ impl ClientState {
         wake
     }
 
-    /// The guard of this lock is gone.
+    /// The guard of this lock has been dropped.
     pub(super) fn forget(&mut self, hold: LeaseId) {
         self.holders.remove(&hold);
     }
@@ -160,7 +160,7 @@ impl ClientState {
     }
 }
 
-/// A call in flight. Dropped before its answer, it is abandoned, and a lock that it may bring is released.
+/// A call in flight. Dropping it before the answer abandons the call; a lock granted to it is released.
 #[derive(Debug)]
 pub(super) struct CallFuture {
     shared: Arc<SharedState>,
@@ -168,10 +168,10 @@ pub(super) struct CallFuture {
 }
 
 impl CallFuture {
-    /// Makes a call.
+    /// Makes the call that `ask` returns.
     ///
     /// # Errors
-    /// [`LockError::Forked`].
+    /// [`LockError::Forked`] in a forked child.
     pub(super) fn begin(
         shared: &Arc<SharedState>,
         ask: impl FnOnce(Time) -> LockCall,
@@ -179,10 +179,11 @@ impl CallFuture {
         Self::begin_with(shared, |link, now| Some(link.ask(now, ask(now))))
     }
 
-    /// Makes the call that `ask` makes. Without one the future resolves to [`LockError::NotHeld`].
+    /// As [`begin`](Self::begin), with the call that `ask` makes itself. If it makes none, the future
+    /// resolves to [`LockError::NotHeld`].
     ///
     /// # Errors
-    /// [`LockError::Forked`].
+    /// [`LockError::Forked`] in a forked child.
     pub(super) fn begin_with(
         shared: &Arc<SharedState>,
         ask: impl FnOnce(&mut LockMachine, Time) -> Option<CallId>,

@@ -10,7 +10,7 @@ use crate::wire::frame::Operation;
 use crate::wire::lock::{LockAnswer, LockStatus};
 use crate::wire::message::MessageRef;
 
-/// Pause before a call is sent again that the agent could not pass on, in milliseconds.
+/// Pause before a call is repeated that the agent could not forward, in milliseconds.
 const RETRY_MS: u64 = 250;
 
 impl LockMachine {
@@ -125,7 +125,7 @@ impl LockMachine {
         }
     }
 
-    /// The connection of a call is lost, or there is none.
+    /// The connection of a call was lost, or no connection could be opened.
     pub(super) fn interrupt(&mut self, now: Time, id: CallId, error: &LockError) {
         let Some(call) = self.calls.get(id) else { return };
         let (stage, is_heard, is_patient) = (call.stage, call.is_heard, call.retries());
