@@ -2,8 +2,8 @@
 //!
 //! - `SIMULATION_SEEDS=n` runs n seeds instead of 10,000.
 //! - `SIMULATION_SEED=n` runs that one alone and prints what happened in it.
-//! - `SIMULATION_DIGESTS=file` writes the seeds to a file, a line each, with their digests: `tests/baselines/digests`
-//!   compares these.
+//! - `SIMULATION_DIGESTS=file` writes the seeds to a file, a line each, with their digests:
+//!   `tests/baselines/digests` compares these.
 
 use dc_tests::simulation::{Absence, LockViolation, PlantedBug, Violation, simulate, simulate_all};
 use std::{env, fs};
@@ -47,7 +47,7 @@ fn every_answer_can_be_true() {
     }
 }
 
-/// What is to be found somewhere among the seeds, or they do not test what they should.
+/// Events that must occur in at least one seed; otherwise the seeds cover too little.
 const RARE: [&str; 47] = [
     "GOAWAY sent",
     "agents drained",

@@ -17,7 +17,8 @@ impl<'s> Imports<'s> {
         Self { sources, modules }
     }
 
-    /// The files that the file at `at` uses. Modules that only wire count for nothing: they name all that is in them.
+    /// The files that the file at `at` uses. Modules that only wire are ignored, since they name all of their
+    /// items.
     fn of(&self, at: usize) -> BTreeSet<usize> {
         let source = &self.sources[at];
         let Some(own) = module(&source.path) else { return BTreeSet::new() };
@@ -79,7 +80,8 @@ fn wires(path: &str) -> bool {
     ["/mod.rs", "/lib.rs", "/main.rs"].iter().any(|name| path.ends_with(name))
 }
 
-/// The path of the module at `path`, with the folder of its crate in front; `None` if it is in no crate's sources.
+/// The path of the module at `path`, with the folder of its crate in front; `None` if it is in no crate's
+/// sources.
 fn module(path: &str) -> Option<Vec<&str>> {
     let (krate, inside) = path.split_once("/src/")?;
     let mut parts: Vec<&str> = inside.trim_end_matches(".rs").split('/').collect();

@@ -1,4 +1,4 @@
-//! The blocked requests of a connection of frames: those that wait for a lock.
+//! The blocked requests of a connection of frames, waiting for a lock.
 
 use crate::service::WaiterId;
 use crate::wire::frame::{LockOperation, MessageHead, Operation};
