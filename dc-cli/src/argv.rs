@@ -1,10 +1,10 @@
 //! Parsing of the command line: words are sorted into options and operands before clap sees them.
 //!
 //! An option has one dash or two, and its value after `=` or as the next word. The word after an option that
-//! needs a value is its value, whatever it looks like; only after an option with an optional value is a word
-//! with a dash the next option. A switch takes no further word, but may have 1, yes, true or on, or 0, no,
-//! false or off after `=`. `--` ends the options. A request for help counts anywhere, even after an error; a
-//! request for completions only without errors. Nothing here panics.
+//! needs a value is always its value, even with a leading dash. After an option with an optional value, a
+//! word with a dash is the next option. A switch takes no further word, but may have 1, yes, true or on, or
+//! 0, no, false or off after `=`. `--` ends the options. A request for help counts anywhere, even after an
+//! error; a request for completions only without errors. Nothing here panics.
 
 use crate::error::{ArgSource, UsageError, ValueError, printable};
 use crate::shell::Shell;

@@ -109,8 +109,8 @@ fn bash_line(line: &str) -> String {
     }
 }
 
-/// A name starts a line, after a quote, with a star if it is repeatable. The flag `-s` of `_arguments` is removed, since
-/// it would allow combined letters after one dash; values are separate words.
+/// A name starts a line, after a quote, with a star if it is repeatable. The flag `-s` of `_arguments` is
+/// removed, since it would allow combined letters after one dash; values are separate words.
 fn zsh_line(line: &str) -> String {
     for begin in ["'", "'*"] {
         let Some(rest) = line.strip_prefix(begin).and_then(|rest| rest.strip_prefix('-')) else { continue };

@@ -61,7 +61,6 @@
 //!
 //! User input causes no panics. A [`ProgramInfo`] with contradictory options fails the debug assertions of
 //! clap.
-//! builds refuse one that contradicts itself.
 #![forbid(unsafe_code)]
 
 mod argv;

@@ -21,7 +21,7 @@ pub(crate) struct KnownArg<'c> {
     pub(crate) negated: bool,
 }
 
-/// The kind of an option: what may follow its name.
+/// The kind of an option, which decides what may follow its name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum ArgKind {
     /// No value: its presence is the value.

@@ -9,7 +9,7 @@
 //! ```text
 //! daemon ── socket pair ── cleanup helper
 //!    'end' ───────────────→ removes the files
-//!          ←─────────────── 'done' or 'failed'     the daemon exits only now, so the files are gone before it
+//!          ←─────────────── 'done' or 'failed'     the daemon exits now, after the files are gone
 //!    (dies) ──────────────→ removes the files
 //! ```
 //!

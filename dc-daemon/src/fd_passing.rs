@@ -243,7 +243,8 @@ mod tests {
         (near, far)
     }
 
-    /// Sends a message of three bytes with `copies` of the writing end of a pipe, and returns the reading end.
+    /// Sends a message of three bytes with `copies` of the writing end of a pipe, and returns the reading
+    /// end.
     fn send_writers(near: &UnixDatagram, copies: usize) -> PipeReader {
         let (reader, writer) = io::pipe().unwrap();
         assert_eq!(send(near, b"abc", &vec![writer.as_fd(); copies]).unwrap(), 3);

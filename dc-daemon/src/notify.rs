@@ -1,4 +1,4 @@
-//! Notifications from a service to its service manager: systemd, `dc_master`, or another one that sets
+//! Notifications from a service to its service manager: systemd, `dc_master`, or any other that sets
 //! `NOTIFY_SOCKET` (`sd_notify(3)`).
 //!
 //! Messages are datagrams of `NAME=value` lines. A [`Notifier`] without a service manager does nothing, so a
@@ -52,8 +52,8 @@ pub struct Notifier {
 }
 
 impl Notifier {
-    /// Connects to the service manager named by `NOTIFY_SOCKET`; without that variable, or if it is empty,
-    /// there is none.
+    /// Connects to the service manager named by `NOTIFY_SOCKET`. If that is unset or empty, the notifier does
+    /// nothing.
     ///
     /// # Errors
     /// [`NotifyError`] if the value is not a valid address. An unavailable service manager is not an error.

@@ -10,7 +10,7 @@ use tokio::time::{MissedTickBehavior, interval};
 #[derive(Debug)]
 pub struct ServiceManager {
     notifier: Notifier,
-    /// Whether this process is not the one that the service manager started.
+    /// Whether the service manager started another process, not this one.
     detached: bool,
 }
 

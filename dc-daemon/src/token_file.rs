@@ -1,6 +1,6 @@
 //! Reading the auth token from a file, and checking whether other users can read it.
 //!
-//! The buffer that the file is read into is zeroed on drop. Errors show the path of the file and none of its
+//! The buffer that the file is read into is zeroed on drop. Errors show the path of the file, but not its
 //! content.
 
 use libdc::secret::{AuthToken, InvalidAuthToken};

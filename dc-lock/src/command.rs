@@ -20,7 +20,8 @@ use tokio::process::{Child, Command};
 pub(crate) struct CommandProcess(Child);
 
 impl CommandProcess {
-    /// Starts the command of the options, in the process group of this program: it stays in the foreground of a terminal.
+    /// Starts the command of the options, in the process group of this program: it stays in the foreground of
+    /// a terminal.
     ///
     /// # Errors
     /// [`LockFailure::Command`].

@@ -1,8 +1,9 @@
 //! File descriptors that children store in the master for their successors (`FDSTORE=1` in `sd_notify(3)`).
 //!
-//! The rules are systemd's: a descriptor has the name `FDNAME`, or `stored`; one whose peer has closed is
-//! dropped unless it was stored with `FDPOLL=0`; a duplicate under the same name is stored once. Unlike
-//! systemd, the store checks for closed peers only when the next child starts or when the store is full.
+//! The rules are systemd's: a descriptor has the name `FDNAME`, or `stored`; a descriptor whose peer has
+//! closed is dropped unless it was stored with `FDPOLL=0`; a duplicate under the same name is stored once.
+//! Unlike systemd, the store checks for closed peers only when the next child starts or when the store is
+//! full.
 
 use dc_daemon::descriptors::are_duplicates;
 use dc_daemon::notify::is_stored_name;
@@ -179,8 +180,8 @@ mod tests {
         assert_eq!(names(&mut store).len(), first.len());
     }
 
-    /// A socket whose peer is closed. The peer is also shut down: a process that another test is starting may share
-    /// it until it executes its program.
+    /// A socket whose peer is closed. The peer is also shut down: a process that another test is starting may
+    /// share it until it executes its program.
     fn with_closed_peer() -> UnixStream {
         let (near, far) = UnixStream::pair().unwrap();
         far.shutdown(Shutdown::Both).unwrap();

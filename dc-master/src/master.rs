@@ -246,7 +246,7 @@ impl Master {
     }
 
     /// Reports children as ready that sent READY=1 and are still alive a moment later. A child that has ended
-    /// cannot serve, whatever it sent before.
+    /// cannot serve, even if it sent READY=1 before.
     fn confirm_ready(&mut self) {
         let now = Instant::now();
         for process in &mut self.processes {

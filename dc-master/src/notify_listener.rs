@@ -45,8 +45,7 @@ pub(crate) struct NotifyMessage {
     pub(crate) store: Option<FdStoreRequest>,
     pub(crate) name: Option<String>,
     pub(crate) polled: bool,
-    /// The attached descriptors. Those that are not stored are closed with the message, which answers
-    /// `BARRIER=1`.
+    /// The attached descriptors. Any not stored are closed with the message, which answers `BARRIER=1`.
     pub(crate) descriptors: Vec<OwnedFd>,
 }
 

@@ -136,7 +136,7 @@ mod tests {
     }
 
     #[test]
-    fn the_release_at_the_end_of_a_connection_is_turned_off_in_three_ways() {
+    fn auto_release_on_disconnect_is_turned_off_in_three_ways() {
         let is_on = |line: &[&str]| listening(line, &[]).locks.auto_release_on_disconnect;
         assert!(!is_on(&["-no-auto-release-on-disconnect"]));
         assert!(!is_on(&["--auto-release-on-disconnect=false"]));

@@ -356,7 +356,7 @@ mod tests {
     }
 
     #[test]
-    fn requests_of_text_that_are_not_answered_are_told_of_at_the_end() {
+    fn unanswered_line_requests_are_reported_at_the_close() {
         let mut tap = Decoder::new(DecoderOptions::default(), START);
         tap.open(START, 1, "somebody".to_owned());
         tap.bytes(START, 1, Endpoint::Client, b"l\nk\n10\nl\n");

@@ -29,7 +29,8 @@ pub(crate) struct SnoopOptions {
     /// Write what passes to a capture for Wireshark, all of it whatever the filters.
     #[arg(long, value_name = "FILE")]
     write: Option<PathBuf>,
-    /// Show only op=NAME, conn=N, id=HEX, key=PREFIX, status=NAME, failed; with commas all of them, given several times any.
+    /// Show only op=NAME, conn=N, id=HEX, key=PREFIX, status=NAME, failed; with commas all of them, given
+    /// several times any.
     #[arg(long, value_name = "TERMS", value_parser = filter)]
     filter: Vec<Filter>,
     /// End after this many messages.

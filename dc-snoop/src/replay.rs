@@ -1,8 +1,8 @@
 //! `-read`: observes the connections in a capture as if their traffic were relayed now.
 //!
-//! The capture may be ours or tcpdump's. Connections are numbered in the order in which they begin. One whose
-//! beginning is missing is picked up at the first segment that begins with a frame or with a line: either
-//! distinguishes the client from the server.
+//! The capture may be ours or tcpdump's. Connections are numbered in the order in which they begin. A
+//! connection whose beginning is missing is picked up at the first segment that begins with a frame or with a
+//! line: either distinguishes the client from the server.
 
 use crate::capture::packet::TcpSegment;
 use crate::capture::reassembly::{Piece, Reassembly};
@@ -209,7 +209,7 @@ mod tests {
     }
 
     #[test]
-    fn a_capture_of_text_without_its_beginning_is_picked_up_at_a_line() {
+    fn line_capture_without_beginning_is_picked_up_at_a_line() {
         let mut conversation = CapturedConnection::new(TcpEndpoints::stand_in(1));
         let at = Duration::from_secs;
         let mut packets = vec![];

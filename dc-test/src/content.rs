@@ -41,7 +41,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_number_makes_the_same_bytes_each_time_and_others_than_the_next() {
+    fn content_depends_on_the_number_only() {
         assert_eq!(id(7), id(7));
         assert_ne!(id(7), id(8));
         let (mut a, mut b) = (vec![9], Vec::new());

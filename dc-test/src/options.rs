@@ -67,7 +67,7 @@ pub(crate) struct TestOptions {
     /// How many may hold a key at a time; takes -locks.
     #[arg(long, value_name = "N", default_value = "1", value_parser = count::<u32>(1..=u64::from(u32::MAX) - 1), requires = "locks")]
     pub(crate) limit: u32,
-    /// How long a lock is asked for; takes -locks.
+    /// Lease to request for a lock; takes -locks.
     #[arg(long, value_name = "SECS", default_value = "30", value_parser = seconds(1..=TIMEOUT_SECONDS_MAX), requires = "locks")]
     pub(crate) lease: Duration,
     /// How long to wait for a lock; takes -locks.
@@ -104,7 +104,7 @@ pub(crate) struct TestOptions {
     pub(crate) tolerate_outage: Duration,
     /// Take a missing session for an evicted one.
     ///
-    /// For a server whose limit is smaller than what is stored, or that others use too.
+    /// For a server whose limit is smaller than the stored sessions, or that other clients use too.
     #[arg(long, conflicts_with = "locks")]
     pub(crate) tolerate_eviction: bool,
     /// Print the report as one JSON object.

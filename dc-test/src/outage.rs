@@ -73,7 +73,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outage_lasts_from_the_first_failure_to_the_first_answer_asked_behind_the_last() {
+    fn outage_ends_with_answer_to_request_after_last_failure() {
         let mut outages = Outages::new(1000);
         outages.note_answer(at(0), at(1));
         assert!(outages.note_failure(at(10)));

@@ -227,7 +227,7 @@ pub struct Owner {
 /// Identifies a link across its connections: 128 random bits that each agent process generates once.
 ///
 /// The id allows its reader to take over the link, so it is never printed.
-#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct LinkId([u8; Self::BYTES]);
 
 impl LinkId {

@@ -1,7 +1,8 @@
 //! Sessions and locks shared by a fleet of servers: the clients of distcache, and the core of its programs.
 //!
-//! An application talks to the agent of its host, `dc_client`, over a Unix socket, or straight to `dc_server`. Sessions
-//! are stored under an id until they expire. Locks are leases that the client renews in the background.
+//! An application talks to the agent of its host, `dc_client`, over a Unix socket, or straight to
+//! `dc_server`. Sessions are stored under an id until they expire. Locks are leases that the client renews in
+//! the background.
 //!
 //! A session, with the blocking client, which needs neither threads nor a runtime:
 //!
@@ -46,11 +47,12 @@
 //!
 //! # Limits and guarantees
 //!
-//! - An id has 1 to 64 bytes, a session 1 to 32,760 less those of its id. A session is kept for at most seven days.
-//! - A lock's key has 1 to 256 bytes. A `Guard` counts as lost before the server can grant the
-//!   lock to another client, as long as the holder's process runs. A process that was suspended for longer does not
-//!   know, so a store should refuse a fence (`Guard::fence`) smaller than one that it has seen.
-//! - A fence only grows: a later grant of any lock has a greater one.
+//! - An id has 1 to 64 bytes, a session 1 to 32,760 less those of its id. A session is kept for at most seven
+//!   days.
+//! - A lock's key has 1 to 256 bytes. A `Guard` counts as lost before the server can grant the lock to
+//!   another client, as long as the holder's process runs. A suspended process may not notice the loss, so a
+//!   store should refuse a fence (`Guard::fence`) smaller than any it has seen.
+//! - Fences are monotonically increasing: a later grant of any lock has a greater fence.
 //! - Everything is bounded; [`limits`] has the figures.
 //!
 //! # Layers

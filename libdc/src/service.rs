@@ -45,7 +45,8 @@ pub struct Effects {
     pub taken_over: Vec<ConnectionId>,
     /// A link was opened or resumed. Its client may rely on a grant beyond the end of the server.
     pub link_opened: bool,
-    /// The time of the next [`advance_locks`](Service::advance_locks) may have changed, without a request about locks.
+    /// The time of the next [`advance_locks`](Service::advance_locks) may have changed, without a request
+    /// about locks.
     pub expiry_changed: bool,
 }
 

@@ -1,4 +1,4 @@
-//! The agent's multiplexer, driven by hand: literal requests in, answers out, the time as told.
+//! The agent's multiplexer, driven by hand: literal requests in, answers out, virtual time.
 
 use libdc::id::LinkId;
 use libdc::limits::{
@@ -56,7 +56,7 @@ impl MultiplexerFixture {
             for data in answers {
                 let opening = self.at_server();
                 assert_eq!(opening.len(), 1, "HELLO, and OPEN behind its answer");
-                self.answer_as(&opening[0], data, patch_level).expect("an answer to what opens the link");
+                self.answer_as(&opening[0], data, patch_level).expect("an answer in the handshake");
             }
         }
         assert_eq!(self.multiplexer.link_phase(), LinkState::Up { patch_level });
@@ -109,7 +109,7 @@ impl MultiplexerFixture {
         }
     }
 
-    /// What has been sent to the server since the last call.
+    /// The messages sent to the server since the last call.
     fn at_server(&mut self) -> Vec<Message> {
         let mut output = Vec::new();
         while !self.multiplexer.link_poll_output().is_empty() {
@@ -138,7 +138,7 @@ impl MultiplexerFixture {
         self.link_or_error()
     }
 
-    /// What a local connection has been sent since the last call.
+    /// The messages sent to a local connection since the last call.
     fn at(&mut self, id: LocalId) -> Vec<(u32, Operation, Vec<u8>)> {
         let output = self.multiplexer.local_poll_output(self.now, id).to_vec();
         self.multiplexer.local_wrote(self.now, id, output.len());
@@ -152,7 +152,7 @@ impl MultiplexerFixture {
         answers
     }
 
-    /// Lets time pass, acting on every deadline of the link that comes.
+    /// Lets time pass, handling each deadline of the link.
     fn pass(&mut self, ms: u64) -> Result<(), LinkError> {
         let end = self.now.after_ms(ms);
         while let Some(deadline) = self.multiplexer.link_deadline().filter(|deadline| *deadline <= end) {
@@ -178,7 +178,7 @@ fn add(id: &[u8], session: &[u8]) -> Vec<u8> {
 }
 
 #[test]
-fn answers_in_any_order_reach_who_asked_with_the_uid_they_used() {
+fn answers_in_any_order_reach_their_connection_and_uid() {
     let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let (one, other) = (agent.open(), agent.open());
     agent.ask(one, 17, GET, b"a").unwrap();
@@ -212,7 +212,7 @@ fn without_a_link_every_request_is_answered_at_once() {
 }
 
 #[test]
-fn a_lost_link_answers_what_was_under_way_once() {
+fn link_loss_answers_each_request_in_flight_once() {
     let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let id = agent.open();
     agent.ask(id, 1, GET, b"a").unwrap();
@@ -228,7 +228,7 @@ fn a_lost_link_answers_what_was_under_way_once() {
 }
 
 #[test]
-fn a_request_that_takes_too_long_is_answered_and_its_late_answer_dropped() {
+fn timed_out_request_is_answered_and_late_answer_dropped() {
     let mut agent = MultiplexerFixture::linked(2_000, 0, 1);
     let id = agent.open();
     agent.ask(id, 1, GET, b"slow").unwrap();
@@ -270,7 +270,7 @@ fn an_idle_server_is_pinged_if_it_knows_pings() {
 }
 
 #[test]
-fn an_original_server_gets_nothing_it_does_not_know() {
+fn distcache_1_server_gets_only_operations_it_supports() {
     let mut agent = MultiplexerFixture::linked(0, 0, 0);
     let id = agent.open();
     agent.ask(id, 1, PING, &[]).unwrap();
@@ -280,13 +280,13 @@ fn an_original_server_gets_nothing_it_does_not_know() {
 }
 
 #[test]
-fn nobody_gets_the_answer_of_a_connection_that_left() {
+fn answer_for_a_closed_connection_is_dropped() {
     let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let leaver = agent.open();
     agent.ask(leaver, 1, GET, b"secret").unwrap();
     agent.multiplexer.local_close(agent.now, leaver);
     let next = agent.open();
-    assert_eq!(leaver.slot(), next.slot(), "the test is about a place that is used again");
+    assert_eq!(leaver.slot(), next.slot(), "the test needs a reused slot");
     agent.ask(next, 1, GET, b"own").unwrap();
     let asked = agent.at_server();
     agent.answer(&asked[0], b"the leaver's").unwrap();
@@ -297,7 +297,7 @@ fn nobody_gets_the_answer_of_a_connection_that_left() {
 }
 
 #[test]
-fn what_would_cost_everybody_the_link_is_refused_here() {
+fn malformed_request_closes_only_its_own_connection() {
     let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let id = agent.open();
     assert!(matches!(agent.ask(id, 1, ADD, &[0; 7]), Err(LocalCloseReason::Corruption(_))));
@@ -307,7 +307,7 @@ fn what_would_cost_everybody_the_link_is_refused_here() {
 }
 
 #[test]
-fn what_is_out_of_range_gets_its_status_here() {
+fn out_of_range_request_is_answered_by_the_agent() {
     let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let id = agent.open();
     let mut too_long = add(b"id", b"session");
@@ -323,7 +323,7 @@ fn what_is_out_of_range_gets_its_status_here() {
 }
 
 #[test]
-fn a_connection_has_so_many_requests_under_way_and_no_more() {
+fn requests_in_flight_per_connection_are_limited() {
     let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let (greedy, modest) = (agent.open(), agent.open());
     let mut bytes = Vec::new();
@@ -339,7 +339,7 @@ fn a_connection_has_so_many_requests_under_way_and_no_more() {
 
     agent.answer(&asked[0], b"session").unwrap();
     assert_eq!(agent.at(greedy).len(), 1);
-    assert_eq!(agent.at_server().len(), 1, "an answer makes room for one request");
+    assert_eq!(agent.at_server().len(), 1, "an answer frees capacity for one request");
     assert!(!agent.wants_input(greedy));
     agent.answer(&asked[1], b"session").unwrap();
     agent.at(greedy);
@@ -348,7 +348,7 @@ fn a_connection_has_so_many_requests_under_way_and_no_more() {
 }
 
 #[test]
-fn when_the_server_does_not_read_nobody_is_read() {
+fn server_that_does_not_read_stops_local_reads() {
     let mut agent = MultiplexerFixture::linked(5_000, 0, 1);
     let session = vec![9; SESSION_BYTES_MAX - 8 - 2];
     let mut asking = Vec::new();
@@ -384,7 +384,7 @@ fn when_the_server_does_not_read_nobody_is_read() {
 }
 
 #[test]
-fn an_idle_connection_ends_but_never_with_a_request_under_way() {
+fn idle_connection_closes_unless_a_request_is_in_flight() {
     let mut agent = MultiplexerFixture::linked(0, 1_000, 1);
     let id = agent.open();
     assert_eq!(agent.multiplexer.local_deadline(id), Some(agent.now.after_ms(1_000)));
@@ -402,7 +402,7 @@ fn an_idle_connection_ends_but_never_with_a_request_under_way() {
 }
 
 #[test]
-fn a_message_that_is_never_whole_and_an_answer_that_is_never_read_end_a_connection() {
+fn incomplete_message_or_unread_answer_closes_a_connection() {
     let mut agent = MultiplexerFixture::linked(0, 0, 1);
     let (half, deaf) = (agent.open(), agent.open());
     agent.send(half, &[0, 0x11, 0]).unwrap();
@@ -421,7 +421,7 @@ fn a_message_that_is_never_whole_and_an_answer_that_is_never_read_end_a_connecti
 }
 
 #[test]
-fn a_server_that_answers_wrongly_loses_the_link() {
+fn wrong_answer_of_the_server_closes_the_link() {
     let mut agent = MultiplexerFixture::linked(0, 0, 1);
     let id = agent.open();
     agent.ask(id, 1, GET, b"a").unwrap();

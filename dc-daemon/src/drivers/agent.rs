@@ -1,7 +1,8 @@
 //! The driver of the agent: a task for the link and a task for each local connection, all on one thread.
 //!
-//! The tasks share the [`Multiplexer`] and the sockets behind one lock, taken once for each turn of a task. On one
-//! thread it is never contended. All decisions are those of the multiplexer and the [`ReconnectPolicy`].
+//! The tasks share the [`Multiplexer`] and the sockets behind one lock, taken once for each turn of a task.
+//! On one thread it is never contended. All decisions are those of the multiplexer and the
+//! [`ReconnectPolicy`].
 
 mod attempt;
 mod core;
@@ -81,8 +82,8 @@ impl AgentDriver {
         Self { tls, ..self }
     }
 
-    /// From now on a local connection closes as soon as no request of it is in flight. A connection without a request so
-    /// far has [`DRAIN_GRACE_MS`](libdc::limits::DRAIN_GRACE_MS).
+    /// Starts draining: a local connection closes as soon as it has no request in flight. A connection
+    /// without a request so far has [`DRAIN_GRACE_MS`](libdc::limits::DRAIN_GRACE_MS).
     pub fn drain(&self) {
         let now = self.clock.now();
         let mut core = self.lock();
@@ -102,13 +103,14 @@ impl AgentDriver {
         self.is_up.subscribe()
     }
 
-    /// Waits until the first attempt to reach the server has succeeded or failed. For one caller. Cancel-safe.
+    /// Waits until the first attempt to reach the server has succeeded or failed. Has one caller at a time.
+    /// Cancel-safe.
     pub async fn first_attempt(&self) {
         self.attempted.notified().await;
     }
 
-    /// The agent ends: asks the server to release everything that is held, and waits until it has done so, or the link
-    /// is lost. No further attempt is made to reach the server. For one caller. Cancel-safe.
+    /// Shuts the agent down: asks the server to release all held locks, and waits for its answer or the loss
+    /// of the link. No further attempt is made to reach the server. Has one caller at a time. Cancel-safe.
     pub async fn shut_down(&self) {
         let is_asked = {
             let mut core = self.lock();
@@ -131,7 +133,7 @@ impl AgentDriver {
     }
 
     fn lock(&self) -> MutexGuard<'_, AgentCore> {
-        // A task that panicked in its turn left its own connection half served at worst.
+        // A task that panicked in its turn left at worst its own connection in an incomplete state.
         self.core.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

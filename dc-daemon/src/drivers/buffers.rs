@@ -1,7 +1,7 @@
 //! Buffers that all connections of a thread share.
 //!
-//! A connection needs a large buffer only between a read and a write, and a thread handles one connection at a time. So
-//! idle connections own no buffers.
+//! A connection needs a large buffer only between a read and a write, and a thread handles one connection at
+//! a time. So idle connections own no buffers.
 
 use libdc::limits::{OUTBOX_BYTES_MAX, READ_BUDGET_BYTES};
 use libdc::proto::server::Notification;

@@ -1,10 +1,10 @@
-//! Mailboxes: how notifications reach a connection that belongs to another task, perhaps on another thread.
+//! Mailboxes deliver notifications to a connection of another task, possibly on another thread.
 //!
-//! Other tasks push a notification into the mailbox of a connection and wake its task. A notification for a connection that
-//! is gone is dropped: the end of the connection releases what it was granted.
+//! Other tasks push a notification into the mailbox of a connection and wake its task. A notification for a
+//! connection that is gone is dropped: the end of the connection releases what it was granted.
 //!
-//! A mailbox is bounded by what its connection asked for: at most one completion for each blocked request, one takeover,
-//! and one drain. Taking from an empty mailbox costs one load, no lock.
+//! A mailbox is bounded by the requests of its connection: it holds at most one completion for each blocked
+//! request, one takeover, and one drain. Taking from an empty mailbox costs one load, no lock.
 
 use foldhash::fast::RandomState;
 use libdc::id::ConnectionId;

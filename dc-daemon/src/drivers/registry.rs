@@ -1,13 +1,14 @@
 //! The connections of a worker thread.
 //!
 //! Each thread has a table of its connections: machine, socket and mailbox. The task of a connection holds a
-//! [`ConnectionHandle`] and nothing else of it, so all connections of a thread can be walked without waking their tasks,
-//! and frozen: while the table is frozen a task that is polled does nothing. Thawing wakes all tasks.
+//! [`ConnectionHandle`] only, so all connections of a thread can be walked without waking their tasks, and
+//! frozen: while the table is frozen, a polled task does nothing. Thawing wakes all tasks.
 //!
-//! A slot is used again with another generation, so a handle that outlived its connection finds nothing. A connection never
-//! leaves its thread: a handle used on another thread finds nothing either.
+//! A slot is used again with another generation, so a handle that outlived its connection finds nothing. A
+//! connection never leaves its thread: a handle used on another thread finds nothing either.
 //!
-//! The table is kept by hand: `slab` has no generations, and `slotmap` would be a dependency for thirty lines.
+//! The table is kept by hand: `slab` has no generations, and `slotmap` would be a dependency for thirty
+//! lines.
 
 use crate::drivers::mailbox::Mailbox;
 use libdc::id::ConnectionId;

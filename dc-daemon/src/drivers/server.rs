@@ -1,4 +1,4 @@
-//! What all connections of a server share: the service, the clock, the settings, the mailboxes.
+//! State shared by all connections of a server: the service, the clock, the settings and the mailboxes.
 
 mod expiry_timer;
 mod progress;
@@ -47,10 +47,10 @@ type FirstLinkHook = Box<dyn FnOnce() + Send>;
 /// The settings of a server.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerSettings {
-    /// How long a request may take from its first byte to its last, and how long a peer of the line protocol that holds no
-    /// lock may be idle, in milliseconds; 0 is for ever.
+    /// Time limit for a request, from its first byte to its last, and for an idle peer of the line protocol
+    /// that holds no lock. In milliseconds; 0 is no limit.
     pub read_timeout_ms: u64,
-    /// How long a peer may take no output that is ready for it, in milliseconds; 0 is for ever.
+    /// How long a peer may leave output unread, in milliseconds; 0 is no limit.
     pub write_timeout_ms: u64,
     /// After how many requests [`ServerDriver::progress`] returns; 0 is never.
     pub progress: u64,
@@ -81,8 +81,8 @@ impl ServerDriver {
         Self { tls, ..self }
     }
 
-    /// The same server, which calls `act` before the first HELLO is answered: from then on a client may rely on a grant
-    /// beyond the end of the server. The call delays a request, so it should be short.
+    /// Sets a callback that runs before the first HELLO is answered: from then on a client may rely on a
+    /// grant beyond the end of the server. The call delays a request, so it should be short.
     #[must_use]
     pub fn before_first_link(self, act: impl FnOnce() + Send + 'static) -> Self {
         Self { first_link: Mutex::new(Some(Box::new(act))), ..self }
@@ -105,8 +105,9 @@ impl ServerDriver {
         self.clock.now()
     }
 
-    /// Begins the shutdown. No lock is granted any more, blocked requests are answered at once, and a connection ends as soon
-    /// as nothing is in flight on it; a connection that has received no byte ends [`DRAIN_GRACE_MS`] after it was accepted.
+    /// Begins the shutdown. No lock is granted any more, blocked requests are answered at once, and a
+    /// connection closes once nothing is in flight on it. A connection that has received no byte closes
+    /// [`DRAIN_GRACE_MS`] after it was accepted.
     pub fn drain(&self) {
         // In this order: a connection that is opened meanwhile sees the first or receives the second.
         self.service.shut_down();
@@ -114,7 +115,7 @@ impl ServerDriver {
         self.draining.cancel();
     }
 
-    /// Advances the locks as time passes, for ever: leases, waits and links without a connection expire.
+    /// Advances the locks as time passes: leases, waits and links without a connection expire. Never returns.
     pub async fn keep_time(&self) {
         let mut effects = Effects::new();
         loop {
@@ -122,7 +123,7 @@ impl ServerDriver {
             let next = self.service.advance_locks(now, &mut effects);
             self.mailboxes.deliver(&mut effects);
             if next.is_some_and(|next| next <= now) {
-                // There is more to do; the connections go first.
+                // More work is left; connections go first.
                 tokio::task::yield_now().await;
                 continue;
             }

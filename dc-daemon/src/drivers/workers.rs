@@ -1,7 +1,7 @@
 //! The server's threads: each runs its connections to their end.
 //!
-//! A connection stays on its thread, so serving it takes no lock but those of the tables. The accepting thread is a
-//! worker too; with one thread nothing is ever handed over.
+//! A connection stays on its thread, so serving it takes no lock but those of the tables. The accepting
+//! thread is a worker too; with one thread nothing is ever handed over.
 
 use crate::drivers::registry::Registry;
 use libdc::net::runtime::runtime;
@@ -87,8 +87,8 @@ impl Workers {
         }
     }
 
-    /// Calls `visit` with the connections of each worker, on its thread. It is one message to each, and wakes no task of a
-    /// connection. Returns the results in the order of the workers.
+    /// Calls `visit` with the connections of each worker, on its thread. Each worker gets one message, and no
+    /// task of a connection is woken. Returns the results in the order of the workers.
     pub async fn visit<R: Send + 'static>(
         &self,
         visit: impl Fn(&mut Registry) -> R + Clone + Send + 'static,
@@ -142,7 +142,7 @@ impl LoadCount {
     }
 }
 
-/// A connection on its thread. An `async` block in its place would hold the connection twice.
+/// A connection on its thread. An `async` block would hold the connection twice.
 struct LocalTask<F> {
     connection: F,
     _load: LoadCount,

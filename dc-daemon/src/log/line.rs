@@ -28,7 +28,7 @@ fn now() -> impl std::fmt::Display {
     LineClock(Timestamp::now())
 }
 
-/// The number of lines dropped since the last one that was written.
+/// The number of lines dropped since the last line was written.
 #[derive(Debug, Default)]
 pub(super) struct DroppedLines(AtomicU64);
 

@@ -32,7 +32,7 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread;
 use std::time::{Duration, Instant};
 
-/// The maximum size of one write: what a writable pipe takes atomically (`PIPE_BUF`).
+/// The maximum size of one write (`PIPE_BUF`): a writable pipe accepts that much atomically.
 pub const WRITE_BYTES_MAX: usize = 4096;
 /// The interval at which a waiting write checks the kind of the stream again.
 const WAIT_MS: u16 = 1000;

@@ -92,7 +92,7 @@ impl Delivery {
 }
 
 impl Drop for Delivery {
-    /// Tries to send the pending messages once more, and logs those that remain.
+    /// Tries to send the pending messages once more, and logs the remaining ones.
     fn drop(&mut self) {
         let courier = {
             let mut state = self.shared.lock();

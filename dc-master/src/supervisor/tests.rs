@@ -83,7 +83,7 @@ fn a_child_is_ready_when_it_says_so_or_has_lived_long_enough() {
 }
 
 #[test]
-fn a_child_has_as_long_to_be_ready_as_its_age_takes_to_make_it_so() {
+fn child_ready_by_age_may_take_longer_than_ready_timeout() {
     let mut supervisor = renewing(SupervisorSettings { start_ms: 60_000, ..SETTINGS }, 0);
     supervisor.handle_time(at(59_999));
     assert_eq!(done(&mut supervisor), []);
@@ -123,7 +123,7 @@ fn a_new_child_that_dies_leaves_the_old_one_alone() {
 }
 
 #[test]
-fn a_new_child_that_is_not_ready_in_time_is_told_to_stop_and_the_old_one_is_not() {
+fn late_new_child_is_stopped_and_the_old_one_keeps_serving() {
     let mut supervisor = renewing(TOLD, 0);
     supervisor.handle_time(at(29_999));
     assert_eq!(done(&mut supervisor), []);
@@ -190,7 +190,7 @@ fn a_child_that_dies_is_restarted_after_pauses_that_double() {
 }
 
 #[test]
-fn a_child_that_is_ready_and_dies_while_the_old_one_drains_is_restarted() {
+fn ready_child_that_dies_while_old_one_drains_is_restarted() {
     let mut supervisor = renewing(SETTINGS, 0);
     supervisor.handle_ready(at(10), ChildId(2));
     supervisor.handle_exit(at(20), ChildId(2));
@@ -201,7 +201,7 @@ fn a_child_that_is_ready_and_dies_while_the_old_one_drains_is_restarted() {
 }
 
 #[test]
-fn a_child_that_dies_while_another_starts_is_not_restarted_beside_it() {
+fn child_death_while_another_starts_causes_no_second_start() {
     let mut supervisor = renewing(SETTINGS, 0);
     supervisor.handle_exit(at(10), ChildId(1));
     assert_eq!(supervisor.next_deadline(), Some(at(3_000)));
@@ -250,7 +250,7 @@ fn without_restarts_the_first_death_ends_the_master() {
 }
 
 #[test]
-fn a_command_that_never_could_be_executed_ends_the_master_at_once() {
+fn command_that_cannot_be_executed_at_first_ends_the_master() {
     let mut supervisor = Supervisor::new(at(0), SETTINGS);
     supervisor.handle_failed_start(at(1), ChildId(1));
     assert_eq!(done(&mut supervisor), [start(1), SupervisorAction::End(MasterExit::CommandFailed)]);

@@ -32,7 +32,8 @@ pub(crate) struct LockTableOptions {
     /// Accepted for dflockd's sake: leases end on time, whatever this says.
     #[arg(long, value_name = "SECS", default_value = "1", value_parser = seconds(0..=SECONDS_MAX))]
     pub(crate) lease_sweep_interval: Duration,
-    /// Release what a client holds when its connection ends; -no-auto-release-on-disconnect keeps it for its lease.
+    /// Release what a client holds when its connection ends; -no-auto-release-on-disconnect keeps it for its
+    /// lease.
     #[arg(long, alias = "no-auto-release-on-disconnect", action = ArgAction::Set, default_value = "true")]
     pub(crate) auto_release_on_disconnect: bool,
     /// Keep the locks of an agent whose link broke for this long.

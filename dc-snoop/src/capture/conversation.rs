@@ -1,7 +1,7 @@
 //! Relayed bytes as the packets of a TCP connection: handshake, data with sequence numbers, and the end.
 //!
-//! Sequence numbers count all bytes of a direction, so dropped data appears as a gap. Every packet acknowledges
-//! all bytes of the other direction until then.
+//! Sequence numbers count all bytes of a direction, so dropped data appears as a gap. Every packet
+//! acknowledges all bytes of the other direction until then.
 
 use super::packet::{PacketError, SEGMENT_BYTES_MAX, TcpEndpoints, TcpSegment};
 use dc_snoop::observe::Endpoint;

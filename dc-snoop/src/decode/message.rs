@@ -558,7 +558,7 @@ mod tests {
     }
 
     #[test]
-    fn the_secrets_of_locks_and_links_are_written_out_only_on_request() {
+    fn secrets_of_locks_and_links_are_shown_only_on_request() {
         let of = |class: u8, operation: u8, is_response: u8, data: &str| {
             let data = unhex(data);
             let head = [0, 0x11, 0, 1, is_response, 0, 0, 0, 5, class, operation, 1, 0, data.len() as u8];

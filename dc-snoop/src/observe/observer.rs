@@ -314,7 +314,7 @@ mod tests {
     }
 
     #[test]
-    fn after_a_corruption_one_direction_is_raw_and_the_other_goes_on() {
+    fn malformed_frame_makes_only_its_own_direction_raw() {
         let (mut observer, mut seen) = (Observer::new(), Vec::new());
         let bytes = [GET, &GET[..4], &[7], b"rest"].concat();
         observe(&mut observer, &mut seen, Endpoint::Client, 0, &bytes);

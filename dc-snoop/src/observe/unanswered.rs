@@ -1,8 +1,8 @@
 //! Unanswered requests of one end.
 //!
 //! Messages are paired by their uid, however long the answer takes. Requests of the line protocol are
-//! answered in order. Once their number is uncertain, because bytes were missed, none is paired any more: a
-//! wrong latency would be worse than none.
+//! answered in order. Once their number is uncertain, because bytes were missed, pairing stops: a wrong
+//! latency would be worse than none.
 
 use crate::decode::{DecodedLines, DecodedMessage, MessageKind};
 use libdc::limits::LINK_IN_FLIGHT_MAX;

@@ -4,9 +4,8 @@
 //! answer until its release is requested or its lease, counted from the request, has expired. It follows:
 //!
 //! - a fence is greater than every fence seen when the lock was requested;
-//! - of two waiters, the one that certainly asked first has the smaller fence. The order is certain on one
-//!   connection, and if an answer showed that the server had read the first request before the second was
-//!   sent;
+//! - of two waiters, the certainly earlier one has the smaller fence. The order is certain on one connection,
+//!   and if an answer showed that the server had read the first request before the second was sent;
 //! - a waiter that was overtaken does not time out without the lock;
 //! - more concurrent grants than the limit are wrong once as many as the limit prove by a release or a
 //!   renewal that they were valid all the time. Before that, the connection of one may have broken unnoticed;

@@ -1,4 +1,4 @@
-//! Keepalive: a ping on a quiet connection, and the end of one whose peer is silent.
+//! Keepalive: pings a quiet connection, and ends a connection whose peer is silent.
 //!
 //! ```text
 //!              interval without traffic                    timeout without a message
@@ -7,9 +7,9 @@
 //!     └────────────── any message ◀──────────┘
 //! ```
 //!
-//! A peer is silent if something that is answered at once was sent, and for the whole timeout no message came
-//! at all. A request that may block does not count. So a busy connection needs no ping, and a blocked one is
-//! not broken.
+//! A peer is silent if a request that is answered at once was sent, and no message at all arrived for the
+//! whole timeout. A request that may block does not count. So a busy connection needs no ping, and a blocked
+//! one stays open.
 //!
 //! At most one ping is in flight. A side for which only incoming messages count never calls
 //! [`sent`](Keepalive::sent): the server pings a link that it has not heard for an interval. The other side
@@ -30,7 +30,7 @@ pub(crate) struct Keepalive {
     is_ping_in_flight: bool,
 }
 
-/// What is due.
+/// The action that is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum KeepaliveAction {
     /// Nothing.
@@ -95,7 +95,7 @@ impl Keepalive {
         [silence, self.ping_at(may_ping)].into_iter().flatten().min()
     }
 
-    /// What is due now.
+    /// The action that is due at `now`.
     pub(crate) fn check(&self, now: Time, may_ping: bool) -> KeepaliveAction {
         let silent_ms = self.silent_since.map_or(0, |since| now.ms_since(since));
         if silent_ms >= self.timeout_ms {

@@ -13,12 +13,12 @@
 //! - The probe is a HAVE of a random id, an ordinary miss to any server; its answer carries the patch level
 //!   of the server. A server at patch level 0 gets session requests only, or nothing if the link needs locks.
 //!   Any other gets the [handshake](crate::proto::handshake) before anything else. With an auth token there
-//!   is no probe, since HELLO must come first then.
+//!   is no probe, since HELLO must come first.
 //! - The owner of the link sends its requests with [`Link::send`] or [`Link::enter`]. Their payload lies in
 //!   the [table](crate::proto::pending) and comes back from [`Link::receive`] with the answer, or from
 //!   [`Link::close`] and [`Link::expire`] without.
-//! - The link survives its connections: there is one in the life of an agent or lock client. `H` is what is
-//!   held over it. It is claimed when the link is resumed.
+//! - The link survives its connections: an agent or lock client has one link all its life. `H` holds its
+//!   locks, which are claimed when the link is resumed.
 //! - A quiet link is pinged, and a silent one is an error ([keepalive](crate::proto::keepalive)).
 //! - BYE asks the server to release everything.
 //!
@@ -46,7 +46,7 @@ use crate::wire::lock::LockStatus;
 use crate::wire::message::{MessageRef, write_message};
 use std::collections::HashSet;
 
-/// The client's end of the link. `H` is what is held over it, `P` the payload of its owner's requests.
+/// The client's end of the link. `H` holds its locks, `P` is the payload of its owner's requests.
 #[derive(Debug)]
 pub(crate) struct Link<H: ClaimSource, P> {
     settings: LinkSettings,
@@ -67,7 +67,7 @@ pub(crate) struct Link<H: ClaimSource, P> {
     gone_owners: Vec<u64>,
 }
 
-/// What the answer to a request is for.
+/// The recipient of the answer to a request.
 #[derive(Debug)]
 enum LinkOrigin<I, P> {
     /// The owner of the link.

@@ -1,6 +1,6 @@
 //! The machines between bytes and answers: pure values that a driver feeds with bytes and the time.
 //!
-//! A machine can be put down between any two calls: nothing of a connection's state is elsewhere.
+//! A machine holds the whole state of its connection, so it can be suspended between any two calls.
 
 #[cfg(feature = "agent")]
 pub mod agent;

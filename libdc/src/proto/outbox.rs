@@ -1,4 +1,4 @@
-//! What is to be written to a connection and has not been yet.
+//! The output of a connection that has not been written yet.
 //!
 //! ```text
 //!              written                          boundary
@@ -7,10 +7,10 @@
 //!   urgent                                        └── goes here
 //! ```
 //!
-//! Urgent messages go ahead of all others but the one that has begun. Where that one ends is looked up only when
-//! it matters: when there is something urgent, or when the memory before it is given back.
+//! Urgent messages overtake all others but a partly written one. The end of that message is looked up only
+//! when it matters: when there is something urgent, or when the memory before it is released.
 //!
-//! Nothing here panics but on a caller that writes more than there is.
+//! Panics only if the caller reports more written bytes than there are.
 
 use crate::limits::FRAME_HEADER_BYTES;
 use crate::time::Time;
@@ -18,7 +18,7 @@ use crate::time::Time;
 /// Memory that an empty outbox may keep for the next answer.
 const KEPT_BYTES_MAX: usize = 1024;
 
-/// Bytes on their way out, and since when nobody took any.
+/// Pending output, and since when the socket has accepted none of it.
 #[derive(Debug, Default)]
 pub struct Outbox {
     bytes: Vec<u8>,
@@ -55,7 +55,7 @@ impl Outbox {
         outbox
     }
 
-    /// What is to be written next. What is behind it may show only when this is written.
+    /// The bytes to write next. More may follow once these are written.
     #[must_use]
     pub fn pending(&self) -> &[u8] {
         if self.urgent.is_empty() {
@@ -79,14 +79,14 @@ impl Outbox {
         self.len() == 0
     }
 
-    /// Where to append.
+    /// The buffer for further output.
     #[inline]
     pub const fn buffer(&mut self) -> &mut Vec<u8> {
         &mut self.bytes
     }
 
-    /// Where to append whole messages that go out ahead of all that have not begun to be written, but behind
-    /// those that were urgent before. In an outbox that is not of frames nothing is urgent.
+    /// The buffer for whole urgent messages: they are written before all messages not begun, but after
+    /// earlier urgent ones. In an outbox that is not of frames nothing is urgent.
     pub fn urgent(&mut self) -> &mut Vec<u8> {
         if !self.framed {
             return &mut self.bytes;
@@ -97,7 +97,7 @@ impl Outbox {
         &mut self.urgent
     }
 
-    /// The connection took `count` bytes of what is [pending](Self::pending).
+    /// The connection took `count` of the [pending](Self::pending) bytes.
     pub fn advance(&mut self, count: usize) {
         self.blocked_since = None;
         if !self.urgent.is_empty() {
@@ -116,18 +116,18 @@ impl Outbox {
         }
     }
 
-    /// The connection takes no more for now.
+    /// The connection would block.
     pub fn block(&mut self, now: Time) {
         self.blocked_since.get_or_insert(now);
     }
 
-    /// Since when the connection has taken nothing, if there is something to take.
+    /// Since when the connection has accepted nothing, if there is output.
     #[must_use]
     pub const fn blocked_since(&self) -> Option<Time> {
         self.blocked_since
     }
 
-    /// Forgets everything.
+    /// Discards all output.
     pub fn clear(&mut self) {
         self.bytes.clear();
         if self.bytes.capacity() > KEPT_BYTES_MAX {
@@ -169,7 +169,7 @@ impl Outbox {
     }
 }
 
-/// Bytes of the message at the start of `bytes`, all of its frames together; at the least 1.
+/// Bytes of the message at the start of `bytes`, all of its frames together; at least 1.
 fn message_len(bytes: &[u8]) -> usize {
     let mut rest = bytes;
     while let Some(&[.., complete, high, low]) = rest.first_chunk::<FRAME_HEADER_BYTES>() {
@@ -199,7 +199,7 @@ mod tests {
         out
     }
 
-    /// Writes all there is, at most `most` bytes at a time.
+    /// Writes all output, at most `most` bytes at a time.
     fn written(outbox: &mut Outbox, most: usize) -> Vec<u8> {
         let mut out = Vec::new();
         while !outbox.is_empty() {
@@ -223,7 +223,7 @@ mod tests {
     }
 
     #[test]
-    fn what_is_urgent_goes_ahead_of_all_that_has_not_begun() {
+    fn urgent_message_overtakes_messages_not_begun() {
         for (begun, order) in
             [(0, [100, 1, 2, 3]), (1, [1, 100, 2, 3]), (34, [1, 100, 2, 3]), (35, [1, 2, 100, 3])]
         {
@@ -240,7 +240,7 @@ mod tests {
     }
 
     #[test]
-    fn a_message_of_many_frames_is_not_torn() {
+    fn message_of_many_frames_is_not_interrupted() {
         let mut outbox = Outbox::framed();
         outbox.buffer().extend(message(1, SESSION_MESSAGE_BYTES_MAX));
         outbox.buffer().extend(message(2, 5_000));
@@ -262,7 +262,7 @@ mod tests {
     }
 
     #[test]
-    fn an_outbox_that_is_forgotten_has_nothing_urgent_left() {
+    fn cleared_outbox_has_no_urgent_message() {
         let mut outbox = Outbox::framed();
         outbox.buffer().extend(message(1, 3));
         outbox.advance(1);
@@ -289,7 +289,7 @@ mod tests {
     }
 
     proptest! {
-        /// Each lane keeps its order and its messages, and something urgent waits for one message at the most.
+        /// Each lane keeps its order and its messages, and an urgent message waits for at most one other.
         #[test]
         fn both_lanes_keep_their_order(steps in prop::collection::vec(step(), 1..60)) {
             const URGENT: u32 = 1 << 20;

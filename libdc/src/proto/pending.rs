@@ -1,11 +1,11 @@
 //! The requests in flight on a link.
 //!
 //! A request gets a uid of the link: the upper 24 bits are its slot in the table, the lower 8 count how often
-//! the slot was used. A slot is free again only when the answer came or the link ended; an abandoned request
+//! the slot was used. A slot is freed only when the answer arrives or the link ends; an abandoned request
 //! keeps its slot until then. So no late answer can reach another request.
 //!
-//! The payload says for whom the answer is, and lies in the slot: there is no second table beside. Nothing
-//! here panics.
+//! The payload identifies the recipient of the answer. It is stored in the slot, so there is no second table.
+//! Nothing here panics.
 
 use crate::limits::LINK_IN_FLIGHT_MAX;
 use crate::time::Time;
@@ -13,10 +13,10 @@ use crate::wire::frame::Operation;
 
 const GENERATION_BITS: u32 = 8;
 
-/// A request in flight. `P` says what its answer is for.
+/// A request in flight. `P` identifies the recipient of its answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct PendingRequest<P> {
-    /// What the answer is for; `None` if it is ignored.
+    /// The payload; `None` if the answer is ignored.
     pub payload: Option<P>,
     /// The operation that the answer must have.
     pub operation: Operation,

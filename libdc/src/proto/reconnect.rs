@@ -117,8 +117,8 @@ impl ReconnectPolicy {
         self.next_attempt(now, self.jittered(pause_ms, random))
     }
 
-    /// The link is up: requests are passed on. Returns how long there was none, in milliseconds; 0 for the
-    /// first link, unless an attempt failed before it.
+    /// The link is up. Returns the length of the outage before it, in milliseconds; 0 for the first link,
+    /// unless an attempt failed before it.
     pub fn link_up(&mut self, now: Time) -> u64 {
         self.up_since = Some(now);
         self.last_error.clear();

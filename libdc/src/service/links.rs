@@ -18,8 +18,7 @@
 use crate::id::{ConnectionId, LinkId};
 use crate::table::{Completion, ShardedLocks};
 use crate::time::Time;
-use foldhash::fast::RandomState;
-use std::collections::HashMap;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 /// The settings for links and for the cleanup after connections.
@@ -35,7 +34,7 @@ pub struct LinkPolicy {
 #[derive(Debug)]
 pub struct LinkTable {
     settings: LinkPolicy,
-    by_id: Mutex<HashMap<LinkId, Arc<LinkEntry>, RandomState>>,
+    by_id: Mutex<BTreeMap<LinkId, Arc<LinkEntry>>>,
 }
 
 /// One link and its attachment to a connection.
@@ -179,7 +178,7 @@ impl LinkTable {
         }
     }
 
-    fn lock(&self) -> MutexGuard<'_, HashMap<LinkId, Arc<LinkEntry>, RandomState>> {
+    fn lock(&self) -> MutexGuard<'_, BTreeMap<LinkId, Arc<LinkEntry>>> {
         // Nothing panics under this lock; if it did, the stored links would still be consistent.
         self.by_id.lock().unwrap_or_else(PoisonError::into_inner)
     }

@@ -2,8 +2,7 @@
 //!
 //! | operation | requested by | data of the request | data of the response |
 //! |---|---|---|---|
-//! | 0 HELLO | agent | link id 16 bytes, auth token str | status u8, grace in ms u32, holders remembered u32
-//! |
+//! | 0 HELLO | agent | link id 16 bytes, auth token str | status u8, grace in ms u32, holders remembered u32 |
 //! | 1 CLAIM | agent | any number of: owner u64, token 16 bytes, key str | a status u8 for each: `ok` or `error` |
 //! | 2 OPEN | agent | none | status u8 |
 //! | 3 PING | either | none | none |

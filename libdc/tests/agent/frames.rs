@@ -1,4 +1,4 @@
-//! Frames of classes 1 and 2 at the agent, and what a local connection owes to its first byte.
+//! Frames of classes 1 and 2 at the agent, and the choice of the protocol by the first byte.
 
 use super::scripted::{
     ACQUIRE, BYE, CANCEL, CLAIM, DETACH, GET, GOAWAY, GRACE_MS, HELLO, OK, OPEN, PING, RELEASE,
@@ -15,7 +15,7 @@ use libdc::wire::message::MessageReader;
 const ERROR: &[u8] = &[LockStatus::Error as u8];
 
 #[test]
-fn the_first_byte_tells_what_is_spoken() {
+fn first_byte_selects_the_protocol() {
     let mut agent = ScriptedMultiplexer::linked();
     let (frames, text, tls, other) = (agent.open(), agent.open(), agent.open(), agent.open());
     agent.send(frames, &[0]).unwrap();
@@ -29,14 +29,14 @@ fn the_first_byte_tells_what_is_spoken() {
 }
 
 #[test]
-fn answers_come_when_they_come() {
+fn frames_are_answered_out_of_order() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.ask(id, 7, acquire("k", 5_000));
     agent.ask(id, 8, acquire("j", 0));
     agent.message(id, 9, GET, b"session").unwrap();
     let asked = agent.at_server();
-    assert_eq!(asked.len(), 3, "what is blocked holds nobody back");
+    assert_eq!(asked.len(), 3, "a blocked request must not delay others");
     agent.answer(&asked[2], b"here").unwrap();
     agent.reply(&asked[1], LockAnswer::Status(LockStatus::Timeout));
     agent.grant(&asked[0], 4, 1_000);
@@ -46,7 +46,7 @@ fn answers_come_when_they_come() {
 }
 
 #[test]
-fn who_speaks_for_another_is_refused() {
+fn request_for_another_owner_is_refused() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     let mut bytes = Vec::new();
@@ -57,7 +57,7 @@ fn who_speaks_for_another_is_refused() {
 }
 
 #[test]
-fn a_blocked_request_is_given_up_by_the_uid_it_was_asked_with() {
+fn blocked_request_is_cancelled_by_its_local_uid() {
     let mut agent = ScriptedMultiplexer::linked();
     let (id, other) = (agent.open(), agent.open());
     agent.ask(other, 7, acquire("k", 5_000));
@@ -75,7 +75,7 @@ fn a_blocked_request_is_given_up_by_the_uid_it_was_asked_with() {
 }
 
 #[test]
-fn so_many_are_blocked_and_others_have_room_beside_them() {
+fn blocked_requests_are_limited_apart_from_others() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     for uid in 0..LOCAL_BLOCKED_MAX as u32 {
@@ -92,7 +92,7 @@ fn so_many_are_blocked_and_others_have_room_beside_them() {
 }
 
 #[test]
-fn what_is_blocked_is_no_silence_of_the_server() {
+fn blocked_request_does_not_make_the_server_silent() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.ask(id, 1, acquire("k", 600_000));
@@ -117,7 +117,7 @@ fn what_is_blocked_is_no_silence_of_the_server() {
 }
 
 #[test]
-fn a_request_that_is_answered_at_once_is_missed_beside_blocked_ones() {
+fn unanswered_prompt_request_beside_blocked_one_is_silence() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.ask(id, 1, acquire("k", 600_000));
@@ -126,7 +126,7 @@ fn a_request_that_is_answered_at_once_is_missed_beside_blocked_ones() {
 }
 
 #[test]
-fn a_server_that_only_speaks_is_told_that_the_agent_is_there() {
+fn agent_pings_a_server_that_only_sends() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     for uid in 0..4 {
@@ -166,7 +166,7 @@ fn applications_may_open_a_link_to_the_agent() {
 }
 
 #[test]
-fn goodbye_releases_what_the_connection_holds_and_it_goes_on_as_another() {
+fn bye_releases_locks_and_connection_gets_another_owner() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.hold(id, "k", 5, 60_000);
@@ -253,12 +253,12 @@ fn a_connection_that_holds_or_waits_is_not_idle() {
 }
 
 #[test]
-fn a_lock_that_was_released_keeps_nobody() {
+fn released_lock_does_not_keep_its_connection_open() {
     let mut agent = ScriptedMultiplexer::new(1_000, None);
     agent.connect();
     let (holder, other) = (agent.open(), agent.open());
     agent.hold(holder, "k", 5, 30_000);
-    // Whoever has the token may release it.
+    // Any connection with the token may release it.
     agent.ask(other, 1, LockAction::Release { key: key("k"), token: token(5) });
     let release = agent.request();
     assert_eq!(release.head.operation, RELEASE);

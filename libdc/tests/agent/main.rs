@@ -1,4 +1,4 @@
-//! Locks through the agent: the multiplexer between applications and a server that does as it is told.
+//! Locks through the agent: the multiplexer between applications and a scripted server.
 
 mod frames;
 mod pieces;

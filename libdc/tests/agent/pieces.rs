@@ -1,4 +1,4 @@
-//! However the bytes of applications and server are cut on their way, the same comes out.
+//! The output does not depend on how the bytes of applications and server are split.
 
 use super::scripted::{ScriptedMultiplexer, acquire, hex, key, token};
 use libdc::proto::agent::local::{LocalCloseReason, LocalId};
@@ -7,7 +7,7 @@ use libdc::wire::lock::{LockAction, LockAnswer, LockRequest, LockStatus};
 use libdc::wire::message::MessageReader;
 use proptest::prelude::*;
 
-/// What an application may send, in either form.
+/// Requests of an application, in frames or in lines.
 fn requests() -> impl Strategy<Value = (bool, Vec<usize>)> {
     (any::<bool>(), prop::collection::vec(0_usize..8, 1..30))
 }
@@ -64,7 +64,8 @@ fn responses(asked: &[u8]) -> Vec<u8> {
     out
 }
 
-/// Plays until nothing more comes: what the application got, what the server got, whether there was a fault.
+/// Plays until no output remains. Returns the bytes received by the application and by the server, and
+/// whether there was an error.
 fn play(stream: &[u8], cuts: &[usize]) -> (Vec<u8>, Vec<u8>, bool) {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();

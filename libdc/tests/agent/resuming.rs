@@ -1,4 +1,4 @@
-//! The link's opening, its resuming after a break, and its ends.
+//! Opening the link, resuming it after a loss, and ending it.
 
 use super::scripted::{
     BYE, CLAIM, DETACH, GET, GOAWAY, HELLO, LINK_ID, OK, OPEN, ScriptedMultiplexer, acquire, claims, hello,
@@ -35,7 +35,7 @@ fn a_link_is_opened_before_it_carries_anything() {
 }
 
 #[test]
-fn who_has_a_token_says_hello_at_once() {
+fn link_with_auth_token_sends_hello_without_probe() {
     let mut agent = ScriptedMultiplexer::new(0, Some(b"s3cret"));
     agent.multiplexer.link_connected(agent.now, &[7; 32]);
     assert_eq!(agent.multiplexer.link_phase(), LinkState::Resuming);
@@ -58,7 +58,7 @@ fn a_refused_link_says_why() {
 }
 
 #[test]
-fn what_opens_a_link_has_to_be_answered_rightly() {
+fn wrong_answer_in_the_handshake_is_an_error() {
     for (place, data) in [(0, vec![0; 8]), (0, vec![99; 9]), (1, vec![LOST]), (1, vec![])] {
         let mut agent = ScriptedMultiplexer::new(0, None);
         let asked = if place == 0 { agent.handshake() } else { agent.begin().remove(place) };
@@ -73,7 +73,7 @@ fn what_opens_a_link_has_to_be_answered_rightly() {
 }
 
 #[test]
-fn a_proxy_without_locks_is_a_link_all_the_same() {
+fn proxy_without_locks_makes_a_link_for_sessions() {
     let mut agent = ScriptedMultiplexer::new(0, None);
     let id = agent.open();
     let hello = agent.handshake();
@@ -90,7 +90,7 @@ fn a_proxy_without_locks_is_a_link_all_the_same() {
 }
 
 #[test]
-fn what_is_held_is_claimed_after_a_break() {
+fn held_locks_are_claimed_after_link_loss() {
     let mut agent = ScriptedMultiplexer::linked();
     let (one, other, gone) = (agent.open(), agent.open(), agent.open());
     agent.hold(one, "a", 1, 60_000);
@@ -102,7 +102,11 @@ fn what_is_held_is_claimed_after_a_break() {
     agent.now = agent.now.after_ms(500);
     let opening = agent.begin();
     assert_eq!(operations(&opening), [HELLO, CLAIM, OPEN]);
-    assert_eq!(claims(&opening[1]), [(1, 1), (2, 2)], "neither what is over nor what left during the outage");
+    assert_eq!(
+        claims(&opening[1]),
+        [(1, 1), (2, 2)],
+        "expired locks and locks of closed connections are not claimed"
+    );
     // In any order.
     agent.answer(&opening[2], OK).unwrap();
     assert_eq!(agent.multiplexer.link_phase(), LinkState::Resuming, "not all claims have been answered");
@@ -111,11 +115,11 @@ fn what_is_held_is_claimed_after_a_break() {
 
     agent.lose_link();
     let opening = agent.begin();
-    assert_eq!(claims(&opening[1]), [(1, 1)], "what was lost is claimed no more");
+    assert_eq!(claims(&opening[1]), [(1, 1)], "a lost lock is not claimed again");
 }
 
 #[test]
-fn what_was_claimed_is_detached_when_its_connection_closes() {
+fn owner_of_claimed_locks_is_detached_when_it_closes() {
     let mut agent = ScriptedMultiplexer::linked();
     let (one, other) = (agent.open(), agent.open());
     agent.hold(one, "a", 1, 60_000);
@@ -134,7 +138,7 @@ fn what_was_claimed_is_detached_when_its_connection_closes() {
 }
 
 #[test]
-fn renewals_and_releases_change_what_is_claimed() {
+fn renewal_and_release_change_the_claims() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     for (fence, name) in [(1, "a"), (2, "b"), (3, "c"), (4, "d")] {
@@ -159,7 +163,7 @@ fn renewals_and_releases_change_what_is_claimed() {
 }
 
 #[test]
-fn a_release_that_was_lost_is_not_claimed_against_the_holders_will() {
+fn lock_whose_release_was_lost_is_not_claimed() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.hold(id, "a", 1, 60_000);
@@ -207,7 +211,7 @@ fn many_claims_go_in_messages_of_bounded_size() {
 }
 
 #[test]
-fn a_server_that_does_not_read_claims_does_not_make_them_pile_up() {
+fn unread_claims_do_not_accumulate() {
     let mut agent = ScriptedMultiplexer::linked();
     let (id, leaver) = (agent.open(), agent.open());
     let name = "k".repeat(256);
@@ -219,7 +223,7 @@ fn a_server_that_does_not_read_claims_does_not_make_them_pile_up() {
     agent.answer(&hello, &welcome(LockStatus::Ok)).unwrap();
     let queued = agent.multiplexer.link_poll_output().len();
     assert!(queued < libdc::limits::LINK_OUTBOX_BYTES_MAX + 2 * CLAIM_BYTES_MAX, "{queued} bytes");
-    // Its locks have been claimed already; the server may hear that it left only when the claims are complete.
+    // Its locks have been claimed already; DETACH may be sent only once the claims are complete.
     agent.close(leaver);
     let asking = agent.open();
     agent.ask(asking, 1, acquire("k", 0));
@@ -231,7 +235,7 @@ fn a_server_that_does_not_read_claims_does_not_make_them_pile_up() {
 }
 
 #[test]
-fn a_server_that_asks_to_reconnect_is_left_and_claims_are_made_again() {
+fn goaway_closes_the_link_and_claims_are_repeated() {
     let mut agent = ScriptedMultiplexer::linked();
     let (holder, waiter) = (agent.open(), agent.open());
     agent.hold(holder, "k", 5, 60_000);
@@ -252,7 +256,7 @@ fn a_server_that_asks_to_reconnect_is_left_and_claims_are_made_again() {
 }
 
 #[test]
-fn the_end_of_the_agent_is_said_and_heard() {
+fn agent_shutdown_sends_bye_and_awaits_its_answer() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.hold(id, "k", 5, 60_000);
@@ -266,7 +270,7 @@ fn the_end_of_the_agent_is_said_and_heard() {
     assert_eq!(agent.multiplexer.link_phase(), LinkState::Left);
 
     let mut agent = ScriptedMultiplexer::new(0, None);
-    assert!(!agent.multiplexer.send_bye(agent.now), "there is nobody to tell");
+    assert!(!agent.multiplexer.send_bye(agent.now), "there is no server to ask");
     let opening = agent.begin();
     assert!(agent.multiplexer.send_bye(agent.now));
     let bye = agent.request();

@@ -54,7 +54,7 @@ impl ScriptedMultiplexer {
         agent
     }
 
-    /// Makes the link, as far as HELLO, and gives that.
+    /// Opens the link as far as HELLO, and returns that message.
     pub(crate) fn handshake(&mut self) -> Message {
         self.received = MessageReader::link(Direction::Request);
         self.multiplexer.link_connected(self.now, &[7; 32]);
@@ -63,15 +63,11 @@ impl ScriptedMultiplexer {
         self.answer(&probe, &[1]).expect("an answer to the probe");
         assert_eq!(self.multiplexer.link_phase(), LinkState::Resuming);
         let mut greeting = self.at_server();
-        assert_eq!(
-            greeting.len(),
-            1,
-            "what was held up for long must not open a link that is resumed elsewhere"
-        );
+        assert_eq!(greeting.len(), 1, "a delayed message must not open a link that is resumed elsewhere");
         greeting.remove(0)
     }
 
-    /// Makes the link, with HELLO answered, and gives what opens it: HELLO, the claims, OPEN.
+    /// Opens the link, with HELLO answered. Returns the messages of its handshake: HELLO, the claims, OPEN.
     pub(crate) fn begin(&mut self) -> Vec<Message> {
         let hello = self.handshake();
         self.answer(&hello, &welcome(LockStatus::Ok)).expect("a welcome");
@@ -162,7 +158,7 @@ impl ScriptedMultiplexer {
         self.send(id, &bytes)
     }
 
-    /// What has been sent to the server since the last call.
+    /// The messages sent to the server since the last call.
     pub(crate) fn at_server(&mut self) -> Vec<Message> {
         let mut messages = Vec::new();
         let output = self.written(usize::MAX);
@@ -174,7 +170,7 @@ impl ScriptedMultiplexer {
         messages
     }
 
-    /// The one message that has been sent to the server since the last call.
+    /// The only message sent to the server since the last call.
     pub(crate) fn request(&mut self) -> Message {
         let mut messages = self.at_server();
         let last = messages.pop().expect("a request");
@@ -224,7 +220,7 @@ impl ScriptedMultiplexer {
         assert_eq!(self.frames_at(id).len(), 1);
     }
 
-    /// What a local connection has been sent since the last call.
+    /// The bytes sent to a local connection since the last call.
     pub(crate) fn at(&mut self, id: LocalId) -> Vec<u8> {
         let mut out = Vec::new();
         loop {
@@ -254,7 +250,7 @@ impl ScriptedMultiplexer {
         answers
     }
 
-    /// Lets time pass, acting on every deadline of the link that comes.
+    /// Lets time pass, handling each deadline of the link.
     pub(crate) fn pass(&mut self, ms: u64) -> Result<(), LinkError> {
         let end = self.now.after_ms(ms);
         while let Some(deadline) = self.multiplexer.link_deadline().filter(|deadline| *deadline <= end) {
@@ -275,7 +271,7 @@ pub(crate) fn token(fence: u64) -> Token {
     Token::new(fence, 0xfeed)
 }
 
-/// The token in the text protocol.
+/// The token in the line protocol.
 pub(crate) fn hex(fence: u64) -> String {
     String::from_utf8(token(fence).to_hex().to_vec()).expect("digits")
 }
@@ -291,7 +287,7 @@ pub(crate) fn welcome(status: LockStatus) -> Vec<u8> {
     bytes.split_off(14)
 }
 
-/// What a message asks about a lock.
+/// The lock request in a message.
 pub(crate) fn lock(message: &Message) -> LockRequest<'_> {
     let Operation::Lock(operation) = message.head.operation else {
         panic!("{message:?} is not about a lock");
@@ -304,7 +300,7 @@ pub(crate) fn hello(message: &Message) -> Hello<'_> {
     Hello::parse(&message.data).expect("well formed")
 }
 
-/// Owners and fences of what a message claims.
+/// Owners and fences of the locks that a message claims.
 pub(crate) fn claims(message: &Message) -> Vec<(u64, u64)> {
     assert_eq!(message.head.operation, CLAIM);
     let claims = Claim::parse_all(&message.data).map(|claim| claim.expect("well formed").expect("sensible"));

@@ -1,4 +1,4 @@
-//! The text protocol at the agent: answers in order, refusals, ends.
+//! The line protocol at the agent: order of answers, refusals, closing.
 
 use super::scripted::{CANCEL, ScriptedMultiplexer, acquire, hex, lock, token};
 use libdc::limits::{LOCAL_HELD_BACK_BYTES_MAX, LOCAL_READ_TIMEOUT_MS};
@@ -30,7 +30,7 @@ fn a_request_in_lines_is_one_in_a_frame_to_the_server() {
 }
 
 #[test]
-fn each_connection_is_an_owner_of_its_own() {
+fn each_connection_is_a_separate_owner() {
     let mut agent = ScriptedMultiplexer::linked();
     let (one, other) = (agent.open(), agent.open());
     agent.text(one, "l\nk\n0\n");
@@ -40,7 +40,7 @@ fn each_connection_is_an_owner_of_its_own() {
 }
 
 #[test]
-fn what_cannot_block_goes_on_together_and_is_answered_in_order() {
+fn non_blocking_lines_are_sent_together_answered_in_order() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, &format!("r\na\n{}\nping\n_\n\nn\nb\n{} 5\nzz\n_\n\ne\nc\n\n", hex(1), hex(2)));
@@ -55,7 +55,7 @@ fn what_cannot_block_goes_on_together_and_is_answered_in_order() {
 }
 
 #[test]
-fn what_may_block_holds_back_all_behind_it() {
+fn blocking_line_delays_the_lines_behind_it() {
     let mut agent = ScriptedMultiplexer::linked();
     let (id, other) = (agent.open(), agent.open());
     agent.text(id, "l\nk\n5\nping\n_\n\nl\nj\n0\n");
@@ -70,7 +70,7 @@ fn what_may_block_holds_back_all_behind_it() {
 }
 
 #[test]
-fn the_state_of_the_table_comes_from_the_server_one_at_a_time() {
+fn stats_are_requested_one_at_a_time() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, "stats\n\n\nstats\n\n\n");
@@ -83,7 +83,7 @@ fn the_state_of_the_table_comes_from_the_server_one_at_a_time() {
 }
 
 #[test]
-fn what_makes_no_sense_is_an_error_and_nothing_more() {
+fn invalid_line_request_is_answered_error() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, "zz\nk\n1\nauth\n_\nsecret\nl\nk k\n1\nl\nk\n-1\nping\r\n_\r\n\r\n");
@@ -98,7 +98,7 @@ fn a_line_that_is_too_long_is_the_last_after_all_answers() {
     let id = agent.open();
     agent.text(id, &format!("l\nk\n5\nr\nk\n{}\n{}", hex(1), "x".repeat(257)));
     let blocked = agent.request();
-    assert_eq!(agent.lines_at(id), "", "nothing is taken behind what is blocked");
+    assert_eq!(agent.lines_at(id), "", "no request is taken behind a blocked one");
     agent.reply(&blocked, LockAnswer::Status(LockStatus::Timeout));
     assert_eq!(agent.lines_at(id), "timeout\n");
     let release = agent.request();
@@ -113,7 +113,7 @@ fn a_line_that_is_too_long_is_the_last_after_all_answers() {
 }
 
 #[test]
-fn a_request_that_is_never_whole_is_an_error_and_the_end() {
+fn incomplete_line_request_times_out_with_error() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, "ping\n_\n\nl\n");
@@ -157,7 +157,7 @@ fn a_blocked_connection_is_read_so_that_its_end_is_noticed() {
 }
 
 #[test]
-fn who_asks_nothing_more_gives_its_place_up() {
+fn end_of_input_cancels_the_blocked_request() {
     let mut agent = ScriptedMultiplexer::linked();
     let id = agent.open();
     agent.text(id, "l\nk\n5\nl\nj\n5\nhalf");
@@ -171,7 +171,7 @@ fn who_asks_nothing_more_gives_its_place_up() {
     agent.reply(&blocked, LockAnswer::Status(LockStatus::Timeout));
     agent.reply(&cancel, LockAnswer::Status(LockStatus::Ok));
     assert_eq!(agent.lines_at(id), "timeout\n");
-    // What was asked before the end is asked, but not waited for.
+    // A request received before the end of input is sent, but does not block.
     let request = agent.request();
     assert_eq!(lock(&request).action, acquire("j", 0));
     agent.grant(&request, 1, 1_000);
@@ -195,7 +195,7 @@ fn outages_are_answered_at_once_in_order() {
 }
 
 #[test]
-fn an_original_server_has_no_locks() {
+fn distcache_1_server_has_no_locks() {
     let mut agent = ScriptedMultiplexer::new(0, None);
     agent.multiplexer.link_connected(agent.now, &[7; 32]);
     let mut probe = agent.request();
@@ -212,5 +212,5 @@ fn an_original_server_has_no_locks() {
     assert_eq!(agent.frames_at(frames), [(3, vec![LockStatus::ErrorUnsupported as u8])]);
     agent.close(id);
     assert!(!agent.multiplexer.send_bye(agent.now));
-    assert_eq!(agent.at_server(), [], "it was sent what it does not know");
+    assert_eq!(agent.at_server(), [], "a request that it does not support was sent");
 }

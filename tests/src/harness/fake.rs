@@ -1,5 +1,5 @@
-//! A fake server that imitates distcache 1.x, a current server, or one that never answers. It is written
-//! without libdc, so that it has none of libdc's bugs.
+//! A fake server that imitates distcache 1.x or a current server, or never answers. It is written without
+//! libdc, so that it has none of libdc's bugs.
 
 use crate::harness::loopback::own_loopback;
 use crate::harness::patience::PATIENCE;

@@ -76,7 +76,7 @@ fn a_command_that_goes_and_comes_back_costs_nothing() {
 }
 
 #[test]
-fn a_command_that_is_missing_when_its_child_has_died_is_tried_again() {
+fn missing_command_is_retried_after_its_child_died() {
     let place = TestDir::new();
     let command = linked(&place);
     let mut master = MasterProcess::for_command(&command, &["-start", "0"], &["ready"]);

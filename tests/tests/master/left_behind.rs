@@ -98,7 +98,7 @@ fn children_of_a_master_that_is_killed_are_told() {
 }
 
 #[test]
-fn children_of_a_master_that_is_killed_serve_on_where_that_is_asked_for() {
+fn orphan_signal_none_lets_children_of_a_killed_master_serve() {
     set_child_subreaper(true).unwrap();
     let mut master = MasterProcess::start(&["-start", "0", "-orphan-signal", "none"], &["ready"]);
     let child = master.child();

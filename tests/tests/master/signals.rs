@@ -44,7 +44,7 @@ fn many_hangups_while_a_child_starts_are_one_more() {
 }
 
 #[test]
-fn a_signal_that_comes_during_the_start_is_heeded_and_nothing_is_left() {
+fn signal_during_the_start_ends_it_and_leaves_nothing() {
     for signal in [Signal::SIGTERM, Signal::SIGINT, Signal::SIGQUIT] {
         let place = TestDir::new();
         let listen = format!("unix://{}", place.file("socket").display());
@@ -60,7 +60,7 @@ fn a_signal_that_comes_during_the_start_is_heeded_and_nothing_is_left() {
 }
 
 #[test]
-fn a_hangup_that_was_kept_is_heeded_when_the_child_it_came_upon_fails() {
+fn deferred_hangup_is_handled_when_the_starting_child_fails() {
     let place = TestDir::new();
     let death = place.file("death");
     let plan = PlanFile::new(&place, &["ready"]);

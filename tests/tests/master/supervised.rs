@@ -123,7 +123,7 @@ fn the_status_is_that_of_the_child_that_serves() {
 }
 
 #[test]
-fn nothing_is_said_before_a_child_is_ready_and_nothing_is_passed_on() {
+fn notify_waits_for_a_ready_child_and_hides_its_messages() {
     let supervised = Supervised::start("", &[], &["ready-by-helper"]);
     let ready = supervised.hear();
     assert_eq!(value(&ready, "READY"), Some("1"), "{ready:?}");

@@ -91,7 +91,7 @@ fn why_it_does_not_start_is_said_on_both_ways() {
 }
 
 #[test]
-fn a_syslog_that_is_missing_is_told_of_before_the_daemon_lets_go_of_its_streams() {
+fn missing_syslog_is_reported_before_streams_are_closed() {
     let place = TestDir::new();
     let Some(launch) = launch(&place) else { return };
     let pidfile = place.file("pid");

@@ -1,10 +1,12 @@
-//! The layers of the sources: what each module may use, and which modules are pure.
+//! The layers of the sources: the modules that each module may use, and the pure modules.
 //!
-//! A module that is in no row fails, so a new one gets its row first. Rows are looked up by the longest path.
+//! A module without a row fails the test, so a new module needs a row first. Rows are looked up by the
+//! longest path.
 
 use crate::source::Source;
 
-/// Modules of one layer: a path from the top of the repository without `.rs`, what it may use, and whether it is pure.
+/// Modules of one layer: paths from the top of the repository without `.rs`, the layers they may use, and
+/// whether they are pure.
 struct Row {
     module: &'static str,
     /// Other rows, by their module's name within the crate; its own modules are always allowed.
@@ -173,7 +175,8 @@ fn is_pure(source: &Source) -> bool {
         || PURE_ELSEWHERE.iter().any(|folder| elsewhere(&folder))
 }
 
-/// Uses of the system, of randomness and of other crates in pure modules. `crates` are those that the workspace uses.
+/// Uses of the system, of randomness and of other crates in pure modules. `crates` lists the crates that the
+/// workspace uses.
 pub(crate) fn purity_violations(source: &Source, crates: &[String]) -> Vec<String> {
     if !is_pure(source) {
         return Vec::new();

@@ -46,20 +46,25 @@ fn sleeps(source: &Source) -> Vec<String> {
     sleeps.then(|| format!("{}: a test that sleeps", source.path)).into_iter().collect()
 }
 
-/// Comments that are too wide. Tables, and lines of one long word such as a link, stay as they are.
+/// Comments that are too wide. Tables, fenced blocks, and lines of one long word such as a link stay as they
+/// are.
 fn wide_comments(path: &str, text: &str) -> Vec<String> {
-    let is_wide = |line: &str| {
+    let mut is_fenced = false;
+    let mut wide = Vec::new();
+    for (number, line) in text.lines().enumerate() {
         let words = line.trim_start();
-        let is_comment = words.starts_with("//");
-        let is_table = words.trim_start_matches(['/', '!']).trim_start().starts_with('|');
-        is_comment
-            && !is_table
-            && line.chars().count() > COMMENT_COLUMN_MAX
-            && words.split(' ').nth(2).is_some()
-    };
-    let wide = text.lines().enumerate().filter(|(_, line)| is_wide(line));
-    wide.map(|(number, _)| format!("{path}:{}: a comment beyond column {COMMENT_COLUMN_MAX}", number + 1))
-        .collect()
+        if !words.starts_with("//") {
+            is_fenced = false;
+            continue;
+        }
+        let comment = words.trim_start_matches(['/', '!']).trim_start();
+        is_fenced ^= comment.starts_with("```");
+        let is_text = !is_fenced && !comment.starts_with('|') && words.split(' ').nth(2).is_some();
+        if is_text && line.chars().count() > COMMENT_COLUMN_MAX {
+            wide.push(format!("{path}:{}: a comment beyond column {COMMENT_COLUMN_MAX}", number + 1));
+        }
+    }
+    wide
 }
 
 /// Relative links of a Markdown file that lead nowhere.

@@ -3,11 +3,11 @@
 use crate::source::Source;
 use std::collections::BTreeMap;
 
-/// Names that say how a thing is built instead of what it is.
+/// Names that describe how a thing is built instead of its purpose.
 const FORBIDDEN: [&str; 7] = ["utils", "util", "common", "types", "helpers", "helper", "manager"];
 
-/// Types that share a name because they are one concept: the asynchronous and the blocking client, and the TLS
-/// socket with its stand-in in a build without TLS.
+/// Types that share a name because they are one concept: the asynchronous and the blocking client, and the
+/// TLS socket with its stand-in in a build without TLS.
 const SHARED: [&str; 5] = ["Client", "LockClient", "Guard", "QueuedLock", "TlsSocket"];
 
 /// Words that no test's name begins with.
@@ -23,7 +23,8 @@ pub(crate) fn empty_names(source: &Source) -> Vec<String> {
     empty.map(|name| format!("{}: `{name}` says nothing", source.path)).collect()
 }
 
-/// Types whose name another type of the workspace has. Those of test code count only once for each file of tests.
+/// Types whose name another type of the workspace has. Those of test code count only once for each file of
+/// tests.
 pub(crate) fn doubled_types(sources: &[Source]) -> Vec<String> {
     let mut places: BTreeMap<&str, Vec<&str>> = BTreeMap::new();
     for source in sources {

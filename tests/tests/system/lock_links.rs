@@ -134,7 +134,7 @@ fn server_after_crash_grants_only_after_grace_period() {
     let mut holder = agent.connect();
     let third = holder.request("l\nj\n0 600\n");
     server.restart();
-    assert!(server.process.log.lines().iter().any(|line| line.contains("before the grace is over")));
+    assert!(server.process.log.lines().iter().any(|line| line.contains("until the grace period ends")));
     let mut direct = server.connect();
     assert_eq!(direct.request("l\nj\n0 600\n"), "timeout", "an agent may still hold it");
     let fourth = direct.request("l\nj\n600 600\n");

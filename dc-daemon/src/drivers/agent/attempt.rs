@@ -1,4 +1,4 @@
-//! Attempts to have a link: connecting, the life of the link, and what the log says of it.
+//! Attempts to open a link: connecting, serving the link until it ends, and logging both.
 
 use super::AgentDriver;
 use super::link::LinkFailure;
@@ -15,8 +15,8 @@ use std::io;
 use tracing::{debug, info, warn};
 
 impl AgentDriver {
-    /// An attempt to have a link, and the life of that link. Returns the time of the next attempt; `None` if the agent
-    /// shuts down.
+    /// Attempts to open the link, and serves it until it ends. Returns the time of the next attempt; `None`
+    /// if the agent shuts down.
     pub(super) async fn attempt(&self, upstream: &Address) -> Option<Time> {
         let failure = match self.connect(upstream).await {
             Ok((socket, probe_id)) => self.serve_link(upstream, socket, &probe_id).await,

@@ -1,8 +1,8 @@
-//! What all tasks of the agent share: the [`Multiplexer`], the sockets of the local connections, and the wakers.
+//! State shared by all tasks of the agent: the [`Multiplexer`], the local sockets and the wakers.
 //!
-//! Answers take a short way: the link's task writes them to the local sockets and wakes the task of a connection only
-//! if something is left for it. Requests are queued, and written to the server with one call when the link's task has
-//! its turn, after all tasks that were ready before it.
+//! Answers take a shortcut: the link's task writes them to the local sockets, and wakes a connection's task
+//! only if there is work left for it. Requests are queued and written to the server with one call in the next
+//! turn of the link's task, after all tasks that were ready before it.
 
 use libdc::net::socket::Socket;
 use libdc::proto::agent::local::LocalId;
@@ -58,7 +58,7 @@ impl AgentCore {
         local.map_or_else(String::new, |local| local.socket.peer())
     }
 
-    /// Writes to each local connection what there is for it.
+    /// Writes the pending output of each local connection.
     pub(super) fn deliver(&mut self, now: Time) {
         while let Some(id) = self.multiplexer.poll_ready() {
             let Some(local) = self.sockets.get(id.slot()).and_then(Option::as_ref) else {
@@ -84,7 +84,8 @@ impl AgentCore {
 }
 
 impl LocalSocket {
-    /// Writes what the socket takes at once. The connection's own task finds an error again, and acts upon it.
+    /// Writes as much as the socket accepts. An error is left to the connection's own task, which meets it
+    /// again.
     fn write_now(&self, now: Time, multiplexer: &mut Multiplexer) {
         loop {
             let output = multiplexer.local_poll_output(now, self.id);

@@ -17,7 +17,7 @@ use std::task::{Context, Poll, ready};
 use thiserror::Error;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
-/// Why there is no link, or no more.
+/// Why the link could not be opened, or was lost.
 #[derive(Debug, Error)]
 pub(super) enum LinkFailure {
     #[error(transparent)]
@@ -62,7 +62,8 @@ impl AgentCore {
         self.deliver(now);
     }
 
-    /// A turn, in the order of [`machine`](libdc::proto::machine). Returns the state and the deadline after it.
+    /// A turn, in the order of [`machine`](libdc::proto::machine). Returns the state and the deadline after
+    /// it.
     fn turn_link(
         &mut self,
         cx: &mut Context<'_>,
@@ -102,8 +103,9 @@ impl AgentCore {
         })
     }
 
-    /// Delivers answers and writes the output, until the socket would block. Each may cause the other: a delivered answer
-    /// lets a stalled connection ask more, and written output gives the link capacity.
+    /// Delivers answers and writes the output, until the socket would block. Each may cause the other: a
+    /// delivered answer lets a stalled connection send more requests, and written output frees capacity of
+    /// the link.
     fn write_link(&mut self, cx: &mut Context<'_>, now: Time, socket: &mut Socket) -> io::Result<()> {
         loop {
             self.deliver(now);

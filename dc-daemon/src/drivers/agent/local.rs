@@ -37,7 +37,7 @@ impl AgentDriver {
     fn log_end(&self, connection: ConnectionId, id: LocalId, end: &io::Result<LocalCloseReason>) {
         match end {
             Ok(LocalCloseReason::Idle) => debug!(%connection, "closed: idle"),
-            // The peer's name costs a system call, which only a violation is worth.
+            // The peer's name costs a system call, so it is looked up for violations only.
             Ok(reason) if reason.is_violation() => {
                 warn!(%connection, peer = self.lock().peer(id), "closed: {reason}");
             }
@@ -91,7 +91,8 @@ impl AgentCore {
 }
 
 impl LocalSocket {
-    /// A turn, in the order of [`machine`](libdc::proto::machine). Returns the state and the deadline after it.
+    /// A turn, in the order of [`machine`](libdc::proto::machine). Returns the state and the deadline after
+    /// it.
     fn turn(
         &mut self,
         cx: &mut Context<'_>,

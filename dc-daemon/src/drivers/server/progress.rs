@@ -17,7 +17,7 @@ impl ProgressSignal {
         Self { every, next: AtomicU64::new(every), reached: Notify::new() }
     }
 
-    /// `requests` gives the number of requests handled since the start; it is not called if nothing is to be reported ever.
+    /// `requests` gives the number of requests handled since the start; it is not called if `every` is 0.
     pub(crate) fn advance(&self, requests: impl FnOnce() -> u64) {
         if self.every == 0 {
             return;

@@ -1,4 +1,5 @@
-//! The task of a server's connection, from the TLS handshake to the end. Each poll is one turn of `server_turn`.
+//! The task of a server's connection, from the TLS handshake to the end. Each poll is one turn of
+//! `server_turn`.
 
 use crate::drivers::buffers::ThreadBuffers;
 use crate::drivers::registry::{ConnectionHandle, RegisteredConnection, Registry};
@@ -45,7 +46,8 @@ impl ServerTask {
 
     fn register(&self, socket: Socket) -> TaskPhase {
         let (server, id) = (&self.server, self.id);
-        // Before the machine is made: a drain that begins meanwhile is seen by it, or is in the mailbox.
+        // Registered before the machine is created, which then sees a concurrent drain or finds it in the
+        // mailbox.
         let mailbox = server.mailboxes.open(id);
         server.service.connection_opened();
         let machine = ServerConnection::new(server.clock.now(), id, &server.service, server.timeouts);
@@ -123,7 +125,8 @@ impl Drop for ServerTask {
     }
 }
 
-/// Logs how a connection ended. Only the peer of a violation is named: for the others it is not worth the system call.
+/// Logs how a connection ended. The peer is named for violations only, since looking it up costs a system
+/// call.
 fn log_end(id: ConnectionId, socket: &Socket, end: io::Result<ServerCloseReason>) {
     match end {
         Err(error) => debug!(connection = %id, %error, "lost"),

@@ -1,5 +1,5 @@
-//! The driver of a server's connection: moves bytes between its socket and its
-//! [`ServerConnection`], in the order of a turn that [`machine`](libdc::proto::machine) gives. It decides nothing.
+//! The driver of a server's connection: moves bytes between its socket and its [`ServerConnection`], in the
+//! order of a turn that [`machine`](libdc::proto::machine) gives. It decides nothing.
 
 use crate::drivers::buffers::ThreadBuffers;
 use crate::drivers::registry::RegisteredConnection;

@@ -1,9 +1,9 @@
 //! Requests of a local connection in frames: taken from its input, answered here or sent on.
 //!
-//! Requests that a server need not see are answered here: malformed ones are refused before they could cost all
-//! connections the link, and requests outside the ranges of the protocol get their status. So are the operations of
-//! class 2: an application may open a link to the agent as it would to the server. It lasts until the connection
-//! closes, and nothing of it is remembered.
+//! Some requests are answered here. Malformed requests are refused, since the server would close the link
+//! that all connections share. Requests with out-of-range values get their status. Operations of class 2 are
+//! answered too: an application may open a link to the agent as it would to the server. That link lasts until
+//! the connection closes, and its state is discarded.
 
 use crate::id::SessionId;
 use crate::proto::agent::local::{LocalConnection, LocalContext};

@@ -2,7 +2,7 @@
 //! when they are released, lost or expired.
 //!
 //! A lease counts here from its answer, so it never ends before it does at the server. The locks are claimed
-//! when the link is resumed. They keep their connection from being closed for being idle.
+//! when the link is resumed. A connection that holds locks is not idle.
 //!
 //! Every operation takes time logarithmic in the number of held locks. Expired locks are removed in batches,
 //! by each grant and by the timeouts of the link.

@@ -1,7 +1,7 @@
 //! Requests of a local connection in the line protocol: taken from its input, answered here or sent on.
 //!
-//! A request that makes no sense is answered `error`, and the connection goes on. After a line that is too long, or a
-//! request that is not complete in time, `error` is the last answer. Answers have the order of the requests.
+//! An invalid request is answered `error`, and the connection stays open. After a line that is too long, or a
+//! request that is not complete in time, `error` is the last answer. Requests are answered in order.
 
 use crate::proto::agent::local::{LocalCloseReason, LocalConnection, LocalContext};
 use crate::proto::agent::origin::RequestForm;

@@ -6,13 +6,14 @@
 //!     └───── idle, answers left unread, drained, peer has finished ──────────────────────▲
 //! ```
 //!
-//! A connection owns everything that concerns it: input not yet used, the outbox, requests in flight, its timeouts, the
-//! budget of a turn, its drain grace and the reason for its end. Its methods are those of
+//! A connection owns everything that concerns it: input not yet used, the outbox, requests in flight, its
+//! timeouts, the budget of a turn, its drain grace and the reason for its end. Its methods are those of
 //! [`machine`](crate::proto::machine); the [`LocalContext`] lends it the link.
 //!
 //! While the agent drains, a connection closes as soon as no request of it is in flight, but only from
-//! [`handle_timeout`](LocalConnection::handle_timeout): the driver calls that after a read that would block, so that a
-//! request already received is still answered. A connection without a request so far has its drain grace first.
+//! [`handle_timeout`](LocalConnection::handle_timeout): the driver calls that after a read that would block,
+//! so that a request already received is still answered. A connection without a request so far stays open for
+//! its drain grace.
 //!
 //! Nothing here panics.
 
@@ -87,7 +88,7 @@ impl LocalCloseReason {
     }
 }
 
-/// What a local connection works on.
+/// The context of a local connection: the link, and the state that connections share.
 pub(crate) struct LocalContext<'a> {
     pub(crate) now: Time,
     pub(crate) id: LocalId,
@@ -99,7 +100,7 @@ pub(crate) struct LocalContext<'a> {
     pub(crate) waiting_for_link: &'a mut VecDeque<LocalId>,
 }
 
-/// Whether a connection goes on.
+/// Whether a connection is open or closing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum LocalPhase {
     Open,
@@ -120,9 +121,9 @@ pub(crate) struct LocalConnection {
     pub(crate) in_flight: usize,
     /// `unread` may hold whole requests, which wait for capacity.
     pub(crate) stalled: bool,
-    /// Listed among those that wait for capacity of the link.
+    /// Listed among the connections waiting for capacity of the link.
     pub(crate) waits_for_link: bool,
-    /// Listed among those that the driver must look at.
+    /// Listed among the connections that need the driver's attention.
     pub(crate) listed: bool,
     pub(crate) locks: LocalLockState,
     /// Reading or a timeout has to be resumed, for which its task needs a turn.
@@ -164,7 +165,7 @@ impl LocalConnection {
 
     // ---- the methods of a machine
 
-    /// The link's task begins to write what there is for this connection.
+    /// The link's task begins to write the output of this connection.
     pub(crate) const fn begin_delivery(&mut self) {
         self.listed = false;
         self.needs_turn = false;
@@ -211,8 +212,8 @@ impl LocalConnection {
 
     /// When [`handle_timeout`](Self::handle_timeout) must be called.
     ///
-    /// With `-idle` there is always a deadline: the answer after which the connection is idle is written without a
-    /// turn of its task.
+    /// With `-idle` there is always a deadline, since the last answer before an idle period may be written
+    /// without a turn of the connection's task.
     pub(crate) fn deadline(
         &self,
         settings: &MultiplexerSettings,
@@ -266,7 +267,7 @@ impl LocalConnection {
             _ if self.finished && self.can_close() => {
                 return MachineState::Closed(LocalCloseReason::PeerFinished);
             }
-            // Input is still read, so that the end of the connection is noticed, and ignored.
+            // Input is still read, to detect the end of the connection, but ignored.
             LocalPhase::Closing(_) | LocalPhase::Open => {}
         }
         let wants_input = !self.finished && self.may_read();
@@ -310,7 +311,7 @@ impl LocalConnection {
         self.unfinished_since = None;
     }
 
-    /// An answer was given, or one that waits for others before it.
+    /// An answer was written, or queued behind earlier ones.
     pub(crate) const fn note_answer(&mut self, now: Time) {
         self.idle_since = now;
     }
@@ -373,8 +374,8 @@ impl LocalConnection {
         !self.unread.is_empty() || self.reader.is_inside_message()
     }
 
-    /// Whether more input may be read, unless the peer has finished. Behind a blocked request some is, so that the end
-    /// of the connection is noticed.
+    /// Whether more input may be read, unless the peer has finished. Some input is read behind a blocked
+    /// request, to detect the end of the connection.
     fn may_read(&self) -> bool {
         if self.is_closing() {
             !self.locks.lines.is_empty()
@@ -388,8 +389,8 @@ impl LocalConnection {
         self.in_flight == 0 && self.locks.is_idle() && self.outbox.is_empty() && !self.is_inside_request()
     }
 
-    /// Whether the connection can be closed without losing an answer. A blocked request counts only after the end of
-    /// input: it has been cancelled then, and is answered soon.
+    /// Whether the connection can be closed without losing an answer. A blocked request counts only after the
+    /// end of input: it has been cancelled then, and is answered soon.
     fn can_close(&self) -> bool {
         let is_answered = self.in_flight == 0 && self.outbox.is_empty();
         if self.finished {

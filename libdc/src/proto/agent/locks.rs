@@ -1,8 +1,9 @@
 //! Lock requests of a local connection, in frames or in lines, and their answers.
 //!
-//! A request in frames that may block does not delay the requests behind it, since an answer carries the uid of its
-//! request. In lines it does: nothing behind it is taken before it is answered. STATS does so in both, because its
-//! answer is long. All other requests may be in flight together; the answer of a line waits for those before it.
+//! A request in frames that may block does not delay the requests behind it, since an answer carries the uid
+//! of its request. In lines it does: nothing behind it is taken before it is answered. STATS does so in both,
+//! because its answer is long. All other requests may be in flight together; the answer of a line waits for
+//! those before it.
 
 use crate::limits::{LOCAL_BLOCKED_MAX, LOCAL_HELD_BACK_BYTES_MAX, LOCAL_IN_FLIGHT_MAX};
 use crate::proto::agent::local::{LocalConnection, LocalContext};

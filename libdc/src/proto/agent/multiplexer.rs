@@ -6,20 +6,21 @@
 //!   local_poll_output ◀─ outbox, uid of the request ◀─ PendingTable ◀─ answer ◀─ link_handle_input
 //! ```
 //!
-//! Requests are sent on only while the link is up; otherwise they are answered at once. [`LinkState`] shows how the
-//! link comes up.
+//! Requests are sent on only while the link is up; otherwise they are answered at once. [`LinkState`] shows
+//! how the link comes up.
 //!
-//! An application may use frames or the line protocol. For the server it is an owner of locks with its own number, never
-//! used again; the server is notified when its connection closes. Its locks are remembered here, to be claimed when a
-//! link that broke is resumed.
+//! An application may use frames or the line protocol. To the server it is an owner of locks with a number
+//! that is never reused; the server is notified when its connection closes. Its locks are recorded here, and
+//! claimed when a broken link is resumed.
 //!
-//! Local connections and the link have the methods of [`machine`](crate::proto::machine), here with the prefixes
-//! `local_` and `link_`. Answers take a short way: after [`link_handle_input`](Multiplexer::link_handle_input) the
-//! driver writes the output of each connection that [`poll_ready`](Multiplexer::poll_ready) names, and wakes the
-//! connection's task only if [`local_needs_turn`](Multiplexer::local_needs_turn).
+//! Local connections and the link have the methods of [`machine`](crate::proto::machine), here with the
+//! prefixes `local_` and `link_`. Answers take a shortcut: after
+//! [`link_handle_input`](Multiplexer::link_handle_input) the driver writes the output of each connection that
+//! [`poll_ready`](Multiplexer::poll_ready) names, and wakes the connection's task only if
+//! [`local_needs_turn`](Multiplexer::local_needs_turn).
 //!
-//! Everything is bounded: requests in flight per connection and in all, unread answers, bytes not yet written to the
-//! server. A connection at a bound is not read until there is capacity again.
+//! Everything is bounded: requests in flight, per connection and in total, unread answers, bytes not yet
+//! written to the server. A connection at a bound is not read until there is capacity again.
 
 use crate::id::LinkId;
 use crate::limits::READ_BUDGET_BYTES;
@@ -97,9 +98,9 @@ impl Multiplexer {
         }
     }
 
-    /// From now on a local connection closes as soon as no request of it is in flight. A connection without a request
-    /// so far has [`DRAIN_GRACE_MS`](crate::limits::DRAIN_GRACE_MS) since it was accepted. All connections are
-    /// [ready](Self::poll_ready), and need a turn.
+    /// Starts draining: a local connection closes as soon as it has no request in flight. A connection
+    /// without a request so far has [`DRAIN_GRACE_MS`](crate::limits::DRAIN_GRACE_MS) since it was accepted.
+    /// All connections are [ready](Self::poll_ready), and need a turn.
     pub fn drain(&mut self, now: Time) {
         self.draining_since.get_or_insert(now);
         self.locals.mark_all_ready();
@@ -159,7 +160,8 @@ impl Multiplexer {
         self.locals.at(id).map_or(gone, LocalConnection::state)
     }
 
-    /// The socket of a local connection is gone. Its answers will be dropped, and the server releases its locks.
+    /// The socket of a local connection is gone. Its answers will be dropped, and the server releases its
+    /// locks.
     pub fn local_close(&mut self, now: Time, id: LocalId) {
         if let Some(local) = self.locals.close(id) {
             self.link.detach(now, local.locks.owner);
@@ -171,15 +173,15 @@ impl Multiplexer {
         self.locals.poll_ready()
     }
 
-    /// Whether a connection that was [ready](Self::poll_ready) needs a turn, its output having been written as far as its
-    /// socket took it.
+    /// Whether a connection that was [ready](Self::poll_ready) needs a turn, after its output was written as
+    /// far as its socket accepted it.
     #[must_use]
     pub fn local_needs_turn(&self, id: LocalId) -> bool {
         let is_draining = self.draining_since.is_some();
         self.locals.at(id).is_some_and(|local| local.needs_turn(is_draining))
     }
 
-    /// A local connection, with what it works on.
+    /// A local connection, with its context.
     fn local(&mut self, now: Time, id: LocalId) -> Option<(&mut LocalConnection, LocalContext<'_>)> {
         let context = LocalContext {
             now,
@@ -224,7 +226,8 @@ impl Multiplexer {
         self.link.outbox.pending()
     }
 
-    /// The server took `count` bytes of the output. A server that takes nothing becomes silent, which is noticed.
+    /// The server took `count` bytes of the output. A server that accepts nothing becomes silent, which the
+    /// keepalive detects.
     pub fn link_wrote(&mut self, now: Time, count: usize) {
         if count > 0 {
             self.link.written(now, count);
@@ -285,15 +288,16 @@ impl Multiplexer {
         self.wake_stalled();
     }
 
-    /// The grace period of the server, in milliseconds, while the link is down and a local connection holds a lock.
+    /// The grace period of the server, in milliseconds, while the link is down and a local connection holds a
+    /// lock.
     #[must_use]
     pub fn held_grace_ms(&self, now: Time) -> Option<u64> {
         self.link.held.claims(now, None).next()?;
         self.last_grace_ms.map(u64::from)
     }
 
-    /// The agent ends gracefully: asks the server to release everything. Returns whether there is a server to ask: then
-    /// its answer closes the link with [`LinkCloseReason::Left`].
+    /// Begins a graceful shutdown: asks the server to release all locks. Returns whether there is a server to
+    /// ask; its answer closes the link with [`LinkCloseReason::Left`].
     pub fn send_bye(&mut self, now: Time) -> bool {
         self.link.send_bye(now)
     }

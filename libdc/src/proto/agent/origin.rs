@@ -1,5 +1,5 @@
-//! The payload of an agent's requests on the link: which local connection gets the answer, and what it means
-//! for the locks that are held.
+//! The payload of an agent's requests on the link: the local connection that gets the answer, and the effect
+//! of the answer on the held locks.
 
 use crate::id::Token;
 use crate::proto::agent::held::HeldLocks;

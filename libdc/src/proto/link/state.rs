@@ -1,4 +1,4 @@
-//! What is known of a link from outside: its state, its settings, and the errors that end its connection.
+//! The public side of a link: its state, its settings, and the errors that end its connection.
 
 use crate::id::LinkId;
 use crate::secret::AuthToken;
@@ -37,13 +37,13 @@ pub enum LinkError {
         /// Its answer.
         status: LockStatus,
     },
-    /// The server has no locks, and the link is of no use without: it is a distcache 1.x server.
+    /// The server is a distcache 1.x server: it has no locks, but the link requires them.
     #[error("the server knows no locks")]
     Unsupported,
     /// The server answered CLAIM or OPEN wrongly.
     #[error("the server does not open the link: {problem}")]
     Handshake {
-        /// What is wrong.
+        /// The violation.
         problem: &'static str,
     },
 }
@@ -77,7 +77,7 @@ pub struct LinkIdentity {
     pub auth_token: Option<AuthToken>,
 }
 
-/// What differs between the links of an agent and of a lock client.
+/// The settings in which the links of an agent and of a lock client differ.
 #[derive(Debug)]
 pub(crate) struct LinkSettings {
     /// A server is given up after a silence of this many milliseconds, within the bounds of
@@ -85,7 +85,7 @@ pub(crate) struct LinkSettings {
     pub(crate) timeout_ms: u64,
     /// The auth token, if the server asks for one. With it there is no probe.
     pub(crate) auth_token: Option<AuthToken>,
-    /// Whether the link is of no use without locks: patch level 0, and HELLO answered `error_unsupported`,
-    /// are errors. Otherwise such a server gets session requests only.
+    /// Whether the link requires locks: patch level 0, and HELLO answered `error_unsupported`, are errors.
+    /// Otherwise such a server gets session requests only.
     pub(crate) needs_locks: bool,
 }

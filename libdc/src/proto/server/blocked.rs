@@ -1,9 +1,8 @@
-//! The blocked requests of a connection of frames: those that wait for a lock.
+//! The blocked requests of a connection of frames, waiting for a lock.
 
 use crate::service::WaiterId;
 use crate::wire::frame::{LockOperation, MessageHead, Operation};
-use foldhash::fast::RandomState;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet};
 
 /// A blocked request.
 #[derive(Clone, Copy, Debug)]
@@ -24,7 +23,7 @@ impl BlockedRequest {
 /// The blocked requests, by uid and by owner.
 #[derive(Debug, Default)]
 pub(super) struct BlockedRequests {
-    by_uid: HashMap<u32, BlockedRequest, RandomState>,
+    by_uid: BTreeMap<u32, BlockedRequest>,
     /// Owner and uid.
     by_owner: BTreeSet<(u64, u32)>,
 }

@@ -50,7 +50,7 @@ pub enum ServerCloseReason {
 }
 
 impl ServerCloseReason {
-    /// How long to wait before the connection is closed, in milliseconds: guessing tokens is made slow.
+    /// How long to wait before the connection is closed, in milliseconds: this slows down guessing tokens.
     #[must_use]
     pub const fn delay_ms(&self) -> u64 {
         match self {

@@ -4,16 +4,17 @@
 //!           handle_input                        poll_output, wrote
 //!   bytes ─────────────▶ unread ─▶ requests ─▶ Service ─▶ answers ─▶ outbox ─▶ bytes
 //!                          ▲                     │ │
-//!                          │                     │ └─▶ effects ─▶ (driver) ─▶ handle_mail of other connections
+//!                          │                     │ └─▶ effects ─▶ driver ─▶ handle_mail of other connections
 //!                          └── stalled, blocked ◀┘
 //! ```
 //!
-//! The first byte selects the protocol: 0x00 is frames (`frames`), a lower-case letter the line protocol (`lines`). The
-//! machine keeps bytes that were read and are not handled yet: the beginning of a request, or whole requests that wait
-//! until the peer has read earlier answers or, in the line protocol, until a lock is granted.
+//! The first byte selects the protocol: 0x00 is frames (`frames`), a lower-case letter the line protocol
+//! (`lines`). The machine keeps bytes that were read and are not handled yet: the beginning of a request, or
+//! whole requests that wait until the peer has read earlier answers or, in the line protocol, until a lock is
+//! granted.
 //!
-//! Answers are made in the buffer of the thread and offered from there. Only what the socket does not take is copied into
-//! the outbox, so an idle connection owns no buffer.
+//! Answers are written to the buffer of the thread and offered from there. Only bytes that the socket does
+//! not accept are copied into the outbox, so an idle connection owns no buffer.
 //!
 //! ```text
 //!          end of input, violation, timeout, drain       outbox empty, delay over
@@ -31,7 +32,7 @@ use crate::service::{Completion, Effects, RequestCounters, Service};
 use crate::time::Time;
 use crate::wire::detect::Protocol;
 
-/// Most bytes read ahead of a blocked request. They are read only to detect that the peer has gone.
+/// Most bytes read behind a blocked request. They are read only to detect that the peer has gone.
 const READ_AHEAD_BYTES_MAX: usize = 64 << 10;
 
 /// One connection, as the server sees it.
@@ -41,7 +42,7 @@ pub struct ServerConnection {
     protocol: ServerProtocol,
     /// Bytes that were read and are not handled yet.
     unread: Vec<u8>,
-    /// There while it has something: an idle connection owns none.
+    /// `None` while empty, so an idle connection owns no buffer.
     outbox: Option<Box<Outbox>>,
     phase: Phase,
     timeouts: ServerTimeouts,
@@ -57,11 +58,11 @@ pub struct ServerConnection {
     drain_grace: Option<Time>,
 }
 
-/// What is known of the peer in either protocol.
+/// State of the peer that both protocols share.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct PeerState {
     pub(super) id: ConnectionId,
-    /// Whether its requests are served: it presented the right auth token, or none is configured.
+    /// Whether its requests are served: no auth token is configured, or it presented the right one.
     pub(super) admitted: bool,
     /// Whether a whole request was handled in this step.
     pub(super) has_asked: bool,
@@ -86,17 +87,17 @@ enum Phase {
     Closed(ServerCloseReason),
 }
 
-/// How long a peer may take.
+/// The time limits of a peer.
 #[derive(Clone, Copy, Debug)]
 pub struct ServerTimeouts {
-    /// For a whole request from its first byte on, for the silence of a link, and for the next request of an idle peer of the
-    /// line protocol that holds no lock. In milliseconds; 0 is for ever.
+    /// Time limit for a whole request from its first byte on, for the silence of a link, and for the next
+    /// request of an idle peer of the line protocol that holds no lock. In milliseconds; 0 is no limit.
     pub read_ms: u64,
-    /// For taking some of the output. In milliseconds; 0 is for ever.
+    /// Time limit for reading some of the output. In milliseconds; 0 is no limit.
     pub write_ms: u64,
 }
 
-/// What a connection works on during a turn.
+/// The context of a connection during a turn.
 pub struct ServerContext<'a> {
     /// The present time.
     pub now: Time,
@@ -110,7 +111,7 @@ pub struct ServerContext<'a> {
     pub counters: &'a mut RequestCounters,
 }
 
-/// Something that another connection, or the program, caused for this one.
+/// A notification from another connection or from the program.
 #[derive(Clone, Copy, Debug)]
 pub enum Notification {
     /// The answer to a blocked request.
@@ -153,8 +154,8 @@ impl ServerConnection {
         self.outbox.as_ref().map_or(&cx.output[..], |outbox| outbox.pending())
     }
 
-    /// The socket took `count` bytes of [`poll_output`](Self::poll_output); 0 if it would block. Fewer than offered start the
-    /// write timeout.
+    /// The socket took `count` bytes of [`poll_output`](Self::poll_output); 0 if it would block. Fewer than
+    /// offered start the write timeout.
     pub fn wrote(&mut self, cx: &mut ServerContext<'_>, count: usize) {
         match &mut self.outbox {
             None if count < cx.output.len() => {
@@ -184,8 +185,8 @@ impl ServerConnection {
         }
     }
 
-    /// Bytes were read; an empty slice is the end of input. Answers are made until the output is full or, in the line
-    /// protocol, a request is blocked.
+    /// Bytes were read; an empty slice is the end of input. Answers are made until the output is full or, in
+    /// the line protocol, a request is blocked.
     pub fn handle_input(&mut self, cx: &mut ServerContext<'_>, bytes: &[u8]) {
         if !matches!(self.phase, Phase::Open) {
             return;
@@ -199,7 +200,7 @@ impl ServerConnection {
         self.keep_order(cx);
     }
 
-    /// Takes what another connection, or the program, caused for this one.
+    /// Handles a notification from another connection or from the program.
     pub fn handle_mail(&mut self, cx: &mut ServerContext<'_>, notification: Notification) {
         if !matches!(self.phase, Phase::Open) {
             return;
@@ -237,7 +238,8 @@ impl ServerConnection {
         [connection, self.write_deadline()].into_iter().flatten().min()
     }
 
-    /// Does what is due: closes the connection, or pings a link that has been silent for half of the read timeout.
+    /// Does what is due: closes the connection, or pings a link that has been silent for half of the read
+    /// timeout.
     pub fn handle_timeout(&mut self, cx: &mut ServerContext<'_>) {
         let is_due = |deadline: Option<Time>| deadline.is_some_and(|deadline| deadline <= cx.now);
         if is_due(self.write_deadline()) {
@@ -254,7 +256,8 @@ impl ServerConnection {
         }
     }
 
-    /// Whether the connection goes on. To be asked when the output has been written, as far as the socket takes it.
+    /// The state of the connection. Call it after the output has been written, as far as the socket accepts
+    /// it.
     #[must_use]
     pub fn state(&self) -> MachineState<ServerCloseReason> {
         match self.phase {
@@ -271,7 +274,8 @@ impl ServerConnection {
         }
     }
 
-    /// The socket is gone: cancels the waiters of this connection and, unless its link may be resumed, releases its locks.
+    /// The socket is gone: cancels the waiters of this connection and, unless its link may be resumed,
+    /// releases its locks.
     pub fn close(&mut self, cx: &mut ServerContext<'_>) {
         if !matches!(self.phase, Phase::Closed(_)) {
             self.phase = Phase::Closed(ServerCloseReason::PeerClosed);
@@ -346,8 +350,8 @@ impl ServerConnection {
         }
     }
 
-    /// Answers `error_disconnected` to the requests of this connection that wait for a lock. Returns whether the line
-    /// protocol can go on with the requests behind.
+    /// Answers `error_disconnected` to the blocked requests of this connection. Returns whether requests of
+    /// the line protocol behind them can be handled.
     fn cancel_waiters(&mut self, cx: &mut ServerContext<'_>) -> bool {
         match &mut self.protocol {
             ServerProtocol::Unknown => false,

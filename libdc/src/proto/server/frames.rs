@@ -1,7 +1,8 @@
 //! A connection that speaks frames: sessions, locks, and the link of an agent.
 //!
-//! A blocked request does not delay others: it is answered when its completion arrives. A connection that has sent HELLO is
-//! a link: when it breaks, the locks of its owners are kept until the grace period ends or the link is resumed.
+//! A blocked request does not delay others: it is answered when its completion arrives. A connection that has
+//! sent HELLO is a link: when it breaks, the locks of its owners are kept until the grace period ends or the
+//! link is resumed.
 
 use super::blocked::{BlockedRequest, BlockedRequests};
 use super::close_reason::ServerCloseReason;
@@ -137,8 +138,8 @@ impl FrameProtocol {
         }
     }
 
-    /// Takes the blocked requests out of their queues and answers them `error_disconnected`. A request that was granted
-    /// before stays: its completion is on its way.
+    /// Takes the blocked requests out of their queues and answers them `error_disconnected`. A request that
+    /// was granted before stays, since its completion is pending.
     pub(super) fn cancel_waiters(&mut self, cx: &mut ServerContext<'_>) {
         let Some(locks) = &mut self.locks else { return };
         for uid in locks.blocked.uids() {
@@ -165,7 +166,7 @@ impl FrameProtocol {
 }
 
 impl ConnectionLocks {
-    /// Handles the first request where an auth token is configured.
+    /// Handles the first request if an auth token is configured.
     fn admit(
         &mut self,
         cx: &mut ServerContext<'_>,
@@ -249,8 +250,8 @@ impl ConnectionLocks {
         LockAnswer::Status(status).write(head, cx.output);
     }
 
-    /// Takes a request out of its queue and answers it with `status`. Returns whether it was there: its completion may be on
-    /// its way.
+    /// Takes a request out of its queue and answers it with `status`. Returns `false` if it was not there,
+    /// because its completion is pending.
     fn take_back(&mut self, cx: &mut ServerContext<'_>, uid: u32, status: LockStatus) -> bool {
         let waited = self
             .blocked
@@ -397,7 +398,8 @@ fn session(
     Ok(cx.service.session(cx.now, operation, head, data, cx.output, cx.counters)?)
 }
 
-/// Lets the store prefetch the sessions of the next requests. Returns after how many requests to call it again.
+/// Lets the store prefetch the sessions of the next requests. Returns after how many requests to call it
+/// again.
 fn prefetch(input: &[u8], service: &Service) -> usize {
     let mut requested = ids_ahead(input).take(PREFETCHED_MAX);
     let Some(first) = requested.next() else {

@@ -79,11 +79,11 @@ impl LineProtocol {
         true
     }
 
-    /// Takes the blocked request out of its queue and answers it `error_disconnected`. Returns whether the requests behind it
-    /// can be handled.
+    /// Takes the blocked request out of its queue and answers it `error_disconnected`. Returns whether the
+    /// requests behind it can be handled.
     pub(super) fn cancel_waiters(&mut self, cx: &mut ServerContext<'_>) -> bool {
         let answers = &mut cx.effects.completions;
-        // Otherwise it was granted, and its completion is on its way.
+        // Otherwise it was granted, and its completion is pending.
         let waited =
             self.blocked.filter(|&waiter| cx.service.locks().cancel(cx.now, waiter, answers)).is_some();
         if waited {
@@ -124,7 +124,8 @@ impl LineProtocol {
     }
 }
 
-/// Whether the auth token is right. Where none is configured the request is an error, and the peer is admitted.
+/// Whether the auth token is right. Without a configured token the request is an error, and the peer is
+/// admitted.
 fn authenticate(cx: &mut ServerContext<'_>, token: &[u8]) -> Result<bool, ServerCloseReason> {
     match cx.service.auth() {
         None => LockStatus::Error.write_line(cx.output),

@@ -103,7 +103,8 @@ fn run_thread(id: usize, eps: Vec<c_int>, lfd: c_int, mode: Arc<Mode>, st: Arc<S
             }
             handle(&mut t, fd, fl, &mode, &st, clock, &fixed, &mut lt, &mut dirty);
         }
-        // Lazy mode: connections answered in an earlier turn get one recv; only those still open are registered.
+        // Lazy mode: connections answered in an earlier turn get one recv; only those still open are
+        // registered.
         if lazy {
             for fd in old.drain(..) { handle(&mut t, fd, libc::EPOLLIN as u32, &mode, &st, clock, &fixed, &mut lt, &mut dirty); if t.conns[fd as usize].is_some() { ctl(ep, libc::EPOLL_CTL_ADD, fd, libc::EPOLLIN as u32); } }
             std::mem::swap(&mut old, &mut newc);

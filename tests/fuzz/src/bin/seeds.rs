@@ -1,4 +1,5 @@
-//! Writes the first corpora of the targets `frame` and `line`: each step of the vectors, as sent and as answered.
+//! Writes the first corpora of the targets `frame` and `line`: each step of the vectors, as sent and as
+//! answered.
 //!
 //! To be run in `tests/fuzz`: `cargo run --bin seeds`.
 

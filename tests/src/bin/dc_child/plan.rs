@@ -18,8 +18,7 @@
 //! | `ready-by-helper` | lets a child process send READY=1 |
 //! | `mute` | accepts no connection |
 //! | `answer-after=MS` | delays each answer |
-//! | `die-after=MS`, `die-when=FILE` | exits with status 3 at this time after its start, or when FILE exists
-//! |
+//! | `die-after=MS`, `die-when=FILE` | exits with status 3 at this time after its start, or when FILE exists |
 //! | `deaf` | ignores signals |
 //! | `linger-until=FILE` | after a signal, exits only when FILE exists |
 //! | `grandchild=FILE` | starts a process that inherits the sockets and exits when FILE exists |
