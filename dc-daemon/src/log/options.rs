@@ -75,8 +75,27 @@ impl LogOptions {
     pub(crate) fn env_filter(&self) -> EnvFilter {
         let text = if self.debug { "debug" } else { self.filter.as_str() };
         // The text was validated before; `new` would drop invalid items.
-        EnvFilter::new(text)
+        EnvFilter::new(with_moved_targets(text))
     }
+}
+
+/// The filter `text`, where targets of release 2.0 mean their modules still: the daemons' modules moved from `libdc`
+/// to `dc_daemon`. A filter that names `dc_daemon` stays as it is.
+fn with_moved_targets(text: &str) -> String {
+    let mut items: Vec<String> = text.split(',').map(str::to_owned).collect();
+    if items.iter().any(|item| item.starts_with("dc_daemon")) {
+        return text.to_owned();
+    }
+    let levels: Vec<String> = items.iter().filter_map(|item| level_of_moved(item)).collect();
+    items.extend(levels.last().map(|level| format!("dc_daemon={level}")));
+    items.join(",")
+}
+
+/// The level of an item whose target named modules that have moved.
+fn level_of_moved(item: &str) -> Option<String> {
+    let (target, level) = item.split_once('=')?;
+    let moved = target == "libdc" || target.starts_with("libdc::net") || target.starts_with("libdc::process");
+    moved.then(|| level.to_owned())
 }
 
 /// An item is a level, or a target with a level.
@@ -115,6 +134,19 @@ mod tests {
             ["info", "WARN", "off", "libdc::net=debug,info", "dc_client=off", "warn,[request{uid=7}]=trace"]
         {
             assert_eq!(LogFilter::parse(text).map(|filter| filter.as_str().to_owned()), Ok(text.to_owned()));
+        }
+    }
+
+    #[test]
+    fn targets_of_moved_modules_cover_dc_daemon() {
+        for (text, effective) in [
+            ("libdc=debug,info", "libdc=debug,info,dc_daemon=debug"),
+            ("warn,libdc::net::server=trace", "warn,libdc::net::server=trace,dc_daemon=trace"),
+            ("libdc::wire=debug", "libdc::wire=debug"),
+            ("libdc=debug,dc_daemon=off", "libdc=debug,dc_daemon=off"),
+            ("dc_client=off", "dc_client=off"),
+        ] {
+            assert_eq!(with_moved_targets(text), effective);
         }
     }
 
