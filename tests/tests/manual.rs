@@ -166,7 +166,7 @@ fn pages_state_limits_of_the_code() {
         (&system, format!("in addition; {} on a link", limits::LINK_BLOCKED_MAX)),
         (&system, format!(".It {} bytes the name of a lock", limits::LOCK_KEY_BYTES_MAX)),
         (&agent, format!("{} of its requests may wait for locks", limits::LOCAL_BLOCKED_MAX)),
-        (&system, format!(".It {} KiB answers", limits::OUTBOX_BYTES_MAX >> 10)),
+        (&system, format!(".It {} KiB unread answers", limits::OUTBOX_BYTES_MAX >> 10)),
         (&system, format!(".It {} MiB requests", limits::LINK_OUTBOX_BYTES_MAX >> 20)),
         (&agent, format!("may have {} requests in flight", limits::LOCAL_IN_FLIGHT_MAX)),
         (&agent, format!("unfinished for {} seconds", seconds(limits::LOCAL_READ_TIMEOUT_MS))),
