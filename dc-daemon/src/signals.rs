@@ -43,7 +43,7 @@ impl BlockedSignals {
     /// Blocks the signals of this module, as [`BlockedSignals::hold_these`].
     ///
     /// # Errors
-    /// The errors of pthread_sigmask(3); none are expected.
+    /// The errors of `pthread_sigmask(3)`; none are expected.
     pub fn hold() -> io::Result<Self> {
         Self::hold_these(TAKEN)
     }
@@ -53,7 +53,7 @@ impl BlockedSignals {
     /// never arrive, and child processes would inherit the mask.
     ///
     /// # Errors
-    /// The errors of pthread_sigmask(3); none are expected.
+    /// The errors of `pthread_sigmask(3)`; none are expected.
     pub fn hold_these(signals: impl IntoIterator<Item = Signal>) -> io::Result<Self> {
         let held: SigSet = signals.into_iter().collect();
         held.thread_set_mask()?;
@@ -63,7 +63,7 @@ impl BlockedSignals {
     /// Unblocks the signals. Call it once handlers are installed, in the thread that blocked them.
     ///
     /// # Errors
-    /// The errors of pthread_sigmask(3); none are expected.
+    /// The errors of `pthread_sigmask(3)`; none are expected.
     pub fn release(self) -> io::Result<()> {
         Ok(self.held.thread_unblock()?)
     }

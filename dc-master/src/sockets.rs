@@ -108,7 +108,7 @@ impl ListenSockets {
                     *held = new;
                 }
                 Err(error) => {
-                    error!("the path no longer leads to the socket and cannot be reopened: {error}")
+                    error!("the path no longer leads to the socket and cannot be reopened: {error}");
                 }
             }
         }

@@ -75,7 +75,7 @@ impl ConnectionFixture {
             self.capacity -= count;
         }
         assert!(cx.output.is_empty(), "the thread's buffer is left empty");
-        self.service.record(&counters);
+        self.service.record(counters);
         self.connection.state()
     }
 

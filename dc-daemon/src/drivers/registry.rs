@@ -1,7 +1,7 @@
 //! The connections of a worker thread.
 //!
 //! Each thread has a table of its connections: machine, socket and mailbox. The task of a connection holds a
-//! [`ConnectionHandle`] only, so all connections of a thread can be walked without waking their tasks, and
+//! `ConnectionHandle` only, so all connections of a thread can be walked without waking their tasks, and
 //! frozen: while the table is frozen, a polled task does nothing. Thawing wakes all tasks.
 //!
 //! A slot is used again with another generation, so a handle that outlived its connection finds nothing. A

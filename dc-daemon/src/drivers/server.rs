@@ -20,6 +20,7 @@ use libdc::proto::server::{Notification, ServerTimeouts};
 use libdc::service::{Effects, RequestCounters, Service};
 use libdc::time::Time;
 use std::future::Future;
+use std::pin::Pin;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
@@ -40,6 +41,9 @@ pub struct ServerDriver {
     expiry: ExpiryTimer,
     progress: ProgressSignal,
 }
+
+/// A TLS handshake in progress; `None` if it failed. In a box, since most connections have none.
+pub(super) type PendingHandshake = Pin<Box<dyn Future<Output = Option<Socket>> + Send>>;
 
 /// Runs before the first HELLO is answered.
 type FirstLinkHook = Box<dyn FnOnce() + Send>;
@@ -159,12 +163,12 @@ impl ServerDriver {
         self: &Arc<Self>,
         id: ConnectionId,
         socket: Socket,
-    ) -> Result<Socket, impl Future<Output = Option<Socket>> + Send + use<>> {
+    ) -> Result<Socket, PendingHandshake> {
         if self.tls.is_none() || !matches!(socket, Socket::Tcp(_)) {
             return Ok(socket);
         }
         let server = Arc::clone(self);
-        Err(async move {
+        Err(Box::pin(async move {
             let tls = server.tls.as_ref()?;
             let peer = socket.peer();
             let within = Duration::from_millis(server.timeouts.read_ms);
@@ -179,7 +183,7 @@ impl ServerDriver {
                 Err(error) => warn!(connection = %id, peer, "closed: {error}"),
             }
             None
-        })
+        }))
     }
 
     async fn drain_grace_passed(&self) {

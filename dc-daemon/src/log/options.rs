@@ -79,8 +79,8 @@ impl LogOptions {
     }
 }
 
-/// The filter `text`, where targets of release 2.0 mean their modules still: the daemons' modules moved from `libdc`
-/// to `dc_daemon`. A filter that names `dc_daemon` stays as it is.
+/// The filter `text`, where targets of release 2.0 still mean their modules: the daemons' modules moved from
+/// `libdc` to `dc_daemon`. A filter that names `dc_daemon` stays as it is.
 fn with_moved_targets(text: &str) -> String {
     let mut items: Vec<String> = text.split(',').map(str::to_owned).collect();
     if items.iter().any(|item| item.starts_with("dc_daemon")) {

@@ -129,7 +129,7 @@ impl Shared {
         match thread::Builder::new().name("notify".to_owned()).spawn(move || shared.deliver()) {
             Ok(courier) => state.courier = Some(courier),
             Err(error) => {
-                debug!(%error, "cannot start the notification thread; retrying with the next notification")
+                debug!(%error, "cannot start the notification thread; retrying with the next notification");
             }
         }
     }

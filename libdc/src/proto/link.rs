@@ -14,12 +14,12 @@
 //!   of the server. A server at patch level 0 gets session requests only, or nothing if the link needs locks.
 //!   Any other gets the [handshake](crate::proto::handshake) before anything else. With an auth token there
 //!   is no probe, since HELLO must come first.
-//! - The owner of the link sends its requests with [`Link::send`] or [`Link::enter`]. Their payload lies in
-//!   the [table](crate::proto::pending) and comes back from [`Link::receive`] with the answer, or from
-//!   [`Link::close`] and [`Link::expire`] without.
+//! - The owner of the link sends its requests with `Link::send` or `Link::enter`. Their payload lies in
+//!   the [table](crate::proto::pending) and comes back from `Link::receive` with the answer, or from
+//!   `Link::close` and `Link::expire` without.
 //! - The link survives its connections: an agent or lock client has one link all its life. `H` holds its
 //!   locks, which are claimed when the link is resumed.
-//! - A quiet link is pinged, and a silent one is an error ([keepalive](crate::proto::keepalive)).
+//! - A quiet link is pinged, and a silent one is an error (keepalive).
 //! - BYE asks the server to release everything.
 //!
 //! Requests in flight, bytes to be written and bytes of claims are bounded. Nothing here panics.

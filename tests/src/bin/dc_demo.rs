@@ -81,7 +81,7 @@ struct DemoFleet {
     agents: [AgentProcess; 2],
     a: Client,
     b: Client,
-    /// Number of dc_snoop's lines examined so far.
+    /// Number of `dc_snoop`'s lines examined so far.
     shown: Cell<usize>,
 }
 

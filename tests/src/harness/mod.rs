@@ -4,7 +4,7 @@
 //! - [`programs`] builds the programs; [`process`] starts them, captures their logs and waits for their exit.
 //! - [`server`], [`agent`] and [`snoop`] run the programs on separate addresses; [`daemon`] is a detached
 //!   program; [`master`] runs any program under `dc_master`.
-//! - [`notify_receiver`] receives sd_notify messages, as systemd does.
+//! - [`notify_receiver`] receives `sd_notify` messages, as systemd does.
 //! - [`require`] skips or fails a test where the system lacks a requirement.
 //! - [`connection`] is an application, well-behaved or not; [`callers`] is a load in which every request must
 //!   be answered; [`relay`] is a network with faults; [`fake`] is a fake session server, [`fake_locks`] a

@@ -1,4 +1,4 @@
-//! The receiving side of sd_notify, as in systemd.
+//! The receiving side of `sd_notify`, as in systemd.
 
 use crate::harness::patience::PATIENCE;
 use crate::harness::test_dir::TestDir;

@@ -84,11 +84,11 @@ impl TraceEvent {
             Self::LocalFault { fault: LocalCloseReason::ReadTimeout, .. } => "half messages given up",
             Self::LocalFault { fault: LocalCloseReason::WriteTimeout, .. } => "deaf applications closed",
             Self::LocalFault { fault: LocalCloseReason::Drained, .. } => "applications drained",
-            Self::LocalFault { fault: LocalCloseReason::PeerFinished, .. } => return None,
             Self::Misbehaves { how, .. } => how,
             Self::AgentKilled { .. } => "agents killed",
             Self::AgentEnds { .. } => "agents ended",
-            Self::Event(_)
+            Self::LocalFault { fault: LocalCloseReason::PeerFinished, .. }
+            | Self::Event(_)
             | Self::Connected { .. }
             | Self::Continued
             | Self::Link { .. }

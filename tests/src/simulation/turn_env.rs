@@ -66,7 +66,7 @@ pub(crate) fn note_end(net: &mut Network, agent: Option<usize>, is_direct: bool,
         ServerCloseReason::Bye => net.trace.count("links that said goodbye", 1),
         ServerCloseReason::Silent => net.trace.count("silent links closed by the server", 1),
         ServerCloseReason::WriteTimeout(_) => {
-            net.trace.count("peers that read nothing closed by the server", 1)
+            net.trace.count("peers that read nothing closed by the server", 1);
         }
         ServerCloseReason::Drained => net.trace.count("connections drained", 1),
         ServerCloseReason::ReadTimeout | ServerCloseReason::Idle | ServerCloseReason::PeerClosed => {}

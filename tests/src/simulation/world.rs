@@ -165,6 +165,15 @@ impl World {
             return Err(Violation::Endless { events: self.events });
         }
         self.net.note(super::trace::TraceEvent::Event(event));
+        self.dispatch(event);
+        if self.server.finish_drain(&mut self.net) {
+            self.process_ended();
+        }
+        self.run_until_idle();
+        self.net.violation().cloned().map_or(Ok(()), Err)
+    }
+
+    fn dispatch(&mut self, event: SimEvent) {
         match event {
             SimEvent::Arrive(end) => {
                 if self.net.arrive(end) {
@@ -220,20 +229,17 @@ impl World {
                     self.locking.held_off(self.net.moment());
                 }
             }
-            SimEvent::Continue => {
-                self.server.go_on(&mut self.net);
-                if let Some(stopped) = self.drains_on_continue.take()
-                    && self.server.state() == ServerState::Running
-                {
-                    self.drain_server(stopped);
-                }
-            }
+            SimEvent::Continue => self.continue_server(),
         }
-        if self.server.finish_drain(&mut self.net) {
-            self.process_ended();
+    }
+
+    fn continue_server(&mut self) {
+        self.server.go_on(&mut self.net);
+        if let Some(stopped) = self.drains_on_continue.take()
+            && self.server.state() == ServerState::Running
+        {
+            self.drain_server(stopped);
         }
-        self.run_until_idle();
-        self.net.violation().cloned().map_or(Ok(()), Err)
     }
 
     /// Gives the owner of this end a turn.

@@ -172,7 +172,7 @@ fn is_pure(source: &Source) -> bool {
         source.path.strip_prefix(*folder).is_some_and(|rest| rest.starts_with('/') || rest == ".rs")
     };
     libdc_module(source).and_then(|module| row(&module)).is_some_and(|row| row.is_pure)
-        || PURE_ELSEWHERE.iter().any(|folder| elsewhere(&folder))
+        || PURE_ELSEWHERE.iter().any(elsewhere)
 }
 
 /// Uses of the system, of randomness and of other crates in pure modules. `crates` lists the crates that the
@@ -213,7 +213,7 @@ pub(crate) fn purity_violations(source: &Source, crates: &[String]) -> Vec<Strin
 }
 
 fn is_error_of_io(path: &str) -> bool {
-    ["std::io", "std::io::Error", "std::io::ErrorKind", "std::io::self"].iter().any(|it| path == *it)
+    ["std::io", "std::io::Error", "std::io::ErrorKind", "std::io::self"].contains(&path)
         || path.starts_with("std::io::Error::")
         || path.starts_with("std::io::ErrorKind::")
         // Formatting into a vector.

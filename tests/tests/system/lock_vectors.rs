@@ -84,7 +84,7 @@ fn replay(case: &Value, connect: impl Fn() -> TestConnection) {
         match step["reply"].as_str() {
             None => {}
             Some("CLOSED") => {
-                assert_eq!(connection.read_to_end(), b"", "{name}: more bytes than were recorded")
+                assert_eq!(connection.read_to_end(), b"", "{name}: more bytes than were recorded");
             }
             Some(expected) if expected.contains('{') => check_stats(&connection.line()),
             Some(expected) => check(name, expected, &connection.line(), &mut tokens),

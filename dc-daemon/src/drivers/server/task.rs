@@ -3,8 +3,8 @@
 
 use crate::drivers::buffers::ThreadBuffers;
 use crate::drivers::registry::{ConnectionHandle, RegisteredConnection, Registry};
-use crate::drivers::server::ServerDriver;
 use crate::drivers::server::turn::poll_turn;
+use crate::drivers::server::{PendingHandshake, ServerDriver};
 use crate::listen::limiter::ConnectionPermit;
 use libdc::id::ConnectionId;
 use libdc::net::socket::Socket;
@@ -29,7 +29,7 @@ pub(crate) struct ServerTask {
 
 enum TaskPhase {
     Accepted(Socket),
-    Handshake(Pin<Box<dyn Future<Output = Option<Socket>> + Send>>),
+    Handshake(PendingHandshake),
     Serving(ConnectionHandle),
     Ended,
 }
@@ -90,7 +90,7 @@ impl Future for ServerTask {
                     };
                     this.phase = match this.server.handshake(this.id, socket) {
                         Ok(socket) => this.register(socket),
-                        Err(handshake) => TaskPhase::Handshake(Box::pin(handshake)),
+                        Err(handshake) => TaskPhase::Handshake(handshake),
                     };
                 }
                 TaskPhase::Handshake(handshake) => {

@@ -8,10 +8,10 @@
 //!
 //! A connection owns everything that concerns it: input not yet used, the outbox, requests in flight, its
 //! timeouts, the budget of a turn, its drain grace and the reason for its end. Its methods are those of
-//! [`machine`](crate::proto::machine); the [`LocalContext`] lends it the link.
+//! [`machine`](crate::proto::machine); the `LocalContext` lends it the link.
 //!
 //! While the agent drains, a connection closes as soon as no request of it is in flight, but only from
-//! [`handle_timeout`](LocalConnection::handle_timeout): the driver calls that after a read that would block,
+//! `handle_timeout`: the driver calls that after a read that would block,
 //! so that a request already received is still answered. A connection without a request so far stays open for
 //! its drain grace.
 //!

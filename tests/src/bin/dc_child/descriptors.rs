@@ -6,7 +6,7 @@ use std::net::TcpListener;
 use std::os::fd::{FromRawFd, OwnedFd, RawFd};
 use std::os::unix::net::UnixListener;
 
-/// The first inherited descriptor, as in sd_listen_fds(3).
+/// The first inherited descriptor, as in `sd_listen_fds(3)`.
 pub(crate) const FIRST: RawFd = 3;
 
 /// A listening socket, TCP or Unix.

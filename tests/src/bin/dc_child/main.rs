@@ -2,7 +2,7 @@
 //! faults that its arguments name. [`plan`] lists them all.
 //!
 //! It answers each line that a connection sends with `child PID`, and closes. It takes its sockets as
-//! programs of socketmaster, einhorn or systemd do, writes sd_notify messages without a library, and uses
+//! programs of socketmaster, einhorn or systemd do, writes `sd_notify` messages without a library, and uses
 //! nothing of libdc, so that it stands for any program. On shutdown it answers the connections that it has
 //! accepted.
 //!

@@ -1,4 +1,4 @@
-//! The sd_notify messages of a child: datagrams to `NOTIFY_SOCKET`. Without that variable nothing is sent.
+//! The `sd_notify` messages of a child: datagrams to `NOTIFY_SOCKET`. Without that variable nothing is sent.
 
 use crate::plan::StorePlan;
 use nix::sys::memfd::{MFdFlags, memfd_create};

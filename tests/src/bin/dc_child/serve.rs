@@ -25,7 +25,7 @@ const DEAD: u8 = 3;
 /// Serves connections. Returns the exit status.
 ///
 /// # Errors
-/// The errors of the sockets and of sd_notify.
+/// The errors of the sockets and of `sd_notify`.
 pub(crate) fn serve(plan: &ChildPlan, listeners: Vec<ChildListener>, started: Instant) -> io::Result<u8> {
     let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build()?;
     runtime.block_on(async {
