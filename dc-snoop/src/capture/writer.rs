@@ -145,7 +145,7 @@ impl CaptureFile {
         let Err(error) = result else { return };
         self.failed = true;
         let path = self.path.display();
-        eprintln!("dc_snoop: -write {path}: {error}; no more is written, relaying continues");
+        eprintln!("dc_snoop: -write {path}: {error}; nothing more is written, relaying continues");
         // A pipe cannot be truncated, and no other repair is possible.
         self.file.set_len(self.len).ok();
     }

@@ -115,7 +115,7 @@ fn a_full_disk_ends_the_capture_and_not_the_relay() {
         exchange(&client, &server, uid, SessionOperation::Get, &[1], &[7; 1000]);
     }
     let said = snoop.stderr_line();
-    assert!(said.contains("out.pcapng: File too large (os error 27); no more is written"), "{said}");
+    assert!(said.contains("out.pcapng: File too large (os error 27); nothing more is written"), "{said}");
     exchange(&client, &server, 100, SessionOperation::Get, &[1], &[7; 1000]);
     let (printed, rest) = snoop.interrupt();
     assert_eq!((printed.lines().count(), rest.as_str()), (200, ""));
